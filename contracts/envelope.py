@@ -1,0 +1,62 @@
+"""The headers of an outcome: CloudEvents 1.0 in binary mode, and what is passed through.
+
+A header never costs an order: odd ones (null, not UTF-8, too long) are left out.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid5
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+# A constant of the contract: with it any subscriber can compute the event id of an order.
+# It is uuid5(NAMESPACE_URL, "urn:order-worker:outcome").
+EVENT_ID_NAMESPACE: Final = UUID("042a2ae9-9b34-5e2b-bcc9-e522eab093d6")
+SOURCE: Final = b"/order-worker"
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_CORRELATION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+
+
+def event_id(order_id: UUID) -> UUID:
+    """The same id for every publication of an order's outcome, for subscribers to drop repeats by."""
+    return uuid5(EVENT_ID_NAMESPACE, str(order_id))
+
+
+def outcome_headers(
+    order_id: UUID, event_type: str, decided_at: datetime, source_headers: Headers
+) -> list[tuple[str, bytes]]:
+    """CloudEvents headers of one outcome, then the sound ones of `correlation_id` and `traceparent`."""
+    subject = str(order_id)
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event_id(order_id)).encode()),
+        ("ce_source", SOURCE),
+        ("ce_type", event_type.encode()),
+        ("ce_time", decided_at.isoformat().encode()),
+        ("ce_subject", subject.encode()),
+        ("content-type", b"application/json"),
+        *passed_through(source_headers),
+    ]
+
+
+def passed_through(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes]]:
+    """The first sound `correlation_id` and the first sound W3C `traceparent`; nothing else is copied."""
+    kept: dict[str, bytes] = {}
+    for name, value in headers:
+        if value is None or name in kept:
+            continue
+        if (name == "correlation_id" and _is_correlation_id(value)) or (
+            name == "traceparent" and _TRACEPARENT.fullmatch(value)
+        ):
+            kept[name] = value
+    return list(kept.items())
+
+
+def _is_correlation_id(value: bytes) -> bool:
+    try:
+        return bool(_CORRELATION_ID.fullmatch(value.decode("utf-8")))
+    except UnicodeDecodeError:
+        return False
