@@ -1,0 +1,77 @@
+"""Engines and sessions. Building one connects to nothing."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+
+
+def create_engine(
+    database_url: str,
+    *,
+    schema: str = "public",
+    application_name: str = "order-worker",
+    server_settings: Mapping[str, str] | None = None,
+    command_timeout_seconds: float | None = None,
+    pool_size: int = 5,
+    max_overflow: int = 5,
+    echo: bool = False,
+) -> AsyncEngine:
+    """An engine whose every connection works in `schema`, found through the search path.
+
+    `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`); it reaches
+    asyncpg as it is. `command_timeout_seconds` ends a command on the client's side, for a
+    connection whose other end is gone. `server_settings` are PostgreSQL's own names.
+    """
+    dsn = asyncpg_dsn(database_url)
+    settings = {"application_name": application_name, "search_path": _quoted(schema), "jit": "off"}
+    settings.update(server_settings or {})
+
+    async def connect() -> "asyncpg.Connection[Any]":
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=command_timeout_seconds,
+            server_settings=settings,
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=pool_size,
+        max_overflow=max_overflow,
+        pool_pre_ping=True,
+        echo=echo,
+    )
+
+
+def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
+    """Sessions whose objects stay readable after the commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def asyncpg_dsn(database_url: str) -> str:
+    """`postgresql+asyncpg://…`, as SQLAlchemy users write it, becomes what asyncpg takes."""
+    scheme, separator, rest = database_url.partition("://")
+    return f"{scheme.split('+')[0]}{separator}{rest}"
+
+
+async def raw_connection(session: AsyncSession) -> "asyncpg.Connection[Any]":
+    """The session's own asyncpg connection, inside the session's transaction, for COPY.
+
+    Run a statement through the session first: SQLAlchemy sends BEGIN with the first one, and a
+    COPY before it would commit by itself.
+    """
+    connection = await session.connection()
+    raw = (await connection.get_raw_connection()).driver_connection
+    assert raw is not None
+    if not raw.is_in_transaction():
+        raise RuntimeError("no statement has run in this session yet, so a COPY would commit by itself")
+    return raw  # type: ignore[no-any-return]
+
+
+def _quoted(schema: str) -> str:
+    return '"' + schema.replace('"', '""') + '"'

@@ -1,0 +1,185 @@
+"""The tables. `stock_quantity` can never be negative: PostgreSQL itself refuses it.
+
+Every table lives in the schema that comes first in the search path: one shop, one schema.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    String,
+    Text,
+    func,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import UserDefinedType
+
+
+class OrderStatus(StrEnum):
+    """Where a confirmed order stands. Rejected orders are in the ledger only."""
+
+    PENDING = "pending"  # confirmed, stock taken, to be fulfilled
+    COMPLETED = "completed"  # handed over
+    CANCELLED = "cancelled"  # given up, stock given back
+
+
+class Outcome(StrEnum):
+    """What was decided, once and for good."""
+
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+
+
+class JsonText(UserDefinedType[str]):
+    """A `json` column read and written as text: PostgreSQL keeps it byte for byte (`jsonb` would not).
+
+    Select it through `cast(column, Text)`: the driver's own codec for json would parse it.
+    """
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "JSON"
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
+        int: BigInteger,
+        str: Text,
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        Decimal: Numeric(10, 2),
+    }
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    full_name: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    orders: Mapped[list["Order"]] = relationship(back_populates="user", passive_deletes="all")
+
+
+class Category(Base):
+    __tablename__ = "categories"
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(server_default="")
+
+    products: Mapped[list["Product"]] = relationship(back_populates="category", passive_deletes="all")
+
+
+class Product(Base):
+    __tablename__ = "products"
+    __table_args__ = (
+        CheckConstraint("price >= 0", name="price_not_negative"),
+        CheckConstraint("stock_quantity >= 0", name="stock_not_negative"),
+        # Room on each page, so that a stock update stays on it and touches no index (HOT).
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(server_default="")
+    price: Mapped[Decimal]
+    stock_quantity: Mapped[int] = mapped_column(server_default="0")
+    # All that was ever put into stock: received − sold in orders not cancelled = stock_quantity.
+    received_quantity: Mapped[int] = mapped_column(server_default="0")
+    category_id: Mapped[int] = mapped_column(ForeignKey("categories.id", ondelete="RESTRICT"), index=True)
+
+    category: Mapped[Category] = relationship(back_populates="products")
+
+
+class Order(Base):
+    __tablename__ = "orders"
+    __table_args__ = (CheckConstraint("status IN ('pending', 'completed', 'cancelled')", name="status"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="RESTRICT"), index=True)
+    status: Mapped[str] = mapped_column(String(16), server_default=OrderStatus.PENDING.value)
+    total_amount: Mapped[Decimal] = mapped_column(Numeric(14, 2))
+    placed_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    user: Mapped[User] = relationship(back_populates="orders")
+    items: Mapped[list["OrderItem"]] = relationship(
+        back_populates="order", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+
+class OrderItem(Base):
+    """One line, keyed by its place in the order: one index and one sequence fewer than an own number."""
+
+    __tablename__ = "order_items"
+    __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
+
+    order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True)
+    line_number: Mapped[int] = mapped_column(Integer, primary_key=True)  # from 1
+    product_id: Mapped[int] = mapped_column(ForeignKey("products.id", ondelete="RESTRICT"), index=True)
+    quantity: Mapped[int] = mapped_column(Integer)
+    unit_price: Mapped[Decimal]
+
+    order: Mapped[Order] = relationship(back_populates="items")
+    product: Mapped[Product] = relationship()
+
+
+class OrderOutcome(Base):
+    """The ledger: one row for each order id ever decided.
+
+    No foreign keys, because a rejected order may name no row. Never delete from it while its
+    input records can come again: a purged row lets the same order be decided twice.
+    """
+
+    __tablename__ = "order_outcomes"
+    __table_args__ = (CheckConstraint("outcome IN ('confirmed', 'rejected')", name="outcome"),)
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    outcome: Mapped[str] = mapped_column(String(16))
+    fingerprint: Mapped[bytes]
+    source_topic: Mapped[str]
+    source_partition: Mapped[int] = mapped_column(Integer)
+    source_offset: Mapped[int]
+    event: Mapped[str] = mapped_column(JsonText())
+    decided_at: Mapped[datetime]
+
+
+class Replay(Base):
+    """An operator's silent replay.
+
+    Below `to_offset`, an order that was decided before `requested_at` is not announced again.
+    """
+
+    __tablename__ = "replays"
+    __table_args__ = (CheckConstraint("from_offset <= to_offset", name="offsets"),)
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    topic: Mapped[str]
+    partition: Mapped[int] = mapped_column(Integer)
+    from_offset: Mapped[int]
+    to_offset: Mapped[int]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())

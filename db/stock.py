@@ -1,0 +1,115 @@
+"""The only queries that lock products, all in one order (by id), and the only ones that take stock."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from sqlalchemy import BigInteger, Numeric, Select, any_, bindparam, column, func, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Product
+
+
+@dataclass(frozen=True, slots=True)
+class StockLevel:
+    """A product's price and stock as one statement saw them."""
+
+    price: Decimal
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """`quantity` to take from one product, sold at `price`."""
+
+    quantity: int
+    price: Decimal
+
+
+_BIGINTS: Final = ARRAY(BigInteger)
+
+_LEVELS: Final[Select[int, Decimal, int]] = (
+    select(Product.id, Product.price, Product.stock_quantity)
+    .where(Product.id == any_(bindparam("ids", type_=_BIGINTS)))
+    .order_by(Product.id)
+)
+# NO KEY: a plain FOR UPDATE would block the foreign-key checks of every order item inserted beside us.
+_LOCKED_LEVELS: Final = _LEVELS.with_for_update(key_share=True)
+
+_takings = (
+    func.unnest(
+        bindparam("ids", type_=_BIGINTS),
+        bindparam("quantities", type_=_BIGINTS),
+        bindparam("prices", type_=ARRAY(Numeric(10, 2))),
+    )
+    .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Numeric(10, 2)))
+    .render_derived(name="taking")
+)
+_TAKE: Final = (
+    update(Product)
+    .where(
+        Product.id == _takings.c.id,
+        # Both guards are why a decision may rest on an unlocked read: either row changed, no update.
+        Product.stock_quantity >= _takings.c.quantity,
+        Product.price == _takings.c.price,
+    )
+    .values(stock_quantity=Product.stock_quantity - _takings.c.quantity)
+    .execution_options(synchronize_session=False)
+)
+
+# One key a schema. On a cluster it holds for one node only, which is why no correctness rests on it.
+_TURN: Final = text(
+    "SELECT pg_advisory_xact_lock(hashtext('order-worker.stock'), hashtext(current_schema()))"
+)
+
+
+async def list_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
+    """What the products cost and hold now, unlocked; unknown ids are missing."""
+    return await _levels(session, _LEVELS, product_ids)
+
+
+async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
+    """As `list_stock`, and nobody else changes these rows until the transaction ends.
+
+    Rows are locked in the order of their ids, so that two callers never wait for each other.
+    """
+    return await _levels(session, _LOCKED_LEVELS, product_ids)
+
+
+async def take_turn(session: AsyncSession) -> None:
+    """Wait for the one advisory lock that writers of stock queue for, held until the transaction ends.
+
+    For speed only: waiting once is cheaper than meeting on thousands of rows. Safety comes from
+    the guards of `take_stock` and the row locks of `lock_stock`.
+    """
+    await session.execute(_TURN)
+
+
+async def take_stock(session: AsyncSession, takings: Mapping[int, Taking]) -> bool:
+    """Take every quantity in one statement; False if any price or stock no longer allows it.
+
+    After False the transaction holds some of the takings: roll it back.
+    """
+    if not takings:
+        return True
+    ids = sorted(takings)
+    result = await session.execute(
+        _TAKE,
+        {
+            "ids": ids,
+            "quantities": [takings[i].quantity for i in ids],
+            "prices": [takings[i].price for i in ids],
+        },
+    )
+    return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
+
+
+async def _levels(
+    session: AsyncSession, query: Select[int, Decimal, int], product_ids: Collection[int]
+) -> dict[int, StockLevel]:
+    if not product_ids:
+        return {}
+    rows = await session.execute(query, {"ids": sorted(product_ids)})
+    return {product_id: StockLevel(price, quantity) for product_id, price, quantity in rows}
