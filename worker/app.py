@@ -1,0 +1,321 @@
+"""The composition root: reads the settings, builds every object once, and runs the worker.
+
+Nothing is built and nothing connects at import. `faststream run worker.app:app` works too: the name
+`app` is built when it is first asked for.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import uvicorn
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from faststream import AckPolicy
+from faststream.asgi import AsgiFastStream, AsyncAPIRoute
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from faststream.specification import AsyncAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
+from db.engine import create_engine, session_factory
+from worker import connections, http, log
+from worker.batch import BatchProcessor, OutputTopics
+from worker.consumer import OrderConsumer
+from worker.errors import CommandError
+from worker.health import Health, monitor, start_watchdog
+from worker.metrics import Metrics
+from worker.publisher import Publisher
+from worker.settings import Settings, read_settings
+from worker.steps import Reached, nothing_happens
+
+logger = logging.getLogger(__name__)
+
+EXIT_AT_ONCE: Final = 130
+# An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
+POLL_TIMEOUT_MS: Final = 15
+FETCH_MAX_BYTES: Final = 8 * 1024 * 1024  # what a slow database can leave waiting in memory, per broker
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        settings = read_settings()
+        log.configure(settings.log_level, settings.log_format)
+        return build(settings).app
+    raise AttributeError(name)
+
+
+@dataclass(slots=True)
+class Worker:
+    """Everything a running worker is made of."""
+
+    settings: Settings
+    engine: AsyncEngine
+    health: Health
+    app: AsgiFastStream = field(init=False)
+
+
+def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
+    """The whole worker, connected to nothing yet. `reached` is called at each named step of a batch."""
+    metrics, health = Metrics(), Health()
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        schema=settings.database_schema,
+        command_timeout_seconds=settings.batch_timeout_seconds,
+        server_settings=_session_limits(settings),
+    )
+    sessions = session_factory(engine)
+    output = OutputTopics(
+        confirmed=settings.order_confirmed_topic,
+        rejected=settings.order_rejected_topic,
+        dead_letter=settings.dead_letter_topic,
+    )
+    processor = BatchProcessor(
+        sessions=sessions,
+        topics=output,
+        metrics=metrics,
+        reached=reached,
+        message_max_bytes=settings.message_max_bytes,
+        timeout_seconds=settings.batch_timeout_seconds,
+    )
+    publisher = Publisher(
+        group_id=settings.group_id,
+        client_options=settings.kafka_client_options(),
+        transaction_timeout_ms=settings.transaction_timeout_ms,
+        reached=reached,
+    )
+    consumer = OrderConsumer(
+        processor=processor,
+        publisher=publisher,
+        sessions=sessions,
+        metrics=metrics,
+        health=health,
+        retry_max_seconds=settings.retry_max_seconds,
+    )
+    broker = _broker(settings)
+    subscriber = _subscribe(broker, settings, consumer)
+    consumer.attach(lambda: subscriber.consumer)
+    worker = Worker(settings, engine, health)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        async def lag() -> None:
+            health.lags(await _lag(subscriber.consumer, metrics))
+
+        async def ping() -> None:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+        output.dead_letter_max_bytes = await connections.largest_record_bytes(settings, output.dead_letter)
+        start_watchdog(health, settings.stall_limit_seconds)
+        checking = asyncio.create_task(monitor(health, {"kafka": lag, "database": ping}))
+        health.started()
+        try:
+            yield
+        finally:
+            # FastStream has stopped the consumer by now: the batch in flight is done, the group is left.
+            checking.cancel()
+            consumer.release()
+            await publisher.closed()
+            await engine.dispose()
+
+    worker.app = AsgiFastStream(
+        broker,
+        lifespan=lifespan,
+        logger=logger,
+        asgi_routes=http.routes(health, metrics),
+        specification=_specification(),
+        # No route to publish from, and no script from elsewhere: the page works offline.
+        asyncapi_path=AsyncAPIRoute(
+            "/docs",
+            try_it_out_path=None,
+            asyncapi_js_url=http.ASYNCAPI_SCRIPT,
+            asyncapi_css_url=http.ASYNCAPI_STYLE,
+        ),
+    )
+    return worker
+
+
+def run(settings: Settings, reached: Reached = nothing_happens) -> int:
+    """Check that everything is there, then work until told to stop. Returns the exit code.
+
+    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
+    shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
+    Raises CommandError with the next step when a server, a topic or the tables are missing.
+    """
+    log.configure(settings.log_level, settings.log_format)
+    return asyncio.run(_run(settings, reached))
+
+
+async def _run(settings: Settings, reached: Reached) -> int:
+    worker = build(settings, reached)
+    try:
+        await connections.require_database(worker.engine, settings)
+        await connections.require_kafka(settings)
+        await connections.require_topics(settings)
+    except CommandError:
+        await worker.engine.dispose()
+        raise
+    server = _Server(
+        uvicorn.Config(
+            worker.app, host=settings.http_host, port=settings.http_port, log_config=None, lifespan="on"
+        )
+    )
+    _stop_on_signals(server, worker)
+    await server.serve()
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but the signals are ours: its own handling would raise them again after the shutdown."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            for server in self.servers:
+                for listening in server.sockets:
+                    host, port = listening.getsockname()[:2]
+                    logger.info("health, metrics and docs on http://%s:%d", host, port)
+
+
+def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if server.should_exit:
+            logger.warning("told twice: leaving at once")
+            os._exit(EXIT_AT_ONCE)
+        logger.info("stopping: finishing the batch in flight")
+        worker.health.stopping()
+        server.should_exit = True
+        loop.call_later(worker.settings.shutdown_timeout_seconds, _leave_late)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+def _leave_late() -> None:
+    logger.error("the batch in flight did not end in time: leaving at once; it comes again")
+    os._exit(1)
+
+
+def _broker(settings: Settings) -> KafkaBroker:
+    return KafkaBroker(
+        settings.kafka_bootstrap_servers.split(","),
+        client_id="order-worker",
+        request_timeout_ms=settings.request_timeout_ms,
+        security=_security(settings),
+        allow_auto_create_topics=False,
+        graceful_timeout=settings.shutdown_timeout_seconds,
+        # A batch's records are handed on as they came; FastStream must not validate or convert them.
+        apply_types=False,
+        logger=logging.getLogger("worker.faststream"),
+        log_level=logging.DEBUG,  # its line for each batch; its errors stay errors
+    )
+
+
+def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) -> Any:
+    subscriber = broker.subscriber(
+        settings.order_placed_topic,
+        batch=True,
+        group_id=settings.group_id,
+        # Each of the next three is against a default that loses orders: committing before the work,
+        # beginning at the end of the topic, and reading orders of upstream transactions that were aborted.
+        ack_policy=AckPolicy.MANUAL,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_records=settings.batch_max_records,
+        batch_timeout_ms=POLL_TIMEOUT_MS,
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // 3,
+        rebalance_timeout_ms=settings.rebalance_timeout_ms,
+        max_poll_interval_ms=settings.rebalance_timeout_ms,
+        fetch_max_bytes=FETCH_MAX_BYTES,
+        listener=consumer,
+        parser=_as_it_came,
+        decoder=_raw_records,
+        title=settings.order_placed_topic,
+        description="Decides each order once: confirmed whole or rejected whole.",
+    )
+
+    @broker.publisher(settings.order_rejected_topic, schema=OrderRejected, title="order-rejected")
+    @broker.publisher(settings.order_confirmed_topic, schema=OrderConfirmed, title="order-confirmed")
+    async def documented(_message: OrderPlaced) -> None:
+        """Never called: publishing is the publisher's, inside a transaction. This is what /docs shows."""
+
+    subscriber(consumer.handle_order_placed)
+    return subscriber
+
+
+async def _as_it_came(records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
+    # FastStream's own parser decodes every header as UTF-8 and needs none to be null; one odd header
+    # would raise before the handler runs, and its loop would lose the batch.
+    first, last = records[0], records[-1]
+    return KafkaMessage(
+        raw_message=records,
+        body=b"",
+        message_id=f"{first.topic}-{first.partition}-{first.offset}-{last.offset}",
+        consumer=FAKE_CONSUMER,
+    )
+
+
+async def _raw_records(message: KafkaMessage) -> Any:
+    return message.raw_message
+
+
+async def _lag(consumer: AIOKafkaConsumer | None, metrics: Metrics) -> int:
+    if consumer is None:
+        return 0
+    assigned = consumer.assignment()
+    ends = await consumer.end_offsets(assigned) if assigned else {}
+    total = 0
+    for partition, end in ends.items():
+        lag = max(0, end - await consumer.position(partition))
+        metrics.lag.labels(str(partition.partition)).set(lag)
+        total += lag
+    return total
+
+
+def _session_limits(settings: Settings) -> dict[str, str]:
+    """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
+    return {
+        "statement_timeout": str(settings.statement_timeout_ms),
+        "lock_timeout": str(settings.lock_timeout_ms),
+        "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
+    }
+
+
+def _security(settings: Settings) -> BaseSecurity | None:
+    protocol = settings.kafka_security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    options = settings.kafka_client_options()
+    context = options.get("ssl_context")
+    if not protocol.startswith("SASL"):
+        return BaseSecurity(ssl_context=context, use_ssl=True)
+    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    return kinds[settings.kafka_sasl_mechanism](
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=context,
+        use_ssl=protocol == "SASL_SSL",
+    )
+
+
+def _specification() -> AsyncAPI:
+    return AsyncAPI(
+        title="Order worker",
+        version="1.0.0",
+        description="Decides orders against stock, once each: confirmed or rejected.",
+    )

@@ -1,0 +1,305 @@
+"""What happens to a batch of records: decode, one database transaction, and what is to be published.
+
+    settle
+     ├ decode              each record by itself; never raises
+     └ one transaction     find known outcomes → triage → read stock → decide → write → take stock
+
+The transaction writes optimistically: products are read unlocked, everything is written, and only
+the last step, under one advisory lock, takes the stock where price and stock still allow it. If they
+do not, nothing happened, and the batch runs again with its products locked first.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from typing import Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from contracts.envelope import outcome_headers
+from contracts.events import DeadLetterCode
+from db import ledger, orders, stock
+from db.ledger import LedgerRow, SilentReplay
+from db.models import Outcome
+from worker.dead_letter import dead_letter_headers, fit
+from worker.decision import BatchDecision, Confirmed, Decision, Rejected, decide_batch
+from worker.decode import Decoded, Invalid, decode
+from worker.metrics import Metrics
+from worker.outcome import event_json, reason_codes
+from worker.retry import Remedy, StaleReadError, describe, remedy
+from worker.steps import Reached, Step
+from worker.triage import Arrival, Source, Standing, triage
+
+# A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
+# competing commit; more than a few means the cause is in the batch itself, or a server's.
+MAX_RERUNS: Final = 4
+
+
+class Fate(Enum):
+    """What became of a record. Every record has exactly one."""
+
+    CONFIRMED = auto()
+    REJECTED = auto()
+    REDELIVERED = auto()  # decided before, outcome announced again
+    SILENCED = auto()  # decided and announced before; a silent replay passes over it
+    DUPLICATE = auto()
+    DEAD_LETTER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One record to publish."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A record's fate, why (reason or error codes), and what to publish for it, if anything."""
+
+    fate: Fate
+    publication: Publication | None = None
+    codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the database transaction found or wrote for one arrival.
+
+    `fault`: PostgreSQL refused this very order, in its own words.
+    """
+
+    standing: Standing
+    row: LedgerRow | None = None
+    codes: tuple[str, ...] = ()
+    fault: str | None = None
+
+    @property
+    def is_dead_letter(self) -> bool:
+        return self.fault is not None or self.standing is Standing.CONFLICT
+
+
+@dataclass(slots=True)
+class OutputTopics:
+    """Where outcomes and dead letters go. `dead_letter_max_bytes`: the largest record that topic takes."""
+
+    confirmed: str
+    rejected: str
+    dead_letter: str
+    dead_letter_max_bytes: int = 1024 * 1024  # Kafka's default; the topic's own is read at the start
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProcessor:
+    """Settles batches. After `settle` returns, the database holds every decision; Kafka knows nothing yet."""
+
+    sessions: async_sessionmaker[AsyncSession]
+    topics: OutputTopics
+    metrics: Metrics
+    reached: Reached
+    message_max_bytes: int
+    timeout_seconds: float
+
+    async def settle(
+        self,
+        records: Sequence[ConsumerRecord],
+        replays: Mapping[TopicPartition, Sequence[SilentReplay]],
+    ) -> list[Settled]:
+        """One result per record, in their order. Safe to call again with the same records at any time.
+
+        Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
+        past the batch timeout. Some of its orders may be decided then; the next call finds them so.
+        """
+        decoded = [decode(record.value, self.message_max_bytes) for record in records]
+        arrivals = [
+            Arrival(d.order, d.fingerprint, _source(record))
+            for record, d in zip(records, decoded, strict=True)
+            if isinstance(d, Decoded)
+        ]
+        async with asyncio.timeout(self.timeout_seconds):
+            decided = await self._decide(arrivals)
+            refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
+            now = await self._time() if refused else None
+        self.reached(Step.AFTER_DATABASE_COMMIT)
+        self.metrics.unknown_fields.inc(sum(d.unknown_fields for d in decoded if isinstance(d, Decoded)))
+        verdicts = iter(decided)
+        return [
+            self._dead_letter(record, d.code, d.message, d.path, now)
+            if isinstance(d, Invalid)
+            else self._settled(record, next(verdicts), replays, now)
+            for record, d in zip(records, decoded, strict=True)
+        ]
+
+    async def _decide(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
+        """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
+        if not arrivals:
+            return []
+        failure = None
+        for attempt in range(MAX_RERUNS + 1):
+            try:
+                return await self._decide_in_one_transaction(arrivals, locked=attempt > 0)
+            except Exception as error:
+                failure, what = error, remedy(error)
+                if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == MAX_RERUNS):
+                    raise
+                if what is Remedy.SPLIT:
+                    break
+                self.metrics.reruns.labels(type(error).__name__).inc()
+        assert failure is not None
+        if len(arrivals) == 1:
+            return [Verdict(Standing.NEW, fault=describe(failure))]
+        half = len(arrivals) // 2
+        # In their order: the second half meets the stock that the first one leaves.
+        return await self._decide(arrivals[:half]) + await self._decide(arrivals[half:])
+
+    async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
+        async with self.sessions.begin() as session:
+            # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
+            now = await ledger.database_time(session)
+            known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
+            standings = triage(arrivals, known)
+            new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
+            written = iter(await self._decide_new(session, new, now, locked))
+            self.reached(Step.BEFORE_DATABASE_COMMIT)
+        return [
+            next(written)
+            if standing is Standing.NEW
+            else Verdict(standing, known.get(arrival.order.order_id))
+            for arrival, standing in zip(arrivals, standings, strict=True)
+        ]
+
+    async def _decide_new(
+        self, session: AsyncSession, new: Sequence[Arrival], now: datetime, locked: bool
+    ) -> list[Verdict]:
+        if not new:
+            return []
+        users = await orders.find_user_ids(session, {a.order.user_id for a in new})
+        product_ids = {item.product_id for a in new for item in a.order.items}
+        if locked:
+            await stock.take_turn(session)
+            shelves = await stock.lock_stock(session, product_ids)
+        else:
+            shelves = await stock.list_stock(session, product_ids)
+        decided = decide_batch([a.order for a in new], users, shelves)
+        rows = [_ledger_row(a, d, now) for a, d in zip(new, decided.decisions, strict=True)]
+        await ledger.add_outcomes(session, rows)
+        await orders.add_orders(session, _new_orders(new, decided.decisions, now))
+        if not locked:
+            # As late as possible: everything above runs beside the other workers.
+            await stock.take_turn(session)
+        await self._take_stock(session, decided, shelves, locked)
+        return [
+            Verdict(Standing.NEW, row, reason_codes(d))
+            for row, d in zip(rows, decided.decisions, strict=True)
+        ]
+
+    async def _take_stock(
+        self,
+        session: AsyncSession,
+        decided: BatchDecision,
+        shelves: Mapping[int, stock.StockLevel],
+        locked: bool,
+    ) -> None:
+        takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decided.taken.items()}
+        # Rejections first: these are reads, and what this batch itself takes must not look like a change.
+        if not locked and decided.relied_on:
+            seen = {i: shelves[i] for i in decided.relied_on if i in shelves}
+            if await stock.lock_stock(session, decided.relied_on) != seen:
+                raise StaleReadError("a product that led to a rejection changed")
+        if not await stock.take_stock(session, takings):
+            raise StaleReadError("a product was sold or repriced meanwhile")
+
+    async def _time(self) -> datetime:
+        async with self.sessions() as session:
+            return await ledger.database_time(session)
+
+    def _settled(
+        self,
+        record: ConsumerRecord,
+        verdict: Verdict,
+        replays: Mapping[TopicPartition, Sequence[SilentReplay]],
+        now: datetime | None,
+    ) -> Settled:
+        if verdict.fault is not None:
+            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, verdict.fault, "", now)
+        if verdict.standing is Standing.DUPLICATE:
+            return Settled(Fate.DUPLICATE)
+        if verdict.standing is Standing.CONFLICT:
+            message = "this order id was decided for an order with other content; that decision stands"
+            return self._dead_letter(record, DeadLetterCode.ORDER_ID_CONFLICT, message, "order_id", now)
+        assert verdict.row is not None
+        if verdict.standing is Standing.REDELIVERY:
+            silent = replays.get(TopicPartition(record.topic, record.partition), ())
+            if _is_silenced(record.offset, verdict.row.decided_at, silent):
+                return Settled(Fate.SILENCED)
+            return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row))
+        fate = Fate.CONFIRMED if verdict.row.outcome == Outcome.CONFIRMED else Fate.REJECTED
+        return Settled(fate, self._announcement(record, verdict.row), verdict.codes)
+
+    def _announcement(self, record: ConsumerRecord, row: LedgerRow) -> Publication:
+        confirmed = row.outcome == Outcome.CONFIRMED
+        return Publication(
+            topic=self.topics.confirmed if confirmed else self.topics.rejected,
+            key=str(row.order_id).encode(),
+            value=row.event.encode(),
+            headers=outcome_headers(row.order_id, f"order-{row.outcome}", row.decided_at, record.headers),
+            timestamp_ms=None,
+        )
+
+    def _dead_letter(
+        self, record: ConsumerRecord, code: DeadLetterCode, message: str, path: str, now: datetime | None
+    ) -> Settled:
+        assert now is not None
+        headers = dead_letter_headers(code, message, path, _source(record), now, record.headers)
+        value, headers = fit(record.value, headers, self.topics.dead_letter_max_bytes)
+        timestamp = record.timestamp if record.timestamp >= 0 else None  # -1: the record has none
+        letter = Publication(self.topics.dead_letter, record.key, value, headers, timestamp)
+        return Settled(Fate.DEAD_LETTER, letter, (code.value,))
+
+
+def _source(record: ConsumerRecord) -> Source:
+    return Source(record.topic, record.partition, record.offset)
+
+
+def _is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
+    return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)
+
+
+def _ledger_row(arrival: Arrival, decision: Decision, now: datetime) -> LedgerRow:
+    return LedgerRow(
+        order_id=arrival.order.order_id,
+        outcome=(Outcome.REJECTED if isinstance(decision, Rejected) else Outcome.CONFIRMED).value,
+        fingerprint=arrival.fingerprint,
+        source_topic=arrival.source.topic,
+        source_partition=arrival.source.partition,
+        source_offset=arrival.source.offset,
+        event=event_json(arrival.order, decision, now),
+        decided_at=now,
+    )
+
+
+def _new_orders(
+    new: Sequence[Arrival], decisions: Sequence[Decision], now: datetime
+) -> list[orders.NewOrder]:
+    return [
+        orders.NewOrder(
+            order_id=arrival.order.order_id,
+            user_id=arrival.order.user_id,
+            total_amount=decision.total_amount,
+            placed_at=arrival.order.placed_at,
+            created_at=now,
+            lines=[
+                orders.NewLine(item.product_id, item.quantity, price)
+                for item, price in zip(arrival.order.items, decision.unit_prices, strict=True)
+            ],
+        )
+        for arrival, decision in zip(new, decisions, strict=True)
+        if isinstance(decision, Confirmed)
+    ]

@@ -1,0 +1,218 @@
+"""Tells in one line what is wrong with PostgreSQL or Kafka, before a command starts to work.
+
+No message ever holds a password: neither the URL nor a driver's error about the URL is printed.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db import migrate
+from db.engine import create_engine
+from worker.errors import CommandError
+from worker.settings import Settings
+
+LIMIT_SECONDS: Final = 5.0
+
+_DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
+_KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
+_CLIENT_ERRORS: Final = (KafkaError, OSError, TimeoutError, ssl.SSLError)
+
+
+@asynccontextmanager
+async def database_engine(settings: Settings, application_name: str) -> AsyncIterator[AsyncEngine]:
+    """An engine for one command, disposed of at its end. Connects to nothing yet."""
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        schema=settings.database_schema,
+        application_name=application_name,
+        pool_size=1,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@asynccontextmanager
+async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client that has reached a broker, or a CommandError that says why it could not.
+
+    What aiokafka logs on the way is not shown: the last of it becomes the reason.
+    """
+    servers = settings.kafka_bootstrap_servers
+    with quiet_aiokafka() as last_words:
+        try:
+            client = AIOKafkaAdminClient(**settings.kafka_client_options(), retry_backoff_ms=200)
+        except (OSError, ssl.SSLError) as error:
+            raise CommandError(f"cannot read the TLS files for Kafka: {reason_of(error)}") from None
+        except (ValueError, KafkaError):
+            raise CommandError(f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}") from None
+        try:
+            await _start(client, servers, last_words)
+            yield client
+        finally:
+            await client.close()
+
+
+async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
+    """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
+    url = settings.database_url.get_secret_value()
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (ValueError, asyncpg.ClientConfigurationError):
+        # The driver quotes what it could not read, which may be a piece of the password.
+        raise CommandError(
+            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
+            " and percent-encode special characters in the password"
+        ) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+        raise CommandError(
+            f"cannot reach PostgreSQL at {database_address(url)} ({reason_of(error)}):"
+            f" start it or set {_DATABASE_VARIABLE}"
+        ) from None
+
+
+async def require_database(engine: AsyncEngine, settings: Settings) -> None:
+    """As `require_reachable_database`, and the tables are those of this version."""
+    await require_reachable_database(engine, settings)
+    revision, head = await require_known_revision(engine, settings), migrate.head_revision()
+    if revision == head:
+        return
+    schema = settings.database_schema
+    found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
+    raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
+
+
+async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str | None:
+    """The revision of the tables (None: there are none), or a CommandError if we do not know it."""
+    revision = await migrate.current_revision(engine)
+    scripts = ScriptDirectory.from_config(migrate.config()).walk_revisions()
+    if revision is None or revision in {script.revision for script in scripts}:
+        return revision
+    raise CommandError(
+        f'schema "{settings.database_schema}" is at revision {revision}, which this version does not know:'
+        " run the version that made it, or a newer one"
+    )
+
+
+async def require_kafka(settings: Settings) -> None:
+    """A broker answers within 5 seconds, at the bootstrap address and at the address it advertises."""
+    async with kafka_admin(settings):
+        pass
+
+
+async def require_topics(settings: Settings, *names: str) -> None:
+    """The topics, without names all four, exist, or a CommandError names those that do not."""
+    async with kafka_admin(settings) as client:
+        present = set(await client.list_topics())
+    missing = [name for name in names or topic_names(settings) if name not in present]
+    if missing:
+        raise CommandError(
+            f"Kafka at {settings.kafka_bootstrap_servers} lacks the topic{'s' * (len(missing) > 1)}"
+            f" {', '.join(missing)}: run `order-worker topics create`"
+        )
+
+
+def topic_names(settings: Settings) -> tuple[str, str, str, str]:
+    """The four topics: orders in, confirmed, rejected, dead letters."""
+    return (
+        settings.order_placed_topic,
+        settings.order_confirmed_topic,
+        settings.order_rejected_topic,
+        settings.dead_letter_topic,
+    )
+
+
+def database_address(url: str) -> str:
+    """Host, port and database name of the URL for a message; never a user, a password or a parameter."""
+    parts = urlsplit(url)
+    # An unescaped "/", "?" or "#" in a password ends the netloc early, which then holds a piece of it.
+    if "@" not in parts.netloc and "@" in url:
+        return f"the address in {_DATABASE_VARIABLE}"
+    host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
+    return f"{host or 'the local socket'}{parts.path}"
+
+
+async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[str, str]) -> None:
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await client.start()
+    except _CLIENT_ERRORS as error:
+        reason = last_words.get("reason") or reason_of(error)
+        raise CommandError(
+            f"cannot reach Kafka at {servers} ({reason}): start it or set {_KAFKA_VARIABLE}"
+        ) from None
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await client.describe_cluster()
+    except _CLIENT_ERRORS as error:
+        # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
+        reason = last_words.get("reason") or reason_of(error)
+        raise CommandError(
+            f"Kafka answers at {servers}, but not at the address it advertises ({reason}):"
+            " check advertised.listeners of the brokers"
+        ) from None
+
+
+class _LastWords(logging.Handler):
+    """Keeps the reason of the last error logged: aiokafka tells it to nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(error, BaseException):
+            self.said["reason"] = reason_of(error)
+
+
+@contextmanager
+def quiet_aiokafka() -> Iterator[Mapping[str, str]]:
+    """aiokafka logs nothing meanwhile; why it failed last is kept under `reason`."""
+    logger, handler = logging.getLogger("aiokafka"), _LastWords()
+    propagated = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield handler.said
+    finally:
+        logger.propagate = propagated
+        logger.removeHandler(handler)
+
+
+def reason_of(error: BaseException) -> str:
+    """A short text for people: the operating system's words, or the server's first line."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
+        return error.strerror.lower()
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+async def largest_record_bytes(settings: Settings, topic: str) -> int:
+    """The largest record the topic takes: its `max.message.bytes`."""
+    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": ""})
+    async with kafka_admin(settings) as client:
+        for response in await client.describe_configs([wanted]):
+            for _error, _message, _type, _name, entries in response.resources:
+                for entry in entries:
+                    return int(entry[1])
+    raise CommandError(f"Kafka does not tell the max.message.bytes of topic {topic}")

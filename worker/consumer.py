@@ -1,0 +1,242 @@
+"""The Kafka edge in: hands records to the batch, publishes what comes of it, and survives what goes wrong.
+
+    handle_order_placed
+     ├ take over     newly assigned partitions: fence the old owner, read the committed offset, go on there
+     ├ settle        the database part (worker.batch)
+     ├ publish       one Kafka transaction per partition, side by side
+     └ set back      what failed: seek, pause, resume later
+
+Nothing here is needed for correctness but this: a partition's records are published in order, by the
+producer that was started before its committed offset was read, with the offset in the same transaction.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Literal
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka.errors import IllegalStateError, ProducerFenced
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.ledger import list_replays
+from worker.batch import BatchProcessor, Fate, Settled
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.publisher import OwnedPartition, Publisher
+from worker.retry import backoff_seconds, describe, is_outage
+
+log = logging.getLogger(__name__)
+
+Records = dict[TopicPartition, list[ConsumerRecord]]
+
+
+class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Handles batches one at a time; a rebalance waits for the batch in flight."""
+
+    def __init__(
+        self,
+        *,
+        processor: BatchProcessor,
+        publisher: Publisher,
+        sessions: async_sessionmaker[AsyncSession],
+        metrics: Metrics,
+        health: Health,
+        retry_max_seconds: float,
+    ) -> None:
+        self._processor = processor
+        self._publisher = publisher
+        self._sessions = sessions
+        self._metrics = metrics
+        self._health = health
+        self._retry_max_seconds = retry_max_seconds
+        self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
+        self._owned: dict[TopicPartition, OwnedPartition] = {}
+        # Failures in a row: of a partition's Kafka transaction, or, under "database", of the one all share.
+        self._failures: dict[TopicPartition | Literal["database"], int] = {}
+        self._batch_in_flight = asyncio.Lock()
+
+    def attach(self, consumer: Callable[[], AIOKafkaConsumer | None]) -> None:
+        """Where to find the running consumer: FastStream builds it when the application starts."""
+        self._consumer = consumer
+
+    async def handle_order_placed(self, records: Sequence[ConsumerRecord]) -> None:
+        """Decide the records and announce what was decided, or set them back to come again. Never raises."""
+        async with self._batch_in_flight:
+            try:
+                await self._handle(_by_partition(records))
+            except Exception as error:
+                # A fault of ours that nothing below foresaw. The records must come again all the same:
+                # FastStream would log this and go on with the next batch, and these would be lost.
+                self.release()
+                self._set_back(_by_partition(records), error, "batch")
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
+        async with self._batch_in_flight:
+            self.release(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Nothing yet: a partition is taken over when its first records are here."""
+        self._health.assigned(sorted(p.partition for p in assigned))
+
+    def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """Close the producers of these partitions, or of all."""
+        for partition in list(self._owned) if partitions is None else partitions:
+            self._failures.pop(partition, None)
+            self._disown(partition)
+
+    async def _handle(self, records: Records) -> None:
+        with self._metrics.batch_seconds.time():
+            batch = await self._records_to_decide(records)
+            if not batch:
+                return
+            flat = [record for of_one in batch.values() for record in of_one]
+            try:
+                replays = {p: self._owned[p].replays for p in batch}
+                settled = await self._processor.settle(flat, replays)
+            except Exception as error:
+                self._set_back(batch, error, "database")
+                return
+            self._health.answered("database")
+            self._failures.pop("database", None)
+            await self._publish(batch, settled)
+        self._metrics.batches.inc()
+        self._metrics.batch_records.observe(len(flat))
+
+    async def _records_to_decide(self, records: Records) -> Records:
+        """Those records that are ours and not decided yet; partitions not owned yet are taken over."""
+        consumer = self._consumer()
+        if consumer is None:
+            return {}
+        assigned = consumer.assignment()
+        mine = {p: of_one for p, of_one in records.items() if p in assigned}
+        new = [p for p in mine if p not in self._owned]
+        taken = await asyncio.gather(*(self._take_over(p, consumer) for p in new), return_exceptions=True)
+        for partition, result in zip(new, taken, strict=True):
+            if isinstance(result, BaseException):
+                self._set_back({partition: mine.pop(partition)}, result, "kafka")
+                continue
+            self._owned[partition] = result
+            if result.next_offset is not None and mine[partition][0].offset != result.next_offset:
+                # The old owner got further than the offset we began to read at, or a failed commit of
+                # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
+                consumer.seek(partition, result.next_offset)
+                del mine[partition]
+        return {p: rest for p, of_one in mine.items() if (rest := self._undecided(p, of_one))}
+
+    def _undecided(self, partition: TopicPartition, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
+        next_offset = self._owned[partition].next_offset
+        if next_offset is None or records[0].offset >= next_offset:
+            return records
+        return [record for record in records if record.offset >= next_offset]
+
+    async def _take_over(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> OwnedPartition:
+        owned = await self._publisher.take_over(partition, consumer)
+        try:
+            async with self._sessions() as session:
+                owned.replays = await list_replays(session, partition.topic, partition.partition)
+        except BaseException:
+            self._publisher.put_away(owned.producer)
+            raise
+        self._metrics.takeovers.inc()
+        log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.next_offset)
+        return owned
+
+    async def _publish(self, batch: Records, settled: Sequence[Settled]) -> None:
+        rest = iter(settled)
+        of_partition = {p: [next(rest) for _ in records] for p, records in batch.items()}
+        results = await asyncio.gather(
+            *(
+                self._publisher.publish(
+                    self._owned[p],
+                    [s.publication for s in of_partition[p] if s.publication],
+                    records[-1].offset + 1,
+                )
+                for p, records in batch.items()
+            ),
+            return_exceptions=True,
+        )
+        for (partition, records), result in zip(batch.items(), results, strict=True):
+            if isinstance(result, BaseException):
+                self._disown(partition)
+                self._set_back({partition: records}, result, "kafka")
+            else:
+                self._failures.pop(partition, None)
+                self._health.progressed()
+                self._count(of_partition[partition])
+
+    def _disown(self, partition: TopicPartition) -> None:
+        owned = self._owned.pop(partition, None)
+        if owned is not None:
+            self._publisher.put_away(owned.producer)
+
+    def _set_back(self, batch: Records, error: BaseException, server: str) -> None:
+        """Make the consumer deliver these records again, after a pause that grows with each failure."""
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        consumer = self._consumer()
+        if consumer is None:
+            return  # stopping: what is not committed comes again to whoever owns the partition next
+        self._report(batch, error, server)
+        for partition, records in batch.items():
+            with suppress(
+                IllegalStateError
+            ):  # not ours any more: its new owner begins at the committed offset
+                consumer.seek(partition, records[0].offset)
+        waiting = list(consumer.assignment() if server == "database" else batch)
+        failing: Sequence[TopicPartition | Literal["database"]] = (
+            ["database"] if server == "database" else list(batch)
+        )
+        attempt = max(self._failures.get(one, 0) for one in failing)
+        self._failures.update(dict.fromkeys(failing, attempt + 1))
+        for partition in waiting:
+            with suppress(IllegalStateError):
+                consumer.pause(partition)
+        pause_seconds = backoff_seconds(attempt, self._retry_max_seconds)
+        asyncio.get_running_loop().call_later(pause_seconds, self._resume, waiting)
+
+    def _resume(self, partitions: Sequence[TopicPartition]) -> None:
+        consumer = self._consumer()
+        if consumer is not None:
+            consumer.resume(*(p for p in partitions if p in consumer.assignment()))
+
+    def _report(self, batch: Records, error: BaseException, server: str) -> None:
+        self._metrics.retries.labels(server).inc()
+        if isinstance(error, ProducerFenced):
+            log.warning("fenced: another worker has taken over %s", _names(batch))
+        elif is_outage(error):
+            log.warning("%s: %s; %s will be tried again", server, describe(error), _names(batch))
+            self._health.set_back(server, describe(error))
+        else:
+            log.error("unforeseen error; %s will be tried again", _names(batch), exc_info=error)
+            self._health.failed(server, f"internal error: {describe(error)}")
+
+    def _count(self, settled: Sequence[Settled]) -> None:
+        metrics = self._metrics
+        counters = {
+            Fate.CONFIRMED: metrics.confirmed,
+            Fate.REJECTED: metrics.rejected,
+            Fate.REDELIVERED: metrics.redelivered,
+            Fate.SILENCED: metrics.silenced,
+            Fate.DUPLICATE: metrics.duplicates,
+        }
+        for one in settled:
+            if one.fate is Fate.DEAD_LETTER:
+                metrics.dead_letters.labels(one.codes[0]).inc()
+                continue
+            counters[one.fate].inc()
+            for code in one.codes:
+                metrics.reasons.labels(code).inc()
+
+
+def _names(batch: Records) -> str:
+    return ", ".join(f"{p.topic}-{p.partition}@{records[0].offset}" for p, records in batch.items())
+
+
+def _by_partition(records: Sequence[ConsumerRecord]) -> Records:
+    grouped: Records = {}
+    for record in records:
+        grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    return grouped

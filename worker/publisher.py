@@ -1,0 +1,129 @@
+"""The Kafka edge out: one transactional producer per owned partition.
+
+The transactional id names the input partition, not the worker, so that starting a producer for a
+partition fences whoever owned it before: their open transaction is ended by the broker, and
+nothing they still send counts. aiokafka has no KIP-447, which would fence by group generation.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from db.ledger import SilentReplay
+from worker.batch import Publication
+from worker.steps import Reached, Step
+
+# After a commit the broker answers the next transaction with a retriable error for a moment. With
+# aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
+RETRY_BACKOFF_MS = 10
+# Larger than any dead letter (input limit of the broker, 1 MiB, and its headers): the topic decides.
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+# Few large requests: outcomes of one batch to one partition travel together.
+MAX_BATCH_BYTES = 512 * 1024
+CLOSE_TIMEOUT_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class OwnedPartition:
+    """A partition this worker has taken over: its producer, and the next offset to decide.
+
+    Records below `next_offset` are decided and announced; they are dropped when they come again.
+    """
+
+    partition: TopicPartition
+    producer: AIOKafkaProducer
+    next_offset: int | None  # None: nothing was ever committed, the first record at hand counts
+    replays: Sequence[SilentReplay] = field(default=())
+
+
+class Publisher:
+    """Starts producers, publishes with them, and puts them away. Each call is safe under fencing."""
+
+    def __init__(
+        self,
+        *,
+        group_id: str,
+        client_options: dict[str, Any],
+        transaction_timeout_ms: int,
+        reached: Reached,
+    ) -> None:
+        self._group_id = group_id
+        self._options = client_options
+        self._transaction_timeout_ms = transaction_timeout_ms
+        # The broker ends the transaction at its timeout; give up before, and find out what happened.
+        self._publish_timeout_seconds = transaction_timeout_ms / 2_000
+        self._reached = reached
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def take_over(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> OwnedPartition:
+        """Own the partition: the owner before is fenced, its transaction ended, its offset known.
+
+        Raises KafkaError or TimeoutError; then nothing is owned.
+        """
+        producer = AIOKafkaProducer(
+            **self._options,
+            transactional_id=f"{self._group_id}.{partition.topic}.{partition.partition}",
+            transaction_timeout_ms=self._transaction_timeout_ms,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=MAX_BATCH_BYTES,
+            acks="all",
+        )
+        try:
+            async with asyncio.timeout(self._publish_timeout_seconds):
+                await producer.start()
+                self._reached(Step.TAKEOVER_FENCED)
+                # Only now: before, the old owner's pending transaction could still move the offset.
+                committed = await consumer.committed(partition)
+        except BaseException:
+            self.put_away(producer)
+            raise
+        return OwnedPartition(partition, producer, committed)
+
+    async def publish(
+        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
+    ) -> None:
+        """Publish all of it and commit the offset, as one step.
+
+        After any error nobody knows whether that step happened: drop the partition, take it over again,
+        and go on from the offset that is committed then. Never abort and go on with the same producer.
+        """
+        producer = owned.producer
+        async with asyncio.timeout(self._publish_timeout_seconds):
+            await producer.begin_transaction()
+            sent = [
+                await producer.send(
+                    p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
+                )
+                for p in publications
+            ]
+            # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+            await asyncio.gather(*sent)
+            self._reached(Step.AFTER_SENDS)
+            await producer.send_offsets_to_transaction({owned.partition: next_offset}, self._group_id)
+            self._reached(Step.BEFORE_KAFKA_COMMIT)
+            await producer.commit_transaction()
+        owned.next_offset = next_offset
+        self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    def put_away(self, producer: AIOKafkaProducer) -> None:
+        """Close a producer in the background: its broker may be the very thing that is away."""
+        task = asyncio.create_task(_close(producer))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def closed(self) -> None:
+        """Wait until every producer that was put away is closed."""
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await producer.stop()
+    except Exception:  # noqa: S110 (it is being thrown away; what it did counts by what is committed)
+        pass

@@ -1,0 +1,132 @@
+"""Every setting, read from the environment (prefix `ORDER_WORKER_`) and from `.env`."""
+
+import ssl
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts import topics
+from worker.errors import CommandError
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Immutable once read."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ORDER_WORKER_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    kafka_bootstrap_servers: str = Field(
+        "127.0.0.1:9092", min_length=1, description="host:port, comma separated"
+    )
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
+        description="postgresql://user:password@host:port/name, with libpq's parameters",
+    )
+    database_schema: str = Field("public", min_length=1, max_length=63, description="one shop, one schema")
+    group_id: str = Field(
+        "order-worker", min_length=1, description="consumer group; also the start of transactional ids"
+    )
+    http_host: str = Field("0.0.0.0", description="address of health, metrics and docs")  # noqa: S104 (probes come from outside)
+    http_port: Port = Field(8000, description="0: any free port")
+
+    order_placed_topic: TopicName = Field(topics.ORDER_PLACED, description="input")
+    order_confirmed_topic: TopicName = Field(topics.ORDER_CONFIRMED, description="outcome")
+    order_rejected_topic: TopicName = Field(topics.ORDER_REJECTED, description="outcome")
+    dead_letter_topic: TopicName = Field(topics.DEAD_LETTER, description="records that could not be decided")
+
+    batch_max_records: int = Field(2_000, ge=1, le=20_000, description="records decided in one transaction")
+    batch_timeout_seconds: float = Field(
+        30.0, gt=0, description="a batch that takes longer is given up and redone"
+    )
+    message_max_bytes: int = Field(256 * 1024, ge=1_024, description="a larger value is a dead letter")
+
+    session_timeout_ms: int = Field(
+        10_000, ge=1_000, description="a silent worker loses its partitions after this"
+    )
+    transaction_timeout_ms: int = Field(
+        60_000, ge=1_000, description="an abandoned Kafka transaction ends after this"
+    )
+    request_timeout_ms: int = Field(15_000, ge=1_000, description="one request to Kafka")
+    statement_timeout_ms: int = Field(20_000, ge=100, description="one SQL statement")
+    lock_timeout_ms: int = Field(5_000, ge=100, description="waiting for one row or lock")
+    shutdown_timeout_seconds: float = Field(
+        25.0, gt=0, description="for the batch in flight, then exit at once"
+    )
+    retry_max_seconds: float = Field(15.0, gt=0, description="longest pause between two attempts")
+    stall_limit_seconds: float = Field(
+        300.0, gt=0, description="no sign of life for so long with work to do: exit 3"
+    )
+
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN")
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates; default: the system's")
+    kafka_ssl_certfile: Path | None = Field(None, description="client certificate")
+    kafka_ssl_keyfile: Path | None = Field(None, description="client key")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        names = [
+            self.order_placed_topic,
+            self.order_confirmed_topic,
+            self.order_rejected_topic,
+            self.dead_letter_topic,
+        ]
+        if len(set(names)) < len(names):
+            raise ValueError("the four topics must have different names")
+        if self.kafka_security_protocol.startswith("SASL") and not (
+            self.kafka_sasl_username and self.kafka_sasl_password
+        ):
+            raise ValueError(
+                "SASL needs ORDER_WORKER_KAFKA_SASL_USERNAME and ORDER_WORKER_KAFKA_SASL_PASSWORD"
+            )
+        return self
+
+    @property
+    def rebalance_timeout_ms(self) -> int:
+        """Above the longest batch, so that a rebalance waits for the batch in flight to end."""
+        return int(self.batch_timeout_seconds * 1_000) + self.transaction_timeout_ms
+
+    def kafka_client_options(self) -> dict[str, Any]:
+        """What every aiokafka client needs: servers, TLS and SASL."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.kafka_bootstrap_servers,
+            "security_protocol": self.kafka_security_protocol,
+            "request_timeout_ms": self.request_timeout_ms,
+        }
+        if self.kafka_security_protocol.endswith("SSL"):
+            options["ssl_context"] = self._ssl_context()
+        if self.kafka_security_protocol.startswith("SASL"):
+            assert self.kafka_sasl_password is not None
+            options["sasl_mechanism"] = self.kafka_sasl_mechanism
+            options["sasl_plain_username"] = self.kafka_sasl_username
+            options["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
+        return options
+
+    def _ssl_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.kafka_ssl_cafile)
+        if self.kafka_ssl_certfile:
+            context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile)
+        return context
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """The settings, or a CommandError with one line per wrong variable."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = (
+            f"ORDER_WORKER_{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors(include_url=False, include_input=False)
+        )
+        raise CommandError("wrong settings: " + "; ".join(lines)) from None
