@@ -5,7 +5,8 @@ One import is one transaction of the caller: `stage` every part, look for what i
 the staged rows are gone after it.
 """
 
-from collections.abc import AsyncIterable, Sequence
+import errno
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -118,10 +119,16 @@ async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[Any
     """
     await session.execute(CreateTable(part.staged))
     connection = await raw_connection(session)
+
+    async def while_connected() -> AsyncIterator[tuple[Any, ...]]:
+        async for row in rows:
+            # asyncpg would go on to write the whole file into the closed socket.
+            if connection.is_closed():
+                raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
+            yield row
+
     await connection.copy_records_to_table(
-        part.staged.name,
-        columns=(_LINE, *part.columns),
-        records=rows,
+        part.staged.name, columns=(_LINE, *part.columns), records=while_connected()
     )
     # Autovacuum never sees a temporary table: without this the planner takes it for a small one.
     await connection.execute(f"ANALYZE {part.staged.name}")
@@ -207,7 +214,7 @@ async def list_user_ids(session: AsyncSession, limit: int) -> Sequence[int]:
 async def list_prices(session: AsyncSession, limit: int) -> Sequence[tuple[int, Decimal]]:
     """Id and price of the first `limit` products by id."""
     rows = await session.execute(select(Product.id, Product.price).order_by(Product.id).limit(limit))
-    return [(product_id, price) for product_id, price in rows.tuples()]
+    return [(product_id, price) for product_id, price in rows]
 
 
 # Never backwards: ids below the largest imported one may have been given out already.

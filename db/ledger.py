@@ -54,7 +54,7 @@ _COLUMNS: Final = tuple(LedgerRow.__dataclass_fields__)
 async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID]) -> dict[UUID, LedgerRow]:
     """The ledger rows of those orders that are decided already."""
     rows = await session.execute(_FIND, {"ids": list(order_ids)})
-    return {row[0]: LedgerRow(*row) for row in rows.tuples()}
+    return {row[0]: LedgerRow(*row) for row in rows}
 
 
 async def add_outcomes(session: AsyncSession, rows: Iterable[LedgerRow]) -> None:
@@ -92,7 +92,7 @@ async def list_replays(session: AsyncSession, topic: str, partition: int) -> lis
             Replay.topic == topic, Replay.partition == partition
         )
     )
-    return [SilentReplay(*row) for row in rows.tuples()]
+    return [SilentReplay(*row) for row in rows]
 
 
 async def database_time(session: AsyncSession) -> datetime:

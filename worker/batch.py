@@ -257,10 +257,17 @@ class BatchProcessor:
         self, record: ConsumerRecord, code: DeadLetterCode, message: str, path: str, now: datetime | None
     ) -> Settled:
         assert now is not None
-        headers = dead_letter_headers(code, message, path, _source(record), now, record.headers)
+        headers = dead_letter_headers(
+            code, message, path, _source(record), record.timestamp, now, record.headers
+        )
         value, headers = fit(record.value, headers, self.topics.dead_letter_max_bytes)
-        timestamp = record.timestamp if record.timestamp >= 0 else None  # -1: the record has none
-        letter = Publication(self.topics.dead_letter, record.key, value, headers, timestamp)
+        # aiokafka sends no record without both; which of the two was null, the value still tells.
+        key = b"" if record.key is None and value is None else record.key
+        # -1: the record has none. One from the future, which Kafka would refuse, stays in source.timestamp.
+        sound = 0 <= record.timestamp <= now.timestamp() * 1_000
+        letter = Publication(
+            self.topics.dead_letter, key, value, headers, record.timestamp if sound else None
+        )
         return Settled(Fate.DEAD_LETTER, letter, (code.value,))
 
 

@@ -5,16 +5,18 @@ No message ever holds a password: neither the URL nor a driver's error about the
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from socket import gaierror
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -26,6 +28,9 @@ from worker.errors import CommandError
 from worker.settings import Settings
 
 LIMIT_SECONDS: Final = 5.0
+DEFAULT_MAX_BYTES: Final = 1024 * 1024
+
+_MAX_BYTES: Final = "max.message.bytes"
 
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
@@ -59,8 +64,6 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
             client = AIOKafkaAdminClient(**settings.kafka_client_options(), retry_backoff_ms=200)
         except (OSError, ssl.SSLError) as error:
             raise CommandError(f"cannot read the TLS files for Kafka: {reason_of(error)}") from None
-        except (ValueError, KafkaError):
-            raise CommandError(f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}") from None
         try:
             await _start(client, servers, last_words)
             yield client
@@ -70,21 +73,18 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
     """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
-    url = settings.database_url.get_secret_value()
     try:
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
-    except (ValueError, asyncpg.ClientConfigurationError):
-        # The driver quotes what it could not read, which may be a piece of the password.
-        raise CommandError(
-            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
-            " and percent-encode special characters in the password"
-        ) from None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
-        raise CommandError(
-            f"cannot reach PostgreSQL at {database_address(url)} ({reason_of(error)}):"
-            f" start it or set {_DATABASE_VARIABLE}"
-        ) from None
+    except (
+        OSError,
+        TimeoutError,
+        ValueError,
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        DBAPIError,
+    ) as error:
+        raise _database_error(settings, _driver_error(error)) from None
 
 
 async def require_database(engine: AsyncEngine, settings: Settings) -> None:
@@ -128,6 +128,22 @@ async def require_topics(settings: Settings, *names: str) -> None:
         )
 
 
+async def largest_record_bytes(settings: Settings, topic: str) -> int:
+    """The topic's `max.message.bytes`, or Kafka's default of 1 MiB where we may not read it."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {_MAX_BYTES: None})
+    async with kafka_admin(settings) as client:
+        try:
+            responses = await client.describe_configs([resource])
+        except _CLIENT_ERRORS as error:
+            raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
+    for response in responses:
+        for error_code, _, _, _, entries in response.resources:
+            for name, value, *_ in () if error_code else entries:
+                if name == _MAX_BYTES:
+                    return int(value)
+    return DEFAULT_MAX_BYTES
+
+
 def topic_names(settings: Settings) -> tuple[str, str, str, str]:
     """The four topics: orders in, confirmed, rejected, dead letters."""
     return (
@@ -140,18 +156,48 @@ def topic_names(settings: Settings) -> tuple[str, str, str, str]:
 
 def database_address(url: str) -> str:
     """Host, port and database name of the URL for a message; never a user, a password or a parameter."""
-    parts = urlsplit(url)
+    hidden = f"the address in {_DATABASE_VARIABLE}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return hidden
     # An unescaped "/", "?" or "#" in a password ends the netloc early, which then holds a piece of it.
     if "@" not in parts.netloc and "@" in url:
-        return f"the address in {_DATABASE_VARIABLE}"
+        return hidden
     host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
     return f"{host or 'the local socket'}{parts.path}"
+
+
+def _database_error(settings: Settings, error: BaseException) -> CommandError:
+    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+        # The driver quotes what it could not read, which may be a piece of the password.
+        return CommandError(
+            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
+            " and percent-encode special characters in the password"
+        )
+    address = database_address(settings.database_url.get_secret_value())
+    if isinstance(error, asyncpg.PostgresError):
+        return CommandError(
+            f"PostgreSQL at {address} does not let us in ({reason_of(error)}): check {_DATABASE_VARIABLE}"
+        )
+    return CommandError(
+        f"cannot reach PostgreSQL at {address} ({reason_of(error)}): start it or set {_DATABASE_VARIABLE}"
+    )
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """asyncpg's own error, where SQLAlchemy wrapped it."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[str, str]) -> None:
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             await client.start()
+    except ValueError:
+        raise CommandError(f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}") from None
     except _CLIENT_ERRORS as error:
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(
@@ -198,21 +244,13 @@ def quiet_aiokafka() -> Iterator[Mapping[str, str]]:
 
 def reason_of(error: BaseException) -> str:
     """A short text for people: the operating system's words, or the server's first line."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.orig.__cause__ or error.orig
-    if isinstance(error, TimeoutError):
+    error = _driver_error(error)
+    if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
         return "no answer in time"
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, ssl.SSLError):
-        return error.strerror.lower()
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-async def largest_record_bytes(settings: Settings, topic: str) -> int:
-    """The largest record the topic takes: its `max.message.bytes`."""
-    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": ""})
-    async with kafka_admin(settings) as client:
-        for response in await client.describe_configs([wanted]):
-            for _error, _message, _type, _name, entries in response.resources:
-                for entry in entries:
-                    return int(entry[1])
-    raise CommandError(f"Kafka does not tell the max.message.bytes of topic {topic}")
+    if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
+        # asyncio puts the address in place of the reason.
+        return os.strerror(error.errno).lower()
+    if isinstance(error, gaierror):
+        return str(error.strerror).lower()
+    text_lines = str(error).strip().splitlines() or [type(error).__name__]
+    return text_lines[0].removeprefix(f"{type(error).__name__}: ")

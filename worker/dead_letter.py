@@ -12,7 +12,7 @@ OVERHEAD_BYTES: Final = 8 * 1024
 _OUR_HEADERS: Final = frozenset(
     [
         *("error.code", "error.message", "error.path"),
-        *("source.topic", "source.partition", "source.offset"),
+        *("source.topic", "source.partition", "source.offset", "source.timestamp"),
         *("failed_at", "value.cut_from_bytes"),
     ]
 )
@@ -23,6 +23,7 @@ def dead_letter_headers(
     message: str,
     path: str,
     source: Source,
+    source_timestamp_ms: int,
     failed_at: datetime,
     original: Sequence[tuple[str, bytes | None]],
 ) -> list[tuple[str, bytes | None]]:
@@ -37,6 +38,7 @@ def dead_letter_headers(
         "source.topic": source.topic,
         "source.partition": str(source.partition),
         "source.offset": str(source.offset),
+        "source.timestamp": str(source_timestamp_ms),
         "failed_at": failed_at.isoformat(),
     }
     kept = [(name, value) for name, value in original if name not in _OUR_HEADERS]

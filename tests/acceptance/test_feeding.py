@@ -1,0 +1,313 @@
+"""The commands that set a shop up and feed it, as an operator calls them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from contracts.events import OrderPlaced
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.shop import Shop
+from tests.subscriber import read_topic
+from worker.decode import Decoded, decode
+from worker.local.postgres import create_database, drop_database
+from worker.local.services import Services
+from worker.operations.place import encode, random_orders, with_twins
+
+ROOT = Path(__file__).parents[2]
+PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class OrderWorker:
+    """The installed command, in one test's environment."""
+
+    env: dict[str, str]
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.env, **env},
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+        )
+        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def order_worker(env: dict[str, str]) -> OrderWorker:
+    return OrderWorker(env)
+
+
+@pytest.fixture
+def bare_database_url(services: Services) -> Iterator[str]:
+    """A database without tables."""
+    name = f"bare_{uuid4().hex[:12]}"
+    yield create_database(services.database_url, name)
+    drop_database(services.database_url, name)
+
+
+def write_catalog(folder: Path, products: int = 20) -> Path:
+    rows = "\n".join(f"{i},Product {i},,2.50,100,1" for i in range(1, products + 1))
+    (folder / "users.csv").write_text("id,email,full_name\n1,a@example.org,Ann\n2,b@example.org,Bob\n")
+    (folder / "categories.csv").write_text("id,name,description\n1,All,\n")
+    (folder / "products.csv").write_text(
+        f"id,name,description,price,stock_quantity,category_id\n{rows}\n", encoding="utf-8"
+    )
+    return folder
+
+
+def values_in(services: Services, topic: str) -> list[bytes]:
+    return [message.value or b"" for message in read_topic(services.kafka_bootstrap_servers, topic)]
+
+
+class TestHelp:
+    def test_every_command_has_help_with_an_example(self) -> None:
+        order_worker = OrderWorker({})
+        for command in ("run", "db upgrade", "topics create", "catalog import", "place", "demo"):
+            result = order_worker(*command.split(), "--help")
+            assert result.code == 0, result.err
+            assert f"order-worker {command}" in result.out.split("Example")[1]
+
+    def test_help_loads_neither_kafka_nor_sqlalchemy(self) -> None:
+        program = (
+            "import sys, worker.cli; "
+            "sys.exit(bool({'aiokafka', 'sqlalchemy', 'faststream', 'pydantic'} & set(sys.modules)))"
+        )
+        assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["nonsense"],
+            ["place"],
+            ["place", "a.jsonl", "--random", "3"],
+            ["place", "no-such-file.jsonl"],
+            ["place", "--random", "0"],
+            ["topics", "create", "--partitions", "0"],
+            ["topics", "create", "--replication", "0"],
+        ],
+    )
+    def test_wrong_usage_exits_2(self, arguments: list[str]) -> None:
+        result = OrderWorker({})(*arguments)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+
+
+class TestDatabase:
+    def test_upgrade_says_from_where_to_where(
+        self, order_worker: OrderWorker, bare_database_url: str, tmp_path: Path
+    ) -> None:
+        env = {"ORDER_WORKER_DATABASE_URL": bare_database_url}
+        write_catalog(tmp_path)
+        refused = order_worker("catalog", "import", str(tmp_path), **env)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert "run `order-worker db upgrade`" in refused.err
+        assert "upgraded from nothing to revision" in order_worker("db", "upgrade", **env).out
+        assert "already" in order_worker("db", "upgrade", **env).out
+        assert order_worker("catalog", "import", str(tmp_path), **env).code == 0
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("postgresql://postgres:s3cret@127.0.0.1:1/x", "cannot reach PostgreSQL at 127.0.0.1:1/x"),
+            ("postgresql://postgres:s3/cret@127.0.0.1:1/x", "ORDER_WORKER_DATABASE_URL cannot be read"),
+            ("postgresql://postgres:s3#cret@127.0.0.1:1/x", "ORDER_WORKER_DATABASE_URL"),
+            ("postgresql://postgres:s3[cret@127.0.0.1:1/x", "ORDER_WORKER_DATABASE_URL"),
+            ("mysql://postgres:s3cret@127.0.0.1:1/x", "ORDER_WORKER_DATABASE_URL cannot be read"),
+        ],
+    )
+    def test_an_unusable_database_is_one_line_without_the_password(self, url: str, expected: str) -> None:
+        result = OrderWorker({})("db", "upgrade", ORDER_WORKER_DATABASE_URL=url)
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert result.err.startswith("error: ")
+        assert expected in result.err
+        assert not [piece for piece in ("s3", "cret") if piece in result.err]
+
+    def test_an_unknown_database_is_named(self, services: Services, order_worker: OrderWorker) -> None:
+        url = services.database_url.rpartition("/")[0] + "/no_such_database"
+        result = order_worker("db", "upgrade", ORDER_WORKER_DATABASE_URL=url)
+        assert result.code == 1
+        assert 'database "no_such_database" does not exist' in result.err
+
+
+class TestTopics:
+    def test_creates_the_four_and_leaves_them_alone_after_that(
+        self, order_worker: OrderWorker, topic_names: Any
+    ) -> None:
+        first = order_worker("topics", "create", "--partitions", "2")
+        assert first.code == 0, first.err
+        lines = first.out.splitlines()
+        assert [text.split()[:3] for text in lines[1:]] == [
+            [name, "created", "2"]
+            for name in (
+                topic_names.order_placed,
+                topic_names.order_confirmed,
+                topic_names.order_rejected,
+                topic_names.dead_letter,
+            )
+        ]
+        assert len({len(text) for text in lines}) == 1, "the columns align"
+        assert "2048 KiB" in lines[4]
+        assert "30 days" in lines[4]
+        again = order_worker("topics", "create", "--partitions", "3")
+        assert again.code == 0
+        assert again.out.count("exists") == 4
+        assert again.out.count("has 2 partitions, not 3") == 4
+
+    def test_kafka_away_is_one_line(self) -> None:
+        result = OrderWorker({})("topics", "create", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert result.err.startswith("error: cannot reach Kafka at 127.0.0.1:1 (connection refused)")
+
+    def test_more_copies_than_brokers_is_one_line(self, order_worker: OrderWorker) -> None:
+        result = order_worker("topics", "create", "--replication", "99")
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "Kafka refused to create" in result.err
+
+
+class TestPlace:
+    def test_places_a_file_byte_for_byte(
+        self, services: Services, order_worker: OrderWorker, topics: Any, tmp_path: Path
+    ) -> None:
+        values = [order_value(line(i, i), extra=" ü ") for i in range(1, 4)]
+        path = tmp_path / "orders.jsonl"
+        path.write_bytes(b"\r\n".join([*values[:2], b"", values[2]]))
+        result = order_worker("place", str(path))
+        assert result.code == 0, result.err
+        assert result.out.startswith("3 placed in ")
+        assert Counter(values_in(services, topics.order_placed)) == Counter(values)
+
+    def test_the_key_is_the_order_id(
+        self, services: Services, order_worker: OrderWorker, topics: Any
+    ) -> None:
+        value = order_value(order_id=uuid4())
+        assert order_worker("place", "-", stdin=value).code == 0
+        message = read_topic(services.kafka_bootstrap_servers, topics.order_placed)[0]
+        assert message.key == json.loads(value)["order_id"].encode()
+
+    def test_sends_nothing_of_a_file_with_a_bad_line(
+        self, services: Services, order_worker: OrderWorker, topics: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "orders.jsonl"
+        path.write_bytes(b"\n".join([order_value(), b"", order_value(line(1, -1)), order_value()]))
+        result = order_worker("place", str(path))
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert result.err.startswith(f"error: {path}:3: items.0.quantity: ")
+        assert values_in(services, topics.order_placed) == []
+
+    def test_a_bad_line_on_standard_input_is_named_too(
+        self, services: Services, order_worker: OrderWorker, topics: Any
+    ) -> None:
+        result = order_worker("place", "-", stdin=order_value() + b"\n{")
+        assert result.err.startswith("error: standard input:2: ")
+        assert values_in(services, topics.order_placed) == []
+
+    def test_an_empty_file_is_an_error(self, order_worker: OrderWorker, topics: Any) -> None:
+        result = order_worker("place", "-", stdin=b"\n\n")
+        assert (result.code, result.err) == (1, "error: standard input holds no orders\n")
+
+    def test_random_orders_come_from_the_catalogue(
+        self, services: Services, order_worker: OrderWorker, topics: Any, tmp_path: Path
+    ) -> None:
+        order_worker("catalog", "import", str(write_catalog(tmp_path, products=3)))
+        result = order_worker("place", "--random", "200", "--duplicates", "0.5", "--seed", "1")
+        assert result.code == 0, result.err
+        orders = [
+            OrderPlaced.model_validate_json(value) for value in values_in(services, topics.order_placed)
+        ]
+        repeated = Counter(order.order_id for order in orders)
+        assert len(repeated) == 200
+        assert max(repeated.values()) == 2
+        assert f", {len(orders) - 200} duplicates" in result.out
+        assert {order.user_id for order in orders} == {1, 2}
+        assert {item.product_id for order in orders for item in order.items} == {1, 2, 3}
+
+    def test_keeps_the_rate(self, order_worker: OrderWorker, topics: Any, shop: Shop) -> None:
+        shop.stock_up({1: 10})
+        result = order_worker("place", "--random", "60", "--rate", "50")
+        seconds = float(result.out.split(" placed in ")[1].split()[0])
+        assert 1.1 <= seconds < 5
+
+    def test_an_empty_catalogue_is_one_line(self, order_worker: OrderWorker, topics: Any) -> None:
+        result = order_worker("place", "--random", "3")
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "the catalogue has no users and no products" in result.err
+
+    def test_a_missing_topic_is_named_and_not_created(
+        self, order_worker: OrderWorker, topic_names: Any, shop: Shop
+    ) -> None:
+        shop.stock_up({1: 10})
+        for _ in range(2):
+            result = order_worker("place", "--random", "3")
+            assert (result.code, result.err.count("\n")) == (1, 1)
+            assert (
+                f"lacks the topic {topic_names.order_placed}: run `order-worker topics create`" in result.err
+            )
+
+    def test_ctrl_c_exits_130_without_a_traceback(
+        self, services: Services, env: dict[str, str], topics: Any, shop: Shop
+    ) -> None:
+        shop.stock_up({1: 10})
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "place", "--random", "1000", "--rate", "20"],
+            cwd=ROOT,
+            env={**os.environ, **env},
+            stderr=subprocess.PIPE,
+        )
+        eventually(lambda: bool(values_in(services, topics.order_placed)), 30)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert b"Traceback" not in errors
+
+
+class TestRandomOrders:
+    def test_the_same_seed_gives_the_same_orders(self) -> None:
+        first = [encode(order) for order in random_orders(7, [1, 2], PRODUCTS, 50)]
+        time.sleep(0.002)
+        assert first == [encode(order) for order in random_orders(7, [1, 2], PRODUCTS, 50)]
+        assert first != [encode(order) for order in random_orders(8, [1, 2], PRODUCTS, 50)]
+
+    def test_they_are_valid_and_within_what_was_asked_for(self) -> None:
+        for order in random_orders(None, [1, 2], PRODUCTS, 300, max_items=3):
+            decoded = decode(encode(order).value, 10_000)
+            assert isinstance(decoded, Decoded)
+            assert decoded.order == order
+            assert 1 <= len({item.product_id for item in order.items}) == len(order.items) <= 3
+
+    def test_a_small_catalogue_limits_the_items(self) -> None:
+        orders = random_orders(1, [1], PRODUCTS[:2], 50, max_items=5, with_prices=False)
+        assert {len(order.items) for order in orders} == {1, 2}
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_twins_follow_their_original(self, share: float) -> None:
+        messages = [encode(order) for order in random_orders(1, [1], PRODUCTS, 1_000)]
+        sent = list(with_twins(iter(messages), share, seed=1))
+        assert [message for message, is_twin in sent if not is_twin] == messages
+        seen = set()
+        for message, is_twin in sent:
+            assert (message.key in seen) == is_twin
+            seen.add(message.key)
+        assert abs(sum(is_twin for _, is_twin in sent) - 1_000 * share) < 60

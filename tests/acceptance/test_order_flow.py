@@ -1,0 +1,131 @@
+"""A placed order becomes one outcome, seen by a client nobody here wrote."""
+
+from datetime import datetime
+from uuid import uuid4
+
+from contracts.envelope import event_id
+from tests.builders import line, order_value
+from tests.promises import Scene
+from tests.worker_process import Workers
+
+
+def test_orders_are_confirmed_and_rejected_for_each_reason(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10, 2: 10, 3: 5})
+    fits, unknown_user, unknown_product, short, summed, repriced, all_at_once = (uuid4() for _ in range(7))
+    traced = [
+        ("correlation_id", b"checkout-7"),
+        ("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"),
+    ]
+    scene.place([order_value(line(1, 2), line(2, 1, "2.50"), order_id=fits)], partition=0, headers=traced)
+    scene.place(
+        [
+            order_value(line(1), order_id=unknown_user, user_id=99),
+            order_value(line(1), line(77), order_id=unknown_product),
+            order_value(line(3, 6), order_id=short),
+            order_value(line(3, 3), line(3, 3), order_id=summed),
+            order_value(line(1, 1, "2.49"), order_id=repriced),
+            order_value(line(77), line(3, 6), line(1, 1, "2.49"), order_id=all_at_once, user_id=99),
+        ],
+        partition=0,
+    )
+    worker = workers.start().wait_until_ready()
+    scene.wait_until_drained()
+
+    (confirmed,) = scene.confirmed()
+    assert confirmed.key == str(fits).encode()
+    event = confirmed.event
+    assert event.pop("decided_at")
+    assert event == {
+        "order_id": str(fits),
+        "user_id": 1,
+        "total_amount": "7.50",
+        "items": [
+            {"product_id": 1, "quantity": 2, "unit_price": "2.50"},
+            {"product_id": 2, "quantity": 1, "unit_price": "2.50"},
+        ],
+        "placed_at": "2026-11-23T10:00:00Z",
+    }
+    headers = dict(confirmed.headers)
+    assert datetime.fromisoformat(headers.pop("ce_time").decode()).tzinfo is not None  # type: ignore[union-attr]
+    assert headers == {
+        "ce_specversion": b"1.0",
+        "ce_id": str(event_id(fits)).encode(),
+        "ce_source": b"/order-worker",
+        "ce_type": b"order-confirmed",
+        "ce_subject": str(fits).encode(),
+        "content-type": b"application/json",
+        "correlation_id": b"checkout-7",
+        "traceparent": traced[1][1],
+    }
+
+    reasons = {m.event["order_id"]: (m.event["reasons"], m.event["retryable"]) for m in scene.rejected()}
+    missing = {"code": "insufficient_stock", "product_id": 3, "requested": 6, "available": 5}
+    price = {
+        "code": "price_changed",
+        "product_id": 1,
+        "expected_unit_price": "2.49",
+        "current_unit_price": "2.50",
+    }
+    assert reasons == {
+        str(unknown_user): ([{"code": "unknown_user"}], False),
+        str(unknown_product): ([{"code": "unknown_product", "product_id": 77}], False),
+        str(short): ([missing], True),
+        str(summed): ([missing], True),
+        str(repriced): ([price], False),
+        str(all_at_once): (
+            [{"code": "unknown_user"}, {"code": "unknown_product", "product_id": 77}, missing, price],
+            False,
+        ),
+    }
+    scene.assert_promises([fits, unknown_user, unknown_product, short, summed, repriced, all_at_once])
+    assert scene.shop.stock() == {1: 8, 2: 9, 3: 5}
+
+    status, metrics = worker.get("/metrics")
+    assert status == 200
+    assert "order_worker_orders_confirmed_total 1.0" in metrics
+    assert 'order_worker_rejection_reasons_total{code="insufficient_stock"} 3.0' in metrics
+    assert worker.stop() == 0
+
+
+def test_duplicates_in_one_batch_across_partitions_and_across_restarts_are_decided_once(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(5)]
+    values = [order_value(line(1), order_id=i) for i in ids]
+    scene.place(values + values, partition=0)
+    scene.place(values, partition=1)
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    scene.place(values, partition=2)
+    workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+    assert scene.shop.stock() == {1: 95}
+
+
+def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_decision_stands(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 100})
+    order_id = uuid4()
+    other = order_value(line(1, 7), order_id=order_id)
+    scene.place([order_value(line(1), order_id=order_id), other], partition=0)
+    workers.start()
+    scene.wait_until_drained()
+    (letter,) = scene.dead_letters()
+    assert letter.value == other
+    assert (letter.header("error.code"), letter.header("error.path")) == ("order_id_conflict", "order_id")
+    assert (letter.header("source.partition"), letter.header("source.offset")) == ("0", "1")
+    scene.assert_promises([order_id], dead_letters=1)
+
+
+def test_first_come_first_served_by_partition_offset(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10})
+    ids = [uuid4() for _ in range(30)]
+    scene.place([order_value(line(1), order_id=i) for i in ids], partition=0)
+    workers.start(batch_max_records="7")
+    scene.wait_until_drained()
+    assert {m.event["order_id"] for m in scene.confirmed()} == {str(i) for i in ids[:10]}
+    scene.assert_promises(ids)

@@ -1,0 +1,133 @@
+"""Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from hypothesis import settings
+
+from db import migrate
+from db.engine import create_engine
+from tests.promises import Scene
+from tests.shop import Shop, run_apart
+from tests.topic_names import TopicNames
+from tests.worker_process import Workers, workers_in
+from worker.local.postgres import create_database, drop_database
+from worker.local.services import LocalServiceError, Services, running_services
+
+PARTITIONS = 4
+
+# A busy machine is no counterexample.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Services]:
+    """Kafka and PostgreSQL: given, in Docker, or as local processes."""
+    try:
+        with running_services(
+            given_kafka=os.environ.get("ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"),
+            given_database=os.environ.get("ORDER_WORKER_DATABASE_URL"),
+            announce=lambda sentence: print(sentence, flush=True),
+        ) as running:
+            yield running
+    except LocalServiceError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no servers to test on: {error}", pytrace=False)
+        pytest.skip(f"no servers to test on: {error}")
+
+
+@pytest.fixture(scope="session")
+def template_database(services: Services) -> Iterator[str]:
+    """The name of an upgraded, empty database that each test's own is copied from."""
+    name = f"template_{uuid4().hex[:8]}"
+    url = create_database(services.database_url, name)
+
+    async def upgrade() -> None:
+        engine = create_engine(url)
+        await migrate.upgrade(engine, "public")
+        await engine.dispose()
+
+    run_apart(upgrade())
+    yield name
+    drop_database(services.database_url, name)
+
+
+@pytest.fixture
+def database_url(services: Services, template_database: str) -> Iterator[str]:
+    """A fresh, upgraded, empty database."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield create_database(services.database_url, name, template=template_database)
+    drop_database(services.database_url, name)
+
+
+@pytest.fixture
+def shop(database_url: str) -> Shop:
+    """The test's database, to fill and to look into."""
+    return Shop(database_url)
+
+
+@pytest.fixture
+def topic_names() -> TopicNames:
+    """Names of topics that nobody else uses; not created."""
+    suffix = uuid4().hex[:8]
+    return TopicNames(
+        f"order-placed-{suffix}",
+        f"order-confirmed-{suffix}",
+        f"order-rejected-{suffix}",
+        f"order-placed-dlt-{suffix}",
+    )
+
+
+@pytest.fixture
+def topics(services: Services, topic_names: TopicNames) -> Iterator[TopicNames]:
+    """The test's four topics, with four partitions each."""
+    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+    largest_bytes = {  # hostile values go beyond Kafka's default of 1 MiB; dead letters carry headers as well
+        topic_names.order_placed: 2 * 1024 * 1024,
+        topic_names.order_confirmed: 1024 * 1024,
+        topic_names.order_rejected: 1024 * 1024,
+        topic_names.dead_letter: 3 * 1024 * 1024,
+    }
+    created = [
+        NewTopic(name, PARTITIONS, 1, config={"max.message.bytes": str(size)})
+        for name, size in largest_bytes.items()
+    ]
+    for future in admin.create_topics(created).values():
+        future.result(10)
+    yield topic_names
+    for future in admin.delete_topics(list(largest_bytes)).values():
+        future.result(10)
+
+
+@pytest.fixture
+def env(services: Services, database_url: str, topic_names: TopicNames) -> dict[str, str]:
+    """The environment of a worker or command: this test's database, topics and consumer group."""
+    return {
+        "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
+        "ORDER_WORKER_DATABASE_URL": database_url,
+        "ORDER_WORKER_GROUP_ID": f"group-{uuid4().hex[:8]}",
+        "ORDER_WORKER_HTTP_PORT": "0",
+        "ORDER_WORKER_HTTP_HOST": "127.0.0.1",
+        "ORDER_WORKER_ORDER_PLACED_TOPIC": topic_names.order_placed,
+        "ORDER_WORKER_ORDER_CONFIRMED_TOPIC": topic_names.order_confirmed,
+        "ORDER_WORKER_ORDER_REJECTED_TOPIC": topic_names.order_rejected,
+        "ORDER_WORKER_DEAD_LETTER_TOPIC": topic_names.dead_letter,
+    }
+
+
+@pytest.fixture
+def workers(env: dict[str, str], topics: TopicNames, tmp_path: Path) -> Iterator[Workers]:
+    """Starts worker processes on the test's topics and database."""
+    with workers_in(env, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def scene(services: Services, shop: Shop, topics: TopicNames, env: dict[str, str]) -> Scene:
+    """One test's world: its shop, its topics and its group, with the promises to check at the end."""
+    return Scene(services.kafka_bootstrap_servers, shop, topics, env["ORDER_WORKER_GROUP_ID"])

@@ -1,0 +1,322 @@
+"""Settling batches on real PostgreSQL, without Kafka: what is decided, written and to be published."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import TopicPartition
+from sqlalchemy import text
+
+from contracts.envelope import event_id
+from contracts.events import OrderConfirmed, OrderRejected
+from db.engine import create_engine, session_factory
+from db.ledger import SilentReplay
+from tests.builders import line, order_value, record
+from tests.shop import Shop
+from worker.batch import BatchProcessor, Fate, OutputTopics
+from worker.metrics import Metrics
+from worker.steps import Step, nothing_happens
+
+Processor = Callable[..., BatchProcessor]
+
+
+@pytest.fixture
+async def processor(database_url: str) -> AsyncIterator[Processor]:
+    """Builds processors on the test's database."""
+    engine = create_engine(database_url)
+
+    def build(reached: Callable[[Step], None] = nothing_happens, **settings: Any) -> BatchProcessor:
+        return BatchProcessor(
+            sessions=session_factory(engine),
+            topics=OutputTopics("confirmed", "rejected", "dead"),
+            metrics=Metrics(),
+            reached=reached,
+            **{"message_max_bytes": 256 * 1024, "timeout_seconds": 20.0, **settings},
+        )
+
+    yield build
+    await engine.dispose()
+
+
+@pytest.fixture
+async def stocked(shop: Shop) -> Shop:
+    """Products 1 to 3 with ten pieces at 2.50, users 1 to 10."""
+    await asyncio.to_thread(shop.stock_up, {1: 10, 2: 10, 3: 10})
+    return shop
+
+
+async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.to_thread(function, *arguments)
+
+
+def batch_of(*values: bytes | None, start: int = 0, partition: int = 0) -> list[Any]:
+    return [record(value, offset=start + i, partition=partition) for i, value in enumerate(values)]
+
+
+async def test_a_confirmed_order_is_stored_and_its_event_tells_exactly_that(
+    processor: Processor, stocked: Shop
+):
+    order_id = uuid4()
+    value = order_value(line(1, 2), line(2, 1, "2.50"), line(1, 1), order_id=order_id)
+    headers = (("correlation_id", b"c-1"), ("traceparent", b"\xff"), ("odd", None))
+    (settled,) = await processor().settle([record(value, headers=headers)], {})
+    assert settled.fate is Fate.CONFIRMED
+    published = settled.publication
+    assert published is not None
+    assert (published.topic, published.key) == ("confirmed", str(order_id).encode())
+    event = OrderConfirmed.model_validate_json(published.value or b"")
+    assert [(i.product_id, i.quantity, str(i.unit_price)) for i in event.items] == [
+        (1, 2, "2.50"),
+        (2, 1, "2.50"),
+        (1, 1, "2.50"),
+    ]
+    assert str(event.total_amount) == "10.00"
+    sent = dict(published.headers)
+    assert sent["ce_id"] == str(event_id(order_id)).encode()
+    assert sent["ce_type"] == b"order-confirmed"
+    assert sent["correlation_id"] == b"c-1"
+    assert "traceparent" not in sent
+    rows = await in_thread(stocked.sql, "SELECT * FROM order_items ORDER BY line_number")
+    assert [(r["line_number"], r["product_id"], r["quantity"]) for r in rows] == [
+        (1, 1, 2),
+        (2, 2, 1),
+        (3, 1, 1),
+    ]
+    assert await in_thread(stocked.stock) == {1: 7, 2: 9, 3: 10}
+    assert (
+        await in_thread(stocked.value, "SELECT event::text FROM order_outcomes") == published.value.decode()
+    )
+    await in_thread(stocked.assert_conserved)
+
+
+async def test_a_rejected_order_changes_nothing_and_tells_every_reason(processor: Processor, stocked: Shop):
+    value = order_value(line(1, 11), line(99), line(2, 1, "9.99"), user_id=77)
+    (settled,) = await processor().settle([record(value)], {})
+    assert settled.fate is Fate.REJECTED
+    assert settled.codes == ("unknown_user", "insufficient_stock", "unknown_product", "price_changed")
+    event = OrderRejected.model_validate_json(settled.publication.value)  # type: ignore[union-attr, arg-type]
+    assert event.retryable is False
+    assert event.reasons[1].model_dump(exclude_none=True) == {
+        "code": "insufficient_stock",
+        "product_id": 1,
+        "requested": 11,
+        "available": 10,
+    }
+    assert await in_thread(stocked.value, "SELECT count(*) FROM orders") == 0
+    assert await in_thread(stocked.stock) == {1: 10, 2: 10, 3: 10}
+
+
+async def test_only_missing_stock_is_worth_another_try(processor: Processor, stocked: Shop):
+    (settled,) = await processor().settle([record(order_value(line(1, 11)))], {})
+    assert OrderRejected.model_validate_json(settled.publication.value).retryable is True  # type: ignore[union-attr, arg-type]
+
+
+async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processor: Processor, stocked: Shop):
+    batch = batch_of(order_value(line(1)), order_value(line(1, 99)))
+    first = await processor().settle(batch, {})
+    again = await processor().settle(batch, {})
+    assert [s.fate for s in again] == [Fate.REDELIVERED, Fate.REDELIVERED]
+    assert [s.publication for s in again] == [s.publication for s in first]
+    assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
+
+
+async def test_the_same_order_again_is_a_duplicate_in_the_batch_and_across_partitions(
+    processor: Processor, stocked: Shop
+):
+    value = order_value(line(1))
+    together = await processor().settle(batch_of(value, value), {})
+    assert [s.fate for s in together] == [Fate.CONFIRMED, Fate.DUPLICATE]
+    (elsewhere,) = await processor().settle([record(value, partition=3, offset=0)], {})
+    assert (elsewhere.fate, elsewhere.publication) == (Fate.DUPLICATE, None)
+    assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
+
+
+async def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_decision_stands(
+    processor: Processor, stocked: Shop
+):
+    order_id = uuid4()
+    one, other = order_value(line(1), order_id=order_id), order_value(line(1, 2), order_id=order_id)
+    first, second = await processor().settle(batch_of(one, other), {})
+    (third,) = await processor().settle(batch_of(other, start=7), {})
+    assert first.fate is Fate.CONFIRMED
+    assert [(s.fate, s.codes) for s in (second, third)] == [(Fate.DEAD_LETTER, ("order_id_conflict",))] * 2
+    assert second.publication is not None
+    assert second.publication.value == other
+    assert dict(second.publication.headers)["source.offset"] == b"1"
+    assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
+
+
+async def test_an_order_postgresql_refuses_is_found_and_its_neighbours_are_decided(
+    processor: Processor, stocked: Shop
+):
+    # The contract allows it, the decision confirms it, and only numeric(14, 2) does not hold its total.
+    await in_thread(
+        stocked.sql,
+        "INSERT INTO products (id, name, price, stock_quantity, received_quantity, category_id)"
+        " VALUES (50, 'Gold', 99999999.99, 1000000000, 1000000000, 1)",
+    )
+    values = [order_value(line(1)) for _ in range(9)]
+    values.insert(4, order_value(line(50, 1_000_000)))
+    settled = await processor().settle(batch_of(*values), {})
+    assert [s.fate for s in settled] == [Fate.CONFIRMED] * 4 + [Fate.DEAD_LETTER] + [Fate.CONFIRMED] * 5
+    assert settled[4].codes == ("data_error",)
+    assert b"numeric field overflow" in (dict(settled[4].publication.headers)["error.message"] or b"")  # type: ignore[union-attr]
+    await in_thread(stocked.assert_conserved)
+    assert (await in_thread(stocked.stock))[1] == 1
+
+
+async def test_stock_sold_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
+    stolen = []
+
+    def steal(step: Step) -> None:
+        pass
+
+    inner = processor(steal)
+    # Somebody else takes eight of ten after the unlocked read: seen by the guard of the stock update.
+    original = inner.sessions
+
+    class Racing:
+        def begin(self) -> Any:
+            return original.begin()
+
+        def __call__(self) -> Any:
+            return original()
+
+    from db import orders
+
+    add_orders = orders.add_orders
+
+    async def add_then_lose_the_race(session: Any, new: Any) -> None:
+        await add_orders(session, new)
+        if not stolen:
+            stolen.append(True)
+            await in_thread(
+                stocked.sql, "UPDATE products SET stock_quantity = 2, received_quantity = 2 WHERE id = 1"
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "add_orders", add_then_lose_the_race)
+        settled = await inner.settle(batch_of(order_value(line(1, 2)), order_value(line(1, 2))), {})
+    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.REJECTED]
+    assert await in_thread(stocked.stock) == {1: 0, 2: 10, 3: 10}
+    await in_thread(stocked.assert_conserved)
+
+
+async def test_a_rejection_that_rests_on_a_stale_read_is_decided_again(processor: Processor, stocked: Shop):
+    from db import orders
+
+    add_orders, restocked = orders.add_orders, []
+
+    async def add_then_restock(session: Any, new: Any) -> None:
+        await add_orders(session, new)
+        if not restocked:
+            restocked.append(True)
+            await in_thread(
+                stocked.sql, "UPDATE products SET stock_quantity = 50, received_quantity = 50 WHERE id = 1"
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "add_orders", add_then_restock)
+        (settled,) = await processor().settle(batch_of(order_value(line(1, 20))), {})
+    assert settled.fate is Fate.CONFIRMED
+    assert (await in_thread(stocked.stock))[1] == 30
+
+
+async def test_a_user_deleted_between_read_and_write_makes_the_order_rejected(
+    processor: Processor, stocked: Shop
+):
+    from db import orders
+
+    add_orders, gone = orders.add_orders, []
+
+    async def delete_then_add(session: Any, new: Any) -> None:
+        if not gone:
+            gone.append(True)
+            await in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")
+        await add_orders(session, new)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orders, "add_orders", delete_then_add)
+        (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
+    assert (settled.fate, settled.codes) == (Fate.REJECTED, ("unknown_user",))
+
+
+async def test_two_workers_racing_for_the_last_pieces_sell_each_once(processor: Processor, stocked: Shop):
+    values = [[order_value(line(1), line(2)) for _ in range(8)] for _ in range(4)]
+    results = await asyncio.gather(
+        *(processor().settle(batch_of(*of_one, partition=p), {}) for p, of_one in enumerate(values))
+    )
+    fates = [s.fate for settled in results for s in settled]
+    assert fates.count(Fate.CONFIRMED) == 10
+    assert fates.count(Fate.REJECTED) == 22
+    assert await in_thread(stocked.stock) == {1: 0, 2: 0, 3: 10}
+    await in_thread(stocked.assert_conserved)
+
+
+async def test_two_workers_with_the_same_order_on_two_partitions_decide_it_once(
+    processor: Processor, stocked: Shop
+):
+    values = [order_value(line(3)) for _ in range(5)]
+    results = await asyncio.gather(
+        *(processor().settle(batch_of(*values, partition=p), {}) for p in range(3))
+    )
+    fates = [s.fate for settled in results for s in settled]
+    assert (fates.count(Fate.CONFIRMED), fates.count(Fate.DUPLICATE)) == (5, 10)
+    assert (await in_thread(stocked.stock))[3] == 5
+
+
+async def test_a_silent_replay_announces_nothing_that_was_decided_before_it(
+    processor: Processor, stocked: Shop
+):
+    batch = batch_of(*(order_value(line(1)) for _ in range(4)))
+    await processor().settle(batch[:3], {})
+    requested_at = await in_thread(stocked.value, "SELECT clock_timestamp()")
+    replays = {TopicPartition("order-placed", 0): [SilentReplay(1, 4, requested_at)]}
+    settled = await processor().settle(batch, replays)
+    assert [s.fate for s in settled] == [Fate.REDELIVERED, Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
+    earlier = {TopicPartition("order-placed", 0): [SilentReplay(0, 4, datetime.now(UTC) - timedelta(days=1))]}
+    assert (await processor().settle(batch[:1], earlier))[0].fate is Fate.REDELIVERED
+
+
+async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_url: str, stocked: Shop):
+    engine = create_engine(database_url, server_settings={"lock_timeout": "200"})
+    other = create_engine(database_url)
+    processor = BatchProcessor(
+        session_factory(engine), OutputTopics("c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
+    )
+    try:
+        async with other.begin() as connection:
+            await connection.execute(text("SELECT 1 FROM products WHERE id = 1 FOR UPDATE"))
+            with pytest.raises(Exception, match="lock timeout"):
+                await processor.settle(batch_of(order_value(line(1))), {})
+        assert await in_thread(stocked.value, "SELECT count(*) FROM order_outcomes") == 0
+        (settled,) = await processor.settle(batch_of(order_value(line(1))), {})
+        assert settled.fate is Fate.CONFIRMED
+    finally:
+        await engine.dispose()
+        await other.dispose()
+
+
+async def test_a_batch_of_poison_alone_is_all_dead_letters_with_the_databases_time(
+    processor: Processor, stocked: Shop
+):
+    settled = await processor().settle(batch_of(b"not json", None, order_value(line(1, 0))), {})
+    assert [s.codes[0] for s in settled] == ["not_json", "empty_value", "invalid_order"]
+    assert [s.publication.value for s in settled if s.publication] == [
+        b"not json",
+        None,
+        order_value(line(1, 0), order_id=UUID(int=0)) and settled[2].publication.value,
+    ]  # type: ignore[union-attr]
+    for one in settled:
+        assert one.publication is not None
+        failed_at = datetime.fromisoformat((dict(one.publication.headers)["failed_at"] or b"").decode())
+        assert failed_at.tzinfo is not None
+
+
+async def test_unknown_fields_are_counted(processor: Processor, stocked: Shop):
+    settling = processor()
+    await settling.settle(batch_of(order_value(line(1), gift_wrap=True), order_value(line(1))), {})
+    assert settling.metrics.unknown_fields._value.get() == 1

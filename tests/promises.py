@@ -1,0 +1,73 @@
+"""The promises, checked from outside: the ledger, the shop, and what a read_committed subscriber sees."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from tests.deadline import eventually
+from tests.shop import Shop
+from tests.subscriber import Message, committed_lag, publish, read_topic
+from tests.topic_names import TopicNames
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One test's shop, topics and consumer group."""
+
+    kafka: str
+    shop: Shop
+    topics: TopicNames
+    group_id: str
+
+    def place(
+        self,
+        values: Iterable[bytes | None],
+        *,
+        partition: int | None = None,
+        headers: list[tuple[str, bytes | None]] | None = None,
+    ) -> None:
+        """Publish to the input topic, in order where a partition is named."""
+        publish(self.kafka, self.topics.order_placed, list(values), partition=partition, headers=headers)
+
+    def wait_until_drained(self, seconds: float = 60.0) -> None:
+        """Every input record's offset is committed."""
+        eventually(lambda: self._lag() == 0, seconds, lambda: f"lag {self._lag()}")
+
+    def confirmed(self) -> list[Message]:
+        return read_topic(self.kafka, self.topics.order_confirmed)
+
+    def rejected(self) -> list[Message]:
+        return read_topic(self.kafka, self.topics.order_rejected)
+
+    def dead_letters(self) -> list[Message]:
+        return read_topic(self.kafka, self.topics.dead_letter)
+
+    def outcomes(self) -> list[Message]:
+        return self.confirmed() + self.rejected()
+
+    def assert_promises(self, order_ids: Iterable[UUID], dead_letters: int = 0) -> None:
+        """Each order id decided once and told once, with the ledger's bytes; stock conserved; nothing silent."""
+        self.shop.assert_conserved()
+        ledger = {
+            str(row["order_id"]): (row["outcome"], row["event"].encode())
+            for row in self.shop.sql("SELECT order_id, outcome, event::text FROM order_outcomes")
+        }
+        assert set(ledger) == {str(i) for i in order_ids}, (
+            "the ledger holds exactly the orders that were placed"
+        )
+        told = Counter(m.header("ce_subject") for m in self.outcomes())
+        assert told == Counter(list(ledger)), (
+            f"told not once: {(told - Counter(list(ledger))).most_common(3)}"
+        )
+        for outcome, messages in (("confirmed", self.confirmed()), ("rejected", self.rejected())):
+            for message in messages:
+                assert ledger[message.event["order_id"]] == (outcome, message.value)
+        letters = self.dead_letters()
+        sources = Counter((m.header("source.partition"), m.header("source.offset")) for m in letters)
+        assert len(letters) == dead_letters
+        assert set(sources.values()) <= {1}, "a dead letter is written once"
+        assert self._lag() == 0
+
+    def _lag(self) -> int | None:
+        return committed_lag(self.kafka, self.group_id, self.topics.order_placed)

@@ -1,0 +1,138 @@
+"""A client nobody here wrote: librdkafka, read_committed, from the beginning to the end of a topic."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+
+@dataclass(frozen=True)
+class Message:
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    partition: int
+    offset: int
+    timestamp: int
+
+    @property
+    def event(self) -> Any:
+        assert self.value is not None
+        return json.loads(self.value)
+
+    def header(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key == name]
+        return values[-1].decode() if values and values[-1] is not None else None
+
+
+def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
+    """All committed messages that are in the topic now."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": f"reader-{uuid4()}",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        open_partitions, messages = set(partitions), []
+        while open_partitions:
+            for message in consumer.consume(1_000, timeout=0.2):
+                error = message.error()
+                if error is None:
+                    messages.append(_message(message))
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    open_partitions.discard(message.partition())
+                else:
+                    raise AssertionError(error)
+        return messages
+    finally:
+        consumer.close()
+
+
+def publish(
+    bootstrap_servers: str,
+    topic: str,
+    values: list[bytes | None],
+    *,
+    partition: int | None = None,
+    headers: list[tuple[str, bytes | None]] | None = None,
+    key: bytes | None = None,
+) -> None:
+    """Publish the values in order, and return when all are acknowledged."""
+    # A batch of the client counts as one message against the topic's limit, so it is kept below.
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "message.max.bytes": 3_000_000,
+            "batch.size": 500_000,
+            "linger.ms": 5,
+        }
+    )
+    failures: list[Any] = []
+    where = {} if partition is None else {"partition": partition}
+    for value in values:
+        producer.produce(
+            topic,
+            value=value,
+            key=key,
+            headers=headers or [],
+            on_delivery=lambda error, _message: failures.append(error) if error else None,
+            **where,
+        )
+        producer.poll(0)
+    assert producer.flush(30) == 0
+    assert not failures, failures
+
+
+def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | None:
+    """How many records of the topic the group has not committed yet; None while Kafka does not say."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    try:
+        partitions = [
+            TopicPartition(topic, p) for p in admin.list_topics(topic, timeout=10).topics[topic].partitions
+        ]
+        ends = admin.list_offsets({p: OffsetSpec.latest() for p in partitions}, request_timeout=10)
+        starts = admin.list_offsets({p: OffsetSpec.earliest() for p in partitions}, request_timeout=10)
+        group = ConsumerGroupTopicPartitions(group_id, partitions)
+        committed = admin.list_consumer_group_offsets([group], request_timeout=10)[group_id].result(10)
+        reached = {p.partition: p.offset for p in committed.topic_partitions}
+        return sum(
+            ends[p].result(10).offset
+            - (reached[p.partition] if reached[p.partition] >= 0 else starts[p].result(10).offset)
+            for p in partitions
+        )
+    except KafkaException:
+        return None
+
+
+def group_members(bootstrap_servers: str, group_id: str) -> int:
+    """How many members the consumer group has."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    return len(admin.describe_consumer_groups([group_id])[group_id].result(10).members)
+
+
+def _message(message: Any) -> Message:
+    return Message(
+        message.key(),
+        message.value(),
+        message.headers() or [],
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+    )

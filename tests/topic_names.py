@@ -1,0 +1,13 @@
+"""A test's own topics."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TopicNames:
+    """Names that nobody else uses."""
+
+    order_placed: str
+    order_confirmed: str
+    order_rejected: str
+    dead_letter: str

@@ -1,0 +1,302 @@
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from contracts.events import DeadLetterCode, OrderedItem, OrderPlaced
+from contracts.examples import golden_orders, hostile_values
+from worker import decode as decode_module
+from worker.decode import Decoded, Invalid, decode
+
+LIMIT = 256 * 1024
+ORDER: dict[str, Any] = {
+    "order_id": "0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11",
+    "user_id": 7,
+    "placed_at": "2026-11-23T10:00:00+00:00",
+    "items": [
+        {"product_id": 11, "quantity": 2, "unit_price": "2.55"},
+        {"product_id": 12, "quantity": 1, "unit_price": None},
+        {"product_id": 13, "quantity": 5},
+    ],
+}
+VALUE = json.dumps(ORDER).encode()
+Pairs = list[tuple[str, Any]]
+
+
+def decoded(value: bytes) -> Decoded:
+    result = decode(value, LIMIT)
+    assert isinstance(result, Decoded), result
+    return result
+
+
+def invalid(value: bytes | None) -> Invalid:
+    result = decode(value, LIMIT)
+    assert isinstance(result, Invalid), result
+    return result
+
+
+def with_field(raw: str) -> bytes:
+    """The order with one more field, written exactly so."""
+    return VALUE[:-1] + f", {raw}}}".encode()
+
+
+# --- orders ---
+
+
+def test_an_order_comes_out_with_its_fingerprint_and_no_unknown_fields() -> None:
+    result = decoded(VALUE)
+    assert result.order == OrderPlaced.model_validate_json(VALUE)
+    assert result.fingerprint == result.order.fingerprint()
+    assert result.unknown_fields == 0
+
+
+def test_a_value_of_exactly_the_limit_is_decoded_and_one_byte_more_is_not() -> None:
+    assert isinstance(decode(VALUE, len(VALUE)), Decoded)
+    result = decode(VALUE, len(VALUE) - 1)
+    assert isinstance(result, Invalid)
+    assert result.code is DeadLetterCode.TOO_LARGE
+
+
+def test_the_quotes_of_a_plain_order_are_exactly_the_expected_ones() -> None:
+    plain = [value for value in golden_orders() if decoded(value).unknown_fields == 0]
+    plain = [value for value in plain if decode_module._count_unknown(value) == 0]
+    assert len(plain) > 12
+    for value in plain:
+        assert value.count(b'"') == decode_module._expected_quotes(decoded(value).order), value
+
+
+def test_a_plain_order_is_parsed_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parsed_again(value: bytes) -> NoReturn:
+        pytest.fail("the slow pass ran for an order that holds nothing unknown")
+
+    monkeypatch.setattr(decode_module, "_count_unknown", parsed_again)
+    assert isinstance(decode(VALUE, LIMIT), Decoded)
+
+
+# --- unknown and repeated fields ---
+
+
+@pytest.mark.parametrize(
+    ("raw", "count"),
+    [
+        ('"note": null', 1),
+        ('"": 1', 1),
+        ('"a": 1, "b": "x", "c": [{"d": 1}], "e": {"user_id": 1, "items": []}', 4),
+        ('"note": "NaN", "more": "-Infinity"', 2),
+        ('"note": "a", "note": "b"', 1),
+        ('"note": {"x": 1, "x": 2}', 1),
+        ('"note": "\\"user_id\\": 8"', 1),
+        ('"User_id": 8', 1),
+        ('"note": ' + "9" * 4_000, 1),
+        ('"note": ' + "[" * 199 + "]" * 199, 1),
+    ],
+)
+def test_unknown_fields_of_the_order_are_ignored_and_counted(raw: str, count: int) -> None:
+    result = decoded(with_field(raw))
+    assert result.unknown_fields == count
+    assert result.order == decoded(VALUE).order
+
+
+def test_a_long_number_in_an_unknown_field_costs_no_order_however_python_is_configured() -> None:
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(640)
+    try:
+        assert decoded(with_field('"note": ' + "9" * 4_000)).unknown_fields == 1
+    finally:
+        sys.set_int_max_str_digits(limit)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+unknown_names = (st.text(max_size=8) | st.sampled_from(["NaN", "Infinity", "quantity", "order_id "])).filter(
+    lambda name: name not in ORDER
+)
+unknown_item_names = unknown_names.filter(lambda name: name not in OrderedItem.model_fields)
+
+
+@given(
+    order_extra=st.dictionaries(unknown_names, json_values, max_size=3),
+    item_extra=st.dictionaries(unknown_item_names, json_values, max_size=3),
+    shuffled=st.randoms(),
+    ascii_only=st.booleans(),
+)
+def test_any_unknown_fields_anywhere_leave_the_order_as_it_is(
+    order_extra: dict[str, Any], item_extra: dict[str, Any], shuffled: Any, ascii_only: bool
+) -> None:
+    items = [
+        ORDER["items"][0],
+        dict_in_any_order({**ORDER["items"][1], **item_extra}, shuffled),
+        ORDER["items"][2],
+    ]
+    order = dict_in_any_order({**ORDER, "items": items, **order_extra}, shuffled)
+    result = decoded(json.dumps(order, ensure_ascii=ascii_only).encode())
+    assert result.fingerprint == decoded(VALUE).fingerprint
+    assert result.unknown_fields == len(order_extra) + len(item_extra)
+
+
+def dict_in_any_order(fields: dict[str, Any], shuffled: Any) -> dict[str, Any]:
+    pairs = list(fields.items())
+    shuffled.shuffle(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("name", OrderPlaced.model_fields)
+@pytest.mark.parametrize("noise", ["", '"note": "x", '])
+def test_a_field_of_the_order_given_twice_is_refused_even_with_the_same_value(name: str, noise: str) -> None:
+    result = invalid(with_field(f'{noise}"{name}": {json.dumps(ORDER[name])}'))
+    assert result == Invalid(DeadLetterCode.INVALID_ORDER, "is given twice", name)
+
+
+@pytest.mark.parametrize("name", OrderedItem.model_fields)
+def test_a_field_of_an_item_given_twice_is_refused(name: str) -> None:
+    value = VALUE.replace(b'{"product_id": 11', f'{{"{name}": 1, "product_id": 11'.encode())
+    assert value != VALUE
+    assert invalid(value) == Invalid(DeadLetterCode.INVALID_ORDER, "is given twice", f"items.0.{name}")
+
+
+# --- what is no order ---
+
+
+def test_a_missing_value_is_told_from_an_empty_document() -> None:
+    assert invalid(None).code is DeadLetterCode.EMPTY_VALUE
+    assert invalid(b"").code is DeadLetterCode.EMPTY_VALUE
+    assert invalid(b" ").code is DeadLetterCode.NOT_JSON
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize(
+    "place", ['"note": {}', '"note": [[{}]]', '"user_id": {}', '"note": "x", "note": {}']
+)
+def test_numbers_that_json_does_not_have_are_not_json_wherever_they_stand(number: str, place: str) -> None:
+    assert invalid(with_field(place.format(number))).code is DeadLetterCode.NOT_JSON
+
+
+def test_the_first_of_several_problems_is_named_and_the_others_are_counted() -> None:
+    value = json.dumps({**ORDER, "user_id": True, "items": [{"product_id": 0, "quantity": 1}, {}]}).encode()
+    result = invalid(value)
+    assert result.path == "user_id"
+    assert result.message == "Input should be a valid integer (and 3 more)"
+
+
+def test_wrong_items_are_not_reported_as_too_few_items_as_well() -> None:
+    value = json.dumps({**ORDER, "items": [{"product_id": 1, "quantity": 0}]}).encode()
+    assert invalid(value).message == "Input should be greater than or equal to 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"items": []}, "should have at least 1 item"),
+        ({"items": ORDER["items"] * 334}, "should have at most 1000 items"),
+        ({"items": {}}, "Input should be a valid array"),
+        ({"placed_at": "2026-02-30T10:00:00Z"}, "is not a time that exists"),
+        ({"order_id": 7}, "should be a string holding a UUID"),
+        ({"placed_at": 7}, "a time is RFC 3339 with its offset, like 2026-11-23T10:00:00+00:00"),
+    ],
+)
+def test_messages_say_what_is_wrong_in_words_of_the_contract(change: dict[str, Any], message: str) -> None:
+    assert invalid(json.dumps({**ORDER, **change}).encode()).message == message
+
+
+def test_message_and_path_are_plain_header_text_for_every_hostile_value() -> None:
+    assert_header_text(invalid(hostile.value) for hostile in hostile_values())
+
+
+@given(st.text(min_size=36, max_size=36))
+@example("\x00" * 36)
+@example("\n" * 36)
+@example("\u202e" * 36)
+def test_message_is_plain_header_text_whatever_the_order_id_holds(order_id: str) -> None:
+    value = json.dumps({**ORDER, "order_id": order_id}).encode()
+    assert_header_text([invalid(value)])
+
+
+def assert_header_text(results: Iterable[Invalid]) -> None:
+    for result in results:
+        assert 1 <= len(result.message) <= 300
+        assert len(result.path) <= 300
+        for text in (result.message, result.path):
+            assert text.isascii(), result
+            assert text == "" or text.isprintable(), result
+
+
+# --- never raises, never guesses ---
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_at_all_make_it_raise(value: bytes) -> None:
+    assert isinstance(decode(value, LIMIT), Invalid)
+
+
+@given(json_values)
+def test_no_json_document_makes_it_raise(document: Any) -> None:
+    assert isinstance(decode(json.dumps(document).encode(), LIMIT), Invalid)
+
+
+@settings(max_examples=1_000)
+@given(
+    value=st.sampled_from(golden_orders()),
+    start=st.integers(0, 10_000),
+    length=st.integers(0, 6),
+    put=st.binary(max_size=4)
+    | st.sampled_from([b'"', b",", b"NaN", b"null", b'"x":1,', b'"quantity":3,', b"e0"]),
+)
+def test_an_order_with_any_damage_is_refused_or_read_as_any_json_parser_would(
+    value: bytes, start: int, length: int, put: bytes
+) -> None:
+    start %= len(value)
+    damaged = value[:start] + put + value[start + length :]
+    result = decode(damaged, LIMIT)
+    if isinstance(result, Decoded):
+        assert_read_as_json(damaged, result)
+
+
+def assert_read_as_json(value: bytes, result: Decoded) -> None:
+    order = known_fields(strict_json(value), OrderPlaced.model_fields)
+    assert order["order_id"].lower() == str(result.order.order_id)
+    assert order["user_id"] == result.order.user_id
+    items = [known_fields(item, OrderedItem.model_fields) for item in order["items"]]
+    assert [(i["product_id"], i["quantity"]) for i in items] == [
+        (i.product_id, i.quantity) for i in result.order.items
+    ]
+
+
+def strict_json(value: bytes) -> Pairs:
+    def refuse(number: str) -> NoReturn:
+        raise AssertionError(f"{number} was taken for JSON")
+
+    pairs: Pairs = json.loads(value.decode("utf-8"), object_pairs_hook=list, parse_constant=refuse)
+    return pairs
+
+
+def known_fields(pairs: Pairs, known: Iterable[str]) -> dict[str, Any]:
+    fields = [(name, value) for name, value in pairs if name in known]
+    assert len(dict(fields)) == len(fields), f"a repeated field was taken: {fields}"
+    return dict(fields)
+
+
+def test_an_unforeseen_error_costs_one_record_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(order: OrderPlaced) -> NoReturn:
+        raise KeyError("a\nbug")
+
+    monkeypatch.setattr(OrderPlaced, "fingerprint", fails)
+    assert invalid(VALUE) == Invalid(DeadLetterCode.INVALID_ORDER, "KeyError: 'a\\nbug'", "")
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_a_process_in_trouble_does_not_blame_the_record(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(order: OrderPlaced) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(OrderPlaced, "fingerprint", fails)
+    with pytest.raises(error):
+        decode(VALUE, LIMIT)

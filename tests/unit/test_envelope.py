@@ -1,0 +1,100 @@
+from datetime import UTC, datetime
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.envelope import EVENT_ID_NAMESPACE, event_id, outcome_headers, passed_through
+
+ORDER_ID = UUID("0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11")
+DECIDED_AT = datetime(2026, 11, 23, 10, 0, 0, 42_000, tzinfo=UTC)
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def test_any_subscriber_can_compute_the_event_id() -> None:
+    assert uuid5(NAMESPACE_URL, "urn:order-worker:outcome") == EVENT_ID_NAMESPACE
+    # Subscribers remember event ids of years ago: this value may not change.
+    assert str(event_id(ORDER_ID)) == "7e038589-2251-542e-aff4-0be223255b7d"
+
+
+@given(st.uuids(), st.uuids())
+def test_an_event_id_belongs_to_one_order_id(one: UUID, other: UUID) -> None:
+    assert (event_id(one) == event_id(other)) == (one == other)
+    assert event_id(one) != one
+
+
+def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
+    assert outcome_headers(ORDER_ID, "order-confirmed", DECIDED_AT, []) == [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event_id(ORDER_ID)).encode()),
+        ("ce_source", b"/order-worker"),
+        ("ce_type", b"order-confirmed"),
+        ("ce_time", b"2026-11-23T10:00:00.042000+00:00"),
+        ("ce_subject", str(ORDER_ID).encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+def test_correlation_id_and_traceparent_follow_the_cloudevents_headers() -> None:
+    source = [("traceparent", TRACEPARENT), ("correlation_id", "für-7".encode())]
+    assert outcome_headers(ORDER_ID, "order-rejected", DECIDED_AT, source)[7:] == source
+
+
+def test_headers_of_the_source_never_replace_those_of_the_outcome() -> None:
+    source = [(name, b"forged") for name in ("ce_id", "ce_type", "content-type", "reply_to", "error.code")]
+    headers = outcome_headers(ORDER_ID, "order-confirmed", DECIDED_AT, source)
+    assert b"forged" not in dict(headers).values()
+    assert len(headers) == len(dict(headers)) == 7
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, b"", b"\xff\xfe", b"a\x00b", b"a\r\nb", b"a\x7f", b"x" * 257],
+    ids=["null", "empty", "not UTF-8", "NUL", "line break", "DEL", "257 characters"],
+)
+def test_an_odd_correlation_id_is_left_out(value: bytes | None) -> None:
+    assert passed_through([("correlation_id", value)]) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        TRACEPARENT.upper(),
+        TRACEPARENT[:-1],
+        TRACEPARENT + b"\n",
+        TRACEPARENT.replace(b"-", b"_"),
+        b"\xff",
+    ],
+)
+def test_an_odd_traceparent_is_left_out(value: bytes | None) -> None:
+    assert passed_through([("traceparent", value)]) == []
+
+
+def test_a_correlation_id_of_256_characters_is_passed_through() -> None:
+    assert passed_through([("correlation_id", b"x" * 256)]) == [("correlation_id", b"x" * 256)]
+
+
+def test_of_a_repeated_header_the_first_sound_one_is_passed_through() -> None:
+    source = [
+        ("correlation_id", None),
+        ("correlation_id", b"\xff"),
+        ("correlation_id", b"1"),
+        ("correlation_id", b"2"),
+    ]
+    assert passed_through(source) == [("correlation_id", b"1")]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["correlation_id", "traceparent", "x"]), st.none() | st.binary(max_size=300)
+        )
+    )
+)
+def test_no_header_ever_raises(headers: list[tuple[str, bytes | None]]) -> None:
+    kept = passed_through(headers)
+    assert set(kept) <= set(headers)
+    assert len(dict(kept)) == len(kept)

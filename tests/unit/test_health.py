@@ -1,0 +1,69 @@
+import asyncio
+import threading
+
+import pytest
+
+from worker.health import EXIT_STALLED, Health, monitor, start_watchdog
+
+
+def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
+    health = Health()
+    assert health.troubles() == {"worker": "starting"}
+    health.started()
+    assert health.describe()["ready"] is True
+    health.failed("database", "connection refused")
+    assert health.troubles() == {"database": "connection refused"}
+    health.answered("database")
+    assert health.describe()["ready"] is True
+
+
+async def test_the_monitor_notices_a_server_that_goes_and_comes_back():
+    health, there = Health(), asyncio.Event()
+
+    async def check() -> None:
+        if not there.is_set():
+            raise ConnectionRefusedError("refused")
+
+    async with asyncio.timeout(10):
+        first = asyncio.create_task(monitor(health, {"database": check}))
+        while "database" not in health.troubles():
+            await asyncio.sleep(0)
+        first.cancel()
+        there.set()
+        second = asyncio.create_task(monitor(health, {"database": check}))
+        while "database" in health.troubles():
+            await asyncio.sleep(0)
+        second.cancel()
+
+
+def test_the_watchdog_ends_a_worker_that_shows_no_sign_of_life():
+    left = threading.Event()
+    codes = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        left.set()
+
+    start_watchdog(Health(), 0.05, leave)  # type: ignore[arg-type]
+    assert left.wait(10)
+    assert codes == [EXIT_STALLED]
+
+
+@pytest.mark.parametrize("sign", ["progressed", "set_back", "no lag"])
+def test_progress_a_retry_and_an_empty_topic_are_signs_of_life(sign: str):
+    health = Health()
+    health._sign_of_life -= 100
+    assert health.stalled_seconds() > 99
+    {
+        "progressed": health.progressed,
+        "set_back": lambda: health.set_back("kafka", "away"),
+        "no lag": lambda: health.lags(0),
+    }[sign]()
+    assert health.stalled_seconds() < 10
+
+
+def test_orders_that_wait_are_no_sign_of_life():
+    health = Health()
+    health._sign_of_life -= 100
+    health.lags(5)
+    assert health.stalled_seconds() > 99

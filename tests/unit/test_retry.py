@@ -1,0 +1,64 @@
+import asyncpg
+import pytest
+from aiokafka.errors import KafkaConnectionError
+from sqlalchemy.exc import DBAPIError
+
+from worker.retry import Remedy, StaleReadError, backoff_seconds, describe, is_outage, remedy
+
+
+def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
+    error = asyncpg.PostgresError("told by PostgreSQL")
+    error.sqlstate = sqlstate
+    return error
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "expected"),
+    [
+        ("22003", Remedy.SPLIT),  # numeric out of range
+        ("22021", Remedy.SPLIT),  # a character PostgreSQL does not take
+        ("23505", Remedy.RERUN_THEN_SPLIT),  # decided meanwhile
+        ("23503", Remedy.RERUN_THEN_SPLIT),  # a row vanished between read and write
+        ("XX000", Remedy.RERUN_THEN_SPLIT),  # how a sharded cluster reports either
+        ("40001", Remedy.RERUN),
+        ("40P01", Remedy.RERUN),
+        ("55P03", Remedy.WAIT),  # lock timeout
+        ("57P01", Remedy.WAIT),  # admin shutdown
+        ("53100", Remedy.WAIT),  # disk full
+        ("25006", Remedy.WAIT),  # read only, after a failover
+        ("42P01", Remedy.WAIT),  # a table is missing: a migration is under way, or never was
+    ],
+)
+def test_each_kind_of_database_error_has_its_remedy(sqlstate: str, expected: Remedy):
+    assert remedy(postgres_error(sqlstate)) is expected
+    assert remedy(DBAPIError("SELECT 1", None, postgres_error(sqlstate))) is expected
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionRefusedError(), TimeoutError(), asyncpg.InterfaceError("closed")]
+)
+def test_a_server_that_is_away_is_waited_for(error: Exception):
+    assert remedy(error) is Remedy.WAIT
+    assert is_outage(error)
+
+
+def test_a_stale_read_runs_again():
+    assert remedy(StaleReadError()) is Remedy.RERUN
+
+
+def test_a_fault_of_ours_waits_and_is_not_taken_for_an_outage():
+    assert remedy(KeyError("x")) is Remedy.WAIT
+    assert not is_outage(KeyError("x"))
+    assert is_outage(KafkaConnectionError())
+
+
+def test_the_pause_grows_and_stays_below_its_limit():
+    assert 0.05 <= backoff_seconds(0, 15) <= 0.1
+    assert 1.6 <= backoff_seconds(5, 15) <= 3.2
+    assert all(7.5 <= backoff_seconds(10_000, 15) <= 15 for _ in range(100))
+
+
+def test_an_error_is_told_in_one_line_without_the_statement():
+    error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
+    assert describe(error) == "told by PostgreSQL"
+    assert describe(TimeoutError()) == "TimeoutError"

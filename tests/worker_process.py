@@ -1,0 +1,116 @@
+"""Real worker processes, started as a user would and ended as a machine would."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.deadline import eventually
+
+ROOT = Path(__file__).parent.parent
+
+
+class WorkerProcess:
+    """One worker process and its log."""
+
+    def __init__(
+        self, environment: Mapping[str, str], log_path: Path, command: list[str] | None = None
+    ) -> None:
+        self.log_path = log_path
+        self._log = log_path.open("wb")
+        self.process = subprocess.Popen(
+            command or [sys.executable, "-m", "worker", "run"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def url(self) -> str:
+        match = re.search(r"health, metrics and docs on http://[^:]+:(\d+)", self.log)
+        assert match, self.log
+        return f"http://127.0.0.1:{match[1]}"
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return answer.status, answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def wait_for_log(self, text: str, seconds: float = 30.0) -> None:
+        eventually(lambda: text in self.log or self._ended(), seconds, lambda: self.log[-2000:])
+        assert text in self.log, self.log[-3000:]
+
+    def wait_until_ready(self) -> "WorkerProcess":
+        self.wait_for_log("health, metrics and docs on")
+        eventually(lambda: self.get("/readyz")[0] == 200, 30, lambda: self.log[-2000:])
+        return self
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def wait(self, seconds: float = 30.0) -> int:
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """End it as an operator would; the exit code."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def _ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+
+class Workers:
+    """Starts workers for one test, and leaves none behind."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.environment = dict(environment)
+        self._folder = folder
+        self._all: list[WorkerProcess] = []
+
+    def start(self, *command: str, **settings: str) -> WorkerProcess:
+        """One more worker; `settings` without their prefix, in lower case."""
+        environment = self.environment | {f"ORDER_WORKER_{k.upper()}": v for k, v in settings.items()}
+        path = self._folder / f"worker-{len(self._all)}.log"
+        process = WorkerProcess(environment, path, list(command) or None)
+        self._all.append(process)
+        return process
+
+    def close(self) -> None:
+        for process in self._all:
+            process.close()
+
+
+@contextmanager
+def workers_in(environment: Mapping[str, str], folder: Path) -> Iterator[Workers]:
+    workers = Workers(environment, folder)
+    try:
+        yield workers
+    finally:
+        workers.close()

@@ -1,0 +1,12 @@
+"""What can go wrong with local services: one exception, its message says what to do next."""
+
+INSTALL_HINT = "pip install 'order-worker[local]'"
+
+
+class LocalServiceError(Exception):
+    """A service could not be had. The message is one line, for a person, and names the way out."""
+
+
+def missing_package(error: ImportError) -> LocalServiceError:
+    """The optional packages are not installed: say which command installs them."""
+    return LocalServiceError(f"{error.name or error} is not installed; local services need: {INSTALL_HINT}")

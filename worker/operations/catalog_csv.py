@@ -1,0 +1,176 @@
+"""Reads the CSV files of a catalogue, row by row, into values that PostgreSQL takes.
+
+Whatever is wrong with a file becomes a CommandError that names file, line and column.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from contracts.events import MAX_ID
+from worker.errors import CommandError
+
+Value = int | str | Decimal
+
+# Far from the end of bigint, because received_quantity holds what was sold beside what is left.
+MAX_STOCK: Final = 10**18
+MAX_LINE_BYTES: Final = 1024 * 1024  # a file without a line end must not fill the memory
+
+_DIGITS: Final = re.compile(r"[0-9]{1,19}")
+_PRICE: Final = re.compile(r"[0-9]{1,8}(\.[0-9]{1,2})?")  # Numeric(10, 2), never negative
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"  # Excel begins UTF-8 files with it
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("holds a NUL character")
+    if not value.isascii() and not _is_utf8(value):
+        raise ValueError("is not UTF-8")
+    return value
+
+
+def _filled_text(value: str) -> str:
+    if not value or value.isspace():
+        raise ValueError("is empty")
+    return _text(value)
+
+
+def _integer(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not _DIGITS.fullmatch(value.removeprefix("-")):
+            raise ValueError(f"is not an integer from {lowest} to {highest}: {_shown(value)}")
+        number = int(value)
+        if not lowest <= number <= highest:
+            raise ValueError(f"is not from {lowest} to {highest}: {value}")
+        return number
+
+    return parse
+
+
+def _price(value: str) -> Decimal:
+    if not _PRICE.fullmatch(value):
+        raise ValueError(f"is not a price of at most 8 digits and 2 decimals, like 12.50: {_shown(value)}")
+    return Decimal(value)
+
+
+_id: Final = _integer(1, MAX_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns of one file, in their order, and what reads each."""
+
+    file_name: str
+    columns: Mapping[str, Callable[[str], Value]]
+
+
+USERS: Final = Layout("users.csv", {"id": _id, "email": _filled_text, "full_name": _filled_text})
+CATEGORIES: Final = Layout("categories.csv", {"id": _id, "name": _filled_text, "description": _text})
+PRODUCTS: Final = Layout(
+    "products.csv",
+    {
+        "id": _id,
+        "name": _filled_text,
+        "description": _text,
+        "price": _price,
+        "stock_quantity": _integer(0, MAX_STOCK),
+        "category_id": _id,
+    },
+)
+
+
+def read_rows(path: Path, file: BinaryIO, layout: Layout) -> Iterator[tuple[Any, ...]]:
+    """Yield (line, *values) for each row; a file without rows is an error too.
+
+    `line` is where the row begins: a quoted text may go on over several lines. Blank lines are skipped.
+    """
+    names, parsers = tuple(layout.columns), tuple(layout.columns.values())
+    rows = _records(path, file)
+    header = next(rows, None)
+    if header is None:
+        raise CommandError(f"{path} is empty: it starts with the header {','.join(names)}")
+    _check_header(path, *header, names)
+    count = 0
+    for line, fields in rows:
+        if len(fields) != len(names):
+            raise _wrong_count(path, line, fields, names)
+        try:
+            yield line, *[parse(field) for parse, field in zip(parsers, fields, strict=True)]
+        except ValueError:
+            raise _bad_field(path, line, fields, layout) from None
+        count += 1
+    if not count:
+        raise CommandError(f"{path} has a header and no rows")
+
+
+def at(path: Path, line: int, column: str | None = None) -> str:
+    """How every message names a place."""
+    return f"{path}, line {line}" + (f", column {column}" if column else "")
+
+
+def _records(path: Path, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
+    """The records that are not blank, each with the line it begins on."""
+    reader = csv.reader(_lines(path, file), strict=True)
+    line = 1
+    try:
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise CommandError(f"{at(path, line)}: not CSV: {error}") from None
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES):
+        number += 1
+        if len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            raise CommandError(f"{at(path, number)}: longer than {MAX_LINE_BYTES} bytes")
+        if number == 1:
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
+        # Bytes that are not UTF-8 come through marked, so that the field they are in can be named.
+        yield raw.decode("utf-8", "surrogateescape")
+
+
+def _check_header(path: Path, line: int, found: list[str], expected: tuple[str, ...]) -> None:
+    if tuple(found) == expected:
+        return
+    missing = [name for name in expected if name not in found]
+    detail = f"missing {', '.join(missing)}" if missing else f"found {_shown(','.join(found))}"
+    raise CommandError(f"{at(path, line)}: wrong header ({detail}): it must be {','.join(expected)}")
+
+
+def _wrong_count(path: Path, line: int, fields: list[str], names: tuple[str, ...]) -> CommandError:
+    if len(fields) < len(names):
+        return CommandError(
+            f"{at(path, line, names[len(fields)])}: is missing ({len(fields)} fields instead of {len(names)})"
+        )
+    return CommandError(
+        f"{at(path, line)}: {len(fields)} fields instead of {len(names)}: a text with a comma needs quotes"
+    )
+
+
+def _bad_field(path: Path, line: int, fields: list[str], layout: Layout) -> CommandError:
+    for (name, parse), field in zip(layout.columns.items(), fields, strict=True):
+        try:
+            parse(field)
+        except ValueError as error:
+            return CommandError(f"{at(path, line, name)}: {error}")
+    raise AssertionError("called for a row without a bad field")
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= 60 else value[:60] + "…")
