@@ -45,6 +45,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
             "enable.partition.eof": True,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            "fetch.wait.max.ms": 10,
         }
     )
     try:

@@ -129,7 +129,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
     worker.app = AsgiFastStream(
         broker,
         lifespan=lifespan,
-        logger=logger,
+        logger=None,
         asgi_routes=http.routes(health, metrics),
         specification=_specification(),
         # No route to publish from, and no script from elsewhere: the page works offline.
@@ -170,6 +170,7 @@ async def _run(settings: Settings, reached: Reached) -> int:
     )
     _stop_on_signals(server, worker)
     await server.serve()
+    logger.info("stopped")
     return 0 if server.started else 1
 
 
@@ -217,7 +218,8 @@ def _broker(settings: Settings) -> KafkaBroker:
         request_timeout_ms=settings.request_timeout_ms,
         security=_security(settings),
         allow_auto_create_topics=False,
-        graceful_timeout=settings.shutdown_timeout_seconds,
+        # Longer than ours, so that it is always `_leave_late` that ends a batch which does not end.
+        graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
         # A batch's records are handed on as they came; FastStream must not validate or convert them.
         apply_types=False,
         logger=logging.getLogger("worker.faststream"),

@@ -79,7 +79,9 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing yet: a partition is taken over when its first records are here."""
-        self._health.assigned(sorted(p.partition for p in assigned))
+        numbers = sorted(p.partition for p in assigned)
+        self._health.assigned(numbers)
+        log.info("assigned partitions: %s", ", ".join(map(str, numbers)) or "none")
 
     def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Close the producers of these partitions, or of all."""

@@ -5,6 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+SILENCE_SECONDS: Final = 10.0
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -23,11 +24,33 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class Sparingly(logging.Filter):
+    """Lets a message of a library through once in `SILENCE_SECONDS`, whatever its arguments.
+
+    While a broker is away aiokafka reports each attempt to connect, hundreds a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key = (record.name, str(record.msg))
+        if record.created - self._last.get(key, 0.0) < SILENCE_SECONDS:
+            return False
+        self._last[key] = record.created
+        return True
+
+
 def configure(level: str, form: Literal["text", "json"]) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = logging.StreamHandler()
+    libraries = Sparingly()
+    handler.addFilter(lambda record: not record.name.startswith("aiokafka") or libraries.filter(record))
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # aiokafka writes keys and values at DEBUG, and a line for each coordinator it finds at INFO.
-    logging.getLogger("aiokafka").setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    # aiokafka writes keys and values at DEBUG. What the libraries say at INFO, the worker says itself.
+    for name in ("aiokafka", "alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # It warns at each start that topics are not created by themselves, which is what we ask for.
+    logging.getLogger("worker.faststream").setLevel(logging.ERROR)

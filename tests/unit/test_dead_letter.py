@@ -9,7 +9,9 @@ SOURCE = Source("order-placed", 3, 42)
 
 
 def headers(*original: tuple[str, bytes | None]) -> list[tuple[str, bytes | None]]:
-    return dead_letter_headers(DeadLetterCode.INVALID_ORDER, "is missing", "user_id", SOURCE, 1_795_000_000_000, AT, original)
+    return dead_letter_headers(
+        DeadLetterCode.INVALID_ORDER, "is missing", "user_id", SOURCE, 1_795_000_000_000, AT, original
+    )
 
 
 def test_a_dead_letter_says_what_is_wrong_where_it_lay_and_when():

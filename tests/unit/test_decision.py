@@ -23,7 +23,7 @@ from worker.decision import (
 TEN_OF_EACH = {1: StockLevel(Decimal("2.50"), 10), 2: StockLevel(Decimal("0.99"), 10)}
 
 
-def decide(*orders: OrderPlaced, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):  # noqa: ANN201
+def decide(*orders: OrderPlaced, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):
     return decide_batch(orders, {1}, shelves)
 
 

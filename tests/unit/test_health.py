@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +18,11 @@ def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
     assert health.describe()["ready"] is True
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 (what is waited for is another task's next step)
+        await asyncio.sleep(0)
+
+
 async def test_the_monitor_notices_a_server_that_goes_and_comes_back():
     health, there = Health(), asyncio.Event()
 
@@ -26,13 +32,11 @@ async def test_the_monitor_notices_a_server_that_goes_and_comes_back():
 
     async with asyncio.timeout(10):
         first = asyncio.create_task(monitor(health, {"database": check}))
-        while "database" not in health.troubles():
-            await asyncio.sleep(0)
+        await until(lambda: "database" in health.troubles())
         first.cancel()
         there.set()
         second = asyncio.create_task(monitor(health, {"database": check}))
-        while "database" in health.troubles():
-            await asyncio.sleep(0)
+        await until(lambda: "database" not in health.troubles())
         second.cancel()
 
 

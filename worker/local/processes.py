@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,23 @@ class Child:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def spawn(self, command: Sequence[str | Path], *, folder: Path, user: Sequence[str] = ()) -> None:
-        """Start `command` in `folder`; `user` are the options of guard.py."""
+    def spawn(
+        self,
+        command: Sequence[str | Path],
+        *,
+        folder: Path,
+        user: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `command` in `folder`; `user` are the options of guard.py, `environment` is all it gets."""
         with self._lock:
             if self._abandoned:
                 raise LocalServiceError(f"{self.name} was stopped while it was starting")
             if self.alive:
                 raise LocalServiceError(f"{self.name} is already running")
-            self._process = start_process(command, log_path=self.log_path, folder=folder, user=user)
+            self._process = start_process(
+                command, log_path=self.log_path, folder=folder, user=user, environment=environment
+            )
             if not KERNEL_KILLS_ORPHANS:
                 self._watcher = _watch(self._process.pid)
 
@@ -118,7 +127,12 @@ class Child:
 
 
 def start_process(
-    command: Sequence[str | Path], *, log_path: Path, folder: Path, user: Sequence[str] = ()
+    command: Sequence[str | Path],
+    *,
+    log_path: Path,
+    folder: Path,
+    user: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a process that dies with this one where the kernel can see to that."""
     if KERNEL_KILLS_ORPHANS or user:
@@ -132,7 +146,7 @@ def start_process(
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env=_environment(),
+                env=_environment() if environment is None else environment,
                 start_new_session=True,
             )
 

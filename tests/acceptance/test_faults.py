@@ -1,0 +1,178 @@
+"""Nothing lost, nothing twice, stock conserved: processes really killed, servers really restarted."""
+
+import random
+import signal
+import sys
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.promises import Scene
+from tests.subscriber import group_members
+from tests.worker_process import WorkerProcess, Workers
+from worker.local.services import Services
+from worker.steps import Step
+
+SHORT_SESSION = {"session_timeout_ms": "2000"}
+AT_STEP = (sys.executable, "-m", "tests.worker_at_step")
+
+
+def load(count: int, seed: int) -> tuple[set[UUID], list[bytes | None], int]:
+    """Orders over few products with more demand than stock, with 5 % exact repeats and 2 % poison.
+
+    Returns the order ids, the values in order, and how many of these are dead letters.
+    """
+    chance = random.Random(seed)
+    ids: set[UUID] = set()
+    values: list[bytes | None] = []
+    poison = 0
+    for _ in range(count):
+        order_id = UUID(int=chance.getrandbits(128), version=4)
+        ids.add(order_id)
+        lines = [line(chance.randint(1, 20), chance.randint(1, 5)) for _ in range(chance.randint(1, 4))]
+        values.append(order_value(*lines, order_id=order_id, user_id=chance.randint(1, 10)))
+        if chance.random() < 0.05:
+            values.append(values[-1])
+        if chance.random() < 0.02:
+            values.append(b'{"order_id": ')
+            poison += 1
+    return ids, values, poison
+
+
+def stock_for(scene: Scene) -> None:
+    scene.shop.stock_up(dict.fromkeys(range(1, 21), 400))
+
+
+def require_own(services: Services, server: str) -> None:
+    if getattr(services, server) is None:
+        pytest.skip(f"given servers are not ours to restart: unset the URLs to test on {server} of our own")
+
+
+def test_workers_killed_at_random_times_lose_and_double_nothing(scene: Scene, workers: Workers):
+    stock_for(scene)
+    ids, values, poison = load(6_000, seed=1)
+    chance = random.Random(1)
+    scene.place(values)
+    settings = SHORT_SESSION | {"batch_max_records": "100"}
+    running = [workers.start(**settings), workers.start(**settings)]
+    for _ in range(4):
+        victim = chance.randrange(2)
+        decided = scene.shop.value("SELECT count(*) FROM order_outcomes")
+        wanted = min(decided + chance.randint(200, 800), len(ids))
+        eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") >= wanted, 40)  # noqa: B023
+        running[victim].kill()
+        running[victim] = workers.start(**settings)
+    scene.wait_until_drained()
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+@pytest.mark.parametrize("step", [s for s in Step if s is not Step.TAKEOVER_FENCED])
+def test_a_worker_killed_at_a_named_step_is_finished_by_the_next(scene: Scene, workers: Workers, step: Step):
+    stock_for(scene)
+    ids, values, poison = load(300, seed=2)
+    scene.place(values)
+    victim = workers.start(*AT_STEP, step.value, "SIGKILL", **SHORT_SESSION)
+    assert victim.wait() == -signal.SIGKILL
+    workers.start(**SHORT_SESSION)
+    scene.wait_until_drained()
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+@pytest.mark.parametrize("step", [Step.AFTER_DATABASE_COMMIT, Step.BEFORE_KAFKA_COMMIT])
+def test_a_worker_stopped_past_its_session_wakes_up_as_a_zombie_and_does_no_harm(
+    scene: Scene, workers: Workers, step: Step
+):
+    stock_for(scene)
+    ids, values, poison = load(400, seed=3)
+    scene.place(values)
+    zombie = workers.start(*AT_STEP, step.value, "SIGSTOP", **SHORT_SESSION)
+    zombie.wait_for_log(f"SIGSTOP at {step}")
+    workers.start(**SHORT_SESSION)
+    scene.wait_until_drained()
+    zombie.signal(signal.SIGCONT)
+    zombie.wait_for_log("fenced: another worker has taken over")
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 2, 40)
+    more, values, more_poison = load(300, seed=4)
+    scene.place(values)
+    scene.wait_until_drained()
+    scene.assert_promises(ids | more, dead_letters=poison + more_poison)
+
+
+def test_a_broker_that_crashes_and_returns_costs_nothing(scene: Scene, workers: Workers, services: Services):
+    require_own(services, "kafka")
+    stock_for(scene)
+    ids, values, poison = load(3_000, seed=5)
+    scene.place(values)
+    worker = workers.start(batch_max_records="100", retry_max_seconds="2")
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
+    assert services.kafka is not None
+    services.kafka.crash()
+    eventually(lambda: worker.get("/readyz")[0] == 503, 40)
+    assert "kafka" in worker.get("/readyz")[1]
+    assert worker.get("/livez")[0] == 200
+    services.kafka.restart()
+    scene.wait_until_drained(100)
+    eventually(lambda: worker.get("/readyz")[0] == 200, 40)
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_a_database_that_crashes_and_returns_costs_nothing_and_no_dead_letter(
+    scene: Scene, workers: Workers, services: Services
+):
+    require_own(services, "postgres")
+    stock_for(scene)
+    ids, values, poison = load(3_000, seed=6)
+    scene.place(values)
+    worker = workers.start(batch_max_records="100", retry_max_seconds="2")
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
+    assert services.postgres is not None
+    services.postgres.crash()
+    eventually(lambda: worker.get("/readyz")[0] == 503, 40)
+    assert "database" in worker.get("/readyz")[1]
+    services.postgres.restart()
+    scene.wait_until_drained(100)
+    eventually(lambda: worker.get("/readyz")[0] == 200, 40)
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, workers: Workers):
+    stock_for(scene)
+    ids, values, poison = load(2_000, seed=7)
+    scene.place(values)
+    workers.start(batch_max_records="50", retry_max_seconds="1")
+    for wanted in range(200, 1_800, 200):
+        eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") >= wanted, 40)  # noqa: B023
+        scene.shop.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'order-worker'"
+        )
+    scene.wait_until_drained()
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_a_second_worker_joining_and_leaving_costs_nothing(scene: Scene, workers: Workers):
+    stock_for(scene)
+    ids, values, poison = load(4_000, seed=8)
+    scene.place(values)
+    workers.start(batch_max_records="50")
+    for _ in range(3):
+        guest: WorkerProcess = workers.start(batch_max_records="50").wait_until_ready()
+        assert guest.stop() == 0
+    scene.wait_until_drained()
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_the_stock_of_one_hot_product_is_sold_to_the_last_piece_by_two_workers(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 500})
+    ids = [uuid4() for _ in range(2_000)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    for _ in range(2):
+        workers.start(batch_max_records="50")
+    scene.wait_until_drained()
+    assert scene.shop.stock() == {1: 0}
+    assert len(scene.confirmed()) == 500
+    scene.assert_promises(ids)

@@ -1,0 +1,88 @@
+"""Offsets moved back: no second effect; what is announced again is the same bytes under the same event id."""
+
+import signal
+import subprocess
+from uuid import uuid4
+
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.promises import Scene
+from tests.subscriber import group_members
+from tests.worker_process import Workers
+from worker.local.kafka import kafka_tool_command
+
+
+def rewind(scene: Scene, *to: str) -> None:
+    """With Kafka's own tool, as an operator would."""
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 0, 30)
+    subprocess.run(
+        kafka_tool_command(
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            *("--bootstrap-server", scene.kafka, "--group", scene.group_id),
+            *("--topic", scene.topics.order_placed, "--reset-offsets", *to, "--execute"),
+        ),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_changes_nothing(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 30})
+    ids = [uuid4() for _ in range(50)]
+    values: list[bytes | None] = [order_value(line(1), order_id=i) for i in ids]
+    scene.place(values + values[:5])
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    first = {m.header("ce_id"): (m.key, m.value, m.headers) for m in scene.outcomes()}
+    rows = scene.shop.sql("SELECT * FROM order_outcomes ORDER BY order_id")
+
+    rewind(scene, "--to-earliest")
+    # A new order between the old ones: the rewind decides it as ever.
+    scene.place([order_value(line(2), order_id=uuid4())])
+    workers.start()
+    scene.wait_until_drained()
+
+    again = scene.outcomes()
+    assert len(again) == 2 * 50 + 1
+    for message in again:
+        if message.header("ce_id") in first:
+            assert (message.key, message.value, message.headers) == first[message.header("ce_id")]
+    assert (
+        scene.shop.sql("SELECT * FROM order_outcomes WHERE order_id = ANY($1) ORDER BY order_id", ids) == rows
+    )
+    assert scene.shop.stock() == {1: 0}
+    scene.shop.assert_conserved()
+
+
+def test_a_silent_replay_announces_nothing_again_but_decides_what_was_never_decided(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(20)]
+    scene.place([order_value(line(1), order_id=i) for i in ids], partition=0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    lost = ids[7]
+    scene.shop.sql("DELETE FROM orders WHERE id = $1", lost)
+    scene.shop.sql("DELETE FROM order_outcomes WHERE order_id = $1", lost)
+    scene.shop.sql("UPDATE products SET stock_quantity = stock_quantity + 1")
+    before = len(scene.outcomes())
+
+    rewind(scene, "--to-earliest")
+    scene.shop.sql(
+        "INSERT INTO replays (topic, partition, from_offset, to_offset) VALUES ($1, 0, 0, 20)",
+        scene.topics.order_placed,
+    )
+    worker = workers.start()
+    scene.wait_until_drained()
+    told = scene.outcomes()[before:]
+    assert len(scene.outcomes()) == before + 1, told
+    assert [m.header("ce_subject") for m in scene.confirmed()].count(str(lost)) == 2
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    scene.shop.assert_conserved()

@@ -1,0 +1,217 @@
+"""`order-worker run` as its operators meet it: start, stop, endpoints, and what it says when it cannot."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from tests.builders import line, order_value
+from tests.conftest import PARTITIONS
+from tests.deadline import eventually
+from tests.promises import Scene
+from tests.shop import Shop
+from tests.worker_process import ROOT, Workers
+from worker.local.ports import free_port
+from worker.steps import Step
+
+
+def run_once(environment: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
+    """`order-worker run` that is expected to give up at once."""
+    changed = {f"ORDER_WORKER_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "worker", "run"],
+        cwd=ROOT,
+        env={**os.environ, **environment, **changed},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert ended.returncode == 1
+    lines = [text for text in ended.stderr.splitlines() if text]
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.usefixtures("topics")
+def test_a_wrong_setting_is_named(env: dict[str, str]):
+    assert_one_line(run_once(env, batch_max_records="none"), "ORDER_WORKER_BATCH_MAX_RECORDS")
+
+
+@pytest.mark.usefixtures("topics")
+def test_a_database_that_is_away_is_one_line_with_the_next_step(env: dict[str, str]):
+    url = f"postgresql://somebody:secret@127.0.0.1:{free_port()}/shop"
+    ended = run_once(env, database_url=url)
+    assert_one_line(ended, "PostgreSQL", "ORDER_WORKER_DATABASE_URL")
+    assert "secret" not in ended.stderr
+
+
+@pytest.mark.usefixtures("topics")
+def test_a_broker_that_is_away_is_one_line_with_the_next_step(env: dict[str, str]):
+    ended = run_once(env, kafka_bootstrap_servers=f"127.0.0.1:{free_port()}")
+    assert_one_line(ended, "Kafka", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS")
+
+
+def test_missing_topics_are_named_with_the_command_that_makes_them(env: dict[str, str]):
+    name = env["ORDER_WORKER_ORDER_PLACED_TOPIC"]
+    assert_one_line(run_once(env), name, "order-worker topics create")
+
+
+@pytest.mark.usefixtures("topics")
+def test_missing_tables_are_named_with_the_command_that_makes_them(env: dict[str, str]):
+    assert_one_line(run_once(env, database_schema="another"), "another", "order-worker db upgrade")
+
+
+def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 100_000})
+    ids = [uuid4() for _ in range(5_000)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    worker = workers.start(batch_max_records="200")
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 0, 30)
+    assert worker.stop() == 0
+    decided = scene.shop.value("SELECT count(*) FROM order_outcomes")
+    assert 0 < decided < len(ids)
+    assert len(scene.confirmed()) == decided, "the batch in flight was finished: nothing waits in the ledger"
+    workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+
+
+@contextmanager
+def products_locked(scene: Scene) -> Iterator[None]:
+    """Another session holds every product, so that a batch in flight cannot end by itself."""
+    command = [sys.executable, "-m", "tests.lock_holder", scene.shop.database_url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        try:
+            yield
+        finally:
+            holder.kill()
+
+
+PATIENT = {"lock_timeout_ms": "60000", "statement_timeout_ms": "60000", "session_timeout_ms": "2000"}
+
+
+def wait_for_a_waiting_batch(scene: Scene) -> None:
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+
+
+def test_told_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(20)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    with products_locked(scene):
+        worker = workers.start(**PATIENT)
+        wait_for_a_waiting_batch(scene)
+        worker.signal(signal.SIGTERM)
+        worker.wait_for_log("finishing the batch in flight")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(5) == 130
+    workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+
+
+def test_a_batch_that_does_not_end_in_time_is_left_behind_at_shutdown(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(20)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    with products_locked(scene):
+        worker = workers.start(**PATIENT, shutdown_timeout_seconds="1")
+        wait_for_a_waiting_batch(scene)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(10) == 1
+    workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+
+
+def test_a_stall_ends_the_worker_with_3_so_that_it_is_started_again(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10})
+    scene.place([order_value(line(1))])
+    worker = workers.start(
+        *(sys.executable, "-m", "tests.worker_at_step", Step.BEFORE_DATABASE_COMMIT.value, "hang"),
+        stall_limit_seconds="2",
+    )
+    assert worker.wait() == 3
+    assert "no progress" in worker.log
+
+
+def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 100_000})
+    supervisor = workers.start(
+        sys.executable, "-m", "worker", "run", "--workers", "2", session_timeout_ms="2000"
+    )
+    eventually(lambda: len(re.findall(r"assigned partitions: \d, \d$", supervisor.log, re.MULTILINE)) >= 2)
+    first = next(text for text in supervisor.log.splitlines() if "worker 0 is process" in text)
+    os.kill(int(first.rsplit(" ", 1)[1]), signal.SIGKILL)
+    eventually(lambda: supervisor.log.count("worker 0 is process") == 2)
+    ids = [uuid4() for _ in range(500)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    scene.wait_until_drained()
+    assert supervisor.stop() == 0
+    scene.assert_promises(ids)
+
+
+def test_several_workers_that_cannot_start_say_so_and_end(env: dict[str, str]):
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker", "run", "--workers", "2"],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "order-worker topics create" in ended.stderr
+
+
+def test_the_endpoints_answer(scene: Scene, workers: Workers):
+    worker = workers.start().wait_until_ready()
+    assert worker.get("/livez") == (200, '{"alive": true}')
+    eventually(lambda: json.loads(worker.get("/readyz")[1])["partitions"] == list(range(PARTITIONS)))
+    status, document = worker.get("/docs.json")
+    assert status == 200
+    channels = json.loads(document)["channels"]
+    addresses = {channel["address"] for channel in channels.values()}
+    assert {scene.topics.order_placed, scene.topics.order_confirmed, scene.topics.order_rejected} <= addresses
+    status, page = worker.get("/docs")
+    assert status == 200
+    loaded = re.findall(r'<(?:script|link rel="stylesheet")[^>]*(?:src|href)="([^"]+)"', page)
+    assert loaded == ["/assets/asyncapi.css", "/assets/asyncapi.js"], "the page works offline"
+    assert worker.get("/assets/asyncapi.css")[0] == 200
+    assert worker.get("/nowhere")[0] == 404
+
+
+def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10})
+    ids = [uuid4() for _ in range(3)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    worker = workers.start(
+        sys.executable, "-m", "faststream", "run", "worker.app:app", "--port", str(free_port())
+    )
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+    assert worker.stop() in (0, -signal.SIGTERM), worker.log
+
+
+def test_the_worker_reads_no_topic_it_has_to_create(env: dict[str, str], shop: Shop):
+    run_once(env)
+    admin = AdminClient({"bootstrap.servers": env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"]})
+    assert env["ORDER_WORKER_ORDER_PLACED_TOPIC"] not in admin.list_topics(timeout=10).topics
+    assert shop.value("SELECT count(*) FROM order_outcomes") == 0
