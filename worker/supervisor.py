@@ -3,6 +3,7 @@
 A process of its own each, because one event loop's decoding would stall the other's locked section.
 """
 
+import ctypes
 import logging
 import os
 import signal
@@ -22,6 +23,15 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS: Final = 0.2
 SETTLED_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
 GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
+
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_the_supervisor() -> None:
+    # In the child, before it becomes a worker: should we be killed, nobody would be left to stop it.
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(slots=True)
@@ -58,9 +68,12 @@ class _Supervisor:
     def _start(self, number: int) -> _Child:
         port = self._settings.http_port
         environment = {**os.environ, "ORDER_WORKER_HTTP_PORT": str(port + number if port else 0)}
-        # A session of its own: Ctrl-C in a terminal reaches us alone, and each worker is told once.
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"], env=environment, start_new_session=True
+            [sys.executable, "-m", "worker", "run"],
+            env=environment,
+            # Ctrl-C in a terminal reaches us alone, so that each worker is told once, by us.
+            start_new_session=True,
+            preexec_fn=_end_with_the_supervisor if _LIBC else None,
         )
         logger.info("worker %d is process %d", number, process.pid)
         return _Child(number, process, time.monotonic())

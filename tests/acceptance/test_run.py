@@ -18,6 +18,7 @@ from tests.conftest import PARTITIONS
 from tests.deadline import eventually
 from tests.promises import Scene
 from tests.shop import Shop
+from tests.subscriber import group_members
 from tests.worker_process import ROOT, Workers
 from worker.local.ports import free_port
 from worker.steps import Step
@@ -166,6 +167,15 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
     scene.wait_until_drained()
     assert supervisor.stop() == 0
     scene.assert_promises(ids)
+
+
+def test_workers_end_with_a_supervisor_that_is_killed(scene: Scene, workers: Workers):
+    supervisor = workers.start(
+        sys.executable, "-m", "worker", "run", "--workers", "2", session_timeout_ms="2000"
+    )
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 2)
+    supervisor.kill()
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 0)
 
 
 def test_several_workers_that_cannot_start_say_so_and_end(env: dict[str, str]):

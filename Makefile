@@ -1,0 +1,52 @@
+# Bare `make` prints this help. Every target sets up what it needs by itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types bench lock schemas clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+		{ echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing the locked dependencies into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
+	@$(BIN)/order-worker demo
+
+test: setup ## All tests, on real Kafka and PostgreSQL
+	@$(BIN)/python -m pytest
+
+check: lint types test ## Lint, types and all tests
+
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+bench: setup ## Orders per second against a one-message-one-transaction handler, in one run on this machine
+	@$(BIN)/python -m bench
+
+schemas: setup ## Write contracts/schemas/ anew from the models
+	@$(BIN)/python -m contracts.schema
+
+lock: setup ## Pin all dependencies anew, with hashes
+	@for set in "worker" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \
+		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
+
+clean: ## Remove .venv and all caches of this folder
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

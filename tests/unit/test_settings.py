@@ -1,0 +1,64 @@
+import pytest
+
+from worker.errors import CommandError
+from worker.settings import Settings, read_settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    """No variable and no .env of the machine that runs the tests."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"ORDER_WORKER_{name.upper()}", raising=False)
+
+
+def test_the_defaults_are_those_of_the_public_interface():
+    settings = read_settings()
+    assert settings.group_id == "order-worker"
+    assert (settings.http_port, settings.database_schema) == (8000, "public")
+    assert settings.message_max_bytes == 256 * 1024
+    assert settings.order_placed_topic == "order-placed"
+    assert settings.dead_letter_topic == "order-placed-dlt"
+
+
+def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+):
+    (tmp_path / ".env").write_text("ORDER_WORKER_GROUP_ID=from-file\nORDER_WORKER_HTTP_PORT=9000\n")
+    monkeypatch.setenv("ORDER_WORKER_HTTP_PORT", "9001")
+    settings = read_settings()
+    assert (settings.group_id, settings.http_port) == ("from-file", 9001)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("HTTP_PORT", "70000", "ORDER_WORKER_HTTP_PORT"),
+        ("BATCH_MAX_RECORDS", "0", "ORDER_WORKER_BATCH_MAX_RECORDS"),
+        ("ORDER_PLACED_TOPIC", "no spaces", "ORDER_WORKER_ORDER_PLACED_TOPIC"),
+        ("DEAD_LETTER_TOPIC", "order-placed", "different names"),
+        ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "ORDER_WORKER_KAFKA_SASL_USERNAME"),
+        ("LOG_LEVEL", "LOUD", "ORDER_WORKER_LOG_LEVEL"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+):
+    monkeypatch.setenv(f"ORDER_WORKER_{name}", value)
+    with pytest.raises(CommandError) as caught:
+        read_settings()
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_not_shown():
+    settings = read_settings(database_url="postgresql://user:hunter2@host/db", kafka_sasl_password="hunter2")
+    assert "hunter2" not in repr(settings)
+
+
+def test_a_batch_ends_before_a_rebalance_gives_up_on_it():
+    settings = read_settings()
+    longest = settings.batch_timeout_seconds + settings.transaction_timeout_ms / 2_000
+    assert settings.rebalance_timeout_ms / 1_000 > longest
+    assert settings.statement_timeout_ms / 1_000 < settings.batch_timeout_seconds
+    assert settings.lock_timeout_ms < settings.statement_timeout_ms
