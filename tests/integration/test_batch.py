@@ -1,10 +1,11 @@
 """Settling batches on real PostgreSQL, without Kafka: what is decided, written and to be published."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
+from db import orders
 from db.engine import create_engine, session_factory
 from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
@@ -168,78 +170,61 @@ async def test_an_order_postgresql_refuses_is_found_and_its_neighbours_are_decid
     assert (await in_thread(stocked.stock))[1] == 1
 
 
-async def test_stock_sold_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
-    stolen = []
+@contextmanager
+def meanwhile(happens: str, shop: Shop, *, before_the_write: bool = False) -> Iterator[None]:
+    """Somebody else's statement, committed once between the unlocked read of a batch and its end."""
+    add_orders, left = orders.add_orders, [happens]
 
-    def steal(step: Step) -> None:
-        pass
-
-    inner = processor(steal)
-    # Somebody else takes eight of ten after the unlocked read: seen by the guard of the stock update.
-    original = inner.sessions
-
-    class Racing:
-        def begin(self) -> Any:
-            return original.begin()
-
-        def __call__(self) -> Any:
-            return original()
-
-    from db import orders
-
-    add_orders = orders.add_orders
-
-    async def add_then_lose_the_race(session: Any, new: Any) -> None:
-        await add_orders(session, new)
-        if not stolen:
-            stolen.append(True)
-            await in_thread(
-                stocked.sql, "UPDATE products SET stock_quantity = 2, received_quantity = 2 WHERE id = 1"
-            )
+    async def interrupted(session: Any, new: Any) -> None:
+        if not before_the_write:
+            await add_orders(session, new)
+        if left:
+            await in_thread(shop.sql, left.pop())
+        if before_the_write:
+            await add_orders(session, new)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "add_orders", add_then_lose_the_race)
-        settled = await inner.settle(batch_of(order_value(line(1, 2)), order_value(line(1, 2))), {})
+        patch.setattr(orders, "add_orders", interrupted)
+        yield
+
+
+async def test_stock_sold_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
+    with meanwhile("UPDATE products SET stock_quantity = 2, received_quantity = 2 WHERE id = 1", stocked):
+        settled = await processor().settle(batch_of(order_value(line(1, 2)), order_value(line(1, 2))), {})
     assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.REJECTED]
     assert await in_thread(stocked.stock) == {1: 0, 2: 10, 3: 10}
     await in_thread(stocked.assert_conserved)
 
 
+async def test_a_price_that_changes_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
+    with meanwhile("UPDATE products SET price = 3.00 WHERE id = 1", stocked):
+        settled = await processor().settle(
+            batch_of(order_value(line(1, 2)), order_value(line(1, 1, "2.50"))), {}
+        )
+    assert [(s.fate, s.codes) for s in settled] == [(Fate.CONFIRMED, ()), (Fate.REJECTED, ("price_changed",))]
+    assert await in_thread(stocked.value, "SELECT total_amount::text FROM orders") == "6.00"
+
+
 async def test_a_rejection_that_rests_on_a_stale_read_is_decided_again(processor: Processor, stocked: Shop):
-    from db import orders
-
-    add_orders, restocked = orders.add_orders, []
-
-    async def add_then_restock(session: Any, new: Any) -> None:
-        await add_orders(session, new)
-        if not restocked:
-            restocked.append(True)
-            await in_thread(
-                stocked.sql, "UPDATE products SET stock_quantity = 50, received_quantity = 50 WHERE id = 1"
-            )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "add_orders", add_then_restock)
+    with meanwhile("UPDATE products SET stock_quantity = 50, received_quantity = 50 WHERE id = 1", stocked):
         (settled,) = await processor().settle(batch_of(order_value(line(1, 20))), {})
     assert settled.fate is Fate.CONFIRMED
     assert (await in_thread(stocked.stock))[1] == 30
 
 
+async def test_a_product_that_appears_between_read_and_write_is_decided_again(
+    processor: Processor, stocked: Shop
+):
+    new = "INSERT INTO products (id, name, price, stock_quantity, category_id) VALUES (60, 'New', 1, 5, 1)"
+    with meanwhile(new, stocked):
+        (settled,) = await processor().settle(batch_of(order_value(line(60))), {})
+    assert settled.fate is Fate.CONFIRMED
+
+
 async def test_a_user_deleted_between_read_and_write_makes_the_order_rejected(
     processor: Processor, stocked: Shop
 ):
-    from db import orders
-
-    add_orders, gone = orders.add_orders, []
-
-    async def delete_then_add(session: Any, new: Any) -> None:
-        if not gone:
-            gone.append(True)
-            await in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")
-        await add_orders(session, new)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "add_orders", delete_then_add)
+    with meanwhile("DELETE FROM users WHERE id = 5", stocked, before_the_write=True):
         (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
     assert (settled.fate, settled.codes) == (Fate.REJECTED, ("unknown_user",))
 
@@ -303,13 +288,10 @@ async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_
 async def test_a_batch_of_poison_alone_is_all_dead_letters_with_the_databases_time(
     processor: Processor, stocked: Shop
 ):
-    settled = await processor().settle(batch_of(b"not json", None, order_value(line(1, 0))), {})
+    batch = batch_of(b"not json", None, order_value(line(1, 0)))
+    settled = await processor().settle(batch, {})
     assert [s.codes[0] for s in settled] == ["not_json", "empty_value", "invalid_order"]
-    assert [s.publication.value for s in settled if s.publication] == [
-        b"not json",
-        None,
-        order_value(line(1, 0), order_id=UUID(int=0)) and settled[2].publication.value,
-    ]  # type: ignore[union-attr]
+    assert [s.publication.value for s in settled if s.publication] == [one.value for one in batch]
     for one in settled:
         assert one.publication is not None
         failed_at = datetime.fromisoformat((dict(one.publication.headers)["failed_at"] or b"").decode())
