@@ -9,10 +9,10 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
@@ -265,13 +265,23 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         description="Decides each order once: confirmed whole or rejected whole.",
     )
 
-    @broker.publisher(settings.order_rejected_topic, schema=OrderRejected, title="order-rejected")
-    @broker.publisher(settings.order_confirmed_topic, schema=OrderConfirmed, title="order-confirmed")
-    async def documented(_message: OrderPlaced) -> None:
-        """Never called: publishing is the publisher's, inside a transaction. This is what /docs shows."""
+    @subscriber
+    async def handle_order_placed(order: OrderPlaced) -> None:
+        # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
+        await consumer.handle_order_placed(cast("Sequence[ConsumerRecord]", order))
 
-    subscriber(consumer.handle_order_placed)
+    _document_outputs(broker, settings)
     return subscriber
+
+
+def _document_outputs(broker: KafkaBroker, settings: Settings) -> None:
+    """For /docs alone: what is published goes through `worker.publisher`, inside a transaction."""
+    for topic, event, description in (
+        (settings.order_confirmed_topic, OrderConfirmed, "Stock is taken, order and items are stored."),
+        (settings.order_rejected_topic, OrderRejected, "Nothing is taken; every reason is listed."),
+        (settings.dead_letter_topic, bytes, "A record that could not be decided, as it came."),
+    ):
+        broker.publisher(topic, schema=event, title=topic, description=description)
 
 
 async def _as_it_came(records: tuple[ConsumerRecord, ...]) -> KafkaMessage:

@@ -197,7 +197,10 @@ def test_the_endpoints_answer(scene: Scene, workers: Workers):
     eventually(lambda: json.loads(worker.get("/readyz")[1])["partitions"] == list(range(PARTITIONS)))
     status, document = worker.get("/docs.json")
     assert status == 200
-    channels = json.loads(document)["channels"]
+    described = json.loads(document)
+    payload = described["components"]["messages"][f"{scene.topics.order_placed}:SubscribeMessage"]["payload"]
+    assert payload == {"$ref": "#/components/schemas/OrderPlaced"}
+    channels = described["channels"]
     addresses = {channel["address"] for channel in channels.values()}
     assert {scene.topics.order_placed, scene.topics.order_confirmed, scene.topics.order_rejected} <= addresses
     status, page = worker.get("/docs")
