@@ -1,0 +1,1 @@
+"""The benchmark: `python -m bench --help`. How to read its table: README.md beside this file."""

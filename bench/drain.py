@@ -1,0 +1,266 @@
+"""One drain: a backlog, the processes that drain it, what was measured, and whether the result is right.
+
+What is measured, exactly:
+
+- *Orders per second* = (all orders − those decided at the first look) ÷ (time of the last look − time of the
+  first look). The first look is the first one that finds something decided by every process; the last one
+  finds everything decided. A look is taken every 100 ms, near both ends every 20 ms. So start-up, joining
+  the group and each process's first batch are excluded; everything else, the taking over of further
+  partitions included, counts.
+- An order of the *worker* counts when its input offset is committed. That commit and its outcome are one
+  Kafka transaction, so it is the moment the outcome becomes visible to `read_committed` subscribers.
+- An order of the *baseline* counts when its outcome is in the topic; it has no transactions, and its
+  offsets are committed on a timer.
+- The worker's whole backlog is written to Kafka before the processes start, in a transaction that is
+  committed when every process has its partitions: two processes begin together, and on a full topic.
+- *CPU*, in cores, between the same two looks: the processes, PostgreSQL (all backends), Kafka, and
+  everything else on the machine.
+- *Peak memory*: the largest VmHWM of any one process, from its start to the end of the drain.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import dropwhile
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from bench.contenders import Contender
+from bench.crew import Crew, cpu_seconds, machine_cpu_seconds, peak_bytes, resident_bytes, started
+from bench.errors import BenchError, WrongResultError
+from bench.kafka import Backlog, Cluster, Topics
+from bench.shop import Shops, find_faults
+from bench.workload import Workload
+
+# Looking 50 times a second all the time cost Kafka a quarter of a core; the ends are what has to be sharp.
+LOOK_SECONDS: Final = 0.1
+SHARP_LOOK_SECONDS: Final = 0.02
+SHARP_FROM: Final = 0.9  # of the orders
+STARTED_WITHIN_SECONDS: Final = 120.0
+# Not a speed limit: nothing at all moved for so long.
+STUCK_SECONDS: Final = 120.0
+
+Advance = Callable[[int], None]
+"""shows a bar's new position"""
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The servers of one run. The pids are those of the server processes, for their CPU time."""
+
+    cluster: Cluster
+    shops: Shops
+    postgres_pid: int
+    kafka_pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """CPU time ÷ time: 1.0 is one core, busy all the time."""
+
+    client: float
+    postgres: float
+    kafka: float
+    elsewhere: float
+    """on the rest of the machine, the benchmark's own looks included: far above 0.1, it was not quiet"""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Of the largest process, when `orders` were decided."""
+
+    orders: int
+    resident_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What one drain showed."""
+
+    orders_per_second: float
+    cores: Cores
+    peak_bytes: int
+    memory: Sequence[Memory]
+    """at the shares asked for"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How many orders were decided at a time, by partition."""
+
+    at: float  # monotonic seconds
+    by_partition: Mapping[int, int]
+
+    @property
+    def orders(self) -> int:
+        return sum(self.by_partition.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """One drain's own database, topics and consumer group."""
+
+    servers: Servers
+    database_url: str
+    topics: Topics
+    group_id: str
+
+    def environment(self) -> dict[str, str]:
+        values = {
+            "KAFKA_BOOTSTRAP_SERVERS": self.servers.cluster.bootstrap_servers,
+            "DATABASE_URL": self.database_url,
+            "GROUP_ID": self.group_id,
+            "HTTP_HOST": "127.0.0.1",
+            "HTTP_PORT": "0",
+            "ORDER_PLACED_TOPIC": self.topics.placed,
+            "ORDER_CONFIRMED_TOPIC": self.topics.confirmed,
+            "ORDER_REJECTED_TOPIC": self.topics.rejected,
+            "DEAD_LETTER_TOPIC": self.topics.dead_letter,
+        }
+        return {f"ORDER_WORKER_{name}": value for name, value in values.items()}
+
+
+def drain(
+    servers: Servers,
+    contender: Contender,
+    workload: Workload,
+    *,
+    filled: Advance,
+    decided: Advance,
+    memory_at: Sequence[float] = (),
+) -> Drained:
+    """Drain the workload once on fresh topics and a fresh database; WrongResultError if the result is wrong.
+
+    `memory_at`: shares of the orders, ascending, at which to look at the memory.
+    """
+    with _scene(servers) as scene, tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder:
+        backlog = Backlog(servers.cluster.bootstrap_servers, scene.topics.placed)
+        backlog.fill(workload.messages(), filled)
+        if not contender.exactly_once:
+            backlog.release()
+        with started(contender.command, contender.processes, scene.environment(), Path(folder)) as crew:
+            shares = [set(range(servers.cluster.partitions))]
+            if contender.exactly_once:
+                shares = _wait_until_shared_out(scene, crew)
+                backlog.release()
+            looks = _looks(scene, contender, crew, workload.count, decided)
+            marks = [share * workload.count for share in memory_at]
+            result = _measure(servers, crew, from_where_all_began(looks, shares), marks)
+            crew.stop()
+        _require_right(scene, contender, workload)
+        return result
+
+
+def rate(first: Look, last: Look) -> float:
+    """Orders per second between two looks."""
+    return (last.orders - first.orders) / max(last.at - first.at, 1e-9)
+
+
+def from_where_all_began(looks: Iterable[Look], shares: Sequence[Collection[int]]) -> Iterator[Look]:
+    """The looks from the first on that finds something decided in each share of the partitions.
+
+    Beginning earlier would count a batch that another process has as good as finished as done in no time.
+    """
+    return dropwhile(
+        lambda look: not all(any(look.by_partition.get(p) for p in share) for share in shares), looks
+    )
+
+
+@contextmanager
+def _scene(servers: Servers) -> Iterator[_Scene]:
+    with ExitStack() as stack:
+        database_url = stack.enter_context(servers.shops.fresh())
+        topics = Topics.fresh()
+        servers.cluster.create(topics)
+        stack.callback(servers.cluster.delete, topics)
+        yield _Scene(servers, database_url, topics, f"bench-{uuid4().hex[:8]}")
+
+
+def _wait_until_shared_out(scene: _Scene, crew: Crew) -> list[set[int]]:
+    """Each process's partitions, as soon as each has some."""
+    deadline = time.monotonic() + STARTED_WITHIN_SECONDS
+    while not (shares := scene.servers.cluster.shares(scene.group_id, len(crew.processes))):
+        crew.require_alive()
+        if time.monotonic() > deadline:
+            raise BenchError(f"the processes had no partitions within {STARTED_WITHIN_SECONDS:g} s")
+        time.sleep(0.1)
+    return shares
+
+
+def _measure(servers: Servers, crew: Crew, looks: Iterator[Look], memory_marks: Sequence[float]) -> Drained:
+    due = list(memory_marks)
+    memory: list[Memory] = []
+    first = last = next(looks)
+    cpu_before = _cpu(servers, crew)
+    for last in (first, *looks):
+        while due and last.orders >= due[0]:
+            memory.append(_memory(crew, last.orders))
+            del due[0]
+    cpu_after = _cpu(servers, crew)
+    if last.orders <= first.orders:
+        raise BenchError("everything was decided at the first look: take more --orders")
+    seconds = last.at - first.at
+    client, postgres, kafka, machine = (
+        (after - before) / seconds for before, after in zip(cpu_before, cpu_after, strict=True)
+    )
+    cores = Cores(client, postgres, kafka, max(0.0, machine - client - postgres - kafka))
+    return Drained(rate(first, last), cores, max(map(peak_bytes, crew.pids)), memory)
+
+
+def _looks(scene: _Scene, contender: Contender, crew: Crew, total: int, decided: Advance) -> Iterator[Look]:
+    """Each look that saw more orders than the one before, until all are decided."""
+    seen, moved_at = 0, time.monotonic()
+    while seen < total:
+        look = Look(time.monotonic(), _decided(scene, contender))
+        if look.orders > total:
+            raise WrongResultError(f"{look.orders} outcomes for {total} orders")
+        if look.orders > seen:
+            seen, moved_at = look.orders, look.at
+            decided(seen)
+            yield look
+        elif look.at - moved_at > STUCK_SECONDS:
+            raise BenchError(f"nothing moved for {STUCK_SECONDS:g} s at {seen} of {total} orders")
+        crew.require_alive()
+        time.sleep(LOOK_SECONDS if 0 < seen < SHARP_FROM * total else SHARP_LOOK_SECONDS)
+
+
+def _decided(scene: _Scene, contender: Contender) -> dict[int, int]:
+    cluster = scene.servers.cluster
+    if contender.exactly_once:
+        return cluster.committed(scene.group_id, scene.topics.placed)
+    return cluster.written(scene.topics.outcomes)
+
+
+def _cpu(servers: Servers, crew: Crew) -> tuple[float, float, float, float]:
+    return (
+        cpu_seconds(crew.pids),
+        cpu_seconds([servers.postgres_pid]),
+        cpu_seconds([servers.kafka_pid]),
+        machine_cpu_seconds(),
+    )
+
+
+def _memory(crew: Crew, orders: int) -> Memory:
+    return Memory(orders, max(map(resident_bytes, crew.pids)), max(map(peak_bytes, crew.pids)))
+
+
+def _require_right(scene: _Scene, contender: Contender, workload: Workload) -> None:
+    expected = workload.expected
+    faults = find_faults(scene.database_url, expected, has_ledger=contender.exactly_once)
+    cluster, topics = scene.servers.cluster, scene.topics
+    told = cluster.keys(topics.confirmed)
+    if untold := len(expected.order_ids - told.keys()):
+        faults.append(f"{untold} orders have no outcome")
+    if repeated := sum(count > 1 for count in told.values()):
+        faults.append(f"{repeated} orders have more than one outcome")
+    if foreign := len(told.keys() - expected.order_ids):
+        faults.append(f"{foreign} outcomes are of orders that were never placed")
+    for name, topic in (("rejections", topics.rejected), ("dead letters", topics.dead_letter)):
+        if unwanted := cluster.keys(topic).total():
+            faults.append(f"{unwanted} {name}")
+    if faults:
+        raise WrongResultError(f"{contender.name}: {'; '.join(faults)}")

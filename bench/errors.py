@@ -1,0 +1,13 @@
+"""Errors that end a benchmark with one line.
+
+BenchError              it could not be run: a process ended, nothing moved any more
+└── WrongResultError    it ran, and what it left behind is not what was ordered
+"""
+
+
+class BenchError(Exception):
+    """The run cannot go on."""
+
+
+class WrongResultError(BenchError):
+    """Speed does not count: an order is missing, doubled or sold from stock that is not there."""

@@ -1,0 +1,205 @@
+"""The benchmark's view of Kafka, through librdkafka: a client that shares no code with what is measured."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented here, but not in its __all__
+    AdminClient,
+    NewTopic,
+    OffsetSpec,
+)
+
+from bench.errors import BenchError
+from worker.operations.place import Message
+
+REQUEST_SECONDS: Final = 30.0
+# Its remarks about a server that starts or stops would spoil the table; errors come as exceptions anyway.
+_QUIET: Final[dict[str, str | int | float | bool]] = {"log_level": 0}
+_DEAD_LETTER_MAX_BYTES: Final = 2 * 1024 * 1024
+_HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisible; Kafka's cap is 15 min
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """One drain's own topics."""
+
+    placed: str
+    confirmed: str
+    rejected: str
+    dead_letter: str
+
+    @classmethod
+    def fresh(cls) -> "Topics":
+        suffix = uuid4().hex[:8]
+        return cls(
+            f"order-placed-{suffix}",
+            f"order-confirmed-{suffix}",
+            f"order-rejected-{suffix}",
+            f"order-placed-dlt-{suffix}",
+        )
+
+    @property
+    def outcomes(self) -> tuple[str, str]:
+        return self.confirmed, self.rejected
+
+    @property
+    def all(self) -> tuple[str, str, str, str]:
+        return self.placed, self.confirmed, self.rejected, self.dead_letter
+
+
+class Backlog:
+    """Orders that are in the topic, on disk, but in an open transaction: `read_committed` readers wait.
+
+    So workers can start and share out the partitions first, and none of them gets a head start.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "transactional.id": f"bench-{topic}",
+                "transaction.timeout.ms": _HELD_AT_MOST_MS,
+                "acks": "all",
+                **_QUIET,
+                "linger.ms": 20,
+                # As Kafka's own clients place a key.
+                "partitioner": "murmur2_random",
+            }
+        )
+        self._producer.init_transactions(REQUEST_SECONDS)
+        self._producer.begin_transaction()
+
+    def fill(self, messages: Iterable[Message], sent: Callable[[int], None]) -> None:
+        """Return when every message is acknowledged; `sent` gets the number of those handed over."""
+        for number, message in enumerate(messages, 1):
+            self._produce(message)
+            if number % 1_000 == 0:
+                self._producer.poll(0)
+                sent(number)
+        self._producer.flush(REQUEST_SECONDS)
+
+    def release(self) -> None:
+        """From now on everybody sees all of it. Raises KafkaException if a single record is not there."""
+        self._producer.commit_transaction(REQUEST_SECONDS)
+
+    def _produce(self, message: Message) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, message.value, message.key)
+                return
+            except BufferError:
+                self._producer.poll(0.05)
+
+
+class Cluster:
+    """Topics, offsets and outcomes of the benchmark's Kafka."""
+
+    def __init__(self, bootstrap_servers: str, partitions: int) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.partitions = partitions
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET})
+
+    def create(self, topics: Topics) -> None:
+        room = {"max.message.bytes": str(_DEAD_LETTER_MAX_BYTES)}
+        new = [
+            NewTopic(name, self.partitions, 1, config=room if name == topics.dead_letter else {})
+            for name in topics.all
+        ]
+        for created in self._admin.create_topics(new).values():
+            created.result(REQUEST_SECONDS)
+
+    def delete(self, topics: Topics) -> None:
+        for deleted in self._admin.delete_topics(list(topics.all)).values():
+            deleted.result(REQUEST_SECONDS)
+
+    def committed(self, group_id: str, topic: str) -> dict[int, int]:
+        """How many records of each partition, filled from offset 0, the group is done with."""
+        group = ConsumerGroupTopicPartitions(group_id, self._parts(topic))
+        answer = self._admin.list_consumer_group_offsets([group], request_timeout=REQUEST_SECONDS)
+        found = answer[group_id].result(REQUEST_SECONDS).topic_partitions
+        return {p.partition: max(0, p.offset) for p in found}
+
+    def written(self, topics: Iterable[str]) -> dict[int, int]:
+        """How many records were ever written, by partition number, if nobody writes in transactions."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        wanted = {p: latest for topic in topics for p in self._parts(topic)}
+        answer = self._admin.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
+        found: Counter[int] = Counter()
+        for partition, offset in answer.items():
+            found[partition.partition] += offset.result(REQUEST_SECONDS).offset
+        return dict(found)
+
+    def shares(self, group_id: str, members: int) -> list[set[int]]:
+        """Each member's partitions, once there are this many members and every partition has its owner.
+
+        Empty until then.
+        """
+        try:
+            answer = self._admin.describe_consumer_groups([group_id], request_timeout=REQUEST_SECONDS)
+            group = answer[group_id].result(REQUEST_SECONDS)
+        except KafkaException:
+            return []  # the first member makes the group
+        owned = [{p.partition for p in m.assignment.topic_partitions} for m in group.members if m.assignment]
+        settled = (
+            group.state == ConsumerGroupState.STABLE
+            and len(owned) == members
+            and all(owned)
+            and sum(map(len, owned)) == self.partitions
+        )
+        return owned if settled else []
+
+    def keys(self, topic: str) -> Counter[bytes]:
+        """How often each key occurs, as a `read_committed` subscriber sees the topic."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": f"bench-reader-{uuid4()}",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "enable.auto.commit": False,
+                **_QUIET,
+            }
+        )
+        consumer.assign([TopicPartition(topic, number, 0) for number in range(self.partitions)])
+        try:
+            return self._read_to_end(consumer)
+        finally:
+            consumer.close()
+
+    def _read_to_end(self, consumer: Consumer) -> Counter[bytes]:
+        seen: Counter[bytes] = Counter()
+        ended: set[int | None] = set()
+        heard_at = time.monotonic()
+        while len(ended) < self.partitions:
+            # It waits for so many records or so long, whichever comes first.
+            records: list[Any] = consumer.consume(5_000, 0.1)
+            if records:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > REQUEST_SECONDS:
+                raise BenchError(f"Kafka sent nothing for {REQUEST_SECONDS:g} s while outcomes were read")
+            for record in records:
+                error = record.error()
+                if error is None:
+                    seen[record.key() or b""] += 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ended.add(record.partition())
+                else:
+                    raise KafkaException(error)
+        return seen
+
+    def _parts(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, number) for number in range(self.partitions)]

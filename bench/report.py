@@ -1,0 +1,122 @@
+"""One table, on the terminal and as Markdown: medians over the rounds, as multiples of the baseline."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import psutil
+from rich import box
+from rich.table import Table
+
+from bench.contenders import Contender
+from bench.drain import Drained, Memory
+from worker.settings import Settings
+
+# Neither where the servers are, which is ours to say, nor anything secret.
+_TUNABLE: Final = [name for name in Settings.model_fields if name.endswith(("_ms", "_seconds", "_records"))]
+_MIB: Final = 1024 * 1024
+_GIB: Final = 1024 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table's head and rows, ready to show; every column but the first is a number."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def rates(results: Mapping[Contender, Sequence[Drained]]) -> Columns:
+    """One row per contender; the first one is what the others are multiples of."""
+    base = median(drained.orders_per_second for drained in next(iter(results.values())))
+    return Columns(
+        ("", "orders/s", "range", "ratio", "peak", "client", "Postgres", "Kafka", "other"),
+        [_rate_row(contender.name, drains, base) for contender, drains in results.items()],
+    )
+
+
+def memory(looks: Sequence[Memory]) -> Columns:
+    """One row per look."""
+    return Columns(
+        ("orders decided", "memory now", "peak so far"),
+        [(f"{m.orders:,}", _mib(m.resident_bytes), _mib(m.peak_bytes)) for m in looks],
+    )
+
+
+def table(columns: Columns) -> Table:
+    """For the terminal."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=0)  # fits into 80 columns
+    for number, name in enumerate(columns.head):
+        shown.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in columns.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(columns: Columns, title: str, notes: Sequence[str]) -> str:
+    """The same as Markdown, aligned in its source too."""
+    widths = [max(len(row[i]) for row in (columns.head, *columns.rows)) for i in range(len(columns.head))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *rest = zip(cells, widths, strict=True)
+        padded = [f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in rest)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [f":{'-' * (widths[0] - 1)}", *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    body = [line(columns.head), f"| {' | '.join(rule)} |", *map(line, columns.rows)]
+    return "\n".join([f"**{title}**", "", *body, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def machine(postgres: str) -> str:
+    """What it ran on."""
+    memory_gib = psutil.virtual_memory().total / _GIB
+    return (
+        f"{_cpu_name()}, {_cores()} cores for everything, {memory_gib:.0f} GiB,"
+        f" {platform.system()} {platform.release()};"
+        f" Python {platform.python_version()}, PostgreSQL {postgres}"
+    )
+
+
+def set_by_hand() -> str:
+    """The worker's settings that the environment changed, for a result must not hide them."""
+    variables = sorted(f"ORDER_WORKER_{field.upper()}" for field in _TUNABLE)
+    chosen = [f"{name}={os.environ[name]}" for name in variables if name in os.environ]
+    return f"the worker's settings: {', '.join(chosen) or 'defaults'}"
+
+
+def _rate_row(name: str, drains: Sequence[Drained], base: float) -> list[str]:
+    rates = [drained.orders_per_second for drained in drains]
+    cores = [drained.cores for drained in drains]
+    return [
+        name,
+        f"{median(rates):,.0f}",
+        f"{min(rates):,.0f}–{max(rates):,.0f}",
+        f"{median(rates) / base:.1f}",
+        _mib(max(drained.peak_bytes for drained in drains)),
+        f"{median(c.client for c in cores):.2f}",
+        f"{median(c.postgres for c in cores):.2f}",
+        f"{median(c.kafka for c in cores):.2f}",
+        f"{median(c.elsewhere for c in cores):.2f}",
+    ]
+
+
+def _mib(size: int) -> str:
+    return f"{size / _MIB:.0f} MiB"
+
+
+def _cores() -> int:
+    # Where this process may run, which is less than the machine has in a container or under taskset.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
