@@ -1,4 +1,4 @@
-"""The demo's shop: settings, tables, topics and catalogue. On servers that were given, all of it has names of its own."""
+"""The demo's shop: settings, tables, topics, catalogue; under names of its own on given servers."""
 
 import csv
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

@@ -1,9 +1,9 @@
-"""A downstream service, as anybody could write it: reads outcomes and dead letters, read_committed, and counts."""
+"""A downstream service, as anybody could write it: reads outcomes and dead letters, committed ones only."""
 
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from worker.connections import kafka_admin
 from worker.settings import Settings
@@ -105,7 +106,7 @@ class Subscriber:
             committed = await self._admin.list_consumer_group_offsets(self._group, partitions=self._input)
         except KafkaError:
             return None
-        return sum(end - max(0, committed[p].offset if p in committed else 0) for p, end in ends.items())
+        return sum(int(end) - _reached(committed, partition) for partition, end in ends.items())
 
     def _take(self, topic: str, records: list[ConsumerRecord], now_ms: int) -> None:
         outcome = self._outcomes.get(topic)
@@ -131,6 +132,11 @@ async def subscribed(settings: Settings, partitions: int) -> AsyncIterator[Subsc
             yield Subscriber(settings, partitions, consumer, admin)
         finally:
             await consumer.stop()
+
+
+def _reached(committed: Mapping[TopicPartition, OffsetAndMetadata], partition: TopicPartition) -> int:
+    # −1: the group has committed nothing there yet.
+    return max(0, committed[partition].offset) if partition in committed else 0
 
 
 def _headers(record: ConsumerRecord) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The worker processes of the demo: started as `order-worker run` would, watched over HTTP as an operator would."""
+"""The worker processes of the demo: started as by `order-worker run`, watched over HTTP as by an operator."""
 
 import asyncio
 import http.client
@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -86,6 +86,14 @@ class DemoWorker:
         if self._lives:
             await asyncio.to_thread(self._lives[-1].stop, signal.SIGTERM, STOP_SECONDS)
 
+    async def until_sharing(self, deadline_seconds: float) -> bool:
+        """Whether it has partitions, and so works, before the deadline."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(deadline_seconds):
+                while not self.vitals.partitions:  # noqa: ASYNC110 (the answer comes over HTTP, from look())
+                    await asyncio.sleep(0.05)
+        return bool(self.vitals.partitions)
+
     async def look(self) -> None:
         """Ask it how it is; no answer is an answer too."""
         life, url = self._lives[-1], self.url
@@ -104,7 +112,6 @@ class Crew:
 
     def __init__(self, workers: list[DemoWorker]) -> None:
         self.workers = workers
-        self.redelivered_by_the_dead = 0
 
     async def keep_looking(self, interval_seconds: float) -> None:
         while True:

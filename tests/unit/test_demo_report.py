@@ -1,0 +1,162 @@
+"""The checks of the report notice what they are for: each fault fails the check that names it."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from rich.console import Console
+
+from contracts.envelope import event_id
+from contracts.events import OrderPlaced
+from worker.demo.evidence import Decision, Evidence, Shelf, StoredOrder
+from worker.demo.feed import Kind, Placed, schedule
+from worker.demo.report import Kill, Run, checks, latency, print_next, print_report
+from worker.demo.retailer import Retailer, read_retailer
+from worker.demo.watch import Letter, Seen, Tally
+
+
+@pytest.fixture(scope="module")
+def retailer() -> Retailer:
+    whole = read_retailer()
+    return replace(whole, invoices=whole.invoices[:60])
+
+
+@pytest.fixture
+def run(retailer: Retailer) -> Run:
+    """A run in which everything went as promised: every order confirmed 50 ms after it was placed."""
+    started_at = datetime(2026, 11, 23, tzinfo=UTC)
+    due = schedule(retailer.invoices, started_at=started_at, seconds=6, partitions=4, seed=1)
+    placed = [Placed(p, p.partition, offset, offset * 100) for offset, p in enumerate(due)]
+    tally, evidence = Tally(), Evidence([], [Shelf(1, 100, 40, 60)], [])
+    for one in placed:
+        if one.placement.code:
+            tally.letters.append(Letter(one.placement.code, one.partition, one.offset, one.placement.value))
+        if one.placement.kind is Kind.ORDER:
+            confirm(one, tally, evidence)
+    return Run(
+        retailer=retailer,
+        placed=placed,
+        due=len(due),
+        tally=tally,
+        evidence=evidence,
+        lag=0,
+        read_to_the_end=True,
+        kill=Kill("worker 2", (2, 3), 3.0, 3_000, 3_000, took_over_after=3.1, back_after=2.0),
+        alive={"worker 1": True, "worker 2": True},
+        seconds=6.2,
+    )
+
+
+def confirm(one: Placed, tally: Tally, evidence: Evidence) -> None:
+    order_id = UUID(one.placement.key.decode())
+    assert one.placement.value is not None
+    fingerprint = OrderPlaced.model_validate_json(one.placement.value).fingerprint()
+    event = f"event of {order_id}".encode()
+    evidence.ledger.append(Decision(order_id, "confirmed", fingerprint, one.partition, one.offset, event))
+    evidence.orders.append(StoredOrder(order_id, Decimal("2.50"), Decimal("2.50")))
+    seen = Seen("confirmed", event, str(event_id(order_id)), one.placed_ms + 50)
+    tally.outcomes[str(order_id)] = [seen]
+    tally.counts["confirmed"] += 1
+
+
+def failing(run: Run) -> set[str]:
+    return {check.name for check in checks(run) if not check.held}
+
+
+def first_outcome(run: Run) -> list[Seen]:
+    return next(iter(run.tally.outcomes.values()))
+
+
+def test_all_checks_hold_when_all_went_well(run: Run):
+    assert failing(run) == set()
+    assert len(checks(run)) == 8
+
+
+def test_an_outcome_seen_twice_is_noticed(run: Run):
+    first_outcome(run).append(first_outcome(run)[0])
+    assert failing(run) == {"Every outcome seen once"}
+
+
+@pytest.mark.parametrize("change", [{"value": b"other"}, {"event_id": ""}, {"outcome": "rejected"}])
+def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: Run, change: dict[str, object]):
+    first_outcome(run)[0] = replace(first_outcome(run)[0], **change)
+    assert failing(run) == {"Every outcome seen once"}
+
+
+def test_a_decided_order_that_was_never_announced_is_noticed(run: Run):
+    run.tally.outcomes.popitem()
+    assert failing(run) == {"Every outcome seen once"}
+
+
+def test_an_outcome_of_no_decided_order_is_noticed(run: Run):
+    run.tally.outcomes[str(UUID(int=7))] = [first_outcome(run)[0]]
+    assert failing(run) == {"Every outcome seen once"}
+
+
+def test_a_lost_order_is_noticed(run: Run):
+    lost = run.evidence.ledger.pop()
+    del run.tally.outcomes[str(lost.order_id)]
+    del run.evidence.orders[-1]
+    assert failing(run) >= {"Every record has one fate", "Every order decided once"}
+
+
+def test_a_missing_and_a_second_dead_letter_are_noticed(run: Run):
+    run.tally.letters.append(run.tally.letters[0])
+    assert failing(run) == {"Broken ones are set aside"}
+    del run.tally.letters[-1], run.tally.letters[0]
+    assert failing(run) == {"Broken ones are set aside", "Every record has one fate"}
+
+
+def test_a_dead_letter_with_another_code_is_noticed(run: Run):
+    run.tally.letters[0] = replace(run.tally.letters[0], code="data_error")
+    assert failing(run) == {"Broken ones are set aside"}
+
+
+@pytest.mark.parametrize("shelf", [Shelf(2, 10, 5, 6), Shelf(2, 10, 11, -1)])
+def test_stock_that_does_not_add_up_is_noticed(run: Run, shelf: Shelf):
+    run.evidence.shelves.append(shelf)
+    assert failing(run) == {"Stock is conserved"}
+
+
+def test_an_order_that_is_not_stored_as_confirmed_is_noticed(run: Run):
+    run.evidence.orders[0] = replace(run.evidence.orders[0], sum_of_lines=Decimal("2.49"))
+    assert failing(run) == {"Only confirmed are stored"}
+    del run.evidence.orders[0]
+    assert failing(run) == {"Only confirmed are stored"}
+
+
+@pytest.mark.parametrize("change", [{"lag": 1}, {"lag": None}, {"read_to_the_end": False}, {"due": 100_000}])
+def test_what_is_not_read_to_the_end_is_noticed(run: Run, change: dict[str, object]):
+    assert failing(replace(run, **change)) == {"Every record is read"}
+
+
+def test_a_worker_that_is_gone_or_never_came_back_is_noticed(run: Run):
+    assert failing(replace(run, alive={"worker 1": True, "worker 2": False})) == {"The kill was survived"}
+    for change in ({"back_after": None}, {"took_over_after": None}):
+        assert failing(replace(run, kill=replace(run.kill, **change))) == {"The kill was survived"}
+
+
+def test_latency_is_from_placed_to_seen(run: Run):
+    whole, before = latency(run), latency(run, before_ms=3_000)
+    assert whole is not None
+    assert before is not None
+    assert (whole.orders, whole.median_ms, whole.p99_ms, whole.longest_ms) == (60, 50, 50, 50)
+    assert 0 < before.orders < 60
+    assert latency(run, before_ms=0) is None
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_report_fits_and_says_what_failed(run: Run, width: int):
+    run.tally.letters.append(run.tally.letters[0])
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        print_report(console, run, checks(run), seconds_in_all=31.0)
+        print_next(console)
+    text = captured.get()
+    assert max(map(len, text.splitlines())) <= width
+    assert "✗ FAILED  Broken ones are set aside" in text
+    assert "1 of 8 checks FAILED" in text
+    assert text.count("✓ ok") == 7
