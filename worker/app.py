@@ -42,7 +42,9 @@ logger = logging.getLogger(__name__)
 EXIT_AT_ONCE: Final = 130
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
-FETCH_MAX_BYTES: Final = 8 * 1024 * 1024  # what a slow database can leave waiting in memory, per broker
+# What waits in memory to be decided: up to so much per partition, and per answer of a broker.
+PARTITION_FETCH_MAX_BYTES: Final = 512 * 1024  # some 1,800 orders of three items
+FETCH_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 def __getattr__(name: str) -> Any:
@@ -99,6 +101,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
         metrics=metrics,
         health=health,
         retry_max_seconds=settings.retry_max_seconds,
+        batch_max_bytes=settings.batch_max_bytes,
     )
     broker = _broker(settings)
     subscriber = _subscribe(broker, settings, consumer)
@@ -258,6 +261,7 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         max_poll_interval_ms=settings.rebalance_timeout_ms,
         fetch_max_bytes=FETCH_MAX_BYTES,
+        max_partition_fetch_bytes=PARTITION_FETCH_MAX_BYTES,
         listener=consumer,
         parser=_as_it_came,
         decoder=_raw_records,

@@ -45,6 +45,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         metrics: Metrics,
         health: Health,
         retry_max_seconds: float,
+        batch_max_bytes: int,
     ) -> None:
         self._processor = processor
         self._publisher = publisher
@@ -52,6 +53,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics = metrics
         self._health = health
         self._retry_max_seconds = retry_max_seconds
+        self._batch_max_bytes = batch_max_bytes
         self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
         self._owned: dict[TopicPartition, OwnedPartition] = {}
         # Failures in a row: of a partition's Kafka transaction, or, under "database", of the one all share.
@@ -96,17 +98,24 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             batch = await self._records_to_decide(records)
             if not batch:
                 return
-            flat = [record for of_one in batch.values() for record in of_one]
-            try:
-                replays = {p: self._owned[p].replays for p in batch}
-                settled = await self._processor.settle(flat, replays)
-            except Exception as error:
-                self._set_back(batch, error, "database")
-                return
-            self._failures.pop("database", None)
-            await self._publish(batch, settled)
-        self._metrics.batches.inc()
-        self._metrics.batch_records.observe(len(flat))
+            self._metrics.batches.inc()
+            self._metrics.batch_records.observe(sum(map(len, batch.values())))
+            while batch:
+                part, batch = cut(batch, self._batch_max_bytes)
+                try:
+                    settled = await self._settle(part)
+                except Exception as error:
+                    self._set_back(_joined(part, batch), error, "database")
+                    return
+                for partition in await self._publish(part, settled):
+                    # It was set back to the first record of this part: the rest comes again with it.
+                    batch.pop(partition, None)
+
+    async def _settle(self, batch: Records) -> list[Settled]:
+        replays = {p: self._owned[p].replays for p in batch}
+        settled = await self._processor.settle([r for of_one in batch.values() for r in of_one], replays)
+        self._failures.pop("database", None)
+        return settled
 
     async def _records_to_decide(self, records: Records) -> Records:
         """Those records that are ours and not decided yet; partitions not owned yet are taken over."""
@@ -149,7 +158,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.next_offset)
         return owned
 
-    async def _publish(self, batch: Records, settled: Sequence[Settled]) -> None:
+    async def _publish(self, batch: Records, settled: Sequence[Settled]) -> list[TopicPartition]:
+        """Announce what was settled, and count it; returns the partitions that had to be set back."""
         rest = iter(settled)
         of_partition = {p: [next(rest) for _ in records] for p, records in batch.items()}
         results = await asyncio.gather(
@@ -163,14 +173,17 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             ),
             return_exceptions=True,
         )
+        failed = []
         for (partition, records), result in zip(batch.items(), results, strict=True):
             if isinstance(result, BaseException):
+                failed.append(partition)
                 self._disown(partition)
                 self._set_back({partition: records}, result, "kafka")
             else:
                 self._failures.pop(partition, None)
                 self._health.progressed()
                 self._count(of_partition[partition])
+        return failed
 
     def _disown(self, partition: TopicPartition) -> None:
         owned = self._owned.pop(partition, None)
@@ -234,6 +247,27 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             counters[one.fate].inc()
             for code in one.codes:
                 metrics.reasons.labels(code).inc()
+
+
+def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
+    """The first records of the batch with at most `max_bytes` of values, at least one; and the rest.
+
+    Each partition's records keep their order. An order's objects take some 25 times the bytes of its
+    JSON, so that it is bytes and not records that bound the memory of a batch.
+    """
+    first: Records = {}
+    rest: Records = {}
+    size = 0
+    for partition, records in batch.items():
+        for record in records:
+            size += len(record.value or b"")
+            part = first if not first or (size <= max_bytes and not rest) else rest
+            part.setdefault(partition, []).append(record)
+    return first, rest
+
+
+def _joined(first: Records, rest: Records) -> Records:
+    return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
 
 
 def _names(batch: Records) -> str:

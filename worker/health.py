@@ -108,7 +108,7 @@ def start_watchdog(health: Health, limit_seconds: float, leave: Callable[[int], 
     """End the process with exit code 3 once it shows no sign of life for `limit_seconds` with work to do.
 
     A thread of its own, because an event loop that hangs cannot notice that it hangs. Leaving at once is
-    safe: what is not committed comes again. A server that is away is not a stall: each retry is a sign of life.
+    safe: what is not committed comes again. A server that is away is no stall: noticing it is a sign of life.
     """
 
     def watch() -> None:

@@ -1,12 +1,13 @@
 """What the worker counts, in Prometheus' form. One object, built by the composition root."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 
 class Metrics:
     """Counters go up only after the fact they count is committed to Kafka."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter that nobody asked for
         self.registry = r = CollectorRegistry()
         self.confirmed = Counter(
             "order_worker_orders_confirmed", "Orders confirmed and announced", registry=r

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     dead_letter_topic: TopicName = Field(topics.DEAD_LETTER, description="records that could not be decided")
 
     batch_max_records: int = Field(2_000, ge=1, le=20_000, description="records decided in one transaction")
+    batch_max_bytes: int = Field(
+        1024 * 1024, ge=1_024, description="bytes of values decided in one transaction; bounds the memory"
+    )
     batch_timeout_seconds: float = Field(
         30.0, gt=0, description="a batch that takes longer is given up and redone"
     )
