@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-from worker.app import run
+from worker.process import run
 from worker.settings import read_settings
 from worker.steps import Step
 

@@ -1,20 +1,16 @@
-"""The composition root: reads the settings, builds every object once, and runs the worker.
+"""The composition root: reads the settings and builds every object, once.
 
 Nothing is built and nothing connects at import. `faststream run worker.app:app` works too: the name
 `app` is built when it is first asked for.
 """
 
 import asyncio
-import gc
 import logging
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import uvicorn
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream import AckPolicy
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
@@ -30,16 +26,12 @@ from db.engine import create_engine, session_factory
 from worker import connections, http, log
 from worker.batch import BatchProcessor, OutputTopics
 from worker.consumer import OrderConsumer
-from worker.errors import CommandError
 from worker.health import Health, monitor, start_watchdog
 from worker.metrics import Metrics
 from worker.publisher import Publisher
 from worker.settings import Settings, read_settings
 from worker.steps import Reached, nothing_happens
 
-logger = logging.getLogger(__name__)
-
-EXIT_AT_ONCE: Final = 130
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
 # What waits in memory to be decided: up to so much per partition, and per answer of a broker.
@@ -51,7 +43,7 @@ def __getattr__(name: str) -> Any:
     if name == "app":
         settings = read_settings()
         log.configure(settings.log_level, settings.log_format)
-        return build(settings).app
+        return build(settings)[1]
     raise AttributeError(name)
 
 
@@ -62,11 +54,51 @@ class Worker:
     settings: Settings
     engine: AsyncEngine
     health: Health
-    app: AsgiFastStream = field(init=False)
+    metrics: Metrics
+    topics: OutputTopics
+    publisher: Publisher
+    consumer: OrderConsumer
+    kafka_consumer: Callable[[], AIOKafkaConsumer | None]  # None before the start and after the stop
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """What surrounds FastStream's own start and stop."""
+        limit_bytes = await connections.largest_record_bytes(self.settings, self.topics.dead_letter)
+        self.topics.dead_letter_max_bytes = limit_bytes
+        start_watchdog(self.health, self.settings.stall_limit_seconds)
+        checking = asyncio.create_task(monitor(self.health, {"kafka": self._lag, "database": self._ping}))
+        self.health.started()
+        try:
+            yield
+        finally:
+            # FastStream has stopped the consumer by now: the batch in flight is done, the group is left.
+            checking.cancel()
+            self.consumer.release()
+            await self.publisher.closed()
+            await self.engine.dispose()
+
+    async def _ping(self) -> None:
+        async with self.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def _lag(self) -> None:
+        consumer = self.kafka_consumer()
+        if consumer is None:
+            return
+        assigned = consumer.assignment()
+        ends = await consumer.end_offsets(assigned) if assigned else {}
+        lags = {p.partition: max(0, end - await consumer.position(p)) for p, end in ends.items()}
+        self.metrics.lag.clear()
+        for partition, lag in lags.items():
+            self.metrics.lag.labels(str(partition)).set(lag)
+        self.health.lags(sum(lags.values()))
 
 
-def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
-    """The whole worker, connected to nothing yet. `reached` is called at each named step of a batch."""
+def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
+    """The worker and its application, connected to nothing yet.
+
+    `reached` is called at each named step of a batch.
+    """
     metrics, health = Metrics(), Health()
     engine = create_engine(
         settings.database_url.get_secret_value(),
@@ -75,18 +107,10 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
         server_settings=_session_limits(settings),
     )
     sessions = session_factory(engine)
-    output = OutputTopics(
+    topics = OutputTopics(
         confirmed=settings.order_confirmed_topic,
         rejected=settings.order_rejected_topic,
         dead_letter=settings.dead_letter_topic,
-    )
-    processor = BatchProcessor(
-        sessions=sessions,
-        topics=output,
-        metrics=metrics,
-        reached=reached,
-        message_max_bytes=settings.message_max_bytes,
-        timeout_seconds=settings.batch_timeout_seconds,
     )
     publisher = Publisher(
         group_id=settings.group_id,
@@ -95,7 +119,14 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
         reached=reached,
     )
     consumer = OrderConsumer(
-        processor=processor,
+        processor=BatchProcessor(
+            sessions=sessions,
+            topics=topics,
+            metrics=metrics,
+            reached=reached,
+            message_max_bytes=settings.message_max_bytes,
+            timeout_seconds=settings.batch_timeout_seconds,
+        ),
         publisher=publisher,
         sessions=sessions,
         metrics=metrics,
@@ -106,36 +137,23 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
     broker = _broker(settings)
     subscriber = _subscribe(broker, settings, consumer)
     consumer.attach(lambda: subscriber.consumer)
-    worker = Worker(settings, engine, health)
+    worker = Worker(
+        settings, engine, health, metrics, topics, publisher, consumer, lambda: subscriber.consumer
+    )
+    return worker, _application(worker, broker)
 
-    @asynccontextmanager
-    async def lifespan() -> AsyncIterator[None]:
-        async def lag() -> None:
-            health.lags(await _lag(subscriber.consumer, metrics))
 
-        async def ping() -> None:
-            async with engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
-
-        output.dead_letter_max_bytes = await connections.largest_record_bytes(settings, output.dead_letter)
-        start_watchdog(health, settings.stall_limit_seconds)
-        checking = asyncio.create_task(monitor(health, {"kafka": lag, "database": ping}))
-        health.started()
-        try:
-            yield
-        finally:
-            # FastStream has stopped the consumer by now: the batch in flight is done, the group is left.
-            checking.cancel()
-            consumer.release()
-            await publisher.closed()
-            await engine.dispose()
-
-    worker.app = AsgiFastStream(
+def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
+    return AsgiFastStream(
         broker,
-        lifespan=lifespan,
+        lifespan=worker.running,
         logger=None,
-        asgi_routes=http.routes(health, metrics),
-        specification=_specification(),
+        asgi_routes=http.routes(worker.health, worker.metrics),
+        specification=AsyncAPI(
+            title="Order worker",
+            version="1.0.0",
+            description="Decides orders against stock, once each: confirmed or rejected.",
+        ),
         # No route to publish from, and no script from elsewhere: the page works offline.
         asyncapi_path=AsyncAPIRoute(
             "/docs",
@@ -144,88 +162,6 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> Worker:
             asyncapi_css_url=http.ASYNCAPI_STYLE,
         ),
     )
-    return worker
-
-
-def run(settings: Settings, reached: Reached = nothing_happens) -> int:
-    """Check that everything is there, then work until told to stop. Returns the exit code.
-
-    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
-    shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
-    Raises CommandError with the next step when a server, a topic or the tables are missing.
-    """
-    log.configure(settings.log_level, settings.log_format)
-    return asyncio.run(_run(settings, reached))
-
-
-async def _run(settings: Settings, reached: Reached) -> int:
-    worker = build(settings, reached)
-    _spare_the_collector()
-    try:
-        await connections.require_database(worker.engine, settings)
-        await connections.require_kafka(settings)
-        await connections.require_topics(settings)
-    except CommandError:
-        await worker.engine.dispose()
-        raise
-    server = _Server(
-        uvicorn.Config(
-            worker.app, host=settings.http_host, port=settings.http_port, log_config=None, lifespan="on"
-        )
-    )
-    _stop_on_signals(server, worker)
-    await server.serve()
-    logger.info("stopped")
-    return 0 if server.started else 1
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, but the signals are ours: its own handling would raise them again after the shutdown."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: Any = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            for server in self.servers:
-                for listening in server.sockets:
-                    host, port = listening.getsockname()[:2]
-                    logger.info("health, metrics and docs on http://%s:%d", host, port)
-
-
-def _spare_the_collector() -> None:
-    """Let the cycle collector look at a batch's objects once, not over and over while it is built.
-
-    A batch makes some 50,000 objects and no cycles. With Python's threshold of 700 the collector took
-    a fifth to a quarter of the time: 3,100 to 3,800 orders a second became 4,300 to 4,600, and peak memory
-    stayed at 128 MB.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 50, 1_000)
-
-
-def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if server.should_exit:
-            logger.warning("told twice: leaving at once")
-            os._exit(EXIT_AT_ONCE)
-        logger.info("stopping: finishing the batch in flight")
-        worker.health.stopping()
-        server.should_exit = True
-        loop.call_later(worker.settings.shutdown_timeout_seconds, _leave_late)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-
-
-def _leave_late() -> None:
-    logger.error("the batch in flight did not end in time: leaving at once; it comes again")
-    os._exit(1)
 
 
 def _broker(settings: Settings) -> KafkaBroker:
@@ -235,7 +171,7 @@ def _broker(settings: Settings) -> KafkaBroker:
         request_timeout_ms=settings.request_timeout_ms,
         security=_security(settings),
         allow_auto_create_topics=False,
-        # Longer than ours, so that it is always `_leave_late` that ends a batch which does not end.
+        # Longer than ours, so that it is always `worker.process` that ends a batch which does not end.
         graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
         # A batch's records are handed on as they came; FastStream must not validate or convert them.
         apply_types=False,
@@ -304,19 +240,6 @@ async def _raw_records(message: KafkaMessage) -> Any:
     return message.raw_message
 
 
-async def _lag(consumer: AIOKafkaConsumer | None, metrics: Metrics) -> int:
-    if consumer is None:
-        return 0
-    assigned = consumer.assignment()
-    ends = await consumer.end_offsets(assigned) if assigned else {}
-    total = 0
-    for partition, end in ends.items():
-        lag = max(0, end - await consumer.position(partition))
-        metrics.lag.labels(str(partition.partition)).set(lag)
-        total += lag
-    return total
-
-
 def _session_limits(settings: Settings) -> dict[str, str]:
     """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
     return {
@@ -340,12 +263,4 @@ def _security(settings: Settings) -> BaseSecurity | None:
         password=options["sasl_plain_password"],
         ssl_context=context,
         use_ssl=protocol == "SASL_SSL",
-    )
-
-
-def _specification() -> AsyncAPI:
-    return AsyncAPI(
-        title="Order worker",
-        version="1.0.0",
-        description="Decides orders against stock, once each: confirmed or rejected.",
     )

@@ -68,7 +68,7 @@ def run(
 
     settings = read_settings()
     if workers == 1:
-        from worker.app import run as run_worker
+        from worker.process import run as run_worker
 
         sys.exit(run_worker(settings))
     from worker.supervisor import supervise

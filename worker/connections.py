@@ -110,12 +110,6 @@ async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str
     )
 
 
-async def require_kafka(settings: Settings) -> None:
-    """A broker answers within 5 seconds, at the bootstrap address and at the address it advertises."""
-    async with kafka_admin(settings):
-        pass
-
-
 async def require_topics(settings: Settings, *names: str) -> None:
     """The topics, without names all four, exist, or a CommandError names those that do not."""
     async with kafka_admin(settings) as client:

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     message_max_bytes: int = Field(256 * 1024, ge=1_024, description="a larger value is a dead letter")
 
     session_timeout_ms: int = Field(
-        10_000, ge=1_000, description="a silent worker loses its partitions after this"
+        10_000, ge=1_000, le=1_800_000, description="a silent worker loses its partitions after this"
     )
     transaction_timeout_ms: int = Field(
         60_000, ge=1_000, description="an abandoned Kafka transaction ends after this"

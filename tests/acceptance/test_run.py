@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,6 +74,30 @@ def test_missing_topics_are_named_with_the_command_that_makes_them(env: dict[str
 @pytest.mark.usefixtures("topics")
 def test_missing_tables_are_named_with_the_command_that_makes_them(env: dict[str, str]):
     assert_one_line(run_once(env, database_schema="another"), "another", "order-worker db upgrade")
+
+
+@pytest.mark.usefixtures("topics")
+def test_a_port_that_is_taken_is_one_line_with_the_next_step(env: dict[str, str]):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_one_line(run_once(env, http_port=str(port)), str(port), "ORDER_WORKER_HTTP_PORT")
+
+
+def test_a_consumer_that_cannot_start_ends_the_worker_instead_of_leaving_it_idle(workers: Workers):
+    code = """
+import sys
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
+from worker.process import run
+from worker.settings import read_settings
+async def start(self):
+    raise KafkaConnectionError("gone between the check and the start")
+AIOKafkaConsumer.start = start
+sys.exit(run(read_settings()))
+"""
+    worker = workers.start(sys.executable, "-c", code)
+    assert worker.wait() == 1
+    assert "gone between the check and the start" in worker.log
 
 
 def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene: Scene, workers: Workers):

@@ -39,6 +39,7 @@ def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
         ("DEAD_LETTER_TOPIC", "order-placed", "different names"),
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "ORDER_WORKER_KAFKA_SASL_USERNAME"),
         ("LOG_LEVEL", "LOUD", "ORDER_WORKER_LOG_LEVEL"),
+        ("SESSION_TIMEOUT_MS", "1800001", "ORDER_WORKER_SESSION_TIMEOUT_MS"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_variable(
