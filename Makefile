@@ -42,6 +42,7 @@ bench: setup ## Orders per second against a one-message-one-transaction handler,
 
 schemas: setup ## Write contracts/schemas/ anew from the models
 	@$(BIN)/python -m contracts.schema
+	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes
 	@for set in "worker" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \

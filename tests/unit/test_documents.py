@@ -1,0 +1,47 @@
+"""What is written down about the project is what the project does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from contracts.events import DeadLetterCode, ReasonCode
+from contracts.schema import FOLDER
+from worker.app import build
+from worker.cli import app
+from worker.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_stands_in_the_readme(name: str):
+    assert f"`{name.upper()}`" in README
+
+
+def test_every_code_stands_in_the_readme():
+    for code in [*ReasonCode, *DeadLetterCode]:
+        assert f"`{code.value}`" in README
+
+
+def test_every_command_stands_in_the_readme():
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        for full in [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]:
+            assert re.search(rf"\| `{full}[ `]", README), full
+
+
+async def test_the_asyncapi_document_checked_in_is_that_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"ORDER_WORKER_{name.upper()}", raising=False)
+    worker, application = build(Settings())
+    described = json.loads(application.schema.to_specification().to_json())
+    checked_in = json.loads((FOLDER / "asyncapi.json").read_text(encoding="utf-8"))
+    assert described == checked_in, "run: make schemas"
+    await worker.engine.dispose()
