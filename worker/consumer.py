@@ -199,9 +199,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # stopping: what is not committed comes again to whoever owns the partition next
         self._report(batch, error, server)
         for partition, records in batch.items():
-            with suppress(
-                IllegalStateError
-            ):  # not ours any more: its new owner begins at the committed offset
+            # Where it is not ours any more, its new owner begins at the committed offset.
+            with suppress(IllegalStateError):
                 consumer.seek(partition, records[0].offset)
         waiting = list(consumer.assignment() if server == "database" else batch)
         failing: Sequence[TopicPartition | Literal["database"]] = (

@@ -11,10 +11,10 @@ from worker.local.errors import missing_package
 from worker.local.jars import kafka_jars
 from worker.local.ports import free_port, is_open
 from worker.local.processes import Child, run_to_end
+from worker.local.server import LocalServer
 from worker.local.threads import run_async
 
 _READY_SECONDS = 90
-_STOP_SECONDS = 15
 # Only the quick compiler: a demo does not live long enough for the other one to pay.
 QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _JAVA_OPTIONS = (
@@ -51,13 +51,15 @@ SINGLE_BROKER_SETTINGS = {
 }
 
 
-class LocalKafka:
+class LocalKafka(LocalServer):
     """One broker on 127.0.0.1: records and offsets survive `crash()`, and so does the port.
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
     `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
     connects through a proxy stays with it.
     """
+
+    stop_signal = signal.SIGTERM
 
     def __init__(
         self,
@@ -87,20 +89,12 @@ class LocalKafka:
         ]
         self._heap = heap
         self._announce = announce
-        self._child = Child("Kafka", folder / "kafka.log")
+        super().__init__(Child("Kafka", folder / "kafka.log"))
         self._cancelled = threading.Event()
 
     @property
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def log_path(self) -> Path:
-        return self._child.log_path
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid
 
     def start(self) -> None:
         """Return when the broker answers clients."""
@@ -113,30 +107,10 @@ class LocalKafka:
         self._child.spawn(command, folder=self._home)
         self._child.wait_until_ready(self._is_ready, _READY_SECONDS)
 
-    def stop(self) -> None:
-        """An orderly shutdown."""
-        self._child.stop(signal.SIGTERM, _STOP_SECONDS)
-
-    def crash(self) -> None:
-        """`kill -9`; the next start recovers the logs."""
-        self._child.kill()
-
-    def restart(self) -> None:
-        """Stop if it runs, then start on the same data and port."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """The broker stands still; connections stay open and nobody answers."""
-        self._child.freeze()
-
-    def thaw(self) -> None:
-        self._child.thaw()
-
     def abandon(self) -> None:
         """Kill it for good, also out of a start in another thread."""
         self._cancelled.set()
-        self._child.abandon()
+        super().abandon()
 
     @property
     def _properties(self) -> Path:

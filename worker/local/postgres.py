@@ -11,18 +11,20 @@ from worker.local.accounts import User, user_for_postgres
 from worker.local.errors import missing_package
 from worker.local.ports import free_port
 from worker.local.processes import Child, run_to_end
+from worker.local.server import LocalServer
 from worker.local.threads import run_async
 
 _READY_SECONDS = 60
-_STOP_SECONDS = 20
 
 
-class LocalPostgres:
+class LocalPostgres(LocalServer):
     """A durable PostgreSQL on 127.0.0.1: what is committed survives `crash()`, and so does the port.
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). Whoever
     may log in to this machine may connect, as superuser.
     """
+
+    stop_signal = signal.SIGINT  # a fast shutdown: open transactions are rolled back
 
     def __init__(
         self,
@@ -44,20 +46,12 @@ class LocalPostgres:
             "max_connections": str(max_connections),
             **(settings or {}),
         }
-        self._child = Child("PostgreSQL", folder / "postgres.log")
+        super().__init__(Child("PostgreSQL", folder / "postgres.log"))
         self._user: User | None = None
 
     @property
     def url(self) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-
-    @property
-    def log_path(self) -> Path:
-        return self._child.log_path
-
-    @property
-    def pid(self) -> int | None:
-        return self._child.pid
 
     def start(self) -> None:
         """Return when the server accepts connections."""
@@ -66,30 +60,6 @@ class LocalPostgres:
         command: list[str | Path] = [user.programs / "postgres", "-D", self._data, *options]
         self._child.spawn(command, folder=self._home, user=user.options)
         self._child.wait_until_ready(self._is_ready, _READY_SECONDS)
-
-    def stop(self) -> None:
-        """A fast shutdown: open transactions are rolled back, everything is on disk."""
-        self._child.stop(signal.SIGINT, _STOP_SECONDS)
-
-    def crash(self) -> None:
-        """`kill -9` of the whole server; the next start recovers from the write-ahead log."""
-        self._child.kill()
-
-    def restart(self) -> None:
-        """Stop if it runs, then start on the same data and port."""
-        self.stop()
-        self.start()
-
-    def freeze(self) -> None:
-        """Every process of the server stands still; connections stay open and nobody answers."""
-        self._child.freeze()
-
-    def thaw(self) -> None:
-        self._child.thaw()
-
-    def abandon(self) -> None:
-        """Kill it for good, also out of a start in another thread."""
-        self._child.abandon()
 
     def create_database(self, name: str, template: str | None = None) -> str:
         """Create a database, empty or a copy of `template` (nobody may be connected to it); its URL."""
