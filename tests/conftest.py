@@ -13,12 +13,10 @@ from db import migrate
 from db.engine import create_engine
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
-from tests.topic_names import TopicNames
+from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import LocalServiceError, Services, running_services
-
-PARTITIONS = 4
 
 # A busy machine is no counterexample.
 settings.register_profile("any machine", deadline=None)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PARTITIONS = 4
+
 
 @dataclass(frozen=True)
 class TopicNames:

@@ -15,11 +15,11 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.builders import line, order_value
-from tests.conftest import PARTITIONS
 from tests.deadline import eventually
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.subscriber import group_members
+from tests.topic_names import PARTITIONS
 from tests.worker_process import ROOT, Workers
 from worker.local.ports import free_port
 from worker.steps import Step
