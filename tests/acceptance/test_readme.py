@@ -1,0 +1,64 @@
+"""The README's "Run it", command by command, through the installed script, from nothing."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from tests.promises import Scene
+from tests.shop import Shop
+from tests.topic_names import TopicNames
+from tests.worker_process import ROOT, workers_in
+from worker.local.postgres import create_database, drop_database
+from worker.local.services import Services
+
+ORDER_WORKER = str(Path(sys.executable).with_name("order-worker"))
+
+
+@pytest.fixture
+def empty(services: Services, env: dict[str, str], topic_names: TopicNames) -> Iterator[dict[str, str]]:
+    """An environment without tables and topics."""
+    name = f"empty_{uuid4().hex[:12]}"
+    yield env | {"ORDER_WORKER_DATABASE_URL": create_database(services.database_url, name)}
+    drop_database(services.database_url, name)
+    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+    for future in admin.delete_topics(list(vars(topic_names).values())).values():
+        future.result(10)
+
+
+def test_a_newcomer_gets_from_nothing_to_outcomes(
+    empty: dict[str, str], topic_names: TopicNames, tmp_path: Path
+):
+    def order_worker(*arguments: str) -> str:
+        done = subprocess.run(
+            [ORDER_WORKER, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **empty},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "0001" in order_worker("db", "upgrade")
+    assert topic_names.dead_letter in order_worker("topics", "create")
+    assert "products" in order_worker("catalog", "import", "examples/catalog")
+    shop = Shop(empty["ORDER_WORKER_DATABASE_URL"])
+    scene = Scene(
+        empty["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"], shop, topic_names, empty["ORDER_WORKER_GROUP_ID"]
+    )
+    with workers_in(empty, tmp_path) as workers:
+        worker = workers.start(ORDER_WORKER, "run").wait_until_ready()
+        assert "100 placed" in order_worker("place", "--random", "100")
+        scene.wait_until_drained()
+        assert worker.stop() == 0
+    ids = [row["order_id"] for row in shop.sql("SELECT order_id FROM order_outcomes")]
+    assert len(ids) == 100
+    assert scene.confirmed()
+    scene.assert_promises(ids)
