@@ -146,6 +146,33 @@ def test_a_database_that_crashes_and_returns_costs_nothing_and_no_dead_letter(
     scene.assert_promises(ids, dead_letters=poison)
 
 
+@pytest.mark.parametrize("server", ["kafka", "postgres"])
+def test_a_server_that_stands_still_past_every_deadline_leaves_no_doubt_behind(
+    scene: Scene, workers: Workers, services: Services, server: str
+):
+    require_own(services, server)
+    stock_for(scene)
+    ids, values, poison = load(3_000, seed=9)
+    scene.place(values)
+    worker = workers.start(
+        batch_max_records="100",
+        batch_timeout_seconds="3",
+        transaction_timeout_ms="4000",
+        request_timeout_ms="2000",
+        retry_max_seconds="1",
+    )
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
+    frozen = getattr(services, server)
+    frozen.freeze()
+    try:
+        eventually(lambda: worker.get("/readyz")[0] == 503, 40)
+        worker.wait_for_log("will be tried again")
+    finally:
+        frozen.thaw()
+    scene.wait_until_drained(100)
+    scene.assert_promises(ids, dead_letters=poison)
+
+
 def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, workers: Workers):
     stock_for(scene)
     ids, values, poison = load(2_000, seed=7)
