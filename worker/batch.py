@@ -115,7 +115,8 @@ class BatchProcessor:
         """One result per record, in their order. Safe to call again with the same records at any time.
 
         Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
-        past the batch timeout. Some of its orders may be decided then; the next call finds them so.
+        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
+        the next call finds them so.
         """
         decoded = [decode(record.value, self.message_max_bytes) for record in records]
         arrivals = [
@@ -123,10 +124,9 @@ class BatchProcessor:
             for record, d in zip(records, decoded, strict=True)
             if isinstance(d, Decoded)
         ]
-        async with asyncio.timeout(self.timeout_seconds):
-            decided = await self._decide(arrivals)
-            refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
-            now = await self._time() if refused else None
+        decided = await self._decide(arrivals, MAX_RERUNS)
+        refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
+        now = await self._time() if refused else None
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(sum(d.unknown_fields for d in decoded if isinstance(d, Decoded)))
         verdicts = iter(decided)
@@ -137,17 +137,18 @@ class BatchProcessor:
             for record, d in zip(records, decoded, strict=True)
         ]
 
-    async def _decide(self, arrivals: Sequence[Arrival]) -> list[Verdict]:
+    async def _decide(self, arrivals: Sequence[Arrival], reruns: int) -> list[Verdict]:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
         if not arrivals:
             return []
         failure = None
-        for attempt in range(MAX_RERUNS + 1):
+        for attempt in range(reruns + 1):
             try:
-                return await self._decide_in_one_transaction(arrivals, locked=attempt > 0)
+                async with asyncio.timeout(self.timeout_seconds):
+                    return await self._decide_in_one_transaction(arrivals, locked=attempt > 0)
             except Exception as error:
                 failure, what = error, remedy(error)
-                if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == MAX_RERUNS):
+                if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == reruns):
                     raise
                 if what is Remedy.SPLIT:
                     break
@@ -157,7 +158,8 @@ class BatchProcessor:
             return [Verdict(Standing.NEW, fault=describe(failure))]
         half = len(arrivals) // 2
         # In their order: the second half meets the stock that the first one leaves.
-        return await self._decide(arrivals[:half]) + await self._decide(arrivals[half:])
+        # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
+        return await self._decide(arrivals[:half], 1) + await self._decide(arrivals[half:], 1)
 
     async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
         async with self.sessions.begin() as session:
@@ -217,7 +219,7 @@ class BatchProcessor:
             raise StaleReadError("a product was sold or repriced meanwhile")
 
     async def _time(self) -> datetime:
-        async with self.sessions() as session:
+        async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
             return await ledger.database_time(session)
 
     def _settled(

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
         1024 * 1024, ge=1_024, description="bytes of values decided in one transaction; bounds the memory"
     )
     batch_timeout_seconds: float = Field(
-        30.0, gt=0, description="a batch that takes longer is given up and redone"
+        30.0, gt=0, description="a database transaction that takes longer is given up and redone"
     )
     message_max_bytes: int = Field(256 * 1024, ge=1_024, description="a larger value is a dead letter")
 

@@ -253,6 +253,21 @@ async def test_two_workers_with_the_same_order_on_two_partitions_decide_it_once(
     assert (await in_thread(stocked.stock))[3] == 5
 
 
+async def test_orders_whose_ledger_rows_were_purged_are_dead_letters_and_never_stored_twice(
+    processor: Processor, stocked: Shop
+):
+    await in_thread(stocked.stock_up, {7: 10_000})
+    values = [order_value(line(7)) for _ in range(500)]
+    await processor().settle(batch_of(*values), {})
+    await in_thread(stocked.sql, "DELETE FROM order_outcomes")
+    new = order_value(line(7))
+    settled = await processor().settle(batch_of(*values[:250], new, *values[250:], start=1_000), {})
+    fates = [s.fate for s in settled]
+    assert (fates.count(Fate.DEAD_LETTER), fates[250]) == (500, Fate.CONFIRMED)
+    assert settled[0].codes == ("data_error",)
+    assert (await in_thread(stocked.stock))[7] == 10_000 - 501
+
+
 async def test_a_silent_replay_announces_nothing_that_was_decided_before_it(
     processor: Processor, stocked: Shop
 ):
