@@ -114,9 +114,7 @@ def test_a_broker_that_crashes_and_returns_costs_nothing(scene: Scene, workers: 
     stock_for(scene)
     ids, values, poison = load(3_000, seed=5)
     scene.place(values)
-    # Large batches: few commits, and so hardly ever a crash in the few milliseconds between a commit and its
-    # marker, which a single Kafka 4.3.1 does not survive (ARCHITECTURE.md, last section).
-    worker = workers.start(batch_max_records="400", retry_max_seconds="2")
+    worker = workers.start(batch_max_records="100", retry_max_seconds="2")
     eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
     assert services.kafka is not None
     services.kafka.crash()

@@ -2,9 +2,9 @@
 
     python -m tests.faults.upstream.lost_marker [TRIES]
 
-Commits one record in a transaction, kills the broker with SIGKILL at once, starts it again, and reads the
-record `read_committed`. Ends with 1 at the first record that is committed, stored, and never shown. More
-likely the busier the machine is: run several side by side.
+Commits one record in a transaction, kills the broker with SIGKILL at once, starts it, commits another record,
+restarts the broker in order, and reads `read_committed`. Ends with 1 at the first record that is committed,
+stored, and never shown. More likely the busier the machine is: run several side by side.
 """
 
 import asyncio
@@ -18,13 +18,16 @@ from worker.local.services import running_services
 SHOWN_WITHIN_SECONDS = 20.0
 
 
-async def commit_one(servers: str, topic: str) -> None:
-    """A new topic with one record, whose commit Kafka has answered."""
+async def create(servers: str, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     await admin.create_topics([NewTopic(topic, 1, 1)])
     await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=topic)
+
+
+async def commit_one(servers: str, topic: str, transactional_id: str) -> None:
+    """One record, whose commit Kafka has answered."""
+    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id=transactional_id)
     await producer.start()
     async with producer.transaction():
         await producer.send_and_wait(topic, b"committed")
@@ -52,9 +55,12 @@ def main(tries: int) -> int:
         assert kafka is not None
         for number in range(1, tries + 1):
             topic = f"topic-{number}"
-            asyncio.run(commit_one(servers, topic))
+            asyncio.run(create(servers, topic))
+            asyncio.run(commit_one(servers, topic, f"{topic}-before"))
             kafka.crash()
             kafka.start()
+            asyncio.run(commit_one(servers, topic, f"{topic}-between"))
+            kafka.restart()
             if not asyncio.run(is_shown(servers, topic, "read_committed")):
                 stored = asyncio.run(is_shown(servers, topic, "read_uncommitted"))
                 print(f"try {number}: committed, {'stored' if stored else 'not stored'}, never shown")
