@@ -13,7 +13,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, OffsetSpec
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def publish(
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
-            "message.max.bytes": 3_000_000,
+            "message.max.bytes": 9_000_000,
             "batch.size": 500_000,
             "linger.ms": 5,
         }
@@ -126,6 +126,14 @@ def group_members(bootstrap_servers: str, group_id: str) -> int:
     """How many members the consumer group has."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     return len(admin.describe_consumer_groups([group_id])[group_id].result(10).members)
+
+
+def set_largest_record(bootstrap_servers: str, topic: str, largest_bytes: int) -> None:
+    """Change how large a record the topic takes."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    change = ConfigEntry("max.message.bytes", str(largest_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
+    admin.incremental_alter_configs([resource])[resource].result(10)
 
 
 def _message(message: Any) -> Message:

@@ -28,7 +28,7 @@ from worker.batch import BatchProcessor, OutputTopics
 from worker.consumer import OrderConsumer
 from worker.health import Health, monitor, start_watchdog
 from worker.metrics import Metrics
-from worker.publisher import Publisher
+from worker.publisher import MAX_REQUEST_BYTES, Publisher
 from worker.settings import Settings, read_settings
 from worker.steps import Reached, nothing_happens
 
@@ -64,7 +64,8 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
         limit_bytes = await connections.largest_record_bytes(self.settings, self.topics.dead_letter)
-        self.topics.dead_letter_max_bytes = limit_bytes
+        # A topic may take more than one request of ours carries: a dead letter is cut to fit both.
+        self.topics.dead_letter_max_bytes = min(limit_bytes, MAX_REQUEST_BYTES)
         start_watchdog(self.health, self.settings.stall_limit_seconds)
         checking = asyncio.create_task(monitor(self.health, {"kafka": self._lag, "database": self._ping}))
         self.health.started()

@@ -20,7 +20,7 @@ from worker.steps import Reached, Step
 # After a commit the broker answers the next transaction with a retriable error for a moment. With
 # aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
 RETRY_BACKOFF_MS = 10
-# Larger than any dead letter (input limit of the broker, 1 MiB, and its headers): the topic decides.
+# More than Kafka's default of 1 MiB and headers: as a rule the dead-letter topic's own limit is lower.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 # Few large requests: outcomes of one batch to one partition travel together.
 MAX_BATCH_BYTES = 512 * 1024

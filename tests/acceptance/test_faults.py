@@ -6,12 +6,11 @@ import sys
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
 from tests.promises import Scene
-from tests.subscriber import group_members
+from tests.subscriber import group_members, set_largest_record
 from tests.worker_process import WorkerProcess, Workers
 from worker.local.services import Services
 from worker.steps import Step
@@ -188,24 +187,17 @@ def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, worke
     scene.assert_promises(ids, dead_letters=poison)
 
 
-def limit_dead_letters(scene: Scene, largest_bytes: int) -> None:
-    admin = AdminClient({"bootstrap.servers": scene.kafka})
-    change = ConfigEntry("max.message.bytes", str(largest_bytes), incremental_operation=AlterConfigOpType.SET)
-    topic = ConfigResource(ConfigResource.Type.TOPIC, scene.topics.dead_letter, incremental_configs=[change])
-    admin.incremental_alter_configs([topic])[topic].result(10)
-
-
 def test_a_dead_letter_the_broker_refuses_is_not_lost_and_nothing_is_committed_without_it(
     scene: Scene, workers: Workers
 ):
     stock_for(scene)
     worker = workers.start(retry_max_seconds="1").wait_until_ready()
-    limit_dead_letters(scene, 2_000)
+    set_largest_record(scene.kafka, scene.topics.dead_letter, 2_000)
     order_id = uuid4()
     scene.place([order_value(line(1), order_id=order_id), b"x" * 10_000], partition=0)
     worker.wait_for_log("will be tried again")
     assert scene.outcomes() == [], "the outcome is in the same transaction as the refused dead letter"
-    limit_dead_letters(scene, 100_000)
+    set_largest_record(scene.kafka, scene.topics.dead_letter, 100_000)
     scene.wait_until_drained()
     scene.assert_promises([order_id], dead_letters=1)
 

@@ -5,6 +5,7 @@ from uuid import uuid4
 from contracts.examples import hostile_values
 from tests.builders import line, order_value
 from tests.promises import Scene
+from tests.subscriber import set_largest_record
 from tests.worker_process import Workers
 
 
@@ -81,6 +82,22 @@ def test_a_record_at_the_brokers_limit_still_gets_its_dead_letter(scene: Scene, 
     (letter,) = scene.dead_letters()
     assert letter.header("error.code") == "too_large"
     assert letter.value == b"x" * 1_000_000
+    scene.assert_promises([order_id], dead_letters=1)
+
+
+def test_a_record_too_large_for_any_request_of_ours_is_cut_and_holds_nobody_up(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 100})
+    for topic in (scene.topics.order_placed, scene.topics.dead_letter):
+        set_largest_record(scene.kafka, topic, 8 * 1024 * 1024)
+    order_id = uuid4()
+    scene.place([b"x" * 5_000_000, order_value(line(1), order_id=order_id)], partition=0)
+    workers.start()
+    scene.wait_until_drained()
+    (letter,) = scene.dead_letters()
+    assert letter.header("error.code") == "too_large"
+    assert letter.header("value.cut_from_bytes") == "5000000"
     scene.assert_promises([order_id], dead_letters=1)
 
 
