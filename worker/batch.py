@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
 from db import ledger, orders, stock
+from db.decision import BatchDecision, Confirmed, Decision, Rejected, decide_batch
 from db.ledger import LedgerRow, SilentReplay
 from db.models import Outcome
 from worker.dead_letter import dead_letter_headers, fit
-from worker.decision import BatchDecision, Confirmed, Decision, Rejected, decide_batch
 from worker.decode import Decoded, Invalid, decode
 from worker.metrics import Metrics
 from worker.outcome import event_json, reason_codes

@@ -11,7 +11,7 @@ from contracts.events import (
     Reason,
     ReasonCode,
 )
-from worker.decision import (
+from db.decision import (
     Confirmed,
     InsufficientStock,
     PriceChanged,

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.events import OrderPlaced
-from db.stock import StockLevel
-from tests.builders import line, order
-from worker.decision import (
+from db.decision import (
     Confirmed,
     InsufficientStock,
     PriceChanged,
@@ -19,6 +17,8 @@ from worker.decision import (
     UnknownUser,
     decide_batch,
 )
+from db.stock import StockLevel
+from tests.builders import line, order
 
 TEN_OF_EACH = {1: StockLevel(Decimal("2.50"), 10), 2: StockLevel(Decimal("0.99"), 10)}
 

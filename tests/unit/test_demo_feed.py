@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.events import OrderPlaced
+from db.decision import Rejected, decide_batch
 from db.stock import StockLevel
-from worker.decision import Rejected, decide_batch
 from worker.decode import Decoded, Invalid, decode
 from worker.demo.feed import BROKEN, CONFLICTS, Kind, Placement, schedule
 from worker.demo.retailer import Retailer, read_retailer
