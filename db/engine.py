@@ -1,7 +1,7 @@
 """Engines and sessions. Building one connects to nothing."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -18,6 +18,8 @@ def create_engine(
     command_timeout_seconds: float | None = None,
     pool_size: int = 5,
     max_overflow: int = 5,
+    pool_pre_ping: bool = True,
+    pool_recycle: int = -1,
     echo: bool = False,
 ) -> AsyncEngine:
     """An engine whose every connection works in `schema`, found through the search path.
@@ -25,12 +27,16 @@ def create_engine(
     `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`); it reaches
     asyncpg as it is. `command_timeout_seconds` ends a command on the client's side, for a
     connection whose other end is gone. `server_settings` are PostgreSQL's own names.
+
+    At most `pool_size` + `max_overflow` connections. `pool_pre_ping` asks each one for a sign of life
+    before it is used, so that a restarted server costs no error; `pool_recycle` replaces those older than
+    so many seconds (-1: never), for a proxy that drops old ones; `echo` logs every statement.
     """
     dsn = asyncpg_dsn(database_url)
     settings = {"application_name": application_name, "search_path": _quoted(schema), "jit": "off"}
     settings.update(server_settings or {})
 
-    async def connect() -> "asyncpg.Connection[Any]":
+    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
         return await asyncpg.connect(
             dsn,
             timeout=CONNECT_TIMEOUT_SECONDS,
@@ -43,7 +49,8 @@ def create_engine(
         async_creator=connect,
         pool_size=pool_size,
         max_overflow=max_overflow,
-        pool_pre_ping=True,
+        pool_pre_ping=pool_pre_ping,
+        pool_recycle=pool_recycle,
         echo=echo,
     )
 
@@ -53,13 +60,30 @@ def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+def get_session(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], AsyncIterator[AsyncSession]]:
+    """A dependency that gives each call a session: commits on success, rolls back on an error, always closes.
+
+    For FastStream `Depends(get_session(sessions))`: the commit is done before the record is acknowledged.
+    For FastAPI `Depends(get_session(sessions), scope="function")`: without that scope FastAPI commits after
+    the client has its answer, and a commit that fails would have been told as done.
+    """
+
+    async def session() -> AsyncIterator[AsyncSession]:
+        async with sessions() as opened:
+            yield opened
+            # An error in the caller is thrown in at the yield and never comes here: closing rolls back.
+            await opened.commit()
+
+    return session
+
+
 def asyncpg_dsn(database_url: str) -> str:
     """`postgresql+asyncpg://…`, as SQLAlchemy users write it, becomes what asyncpg takes."""
     scheme, separator, rest = database_url.partition("://")
     return f"{scheme.split('+')[0]}{separator}{rest}"
 
 
-async def raw_connection(session: AsyncSession) -> "asyncpg.Connection[Any]":
+async def raw_connection(session: AsyncSession) -> "asyncpg.Connection[asyncpg.Record]":
     """The session's own asyncpg connection, inside the session's transaction, for COPY.
 
     Run a statement through the session first: SQLAlchemy sends BEGIN with the first one, and a

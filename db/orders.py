@@ -1,18 +1,38 @@
-"""Orders and their items, written in bulk inside the caller's transaction."""
+"""Orders and their items: read whole, written one at a time or in bulk, and led from status to status.
 
-from collections.abc import Collection, Sequence
+Every function works in the caller's transaction. What gives or takes stock queues with the workers first
+(`stock.take_turn`), then locks the order, then its products by id: nobody who keeps to that order meets a
+deadlock. The turn lasts until the caller's transaction ends, and workers wait for it: end it soon.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, any_, bindparam, select
+from sqlalchemy import BigInteger, Select, any_, bindparam, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
+from db import values
+from db.catalog import get_user_by_id
+from db.constraints import translated
+from db.decision import Rejected, decide_batch
 from db.engine import raw_connection
-from db.models import Order, OrderItem, OrderStatus, User
+from db.errors import (
+    AlreadyExistsError,
+    IllegalStatusChangeError,
+    InvalidValueError,
+    NotFoundError,
+    refused,
+)
+from db.ledger import database_time, find_outcomes
+from db.models import Order, OrderItem, OrderStatus, Product, User
+from db.stock import StockLevel, lock_products, take_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +56,165 @@ class NewOrder:
     lines: Sequence[NewLine]
 
 
+@dataclass(frozen=True, slots=True)
+class OrderLine:
+    """One line to order. `unit_price` is the price the buyer saw, where that is to be checked."""
+
+    product_id: int
+    quantity: int
+    unit_price: Decimal | None = None
+
+
+# Where an order may go from each status. What is not here is illegal.
+_NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
+    OrderStatus.PENDING: frozenset({OrderStatus.COMPLETED, OrderStatus.CANCELLED}),
+    OrderStatus.COMPLETED: frozenset(),
+    OrderStatus.CANCELLED: frozenset(),
+}
+
 _USERS: Final = select(User.id).where(User.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+
+
+async def get_order(session: AsyncSession, order_id: UUID) -> Order:
+    """The order with user, items and their products, in one statement; or NotFoundError."""
+    return await _get(session, _WHOLE, order_id)
+
+
+async def list_orders(
+    session: AsyncSession, skip: int = 0, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
+) -> Sequence[Order]:
+    """A page of orders with their users, newest first, in one statement.
+
+    `after` is `(created_at, id)` of the last order of the page before. It costs the same on every page,
+    where `skip` reads what it passes over; MEASURED
+    """
+    values.page(skip, limit, after)
+    query = _newest_first(select(Order).options(joinedload(Order.user, innerjoin=True)), after)
+    return (await session.scalars(query.offset(skip).limit(limit))).all()
+
+
+async def list_orders_with_items(
+    session: AsyncSession,
+    user_id: int,
+    *,
+    limit: int | None = None,
+    after: tuple[datetime, UUID] | None = None,
+) -> Sequence[Order]:
+    """A user's orders with items and their products, newest first: one statement whatever their number.
+
+    All of them, or `limit` of those `after` the key `(created_at, id)`. Raises NotFoundError when there is
+    no such user.
+    """
+    if limit is not None:
+        values.page(0, limit, after)
+    query = _newest_first(_WHOLE.where(Order.user_id == user_id), after)
+    orders = (await session.scalars(query.limit(limit), execution_options=_REFRESHED)).unique().all()
+    if not orders:
+        await get_user_by_id(session, user_id)
+    return orders
+
+
+async def create_order(
+    session: AsyncSession,
+    user_id: int,
+    lines: Sequence[OrderLine],
+    *,
+    order_id: UUID | None = None,
+    placed_at: datetime | None = None,
+) -> Order:
+    """Order all of it at the prices in force, or raise and take nothing. By the rule the workers follow.
+
+    Products are locked until the caller's transaction ends, so that nobody sells the same stock meanwhile.
+    The order comes back whole, as from `get_order`. `placed_at` is aware; by default now, by the database.
+
+    Give an `order_id` of your own to make a retry safe: AlreadyExistsError then tells that the first try
+    did it. Ids of orders placed through Kafka are taken too, also those that were rejected.
+
+    Raises InvalidValueError, and a RefusedError with everything that stands against the order: it is a
+    NotEnoughStockError when stock is all that is missing.
+    """
+    request = _request(user_id, lines)
+    if order_id is not None:
+        values.uuid("order_id", order_id)
+    if placed_at is not None:
+        values.aware("placed_at", placed_at)
+    await take_turn(session)
+    now = await database_time(session)
+    if order_id is not None:
+        await _check_unused(session, order_id)
+    user = await _lock_user(session, user_id)
+    products = await lock_products(session, {line.product_id for line in lines})
+    shelves = {i: StockLevel(p.price, p.stock_quantity) for i, p in products.items()}
+    decided = decide_batch([request], {user.id} if user else set(), shelves)
+    (decision,) = decided.decisions
+    if isinstance(decision, Rejected):
+        raise refused(decision.refusals, user_id)
+    if decision.total_amount > values.MAX_TOTAL:
+        raise InvalidValueError("total_amount", decision.total_amount, f"must not be over {values.MAX_TOTAL}")
+    order = Order(
+        id=order_id or uuid4(),
+        user_id=user_id,
+        status=OrderStatus.PENDING,
+        total_amount=decision.total_amount,
+        placed_at=placed_at or now,
+        created_at=now,
+        items=[
+            OrderItem(line_number=n, product_id=line.product_id, quantity=line.quantity, unit_price=price)
+            for n, (line, price) in enumerate(zip(lines, decision.unit_prices, strict=True), 1)
+        ],
+    )
+    async with translated(session, id=order.id):
+        session.add(order)
+        await session.flush()
+    # Not in the savepoint above: rolled back, it would leave the caller's products unreadable.
+    for product_id, quantity in decided.taken.items():
+        products[product_id].stock_quantity -= quantity
+    await session.flush()
+    # Not by assignment: that would enter the order into `user.orders`, also where it could not be written.
+    set_committed_value(order, "user", user)
+    for item in order.items:
+        set_committed_value(item, "product", products[item.product_id])
+    return order
+
+
+async def complete_order(session: AsyncSession, order_id: UUID) -> Order:
+    """Mark a pending order as handed over. Raises NotFoundError or IllegalStatusChangeError."""
+    order = await _lock_order(session, order_id)
+    _change_status(order, OrderStatus.COMPLETED)
+    await session.flush()
+    return order
+
+
+async def cancel_order(session: AsyncSession, order_id: UUID) -> Order:
+    """Give up a pending order and give its stock back, once: the second of two callers gets an error.
+
+    Raises NotFoundError or IllegalStatusChangeError.
+    """
+    await take_turn(session)
+    order = await _lock_order(session, order_id)
+    _change_status(order, OrderStatus.CANCELLED)
+    for product, quantity in await _lock_what_was_sold(session, order):
+        product.stock_quantity += quantity
+    await session.flush()
+    return order
+
+
+async def delete_order(session: AsyncSession, order_id: UUID) -> None:
+    """Remove an order and its items; a pending one gives its stock back first. Raises NotFoundError.
+
+    Of a completed order the goods are gone: `received_quantity` shrinks by them, so that received − sold
+    = stock stays true. The ledger keeps the id: the same order-placed event is not decided again.
+    """
+    await take_turn(session)
+    order = await _lock_order(session, order_id)
+    if order.status is not OrderStatus.CANCELLED:
+        for product, quantity in await _lock_what_was_sold(session, order):
+            if order.status is OrderStatus.PENDING:
+                product.stock_quantity += quantity
+            else:
+                product.received_quantity -= quantity
+    await session.delete(order)
+    await session.flush()
 
 
 async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
@@ -69,3 +247,82 @@ async def add_orders(session: AsyncSession, orders: Sequence[NewOrder]) -> None:
             for number, line in enumerate(o.lines, 1)
         ],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """An order as the rule reads it."""
+
+    user_id: int
+    items: Sequence[OrderLine]
+
+
+_REFRESHED: Final = {"populate_existing": True}  # what the session loaded before may be out of date
+
+# One statement, so that an order is never seen without items that were deleted between two.
+_WHOLE: Final = select(Order).options(
+    joinedload(Order.user, innerjoin=True),
+    joinedload(Order.items).joinedload(OrderItem.product, innerjoin=True),
+)
+
+
+def _newest_first(query: Select[Order], after: tuple[datetime, UUID] | None) -> Select[Order]:
+    query = query.order_by(Order.created_at.desc(), Order.id.desc())
+    if after is None:
+        return query
+    if not isinstance(after, tuple) or len(after) != 2:
+        raise InvalidValueError("after", after, "must be (created_at, id) of the last order before")
+    created_at, order_id = after
+    key = (values.aware("after", created_at), values.uuid("after", order_id))
+    return query.where(tuple_(Order.created_at, Order.id) < key)
+
+
+def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
+    values.integer("user_id", user_id, 1, values.MAX_ID)
+    if not 1 <= len(lines) <= values.MAX_LINES:
+        raise InvalidValueError("lines", len(lines), f"must be 1 to {values.MAX_LINES:,}")
+    for number, line in enumerate(lines, 1):
+        values.integer(f"line {number}: product_id", line.product_id, 1, values.MAX_ID)
+        values.integer(f"line {number}: quantity", line.quantity, 1, values.MAX_QUANTITY)
+        if line.unit_price is not None:
+            values.price(f"line {number}: unit_price", line.unit_price)
+    return _Request(user_id, lines)
+
+
+async def _check_unused(session: AsyncSession, order_id: UUID) -> None:
+    """Asked first, because the key of `orders` knows nothing of orders that were rejected or deleted."""
+    if await session.scalar(select(Order.id).where(Order.id == order_id)):
+        raise AlreadyExistsError("order", "id", order_id, "pk_orders")
+    if await find_outcomes(session, [order_id]):
+        raise AlreadyExistsError("order", "id", order_id, "pk_order_outcomes")
+
+
+def _change_status(order: Order, wanted: OrderStatus) -> None:
+    if wanted not in _NEXT[order.status]:
+        raise IllegalStatusChangeError(order.id, order.status, wanted)
+    order.status = wanted
+
+
+async def _lock_user(session: AsyncSession, user_id: int) -> User | None:
+    """The user, whom nobody deletes until the transaction ends; no obstacle to other orders."""
+    query = select(User).where(User.id == user_id).with_for_update(read=True, key_share=True)
+    return await session.scalar(query)
+
+
+async def _lock_order(session: AsyncSession, order_id: UUID) -> Order:
+    """As `get_order`, and nobody else changes its status until the transaction ends."""
+    return await _get(session, _WHOLE.with_for_update(of=Order), order_id)
+
+
+async def _get(session: AsyncSession, query: Select[Order], order_id: UUID) -> Order:
+    query = query.where(Order.id == values.uuid("order_id", order_id))
+    order = (await session.scalars(query, execution_options=_REFRESHED)).unique().one_or_none()
+    if order is None:
+        raise NotFoundError("order", "id", order_id)
+    return order
+
+
+async def _lock_what_was_sold(session: AsyncSession, order: Order) -> Iterable[tuple[Product, int]]:
+    """Each line's product, locked, and quantity."""
+    products = await lock_products(session, {item.product_id for item in order.items})
+    return [(products[item.product_id], item.quantity) for item in order.items]

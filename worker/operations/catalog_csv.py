@@ -11,13 +11,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from contracts.events import MAX_ID
+from db.values import MAX_ID, MAX_STOCK, MAX_TEXT_BYTES
 from worker.errors import CommandError
 
 Value = int | str | Decimal
 
-# Far from the end of bigint, because received_quantity holds what was sold beside what is left.
-MAX_STOCK: Final = 10**18
 MAX_LINE_BYTES: Final = 1024 * 1024  # a file without a line end must not fill the memory
 
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
@@ -36,6 +34,8 @@ def _text(value: str) -> str:
 def _filled_text(value: str) -> str:
     if not value or value.isspace():
         raise ValueError("is empty")
+    if len(value.encode(errors="surrogateescape")) > MAX_TEXT_BYTES:
+        raise ValueError(f"is longer than {MAX_TEXT_BYTES:,} bytes")
     return _text(value)
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import catalog
+from db import catalog_import
 from db.engine import session_factory
 from worker.connections import database_engine, reason_of, require_database
 from worker.errors import CommandError, UsageError
@@ -24,9 +24,9 @@ from worker.settings import Settings
 
 # In the order of their foreign keys, which is the order they are written in.
 _LAYOUTS: Final = {
-    catalog.USERS: catalog_csv.USERS,
-    catalog.CATEGORIES: catalog_csv.CATEGORIES,
-    catalog.PRODUCTS: catalog_csv.PRODUCTS,
+    catalog_import.USERS: catalog_csv.USERS,
+    catalog_import.CATEGORIES: catalog_csv.CATEGORIES,
+    catalog_import.PRODUCTS: catalog_csv.PRODUCTS,
 }
 _ROWS_PER_STEP: Final = 1_000  # between two looks at Ctrl-C and the progress bar
 
@@ -36,7 +36,7 @@ class CatalogFile:
     """One file and the part of the catalogue it holds."""
 
     path: Path
-    part: catalog.Part
+    part: catalog_import.Part
     layout: Layout
 
 
@@ -125,30 +125,32 @@ async def _stage(session: AsyncSession, file: CatalogFile, advance: Advance) -> 
                     await asyncio.sleep(0)
             advance(file, opened.tell())
 
-    await catalog.stage(session, file.part, rows())
+    await catalog_import.stage(session, file.part, rows())
     return count
 
 
 async def _check(session: AsyncSession, file: CatalogFile) -> None:
     part, unique = file.part, file.part.unique
     for column in ("id", unique) if unique else ("id",):
-        if twice := await catalog.find_repeated(session, part, column):
+        if twice := await catalog_import.find_repeated(session, part, column):
             raise CommandError(
                 f"{at(file.path, twice.line, column)}: {twice.value} is on line {twice.first_line} already"
             )
-    if unique and (taken := await catalog.find_taken(session, part)):
+    if unique and (taken := await catalog_import.find_taken(session, part)):
         raise CommandError(
             f"{at(file.path, taken.line, unique)}: {taken.value} belongs to id {taken.owner_id}"
             f" in the table {part.name} already"
         )
 
 
-async def _write(session: AsyncSession, file: CatalogFile) -> catalog.Written:
-    if file.part is catalog.PRODUCTS and (unknown := await catalog.find_unknown_category(session)):
+async def _write(session: AsyncSession, file: CatalogFile) -> catalog_import.Written:
+    if file.part is catalog_import.PRODUCTS and (
+        unknown := await catalog_import.find_unknown_category(session)
+    ):
         raise CommandError(
             f"{at(file.path, unknown.line, 'category_id')}: there is no category {unknown.category_id}"
         )
-    return await catalog.write_staged(session, file.part)
+    return await catalog_import.write_staged(session, file.part)
 
 
 def _first_reason(error: BaseException) -> str:

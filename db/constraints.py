@@ -1,0 +1,90 @@
+"""What PostgreSQL refuses, in the words of `db.errors`, and without ending the caller's transaction."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import ForeignKeyConstraint, UniqueConstraint
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.errors import AlreadyExistsError, InvalidValueError, NotFoundError, ShopError, Value
+from db.models import Base
+
+
+@asynccontextmanager
+async def translated(session: AsyncSession, **values: Value) -> AsyncIterator[None]:
+    """What PostgreSQL refuses inside comes out as a ShopError, and the caller's transaction stays usable.
+
+    `values` are the fields being written, to be named in the message. Flush inside.
+    """
+    try:
+        # In a savepoint: without one, PostgreSQL would take no further statement of this transaction.
+        async with session.begin_nested():
+            yield
+    except DBAPIError as error:
+        translation = _translation(error, values)
+        if translation is None:
+            raise
+        raise translation from error
+
+
+def is_restricted(error: DBAPIError) -> bool:
+    """Whether a row could not be deleted because others refer to it."""
+    # From PostgreSQL 18 on ON DELETE RESTRICT has a code of its own; before, it shared that of a missing row.
+    return _sqlstate(error) in {"23001", "23503"}
+
+
+# The words for what a table holds one of.
+_NAMES: Final = {
+    "users": "user",
+    "categories": "category",
+    "products": "product",
+    "orders": "order",
+    "order_items": "order item",
+}
+
+
+def _unique_fields() -> dict[str, tuple[str, str]]:
+    """What and field of every key, by the name of its constraint."""
+    fields = {}
+    for table in Base.metadata.tables.values():
+        if table.name in _NAMES:
+            keys = [table.primary_key, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
+            for key in keys:
+                fields[str(key.name)] = (_NAMES[table.name], next(iter(key.columns)).name)
+    return fields
+
+
+def _references() -> dict[str, tuple[str, str]]:
+    """What each foreign key refers to, and the column that does, by the name of its constraint."""
+    return {
+        str(key.name): (_NAMES[key.referred_table.name], key.column_keys[0])
+        for table in Base.metadata.tables.values()
+        for key in table.constraints
+        if isinstance(key, ForeignKeyConstraint)
+    }
+
+
+_UNIQUE: Final = _unique_fields()
+_REFERENCES: Final = _references()
+
+
+def _translation(error: DBAPIError, values: Mapping[str, Value]) -> ShopError | None:
+    """None: no fault of the input."""
+    state = _sqlstate(error)
+    constraint = getattr(error.driver_exception, "constraint_name", None) or ""
+    if state == "23505" and constraint in _UNIQUE:
+        what, field = _UNIQUE[constraint]
+        return AlreadyExistsError(what, field, values.get(field), constraint)
+    if state == "23503" and constraint in _REFERENCES:
+        what, field = _REFERENCES[constraint]
+        return NotFoundError(what, "id", values.get(field))
+    if state[:2] in {"22", "23"}:
+        column = getattr(error.driver_exception, "column_name", None) or constraint or ", ".join(values)
+        return InvalidValueError(column, values.get(column), f"is refused ({error.driver_exception})")
+    return None
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.driver_exception, "sqlstate", None) or ""

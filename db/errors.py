@@ -1,0 +1,140 @@
+"""What the functions of `db` raise for bad input. Each names the id or field; the transaction stays usable.
+
+    ShopError
+    ├ InvalidValueError          a value no column takes
+    ├ NotFoundError              nothing has this id or e-mail
+    ├ AlreadyExistsError         a unique value or id is taken
+    ├ StillReferencedError       orders or products still need the row
+    ├ IllegalStatusChangeError   an order cannot go from this status to that
+    └ RefusedError               the rule of the shop refuses; `refusals` lists everything it found
+        ├ UnknownNameError       … an order of an unknown user or product (a NotFoundError as well)
+        ├ PriceChangedError      … a price the buyer saw is no longer in force
+        └ NotEnoughStockError    … stock is the only thing missing
+
+What is no fault of the input comes as SQLAlchemy raises it: a server that is away, a deadlock, a timeout.
+Roll back then, and run the transaction again.
+"""
+
+from collections.abc import Sequence
+
+from db.decision import InsufficientStock, PriceChanged, Refusal, UnknownProduct, UnknownUser
+from db.models import OrderStatus
+
+Value = object  # whatever the caller gave; it is only shown
+
+
+class ShopError(Exception):
+    """Base of everything this module raises."""
+
+
+class InvalidValueError(ShopError):
+    """`field` cannot hold `value`, and why."""
+
+    def __init__(self, field: str, value: Value, why: str) -> None:
+        super().__init__(f"{field} {why}: {_shown(value)}")
+        self.field = field
+        self.value = value
+
+
+class NotFoundError(ShopError):
+    """There is no `what` whose `field` is `value`."""
+
+    def __init__(self, what: str, field: str, value: Value) -> None:
+        super().__init__(f"there is no {what} with {field} {_shown(value)}")
+        self.what = what
+        self.field = field
+        self.value = value
+
+
+class AlreadyExistsError(ShopError):
+    """There is a `what` whose `field` is `value` already; `constraint` is what PostgreSQL calls the rule."""
+
+    def __init__(self, what: str, field: str, value: Value, constraint: str) -> None:
+        super().__init__(f"{what} with {field} {_shown(value)} exists already ({constraint})")
+        self.what = what
+        self.field = field
+        self.value = value
+        self.constraint = constraint
+
+
+class StillReferencedError(ShopError):
+    """The `what` with this id cannot be deleted: `orders` orders need it."""
+
+    def __init__(self, what: str, row_id: int, orders: int) -> None:
+        needed_by = "1 order needs" if orders == 1 else f"{orders:,} orders need"
+        super().__init__(f"{what} {row_id} cannot be deleted: {needed_by} it")
+        self.what = what
+        self.id = row_id
+        self.orders = orders
+
+
+class IllegalStatusChangeError(ShopError):
+    """An order in status `current` cannot become `wanted`; nothing was changed."""
+
+    def __init__(self, order_id: Value, current: OrderStatus, wanted: OrderStatus) -> None:
+        cannot = "already" if current is wanted else f"and cannot become {wanted}"
+        super().__init__(f"order {order_id} is {current} {cannot}")
+        self.order_id = order_id
+        self.current = current
+        self.wanted = wanted
+
+
+class RefusedError(ShopError):
+    """The rule of the shop refuses, for all these reasons. Nothing was written."""
+
+    def __init__(self, refusals: Sequence[Refusal], user_id: int | None = None) -> None:
+        # Not super(): UnknownNameError is a NotFoundError too, whose arguments are others.
+        ShopError.__init__(self, "; ".join(_sentence(refusal, user_id) for refusal in refusals))
+        self.refusals = tuple(refusals)
+
+
+class UnknownNameError(RefusedError, NotFoundError):
+    """The order names a user or products that do not exist; `what` and `value` are the first of them."""
+
+    def __init__(self, refusals: Sequence[Refusal], user_id: int | None = None) -> None:
+        RefusedError.__init__(self, refusals, user_id)
+        first = next(r for r in refusals if isinstance(r, UnknownUser | UnknownProduct))
+        self.field = "id"
+        self.what, self.value = (
+            ("product", first.product_id) if isinstance(first, UnknownProduct) else ("user", user_id)
+        )
+
+
+class PriceChangedError(RefusedError):
+    """A price the buyer saw is no longer in force; stock may be short as well."""
+
+
+class NotEnoughStockError(RefusedError):
+    """Stock is all that is missing: the same order may fit later."""
+
+    @property
+    def short(self) -> tuple[InsufficientStock, ...]:
+        """Every short product, with what was requested and what is available."""
+        return tuple(r for r in self.refusals if isinstance(r, InsufficientStock))
+
+
+def refused(refusals: Sequence[Refusal], user_id: int | None = None) -> RefusedError:
+    """The error for an order that the rule refuses, by the gravest of the reasons."""
+    if any(isinstance(r, UnknownUser | UnknownProduct) for r in refusals):
+        return UnknownNameError(refusals, user_id)
+    if any(isinstance(r, PriceChanged) for r in refusals):
+        return PriceChangedError(refusals, user_id)
+    return NotEnoughStockError(refusals, user_id)
+
+
+def _sentence(refusal: Refusal, user_id: int | None) -> str:
+    match refusal:
+        case UnknownUser():
+            return f"there is no user with id {user_id}"
+        case UnknownProduct(product_id):
+            return f"there is no product with id {product_id}"
+        case PriceChanged(product_id, expected, current):
+            return f"product {product_id} costs {current}, not {expected}"
+        case InsufficientStock(product_id, requested, available):
+            return f"product {product_id}: {requested} requested, {available} available"
+
+
+def _shown(value: Value) -> str:
+    text = value if isinstance(value, str) else str(value)
+    text = text if len(text) <= 60 else text[:60] + "…"
+    return repr(text) if isinstance(value, str) else text

@@ -1,0 +1,81 @@
+"""What a column takes, checked before PostgreSQL sees it: it would round money, or end the transaction.
+
+Every function returns the value as it came or raises InvalidValueError with the name of its field.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+from uuid import UUID
+
+from db.errors import InvalidValueError
+
+MAX_ID: Final = 2**63 - 1  # bigint
+MAX_QUANTITY: Final = 1_000_000  # of one line, as in the contract of order-placed
+MAX_LINES: Final = 1_000  # of one order, likewise
+MAX_PRICE: Final = Decimal("99999999.99")  # numeric(10, 2)
+MAX_TOTAL: Final = Decimal("999999999999.99")  # numeric(14, 2)
+# Far from the end of bigint, because received_quantity holds what was sold beside what is left.
+MAX_STOCK: Final = 10**18
+MAX_TEXT_BYTES: Final = 2_000  # of e-mails and names, which stand in indexes: an entry takes 2,704 bytes
+MAX_PAGE: Final = 1_000
+_CENT: Final = -2
+
+
+def filled_text(field: str, value: str) -> str:
+    """Text that is more than white space and fits into an index."""
+    if not text(field, value).strip():
+        raise InvalidValueError(field, value, "must not be empty")
+    if len(value.encode()) > MAX_TEXT_BYTES:
+        raise InvalidValueError(field, value, f"must not be longer than {MAX_TEXT_BYTES:,} bytes")
+    return value
+
+
+def text(field: str, value: str) -> str:
+    """Text that PostgreSQL can hold, empty or not."""
+    if not isinstance(value, str):
+        raise InvalidValueError(field, value, "must be text")
+    if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise InvalidValueError(field, value.encode(errors="backslashreplace"), "must be UTF-8 without NUL")
+    return value
+
+
+def integer(field: str, value: int, lowest: int, highest: int) -> int:
+    """An integer of these bounds; True is none."""
+    if type(value) is not int or not lowest <= value <= highest:
+        raise InvalidValueError(field, value, f"must be an integer from {lowest:,} to {highest:,}")
+    return value
+
+
+def price(field: str, value: Decimal) -> Decimal:
+    """A Decimal of at most 8 digits and 2 decimals, never negative. A third decimal is never rounded away."""
+    if not isinstance(value, Decimal):
+        raise InvalidValueError(field, value, "must be a Decimal")
+    exponent = value.as_tuple().exponent
+    if not isinstance(exponent, int) or not 0 <= value <= MAX_PRICE:
+        raise InvalidValueError(field, value, f"must be from 0 to {MAX_PRICE}")
+    if exponent < _CENT and value != round(value, 2):
+        raise InvalidValueError(field, value, "must have at most 2 decimals")
+    return value
+
+
+def uuid(field: str, value: UUID) -> UUID:
+    """A UUID; its text is none."""
+    if not isinstance(value, UUID):
+        raise InvalidValueError(field, value, "must be a UUID")
+    return value
+
+
+def aware(field: str, value: datetime) -> datetime:
+    """A time that says which zone it is of."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidValueError(field, value, "must be a datetime with a zone")
+    return value
+
+
+def page(skip: int, limit: int, after: object | None) -> None:
+    """Where a page begins and how long it is: `skip` rows passed over, or all up to `after`, not both."""
+    integer("skip", skip, 0, MAX_ID)
+    integer("limit", limit, 1, MAX_PAGE)
+    if skip and after is not None:
+        raise InvalidValueError("skip", skip, "must be 0 where after is given")
