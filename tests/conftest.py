@@ -1,18 +1,21 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import settings
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import migrate
-from db.engine import create_engine
+from db.engine import create_engine, session_factory
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
+from tests.statements import Statements, counted
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database
@@ -67,6 +70,27 @@ def database_url(services: Services, template_database: str) -> Iterator[str]:
 def shop(database_url: str) -> Shop:
     """The test's database, to fill and to look into."""
     return Shop(database_url)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on the test's database."""
+    engine = create_engine(database_url, pool_size=10, max_overflow=50)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+    """One session, rolled back at the end: what a test wants others to see, it commits."""
+    async with session_factory(engine)() as session:
+        yield session
+
+
+@pytest.fixture
+def count_statements(engine: AsyncEngine) -> Callable[[], AbstractContextManager[Statements]]:
+    """`with count_statements() as sent:` … `len(sent)`."""
+    return lambda: counted(engine)
 
 
 @pytest.fixture
