@@ -111,7 +111,7 @@ PRODUCTS: Final = _part(Product.__table__, "name", "description", "price", "stoc
 PARTS: Final = (USERS, CATEGORIES, PRODUCTS)  # in the order of their foreign keys
 
 
-async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[Any, ...]]) -> None:
+async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[object, ...]]) -> None:
     """COPY the rows, each (line, *part.columns), into a table of this transaction.
 
     Whatever `rows` raises comes out as it is and leaves the transaction to be rolled back. Memory
@@ -120,7 +120,7 @@ async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[Any
     await session.execute(CreateTable(part.staged))
     connection = await raw_connection(session)
 
-    async def while_connected() -> AsyncIterator[tuple[Any, ...]]:
+    async def while_connected() -> AsyncIterator[tuple[object, ...]]:
         async for row in rows:
             # asyncpg would go on to write the whole file into the closed socket.
             if connection.is_closed():

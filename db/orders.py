@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Select, any_, bindparam, select, tuple_
+from sqlalchemy import BigInteger, Select, any_, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import aliased, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from db import values
@@ -30,7 +30,7 @@ from db.errors import (
     NotFoundError,
     refused,
 )
-from db.ledger import database_time, find_outcomes
+from db.ledger import find_outcomes
 from db.models import Order, OrderItem, OrderStatus, Product, User
 from db.stock import StockLevel, lock_products, take_turn
 
@@ -89,8 +89,10 @@ async def list_orders(
     where `skip` reads what it passes over; MEASURED
     """
     values.page(skip, limit, after)
-    query = _newest_first(select(Order).options(joinedload(Order.user, innerjoin=True)), after)
-    return (await session.scalars(query.offset(skip).limit(limit))).all()
+    # The page first, then its users: joined below the limit, every order passed over would look up its own.
+    page = aliased(Order, _newest_first(select(Order), after).offset(skip).limit(limit).subquery())
+    query = select(page).options(joinedload(page.user, innerjoin=True))
+    return (await session.scalars(query.order_by(page.created_at.desc(), page.id.desc()))).all()
 
 
 async def list_orders_with_items(
@@ -139,7 +141,8 @@ async def create_order(
     if placed_at is not None:
         values.aware("placed_at", placed_at)
     await take_turn(session)
-    now = await database_time(session)
+    # Not the transaction's own time: that is from before the turn, and the same for all its orders.
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if order_id is not None:
         await _check_unused(session, order_id)
     user = await _lock_user(session, user_id)

@@ -12,6 +12,8 @@ depends_on: Sequence[str] | None = None
 
 def upgrade() -> None:
     op.create_index(op.f("ix_orders_created_at"), "orders", ["created_at"], unique=False)
+    op.create_index(op.f("ix_orders_user_id_created_at"), "orders", ["user_id", "created_at"], unique=False)
+    op.drop_index(op.f("ix_orders_user_id"), table_name="orders")
     op.create_index(op.f("ix_products_name"), "products", ["name"], unique=False)
     op.create_index(op.f("ix_products_price"), "products", ["price"], unique=False)
 
@@ -19,4 +21,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_products_price"), table_name="products")
     op.drop_index(op.f("ix_products_name"), table_name="products")
+    op.create_index(op.f("ix_orders_user_id"), "orders", ["user_id"], unique=False)
+    op.drop_index(op.f("ix_orders_user_id_created_at"), table_name="orders")
     op.drop_index(op.f("ix_orders_created_at"), table_name="orders")
