@@ -1,7 +1,6 @@
 """`python -m bench`: how fast the worker drains a backlog, beside what a tutorial gives."""
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Annotated, Final
 
 import typer
 from confluent_kafka import KafkaException
-from rich.console import Console
 
 from bench import report
 from bench.contenders import Contender, baseline, worker
@@ -32,7 +30,6 @@ _LEGEND: Final = (
     "ratio: to the baseline; peak: VmHWM of the largest process; client, Postgres, Kafka, other: CPU in cores"
 )
 MEMORY_AT: Final = (0.1, 0.5, 1.0)
-_FILE_WIDTH: Final = 140  # a table is not to be folded where there is no terminal to measure
 
 HELP = """How fast the worker drains a backlog, beside what a tutorial gives, on servers of its own.
 
@@ -78,7 +75,7 @@ def run(
     counts = _process_counts(processes)
     defaults = QUICK if quick else (BACKLOG_ORDERS if backlog_memory else ORDERS, BASELINE_ORDERS, ROUNDS)
     if markdown:
-        _require_writable(markdown)
+        report.require_writable(markdown)
     workload = Workload(orders or defaults[0])
     try:
         with _servers(screen) as (servers, postgres_version):
@@ -93,7 +90,9 @@ def run(
         screen.say(f"[red]{wrong}{error}[/red]")
         raise typer.Exit(1) from None
     notes = [*notes, report.set_by_hand(), report.machine(postgres_version)]
-    _show(title, columns, notes, markdown)
+    report.show(title, columns, notes)
+    if markdown:
+        markdown.write_text(report.markdown(columns, title, notes), encoding="utf-8")
 
 
 def _rates(
@@ -175,21 +174,6 @@ def _process_counts(text: str) -> list[int]:
             f"--processes takes different numbers from 1 to {PARTITIONS} (the partitions), like 1,2"
         )
     return counts
-
-
-def _require_writable(path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--markdown: there is no folder {path.absolute().parent}")
-
-
-def _show(title: str, columns: report.Columns, notes: Sequence[str], markdown: Path | None) -> None:
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-    console.print(f"\n{title}", style="bold", soft_wrap=True)
-    console.print(report.table(columns))
-    for note in notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
-    if markdown:
-        markdown.write_text(report.markdown(columns, title, notes), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from statistics import median
 from typing import Final
 
 import psutil
+import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from bench.contenders import Contender
@@ -19,6 +21,7 @@ from worker.settings import Settings
 
 # Neither where the servers are, which is ours to say, nor anything secret.
 _TUNABLE: Final = [name for name in Settings.model_fields if name.endswith(("_ms", "_seconds", "_records"))]
+_FILE_WIDTH: Final = 140  # a table is not to be folded where there is no terminal to measure
 _MIB: Final = 1024 * 1024
 _GIB: Final = 1024 * _MIB
 
@@ -56,6 +59,21 @@ def table(columns: Columns) -> Table:
     for row in columns.rows:
         shown.add_row(*row)
     return shown
+
+
+def show(title: str, columns: Columns, notes: Sequence[str]) -> None:
+    """Print the table, never folded, with its title above and its notes below."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    console.print(f"\n{title}", style="bold", soft_wrap=True)
+    console.print(table(columns))
+    for note in notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+
+
+def require_writable(path: Path) -> None:
+    """Raise typer.BadParameter now, and not after minutes of measuring, when the file has no folder."""
+    if not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"--markdown: there is no folder {path.absolute().parent}")
 
 
 def markdown(columns: Columns, title: str, notes: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Progress on standard error: bars on a terminal, a line for each result elsewhere."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -13,6 +14,7 @@ _COLUMNS: Final = (
     MofNCompleteColumn(),
     TimeElapsedColumn(),
 )
+_WITH_RATE: Final = (*_COLUMNS[:-1], TextColumn("{task.fields[rate]}"), _COLUMNS[-1])
 
 
 class Screen:
@@ -35,3 +37,19 @@ class Screen:
                 lambda orders: progress.update(filling, completed=orders),
                 lambda orders: progress.update(draining, completed=orders),
             )
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar that vanishes at the end, with a rate, on a terminal only; gives what takes each step."""
+    console = Console(stderr=True)
+    began = time.monotonic()
+    with Progress(*_WITH_RATE, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, rate="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            rate = progress.tasks[task].completed / (time.monotonic() - began)
+            progress.update(task, rate=f"{rate:,.0f}/s")
+
+        yield advance

@@ -24,7 +24,7 @@ SELECT count(*) FROM products p
 LEFT JOIN (SELECT product_id, sum(quantity) AS quantity FROM order_items GROUP BY product_id) sold
   ON sold.product_id = p.id
 WHERE p.received_quantity - coalesce(sold.quantity, 0) <> p.stock_quantity OR p.stock_quantity < 0"""
-_WRONG_TOTALS: Final = """
+WRONG_TOTALS: Final = """
 SELECT count(*) FROM orders o
 LEFT JOIN (SELECT order_id, sum(quantity * unit_price) AS amount FROM order_items GROUP BY order_id) items
   ON items.order_id = o.id
@@ -85,7 +85,7 @@ async def _find_faults(connection: Any, expected: Expected, has_ledger: bool) ->
         faults.append(f"{lines} items instead of {expected.lines}")
     if taken != expected.taken:
         faults.append("the stock taken is not what was ordered")
-    for name, query in (("products whose stock is not conserved", _NOT_CONSERVED), ("totals", _WRONG_TOTALS)):
+    for name, query in (("products whose stock is not conserved", _NOT_CONSERVED), ("totals", WRONG_TOTALS)):
         if wrong := await connection.fetchval(query):
             faults.append(f"{wrong} wrong {name}")
     if has_ledger and (differing := await connection.fetchval(_NOT_IN_THE_LEDGER)):

@@ -11,11 +11,11 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
-from tests.statements import Statements, counted
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database

@@ -1,0 +1,369 @@
+"""`python -m bench.listings`: how long every read of `db` takes in a shop with a million orders.
+
+A time is what the caller waits: a session of its own, its connection from the pool, BEGIN, the statements
+and the objects built from their rows; not the commit. Every listing is called once before anything is
+measured. Rounds are interleaved: each calls every listing once and begins with another one.
+
+Garbage that a listing makes is collected in its time. What the process was made of before is frozen: a full
+collection that looks through it takes 50 ms here, and strikes whichever listing is at work.
+"""
+
+import asyncio
+import gc
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from math import ceil
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any, Final, NoReturn
+
+import asyncpg
+import typer
+from rich.markup import escape
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from bench import report
+from bench.errors import BenchError, WrongResultError
+from bench.fill import CATEGORIES, LAST, Size, filled_shop
+from bench.screen import Screen, bar
+from bench.statements import counted
+from db import catalog
+from db.catalog import ProductOrder
+from db.engine import CONNECT_TIMEOUT_SECONDS, asyncpg_dsn, session_factory
+from db.models import Category
+from db.orders import get_order, list_orders, list_orders_with_items
+from db.reports import category_stats, sales_by_product, stock_discrepancies
+from worker.connections import database_address, reason_of
+from worker.local import LocalServiceError
+from worker.local.folders import data_folder
+from worker.local.postgres import LocalPostgres
+
+CLAIM_MS: Final = 50
+# Of all rows. Of a million orders, 200,000 users and 20,000 products: the round numbers of the default.
+_DEPTHS_OF_ORDERS: Final = (0.001, 0.01, 0.1, 0.9)
+_DEPTHS_OF_USERS: Final = (0.05, 0.5)
+_DEPTH_OF_PRODUCTS: Final = 0.5
+
+_NEWEST_FIRST: Final = "SELECT created_at, id FROM orders ORDER BY created_at DESC, id DESC"
+_CUSTOMERS: Final = "SELECT user_id, count(*) FROM orders GROUP BY user_id ORDER BY"
+
+HELP = """How long every read of db takes in a shop with a million orders, on a PostgreSQL of its own.
+
+Checks what it has written, and that pages by skip and by key are the same: ends with 1 if not (never because
+it is slow), 2 for wrong usage. In a database that is given it has a schema of its own, dropped at the end.
+
+Examples:
+
+    python -m bench.listings                    some minutes
+
+    python -m bench.listings --orders 20000 --users 4000 --rounds 3
+
+    python -m bench.listings --markdown bench/listings.md
+
+    python -m bench.listings --database-url postgresql://user@host/name
+"""
+
+Read = Callable[[AsyncSession], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One function of `db` with its arguments. Those that name the same page must show the same rows."""
+
+    name: str
+    read: Read
+    page: str = ""
+
+
+@dataclass(slots=True)
+class Timed:
+    """What a listing gave, and how long each call of it took."""
+
+    name: str
+    rows: int
+    statements: int
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median_ms(self) -> float:
+        return median(self.seconds) * 1_000
+
+    @property
+    def p95_ms(self) -> float:
+        """By nearest rank: 95 % of the calls took no longer."""
+        return sorted(self.seconds)[ceil(0.95 * len(self.seconds)) - 1] * 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Both tables, and the version of the server."""
+
+    listings: Sequence[Timed]
+    reports: Sequence[Timed]
+    postgres: str
+
+
+def run(
+    orders: Annotated[
+        int, typer.Option(min=1_000, help="Pages are the deeper the more there are.")
+    ] = 1_000_000,
+    users: Annotated[int, typer.Option(min=100, help="Some of them order very often.")] = 200_000,
+    products: Annotated[int, typer.Option(min=100, help=f"In {len(CATEGORIES)} categories.")] = 20_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Calls of each listing, interleaved.")] = 20,
+    database_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A PostgreSQL that runs.  [default: one of its own]")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write the tables here too.")
+    ] = None,
+) -> None:
+    screen = Screen()
+    size = Size(orders, users, products)
+    if markdown:
+        report.require_writable(markdown)
+    try:
+        with _server(database_url, screen) as url:
+            measured = asyncio.run(measure(url, size, rounds, screen))
+    except (BenchError, LocalServiceError) as error:
+        _fail(screen, f"wrong result: {error}" if isinstance(error, WrongResultError) else str(error))
+    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        where = f" at {database_address(database_url)}" if database_url else ""
+        _fail(screen, f"PostgreSQL{where}: {reason_of(error)}")
+    _publish(measured, size, rounds, markdown)
+
+
+async def measure(database_url: str, size: Size, rounds: int, screen: Screen) -> Measured:
+    """Fill a schema of our own, time every read in it, and drop it. Raises WrongResultError."""
+    async with filled_shop(database_url, size, screen) as engine:
+        async with session_factory(engine)() as session:
+            listings = await find_listings(session, size)
+            version = await session.scalar(text("SHOW server_version"))
+        timed = await _time(engine, listings, rounds, "reading pages")
+        reports = await _time(engine, list_reports(), rounds, "reading reports")
+    return Measured(timed, reports, str(version))
+
+
+async def find_listings(session: AsyncSession, size: Size) -> list[Listing]:
+    """Every read of users, products and orders; where in the tables they begin is found by plain SQL."""
+    user, product, category = size.users // 2, size.products // 2, CATEGORIES[-1]
+    _, order = await _row(session, _NEWEST_FIRST, size.orders // 2)
+    return [
+        Listing("get_user_by_id", partial(catalog.get_user_by_id, user_id=user)),
+        Listing("get_user_by_email", partial(catalog.get_user_by_email, email=f"user{user}@example.com")),
+        Listing("get_product_by_id", partial(catalog.get_product_by_id, product_id=product)),
+        Listing("get_order", partial(get_order, order_id=order)),
+        *await _users(session, size),
+        *await _products(session, size),
+        Listing(
+            "list_products_in_category", partial(catalog.list_products_in_category, category_id=category)
+        ),
+        Listing(
+            "get_category_with_products", partial(catalog.get_category_with_products, category_id=category)
+        ),
+        *await _orders(session, size),
+        *await _orders_with_items(session, size),
+    ]
+
+
+def list_reports() -> list[Listing]:
+    """Every statistic. They read all they count, so that no limit is claimed for them."""
+    week = LAST - timedelta(days=7)
+    return [
+        Listing("category_stats", category_stats),
+        Listing("sales_by_product, all time", sales_by_product),
+        Listing("sales_by_product, last 7 days", partial(sales_by_product, since=week)),
+        Listing("stock_discrepancies", stock_discrepancies),
+    ]
+
+
+def page_table(timed: Sequence[Timed]) -> report.Columns:
+    """One row per listing, and whether 95 % of its calls were within the claim."""
+    head = ("listing", "rows", "statements", "median ms", "p95 ms", f"≤ {CLAIM_MS} ms")
+    return report.Columns(head, [(*_cells(t), "yes" if t.p95_ms <= CLAIM_MS else "no") for t in timed])
+
+
+def report_table(timed: Sequence[Timed]) -> report.Columns:
+    """One row per report."""
+    return report.Columns(("report", "rows", "statements", "median ms", "p95 ms"), [_cells(t) for t in timed])
+
+
+def find_differing(pages: Sequence[tuple[str, Sequence[Any]]]) -> list[str]:
+    """The pages, by name, of which not everybody saw the same rows in the same order."""
+    seen = [(page, [row.id for row in rows]) for page, rows in pages if page]
+    first = dict(reversed(seen))
+    return sorted({page for page, ids in seen if ids != first[page]})
+
+
+async def _users(session: AsyncSession, size: Size) -> list[Listing]:
+    found = [Listing("list_users", catalog.list_users)]
+    for depth in _depths(size.users, *_DEPTHS_OF_USERS):
+        (last,) = await _row(session, "SELECT id FROM users ORDER BY id", depth)
+        found += _both_ways("list_users", catalog.list_users, depth, last)
+    return found
+
+
+async def _products(session: AsyncSession, size: Size) -> list[Listing]:
+    found = [
+        Listing(f"list_products by {order}", partial(catalog.list_products, order_by=order))
+        for order in ProductOrder
+    ]
+    (depth,) = _depths(size.products, _DEPTH_OF_PRODUCTS)
+    last = await _row(session, "SELECT price, id FROM products ORDER BY price, id", depth)
+    by_price = partial(catalog.list_products, order_by=ProductOrder.PRICE)
+    return [*found, *_both_ways("list_products by price", by_price, depth, last)]
+
+
+async def _orders(session: AsyncSession, size: Size) -> list[Listing]:
+    found = [Listing("list_orders", list_orders)]
+    for depth in _depths(size.orders, *_DEPTHS_OF_ORDERS):
+        last = await _row(session, _NEWEST_FIRST, depth)
+        found += _both_ways("list_orders", list_orders, depth, last)
+    return found
+
+
+async def _orders_with_items(session: AsyncSession, size: Size) -> list[Listing]:
+    nearest_to_average = f"abs(count(*) - {size.orders / size.users}), user_id"
+    typical, _ = await _row(session, f"{_CUSTOMERS} {nearest_to_average}")
+    biggest, _ = await _row(session, f"{_CUSTOMERS} count(*) DESC, user_id")
+    name = "list_orders_with_items"
+    return [
+        Listing(f"{name}, typical", partial(list_orders_with_items, user_id=typical)),
+        Listing(f"{name}, biggest", partial(list_orders_with_items, user_id=biggest)),
+        Listing(f"{name}, limit=50", partial(list_orders_with_items, user_id=biggest, limit=50)),
+    ]
+
+
+def _both_ways(name: str, read: Callable[..., Awaitable[Any]], depth: int, last: Any) -> list[Listing]:
+    """The page after the first `depth` rows: by passing over them, and by the key of the last of them."""
+    page = f"{name} after {depth:,}"
+    return [
+        Listing(f"{name}, skip={depth:,}", partial(read, skip=depth), page),
+        Listing(f"{name}, after {depth:,}", partial(read, after=last), page),
+    ]
+
+
+def _depths(rows: int, *shares: float) -> list[int]:
+    return [max(1, round(rows * share)) for share in shares]
+
+
+async def _row(session: AsyncSession, query: str, number: int = 1) -> tuple[Any, ...]:
+    return tuple((await session.execute(text(f"{query} OFFSET {number - 1} LIMIT 1"))).one())
+
+
+async def _time(engine: AsyncEngine, listings: Sequence[Listing], rounds: int, title: str) -> list[Timed]:
+    # Connections that saw the tables grow keep the plans they made then.
+    await engine.dispose()
+    timed = await _warm_up(engine, listings)
+    turning = deque(zip(listings, timed, strict=True))
+    with _frozen(), bar(title, rounds * len(turning)) as advance:
+        for _ in range(rounds):
+            for listing, times in turning:
+                seconds, _ = await _call(engine, listing)
+                times.seconds.append(seconds)
+                advance(1)
+            turning.rotate(-1)
+    return timed
+
+
+async def _warm_up(engine: AsyncEngine, listings: Sequence[Listing]) -> list[Timed]:
+    timed, pages = [], []
+    for listing in listings:
+        with counted(engine) as sent:
+            _, result = await _call(engine, listing)
+        rows = _rows(result)
+        timed.append(Timed(listing.name, len(rows), len(sent)))
+        pages.append((listing.page, rows))
+    if differing := find_differing(pages):
+        raise WrongResultError(f"by skip and by key another page: {', '.join(differing)}")
+    return timed
+
+
+async def _call(engine: AsyncEngine, listing: Listing) -> tuple[float, Any]:
+    began = time.perf_counter()
+    async with session_factory(engine)() as session:
+        result = await listing.read(session)
+        return time.perf_counter() - began, result
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _rows(result: Any) -> Sequence[Any]:
+    if isinstance(result, Category):
+        return result.products
+    return result if isinstance(result, Sequence) else [result]
+
+
+def _cells(timed: Timed) -> tuple[str, ...]:
+    milliseconds = (f"{timed.median_ms:,.1f}", f"{timed.p95_ms:,.1f}")
+    return (timed.name, f"{timed.rows:,}", str(timed.statements), *milliseconds)
+
+
+@contextmanager
+def _server(given: str | None, screen: Screen) -> Iterator[str]:
+    """The URL of the PostgreSQL to measure on; one of our own is gone afterwards."""
+    if given:
+        asyncio.run(_require_readable(given))
+        yield given
+        return
+    screen.say("Starting PostgreSQL as a local process")
+    with data_folder() as folder:
+        server = LocalPostgres(folder)
+        try:
+            server.start()
+            yield server.url
+            server.stop()
+        finally:
+            server.abandon()
+
+
+async def _require_readable(url: str) -> None:
+    try:
+        connection = await asyncpg.connect(asyncpg_dsn(url), timeout=CONNECT_TIMEOUT_SECONDS)
+    except ValueError:
+        # Not in the driver's words, which may quote a piece of the password.
+        raise typer.BadParameter("--database-url takes postgresql://user:password@host:port/name") from None
+    await connection.close()
+
+
+def _fail(screen: Screen, sentence: str) -> NoReturn:
+    screen.say(f"[red]{escape(sentence)}[/red]")
+    raise typer.Exit(1)
+
+
+def _publish(measured: Measured, size: Size, rounds: int, path: Path | None) -> None:
+    pages, statistics = page_table(measured.listings), report_table(measured.reports)
+    title = f"Listings of {size.orders:,} orders, {rounds} call{'' if rounds == 1 else 's'} each"
+    products = f"{size.products:,} products in {len(CATEGORIES)} categories"
+    notes = [
+        f"1 to 5 items an order; {size.users:,} users; {products}",
+        "time: session, connection from the pool, statements and objects; not the commit",
+        f"≤ {CLAIM_MS} ms: 95 % of the calls; after n: the page of skip=n, found by the key of row n",
+        "typical: a user with as many orders as the average; biggest, limit=50: the one with the most",
+        report.machine(measured.postgres),
+    ]
+    report.show(title, pages, [])
+    report.show("Reports", statistics, notes)
+    if path:
+        both = [report.markdown(pages, title, []), report.markdown(statistics, "Reports", notes)]
+        path.write_text("".join(both), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(help=HELP)(run)
+    app(prog_name="python -m bench.listings")
