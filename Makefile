@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types bench lock schemas clean
+.PHONY: help setup demo shop test check lint types bench listings lock schemas clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo
 
+shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
+	@$(BIN)/python examples/shop.py
+
 test: setup ## All tests, on real Kafka and PostgreSQL
 	@$(BIN)/python -m pytest
 
@@ -36,9 +39,13 @@ lint: setup ## ruff: rules and format
 
 types: setup ## mypy, strict
 	@$(BIN)/mypy
+	@for example in examples/*.py; do $(BIN)/mypy $$example || exit 1; done
 
 bench: setup ## Orders per second against a one-message-one-transaction handler, in one run on this machine
 	@$(BIN)/python -m bench
+
+listings: setup ## Time every listing of the data layer over 1,000,000 orders
+	@$(BIN)/python -m bench.listings
 
 schemas: setup ## Write contracts/schemas/ anew from the models
 	@$(BIN)/python -m contracts.schema

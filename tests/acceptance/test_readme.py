@@ -1,15 +1,19 @@
 """The README's "Run it", command by command, through the installed script, from nothing."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from db.migrate import head_revision
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.topic_names import TopicNames
@@ -46,7 +50,7 @@ def test_a_newcomer_gets_from_nothing_to_outcomes(
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    assert "0001" in order_worker("db", "upgrade")
+    assert head_revision() in order_worker("db", "upgrade")
     assert topic_names.dead_letter in order_worker("topics", "create")
     assert "products" in order_worker("catalog", "import", "examples/catalog")
     shop = Shop(empty["ORDER_WORKER_DATABASE_URL"])
@@ -62,3 +66,23 @@ def test_a_newcomer_gets_from_nothing_to_outcomes(
     assert len(ids) == 100
     assert scene.confirmed()
     scene.assert_promises(ids)
+
+
+async def test_the_python_of_the_readme_runs_as_it_stands(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+):
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Use the data layer")[2]
+    blocks = re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 6
+    given = "postgresql://shop:shop@127.0.0.1:5432/shop"
+    assert given in blocks[0]
+    names: dict[str, Any] = {}
+    for block in blocks:
+        code = compile(
+            block.replace(given, database_url), "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        )
+        if (running := eval(code, names)) is not None:
+            await running
+    await names["engine"].dispose()
+    assert "product 1: 9 requested, 1 available" in capsys.readouterr().out
+    assert [item.name for item in names["cheapest"]] == ["Lamp"]

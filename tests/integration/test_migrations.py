@@ -1,5 +1,6 @@
 """The migrations make exactly the tables of the models, in any schema, up and down."""
 
+import re
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.engine import create_engine
 from db.models import Base
+from tests.shop import Shop
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 
@@ -52,6 +54,41 @@ async def test_two_shops_live_in_two_schemas_of_one_database(empty_database: str
         await migrate.upgrade(engine, schema)
         assert await tables(engine, schema) == TABLES
         await engine.dispose()
+
+
+async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(empty_database: str):
+    engine = create_engine(empty_database)
+    try:
+        await migrate.upgrade(engine, "public", "0001")
+        shop = Shop(empty_database)
+        shop.stock_up({1: 10})
+        shop.sql(
+            "INSERT INTO orders (id, user_id, total_amount, placed_at)"
+            " VALUES (gen_random_uuid(), 1, 5, now())"
+        )
+        before = shop.sql("SELECT * FROM orders, products, users WHERE users.id = 1")
+        await migrate.upgrade(engine, "public")
+        await migrate.downgrade(engine, "0001")
+        await migrate.upgrade(engine, "public")
+        assert shop.sql("SELECT * FROM orders, products, users WHERE users.id = 1") == before
+    finally:
+        await engine.dispose()
+
+
+def test_every_constraint_and_index_is_named_by_the_convention(shop: Shop):
+    """Errors are told by these names, and a later migration can only drop what it can name."""
+    named = shop.sql(
+        "SELECT c.relname AS table, n.conname AS name, n.contype::text AS kind FROM pg_constraint n"
+        " JOIN pg_class c ON c.oid = n.conrelid JOIN pg_namespace s ON s.oid = c.relnamespace"
+        # A NOT NULL is a constraint of its own from PostgreSQL 18 on, and named by PostgreSQL.
+        " WHERE s.nspname = 'public' AND n.contype <> 'n' AND c.relname <> 'alembic_version'"
+        " UNION ALL SELECT tablename, indexname, 'i' FROM pg_indexes WHERE schemaname = 'public'"
+        " AND tablename <> 'alembic_version' AND indexname NOT IN (SELECT conname FROM pg_constraint)"
+    )
+    prefix = {"p": "pk", "f": "fk", "u": "uq", "c": "ck", "i": "ix"}
+    assert {row["kind"] for row in named} == set(prefix)
+    for row in named:
+        assert re.fullmatch(rf"{prefix[row['kind']]}_{row['table']}(_[a-z_]+)?", row["name"]), row["name"]
 
 
 async def test_upgrading_again_changes_nothing(empty_database: str):

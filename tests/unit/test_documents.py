@@ -1,14 +1,17 @@
 """What is written down about the project is what the project does."""
 
+import inspect
 import json
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from typer.main import get_command
 
 from contracts.events import DeadLetterCode, ReasonCode
 from contracts.schema import FOLDER
+from db import catalog, orders, reports
 from worker.app import build
 from worker.cli import app
 from worker.settings import Settings
@@ -32,6 +35,19 @@ def test_every_command_stands_in_the_readme():
     for name, command in commands.items():
         for full in [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]:
             assert re.search(rf"\| `{full}[ `]", README), full
+
+
+@pytest.mark.parametrize("module", [catalog, orders, reports], ids=lambda module: module.__name__)
+def test_every_operation_of_the_data_layer_stands_in_the_readme(module: ModuleType):
+    # What only the worker and its commands call: bulk reads and writes.
+    inner = {"list_user_ids", "list_prices", "find_user_ids", "add_orders"}
+    public = {
+        name
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+    for name in public - inner:
+        assert f"`{name}`" in README, name
 
 
 async def test_the_asyncapi_document_checked_in_is_that_of_the_worker(

@@ -1,6 +1,7 @@
 """The layers, and that nothing is built by importing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,43 @@ def test_contracts_import_pydantic_and_the_standard_library_only():
 
 def test_the_database_package_imports_nothing_of_the_others():
     assert packages("db") - set(sys.stdlib_module_names) == {"db", "sqlalchemy", "asyncpg", "alembic"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "db").glob("*.py")), ids=lambda path: path.stem)
+def test_the_types_of_the_database_package_are_known_to_its_callers(path: Path):
+    untyped = [
+        f"{path.name}:{function.lineno} {function.name}"
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and not function.name.startswith("_")
+        for annotation in annotations(function)
+        if annotation is None or re.search(r"\bAny\b", ast.unparse(annotation))
+    ]
+    assert not untyped
+
+
+def annotations(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
+    """Of everything a caller gives and gets; None where there is none."""
+    given = function.args
+    arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    named = [a for a in arguments if a is not None and a.arg not in {"self", "cls"}]
+    return [function.returns, *(a.annotation for a in named)]
+
+
+def test_products_are_locked_in_one_file_only():
+    """Everywhere else a lock of its own could meet the others in another order: a deadlock."""
+    locks = re.compile(r"select\(Product[^)]*\)(?:(?!\n\n).)*with_for_update|FOR (NO KEY )?UPDATE", re.DOTALL)
+    holders = {
+        p.name
+        for folder in ("db", "worker")
+        for p in (ROOT / folder).rglob("*.py")
+        if locks.search(code_of(p))
+    }
+    assert holders == {"stock.py"}
+
+
+def code_of(path: Path) -> str:
+    """The file without its comments and docstrings."""
+    return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("module", CORE)
