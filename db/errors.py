@@ -135,6 +135,9 @@ def _sentence(refusal: Refusal, user_id: int | None) -> str:
 
 
 def _shown(value: Value) -> str:
-    text = value if isinstance(value, str) else str(value)
+    try:
+        text = str(value)
+    except ValueError:  # an integer of more than 4,300 digits
+        return f"a {type(value).__name__} too long to show"
     text = text if len(text) <= 60 else text[:60] + "…"
     return repr(text) if isinstance(value, str) else text

@@ -1,10 +1,10 @@
 """What a column takes, checked before PostgreSQL sees it: it would round money, or end the transaction.
 
-Every function returns the value as it came or raises InvalidValueError with the name of its field.
+Every function returns the value or raises InvalidValueError with the name of its field.
 """
 
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +19,8 @@ MAX_TOTAL: Final = Decimal("999999999999.99")  # numeric(14, 2)
 MAX_STOCK: Final = 10**18
 MAX_TEXT_BYTES: Final = 2_000  # of e-mails and names, which stand in indexes: an entry takes 2,704 bytes
 MAX_PAGE: Final = 1_000
-_CENT: Final = -2
+_CENT: Final = Decimal("0.01")
+_EXACT: Final = Context(prec=12)  # not the caller's context, whatever that is
 
 
 def filled_text(field: str, value: str) -> str:
@@ -48,15 +49,15 @@ def integer(field: str, value: int, lowest: int, highest: int) -> int:
 
 
 def price(field: str, value: Decimal) -> Decimal:
-    """A Decimal of at most 8 digits and 2 decimals, never negative. A third decimal is never rounded away."""
+    """A Decimal of at most 8 digits, never negative, with 2 decimals: no third one is ever rounded away."""
     if not isinstance(value, Decimal):
         raise InvalidValueError(field, value, "must be a Decimal")
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or not 0 <= value <= MAX_PRICE:
+    if not value.is_finite() or not 0 <= value <= MAX_PRICE:
         raise InvalidValueError(field, value, f"must be from 0 to {MAX_PRICE}")
-    if exponent < _CENT and value != round(value, 2):
+    cents = value.quantize(_CENT, context=_EXACT)
+    if cents != value:
         raise InvalidValueError(field, value, "must have at most 2 decimals")
-    return value
+    return cents.copy_abs()  # of -0.00
 
 
 def uuid(field: str, value: UUID) -> UUID:
