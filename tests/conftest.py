@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
+from tests.little_shop import stock_the_shelves
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
 from tests.topic_names import PARTITIONS, TopicNames
@@ -91,6 +92,12 @@ async def session(engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
 def count_statements(engine: AsyncEngine) -> Callable[[], AbstractContextManager[Statements]]:
     """`with count_statements() as sent:` … `len(sent)`."""
     return lambda: counted(engine)
+
+
+@pytest.fixture
+async def little_shop(engine: AsyncEngine) -> None:
+    """The rows that `tests.little_shop` describes."""
+    await stock_the_shelves(engine)
 
 
 @pytest.fixture
