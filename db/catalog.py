@@ -93,7 +93,7 @@ async def update_user(
         changes["full_name"] = values.filled_text("full_name", full_name)
     if not changes:
         return await get_user_by_id(session, user_id)
-    _check_id("user", user_id)
+    values.row_id("user", user_id)
     statement = update(User).where(User.id == user_id).values(changes).returning(User)
     async with translated(session, **changes):
         return await _updated(session, statement, "user", user_id)
@@ -119,7 +119,7 @@ async def create_category(session: AsyncSession, name: str, description: str = "
 
 async def get_category_with_products(session: AsyncSession, category_id: int) -> Category:
     """The category with its `products`, by id, in two statements whatever their number; or NotFoundError."""
-    _check_id("category", category_id)
+    values.row_id("category", category_id)
     category = await session.scalar(
         select(Category).where(Category.id == category_id).options(selectinload(Category.products)),
         execution_options={"populate_existing": True},
@@ -139,7 +139,7 @@ async def create_product(
     description: str = "",
 ) -> Product:
     """Add a product with its first stock. Raises NotFoundError when there is no such category."""
-    _check_id("category", category_id)
+    values.row_id("category", category_id)
     product = _product(name, price, stock_quantity, description)
     product.category_id = category_id
     async with translated(session, category_id=category_id):
@@ -206,7 +206,7 @@ async def list_products_in_category(
     Raises NotFoundError when there is no such category.
     """
     values.page(skip, limit, after)
-    _check_id("category", category_id)
+    values.row_id("category", category_id)
     query = select(Product).where(Product.category_id == category_id).order_by(Product.id)
     if after is not None:
         query = query.where(Product.id > values.integer("after", after, 0, values.MAX_ID))
@@ -233,8 +233,10 @@ async def update_product_price(session: AsyncSession, product_id: int, price: De
 
     An order that names the old price is rejected from now on, also one in flight.
     """
-    _check_id("product", product_id)
+    values.row_id("product", product_id)
     changes = {"price": values.price("price", price)}
+    # Before the row, as everybody who locks products: else this and a following create_order could deadlock.
+    await take_turn(session)
     statement = update(Product).where(Product.id == product_id).values(changes).returning(Product)
     return await _updated(session, statement, "product", product_id)
 
@@ -245,7 +247,7 @@ async def adjust_stock_for_category(session: AsyncSession, category_id: int, cha
     Negative takes away: where one product holds less, none is changed, and NotEnoughStockError names all
     that do. Raises NotFoundError when there is no such category.
     """
-    _check_id("category", category_id)
+    values.row_id("category", category_id)
     values.integer("change", change, -values.MAX_STOCK, values.MAX_STOCK)
     # Beside workers the rows would be locked in another order than theirs, which could be a deadlock. And
     # PostgreSQL checks a row as it was before it waits for the one who has just put something into stock.
@@ -346,16 +348,8 @@ def _identity(session: AsyncSession, category: Category) -> int:
     raise InvalidValueError("category", shown, "must be an object that this session has loaded or created")
 
 
-def _check_id(what: str, row_id: int) -> None:
-    """An id that no row can have is not found, like any other that no row has."""
-    if type(row_id) is not int:
-        raise InvalidValueError("id", row_id, "must be an integer")
-    if not 1 <= row_id <= values.MAX_ID:
-        raise NotFoundError(what, "id", row_id)
-
-
 async def _get(session: AsyncSession, model: type[Entity], what: str, row_id: int) -> Entity:
-    _check_id(what, row_id)
+    values.row_id(what, row_id)
     row = await session.get(model, row_id)
     if row is None:
         raise NotFoundError(what, "id", row_id)
@@ -374,7 +368,7 @@ async def _updated(
 async def _delete(
     session: AsyncSession, model: type[User] | type[Product], what: str, row_id: int, orders: Select[int]
 ) -> None:
-    _check_id(what, row_id)
+    values.row_id(what, row_id)
     try:
         async with session.begin_nested():
             deleted = await session.scalar(delete(model).where(model.id == row_id).returning(model.id))

@@ -1,8 +1,12 @@
 """Orders and their items: read whole, written one at a time or in bulk, and led from status to status.
 
-Every function works in the caller's transaction. What gives or takes stock queues with the workers first
+Every function works in the caller's transaction. What changes an order queues with the workers first
 (`stock.take_turn`), then locks the order, then its products by id: nobody who keeps to that order meets a
 deadlock. The turn lasts until the caller's transaction ends, and workers wait for it: end it soon.
+
+Two things keep to no order. Where they meet a worker, PostgreSQL ends one of the two with a deadlock error
+(run it again): deleting a user or product in a transaction that has the turn, and an `order_id` that
+a worker is deciding at this moment. An id goes one way, through Kafka or through `create_order`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -109,7 +113,7 @@ async def list_orders_with_items(
     """
     if limit is not None:
         values.page(0, limit, after)
-    query = _newest_first(_WHOLE.where(Order.user_id == user_id), after)
+    query = _newest_first(_WHOLE.where(Order.user_id == values.row_id("user", user_id)), after)
     orders = (await session.scalars(query.limit(limit), execution_options=_REFRESHED)).unique().all()
     if not orders:
         await get_user_by_id(session, user_id)
@@ -139,7 +143,7 @@ async def create_order(
     if order_id is not None:
         values.uuid("order_id", order_id)
     if placed_at is not None:
-        values.aware("placed_at", placed_at)
+        placed_at = values.aware("placed_at", placed_at)
     await take_turn(session)
     # Not the transaction's own time: that is from before the turn, and the same for all its orders.
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
@@ -182,6 +186,7 @@ async def create_order(
 
 async def complete_order(session: AsyncSession, order_id: UUID) -> Order:
     """Mark a pending order as handed over. Raises NotFoundError or IllegalStatusChangeError."""
+    await take_turn(session)
     order = await _lock_order(session, order_id)
     _change_status(order, OrderStatus.COMPLETED)
     await session.flush()
@@ -282,6 +287,8 @@ def _newest_first(query: Select[Order], after: tuple[datetime, UUID] | None) -> 
 
 def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
     values.integer("user_id", user_id, 1, values.MAX_ID)
+    if not isinstance(lines, Sequence):
+        raise InvalidValueError("lines", lines, "must be a sequence of OrderLine")
     if not 1 <= len(lines) <= values.MAX_LINES:
         raise InvalidValueError("lines", len(lines), f"must be 1 to {values.MAX_LINES:,}")
     for number, line in enumerate(lines, 1):

@@ -3,12 +3,12 @@
 Every function returns the value or raises InvalidValueError with the name of its field.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Final
 from uuid import UUID
 
-from db.errors import InvalidValueError
+from db.errors import InvalidValueError, NotFoundError
 
 MAX_ID: Final = 2**63 - 1  # bigint
 MAX_QUANTITY: Final = 1_000_000  # of one line, as in the contract of order-placed
@@ -48,6 +48,15 @@ def integer(field: str, value: int, lowest: int, highest: int) -> int:
     return value
 
 
+def row_id(what: str, value: int) -> int:
+    """An integer. One that no row can have is not found, like any other that no row has: NotFoundError."""
+    if type(value) is not int:
+        raise InvalidValueError("id", value, "must be an integer")
+    if not 1 <= value <= MAX_ID:
+        raise NotFoundError(what, "id", value)
+    return value
+
+
 def price(field: str, value: Decimal) -> Decimal:
     """A Decimal of at most 8 digits, never negative, with 2 decimals: no third one is ever rounded away."""
     if not isinstance(value, Decimal):
@@ -68,10 +77,13 @@ def uuid(field: str, value: UUID) -> UUID:
 
 
 def aware(field: str, value: datetime) -> datetime:
-    """A time that says which zone it is of."""
+    """A time that says which zone it is of; in UTC."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise InvalidValueError(field, value, "must be a datetime with a zone")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidValueError(field, value, "must be a time that there is in UTC") from None
 
 
 def page(skip: int, limit: int, after: object | None) -> None:
