@@ -89,8 +89,9 @@ Decision = Confirmed | Rejected
 class BatchDecision:
     """One decision per order, in their order; what they take per product; what rejections rest on.
 
-    `relied_on` names the products some rejection speaks of: if one of them changed meanwhile, that
-    rejection may be wrong. (A confirmation is guarded by the update that takes its stock.)
+    `relied_on` names every product of a rejected order: if one of them changed meanwhile, the rejection
+    may be wrong, or silent on a product that ran out. (A confirmation is guarded by the update that takes
+    its stock.)
     """
 
     decisions: tuple[Decision, ...]
@@ -112,7 +113,7 @@ def decide_batch(
     for order in orders:
         decision = _decide(order, users, shelves, taken)
         if isinstance(decision, Rejected):
-            relied_on.update(r.product_id for r in decision.refusals if not isinstance(r, UnknownUser))
+            relied_on.update(line.product_id for line in order.items)
         else:
             for line in order.items:
                 taken[line.product_id] = taken.get(line.product_id, 0) + line.quantity

@@ -214,7 +214,7 @@ class BatchProcessor:
         if not locked and decided.relied_on:
             seen = {i: shelves[i] for i in decided.relied_on if i in shelves}
             if await stock.lock_stock(session, decided.relied_on) != seen:
-                raise StaleReadError("a product that led to a rejection changed")
+                raise StaleReadError("a product of a rejected order changed")
         if not await stock.take_stock(session, takings):
             raise StaleReadError("a product was sold or repriced meanwhile")
 

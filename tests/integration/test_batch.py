@@ -212,6 +212,22 @@ async def test_a_rejection_that_rests_on_a_stale_read_is_decided_again(processor
     assert (await in_thread(stocked.stock))[1] == 30
 
 
+@pytest.mark.parametrize(
+    ("lines", "user_id", "codes"),
+    [
+        ([line(1, 20), line(2, 5)], 1, ("insufficient_stock", "insufficient_stock")),
+        ([line(2, 5)], 77, ("unknown_user", "insufficient_stock")),
+    ],
+)
+async def test_a_rejection_tells_also_what_ran_out_after_it_was_read(
+    processor: Processor, stocked: Shop, lines: list[dict[str, Any]], user_id: int, codes: tuple[str, ...]
+):
+    """Found by the campaign: what fits at first is no part of the reasons, but the rejection rests on it."""
+    with meanwhile("UPDATE products SET stock_quantity = 1, received_quantity = 1 WHERE id = 2", stocked):
+        (settled,) = await processor().settle(batch_of(order_value(*lines, user_id=user_id)), {})
+    assert settled.codes == codes
+
+
 async def test_a_product_that_appears_between_read_and_write_is_decided_again(
     processor: Processor, stocked: Shop
 ):

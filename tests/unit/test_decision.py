@@ -79,9 +79,10 @@ def test_several_wrong_prices_of_one_product_are_each_told_once():
     )
 
 
-def test_a_rejection_names_the_products_it_rests_on():
-    batch = decide(order(line(1, 11), line(2, 1)), order(line(9)), order(line(2, 1)))
-    assert batch.relied_on == {1, 9}
+def test_a_rejection_rests_on_every_product_of_its_order_also_on_those_that_fit():
+    batch = decide(order(line(1, 11), line(2, 1)), order(line(9)), order(line(3, 1), user_id=7))
+    assert batch.relied_on == {1, 2, 9, 3}
+    assert decide(order(line(2, 1))).relied_on == set()
 
 
 orders = st.builds(
