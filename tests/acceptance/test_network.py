@@ -1,0 +1,172 @@
+"""Nothing lost, nothing twice, stock conserved: on a network that fails between worker and servers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.acceptance.test_faults import load, stock_for
+from tests.deadline import eventually
+from tests.faults.proxy import Proxy
+from tests.promises import Scene
+from tests.shop import Shop
+from tests.topic_names import PARTITIONS, TopicNames
+from tests.worker_process import Workers, workers_in
+from worker.local.errors import LocalServiceError
+from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
+from worker.local.ports import free_port
+
+SHORT_DEADLINES = {
+    "batch_max_records": "50",
+    "batch_timeout_seconds": "3",
+    "transaction_timeout_ms": "4000",
+    "request_timeout_ms": "2000",
+    "retry_max_seconds": "1",
+}
+
+
+def wait_until_decided(scene: Scene, count: int) -> None:
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") >= count, 40)
+
+
+@pytest.fixture
+def database_network(env: dict[str, str], database_url: str) -> Iterator[Proxy]:
+    """Between the test's workers and their database; a test names it before `workers`, and goes around it."""
+    parts = urlsplit(database_url)
+    user = parts.netloc.rpartition("@")[0]
+    with Proxy(parts.port or 5432, target_host=parts.hostname or "127.0.0.1") as proxy:
+        through = parts._replace(netloc=f"{user}@127.0.0.1:{proxy.port}")
+        env["ORDER_WORKER_DATABASE_URL"] = urlunsplit(through)
+        yield proxy
+
+
+def test_database_connections_cut_again_and_again_cost_nothing(
+    database_network: Proxy, scene: Scene, workers: Workers
+) -> None:
+    stock_for(scene)
+    ids, values, poison = load(2_000, seed=21)
+    scene.place(values)
+    worker = workers.start(**SHORT_DEADLINES)
+    for decided in range(200, 1_800, 200):
+        wait_until_decided(scene, decided)
+        database_network.cut()
+    scene.wait_until_drained()
+    assert "will be tried again" in worker.log, "some cut has met a batch"
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_a_network_to_the_database_that_is_silent_past_every_deadline_leaves_no_doubt_behind(
+    database_network: Proxy, scene: Scene, workers: Workers
+) -> None:
+    stock_for(scene)
+    ids, values, poison = load(1_200, seed=22)
+    scene.place(values)
+    worker = workers.start(**SHORT_DEADLINES)
+    wait_until_decided(scene, 300)
+    database_network.stall()
+    eventually(lambda: worker.get("/readyz")[0] == 503, 40)
+    worker.wait_for_log("will be tried again")
+    database_network.heal()
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200, 40)
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+def test_commits_whose_replies_are_lost_are_found_and_told_once(
+    database_network: Proxy, scene: Scene, workers: Workers
+) -> None:
+    stock_for(scene)
+    ids, values, poison = load(2_000, seed=23)
+    scene.place(values)
+    worker = workers.start(**SHORT_DEADLINES)
+    for decided in (200, 600, 1_000):
+        wait_until_decided(scene, decided)
+        swallowed = database_network.swallowed_bytes
+        database_network.drop_replies(after=b"COMMIT")
+        eventually(lambda: database_network.swallowed_bytes > swallowed)  # noqa: B023
+        if decided == 1_000:  # once the worker gives up by itself, twice it is told
+            worker.wait_for_log("TimeoutError")
+        database_network.heal()
+    scene.wait_until_drained()
+    assert worker.log.count("will be tried again") >= 3
+    scene.assert_promises(ids, dead_letters=poison)
+
+
+@pytest.fixture(scope="module")
+def broker_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def broker(broker_port: int) -> Iterator[LocalKafka]:
+    with data_folder() as folder:
+        kafka = LocalKafka(folder, proxy_port=broker_port)
+        try:
+            kafka.start()
+        except LocalServiceError as error:
+            kafka.abandon()
+            pytest.skip(f"no Kafka behind a proxy: {error}")
+        yield kafka
+        kafka.stop()
+
+
+@pytest.fixture
+def kafka_network(broker: LocalKafka, broker_port: int) -> Iterator[Proxy]:
+    assert broker.proxied_port
+    with Proxy(broker.proxied_port, port=broker_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def kafka_scene(broker: LocalKafka, shop: Shop, topic_names: TopicNames, env: dict[str, str]) -> Scene:
+    placed, confirmed = topic_names.order_placed, topic_names.order_confirmed
+    names = [placed, confirmed, topic_names.order_rejected, topic_names.dead_letter]
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    for created in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
+        created.result(10)
+    return Scene(broker.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+
+
+@pytest.fixture
+def kafka_workers(
+    kafka_network: Proxy, kafka_scene: Scene, env: dict[str, str], tmp_path: Path
+) -> Iterator[Workers]:
+    through = {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{kafka_network.port}"}
+    with workers_in(env | through, tmp_path) as started:
+        yield started
+
+
+def test_kafka_connections_cut_again_and_again_cost_nothing(
+    kafka_network: Proxy, kafka_scene: Scene, kafka_workers: Workers
+) -> None:
+    stock_for(kafka_scene)
+    ids, values, poison = load(1_500, seed=24)
+    kafka_scene.place(values)
+    kafka_workers.start(**SHORT_DEADLINES)
+    for decided in range(200, 1_400, 400):
+        wait_until_decided(kafka_scene, decided)
+        assert kafka_network.connections, "the worker comes this way"
+        kafka_network.cut()
+    kafka_scene.wait_until_drained()
+    kafka_scene.assert_promises(ids, dead_letters=poison)
+
+
+@pytest.mark.parametrize("verb", ["stall", "drop_replies"])
+def test_a_network_to_kafka_that_is_silent_past_every_deadline_leaves_no_doubt_behind(
+    kafka_network: Proxy, kafka_scene: Scene, kafka_workers: Workers, verb: str
+) -> None:
+    stock_for(kafka_scene)
+    ids, values, poison = load(1_200, seed=25)
+    kafka_scene.place(values)
+    worker = kafka_workers.start(**SHORT_DEADLINES)
+    wait_until_decided(kafka_scene, 300)
+    getattr(kafka_network, verb)()
+    eventually(lambda: worker.get("/readyz")[0] == 503, 40)
+    worker.wait_for_log("will be tried again")
+    kafka_network.heal()
+    kafka_scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200, 40)
+    kafka_scene.assert_promises(ids, dead_letters=poison)
