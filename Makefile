@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shop test check lint types bench listings lock schemas clean
+.PHONY: help setup demo shop test faults check lint types bench listings lock schemas clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test: setup ## All tests, on real Kafka and PostgreSQL
 	@$(BIN)/python -m pytest
 
 check: lint types test ## Lint, types and all tests
+
+faults: setup ## Try to break every promise: each fault once on servers of its own, some ten minutes
+	@$(BIN)/python -m tests.faults
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check .

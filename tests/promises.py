@@ -32,7 +32,7 @@ class Scene:
 
     def wait_until_drained(self, seconds: float = 60.0) -> None:
         """Every input record's offset is committed."""
-        eventually(lambda: self._lag() == 0, seconds, lambda: f"lag {self._lag()}")
+        eventually(lambda: self.lag() == 0, seconds, lambda: f"lag {self.lag()}")
 
     def confirmed(self) -> list[Message]:
         return read_topic(self.kafka, self.topics.order_confirmed)
@@ -69,7 +69,7 @@ class Scene:
         sources = Counter((m.header("source.partition"), m.header("source.offset")) for m in letters)
         assert len(letters) == dead_letters
         assert set(sources.values()) <= {1}, "a dead letter is written once"
-        assert self._lag() == 0
+        assert self.lag() == 0
 
-    def _lag(self) -> int | None:
+    def lag(self) -> int | None:
         return committed_lag(self.kafka, self.group_id, self.topics.order_placed)

@@ -103,7 +103,7 @@ def publish(
 
 def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | None:
     """How many records of the topic the group has not committed yet; None while Kafka does not say."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
         partitions = [
             TopicPartition(topic, p) for p in admin.list_topics(topic, timeout=10).topics[topic].partitions

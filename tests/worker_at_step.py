@@ -1,7 +1,7 @@
-"""Runs a worker that stops or kills itself: python -m tests.worker_at_step STEP SIGNAL [TIMES].
+"""Runs a worker that stops or kills itself: python -m tests.worker_at_step STEP SIGNAL [TIMES [PASSED]].
 
-SIGNAL is a signal's name, sent to itself the first TIMES times it reaches the step (default: once),
-or "hang".
+SIGNAL is a signal's name, sent to itself the first TIMES times it reaches the step (default: once), after it
+has passed it PASSED times (default: none), or "hang".
 """
 
 import os
@@ -16,11 +16,12 @@ from worker.steps import Step
 
 def main() -> int:
     step, action = Step(sys.argv[1]), sys.argv[2]
-    left = [int(sys.argv[3]) if len(sys.argv) > 3 else 1]
+    times = int(sys.argv[3]) if len(sys.argv) > 3 else 1
+    first = int(sys.argv[4]) if len(sys.argv) > 4 else 0
+    acting = iter([*[False] * first, *[True] * times])
 
     def reached(at: Step) -> None:
-        if at is step and left[0]:
-            left[0] -= 1
+        if at is step and next(acting, False):
             sys.stderr.write(f"{action} at {step}\n")
             sys.stderr.flush()
             if action == "hang":

@@ -102,6 +102,11 @@ class Workers:
         self._all.append(process)
         return process
 
+    @property
+    def logs(self) -> str:
+        """What all of them ever wrote."""
+        return "".join(process.log for process in self._all)
+
     def close(self) -> None:
         for process in self._all:
             process.close()

@@ -1,0 +1,245 @@
+"""One run's world: its database, topics, group and worker processes, on servers that runs share.
+
+The arena keeps the wanted number of workers alive, as a supervisor would: whoever dies is replaced. A fault
+acts on the arena; everything is seen from outside, in the database and in Kafka.
+"""
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import asyncpg
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from tests.deadline import eventually
+from tests.faults.workload import PRICE, Record, Workload
+from tests.promises import Scene
+from tests.shop import Shop
+from tests.topic_names import TopicNames
+from tests.worker_process import WorkerProcess, Workers, workers_in
+from worker.local.postgres import create_database, drop_database
+from worker.local.services import Services
+from worker.steps import Step
+
+# Deadlines short enough that a fault of a second or two goes past them.
+SETTINGS: Final = {
+    "batch_max_records": "150",
+    "session_timeout_ms": "2000",
+    "batch_timeout_seconds": "4",
+    "transaction_timeout_ms": "5000",
+    "request_timeout_ms": "2000",
+    "lock_timeout_ms": "1000",
+    "retry_max_seconds": "1",
+}
+LARGEST_BYTES: Final = {"order_placed": 2 * 1024 * 1024, "dead_letter": 3 * 1024 * 1024}
+PATIENCE_SECONDS: Final = 60.0
+
+
+@dataclass
+class Arena:
+    """What a fault may act on. `chance` is the run's own source of randomness."""
+
+    services: Services
+    scene: Scene
+    workload: Workload
+    chance: random.Random
+    workers: Workers
+    size: int
+    settings: dict[str, str] = field(default_factory=lambda: dict(SETTINGS))
+    crew: list[WorkerProcess] = field(default_factory=list)
+    injected: int = 0
+    published: int = 0
+    rewound: bool = False
+    """whether the run moved the offsets back, so that outcomes are announced again"""
+
+    @property
+    def shop(self) -> Shop:
+        return self.scene.shop
+
+    def decided(self) -> int:
+        """How many orders are decided; -1 while the database does not say."""
+        try:
+            return int(self.shop.value("SELECT count(*) FROM order_outcomes"))
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return -1
+
+    def feed(self, share: float = 1.0) -> None:
+        """Publish so much of the workload as the next records, so that there is work for what comes."""
+        first = self.published
+        self.published = min(first + round(share * len(self.workload.records)), len(self.workload.records))
+        records = self.workload.records[first : self.published]
+        publish(self.scene.kafka, self.scene.topics.order_placed, records)
+
+    def some_progress(self) -> None:
+        """Feed a little, and wait until some of what is there is decided; who died meanwhile is replaced."""
+        before = max(self.decided(), 0)
+        self.feed(1 / 16)
+        if before < self.orders:
+            wanted = before + self.chance.randint(1, max(1, self.orders // 20))
+            self.until(lambda: self.decided() >= wanted or self.scene.lag() == 0)
+
+    def until(self, condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait for a condition, with the crew kept at its size."""
+
+        def kept() -> Any:
+            self.keep()
+            return condition()
+
+        eventually(kept, seconds, lambda: f"decided {self.decided()} of {self.orders}")
+
+    @property
+    def orders(self) -> int:
+        return len(self.workload.orders)
+
+    def keep(self) -> None:
+        """Replace every worker that has ended."""
+        self.crew = [w for w in self.crew if w.process.poll() is None]
+        while len(self.crew) < self.size:
+            self.crew.append(self.workers.start(**self.settings))
+
+    def add_at_step(self, step: Step, action: str, passed: int) -> WorkerProcess:
+        """One more worker, which does this to itself when it has passed the step so many times."""
+        command = (sys.executable, "-m", "tests.worker_at_step", step.value, action, "1", str(passed))
+        worker = self.workers.start(*command, **self.settings)
+        self.crew.append(worker)
+        return worker
+
+    def retries(self) -> int:
+        """How often a worker has said that it will try a batch again."""
+        return self.workers.logs.count("will be tried again")
+
+    def any_worker(self) -> WorkerProcess:
+        self.keep()
+        return self.chance.choice(self.crew)
+
+    def dismiss(self) -> list[int]:
+        """End all workers as an operator would; their exit codes."""
+        codes = [worker.stop() for worker in self.crew]
+        self.crew = []
+        return codes
+
+
+@contextmanager
+def arena(
+    services: Services, template: str, workload: Workload, *, seed: int, partitions: int, folder: Path
+) -> Iterator[Arena]:
+    """A fresh arena with its catalogue in the database and nothing in its topics yet."""
+    chance = random.Random(f"arena {seed}")
+    names = TopicNames(*(f"{name}-{uuid4().hex[:8]}" for name in ("placed", "confirmed", "rejected", "dlt")))
+    database = f"arena_{uuid4().hex[:12]}"
+    shop = Shop(create_database(services.database_url, database, template=template))
+    scene = Scene(services.kafka_bootstrap_servers, shop, names, f"arena-{uuid4().hex[:8]}")
+    try:
+        shop.stock_up(workload.products, price=PRICE, users=workload.users)
+        with (
+            _topics(services.kafka_bootstrap_servers, names, partitions),
+            workers_in(environment(services, scene), folder) as workers,
+        ):
+            yield Arena(services, scene, workload, chance, workers, size=chance.randint(2, 4))
+    finally:
+        drop_database(services.database_url, database)
+
+
+def environment(services: Services, scene: Scene) -> Mapping[str, str]:
+    """What a worker of the arena is told, but for its deadlines."""
+    return {
+        "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
+        "ORDER_WORKER_DATABASE_URL": scene.shop.database_url,
+        "ORDER_WORKER_GROUP_ID": scene.group_id,
+        "ORDER_WORKER_HTTP_PORT": "0",
+        "ORDER_WORKER_HTTP_HOST": "127.0.0.1",
+        "ORDER_WORKER_ORDER_PLACED_TOPIC": scene.topics.order_placed,
+        "ORDER_WORKER_ORDER_CONFIRMED_TOPIC": scene.topics.order_confirmed,
+        "ORDER_WORKER_ORDER_REJECTED_TOPIC": scene.topics.order_rejected,
+        "ORDER_WORKER_DEAD_LETTER_TOPIC": scene.topics.dead_letter,
+    }
+
+
+def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:
+    """Publish each record to its partition, once and in order: its offset is its place there."""
+    # One at a time against the limit of the topic, as a batch of the client counts as one message.
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "message.max.bytes": 9_000_000,
+            "batch.size": 500_000,
+            "linger.ms": 5,
+            "log_level": 0,
+        }
+    )
+    failures: list[Any] = []
+    for record in records:
+        producer.produce(
+            topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            headers=list(record.headers),
+            on_delivery=lambda error, _message: failures.append(error) if error else None,
+        )
+        producer.poll(0)
+    assert producer.flush(60) == 0
+    assert not failures, failures[:3]
+
+
+@contextmanager
+def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]]]:
+    """What a read_committed subscriber sees of the outcomes while the run goes on, in the order it comes."""
+    seen: list[tuple[str, int, int, bytes | None]] = []
+    ended = threading.Event()
+
+    def read() -> None:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": scene.kafka,
+                "group.id": f"subscriber-{uuid4()}",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )
+        try:
+            consumer.subscribe([scene.topics.order_confirmed, scene.topics.order_rejected])
+            while not ended.is_set():
+                messages = [m for m in consumer.consume(500, timeout=0.2) if m.error() is None]
+                seen.extend((m.topic(), m.partition(), m.offset(), m.value()) for m in messages)
+        finally:
+            consumer.close()
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join(30)
+
+
+@contextmanager
+def _topics(bootstrap_servers: str, names: TopicNames, partitions: int) -> Iterator[None]:
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    new = [
+        NewTopic(name, partitions, 1, config={"max.message.bytes": str(LARGEST_BYTES.get(kind, 1024 * 1024))})
+        for kind, name in vars(names).items()
+    ]
+    for created in admin.create_topics(new).values():
+        created.result(20)
+    yield
+    for deleted in admin.delete_topics(list(vars(names).values())).values():
+        deleted.result(20)
+
+
+def wake(worker: WorkerProcess) -> None:
+    """Let a stopped worker go on, if it still lives."""
+    if worker.process.poll() is None:
+        worker.signal(signal.SIGCONT)

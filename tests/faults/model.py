@@ -1,0 +1,317 @@
+"""A second opinion on every decision of a run, from the rule as README tells it and from what lies outside.
+
+It shares no code with the worker. What it accepts are exactly the results that some one-at-a-time run gives:
+
+1. Transactions follow each other in the order of their commits. Whoever takes stock, or rejects for lack
+   of it, holds the product's row until its commit, so that this is the order in which they met the stock.
+2. Within a transaction each partition's orders were decided in one run, in offset order. The order of the
+   runs is stored nowhere, and none is promised: any of them is right. (The physical order of the rows in
+   `orders` would tell it most of the time; but COPY fills gaps that rolled-back batches left, so that a model
+   built on it could accuse an innocent worker.) It is therefore searched for.
+3. What a set of runs takes does not depend on their order. So the search goes over sets, not over orders: it
+   adds one run after the other, each decision measured by the stock which the set so far and the run's own
+   earlier orders leave, and goes on where least is wrong. It ends with the set of all runs: with nothing
+   wrong exactly if some order makes every decision right, else with the fewest accusations that any order
+   allows. For n partitions in one batch it looks at n sets when nothing misleads it, at 2ⁿ at most.
+4. However a transaction was ordered, it leaves the same stock, so that no doubt reaches the next one.
+
+What does not depend on stock (users, products, prices, totals) is checked apart: prices never change here.
+A transaction with a wrong decision still takes what it took: the next is measured by what was really there.
+
+The commit times are those of the ledger rows' `xmin`: they need a server with `track_commit_timestamp=on`,
+its clock never set back, and no statement that rewrites `order_outcomes`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from heapq import heappop, heappush
+from itertools import count, groupby
+from typing import Any
+from uuid import UUID
+
+from tests.shop import Shop
+
+CONFIRMED, REJECTED = "confirmed", "rejected"
+UNKNOWN_USER, UNKNOWN_PRODUCT = "unknown_user", "unknown_product"
+INSUFFICIENT_STOCK, PRICE_CHANGED = "insufficient_stock", "price_changed"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of an order as the buyer sent it; `price` is what the buyer saw, where that was said."""
+
+    product_id: int
+    quantity: int
+    price: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What an order asks for."""
+
+    user_id: int
+    lines: tuple[Line, ...]
+
+    def wanted(self) -> Counter[int]:
+        """What all lines together want of each product."""
+        wanted: Counter[int] = Counter()
+        for line in self.lines:
+            wanted[line.product_id] += line.quantity
+        return wanted
+
+
+@dataclass(frozen=True)
+class Start:
+    """The shop before the first order. Every product in `stock` has a price."""
+
+    stock: Mapping[int, int]
+    prices: Mapping[int, Decimal]
+    users: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One reason of a rejection, with everything that the event tells about it."""
+
+    code: str
+    product_id: int | None = None
+    requested: int | None = None
+    available: int | None = None
+    expected: Decimal | None = None
+    current: Decimal | None = None
+
+    def __str__(self) -> str:
+        told = [
+            f"{name} {value}" for name, value in vars(self).items() if name != "code" and value is not None
+        ]
+        return " ".join([self.code, *told])
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One row of the ledger. Rows of one transaction have the same `commit_order`; a later one has a higher.
+
+    `total`, `lines` (each with the price it was sold at) belong to confirmations, `reasons`, `retryable` to
+    rejections.
+    """
+
+    order_id: UUID
+    outcome: str
+    source_partition: int
+    source_offset: int
+    commit_order: int
+    user_id: int
+    total: Decimal | None = None
+    lines: tuple[Line, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    retryable: bool | None = None
+
+    def __str__(self) -> str:
+        where = f"partition {self.source_partition}, offset {self.source_offset}, commit {self.commit_order}"
+        return f"order {self.order_id} ({where})"
+
+
+def find_violations(decided: Iterable[Decided], orders: Mapping[UUID, Placed], start: Start) -> list[str]:
+    """A sentence for each decision that no one-at-a-time run could have come to. Empty: all is right."""
+    known, violations = [], []
+    for one in decided:
+        if one.order_id in orders:
+            known.append(one)
+        else:
+            violations.append(f"{one} was decided, but nobody placed it")
+    for one in known:
+        violations += _wrong_whatever_the_stock(one, orders[one.order_id], start)
+    return violations + list(_out_of_turn(known)) + list(_wrong_for_the_stock(known, orders, start))
+
+
+def parse_order(value: bytes) -> Placed:
+    """What a sound order-placed value asks for."""
+    order = json.loads(value)
+    return Placed(order["user_id"], _lines(order["items"]))
+
+
+def parse_decided(
+    outcome: str, event: str, source_partition: int, source_offset: int, commit_order: int
+) -> Decided:
+    """A ledger row: its event's JSON holds the reasons or the total."""
+    told = json.loads(event)
+    confirmed = outcome == CONFIRMED
+    return Decided(
+        order_id=UUID(told["order_id"]),
+        outcome=outcome,
+        source_partition=source_partition,
+        source_offset=source_offset,
+        commit_order=commit_order,
+        user_id=told["user_id"],
+        total=Decimal(told["total_amount"]) if confirmed else None,
+        lines=_lines(told["items"]) if confirmed else (),
+        reasons=() if confirmed else tuple(_reason(reason) for reason in told["reasons"]),
+        retryable=None if confirmed else told["retryable"],
+    )
+
+
+# A transaction's rows share one xmin. An xid has no order of its own, a number has.
+_DECIDED = """
+    SELECT outcome, event::text, source_partition, source_offset,
+           pg_xact_commit_timestamp(xmin) AS committed_at,
+           dense_rank() OVER (ORDER BY pg_xact_commit_timestamp(xmin), xmin::text::bigint) AS commit_order
+    FROM order_outcomes
+"""
+
+
+def read_decided(shop: Shop) -> list[Decided]:
+    """Every row of the ledger; raises when the server does not know when one of them was committed."""
+    rows = shop.sql(_DECIDED)
+    assert all(row["committed_at"] for row in rows), "the server forgot, or never kept, a commit's time"
+    names = ("outcome", "event", "source_partition", "source_offset", "commit_order")
+    return [parse_decided(*(row[name] for name in names)) for row in rows]
+
+
+def _lines(items: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
+    return tuple(Line(i["product_id"], i["quantity"], _money(i.get("unit_price"))) for i in items)
+
+
+def _reason(told: Mapping[str, Any]) -> Reason:
+    return Reason(
+        told["code"],
+        told.get("product_id"),
+        told.get("requested"),
+        told.get("available"),
+        _money(told.get("expected_unit_price")),
+        _money(told.get("current_unit_price")),
+    )
+
+
+def _money(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+# What does not depend on stock ------------------------------------------------------------------------
+
+
+def _wrong_whatever_the_stock(one: Decided, order: Placed, start: Start) -> Iterator[str]:
+    if one.user_id != order.user_id:
+        yield f"{one} tells user {one.user_id}, and user {order.user_id} placed it"
+    expected = Counter(_lasting_reasons(order, start))
+    if one.outcome == CONFIRMED:
+        yield from (f"{one} was confirmed against: {reason}" for reason in expected)
+        yield from _wrong_bill(one, order, start)
+    elif one.outcome == REJECTED:
+        told = Counter(reason for reason in one.reasons if reason.code != INSUFFICIENT_STOCK)
+        yield from _difference(one, told, expected)
+        if not one.reasons:
+            yield f"{one} was rejected without a reason"
+        if one.retryable != all(reason.code == INSUFFICIENT_STOCK for reason in one.reasons):
+            yield f"{one} says retryable={one.retryable}, which its reasons contradict"
+    else:
+        yield f"{one} has the unknown outcome {one.outcome!r}"
+
+
+def _lasting_reasons(order: Placed, start: Start) -> Iterator[Reason]:
+    """What stands against the order at any time, each once, however many lines say it."""
+    if order.user_id not in start.users:
+        yield Reason(UNKNOWN_USER)
+    for product_id in order.wanted():
+        if product_id not in start.stock:
+            yield Reason(UNKNOWN_PRODUCT, product_id)
+    for product_id, price in {(line.product_id, line.price) for line in order.lines}:
+        current = start.prices.get(product_id)
+        if current is not None and price is not None and price != current:
+            yield Reason(PRICE_CHANGED, product_id, expected=price, current=current)
+
+
+def _wrong_bill(one: Decided, order: Placed, start: Start) -> Iterator[str]:
+    due = tuple(Line(i.product_id, i.quantity, start.prices.get(i.product_id)) for i in order.lines)
+    if one.lines != due:
+        yield f"{one} was sold as {one.lines}, not as {due}"
+    total = sum((i.price * i.quantity for i in due if i.price is not None), Decimal(0))
+    if one.total != total:
+        yield f"{one} costs {one.total}, not {total}"
+
+
+def _difference(one: Decided, told: Counter[Reason], expected: Counter[Reason]) -> Iterator[str]:
+    yield from (f"{one} does not tell the reason: {reason}" for reason in expected - told)
+    yield from (f"{one} tells a reason that is none: {reason}" for reason in told - expected)
+
+
+# What depends on the order of decisions -------------------------------------------------------------------
+
+
+def _out_of_turn(decided: Iterable[Decided]) -> Iterator[str]:
+    """First come, first served, also from one transaction to the next."""
+    last: dict[int, Decided] = {}
+    for one in sorted(decided, key=lambda one: (one.commit_order, one.source_offset)):
+        before = last.setdefault(one.source_partition, one)
+        if one.source_offset < before.source_offset:
+            yield f"{one} was decided only after {before}, which came later"
+        else:
+            last[one.source_partition] = one
+
+
+def _wrong_for_the_stock(
+    decided: Iterable[Decided], orders: Mapping[UUID, Placed], start: Start
+) -> Iterator[str]:
+    by_commit = sorted(decided, key=lambda d: (d.commit_order, d.source_partition, d.source_offset))
+    stock = Counter(start.stock)
+    for _, transaction in groupby(by_commit, key=lambda one: one.commit_order):
+        runs = [_Run(list(r), orders) for _, r in groupby(transaction, key=lambda one: one.source_partition)]
+        yield from _wrong_in_any_order(runs, stock, frozenset(start.stock))
+        for run in runs:
+            stock.subtract(run.takes)
+
+
+class _Run:
+    """The decisions of one partition in one transaction, in offset order."""
+
+    def __init__(self, decided: Sequence[Decided], orders: Mapping[UUID, Placed]) -> None:
+        self._decided = [(one, orders[one.order_id].wanted()) for one in decided]
+        self.takes: Counter[int] = Counter()
+        for one, wanted in self._decided:
+            if one.outcome == CONFIRMED:
+                self.takes.update(wanted)
+
+    def wrong(self, stock: Mapping[int, int], products: frozenset[int]) -> Iterator[str]:
+        """What is wrong with the decisions if `stock` was there before the first of them."""
+        left = Counter(stock)
+        for one, wanted in self._decided:
+            short = Counter(
+                Reason(INSUFFICIENT_STOCK, product_id, requested, left[product_id])
+                for product_id, requested in wanted.items()
+                if product_id in products and requested > left[product_id]
+            )
+            if one.outcome == CONFIRMED:
+                yield from (f"{one} was confirmed against: {reason}" for reason in short)
+                left.subtract(wanted)
+            else:
+                told = Counter(reason for reason in one.reasons if reason.code == INSUFFICIENT_STOCK)
+                yield from _difference(one, told, short)
+
+
+def _wrong_in_any_order(runs: Sequence[_Run], stock: Counter[int], products: frozenset[int]) -> list[str]:
+    """Nothing if some order of the runs makes all decisions right; else what is wrong in the best of them."""
+    everything = frozenset(range(len(runs)))
+    ticket = count()  # so that no two entries are compared further than that
+    queue: list[tuple[int, int, int, frozenset[int], list[str]]] = [(0, 0, next(ticket), frozenset(), [])]
+    seen: set[frozenset[int]] = set()
+    while True:
+        _, _, _, done, wrong = heappop(queue)
+        if done == everything:
+            return wrong
+        if done in seen:
+            continue
+        seen.add(done)
+        left = _left(stock, runs, done)
+        for n in everything - done:
+            more = [*wrong, *runs[n].wrong(left, products)]
+            # The least wrong first, and of these the furthest: with nothing wrong straight to the end.
+            heappush(queue, (len(more), -len(done), next(ticket), done | {n}, more))
+
+
+def _left(stock: Counter[int], runs: Sequence[_Run], done: Iterable[int]) -> Counter[int]:
+    left = Counter(stock)
+    for n in done:
+        left.subtract(runs[n].takes)
+    return left

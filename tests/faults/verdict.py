@@ -1,0 +1,149 @@
+"""What is wrong after a run, told in sentences; nothing, if every promise was kept.
+
+Everything is read from outside: the tables by plain SQL, the topics by librdkafka with read_committed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from tests.deadline import eventually
+from tests.faults import model
+from tests.faults.arena import Arena
+from tests.faults.workload import PRICE, Kind
+from tests.subscriber import Message, committed_lag
+
+_SHOWN = 3  # of each kind of violation
+
+
+def find_violations(arena: Arena, seen: Sequence[tuple[str, int, int, bytes | None]]) -> list[str]:
+    """Every promise that was not kept; `seen` is what a subscriber saw while the run went on."""
+    outcomes = arena.scene.outcomes()
+    return [
+        *_books(arena),
+        *_ledger(arena),
+        *_told(arena, outcomes),
+        *_subscriber(arena, outcomes, seen),
+        *_dead_letters(arena),
+        *_left_open(arena),
+        *_decisions(arena),
+    ]
+
+
+def _decisions(arena: Arena) -> list[str]:
+    """Every outcome and reason is what deciding one order at a time gives, in the order of the commits."""
+    workload = arena.workload
+    placed = {order_id: model.parse_order(value) for order_id, value in workload.orders.items()}
+    start = model.Start(
+        workload.products,
+        dict.fromkeys(workload.products, Decimal(PRICE)),
+        frozenset(range(1, workload.users + 1)),
+    )
+    return model.find_violations(model.read_decided(arena.shop), placed, start)
+
+
+def _books(arena: Arena) -> Iterable[str]:
+    try:
+        arena.shop.assert_conserved()
+    except AssertionError as error:
+        yield str(error).splitlines()[0]
+
+
+def _ledger(arena: Arena) -> Iterable[str]:
+    decided = {str(row["order_id"]) for row in arena.shop.sql("SELECT order_id FROM order_outcomes")}
+    placed = {str(order_id) for order_id in arena.workload.orders}
+    yield from _differences("decided, though never placed", decided - placed)
+    yield from _differences("placed and never decided", placed - decided)
+
+
+def _told(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
+    ledger = {
+        str(row["order_id"]): row["event"].encode()
+        for row in arena.shop.sql("SELECT order_id, event::text FROM order_outcomes")
+    }
+    times = Counter(message.header("ce_subject") for message in outcomes)
+    yield from _differences("decided and never told", set(ledger) - set(times))
+    yield from _differences("told, though never decided", set(times) - set(ledger))
+    if not arena.rewound:
+        yield from _differences("told more than once", {order for order, count in times.items() if count > 1})
+    ids: dict[str | None, set[str | None]] = {}
+    for message in outcomes:
+        ids.setdefault(message.header("ce_subject"), set()).add(message.header("ce_id"))
+    yield from _differences("told under several event ids", {o for o, found in ids.items() if len(found) > 1})
+    yield from _differences(
+        "told in other bytes than the ledger's",
+        {m.header("ce_subject") for m in outcomes if m.value != ledger.get(str(m.header("ce_subject")))},
+    )
+
+
+def _subscriber(
+    arena: Arena, outcomes: Sequence[Message], seen: Sequence[tuple[str, int, int, bytes | None]]
+) -> Iterable[str]:
+    """Who read along saw what is there in the end, each record once and in order."""
+    at_the_end = Counter(message.value for message in outcomes)
+    eventually(lambda: len(seen) >= len(outcomes), 20, lambda: f"seen {len(seen)} of {len(outcomes)}")
+    along = Counter(value for _, _, _, value in seen)
+    yield from _differences("seen while the run went on, and gone in the end", along - at_the_end)
+    yield from _differences("there in the end, and not seen by who read along", at_the_end - along)
+    last: dict[tuple[str, int], int] = {}
+    for topic, partition, offset, _ in seen:
+        if offset <= last.get((topic, partition), -1):
+            yield f"seen again or out of order: {topic} {partition}:{offset}"
+        last[topic, partition] = offset
+
+
+def _dead_letters(arena: Arena) -> Iterable[str]:
+    """The dead letters are the poison and the conflicts that were placed, once each."""
+    ends: Counter[int] = Counter()
+    expected: Counter[tuple[str | None, ...]] = Counter()
+    for record in arena.workload.records:
+        if record.code is not None:
+            expected[str(record.partition), str(ends[record.partition]), record.code] += 1
+        ends[record.partition] += 1
+    found: Counter[tuple[str | None, ...]] = Counter(
+        (m.header("source.partition"), m.header("source.offset"), m.header("error.code"))
+        for m in arena.scene.dead_letters()
+    )
+    if arena.rewound:
+        found = Counter(set(found))
+    yield from _differences("missing dead letters", expected - found)
+    yield from _differences("dead letters that should not be", found - expected)
+
+
+def _left_open(arena: Arena) -> Iterable[str]:
+    if lag := committed_lag(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed):
+        yield f"{lag} input records whose offset is not committed"
+    open_ones = arena.shop.value(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'order-worker' AND state <> 'idle'"
+    )
+    if open_ones:
+        yield f"{open_ones} database transactions still open"
+    for topic in vars(arena.scene.topics).values():
+        stable, end = (_ends(arena, topic, level) for level in IsolationLevel)
+        if stable != end:
+            yield f"a Kafka transaction is still open in {topic}"
+
+
+def _ends(arena: Arena, topic: str, level: IsolationLevel) -> dict[int, int]:
+    admin = AdminClient({"bootstrap.servers": arena.scene.kafka, "log_level": 0})
+    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
+    asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+    answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
+    return {p.partition: answer.result(10).offset for p, answer in answers.items()}
+
+
+def _differences(what: str, those: Iterable[Any]) -> Iterable[str]:
+    found = sorted(str(one)[:80] for one in those)
+    if found:
+        yield f"{len(found)} {what}: {', '.join(found[:_SHOWN])}"
+
+
+def count_kinds(arena: Arena) -> str:
+    """What was placed, for the log."""
+    kinds = Counter(record.kind for record in arena.workload.records)
+    return ", ".join(f"{kinds[kind]} {kind.value}" for kind in Kind)
