@@ -10,6 +10,7 @@ do not, nothing happened, and the batch runs again with its products locked firs
 """
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,13 +30,16 @@ from worker.dead_letter import dead_letter_headers, fit
 from worker.decode import Decoded, Invalid, decode
 from worker.metrics import Metrics
 from worker.outcome import event_json, reason_codes
-from worker.retry import Remedy, StaleReadError, describe, remedy
+from worker.retry import Remedy, StaleReadError, describe, may_concern_all, remedy
 from worker.steps import Reached, Step
 from worker.triage import Arrival, Source, Standing, triage
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
 MAX_RERUNS: Final = 4
+# Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
+# enough; where these few are refused too, the next attempt asks others.
+MAX_WITNESSES: Final = 5
 
 
 class Fate(Enum):
@@ -73,13 +77,13 @@ class Settled:
 class Verdict:
     """What the database transaction found or wrote for one arrival.
 
-    `fault`: PostgreSQL refused this very order, in its own words.
+    `fault`: how PostgreSQL refused this very order.
     """
 
     standing: Standing
     row: LedgerRow | None = None
     codes: tuple[str, ...] = ()
-    fault: str | None = None
+    fault: Exception | None = None
 
     @property
     def is_dead_letter(self) -> bool:
@@ -124,7 +128,7 @@ class BatchProcessor:
             for record, d in zip(records, decoded, strict=True)
             if isinstance(d, Decoded)
         ]
-        decided = await self._decide(arrivals, MAX_RERUNS)
+        decided = await self._decide(arrivals, MAX_RERUNS, arrivals)
         refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
         now = await self._time() if refused else None
         self.reached(Step.AFTER_DATABASE_COMMIT)
@@ -137,7 +141,9 @@ class BatchProcessor:
             for record, d in zip(records, decoded, strict=True)
         ]
 
-    async def _decide(self, arrivals: Sequence[Arrival], reruns: int) -> list[Verdict]:
+    async def _decide(
+        self, arrivals: Sequence[Arrival], reruns: int, batch: Sequence[Arrival]
+    ) -> list[Verdict]:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
         if not arrivals:
             return []
@@ -155,21 +161,60 @@ class BatchProcessor:
                 self.metrics.reruns.labels(type(error).__name__).inc()
         assert failure is not None
         if len(arrivals) == 1:
-            return [Verdict(Standing.NEW, fault=describe(failure))]
+            return [await self._refused(arrivals[0], failure, batch)]
         half = len(arrivals) // 2
         # In their order: the second half meets the stock that the first one leaves.
         # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
-        return await self._decide(arrivals[:half], 1) + await self._decide(arrivals[half:], 1)
+        first = await self._decide(arrivals[:half], 1, batch)
+        return first + await self._decide(arrivals[half:], 1, batch)
+
+    async def _refused(self, arrival: Arrival, failure: Exception, batch: Sequence[Arrival]) -> Verdict:
+        """The verdict on an order that PostgreSQL refuses; raises where it may be the database's trouble.
+
+        It is not, if another order of the batch would be confirmed now and this one is refused once more.
+        """
+        if not may_concern_all(failure):
+            return Verdict(Standing.NEW, fault=failure)
+        others = [a for a in batch if a is not arrival]
+        for other in random.sample(others, min(len(others), MAX_WITNESSES)):
+            if await self._would_be_confirmed(other):
+                break
+        else:
+            raise failure
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                (verdict,) = await self._decide_in_one_transaction([arrival], locked=True)
+        except Exception as error:
+            if not may_concern_all(error):
+                raise
+            return Verdict(Standing.NEW, fault=error)
+        return verdict
+
+    async def _would_be_confirmed(self, arrival: Arrival) -> bool:
+        """Whether all tables take this order now; nothing of it stays."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+                (verdict,) = await self._decide_all(session, [arrival], locked=True)
+        except Exception:
+            return False
+        written = verdict.row if verdict.standing is Standing.NEW else None
+        return written is not None and written.outcome == Outcome.CONFIRMED
 
     async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
         async with self.sessions.begin() as session:
-            # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
-            now = await ledger.database_time(session)
-            known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
-            standings = triage(arrivals, known)
-            new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
-            written = iter(await self._decide_new(session, new, now, locked))
+            verdicts = await self._decide_all(session, arrivals, locked)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
+        return verdicts
+
+    async def _decide_all(
+        self, session: AsyncSession, arrivals: Sequence[Arrival], locked: bool
+    ) -> list[Verdict]:
+        # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
+        now = await ledger.database_time(session)
+        known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
+        standings = triage(arrivals, known)
+        new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
+        written = iter(await self._decide_new(session, new, now, locked))
         return [
             next(written)
             if standing is Standing.NEW
@@ -230,7 +275,7 @@ class BatchProcessor:
         now: datetime | None,
     ) -> Settled:
         if verdict.fault is not None:
-            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, verdict.fault, "", now)
+            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, describe(verdict.fault), "", now)
         if verdict.standing is Standing.DUPLICATE:
             return Settled(Fate.DUPLICATE)
         if verdict.standing is Standing.CONFLICT:

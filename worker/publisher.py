@@ -95,12 +95,14 @@ class Publisher:
         producer = owned.producer
         async with asyncio.timeout(self._publish_timeout_seconds):
             await producer.begin_transaction()
-            sent = [
-                await producer.send(
-                    p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
+            sent = []
+            for p in publications:
+                sent.append(
+                    await producer.send(
+                        p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
+                    )
                 )
-                for p in publications
-            ]
+                self._reached(Step.AFTER_SEND)
             # aiokafka commits a transaction in which a send failed, so every send is awaited first.
             await asyncio.gather(*sent)
             self._reached(Step.AFTER_SENDS)

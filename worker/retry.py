@@ -27,6 +27,9 @@ _RERUN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluster it comes as XX000
 _INTERNAL: Final = "XX000"
 _DATA_CLASS: Final = "22"
+# An internal error, or a row that a constraint of the table refuses: whoever altered the table may have
+# refused every order there is. (A key or foreign key, in contrast, is about this one row.)
+_OF_ALL: Final = frozenset({_INTERNAL, "23502", "23514"})
 
 
 def remedy(error: BaseException) -> Remedy:
@@ -43,6 +46,11 @@ def remedy(error: BaseException) -> Remedy:
     if state[:2] == _DATA_CLASS:
         return Remedy.SPLIT
     return Remedy.WAIT
+
+
+def may_concern_all(error: BaseException) -> bool:
+    """Whether an error that one order met alone may be none of its doing."""
+    return sqlstate(error) in _OF_ALL
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from tests.shop import Shop
 from worker.batch import BatchProcessor, Fate, OutputTopics
 from worker.metrics import Metrics
 from worker.steps import Step, nothing_happens
+from worker.triage import Arrival
 
 Processor = Callable[..., BatchProcessor]
 
@@ -282,6 +284,45 @@ async def test_orders_whose_ledger_rows_were_purged_are_dead_letters_and_never_s
     assert (fates.count(Fate.DEAD_LETTER), fates[250]) == (500, Fate.CONFIRMED)
     assert settled[0].codes == ("data_error",)
     assert (await in_thread(stocked.stock))[7] == 10_000 - 501
+
+
+@pytest.mark.parametrize("table", ["order_outcomes", "orders"])
+async def test_a_constraint_that_refuses_every_order_makes_them_wait_and_no_dead_letter(
+    processor: Processor, stocked: Shop, table: str
+):
+    batch = batch_of(*(order_value(line(1)) for _ in range(3)), order_value(line(2, 99)))
+    await in_thread(stocked.sql, f"ALTER TABLE {table} ADD CONSTRAINT mistake CHECK (false) NOT VALID")
+    with pytest.raises(asyncpg.CheckViolationError, match="mistake"):
+        await processor().settle(batch, {})
+    await in_thread(stocked.sql, f"ALTER TABLE {table} DROP CONSTRAINT mistake")
+    fates = [s.fate for s in await processor().settle(batch, {})]
+    assert fates == [Fate.CONFIRMED] * 3 + [Fate.REJECTED], "none was decided out of turn meanwhile"
+
+
+async def test_a_constraint_that_goes_away_while_an_order_is_refused_costs_no_dead_letter(
+    processor: Processor, stocked: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    ask = BatchProcessor._would_be_confirmed
+
+    async def mend_and_ask(self: BatchProcessor, other: Arrival) -> bool:
+        await in_thread(stocked.sql, "ALTER TABLE orders DROP CONSTRAINT IF EXISTS mistake")
+        return await ask(self, other)
+
+    monkeypatch.setattr(BatchProcessor, "_would_be_confirmed", mend_and_ask)
+    await in_thread(stocked.sql, "ALTER TABLE orders ADD CONSTRAINT mistake CHECK (false) NOT VALID")
+    settled = await processor().settle(batch_of(order_value(line(1)), order_value(line(1))), {})
+    assert [s.fate for s in settled] == [Fate.CONFIRMED] * 2
+
+
+async def test_an_order_that_a_constraint_refuses_beside_others_is_a_dead_letter(
+    processor: Processor, stocked: Shop
+):
+    refused = "CHECK (total_amount <> 5) NOT VALID"
+    await in_thread(stocked.sql, f"ALTER TABLE orders ADD CONSTRAINT no_fives {refused}")
+    values = [order_value(line(1)), order_value(line(1, 2)), order_value(line(1))]
+    settled = await processor().settle(batch_of(*values), {})
+    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
+    assert settled[1].codes == ("data_error",)
 
 
 async def test_a_silent_replay_announces_nothing_that_was_decided_before_it(
