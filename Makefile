@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shop test faults check lint types bench listings lock schemas clean
+.PHONY: help setup demo shop test faults campaign check lint types bench listings lock schemas clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -28,13 +28,18 @@ demo: setup ## Real orders through two workers, one killed half way, with a repo
 shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
 	@$(BIN)/python examples/shop.py
 
-test: setup ## All tests, on real Kafka and PostgreSQL
+test: setup ## All tests, on real Kafka and PostgreSQL, then the short fault campaign
 	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory faults
 
 check: lint types test ## Lint, types and all tests
 
-faults: setup ## Try to break every promise: each fault once on servers of its own, some ten minutes
-	@$(BIN)/python -m tests.faults
+faults: setup ## Try to break every promise: the quick faults, three seeds each, within ten minutes
+	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
+
+campaign: setup ## Every fault on ten seeds, for two hours; SEEDS, ORDERS, MINUTES, FAULTS change the plan
+	@$(BIN)/python -m tests.faults --faults $(or $(FAULTS),all) --seeds $(or $(SEEDS),10) \
+		--orders $(or $(ORDERS),20000) --minutes $(or $(MINUTES),120) --lanes 2 --report campaign.tsv
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check .

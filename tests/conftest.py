@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -17,6 +17,7 @@ from db.engine import create_engine, session_factory
 from tests.little_shop import stock_the_shelves
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
+from tests.subscriber import admin_client
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database
@@ -117,7 +118,7 @@ def topic_names() -> TopicNames:
 @pytest.fixture
 def topics(services: Services, topic_names: TopicNames) -> Iterator[TopicNames]:
     """The test's four topics, with four partitions each."""
-    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+    admin = admin_client(services.kafka_bootstrap_servers)
     largest_bytes = {  # hostile values go beyond Kafka's default of 1 MiB; dead letters carry headers as well
         topic_names.order_placed: 2 * 1024 * 1024,
         topic_names.order_confirmed: 1024 * 1024,

@@ -1,5 +1,6 @@
 """The promises, checked from outside: the ledger, the shop, and what a read_committed subscriber sees."""
 
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from uuid import UUID
 
 from tests.deadline import eventually
 from tests.shop import Shop
-from tests.subscriber import Message, committed_lag, publish, read_topic
+from tests.subscriber import Message, committed_lag, group_members, publish, read_topic
 from tests.topic_names import TopicNames
+from worker.local.kafka import kafka_tool_command
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,20 @@ class Scene:
         assert len(letters) == dead_letters
         assert set(sources.values()) <= {1}, "a dead letter is written once"
         assert self.lag() == 0
+
+    def rewind(self, *to: str) -> None:
+        """Move the group's offsets with Kafka's own tool, as an operator would, once nobody is in it."""
+        eventually(lambda: group_members(self.kafka, self.group_id) == 0, 30)
+        subprocess.run(
+            kafka_tool_command(
+                "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+                *("--bootstrap-server", self.kafka, "--group", self.group_id),
+                *("--topic", self.topics.order_placed, "--reset-offsets", *to, "--execute"),
+            ),
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
 
     def lag(self) -> int | None:
         return committed_lag(self.kafka, self.group_id, self.topics.order_placed)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +34,15 @@ class Message:
     def header(self, name: str) -> str | None:
         values = [value for key, value in self.headers if key == name]
         return values[-1].decode() if values and values[-1] is not None else None
+
+
+@cache
+def admin_client(bootstrap_servers: str) -> AdminClient:
+    """The one client that asks these servers; it comes back by itself when they do.
+
+    Never closed: a client that is dropped with answers under way can take the process with it.
+    """
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
@@ -103,7 +113,7 @@ def publish(
 
 def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | None:
     """How many records of the topic the group has not committed yet; None while Kafka does not say."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    admin = admin_client(bootstrap_servers)
     try:
         partitions = [
             TopicPartition(topic, p) for p in admin.list_topics(topic, timeout=10).topics[topic].partitions
@@ -124,13 +134,13 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
 
 def group_members(bootstrap_servers: str, group_id: str) -> int:
     """How many members the consumer group has."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = admin_client(bootstrap_servers)
     return len(admin.describe_consumer_groups([group_id])[group_id].result(10).members)
 
 
 def set_largest_record(bootstrap_servers: str, topic: str, largest_bytes: int) -> None:
     """Change how large a record the topic takes."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = admin_client(bootstrap_servers)
     change = ConfigEntry("max.message.bytes", str(largest_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
     admin.incremental_alter_configs([resource])[resource].result(10)

@@ -1,17 +1,20 @@
 """Runs a worker that stops or kills itself: python -m tests.worker_at_step STEP SIGNAL [TIMES [PASSED]].
 
 SIGNAL is a signal's name, sent to itself the first TIMES times it reaches the step (default: once), after it
-has passed it PASSED times (default: none), or "hang".
+has passed it PASSED times (default: none); or "hang", or "stall": a hang that ends after 15 seconds.
 """
 
 import os
 import signal
 import sys
 import threading
+from typing import Final
 
 from worker.process import run
 from worker.settings import read_settings
 from worker.steps import Step
+
+STALL_SECONDS: Final = 15.0
 
 
 def main() -> int:
@@ -24,8 +27,11 @@ def main() -> int:
         if at is step and next(acting, False):
             sys.stderr.write(f"{action} at {step}\n")
             sys.stderr.flush()
-            if action == "hang":
-                threading.Event().wait()  # the event loop never turns again
+            if action in {"hang", "stall"}:
+                # The event loop does not turn meanwhile.
+                threading.Event().wait(None if action == "hang" else STALL_SECONDS)
+                sys.stderr.write("going on\n")
+                return
             os.kill(os.getpid(), signal.Signals[action])
 
     return run(read_settings(), reached)

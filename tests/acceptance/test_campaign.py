@@ -1,40 +1,36 @@
-"""The fault campaign, small: a run keeps every promise, and its verdict sees each one broken."""
+"""The verdict of the fault campaign sees each promise broken. (The campaign itself: `make faults`.)"""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import campaign
 from tests.faults.arena import Arena, arena, publish, subscriber
+from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload
-from tests.shop import Shop
-from worker.local.services import Services
+from worker.local import LocalServiceError
 
 ORDERS = 400
 
 
 @pytest.fixture(scope="module")
-def template(services: Services) -> Iterator[str]:
-    if Shop(services.database_url).value("SHOW track_commit_timestamp") != "on":
-        pytest.skip("the given PostgreSQL does not keep commit times: set track_commit_timestamp = on")
-    with campaign.template(services) as name:
-        yield name
-
-
-@pytest.mark.parametrize("fault", ["kill", "backends"])
-def test_a_run_of_the_campaign_keeps_every_promise(services: Services, template: str, fault: str):
-    run = campaign.run(services, template, fault, seed=3, orders=1_500)
-    assert run.violations == ()
-    assert run.injected >= 8
+def site() -> Iterator[Site]:
+    try:
+        with running_site() as running:
+            yield running
+    except LocalServiceError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"no servers to test on: {error}", pytrace=False)
+        pytest.skip(f"no servers to test on: {error}")
 
 
 @pytest.fixture(scope="module")
-def drained(services: Services, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     """An arena after a quiet run, in which every promise was kept."""
     workload = make_workload(7, ORDERS, 4)
     folder = tmp_path_factory.mktemp("campaign")
-    with arena(services, template, workload, seed=7, partitions=4, folder=folder) as there:
+    with arena(site, workload, seed=7, partitions=4, folder=folder) as there:
         with subscriber(there.scene) as seen:
             there.feed()
             there.until(lambda: there.scene.lag() == 0)
@@ -71,7 +67,7 @@ def test_the_verdict_sees_an_outcome_told_twice(drained: Arena):
     again = Record(Kind.ORDER, first.partition, first.key, first.value, tuple(first.headers), None, None)
     publish(drained.scene.kafka, drained.scene.topics.order_confirmed, [again])
     (told,) = violations(drained)
-    assert told == f"1 told more than once: {first.header('ce_subject')}"
+    assert told == f"1 told too often: {first.header('ce_subject')}"
 
 
 def violations(there: Arena) -> list[str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from tests.deadline import eventually
 from tests.shop import Shop
+from tests.subscriber import admin_client
 from worker.local.services import Services
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def leaves_nothing(services: Services, shop: Shop, tmp_path: Path) -> Iterator[N
     """Topics, schemas and temporary files afterwards are those from before."""
 
     def topics() -> set[str]:
-        admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+        admin = admin_client(services.kafka_bootstrap_servers)
         return {name for name in admin.list_topics(timeout=10).topics if "-demo-" in name}
 
     def schemas() -> list[str]:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from fastapi import FastAPI
 from faststream import FastStream
 from sqlalchemy import text
@@ -35,7 +35,7 @@ from db.models import OrderStatus
 from examples import with_fastapi, with_faststream
 from tests.deadline import eventually
 from tests.shop import Shop
-from tests.subscriber import committed_lag, publish
+from tests.subscriber import admin_client, committed_lag, publish
 from tests.worker_process import ROOT
 from worker.local.services import Services
 
@@ -387,7 +387,7 @@ async def test_the_fastapi_example_leaves_no_connection_behind(database_url: str
 @pytest.fixture
 def topic(services: Services) -> Iterator[str]:
     """A topic of one partition, so that a record which stands still stops all that follow."""
-    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+    admin = admin_client(services.kafka_bootstrap_servers)
     name = f"user-registered-{uuid4().hex[:8]}"
     for future in admin.create_topics([NewTopic(name, 1, 1)]).values():
         future.result(10)

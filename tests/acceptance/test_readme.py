@@ -11,11 +11,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from db.migrate import head_revision
 from tests.promises import Scene
 from tests.shop import Shop
+from tests.subscriber import admin_client
 from tests.topic_names import TopicNames
 from tests.worker_process import ROOT, workers_in
 from worker.local.postgres import create_database, drop_database
@@ -30,7 +30,7 @@ def empty(services: Services, env: dict[str, str], topic_names: TopicNames) -> I
     name = f"empty_{uuid4().hex[:12]}"
     yield env | {"ORDER_WORKER_DATABASE_URL": create_database(services.database_url, name)}
     drop_database(services.database_url, name)
-    admin = AdminClient({"bootstrap.servers": services.kafka_bootstrap_servers})
+    admin = admin_client(services.kafka_bootstrap_servers)
     for future in admin.delete_topics(list(vars(topic_names).values())).values():
         future.result(10)
 

@@ -1,30 +1,11 @@
 """Offsets moved back: no second effect; what is announced again is the same bytes under the same event id."""
 
 import signal
-import subprocess
 from uuid import uuid4
 
 from tests.builders import line, order_value
-from tests.deadline import eventually
 from tests.promises import Scene
-from tests.subscriber import group_members
 from tests.worker_process import Workers
-from worker.local.kafka import kafka_tool_command
-
-
-def rewind(scene: Scene, *to: str) -> None:
-    """With Kafka's own tool, as an operator would."""
-    eventually(lambda: group_members(scene.kafka, scene.group_id) == 0, 30)
-    subprocess.run(
-        kafka_tool_command(
-            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            *("--bootstrap-server", scene.kafka, "--group", scene.group_id),
-            *("--topic", scene.topics.order_placed, "--reset-offsets", *to, "--execute"),
-        ),
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
 
 
 def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_changes_nothing(
@@ -40,7 +21,7 @@ def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_chang
     first = {m.header("ce_id"): (m.key, m.value, m.headers) for m in scene.outcomes()}
     rows = scene.shop.sql("SELECT * FROM order_outcomes ORDER BY order_id")
 
-    rewind(scene, "--to-earliest")
+    scene.rewind("--to-earliest")
     # A new order between the old ones: the rewind decides it as ever.
     scene.place([order_value(line(2), order_id=uuid4())])
     workers.start()
@@ -73,7 +54,7 @@ def test_a_silent_replay_announces_nothing_again_but_decides_what_was_never_deci
     scene.shop.sql("UPDATE products SET stock_quantity = stock_quantity + 1")
     before = len(scene.outcomes())
 
-    rewind(scene, "--to-earliest")
+    scene.rewind("--to-earliest")
     scene.shop.sql(
         "INSERT INTO replays (topic, partition, from_offset, to_offset) VALUES ($1, 0, 0, 20)",
         scene.topics.order_placed,

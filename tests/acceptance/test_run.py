@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import group_members
+from tests.subscriber import admin_client, group_members
 from tests.topic_names import PARTITIONS
 from tests.worker_process import ROOT, Workers
 from worker.local.ports import free_port
@@ -250,6 +249,6 @@ def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Work
 
 def test_the_worker_reads_no_topic_it_has_to_create(env: dict[str, str], shop: Shop):
     run_once(env)
-    admin = AdminClient({"bootstrap.servers": env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"]})
+    admin = admin_client(env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"])
     assert env["ORDER_WORKER_ORDER_PLACED_TOPIC"] not in admin.list_topics(timeout=10).topics
     assert shop.value("SELECT count(*) FROM order_outcomes") == 0

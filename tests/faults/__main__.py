@@ -1,8 +1,6 @@
 """`python -m tests.faults`: tries to break every promise, and says whether it could."""
 
 import logging
-import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,13 +9,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.faults.campaign import Run, run, template
-from tests.faults.catalogue import FAULTS
+from tests.faults.campaign import Run, carry_out
+from tests.faults.catalogue import FAULTS, SHORT
 from worker.local import LocalServiceError
-from worker.local.services import NO_DOCKER_VARIABLE, Services, running_services
-
-# What can tell the order of the commits to the sequential model.
-_POSTGRES: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
 
 HELP = """Tries to break every promise of the worker: real processes killed, servers crashed, connections cut.
 
@@ -29,58 +23,66 @@ Examples:
 
     python -m tests.faults                                  every fault, one seed each
 
+    python -m tests.faults --faults short --seeds 3         what CI runs
+
     python -m tests.faults --faults kill,broker-crash --seeds 10 --orders 20000
 
     python -m tests.faults --faults kill --first-seed 7     one run again
 
     python -m tests.faults --report report.tsv              a line for each run
 """
+_SHOWN: Final = 20  # violations of a run: what follows is mostly their consequence
+_COLUMNS: Final = ("fault", "seed", "orders", "blows", "verdict", "seconds", "log digest")
 
 
 def main(
-    faults: Annotated[str, typer.Option(help="Comma separated, or all. --list shows them.")] = "all",
+    faults: Annotated[str, typer.Option(help="Comma separated, or all, or short.")] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each fault.")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="The others follow it.")] = 1,
     orders: Annotated[int, typer.Option(min=100, help="Of each run.")] = 5_000,
+    minutes: Annotated[float, typer.Option(min=0.0, help="Begin no run after so many.")] = 600.0,
+    lanes: Annotated[int, typer.Option(min=1, help="Runs at a time, each lane on servers of its own.")] = 1,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="A tab-separated line a run.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the faults and end.")] = False,
 ) -> None:
     names = _names(faults)
     if list_:
         for name in names:
-            typer.echo(f"{name:<30}{(FAULTS[name].__doc__ or '').strip().splitlines()[0]}")
+            typer.echo(f"{name:<32}{FAULTS[name].summary}")
         return
-    os.environ[NO_DOCKER_VARIABLE] = "1"  # servers are to be killed and frozen as processes
+    if report and not report.exists():
+        report.write_text("\t".join(_COLUMNS) + "\n", encoding="utf-8")
     plan = [(name, seed) for seed in range(first_seed, first_seed + seeds) for name in names]
     console = Console(stderr=True, highlight=False)
+    console.print(f"{len(plan)} runs of {orders:,} orders; Kafka and PostgreSQL as local processes")
     try:
-        with running_services(announce=console.print, postgres_settings=_POSTGRES) as services:
-            runs = _carry_out(plan, orders, services, console, report)
+        runs = _carry_out(plan, orders, lanes, minutes, console, report)
     except LocalServiceError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
     violated = sum(bool(one.violations) for one in runs)
-    struck = sum(one.injected for one in runs)
+    blows = sum(one.injected for one in runs)
     placed = sum(one.orders for one in runs)
-    console.print(f"\n{len(runs)} runs, {placed:,} orders, {struck:,} blows: {violated} runs with violations")
-    raise typer.Exit(1 if violated else 0)
+    left_out = f" ({len(plan) - len(runs)} left out, the time is up)" if len(runs) < len(plan) else ""
+    console.print(
+        f"\n{len(runs)} runs{left_out}, {placed:,} orders, {blows:,} blows: {violated} runs with violations"
+    )
+    raise typer.Exit(1 if violated or not runs else 0)
 
 
 def _carry_out(
     plan: Sequence[tuple[str, int]],
     orders: int,
-    services: Services,
+    lanes: int,
+    minutes: float,
     console: Console,
     report: Path | None,
 ) -> list[Run]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    shown = Progress(*columns, console=console, disable=not console.is_terminal)
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     runs: list[Run] = []
-    with template(services) as name, shown as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(plan))
-        for fault, seed in plan:
-            progress.update(task, description=f"{fault} {seed}")
-            one = run(services, name, fault, seed, orders)
+        for one in carry_out(plan, orders, lanes, minutes):
             runs.append(one)
             progress.advance(task)
             _tell(one, console, report)
@@ -90,24 +92,22 @@ def _carry_out(
 def _tell(one: Run, console: Console, report: Path | None) -> None:
     what = (one.fault, one.seed, one.orders, one.injected, one.verdict, f"{one.seconds:.1f}", one.digest)
     fault, seed, orders, injected, verdict, seconds, digest = what
-    line = f"{fault:<30}{seed:>4}{orders:>8,}{injected:>6} blows{seconds:>8} s  {digest}  {verdict}"
+    line = f"{fault:<32}{seed:>4}{orders:>8,}{injected:>6} blows{seconds:>8} s  {digest}  {verdict}"
     console.print(line, markup=False, soft_wrap=True)
-    for violation in one.violations:
+    for violation in one.violations[:_SHOWN]:
         console.print(f"    {violation}", markup=False, soft_wrap=True)
+    if len(one.violations) > _SHOWN:
+        console.print(f"    and {len(one.violations) - _SHOWN} more")
     if report:
         with report.open("a", encoding="utf-8") as file:
             file.write("\t".join(map(str, what)) + "\n")
 
 
 def _names(faults: str) -> list[str]:
-    if faults == "all":
-        return list(FAULTS)
-    names = faults.split(",")
-    unknown = [name for name in names if name not in FAULTS]
-    if unknown or max(Counter(names).values()) > 1:
-        raise typer.BadParameter(
-            f"--faults takes different names of --list; unknown: {', '.join(unknown) or 'none'}"
-        )
+    groups = {"all": list(FAULTS), "short": list(SHORT)}
+    names = list(dict.fromkeys(n for part in faults.split(",") for n in groups.get(part, [part])))
+    if unknown := [name for name in names if name not in FAULTS]:
+        raise typer.BadParameter(f"no such fault: {', '.join(unknown)}; --list shows them")
     return names
 
 

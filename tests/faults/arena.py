@@ -16,17 +16,18 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
+import psutil
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
 from tests.deadline import eventually
+from tests.faults.site import Site
 from tests.faults.workload import PRICE, Record, Workload
 from tests.promises import Scene
 from tests.shop import Shop
+from tests.subscriber import admin_client
 from tests.topic_names import TopicNames
 from tests.worker_process import WorkerProcess, Workers, workers_in
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
 from worker.steps import Step
 
 # Deadlines short enough that a fault of a second or two goes past them.
@@ -47,7 +48,7 @@ PATIENCE_SECONDS: Final = 60.0
 class Arena:
     """What a fault may act on. `chance` is the run's own source of randomness."""
 
-    services: Services
+    site: Site
     scene: Scene
     workload: Workload
     chance: random.Random
@@ -57,8 +58,8 @@ class Arena:
     crew: list[WorkerProcess] = field(default_factory=list)
     injected: int = 0
     published: int = 0
-    rewound: bool = False
-    """whether the run moved the offsets back, so that outcomes are announced again"""
+    rewinds: int = 0
+    """how often the run moved the offsets back: outcomes may be announced again so many times"""
 
     @property
     def shop(self) -> Shop:
@@ -105,16 +106,38 @@ class Arena:
         while len(self.crew) < self.size:
             self.crew.append(self.workers.start(**self.settings))
 
-    def add_at_step(self, step: Step, action: str, passed: int) -> WorkerProcess:
+    def add_at_step(self, step: Step, action: str, passed: int, **settings: str) -> WorkerProcess:
         """One more worker, which does this to itself when it has passed the step so many times."""
         command = (sys.executable, "-m", "tests.worker_at_step", step.value, action, "1", str(passed))
-        worker = self.workers.start(*command, **self.settings)
+        worker = self.workers.start(*command, **{**self.settings, **settings})
         self.crew.append(worker)
         return worker
 
     def retries(self) -> int:
         """How often a worker has said that it will try a batch again."""
         return self.workers.logs.count("will be tried again")
+
+    @contextmanager
+    def retrying(self) -> Iterator[None]:
+        """End only when a worker has tried in vain, because of what happens inside."""
+        before = self.retries()
+        yield
+        self.until(lambda: self.retries() > before)
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """End only when a worker at work has said, because of what happens inside, that it is not ready."""
+        self.some_progress()
+        worker = self.any_worker().wait_until_ready()
+        self.feed(1 / 4)
+        yield
+        # It says so once every deadline of its own has passed. Whoever dies now could not start again.
+        eventually(lambda: worker.get("/readyz")[0] == 503, PATIENCE_SECONDS)
+
+    def largest_worker_bytes(self) -> int:
+        """Resident memory of the largest worker that lives."""
+        living = [w.process.pid for w in self.crew if w.process.poll() is None]
+        return max((psutil.Process(pid).memory_info().rss for pid in living), default=0)
 
     def any_worker(self) -> WorkerProcess:
         self.keep()
@@ -129,30 +152,35 @@ class Arena:
 
 @contextmanager
 def arena(
-    services: Services, template: str, workload: Workload, *, seed: int, partitions: int, folder: Path
+    site: Site, workload: Workload, *, seed: int, partitions: int, folder: Path, networked: bool = False
 ) -> Iterator[Arena]:
-    """A fresh arena with its catalogue in the database and nothing in its topics yet."""
+    """A fresh arena with its catalogue in the database and nothing in its topics yet.
+
+    With `networked` its workers reach both servers through the site's networks only.
+    """
     chance = random.Random(f"arena {seed}")
     names = TopicNames(*(f"{name}-{uuid4().hex[:8]}" for name in ("placed", "confirmed", "rejected", "dlt")))
     database = f"arena_{uuid4().hex[:12]}"
-    shop = Shop(create_database(services.database_url, database, template=template))
-    scene = Scene(services.kafka_bootstrap_servers, shop, names, f"arena-{uuid4().hex[:8]}")
+    shop = Shop(site.postgres.create_database(database, template=site.template))
+    scene = Scene(site.kafka.bootstrap_servers, shop, names, f"arena-{uuid4().hex[:8]}")
+    kafka, database_url = scene.kafka, shop.database_url
+    if networked:
+        kafka, database_url = f"127.0.0.1:{site.kafka_network.port}", site.through_network(database_url)
     try:
         shop.stock_up(workload.products, price=PRICE, users=workload.users)
         with (
-            _topics(services.kafka_bootstrap_servers, names, partitions),
-            workers_in(environment(services, scene), folder) as workers,
+            _topics(scene.kafka, names, partitions),
+            workers_in(_environment(scene, kafka, database_url), folder) as workers,
         ):
-            yield Arena(services, scene, workload, chance, workers, size=chance.randint(2, 4))
+            yield Arena(site, scene, workload, chance, workers, size=chance.randint(2, 4))
     finally:
-        drop_database(services.database_url, database)
+        site.postgres.drop_database(database)
 
 
-def environment(services: Services, scene: Scene) -> Mapping[str, str]:
-    """What a worker of the arena is told, but for its deadlines."""
+def _environment(scene: Scene, kafka: str, database_url: str) -> Mapping[str, str]:
     return {
-        "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
-        "ORDER_WORKER_DATABASE_URL": scene.shop.database_url,
+        "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": kafka,
+        "ORDER_WORKER_DATABASE_URL": database_url,
         "ORDER_WORKER_GROUP_ID": scene.group_id,
         "ORDER_WORKER_HTTP_PORT": "0",
         "ORDER_WORKER_HTTP_HOST": "127.0.0.1",
@@ -227,7 +255,7 @@ def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]
 
 @contextmanager
 def _topics(bootstrap_servers: str, names: TopicNames, partitions: int) -> Iterator[None]:
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin = admin_client(bootstrap_servers)
     new = [
         NewTopic(name, partitions, 1, config={"max.message.bytes": str(LARGEST_BYTES.get(kind, 1024 * 1024))})
         for kind, name in vars(names).items()

@@ -1,34 +1,35 @@
-"""Runs faults by name and seed, one after the other, and keeps a line for each.
+"""Runs faults by name and seed, in lanes of servers of their own, and tells what came of each.
 
 A run is the same for the same fault and seed, but for what the machine's timing makes of it.
 """
 
+import faulthandler
 import hashlib
 import logging
+import multiprocessing
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Final
-from uuid import uuid4
+from queue import Empty
+from typing import Final, TypeAlias
 
-from db import migrate
-from db.engine import create_engine
 from tests.faults.arena import Arena, arena, subscriber
 from tests.faults.catalogue import FAULTS
+from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import make_workload
-from tests.shop import run_apart
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
 
 DRAIN_SECONDS: Final = 120.0
 RECOVERY_SECONDS: Final = 30.0  # until something is decided again after the last blow, or all is
+LARGEST_WORKER_BYTES: Final = 200_000_000  # whatever the backlog
 
-logger = logging.getLogger("campaign")
+Waiting: TypeAlias = "Queue[tuple[str, int]]"
+Results: TypeAlias = "Queue[Run | Exception]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +50,16 @@ class Run:
         return "ok" if not self.violations else f"{len(self.violations)} violated"
 
 
-@contextmanager
-def template(services: Services) -> Iterator[str]:
-    """The name of an upgraded, empty database to copy arenas from."""
-    name = f"arena_template_{uuid4().hex[:8]}"
-    url = create_database(services.database_url, name)
-
-    async def upgrade() -> None:
-        engine = create_engine(url)
-        await migrate.upgrade(engine, "public")
-        await engine.dispose()
-
-    run_apart(upgrade())
-    try:
-        yield name
-    finally:
-        drop_database(services.database_url, name)
-
-
-def run(services: Services, template_name: str, fault: str, seed: int, orders: int) -> Run:
+def run(site: Site, fault: str, seed: int, orders: int) -> Run:
     """One run, judged. A fault that cannot be carried out to its end is a violation too."""
     began = time.monotonic()
     partitions = 4 + seed % 5
     workload = make_workload(seed, orders, partitions)
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         folder = Path(name)
+        networked = FAULTS[fault].networked
         with arena(
-            services, template_name, workload, seed=seed, partitions=partitions, folder=folder
+            site, workload, seed=seed, partitions=partitions, folder=folder, networked=networked
         ) as there:
             violations = _fight(there, fault)
             digest = _digest(folder)
@@ -86,15 +70,72 @@ def run(services: Services, template_name: str, fault: str, seed: int, orders: i
             )
 
 
+def carry_out(plan: Iterable[tuple[str, int]], orders: int, lanes: int, minutes: float) -> Iterator[Run]:
+    """What came of each (fault, seed), as it comes; runs that would begin after `minutes` are left out.
+
+    Each lane is a process with servers of its own. Raises LocalServiceError when one gets no servers, and
+    RuntimeError when one dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting, results = context.Queue(), context.Queue()
+    for one in plan:
+        waiting.put(one)
+    deadline = time.monotonic() + minutes * 60
+    # Daemons: whatever ends this process ends them, and they their servers.
+    living = [
+        context.Process(target=_lane, args=(waiting, orders, deadline, results), daemon=True)
+        for _ in range(lanes)
+    ]
+    for process in living:
+        process.start()
+    while living:
+        with suppress(Empty):
+            result = results.get(timeout=1)
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+            continue
+        for process in living:
+            if process.exitcode:
+                raise RuntimeError(f"a lane of the campaign ended with {process.exitcode}")
+        living = [process for process in living if process.is_alive()]
+
+
+def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> None:
+    """One run after the other until nothing waits."""
+    faulthandler.enable()  # librdkafka is native code
+    logging.disable(logging.ERROR)
+    try:
+        while not waiting.empty():
+            with running_site() as site:
+                for fault, seed in _taken(waiting, deadline):
+                    one = run(site, fault, seed, orders)
+                    results.put(one)
+                    if one.violations:
+                        break  # whatever went wrong may have left its mark: the next gets new servers
+    except Exception as error:
+        results.put(error)
+
+
+def _taken(waiting: Waiting, deadline: float) -> Iterator[tuple[str, int]]:
+    """The next that waits, again and again; once the time is up, nothing waits any more."""
+    with suppress(Empty):
+        while True:
+            one = waiting.get(timeout=1)
+            if time.monotonic() < deadline:
+                yield one
+
+
 def _fight(there: Arena, fault: str) -> list[str]:
     with subscriber(there.scene) as seen:
         try:
             there.keep()
             there.feed(1 / 4)
-            FAULTS[fault](there)
+            FAULTS[fault].strike(there)
             there.feed()
             _require_recovery(there)
             there.until(lambda: there.scene.lag() == 0, DRAIN_SECONDS)
+            memory_bytes = there.largest_worker_bytes()
             codes = there.dismiss()
             violations = find_violations(there, seen)
         except Exception as error:
@@ -104,6 +145,8 @@ def _fight(there: Arena, fault: str) -> list[str]:
             ]
     if any(code not in {0, -9, -15} for code in codes):
         violations.append(f"workers ended with {codes}")
+    if memory_bytes > LARGEST_WORKER_BYTES:
+        violations.append(f"a worker holds {memory_bytes:,} bytes")
     return violations
 
 

@@ -1,0 +1,74 @@
+"""The servers that the runs of one lane share: processes of ours, to be killed, frozen and cut off."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from db import migrate
+from db.engine import create_engine
+from tests.faults.proxy import Proxy
+from tests.shop import run_apart
+from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
+from worker.local.ports import free_port
+from worker.local.postgres import LocalPostgres
+
+# The commit times tell the sequential model the order of the transactions.
+_POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
+# The broker looks for transactions past their time every 10 s by default, which is long for a run.
+_KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}
+
+_ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
+
+
+@dataclass(frozen=True)
+class Site:
+    """One Kafka, one PostgreSQL, a network to each that can fail, and an empty shop to copy."""
+
+    kafka: LocalKafka
+    postgres: LocalPostgres
+    kafka_network: Proxy
+    database_network: Proxy
+    template: str
+    """the name of an upgraded, empty database"""
+
+    def through_network(self, database_url: str) -> str:
+        """The same database, by way of `database_network`."""
+        parts = urlsplit(database_url)
+        user = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self.database_network.port}"))
+
+
+@contextmanager
+def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Iterator[Site]:
+    """A site that answers, and of which nothing is left at the end. Raises LocalServiceError."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(data_folder())
+        port = free_port()
+        kafka = LocalKafka(folder, settings=_KAFKA_SETTINGS, proxy_port=port, announce=announce)
+        postgres = LocalPostgres(folder, settings=_POSTGRES_SETTINGS)
+        for server in (postgres, kafka):
+            stack.callback(server.abandon)
+            server.start()
+        assert kafka.proxied_port
+        yield Site(
+            kafka,
+            postgres,
+            stack.enter_context(Proxy(kafka.proxied_port, port=port)),
+            stack.enter_context(Proxy(postgres.port)),
+            _template(postgres),
+        )
+
+
+def _template(postgres: LocalPostgres) -> str:
+    async def upgrade() -> None:
+        engine = create_engine(postgres.create_database("template_shop"))
+        await migrate.upgrade(engine, "public")
+        await engine.dispose()
+
+    with _ONE_MIGRATION_AT_A_TIME:
+        run_apart(upgrade())
+    return "template_shop"

@@ -1,0 +1,45 @@
+"""The Kafka broker: dead, stopped in order, frozen, or refusing what is sent."""
+
+from tests.faults.arena import LARGEST_BYTES, Arena
+from tests.subscriber import set_largest_record
+
+
+def crash(arena: Arena) -> None:
+    """`kill -9` of the broker, which is started again."""
+    for _ in range(2):
+        arena.some_progress()
+        arena.site.kafka.crash()
+        arena.site.kafka.start()
+        arena.injected += 1
+
+
+def restart(arena: Arena) -> None:
+    """An orderly stop (SIGTERM) of the broker under load, and a start."""
+    for _ in range(2):
+        arena.some_progress()
+        arena.site.kafka.restart()
+        arena.injected += 1
+
+
+def freeze(arena: Arena) -> None:
+    """The broker stands still (SIGSTOP) past the deadline of every commit, until a worker gives up."""
+    try:
+        with arena.given_up():
+            arena.site.kafka.freeze()
+    finally:
+        arena.site.kafka.thaw()
+    arena.injected += 1
+
+
+def refused_sends(arena: Arena) -> None:
+    """The topic of the dead letters takes nothing for a while."""
+    topic = arena.scene.topics.dead_letter
+    for _ in range(2):
+        arena.some_progress()
+        try:
+            with arena.retrying():
+                set_largest_record(arena.scene.kafka, topic, 100)
+                arena.feed(1 / 4)
+        finally:
+            set_largest_record(arena.scene.kafka, topic, LARGEST_BYTES["dead_letter"])
+        arena.injected += 1

@@ -1,0 +1,193 @@
+"""PostgreSQL: its connections, its processes, its locks, its tables, its disk."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import asyncpg
+
+from tests.faults.arena import Arena
+from tests.faults.strikes import BLOWS
+
+_TABLES: Final = ("products", "orders", "order_outcomes")
+_SMALL_DISK_BYTES: Final = 64 * 1024 * 1024
+
+
+def terminate_backends(arena: Arena) -> None:
+    """The database ends the workers' connections."""
+    for _ in range(2 * BLOWS):
+        arena.some_progress()
+        arena.injected += len(
+            arena.shop.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'order-worker'"
+            )
+        )
+
+
+def crash(arena: Arena) -> None:
+    """`kill -9` of PostgreSQL, which is started again."""
+    for _ in range(2):
+        arena.some_progress()
+        arena.site.postgres.crash()
+        arena.site.postgres.start()
+        arena.injected += 1
+
+
+def immediate_stop(arena: Arena) -> None:
+    """What `pg_ctl stop -m immediate` does to PostgreSQL, and a start with recovery."""
+    for _ in range(2):
+        arena.some_progress()
+        server = arena.site.postgres
+        assert server.pid
+        os.kill(server.pid, signal.SIGQUIT)
+        server.restart()
+        arena.injected += 1
+
+
+def restart(arena: Arena) -> None:
+    """An orderly stop of PostgreSQL under load, and a start."""
+    for _ in range(2):
+        arena.some_progress()
+        arena.site.postgres.restart()
+        arena.injected += 1
+
+
+def freeze(arena: Arena) -> None:
+    """PostgreSQL stands still until a worker has given up on it."""
+    try:
+        with arena.given_up():
+            arena.site.postgres.freeze()
+    finally:
+        arena.site.postgres.thaw()
+    arena.injected += 1
+
+
+def locked_products(arena: Arena) -> None:
+    """Somebody else holds every product until the workers have run into their lock timeout."""
+    for _ in range(2):
+        arena.some_progress()
+        with _held(arena, "SELECT 1 FROM products FOR UPDATE"), arena.retrying():
+            arena.feed(1 / 8)
+        arena.injected += 1
+
+
+def reverse_lockers(arena: Arena) -> None:
+    """Somebody else changes products one after the other, in the order opposite to the workers'."""
+    ended = threading.Event()
+
+    async def write() -> None:
+        connection = await asyncpg.connect(arena.shop.database_url)
+        ids = sorted(arena.workload.products, reverse=True)
+        while not ended.is_set():
+            with suppress(asyncpg.DeadlockDetectedError):
+                async with connection.transaction():
+                    for product_id in ids:
+                        await connection.execute(
+                            "UPDATE products SET description = description || '' WHERE id = $1", product_id
+                        )
+                arena.injected += 1
+        await connection.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(write()), daemon=True)
+    thread.start()
+    try:
+        for _ in range(BLOWS):
+            arena.some_progress()
+    finally:
+        ended.set()
+        thread.join(30)
+
+
+def alter_table(arena: Arena) -> None:
+    """The tables change under the workers: a migration by somebody who did not stop them."""
+    for number in range(BLOWS):
+        arena.some_progress()
+        for table in _TABLES:
+            arena.shop.sql(f"ALTER TABLE {table} ADD COLUMN note_{number} text")
+        arena.injected += 1
+
+
+def impossible_constraint(arena: Arena) -> None:
+    """A mistaken constraint refuses every new outcome, until somebody takes it back."""
+    for _ in range(2):
+        arena.some_progress()
+        with arena.retrying():
+            arena.shop.sql("ALTER TABLE order_outcomes ADD CONSTRAINT mistake CHECK (false) NOT VALID")
+            arena.feed(1 / 8)
+        arena.shop.sql("ALTER TABLE order_outcomes DROP CONSTRAINT mistake")
+        arena.injected += 1
+
+
+def full_disk(arena: Arena) -> None:
+    """The disk that the ledger is on is full, until somebody makes room. Needs root."""
+    arena.some_progress()
+    with _small_disk() as disk:
+        arena.shop.sql(f"CREATE TABLESPACE small LOCATION '{disk / 'tables'}'")
+        arena.shop.sql("ALTER TABLE order_outcomes SET TABLESPACE small")
+        for _ in range(2):
+            ballast = disk / "ballast"
+            with arena.retrying():
+                _fill(ballast)
+                arena.feed(1 / 4)
+            assert "No space left on device" in arena.workers.logs
+            ballast.unlink()
+            arena.some_progress()
+            arena.injected += 1
+        arena.shop.sql("ALTER TABLE order_outcomes SET TABLESPACE pg_default")
+        arena.shop.sql("DROP TABLESPACE small")
+
+
+def _fill(path: Path) -> None:
+    """To the last byte, whatever others take meanwhile."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+@contextmanager
+def _small_disk() -> Iterator[Path]:
+    """A file system of its own that PostgreSQL may write to."""
+    with TemporaryDirectory(prefix="small-disk-") as name:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", name], check=True)
+        try:
+            (Path(name) / "tables").mkdir(mode=0o700)
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
+
+
+@contextmanager
+def _held(arena: Arena, statement: str) -> Iterator[None]:
+    """A transaction of somebody else's that has run the statement and stays open."""
+    held, done = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        connection = await asyncpg.connect(arena.shop.database_url)
+        while not held.is_set():
+            # Who locks this much may be the one that PostgreSQL ends when a worker comes the other way.
+            with suppress(asyncpg.DeadlockDetectedError):
+                async with connection.transaction():
+                    await connection.execute(statement)
+                    held.set()
+                    await asyncio.to_thread(done.wait)
+        await connection.close()
+
+    def run() -> Any:
+        return asyncio.run(hold())
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        assert held.wait(30)
+        yield
+    finally:
+        done.set()
+        thread.join(30)

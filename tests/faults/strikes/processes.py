@@ -1,0 +1,132 @@
+"""Worker processes that die, stand still, come and go."""
+
+import signal
+from contextlib import suppress
+from typing import Final
+
+from tests.faults.arena import Arena, wake
+from tests.faults.strikes import BLOWS, Strike
+from tests.faults.verdict import has_open_transaction
+from tests.worker_process import WorkerProcess
+from worker.steps import Step
+
+# How many times a worker passes a step before it is struck there; a batch passes one of them for each record.
+_AT_FIRST: Final = 3
+_AMONG_RECORDS: Final = 20
+
+
+def nothing(arena: Arena) -> None:
+    """The run without a fault, for comparison."""
+    arena.some_progress()
+
+
+def crash_at(step: Step) -> Strike:
+    def crash(arena: Arena) -> None:
+        """A worker kills itself at the step, again and again."""
+        for _ in range(BLOWS):
+            victim = _struck(arena, step, "SIGKILL")
+            arena.injected += victim.process.poll() == -signal.SIGKILL
+
+    return crash
+
+
+def zombie_at(step: Step) -> Strike:
+    def zombie(arena: Arena) -> None:
+        """A worker stands still at the step past its session, and wakes up when others have its work."""
+        for _ in range(2):
+            victim = _struck(arena, step, "SIGSTOP")
+            arena.injected += f"SIGSTOP at {step}" in victim.log
+            arena.until(lambda: arena.scene.lag() == 0)
+            wake(victim)
+            arena.feed(1 / 8)
+
+    return zombie
+
+
+def stall(arena: Arena) -> None:
+    """The event loop of a worker stands still for 15 seconds, and then goes on as if nothing had been."""
+    victim = _struck(arena, Step.AFTER_SENDS, "stall")
+    arena.until(lambda: "going on" in victim.log)
+    arena.injected += 1
+
+
+def transaction_timeout(arena: Arena) -> None:
+    """The broker ends a Kafka transaction that stays open too long, while its worker keeps its session."""
+    victim = _struck(arena, Step.BEFORE_KAFKA_COMMIT, "SIGSTOP", session_timeout_ms="60000")
+    assert has_open_transaction(arena.scene), "its sends are in an open transaction"
+    arena.until(lambda: not has_open_transaction(arena.scene))
+    wake(victim)
+    arena.injected += 1
+
+
+def kill_at_random(arena: Arena) -> None:
+    """SIGKILL to any worker, at any moment."""
+    for _ in range(2 * BLOWS):
+        arena.some_progress()
+        arena.any_worker().kill()
+        arena.injected += 1
+
+
+def stop_at_random(arena: Arena) -> None:
+    """SIGTERM to any worker, and again before it can have ended."""
+    for blow in range(2 * BLOWS):
+        arena.some_progress()
+        worker = arena.any_worker()
+        worker.signal(signal.SIGTERM)
+        if blow % 2:
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGTERM)
+        arena.injected += 1
+
+
+def rebalance_storm(arena: Arena) -> None:
+    """Workers come and go, so that partitions change hands again and again."""
+    for _ in range(2 * BLOWS):
+        arena.some_progress()
+        guest = arena.workers.start(**arena.settings)
+        arena.crew.append(guest)
+        arena.some_progress()
+        guest.signal(signal.SIGTERM)
+        arena.injected += 1
+
+
+def rewind_to_the_beginning(arena: Arena) -> None:
+    """An operator moves the group's offsets to the beginning, with Kafka's own tool."""
+    for _ in range(2):
+        arena.some_progress()
+        _rewind(arena, "--to-earliest")
+
+
+def rewind_by_time(arena: Arena) -> None:
+    """An operator moves the group's offsets to a time at which half of the orders were decided."""
+    for _ in range(2):
+        arena.some_progress()
+        half = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY decided_at) FROM order_outcomes"
+        moment = arena.shop.value(half)
+        _rewind(arena, "--to-datetime", f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z")
+
+
+def _rewind(arena: Arena, *to: str) -> None:
+    codes = arena.dismiss()
+    assert set(codes) == {0}, codes
+    before = arena.scene.lag() or 0
+    arena.scene.rewind(*to)
+    arena.rewinds += 1
+    arena.injected += (arena.scene.lag() or 0) > before
+
+
+def _struck(arena: Arena, step: Step, action: str, **settings: str) -> WorkerProcess:
+    """A worker that has done this to itself at the step, while only one other shared the work with it."""
+    size, arena.size = arena.size, 1
+    while len(arena.crew) > 1:
+        arena.crew.pop().stop()
+    passed = arena.chance.randrange(_AMONG_RECORDS if step is Step.AFTER_SEND else _AT_FIRST)
+    victim = arena.add_at_step(step, action, passed, **settings)
+    arena.until(lambda: "health, metrics and docs on" in victim.log)
+    for _ in range(_AT_FIRST + 1):
+        arena.feed(1 / 24)
+        with suppress(AssertionError):
+            arena.until(lambda: f"{action} at {step}" in victim.log, 5)
+            break
+    arena.size = size
+    return victim
