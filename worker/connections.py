@@ -7,16 +7,16 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from socket import gaierror
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +27,10 @@ from db.engine import create_engine
 from worker.errors import CommandError
 from worker.settings import Settings
 
+T = TypeVar("T")
+
 LIMIT_SECONDS: Final = 5.0
+_NEXT_NODE_SECONDS: Final = 0.2
 DEFAULT_MAX_BYTES: Final = 1024 * 1024
 
 _MAX_BYTES: Final = "max.message.bytes"
@@ -113,7 +116,7 @@ async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str
 async def require_topics(settings: Settings, *names: str) -> None:
     """The topics, without names all four, exist, or a CommandError names those that do not."""
     async with kafka_admin(settings) as client:
-        present = set(await client.list_topics())
+        present = set(await _of_some_node(client.list_topics))
     missing = [name for name in names or topic_names(settings) if name not in present]
     if missing:
         raise CommandError(
@@ -127,7 +130,7 @@ async def largest_record_bytes(settings: Settings, topic: str) -> int:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, {_MAX_BYTES: None})
     async with kafka_admin(settings) as client:
         try:
-            responses = await client.describe_configs([resource])
+            responses = await _of_some_node(lambda: client.describe_configs([resource]))
         except _CLIENT_ERRORS as error:
             raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
     for response in responses:
@@ -198,8 +201,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
             f"cannot reach Kafka at {servers} ({reason}): start it or set {_KAFKA_VARIABLE}"
         ) from None
     try:
-        async with asyncio.timeout(LIMIT_SECONDS):
-            await client.describe_cluster()
+        await _of_some_node(client.describe_cluster)
     except _CLIENT_ERRORS as error:
         # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
         reason = last_words.get("reason") or reason_of(error)
@@ -207,6 +209,18 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
             f"Kafka answers at {servers}, but not at the address it advertises ({reason}):"
             " check advertised.listeners of the brokers"
         ) from None
+
+
+async def _of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of whichever broker answers within the limit.
+
+    The client asks one at random, and for some seconds after its death a broker is still on the list.
+    """
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            with suppress(NodeNotReadyError):
+                return await ask()
+            await asyncio.sleep(_NEXT_NODE_SECONDS)
 
 
 class _LastWords(logging.Handler):

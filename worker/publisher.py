@@ -93,22 +93,28 @@ class Publisher:
         and go on from the offset that is committed then. Never abort and go on with the same producer.
         """
         producer = owned.producer
-        async with asyncio.timeout(self._publish_timeout_seconds):
-            await producer.begin_transaction()
-            sent = []
-            for p in publications:
-                sent.append(
-                    await producer.send(
-                        p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            async with asyncio.timeout(self._publish_timeout_seconds):
+                await producer.begin_transaction()
+                for p in publications:
+                    sent.append(
+                        await producer.send(
+                            p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
+                        )
                     )
-                )
-                self._reached(Step.AFTER_SEND)
-            # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-            await asyncio.gather(*sent)
-            self._reached(Step.AFTER_SENDS)
-            await producer.send_offsets_to_transaction({owned.partition: next_offset}, self._group_id)
-            self._reached(Step.BEFORE_KAFKA_COMMIT)
-            await producer.commit_transaction()
+                    self._reached(Step.AFTER_SEND)
+                # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+                await asyncio.gather(*sent)
+                self._reached(Step.AFTER_SENDS)
+                await producer.send_offsets_to_transaction({owned.partition: next_offset}, self._group_id)
+                self._reached(Step.BEFORE_KAFKA_COMMIT)
+                await producer.commit_transaction()
+        except BaseException:
+            for future in sent:
+                # Those that fail from now on have nobody to ask for it, which asyncio would log as errors.
+                future.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise
         owned.next_offset = next_offset
         self._reached(Step.AFTER_KAFKA_COMMIT)
 

@@ -256,8 +256,8 @@ def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]
 @contextmanager
 def _topics(bootstrap_servers: str, names: TopicNames, partitions: int) -> Iterator[None]:
     admin = admin_client(bootstrap_servers)
-    new = [
-        NewTopic(name, partitions, 1, config={"max.message.bytes": str(LARGEST_BYTES.get(kind, 1024 * 1024))})
+    new = [  # with as many replicas as the servers are set to: one, or three on a cluster
+        NewTopic(name, partitions, config={"max.message.bytes": str(LARGEST_BYTES.get(kind, 1024 * 1024))})
         for kind, name in vars(names).items()
     ]
     for created in admin.create_topics(new).values():

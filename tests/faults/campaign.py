@@ -11,8 +11,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
@@ -20,6 +21,7 @@ from typing import Final, TypeAlias
 
 from tests.faults.arena import Arena, arena, subscriber
 from tests.faults.catalogue import FAULTS
+from tests.faults.cluster import on_three_brokers
 from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import make_workload
@@ -107,9 +109,10 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
     logging.disable(logging.ERROR)
     try:
         while not waiting.empty():
-            with running_site() as site:
+            with running_site() as site, ExitStack() as stack:
+                on_cluster = cache(lambda: stack.enter_context(on_three_brokers(site)))
                 for fault, seed in _taken(waiting, deadline):
-                    one = run(site, fault, seed, orders)
+                    one = run(on_cluster() if FAULTS[fault].three_brokers else site, fault, seed, orders)
                     results.put(one)
                     if one.violations:
                         break  # whatever went wrong may have left its mark: the next gets new servers

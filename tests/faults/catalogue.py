@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults.arena import Arena
-from tests.faults.strikes import Strike, broker, database, network, processes
+from tests.faults.strikes import Strike, broker, cluster, database, network, processes
 from worker.steps import Step
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a run is struck. `networked`: its workers reach their servers through the site's networks."""
+    """How a run is struck, and where it takes place."""
 
     strike: Strike
     networked: bool = False
+    """its workers reach their servers through the site's networks"""
+    three_brokers: bool = False
 
     @property
     def summary(self) -> str:
@@ -77,6 +79,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "broker-half-open": Fault(network.half_open(network.to_kafka), networked=True),
     "broker-slow": Fault(network.slow(network.to_kafka), networked=True),
     "broker-replies": Fault(network.lost_kafka_replies, networked=True),
+    "leader-killed": Fault(cluster.leader_killed, three_brokers=True),
+    "cluster-crash": Fault(broker.crash, three_brokers=True),
     "refused-sends": Fault(broker.refused_sends),
     "mixed": Fault(mixed, networked=True),
 }

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from db import migrate
@@ -24,11 +24,23 @@ _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.inter
 _ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
 
 
+class Kafka(Protocol):
+    """A broker, or a cluster of them."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+    def start(self) -> None: ...
+    def restart(self) -> None: ...
+    def crash(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Site:
     """One Kafka, one PostgreSQL, a network to each that can fail, and an empty shop to copy."""
 
-    kafka: LocalKafka
+    kafka: Kafka
     postgres: LocalPostgres
     kafka_network: Proxy
     database_network: Proxy

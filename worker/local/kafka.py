@@ -5,6 +5,7 @@ import threading
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from worker.local.errors import missing_package
@@ -51,12 +52,29 @@ SINGLE_BROKER_SETTINGS = {
 }
 
 
+@dataclass(frozen=True)
+class Member:
+    """A broker's place in its cluster, whose controllers are the brokers themselves."""
+
+    node_id: int
+    controller_ports: Mapping[int, int]
+    """of all members, by node id"""
+    cluster_id: str
+
+
+def new_cluster(size: int) -> list[Member]:
+    """The members of a cluster that nobody is in yet, node ids from 1 on."""
+    ports = {node_id: free_port() for node_id in range(1, size + 1)}
+    cluster_id = _cluster_id()
+    return [Member(node_id, ports, cluster_id) for node_id in ports]
+
+
 class LocalKafka(LocalServer):
     """One broker on 127.0.0.1: records and offsets survive `crash()`, and so does the port.
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
     `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
-    connects through a proxy stays with it.
+    connects through a proxy stays with it. A `member` of a larger cluster answers once most members run.
     """
 
     stop_signal = signal.SIGTERM
@@ -70,14 +88,16 @@ class LocalKafka(LocalServer):
         jvm_options: Sequence[str] = QUICK_START,
         log_level: str = "warn",
         proxy_port: int | None = None,
+        member: Member | None = None,
         announce: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.port = free_port()
         self.proxied_port = free_port() if proxy_port else None
         self.folder = folder
         self._home = folder / "kafka"
+        self._member = member or new_cluster(1)[0]
         self._settings = {
-            **self._listeners(free_port(), proxy_port),
+            **self._listeners(proxy_port),
             **SINGLE_BROKER_SETTINGS,
             **(settings or {}),
         }
@@ -116,15 +136,16 @@ class LocalKafka(LocalServer):
     def _properties(self) -> Path:
         return self._home / "server.properties"
 
-    def _listeners(self, controller_port: int, proxy_port: int | None) -> dict[str, str]:
-        listeners = {"PLAINTEXT": self.port, "CONTROLLER": controller_port}
+    def _listeners(self, proxy_port: int | None) -> dict[str, str]:
+        node_id, controllers = self._member.node_id, self._member.controller_ports
+        listeners = {"PLAINTEXT": self.port, "CONTROLLER": controllers[node_id]}
         advertised = {"PLAINTEXT": self.port}
         if self.proxied_port and proxy_port:
             listeners["PROXIED"], advertised["PROXIED"] = self.proxied_port, proxy_port
         return {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+            "node.id": str(node_id),
+            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{port}" for n, port in controllers.items()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "listeners": _addresses(listeners),
@@ -136,7 +157,8 @@ class LocalKafka(LocalServer):
     def _format(self, jars: Sequence[Path]) -> None:
         self._home.mkdir(exist_ok=True)
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
-        arguments: list[str | Path] = ["format", "--cluster-id", _cluster_id(), "--config", self._properties]
+        cluster_id = self._member.cluster_id
+        arguments: list[str | Path] = ["format", "--cluster-id", cluster_id, "--config", self._properties]
         command = java_command(
             "kafka.tools.StorageTool", arguments, jars=jars, heap="64m", options=self._options
         )

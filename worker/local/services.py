@@ -110,7 +110,7 @@ def _in_docker(
     announce("Starting Kafka and PostgreSQL in Docker (the first time their images are fetched)")
     try:
         kafka, postgres = make_kafka(), make_postgres()
-        _start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
+        start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         announce(f"Docker answers but could not run them ({reason}); using local processes instead")
@@ -134,11 +134,11 @@ def _local(
     for server in (kafka, postgres):
         stack.callback(server.abandon)
         stack.callback(server.stop)
-    _start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
+    start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
     return Services("local", kafka.bootstrap_servers, postgres.url, kafka, postgres)
 
 
-def _start_together(servers: Mapping[str, Server], announce: Announce) -> None:
+def start_together(servers: Mapping[str, Server], announce: Announce = lambda sentence: None) -> None:
     """All of them run, or none: the first error, or Ctrl-C, ends the others too."""
     outcomes: SimpleQueue[Exception | None] = SimpleQueue()
 

@@ -1,0 +1,135 @@
+"""Three Kafka brokers as local processes: one of them really killed, and brought back."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from tests.deadline import eventually
+from tests.faults.cluster import GROUPS, LocalKafkaCluster
+from tests.subscriber import admin_client, read_topic
+from worker.connections import largest_record_bytes
+from worker.local.folders import data_folder
+from worker.local.ports import is_open
+from worker.settings import Settings
+
+TOPIC = "copied"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalKafkaCluster]:
+    with data_folder() as folder:
+        brokers = LocalKafkaCluster(folder)
+        try:
+            brokers.start()
+            yield brokers
+        finally:
+            brokers.abandon()
+
+
+@pytest.fixture(scope="module")
+def admin(cluster: LocalKafkaCluster) -> AdminClient:
+    """The topic exists."""
+    admin = admin_client(cluster.bootstrap_servers)
+    admin.create_topics([NewTopic(TOPIC, 4)])[TOPIC].result(20)
+    eventually(lambda: TOPIC in admin.list_topics(timeout=10).topics and cluster.in_sync())
+    return admin
+
+
+@pytest.fixture
+def whole(cluster: LocalKafkaCluster, admin: AdminClient) -> Iterator[LocalKafkaCluster]:
+    """The cluster with all of its brokers, whatever the test does to them."""
+    yield cluster
+    if not cluster.in_sync():
+        cluster.restart()
+
+
+def test_a_started_cluster_names_three_brokers_that_all_answer(
+    cluster: LocalKafkaCluster, admin: AdminClient
+) -> None:
+    servers = cluster.bootstrap_servers.split(",")
+
+    assert len(set(servers)) == 3
+    assert all(is_open(int(server.rpartition(":")[2])) for server in servers)
+    named = admin.list_topics(timeout=10).brokers
+    assert {f"{broker.host}:{broker.port}" for broker in named.values()} == set(servers)
+
+
+def test_each_partition_is_on_all_three_and_takes_nothing_that_is_not_on_two(admin: AdminClient) -> None:
+    partitions = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
+    of_topic = ConfigResource(ConfigResource.Type.TOPIC, TOPIC)
+    settings = admin.describe_configs([of_topic])[of_topic].result(10)
+
+    assert all(sorted(partition.isrs) == [1, 2, 3] for partition in partitions.values())
+    assert settings["min.insync.replicas"].value == "2"
+
+
+def test_what_was_acknowledged_outlives_its_leader_and_all_are_in_sync_when_it_is_back(
+    whole: LocalKafkaCluster,
+) -> None:
+    publish(whole, b"acknowledged")
+    killed = whole.leader(TOPIC, 0)
+    others = {1, 2, 3} - {killed}
+
+    whole.crash(killed)
+    assert eventually(lambda: leader_if_any(whole) in others)
+    assert whole.in_sync(*others)
+    assert not whole.in_sync(killed)
+    # A new leader shows what it has once the other one has told it that it has it too.
+    eventually(lambda: values(whole) == [b"acknowledged"])
+    publish(whole, b"while it was away")
+
+    whole.restart(killed)
+    assert whole.in_sync()
+    assert values(whole) == [b"acknowledged", b"while it was away"]
+
+
+async def test_a_command_begins_though_a_broker_that_died_is_still_on_the_list(
+    whole: LocalKafkaCluster,
+) -> None:
+    settings = Settings(kafka_bootstrap_servers=whole.bootstrap_servers)
+    await asyncio.to_thread(whole.crash, 2)
+    # Each asks one of the three, at random.
+    await asyncio.gather(*(largest_record_bytes(settings, TOPIC) for _ in range(20)))
+
+
+def test_the_coordinator_of_a_group_is_the_one_kafka_names(
+    cluster: LocalKafkaCluster, admin: AdminClient
+) -> None:
+    groups = ["order-worker", "arena-1234abcd", "Überprüfung"]
+    for group in groups:
+        commit(cluster, group)
+
+    named = {
+        name: told.result(10).coordinator.id for name, told in admin.describe_consumer_groups(groups).items()
+    }
+    assert {group: cluster.coordinator_of(GROUPS, group) for group in groups} == named
+
+
+def publish(cluster: LocalKafkaCluster, value: bytes) -> None:
+    """One record to partition 0, acknowledged by all replicas that are in sync."""
+    producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "acks": "all", "log_level": 0})
+    failures: list[object] = []
+    producer.produce(TOPIC, value, partition=0, on_delivery=lambda error, _message: failures.append(error))
+    assert producer.flush(30) == 0
+    assert failures == [None]
+
+
+def commit(cluster: LocalKafkaCluster, group: str) -> None:
+    """An offset of the group, which exists from then on."""
+    consumer = Consumer({"bootstrap.servers": cluster.bootstrap_servers, "group.id": group, "log_level": 0})
+    consumer.commit(offsets=[TopicPartition(TOPIC, 0, 0)], asynchronous=False)
+    consumer.close()
+
+
+def values(cluster: LocalKafkaCluster) -> list[bytes | None]:
+    return [message.value for message in read_topic(cluster.bootstrap_servers, TOPIC)]
+
+
+def leader_if_any(cluster: LocalKafkaCluster) -> int:
+    with suppress(KafkaException):
+        return cluster.leader(TOPIC, 0)
+    return -1
