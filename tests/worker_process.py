@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.deadline import eventually
+from worker.local.processes import start_process
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,14 +23,12 @@ class WorkerProcess:
         self, environment: Mapping[str, str], log_path: Path, command: list[str] | None = None
     ) -> None:
         self.log_path = log_path
-        self._log = log_path.open("wb")
-        self.process = subprocess.Popen(
+        # It dies with us, however we die: nobody else would end it.
+        self.process = start_process(
             command or [sys.executable, "-m", "worker", "run"],
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            log_path=log_path,
+            folder=ROOT,
+            environment={**os.environ, **environment},
         )
 
     @property
@@ -83,7 +81,6 @@ class WorkerProcess:
             self.signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait()
-        self._log.close()
 
 
 class Workers:

@@ -125,7 +125,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         assigned = consumer.assignment()
         mine = {p: of_one for p, of_one in records.items() if p in assigned}
         new = [p for p in mine if p not in self._owned]
-        taken = await asyncio.gather(*(self._take_over(p, consumer) for p in new), return_exceptions=True)
+        taken = await asyncio.gather(*(self._take_over(p) for p in new), return_exceptions=True)
         for partition, result in zip(new, taken, strict=True):
             if isinstance(result, BaseException):
                 server: Server = "database" if is_of_database(result) else "kafka"
@@ -146,8 +146,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return records
         return [record for record in records if record.offset >= next_offset]
 
-    async def _take_over(self, partition: TopicPartition, consumer: AIOKafkaConsumer) -> OwnedPartition:
-        owned = await self._publisher.take_over(partition, consumer)
+    async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
+        owned = await self._publisher.take_over(partition)
         try:
             async with self._sessions() as session:
                 owned.replays = await list_replays(session, partition.topic, partition.partition)

@@ -5,7 +5,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from tests.deadline import eventually
@@ -14,7 +18,9 @@ from tests.subscriber import admin_client, read_topic
 from worker.connections import largest_record_bytes
 from worker.local.folders import data_folder
 from worker.local.ports import is_open
+from worker.publisher import Publisher
 from worker.settings import Settings
+from worker.steps import nothing_happens
 
 TOPIC = "copied"
 
@@ -109,6 +115,31 @@ def test_the_coordinator_of_a_group_is_the_one_kafka_names(
     assert {group: cluster.coordinator_of(GROUPS, group) for group in groups} == named
 
 
+async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_none(
+    cluster: LocalKafkaCluster, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(commit, cluster, "told")
+    coordinator = await asyncio.to_thread(cluster.coordinator_of, GROUPS, "told")
+    publisher = Publisher(
+        group_id="told",
+        client_options={"bootstrap_servers": cluster.bootstrap_servers},
+        transaction_timeout_ms=20_000,
+        reached=nothing_happens,
+    )
+    owned = [await publisher.take_over(TopicPartition(TOPIC, number)) for number in (0, 1)]
+    assert [one.next_offset for one in owned] == [0, None]
+
+    async def moved(*_: object) -> int:
+        return coordinator % 3 + 1
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "find_coordinator", moved)
+    with pytest.raises(GroupCoordinatorNotAvailableError):
+        await publisher.take_over(TopicPartition(TOPIC, 0))
+    for one in owned:
+        publisher.put_away(one.producer)
+    await publisher.closed()
+
+
 def publish(cluster: LocalKafkaCluster, value: bytes) -> None:
     """One record to partition 0, acknowledged by all replicas that are in sync."""
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "acks": "all", "log_level": 0})
@@ -121,7 +152,7 @@ def publish(cluster: LocalKafkaCluster, value: bytes) -> None:
 def commit(cluster: LocalKafkaCluster, group: str) -> None:
     """An offset of the group, which exists from then on."""
     consumer = Consumer({"bootstrap.servers": cluster.bootstrap_servers, "group.id": group, "log_level": 0})
-    consumer.commit(offsets=[TopicPartition(TOPIC, 0, 0)], asynchronous=False)
+    consumer.commit(offsets=[Offset(TOPIC, 0, 0)], asynchronous=False)
     consumer.close()
 
 
