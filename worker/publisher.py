@@ -6,6 +6,7 @@ nothing they still send counts. aiokafka has no KIP-447, which would fence by gr
 """
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -144,7 +145,14 @@ class Publisher:
         """Close a producer in the background: its broker may be the very thing that is away."""
         task = asyncio.create_task(_close(producer))
         self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        if not self._closing:
+            # An outage leaves cycles behind, and the collector, which `worker.process` spares, came by so
+            # seldom that memory grew with each outage.
+            gc.collect()
 
     async def closed(self) -> None:
         """Wait until every producer that was put away is closed."""
