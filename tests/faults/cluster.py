@@ -99,10 +99,12 @@ class LocalKafkaCluster:
         return int(partitions[_java_hash(name) % len(partitions)].leader)
 
     def in_sync(self, *node_ids: int) -> bool:
-        """Whether they are in the cluster, and in sync with the leader of every partition they keep.
+        """Whether they run, are in the cluster, and in sync with the leader of every partition they keep.
 
-        As the cluster sees it, which notices a death when the broker's session ends, after 1.5 s.
+        The cluster itself notices a death only when the broker's session ends, after 1.5 s.
         """
+        if not all(broker.alive for broker in self._chosen(node_ids).values()):
+            return False
         try:
             described = self._described()
         except KafkaException:

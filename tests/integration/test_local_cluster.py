@@ -126,18 +126,22 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
         transaction_timeout_ms=20_000,
         reached=nothing_happens,
     )
-    owned = [await publisher.take_over(TopicPartition(TOPIC, number)) for number in (0, 1)]
-    assert [one.next_offset for one in owned] == [0, None]
+
+    async def next_offset(partition: int) -> int | None:
+        owned = await publisher.take_over(TopicPartition(TOPIC, partition))
+        publisher.put_away(owned.producer)
+        return owned.next_offset
 
     async def moved(*_: object) -> int:
         return coordinator % 3 + 1
 
-    monkeypatch.setattr(AIOKafkaAdminClient, "find_coordinator", moved)
-    with pytest.raises(GroupCoordinatorNotAvailableError):
-        await publisher.take_over(TopicPartition(TOPIC, 0))
-    for one in owned:
-        publisher.put_away(one.producer)
-    await publisher.closed()
+    try:
+        assert [await next_offset(0), await next_offset(1)] == [0, None]
+        monkeypatch.setattr(AIOKafkaAdminClient, "find_coordinator", moved)
+        with pytest.raises(GroupCoordinatorNotAvailableError):
+            await next_offset(0)
+    finally:
+        await publisher.closed()
 
 
 def publish(cluster: LocalKafkaCluster, value: bytes) -> None:

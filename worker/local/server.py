@@ -27,6 +27,11 @@ class LocalServer(ABC):
     def pid(self) -> int | None:
         return self._child.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs, whatever others believe."""
+        return self._child.alive
+
     @abstractmethod
     def start(self) -> None:
         """Return when the server answers its clients."""
