@@ -3,8 +3,11 @@
 from datetime import datetime
 from uuid import uuid4
 
+from confluent_kafka import Producer
+
 from contracts.envelope import event_id
 from tests.builders import line, order_value
+from tests.deadline import eventually
 from tests.promises import Scene
 from tests.worker_process import Workers
 
@@ -129,3 +132,26 @@ def test_first_come_first_served_by_partition_offset(scene: Scene, workers: Work
     scene.wait_until_drained()
     assert {m.event["order_id"] for m in scene.confirmed()} == {str(i) for i in ids[:10]}
     scene.assert_promises(ids)
+
+
+def test_orders_of_an_aborted_upstream_transaction_are_not_decided_and_leave_no_lag(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up({1: 10})
+    aborted, committed = uuid4(), uuid4()
+    producer = Producer(
+        {"bootstrap.servers": scene.kafka, "transactional.id": f"upstream-{uuid4()}", "log_level": 0}
+    )
+    producer.init_transactions(20)
+    for order_id in (aborted, committed):
+        producer.begin_transaction()
+        producer.produce(scene.topics.order_placed, order_value(line(1), order_id=order_id), partition=0)
+        producer.flush(20)
+        producer.abort_transaction(20) if order_id == aborted else producer.commit_transaction(20)
+
+    worker = workers.start().wait_until_ready()
+    eventually(lambda: scene.confirmed())
+    assert [m.header("ce_subject") for m in scene.outcomes()] == [str(committed)]
+    assert scene.shop.stock() == {1: 9}
+    # The last offset is the transaction's marker, which nobody ever decides.
+    eventually(lambda: 'order_worker_consumer_lag_records{partition="0"} 0.0' in worker.get("/metrics")[1])
