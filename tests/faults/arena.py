@@ -119,10 +119,13 @@ class Arena:
 
     @contextmanager
     def retrying(self) -> Iterator[None]:
-        """End only when a worker has tried in vain, because of what happens inside."""
+        """End only when a worker has tried in vain, because of what happens inside.
+
+        Or when nothing is left to try, which no worker should come to; then the verdict tells how.
+        """
         before = self.retries()
         yield
-        self.until(lambda: self.retries() > before)
+        self.until(lambda: self.retries() > before or self.scene.lag() == 0)
 
     @contextmanager
     def given_up(self) -> Iterator[None]:

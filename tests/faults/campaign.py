@@ -7,13 +7,17 @@ import faulthandler
 import hashlib
 import logging
 import multiprocessing
+import os
+import signal
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from queue import Empty
@@ -83,28 +87,40 @@ def carry_out(plan: Iterable[tuple[str, int]], orders: int, lanes: int, minutes:
     for one in plan:
         waiting.put(one)
     deadline = time.monotonic() + minutes * 60
-    # Daemons: whatever ends this process ends them, and they their servers.
-    living = [
-        context.Process(target=_lane, args=(waiting, orders, deadline, results), daemon=True)
-        for _ in range(lanes)
-    ]
-    for process in living:
-        process.start()
-    while living:
-        with suppress(Empty):
+    started = [context.Process(target=_lane, args=(waiting, orders, deadline, results)) for _ in range(lanes)]
+    for lane in started:
+        lane.start()
+    try:
+        yield from _results(started, results)
+    finally:
+        for lane in started:
+            if lane.is_alive():
+                assert lane.pid
+                os.kill(lane.pid, signal.SIGINT)  # it puts its servers and workers away
+            lane.join()
+
+
+def _results(lanes: Sequence[BaseProcess], results: Results) -> Iterator[Run]:
+    """Until all lanes have ended."""
+    while True:
+        over = not any(lane.is_alive() for lane in lanes)
+        try:
             result = results.get(timeout=1)
-            if isinstance(result, BaseException):
-                raise result
-            yield result
+        except Empty:
+            if dead := [lane.exitcode for lane in lanes if lane.exitcode]:
+                raise RuntimeError(f"a lane of the campaign ended with {dead[0]}") from None
+            if over:
+                return
             continue
-        for process in living:
-            if process.exitcode:
-                raise RuntimeError(f"a lane of the campaign ended with {process.exitcode}")
-        living = [process for process in living if process.is_alive()]
+        if isinstance(result, BaseException):
+            raise result
+        yield result
 
 
 def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> None:
     """One run after the other until nothing waits."""
+    signal.signal(signal.SIGINT, _interrupt_once)
+    threading.Thread(target=_end_with_the_campaign, daemon=True).start()
     faulthandler.enable()  # librdkafka is native code
     logging.disable(logging.ERROR)
     try:
@@ -116,8 +132,24 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
                     results.put(one)
                     if one.violations:
                         break  # whatever went wrong may have left its mark: the next gets new servers
+    except KeyboardInterrupt:
+        pass
     except Exception as error:
         results.put(error)
+
+
+def _interrupt_once(*_: object) -> None:
+    # Ctrl-C reaches the campaign and its lanes, and then the campaign tells the lanes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with_the_campaign() -> None:
+    """As by Ctrl-C, so that servers and workers are put away, however the campaign ended."""
+    campaign = multiprocessing.parent_process()
+    assert campaign
+    campaign.join()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _taken(waiting: Waiting, deadline: float) -> Iterator[tuple[str, int]]:
@@ -133,6 +165,9 @@ def _fight(there: Arena, fault: str) -> list[str]:
     with subscriber(there.scene) as seen:
         try:
             there.keep()
+            # All of them, so that they share the work from its first record on.
+            for worker in there.crew:
+                worker.wait_until_ready()
             there.feed(1 / 4)
             FAULTS[fault].strike(there)
             there.feed()
