@@ -51,6 +51,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "none": Fault(processes.nothing),
     **{f"crash-{_named(step)}": Fault(processes.crash_at(step)) for step in Step},
     **{f"zombie-{_named(step)}": Fault(processes.zombie_at(step)) for step in Step},
+    "late-commit": Fault(processes.late_commit),
+    "small-batches": Fault(processes.small_batches),
     "stall": Fault(processes.stall),
     "transaction-timeout": Fault(processes.transaction_timeout),
     "kill": Fault(processes.kill_at_random),
@@ -82,6 +84,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "leader-killed": Fault(cluster.leader_killed, three_brokers=True),
     "cluster-crash": Fault(broker.crash, three_brokers=True),
     "refused-sends": Fault(broker.refused_sends),
+    "refused-sends-in-parts": Fault(broker.refused_sends_in_parts),
     "mixed": Fault(mixed, networked=True),
 }
 

@@ -24,7 +24,7 @@ its clock never set back, and no statement that rewrites `order_outcomes`.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from heapq import heappop, heappush
@@ -116,15 +116,30 @@ class Decided:
 
 def find_violations(decided: Iterable[Decided], orders: Mapping[UUID, Placed], start: Start) -> list[str]:
     """A sentence for each decision that no one-at-a-time run could have come to. Empty: all is right."""
-    known, violations = [], []
-    for one in decided:
-        if one.order_id in orders:
-            known.append(one)
-        else:
-            violations.append(f"{one} was decided, but nobody placed it")
-    for one in known:
-        violations += _wrong_whatever_the_stock(one, orders[one.order_id], start)
-    return violations + list(_out_of_turn(known)) + list(_wrong_for_the_stock(known, orders, start))
+    in_turn = sorted(decided, key=lambda one: one.commit_order)
+    return list(stream_violations(in_turn, orders.get, start))
+
+
+def stream_violations(
+    in_turn: Iterable[Decided], order_of: Callable[[UUID], Placed | None], start: Start
+) -> Iterator[str]:
+    """The same of decisions in the order of their commits, with no more than one transaction in memory."""
+    stock = Counter(start.stock)
+    last: dict[int, Decided] = {}
+    for _, transaction in groupby(in_turn, key=lambda one: one.commit_order):
+        known = []
+        for one in sorted(transaction, key=lambda one: (one.source_partition, one.source_offset)):
+            order = order_of(one.order_id)
+            if order is None:
+                yield f"{one} was decided, but nobody placed it"
+                continue
+            known.append((one, order.wanted()))
+            yield from _wrong_whatever_the_stock(one, order, start)
+            yield from _out_of_turn(one, last)
+        runs = [_Run(list(run)) for _, run in groupby(known, key=lambda pair: pair[0].source_partition)]
+        yield from _wrong_in_any_order(runs, stock, frozenset(start.stock))
+        for run in runs:
+            stock.subtract(run.takes)
 
 
 def parse_order(value: bytes) -> Placed:
@@ -153,18 +168,21 @@ def parse_decided(
     )
 
 
-# A transaction's rows share one xmin. An xid has no order of its own, a number has.
-_DECIDED = """
-    SELECT outcome, event::text, source_partition, source_offset,
-           pg_xact_commit_timestamp(xmin) AS committed_at,
-           dense_rank() OVER (ORDER BY pg_xact_commit_timestamp(xmin), xmin::text::bigint) AS commit_order
-    FROM order_outcomes
+# A transaction's rows share one xmin. An xid has no order of its own, a number has. The subquery gives the
+# time a name, so that one sort serves both the numbers and the order of the rows.
+DECIDED = """
+    SELECT order_id, outcome, event, source_partition, source_offset, committed_at,
+           dense_rank() OVER (ORDER BY committed_at, xid) AS commit_order
+    FROM (SELECT order_id, outcome, event::text, source_partition, source_offset,
+                 pg_xact_commit_timestamp(xmin) AS committed_at, xmin::text::bigint AS xid
+          FROM order_outcomes) AS decided
+    ORDER BY committed_at, xid
 """
 
 
 def read_decided(shop: Shop) -> list[Decided]:
     """Every row of the ledger; raises when the server does not know when one of them was committed."""
-    rows = shop.sql(_DECIDED)
+    rows = shop.sql(DECIDED)
     assert all(row["committed_at"] for row in rows), "the server forgot, or never kept, a commit's time"
     names = ("outcome", "event", "source_partition", "source_offset", "commit_order")
     return [parse_decided(*(row[name] for name in names)) for row in rows]
@@ -240,34 +258,20 @@ def _difference(one: Decided, told: Counter[Reason], expected: Counter[Reason]) 
 # What depends on the order of decisions -------------------------------------------------------------------
 
 
-def _out_of_turn(decided: Iterable[Decided]) -> Iterator[str]:
+def _out_of_turn(one: Decided, last: dict[int, Decided]) -> Iterator[str]:
     """First come, first served, also from one transaction to the next."""
-    last: dict[int, Decided] = {}
-    for one in sorted(decided, key=lambda one: (one.commit_order, one.source_offset)):
-        before = last.setdefault(one.source_partition, one)
-        if one.source_offset < before.source_offset:
-            yield f"{one} was decided only after {before}, which came later"
-        else:
-            last[one.source_partition] = one
-
-
-def _wrong_for_the_stock(
-    decided: Iterable[Decided], orders: Mapping[UUID, Placed], start: Start
-) -> Iterator[str]:
-    by_commit = sorted(decided, key=lambda d: (d.commit_order, d.source_partition, d.source_offset))
-    stock = Counter(start.stock)
-    for _, transaction in groupby(by_commit, key=lambda one: one.commit_order):
-        runs = [_Run(list(r), orders) for _, r in groupby(transaction, key=lambda one: one.source_partition)]
-        yield from _wrong_in_any_order(runs, stock, frozenset(start.stock))
-        for run in runs:
-            stock.subtract(run.takes)
+    before = last.setdefault(one.source_partition, one)
+    if one.source_offset < before.source_offset:
+        yield f"{one} was decided only after {before}, which came later"
+    else:
+        last[one.source_partition] = one
 
 
 class _Run:
     """The decisions of one partition in one transaction, in offset order."""
 
-    def __init__(self, decided: Sequence[Decided], orders: Mapping[UUID, Placed]) -> None:
-        self._decided = [(one, orders[one.order_id].wanted()) for one in decided]
+    def __init__(self, decided: Sequence[tuple[Decided, Counter[int]]]) -> None:
+        self._decided = decided  # each with what its order wants
         self.takes: Counter[int] = Counter()
         for one, wanted in self._decided:
             if one.outcome == CONFIRMED:

@@ -25,6 +25,7 @@ FOREIGN_HEADERS: Final = 0.05  # values that are not UTF-8
 UNKNOWN: Final = 0.01  # of users, and as many of products
 WRONG_PRICES: Final = 0.01
 SEEN_PRICES: Final = 0.2
+REPEATED: Final = 0.05  # orders that name one product twice, whose lines count together
 HOT: Final = 0.3  # orders that name the hot product
 HOT_PRODUCT: Final = 1
 PRICE: Final = "2.50"  # of every product
@@ -92,13 +93,25 @@ Placed = Iterator[tuple[float, Record]]  # the n-th sound order is at n, the oth
 
 
 def _sound_orders(chance: Random, count: int, partitions: int) -> list[Record]:
-    hot, null, foreign, seen, wrong, nobody, nothing = (
+    hot, repeated, null, foreign, seen, wrong, nobody, nothing = (
         _some(chance, count, share)
-        for share in (HOT, NULL_HEADERS, FOREIGN_HEADERS, SEEN_PRICES, WRONG_PRICES, UNKNOWN, UNKNOWN)
+        for share in (
+            HOT,
+            REPEATED,
+            NULL_HEADERS,
+            FOREIGN_HEADERS,
+            SEEN_PRICES,
+            WRONG_PRICES,
+            UNKNOWN,
+            UNKNOWN,
+        )
     )
     records = []
     for n in range(count):
         items = _items(chance, hot=n in hot, seen=n in seen)
+        if n in repeated:
+            again = next(item["product_id"] for item in items if item["product_id"] != HOT_PRODUCT)
+            items.append(line(again, chance.randint(1, 5)))
         if n in wrong:
             items[-1]["unit_price"] = chance.choice(["2.49", "0.00", "99999999.99"])
         if n in nothing:
@@ -114,7 +127,7 @@ def _sound_orders(chance: Random, count: int, partitions: int) -> list[Record]:
 
 
 def _items(chance: Random, *, hot: bool, seen: bool) -> list[dict[str, Any]]:
-    """Some lines; a product may be named twice, and then its lines count together."""
+    """Some lines; now and then a product is named twice."""
     products = [chance.randint(HOT_PRODUCT + 1, _PRODUCTS) for _ in range(chance.randint(1, 3))]
     if hot:
         products.insert(chance.randint(0, len(products)), HOT_PRODUCT)

@@ -31,6 +31,13 @@ def freeze(arena: Arena) -> None:
     arena.injected += 1
 
 
+def refused_sends_in_parts(arena: Arena) -> None:
+    """The same while workers decide each batch in many small parts."""
+    arena.dismiss()
+    arena.settings["batch_max_bytes"] = "4096"
+    refused_sends(arena)
+
+
 def refused_sends(arena: Arena) -> None:
     """The topic of the dead letters takes nothing for a while."""
     topic = arena.scene.topics.dead_letter

@@ -30,6 +30,24 @@ def crash_at(step: Step) -> Strike:
     return crash
 
 
+def late_commit(arena: Arena) -> None:
+    """The owner before commits when the next one has begun, and not ended, to take its partitions over."""
+    size, arena.size = arena.size, 1
+    arena.settings["transaction_timeout_ms"] = "20000"  # neither gives up while it stands still
+    for _ in range(2):
+        arena.dismiss()
+        old = _struck(arena, Step.BEFORE_KAFKA_COMMIT, "SIGSTOP")
+        new = arena.add_at_step(Step.TAKEOVER_FENCED, "SIGSTOP", 0)
+        arena.until(lambda: f"SIGSTOP at {Step.TAKEOVER_FENCED}" in new.log)  # noqa: B023
+        lag = arena.scene.lag()
+        wake(old)
+        arena.until(lambda: arena.scene.lag() != lag or "fenced" in old.log)  # noqa: B023
+        wake(new)
+        arena.injected += 1
+        arena.until(lambda: arena.scene.lag() == 0)
+    arena.size = size
+
+
 def zombie_at(step: Step) -> Strike:
     def zombie(arena: Arena) -> None:
         """A worker stands still at the step past its session, and wakes up when others have its work."""
@@ -90,6 +108,19 @@ def rebalance_storm(arena: Arena) -> None:
         arena.injected += 1
 
 
+def small_batches(arena: Arena) -> None:
+    """Four workers that decide a few orders at a time: most batches reject nothing."""
+    arena.dismiss()
+    arena.settings["batch_max_records"] = "8"
+    arena.size = 4
+    arena.keep()
+    for worker in arena.crew:
+        worker.wait_until_ready()
+    for _ in range(BLOWS):
+        arena.some_progress()
+        arena.injected += 1
+
+
 def rewind_to_the_beginning(arena: Arena) -> None:
     """An operator moves the group's offsets to the beginning, with Kafka's own tool."""
     for _ in range(2):
@@ -101,6 +132,8 @@ def rewind_by_time(arena: Arena) -> None:
     """An operator moves the group's offsets to a time at which half of the orders were decided."""
     for _ in range(2):
         arena.some_progress()
+        # Else the backlog is older than that time, and would be skipped: no rewind, and the operator's wish.
+        arena.until(lambda: arena.scene.lag() == 0)
         half = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY decided_at) FROM order_outcomes"
         moment = arena.shop.value(half)
         _rewind(arena, "--to-datetime", f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z")
