@@ -1,0 +1,542 @@
+"""The rules of the worker, each with the small mistake that removes it and the runs that notice.
+
+A rule is a promise here: what the worker guarantees by it, in one sentence. `tests.faults.mutate` makes the
+mistakes one at a time and shows that the campaign goes red, so that no rule stands on faith.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Edit:
+    """Replaces `old`, which the file holds exactly once."""
+
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of the campaign."""
+
+    fault: str
+    seed: int = 1
+    orders: int = 1_500
+
+    def __str__(self) -> str:
+        return f"{self.fault}, seed {self.seed}, {self.orders:,} orders"
+
+
+@dataclass(frozen=True)
+class Test:
+    """Tests of the suite that notice what no fault of the campaign reaches."""
+
+    path: str
+    matching: str
+
+    def __str__(self) -> str:
+        return f"{self.path} -k {self.matching}"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A rule, a mistake of a maintainer that removes it, and what notices, likeliest first."""
+
+    name: str
+    rule: str
+    mistake: str
+    edits: tuple[Edit, ...]
+    shown_by: tuple[Trial | Test, ...]
+
+
+class NotTheSourceError(Exception):
+    """An edit does not fit the sources: its text is gone, or there more than once."""
+
+
+def edited(name: str, edits: Iterable[Edit], root: Path) -> Mapping[str, str]:
+    """Each edited file's new text, by its path below `root`; nothing is written. `name` is for the error."""
+    texts: dict[str, str] = {}
+    for edit in edits:
+        text = texts.get(edit.path) or (root / edit.path).read_text(encoding="utf-8")
+        if (found := text.count(edit.old)) != 1:
+            raise NotTheSourceError(f"{name}: {edit.path} holds {found} times: {edit.old!r}")
+        texts[edit.path] = text.replace(edit.old, edit.new)
+    return texts
+
+
+# Mistakes that stop all work need not be waited for as long as a full campaign on a busy machine may take.
+# The control runs wait no longer either.
+LESS_PATIENT: Final = Edit(
+    "tests/faults/campaign.py", "DRAIN_SECONDS: Final = 120.0", "DRAIN_SECONDS: Final = 45.0"
+)
+
+
+_BATCH: Final = "worker/batch.py"
+_CONSUMER: Final = "worker/consumer.py"
+_PUBLISHER: Final = "worker/publisher.py"
+_TRIAGE: Final = "worker/triage.py"
+_RETRY: Final = "worker/retry.py"
+_DECODE: Final = "worker/decode.py"
+_APP: Final = "worker/app.py"
+_LEDGER: Final = "db/ledger.py"
+_STOCK: Final = "db/stock.py"
+_DECISION: Final = "db/decision.py"
+
+_LETTER_FIRST = """\
+                await producer.begin_transaction()
+                letters = [p for p in publications if any(name == "error.code" for name, _ in p.headers)]
+                for p in letters:
+                    await producer.send_and_wait(p.topic, value=p.value, key=p.key, headers=p.headers)
+                await producer.commit_transaction()
+                publications = [p for p in publications if p not in letters]
+                await producer.begin_transaction()
+"""
+_ON_THE_LEDGER_ALONE = """\
+        async with self.sessions.begin() as apart:
+            await ledger.database_time(apart)
+            await ledger.add_outcomes(apart, rows)
+"""
+
+MUTATIONS: Final = (
+    # What the ledger is asked -------------------------------------------------------------------------
+    Mutation(
+        "ledger-lookup",
+        "An order that was decided before is found in the ledger, and is not decided again.",
+        "known outcomes are not looked up",
+        (
+            Edit(
+                _BATCH,
+                "known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})",
+                "known: dict[object, LedgerRow] = {}",
+            ),
+        ),
+        (Trial("none"), Trial("crash-after-database-commit")),
+    ),
+    Mutation(
+        "fingerprint",
+        "Another content under a decided order id is a dead letter, not a duplicate.",
+        "fingerprints are not compared with the ledger's",
+        (Edit(_TRIAGE, "if row.fingerprint != arrival.fingerprint:", "if not row.fingerprint:"),),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "fingerprint-in-batch",
+        "Another content under an order id of the same batch is a dead letter, not a duplicate.",
+        "fingerprints are not compared within a batch",
+        (
+            Edit(
+                _TRIAGE,
+                "elif first_in_batch[order_id] == arrival.fingerprint:",
+                "elif first_in_batch[order_id]:",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "duplicate-is-silent",
+        "The same order from another record announces nothing.",
+        "a duplicate is taken for a redelivery",
+        (Edit(_TRIAGE, "    return Standing.DUPLICATE\n", "    return Standing.REDELIVERY\n"),),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "redelivery-is-told",
+        "A record that was decided and not announced is announced when it comes again.",
+        "a redelivery is taken for a duplicate",
+        (Edit(_TRIAGE, "return Standing.REDELIVERY", "return Standing.DUPLICATE"),),
+        (Trial("crash-after-database-commit"), Trial("crash-after-sends"), Trial("kill", 1, 3_000)),
+    ),
+    Mutation(
+        "bytes-of-the-ledger",
+        "What is announced later is what was stored, byte for byte.",
+        "the stored event is read as jsonb, which writes the same JSON in other bytes",
+        (
+            Edit(_LEDGER, "import ARRAY\n", "import ARRAY, JSONB\n"),
+            Edit(_LEDGER, "cast(OrderOutcome.event, Text),", "cast(cast(OrderOutcome.event, JSONB), Text),"),
+        ),
+        (Trial("crash-after-database-commit"), Trial("crash-after-sends")),
+    ),
+    # One database transaction ----------------------------------------------------------------------------
+    Mutation(
+        "one-database-transaction",
+        "Outcome, order and stock are written together or not at all.",
+        "the ledger is committed before orders and stock",
+        (Edit(_BATCH, "        await ledger.add_outcomes(session, rows)\n", _ON_THE_LEDGER_ALONE),),
+        (Trial("crash-before-database-commit"), Trial("none", 1, 3_000)),
+    ),
+    Mutation(
+        "stock-guard",
+        "Stock is taken only where there is as much, whatever was read before.",
+        "the update asks for the price alone, and the table allows negative stock",
+        (
+            Edit(_STOCK, "        Product.stock_quantity >= _takings.c.quantity,\n", ""),
+            Edit(
+                "db/migrations/versions/0001_the_shop_and_its_ledger.py",
+                'sa.CheckConstraint("stock_quantity >= 0"',
+                'sa.CheckConstraint("stock_quantity > -1000000"',
+            ),
+        ),
+        (Trial("small-batches", 1, 3_000), Trial("small-batches", 2, 3_000), Trial("none", 1, 5_000)),
+    ),
+    Mutation(
+        "price-guard",
+        "An order is confirmed at the price that holds at the moment of its commit.",
+        "the update asks for the stock alone",
+        (Edit(_STOCK, "        Product.price == _takings.c.price,\n", ""),),
+        (Test("tests/integration/test_batch.py", "price_that_changes"),),
+    ),
+    Mutation(
+        "rejection-guard",
+        "A rejection holds at the moment of its commit.",
+        "the products of rejected orders are not looked at again",
+        (Edit(_BATCH, "if not locked and decided.relied_on:", "if locked and decided.relied_on:"),),
+        (Trial("none", 1, 5_000), Trial("none", 3, 5_000), Trial("rebalance", 1, 5_000)),
+    ),
+    Mutation(
+        "rejection-guard-of-every-product",
+        "A rejection tells every product that is short at the moment of its commit.",
+        "only the products that a rejection names are looked at again",
+        (
+            Edit(
+                _DECISION,
+                "relied_on.update(line.product_id for line in order.items)",
+                "relied_on.update(r.product_id for r in decision.refusals if not isinstance(r, UnknownUser))",
+            ),
+        ),
+        (Trial("small-batches", 1, 3_000), Trial("small-batches", 2, 3_000), Trial("none", 1, 5_000)),
+    ),
+    Mutation(
+        "offset-order",
+        "Within a batch a partition's orders are decided in the order of their offsets.",
+        "the last order of a batch is decided first",
+        (
+            Edit(
+                _BATCH,
+                "decided = decide_batch([a.order for a in new], users, shelves)",
+                "backwards = decide_batch([a.order for a in new[::-1]], users, shelves)\n"
+                "        decided = BatchDecision(\n"
+                "            backwards.decisions[::-1], backwards.taken, backwards.relied_on\n"
+                "        )",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "stock-left-by-the-batch",
+        "An order meets the stock that the orders before it in its batch have left.",
+        "every order of a batch meets the stock from before the batch",
+        (
+            Edit(
+                _DECISION,
+                "if sum_wanted > shelf.quantity - taken.get(product_id, 0) or",
+                "if sum_wanted > shelf.quantity or",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "lines-count-together",
+        "Lines of an order that name the same product are measured by their sum.",
+        "each line is measured alone",
+        (
+            Edit(
+                _DECISION,
+                "if sum_wanted > shelf.quantity - taken.get(product_id, 0) or",
+                "if line.quantity > shelf.quantity - taken.get(product_id, 0) or",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "every-reason",
+        "A rejection tells all its reasons.",
+        "a product that is short ends the search for reasons",
+        (
+            Edit(
+                _DECISION,
+                "            yield InsufficientStock(product_id, requested, available)\n",
+                "            yield InsufficientStock(product_id, requested, available)\n            return\n",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    # One Kafka transaction ----------------------------------------------------------------------------------
+    Mutation(
+        "id-of-the-partition",
+        "Who takes a partition over makes the owner before unable to publish.",
+        "the transactional id names the worker too",
+        (
+            Edit(_PUBLISHER, "import asyncio\n", "import asyncio\nimport os\n"),
+            Edit(_PUBLISHER, '{partition.partition}",', '{partition.partition}.{os.getpid()}",'),
+        ),
+        (Trial("zombie-before-kafka-commit"), Trial("zombie-before-kafka-commit", 2)),
+    ),
+    Mutation(
+        "take-over-order",
+        "The committed offset is read when nobody before can move it any more.",
+        "the offset is read before the producer is started",
+        (
+            Edit(
+                _PUBLISHER,
+                "                await producer.start()\n",
+                "                committed = await self._committed_offset(partition)\n",
+            ),
+            Edit(
+                _PUBLISHER,
+                "the offset.\n                committed = await self._committed_offset(partition)\n",
+                "the offset.\n                await producer.start()\n",
+            ),
+        ),
+        (Trial("late-commit"), Trial("late-commit", 2)),
+    ),
+    Mutation(
+        "sends-awaited",
+        "A transaction commits only what Kafka has acknowledged.",
+        "sends are not awaited before the commit",
+        (Edit(_PUBLISHER, "                await asyncio.gather(*sent)\n", ""),),
+        (Trial("refused-sends"), Trial("refused-sends", 2)),
+    ),
+    Mutation(
+        "offset-in-the-transaction",
+        "Outcomes and input offset become visible together or not at all.",
+        "the consumer commits the offset after the outcomes",
+        (
+            Edit(
+                _PUBLISHER,
+                "                await producer.send_offsets_to_transaction"
+                "({owned.partition: next_offset}, self._group_id)\n",
+                "",
+            ),
+            Edit(
+                _CONSUMER,
+                "                self._health.progressed()\n",
+                "                await self._consumer().commit({partition: records[-1].offset + 1})\n"
+                "                self._health.progressed()\n",
+            ),
+        ),
+        (Trial("crash-after-kafka-commit"), Trial("crash-after-kafka-commit", 2)),
+    ),
+    Mutation(
+        "letters-in-the-transaction",
+        "A dead letter becomes visible together with its offset, once.",
+        "dead letters have a transaction of their own",
+        (Edit(_PUBLISHER, "                await producer.begin_transaction()\n", _LETTER_FIRST),),
+        (Trial("crash-after-sends"), Trial("crash-before-kafka-commit")),
+    ),
+    Mutation(
+        "producer-after-doubt",
+        "After a failed transaction the committed offset is read again, and tells whether it happened.",
+        "the producer stays and tries the records again",
+        (
+            Edit(
+                _CONSUMER,
+                "self._disown(partition)\n                self._set_back({partition: records}",
+                "self._set_back({partition: records}",
+            ),
+            Edit(
+                _PUBLISHER,
+                "                await producer.begin_transaction()\n",
+                "                with suppress(Exception):\n"
+                "                    await producer.abort_transaction()\n"
+                "                await producer.begin_transaction()\n",
+            ),
+        ),
+        (Trial("broker-replies"), Trial("broker-half-open"), Trial("refused-sends")),
+    ),
+    Mutation(
+        "offset-at-take-over",
+        "Who takes a partition over begins at its committed offset, whatever records are at hand.",
+        "the committed offset is read and not used",
+        (
+            Edit(
+                _PUBLISHER,
+                "return OwnedPartition(partition, producer, committed)",
+                "return OwnedPartition(partition, producer, committed and None)",
+            ),
+        ),
+        (Trial("broker-freeze"), Trial("zombie-before-kafka-commit"), Trial("broker-freeze", 2)),
+    ),
+    Mutation(
+        "rest-of-the-batch",
+        "What comes after a failed record of a partition waits until that one is announced.",
+        "the later parts of the batch go on",
+        (Edit(_CONSUMER, "batch.pop(partition, None)", "batch.get(partition)"),),
+        (Trial("refused-sends-in-parts"), Trial("refused-sends-in-parts", 2)),
+    ),
+    Mutation(
+        "one-event-id",
+        "An outcome that is announced again has the event id of the first time.",
+        "event ids are drawn",
+        (
+            Edit("contracts/envelope.py", "import UUID, uuid5", "import UUID, uuid4, uuid5"),
+            Edit(
+                "contracts/envelope.py", "return uuid5(EVENT_ID_NAMESPACE, str(order_id))", "return uuid4()"
+            ),
+        ),
+        (Trial("rewind"), Trial("rewind", 2)),
+    ),
+    Mutation(
+        "silent-replay",
+        "A silent replay announces nothing that was decided before it.",
+        "a replayed order is announced like any redelivery",
+        (Edit(_BATCH, "if _is_silenced(record.offset, verdict.row.decided_at, silent):", "if False:"),),
+        (Test("tests/integration/test_batch.py", "silent_replay"),),
+    ),
+    Mutation(
+        "silence-is-no-offset",
+        "A group coordinator that does not tell the offset yet is asked again.",
+        "an answer without the partition is taken for: nothing was ever committed",
+        (
+            Edit(
+                _PUBLISHER,
+                "        if partition not in found:\n            raise",
+                "        if partition not in found:\n            return None\n            raise",
+            ),
+        ),
+        (Test("tests/integration/test_local_cluster.py", "not_taken_for_none"),),
+    ),
+    # What goes wrong --------------------------------------------------------------------------------------
+    Mutation(
+        "seek-after-failure",
+        "Records of a failed batch come again.",
+        "what failed is paused and not sought again",
+        (
+            Edit(
+                _CONSUMER,
+                "                consumer.seek(partition, records[0].offset)\n",
+                "                pass\n",
+            ),
+        ),
+        (Trial("backends"), Trial("refused-sends"), Trial("locks")),
+    ),
+    Mutation(
+        "resume-after-failure",
+        "A partition that was paused after a failure goes on.",
+        "nobody resumes what was paused",
+        (
+            Edit(
+                _CONSUMER,
+                "        asyncio.get_running_loop().call_later(pause_seconds, self._resume, waiting)\n",
+                "",
+            ),
+        ),
+        (Trial("refused-sends"), Trial("backends"), Trial("locks")),
+    ),
+    Mutation(
+        "outages-wait",
+        "A server's trouble never makes an order a dead letter.",
+        "errors of unknown kind are looked for in the orders",
+        (
+            Edit(
+                _RETRY,
+                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
+            ),
+        ),
+        (Trial("database-full-disk"), Trial("locks")),
+    ),
+    Mutation(
+        "trouble-of-all-waits",
+        "What refuses every order alike makes no order a dead letter.",
+        "an order that is refused alone is always the cause",
+        (Edit(_BATCH, "if not may_concern_all(failure):", "if failure:"),),
+        (Trial("constraint"), Trial("constraint", 2)),
+    ),
+    Mutation(
+        "locks-of-the-stopped",
+        "A worker that stands still with locks does not hold up the others.",
+        "PostgreSQL ends no idle transaction",
+        (
+            Edit(
+                _APP,
+                '        "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),\n',
+                "",
+            ),
+        ),
+        (Trial("zombie-before-database-commit"), Trial("zombie-before-database-commit", 2)),
+    ),
+    Mutation(
+        "one-refused-order",
+        "An order that PostgreSQL refuses is found, and holds nobody up.",
+        "errors of one order's data wait like all others",
+        (
+            Edit(
+                _RETRY,
+                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.WAIT\n    return Remedy.WAIT\n",
+            ),
+        ),
+        (Test("tests/integration/test_batch.py", "refuses_is_found"),),
+    ),
+    Mutation(
+        "watchdog",
+        "A worker that hangs ends itself.",
+        "nobody watches",
+        (Edit(_APP, "        start_watchdog(self.health, self.settings.stall_limit_seconds)\n", ""),),
+        (Test("tests/acceptance/test_run.py", "stall_ends"),),
+    ),
+    # What comes in ----------------------------------------------------------------------------------------
+    Mutation(
+        "from-the-beginning",
+        "Orders that were placed before the first worker came are decided.",
+        "a new group begins at the end of the topic",
+        (Edit(_APP, 'auto_offset_reset="earliest"', 'auto_offset_reset="latest"'),),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "no-aborted-orders",
+        "Orders of an upstream transaction that was aborted are not decided.",
+        "the input is read uncommitted",
+        (Edit(_APP, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Test("tests/acceptance/test_order_flow.py", "aborted_upstream"),),
+    ),
+    Mutation(
+        "no-commit-before-the-work",
+        "Nothing but a finished Kafka transaction moves the offset.",
+        "records are acknowledged as they are received",
+        (Edit(_APP, "ack_policy=AckPolicy.MANUAL", "ack_policy=AckPolicy.ACK_FIRST"),),
+        (
+            Trial("crash-before-database-commit"),
+            Trial("zombie-before-database-commit"),
+            Trial("kill", 1, 3_000),
+            Trial("rebalance", 1, 3_000),
+        ),
+    ),
+    Mutation(
+        "records-as-they-came",
+        "A null header loses nothing.",
+        "FastStream parses the records",
+        (Edit(_APP, "        parser=_as_it_came,\n", ""),),
+        (Trial("none"), Trial("none", 2)),
+    ),
+    Mutation(
+        "poison-is-no-error",
+        "A value that is no order becomes a dead letter and holds nobody up.",
+        "what the contract refuses escapes as an error",
+        (
+            Edit(
+                _DECODE,
+                "return _not_json(value) or _invalid(error)",
+                "raise",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2), Trial("none", 1, 5_000)),
+    ),
+    Mutation(
+        "key-of-nothing",
+        "A record with neither key nor value becomes a dead letter and holds nobody up.",
+        "its dead letter has neither as well, which no producer sends",
+        (
+            Edit(
+                _BATCH,
+                'key = b"" if record.key is None and value is None else record.key',
+                "key = record.key",
+            ),
+        ),
+        (Trial("none"), Trial("none", 2), Trial("none", 1, 5_000)),
+    ),
+)
