@@ -24,16 +24,21 @@ _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.inter
 _ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
 
 
-class Kafka(Protocol):
-    """A broker, or a cluster of them."""
+class Server(Protocol):
+    """What befalls a server. Its port and its data outlive all of it."""
 
-    @property
-    def bootstrap_servers(self) -> str: ...
     def start(self) -> None: ...
     def restart(self) -> None: ...
     def crash(self) -> None: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
+
+
+class Kafka(Server, Protocol):
+    """A broker, or a cluster of them."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def find_violations(arena: Arena, seen: Sequence[tuple[str, int, int, bytes | No
         *_told(arena, outcomes),
         *_subscriber(arena, outcomes, seen),
         *_dead_letters(arena),
-        *_left_open(arena),
+        *left_open(arena),
         *_decisions(arena),
     ]
 
@@ -115,7 +115,8 @@ def _dead_letters(arena: Arena) -> Iterable[str]:
     yield from _differences("dead letters that should not be", found - expected)
 
 
-def _left_open(arena: Arena) -> Iterable[str]:
+def left_open(arena: Arena) -> Iterable[str]:
+    """What is not finished: offsets, database transactions, Kafka transactions."""
     if lag := committed_lag(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed):
         yield f"{lag} input records whose offset is not committed"
     open_ones = arena.shop.value(
@@ -131,11 +132,12 @@ def _left_open(arena: Arena) -> Iterable[str]:
 def has_open_transaction(scene: Scene) -> bool:
     """Whether some topic ends in records whose transaction is neither committed nor aborted."""
     topics = vars(scene.topics).values()
-    stable, end = ([_ends(scene, topic, level) for topic in topics] for level in IsolationLevel)
+    stable, end = ([ends(scene, topic, level) for topic in topics] for level in IsolationLevel)
     return stable != end
 
 
-def _ends(scene: Scene, topic: str, level: IsolationLevel) -> dict[int, int]:
+def ends(scene: Scene, topic: str, level: IsolationLevel) -> dict[int, int]:
+    """Where each partition of the topic ends for a reader of this level."""
     admin = admin_client(scene.kafka)
     partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
     asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}

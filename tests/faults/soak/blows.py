@@ -1,0 +1,128 @@
+"""The blows of a soak: each strikes once, ends by itself, and leaves servers that answer.
+
+The witness is frozen with the others and cut off with them, but never killed, so that its memory over time
+means something.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from tests.deadline import eventually
+from tests.faults.arena import Arena, wake
+from tests.faults.site import Server
+from tests.worker_process import ROOT, WorkerProcess
+
+Blow = Callable[[Arena, WorkerProcess], None]
+
+_PAST_THE_SESSION_SECONDS: Final = 4.0  # a session is 2 s in an arena
+_FROZEN_SECONDS: Final = 6.0  # past every deadline of a request
+
+
+def kill(arena: Arena, witness: WorkerProcess) -> None:
+    """SIGKILL to a worker."""
+    _another(arena, witness).kill()
+
+
+def terminate(arena: Arena, witness: WorkerProcess) -> None:
+    """SIGTERM to a worker."""
+    _another(arena, witness).signal(signal.SIGTERM)
+
+
+def stand_still(arena: Arena, _: WorkerProcess) -> None:
+    """A worker, maybe the witness, is stopped past its session and wakes up when others have its work."""
+    worker = arena.any_worker()
+    worker.signal(signal.SIGSTOP)
+    try:
+        time.sleep(_PAST_THE_SESSION_SECONDS)
+    finally:
+        wake(worker)
+
+
+def backends(arena: Arena, _: WorkerProcess) -> None:
+    """PostgreSQL ends the connections of all workers."""
+    arena.shop.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'order-worker'"
+    )
+
+
+def locks(arena: Arena, witness: WorkerProcess) -> None:
+    """Somebody else holds every product until the witness has run into its lock timeout."""
+    holder = _holder(arena)
+    try:
+        before = witness.log.count("will be tried again")
+        eventually(lambda: witness.log.count("will be tried again") > before, 30)
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def crash(server_of: Callable[[Arena], Server]) -> Blow:
+    def blow(arena: Arena, _: WorkerProcess) -> None:
+        """`kill -9` of a server, which is started again."""
+        server = server_of(arena)
+        server.crash()
+        server.start()
+
+    return blow
+
+
+def freeze(server_of: Callable[[Arena], Server]) -> Blow:
+    def blow(arena: Arena, _: WorkerProcess) -> None:
+        """A server stands still for some seconds."""
+        server = server_of(arena)
+        server.freeze()
+        try:
+            time.sleep(_FROZEN_SECONDS)
+        finally:
+            server.thaw()
+
+    return blow
+
+
+def guest(arena: Arena, _: WorkerProcess) -> None:
+    """One more worker comes, takes partitions over, and leaves."""
+    worker = arena.workers.start(**arena.settings)
+    arena.crew.append(worker)
+    worker.wait_for_log("took over")
+    with suppress(ProcessLookupError):
+        worker.signal(signal.SIGTERM)
+
+
+BLOWS: Final[dict[str, Blow]] = {
+    "kill": kill,
+    "terminate": terminate,
+    "stand-still": stand_still,
+    "backends": backends,
+    "locks": locks,
+    "database-crash": crash(lambda arena: arena.site.postgres),
+    "database-freeze": freeze(lambda arena: arena.site.postgres),
+    "broker-crash": crash(lambda arena: arena.site.kafka),
+    "broker-freeze": freeze(lambda arena: arena.site.kafka),
+    "guest": guest,
+}
+
+
+def _another(arena: Arena, witness: WorkerProcess) -> WorkerProcess:
+    arena.keep()
+    return arena.chance.choice([worker for worker in arena.crew if worker is not witness])
+
+
+def _holder(arena: Arena) -> "subprocess.Popen[bytes]":
+    while True:
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "tests.lock_holder", arena.shop.database_url],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the soak alone
+        )
+        assert holder.stdout
+        if holder.stdout.readline():
+            return holder
+        holder.communicate()  # whoever locks this much may be the one that PostgreSQL ends in a deadlock
