@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shop test faults campaign check lint types bench listings lock schemas clean
+.PHONY: help setup demo shop test faults campaign soak mutations check lint types bench listings lock schemas clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ faults: setup ## Try to break every promise: the quick faults, three seeds each,
 campaign: setup ## Every fault on ten seeds, for two hours; SEEDS, ORDERS, MINUTES, FAULTS change the plan
 	@$(BIN)/python -m tests.faults --faults $(or $(FAULTS),all) --seeds $(or $(SEEDS),10) \
 		--orders $(or $(ORDERS),20000) --minutes $(or $(MINUTES),120) --lanes 2 --report campaign.tsv
+
+soak: setup ## An hour at half of the peak, with a blow every 20 seconds, and every order judged
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
+
+mutations: setup ## Remove each rule of the worker, and show which run notices
+	@$(BIN)/python -m tests.faults.mutate
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check .
