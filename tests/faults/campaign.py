@@ -164,8 +164,9 @@ def _taken(waiting: Waiting, deadline: float) -> Iterator[tuple[str, int]]:
 def _fight(there: Arena, fault: str) -> list[str]:
     with subscriber(there.scene) as seen:
         try:
+            there.feed(1 / 32)  # before the group's first worker has come
             there.keep()
-            # All of them, so that they share the work from its first record on.
+            # All of them, so that they share nearly all of the work.
             for worker in there.crew:
                 worker.wait_until_ready()
             there.feed(1 / 4)

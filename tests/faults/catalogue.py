@@ -65,6 +65,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "database-immediate": Fault(database.immediate_stop),
     "database-restart": Fault(database.restart),
     "database-freeze": Fault(database.freeze),
+    "database-freeze-kill": Fault(database.kill_while_frozen),
     "database-cut": Fault(network.cut(network.to_database), networked=True),
     "database-half-open": Fault(network.half_open(network.to_database), networked=True),
     "database-slow": Fault(network.slow(network.to_database), networked=True),

@@ -186,9 +186,10 @@ def _poison(chance: Random, sound: list[Record], partitions: int) -> Placed:
     others = [(h.value, h.code) for h in hostile_values()]
     chance.shuffle(others)
     # Our own first: every kind the campaign promises is there as soon as there are enough records.
-    for _, (value, code) in zip(range(round(POISON * len(sound))), cycle([*kinds, *others]), strict=False):
+    count = range(round(POISON * len(sound)))
+    keys = cycle([None, b"", b"poison", _NOT_UTF8])  # and so the first has neither key nor value
+    for _, (value, code), key in zip(count, cycle([*kinds, *others]), keys, strict=False):
         cut = None if value is None else value[:_LARGEST_POISON]
-        key = chance.choice([None, b"", b"poison", _NOT_UTF8])
         headers = _headers(chance, null=chance.random() < 0.2, foreign=chance.random() < 0.2)
         record = Record(Kind.POISON, chance.randrange(partitions), key, cut, headers, None, code.value)
         yield chance.uniform(0, len(sound)), record

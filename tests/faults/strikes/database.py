@@ -70,6 +70,20 @@ def freeze(arena: Arena) -> None:
     arena.injected += 1
 
 
+def kill_while_frozen(arena: Arena) -> None:
+    """PostgreSQL stands still, and then every worker is killed in the midst of its orders."""
+    try:
+        with arena.given_up():
+            arena.site.postgres.freeze()
+        with arena.retrying():
+            pass  # long enough for whatever a client does from time to time
+        for worker in arena.crew:
+            worker.kill()
+    finally:
+        arena.site.postgres.thaw()
+    arena.injected += 1
+
+
 def locked_products(arena: Arena) -> None:
     """Somebody else holds every product until the workers have run into their lock timeout."""
     for _ in range(2):
