@@ -1,6 +1,7 @@
 """`python -m tests.faults`: tries to break every promise, and says whether it could."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -45,15 +46,18 @@ def main(
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="A tab-separated line a run.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the faults and end.")] = False,
 ) -> None:
+    console = Console(stderr=True, highlight=False)
     names = _names(faults)
     if list_:
         for name in names:
             typer.echo(f"{name:<32}{FAULTS[name].summary}")
         return
+    if barred := [name for name in names if FAULTS[name].needs_root and os.geteuid() != 0]:
+        console.print(f"left out, as only root may do it: {', '.join(barred)}")
+        names = [name for name in names if name not in barred]
     if report and not report.exists():
         report.write_text("\t".join(_COLUMNS) + "\n", encoding="utf-8")
     plan = [(name, seed) for seed in range(first_seed, first_seed + seeds) for name in names]
-    console = Console(stderr=True, highlight=False)
     console.print(f"{len(plan)} runs of {orders:,} orders; Kafka and PostgreSQL as local processes")
     try:
         runs = _carry_out(plan, orders, lanes, minutes, console, report)

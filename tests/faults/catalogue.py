@@ -17,6 +17,7 @@ class Fault:
     networked: bool = False
     """its workers reach their servers through the site's networks"""
     three_brokers: bool = False
+    needs_root: bool = False
 
     @property
     def summary(self) -> str:
@@ -70,7 +71,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "database-half-open": Fault(network.half_open(network.to_database), networked=True),
     "database-slow": Fault(network.slow(network.to_database), networked=True),
     "database-commit-reply": Fault(network.lost_commit_replies, networked=True),
-    "database-full-disk": Fault(database.full_disk),
+    "database-full-disk": Fault(database.full_disk, needs_root=True),
     "locks": Fault(database.locked_products),
     "reverse-locks": Fault(database.reverse_lockers),
     "alter-table": Fault(database.alter_table),

@@ -119,9 +119,8 @@ class Soak:
             BLOWS[name](self.there, self.witness)
         except Exception as error:
             self.violations.append(f"{name} at {at:.0f} s could not be carried out: {error!r}"[:600])
-        self._wait(
-            lambda: False, self.seconds + 1, tell
-        )  # what was under way before the blow counts for none
+        # What was under way before the blow counts for none.
+        self._wait(lambda: False, self.seconds + 1, tell)
         before = self.watch.told
         if self._wait(lambda: self.watch.told > before, self.seconds + RECOVERY_SECONDS, tell) is False:
             self.violations.append(

@@ -141,7 +141,7 @@ def impossible_constraint(arena: Arena) -> None:
 
 
 def full_disk(arena: Arena) -> None:
-    """The disk that the ledger is on is full, until somebody makes room. Needs root."""
+    """The disk that the ledger is on is full, until somebody makes room (needs root)."""
     arena.some_progress()
     with _small_disk() as disk:
         arena.shop.sql(f"CREATE TABLESPACE small LOCATION '{disk / 'tables'}'")
