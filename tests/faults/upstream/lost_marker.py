@@ -1,19 +1,25 @@
-"""Kafka 4.3.1, one broker: the marker of a committed transaction is lost over a crash.
+"""Kafka 4.3.1: the marker of a committed transaction is lost over a crash.
 
-    python -m tests.faults.upstream.lost_marker [TRIES]
+    python -m tests.faults.upstream.lost_marker [TRIES] [--killed coordinator]
 
 Commits one record in a transaction, kills the broker with SIGKILL at once, starts it, commits another record,
 restarts the broker in order, and reads `read_committed`. Ends with 1 at the first record that is committed,
 stored, and never shown. More likely the busier the machine is: run several side by side.
 """
 
+import argparse
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from worker.local.services import running_services
+from tests.faults.cluster import TRANSACTIONS, LocalKafkaCluster
+from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
 
 SHOWN_WITHIN_SECONDS = 20.0
 
@@ -21,7 +27,7 @@ SHOWN_WITHIN_SECONDS = 20.0
 async def create(servers: str, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
-    await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.create_topics([NewTopic(topic, 1, -1)])
     await admin.close()
 
 
@@ -49,25 +55,50 @@ async def is_shown(servers: str, topic: str, isolation_level: str) -> bool:
         await consumer.stop()
 
 
-def main(tries: int) -> int:
-    with running_services(announce=print) as running:
-        servers, kafka = running.kafka_bootstrap_servers, running.kafka
-        assert kafka is not None
+def main(tries: int, killed: str) -> int:
+    with running(killed) as kafka:
+        servers = kafka.bootstrap_servers
+        asyncio.run(create(servers, "first"))
+        asyncio.run(commit_one(servers, "first", "first"))  # from now on there are coordinators
         for number in range(1, tries + 1):
             topic = f"topic-{number}"
             asyncio.run(create(servers, topic))
+            victims = []
+            if killed == "coordinator":
+                # Asked before, as the commit is to be the last thing before the crash.
+                victims = [kafka.coordinator_of(TRANSACTIONS, f"{topic}-before")]
             asyncio.run(commit_one(servers, topic, f"{topic}-before"))
-            kafka.crash()
-            kafka.start()
+            kafka.crash(*victims)
+            kafka.start(*victims)
             asyncio.run(commit_one(servers, topic, f"{topic}-between"))
-            kafka.restart()
+            kafka.restart(*victims)
             if not asyncio.run(is_shown(servers, topic, "read_committed")):
                 stored = asyncio.run(is_shown(servers, topic, "read_uncommitted"))
                 print(f"try {number}: committed, {'stored' if stored else 'not stored'}, never shown")
                 return 1
-            print(f"try {number}: shown")
+            print(f"try {number}: shown", flush=True)
     return 0
 
 
+@contextmanager
+def running(killed: str) -> Iterator[Any]:
+    with data_folder() as folder:
+        kafka = LocalKafka(folder) if killed == "single" else LocalKafkaCluster(folder)
+        try:
+            kafka.start()
+            yield kafka
+        finally:
+            kafka.abandon()
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.upstream.lost_marker")
+    parser.add_argument("tries", nargs="?", type=int, default=20)
+    parser.add_argument(
+        "--killed",
+        choices=("single", "coordinator", "all-three"),
+        default="single",
+        help="a broker that is alone; of three the transaction's coordinator; or all three at once",
+    )
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.tries, arguments.killed))
