@@ -1,0 +1,88 @@
+"""Kafka 4.3.1: a broker that comes up answers for a group's offsets before it has loaded them.
+
+    python -m tests.faults.upstream.partial_offsets [RESTARTS]
+
+Commits offset after offset in transactions, kills the broker with SIGKILL, starts it, and asks for what is
+committed, again and again. While the coordinator loads, the answer has to be an error; now and then it is -1,
+as if nothing had ever been committed, or an offset of long ago, and no error. Where somebody commits then,
+as workers do, such an answer stays. Ends with 1 at the first restart after which a wrong offset was told.
+
+A likely cause, from reading the broker's source: on its way up the broker becomes the leader of the offsets
+topic twice, and the end of the first load marks the coordinator of the second one as loaded.
+"""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
+
+PARTITIONS = 200
+COMMITS = 400  # of each partition: the more there is to load, the longer the answers are wrong
+ASKED_SECONDS = 15.0
+ASKED = TopicPartition("topic", 0)
+
+
+async def commit_all(servers: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(ASKED.topic, PARTITIONS, 1)])
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id="upstream", retry_backoff_ms=5)
+    await producer.start()
+    for offset in range(1, COMMITS + 1):
+        async with producer.transaction():
+            offsets = {TopicPartition(ASKED.topic, p): offset for p in range(PARTITIONS)}
+            await producer.send_offsets_to_transaction(offsets, "group")
+    await producer.stop()
+
+
+async def answers(servers: str) -> list[int]:
+    """What is told from the start on, without what is told twice in a row."""
+    told: list[int] = []
+    deadline = time.monotonic() + ASKED_SECONDS
+    while time.monotonic() < deadline:
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        try:
+            await admin.start()
+            found = await admin.list_consumer_group_offsets("group", partitions=[ASKED])
+        except (KafkaError, OSError):
+            continue
+        finally:
+            await admin.close()
+        # Missing: the coordinator has said that it is loading, as it should.
+        if ASKED in found and told[-1:] != [found[ASKED].offset]:
+            told.append(found[ASKED].offset)
+    return told
+
+
+def main(restarts: int) -> int:
+    logging.disable(logging.CRITICAL)
+    with data_folder() as folder:
+        kafka = LocalKafka(folder)
+        try:
+            kafka.start()
+            asyncio.run(commit_all(kafka.bootstrap_servers))
+            for number in range(1, restarts + 1):
+                kafka.crash()
+                starting = threading.Thread(target=kafka.start)
+                starting.start()
+                told = asyncio.run(answers(kafka.bootstrap_servers))
+                starting.join()
+                print(f"restart {number}: committed is {COMMITS}, told was {told}", flush=True)
+                if told != [COMMITS]:
+                    return 1
+        finally:
+            kafka.abandon()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
