@@ -208,3 +208,21 @@ class Replay(Base):
     from_offset: Mapped[int]
     to_offset: Mapped[int]
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Position(Base):
+    """How far a consumer group has announced a partition, and what it began to announce last."""
+
+    __tablename__ = "positions"
+
+    group_id: Mapped[str] = mapped_column(primary_key=True)
+    topic: Mapped[str] = mapped_column(primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True)
+    turn: Mapped[int]
+    announced_to: Mapped[int | None]
+    begun_to: Mapped[int | None]
+    last_timestamp_ms: Mapped[int | None]
+    begun_ms: Mapped[int | None]
+    witness_topic: Mapped[str | None]
+    witness_key: Mapped[bytes | None]
+    witness_offset: Mapped[int | None]

@@ -8,7 +8,16 @@ from uuid import UUID
 
 from tests.deadline import eventually
 from tests.shop import Shop
-from tests.subscriber import Message, committed_lag, group_members, publish, read_topic
+from tests.subscriber import (
+    Message,
+    committed_lag,
+    forget_offsets,
+    group_members,
+    publish,
+    read_topic,
+    recreate_topic,
+    remember_wrongly,
+)
 from tests.topic_names import TopicNames
 from worker.local.kafka import kafka_tool_command
 
@@ -73,9 +82,30 @@ class Scene:
         assert set(sources.values()) <= {1}, "a dead letter is written once"
         assert self.lag() == 0
 
+    def forget_offsets(self) -> None:
+        """Let Kafka forget how far the group has come, once nobody is in it."""
+        self._wait_until_nobody_is_in_the_group()
+        forget_offsets(self.kafka, self.group_id)
+
+    def remember_wrongly(self) -> None:
+        """Let Kafka tell an offset of long ago wherever there is one, once nobody is in the group."""
+        self._wait_until_nobody_is_in_the_group()
+        further = self.shop.sql("SELECT partition FROM positions WHERE announced_to > 1")
+        offsets = {row["partition"]: 1 for row in further}
+        if offsets:
+            remember_wrongly(self.kafka, self.group_id, self.topics.order_placed, offsets)
+
+    def recreate_input_topic(self) -> None:
+        """Delete the topic, which nobody may read, and create one of the same name."""
+        self._wait_until_nobody_is_in_the_group()
+        recreate_topic(self.kafka, self.topics.order_placed)
+
+    def _wait_until_nobody_is_in_the_group(self) -> None:
+        eventually(lambda: group_members(self.kafka, self.group_id) == 0, 30)
+
     def rewind(self, *to: str) -> None:
         """Move the group's offsets with Kafka's own tool, as an operator would, once nobody is in it."""
-        eventually(lambda: group_members(self.kafka, self.group_id) == 0, 30)
+        self._wait_until_nobody_is_in_the_group()
         subprocess.run(
             kafka_tool_command(
                 "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",

@@ -1,11 +1,16 @@
 """A client nobody here wrote: librdkafka, read_committed, from the beginning to the end of a topic."""
 
+import asyncio
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 from uuid import uuid4
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Partition
 from confluent_kafka import (
     Consumer,
     KafkaError,
@@ -13,7 +18,10 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from tests.deadline import eventually
+from worker.publisher import OFFSET_METADATA
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,42 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
         return None
     finally:
         consumer.close()
+
+
+def forget_offsets(bootstrap_servers: str, group_id: str) -> None:
+    """Let Kafka forget what the group has committed; nobody may be in it."""
+    admin_client(bootstrap_servers).delete_consumer_groups([group_id])[group_id].result(10)
+
+
+def remember_wrongly(bootstrap_servers: str, group_id: str, topic: str, offsets: Mapping[int, int]) -> None:
+    """Let Kafka tell these offsets by partition, as if workers had committed them last."""
+
+    async def commit() -> None:
+        # librdkafka would add a null to the metadata.
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=group_id)
+        await consumer.start()
+        try:
+            consumer.assign([Partition(topic, p) for p in offsets])
+            await consumer.commit({Partition(topic, p): (o, OFFSET_METADATA) for p, o in offsets.items()})
+        finally:
+            await consumer.stop()
+
+    asyncio.run(commit())
+
+
+def recreate_topic(bootstrap_servers: str, topic: str) -> None:
+    """Delete the topic and create an empty one of the same name, with as many partitions."""
+    admin = admin_client(bootstrap_servers)
+    partitions = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
+    admin.delete_topics([topic])[topic].result(10)
+
+    def created() -> bool:
+        with suppress(KafkaException):  # still being deleted
+            admin.create_topics([NewTopic(topic, partitions)])[topic].result(10)
+            return True
+        return False
+
+    eventually(created)
 
 
 def group_members(bootstrap_servers: str, group_id: str) -> int:

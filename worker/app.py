@@ -130,6 +130,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         ),
         publisher=publisher,
         sessions=sessions,
+        group_id=settings.group_id,
         metrics=metrics,
         health=health,
         retry_max_seconds=settings.retry_max_seconds,

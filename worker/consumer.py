@@ -3,6 +3,7 @@
     handle_order_placed
      ├ take over     newly assigned partitions: fence the old owner, read the committed offset, go on there
      ├ settle        the database part (worker.batch)
+     ├ begin         PostgreSQL remembers what is announced next, should the broker forget it
      ├ publish       one Kafka transaction per partition, side by side
      └ set back      what failed: seek, pause, resume later
 
@@ -12,6 +13,7 @@ producer that was started before its committed offset was read, with the offset 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -20,17 +22,21 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import IllegalStateError, ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from db import positions
 from db.ledger import list_replays
+from db.positions import Begun, Witness
 from worker.batch import BatchProcessor, Fate, Settled
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
+from worker.recall import is_forgotten
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 
 log = logging.getLogger(__name__)
 
 Server = Literal["database", "kafka", "worker"]
 Records = dict[TopicPartition, list[ConsumerRecord]]
+SettledRecords = dict[TopicPartition, list[Settled]]
 
 
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -42,6 +48,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         processor: BatchProcessor,
         publisher: Publisher,
         sessions: async_sessionmaker[AsyncSession],
+        group_id: str,
         metrics: Metrics,
         health: Health,
         retry_max_seconds: float,
@@ -50,6 +57,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._processor = processor
         self._publisher = publisher
         self._sessions = sessions
+        self._group_id = group_id
         self._metrics = metrics
         self._health = health
         self._retry_max_seconds = retry_max_seconds
@@ -104,18 +112,33 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 part, batch = cut(batch, self._batch_max_bytes)
                 try:
                     settled = await self._settle(part)
+                    fenced = await self._begin(part, settled)
                 except Exception as error:
                     self._set_back(_joined(part, batch), error, "database")
                     return
-                for partition in await self._publish(part, settled):
+                for partition in fenced:
+                    self._disown(partition)
+                    self._set_back({partition: part.pop(partition)}, ProducerFenced(), "kafka")
+                for partition in [*fenced, *await self._publish(part, settled)]:
                     # It was set back to the first record of this part: the rest comes again with it.
                     batch.pop(partition, None)
 
-    async def _settle(self, batch: Records) -> list[Settled]:
+    async def _settle(self, batch: Records) -> SettledRecords:
         replays = {p: self._owned[p].replays for p in batch}
         settled = await self._processor.settle([r for of_one in batch.values() for r in of_one], replays)
         self._failures.pop("database", None)
-        return settled
+        rest = iter(settled)
+        return {p: [next(rest) for _ in records] for p, records in batch.items()}
+
+    async def _begin(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
+        """Write down what is announced next; returns the partitions that have another owner by now."""
+        async with self._sessions.begin() as session:
+            begun = {
+                (p.topic, p.partition): (self._owned[p].turn, _begun(self._owned[p], records, settled[p]))
+                for p, records in batch.items()
+            }
+            remembered = await positions.begin(session, self._group_id, begun)
+        return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _records_to_decide(self, records: Records) -> Records:
         """Those records that are ours and not decided yet; partitions not owned yet are taken over."""
@@ -148,9 +171,14 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
         owned = await self._publisher.take_over(partition)
+        place = (partition.topic, partition.partition)
         try:
-            async with self._sessions() as session:
-                owned.replays = await list_replays(session, partition.topic, partition.partition)
+            async with self._sessions.begin() as session:
+                owned.replays = await list_replays(session, *place)
+                turn = await positions.take_turn(session, self._group_id, *place)
+            owned.turn = turn.number
+            if turn.begun and is_forgotten(owned.next_offset, owned.moved, turn.begun):
+                await self._recall(owned, turn.begun)
         except BaseException:
             self._publisher.put_away(owned.producer)
             raise
@@ -158,15 +186,24 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.next_offset)
         return owned
 
-    async def _publish(self, batch: Records, settled: Sequence[Settled]) -> list[TopicPartition]:
+    async def _recall(self, owned: OwnedPartition, begun: Begun) -> None:
+        told, recalled = owned.next_offset, await self._publisher.recall(owned, begun)
+        if recalled is None:
+            return  # a new topic of the same name: what Kafka tells of it is true
+        # At once, and not with the next orders: until then the group's lag would be wrong, too.
+        await self._publisher.publish(owned, [], recalled)
+        log.warning(
+            "Kafka has forgotten the offset of %s-%d: it tells %s, all before %d is told; going on at %d",
+            *(owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
+        )
+
+    async def _publish(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
         """Announce what was settled, and count it; returns the partitions that had to be set back."""
-        rest = iter(settled)
-        of_partition = {p: [next(rest) for _ in records] for p, records in batch.items()}
         results = await asyncio.gather(
             *(
                 self._publisher.publish(
                     self._owned[p],
-                    [s.publication for s in of_partition[p] if s.publication],
+                    [s.publication for s in settled[p] if s.publication],
                     records[-1].offset + 1,
                 )
                 for p, records in batch.items()
@@ -182,7 +219,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 self._failures.pop(partition, None)
                 self._health.progressed()
-                self._count(of_partition[partition])
+                self._count(settled[partition])
         return failed
 
     def _disown(self, partition: TopicPartition) -> None:
@@ -263,6 +300,21 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
             part = first if not first or (size <= max_bytes and not rest) else rest
             part.setdefault(partition, []).append(record)
     return first, rest
+
+
+def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> Begun:
+    """The announcement of these records, which is about to begin."""
+    now_ms = int(time.time() * 1_000)
+    announced_to = records[0].offset if owned.next_offset is None else owned.next_offset
+    end, last_timestamp_ms = records[-1].offset + 1, records[-1].timestamp
+    for record, one in zip(records, settled, strict=True):
+        if one.publication is not None:
+            seen = one.publication
+            witness = Witness(seen.topic, seen.key, record.offset)
+            # A dead letter has the time of its record, an outcome that of its announcement.
+            begun_ms = min(now_ms, seen.timestamp_ms or now_ms)
+            return Begun(announced_to, end, last_timestamp_ms, begun_ms, witness)
+    return Begun(announced_to, end, last_timestamp_ms, now_ms, None)
 
 
 def _joined(first: Records, rest: Records) -> Records:

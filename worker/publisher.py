@@ -15,9 +15,12 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
+from db.positions import Begun
 from worker.batch import Publication
+from worker.recall import recall
 from worker.steps import Reached, Step
 
 # After a commit the broker answers the next transaction with a retriable error for a moment. With
@@ -28,6 +31,8 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 # Few large requests: outcomes of one batch to one partition travel together.
 MAX_BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
+# Goes with every offset that a worker commits: one without it was committed by an operator.
+OFFSET_METADATA = "order-worker"
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class OwnedPartition:
     partition: TopicPartition
     producer: AIOKafkaProducer
     next_offset: int | None  # None: nothing was ever committed, the first record at hand counts
+    moved: bool = False  # an operator committed the offset at which it was taken over
+    turn: int = 0  # counts the owners, in PostgreSQL
     replays: Sequence[SilentReplay] = field(default=())
 
 
@@ -85,12 +92,20 @@ class Publisher:
         except BaseException:
             self.put_away(producer)
             raise
-        return OwnedPartition(partition, producer, committed)
+        if committed is None:
+            return OwnedPartition(partition, producer, None)
+        moved = committed.metadata != OFFSET_METADATA
+        return OwnedPartition(partition, producer, committed.offset, moved)
+
+    async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
+        """Where to go on although the broker has forgotten it: see `worker.recall`."""
+        async with asyncio.timeout(self._publish_timeout_seconds):
+            return await recall(self._options, owned.producer, owned.partition, begun)
 
     async def publish(
         self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
     ) -> None:
-        """Publish all of it and commit the offset, as one step.
+        """Publish all of it, which may be nothing, and commit the offset, as one step.
 
         After any error nobody knows whether that step happened: drop the partition, take it over again,
         and go on from the offset that is committed then. Never abort and go on with the same producer.
@@ -110,7 +125,8 @@ class Publisher:
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*sent)
                 self._reached(Step.AFTER_SENDS)
-                await producer.send_offsets_to_transaction({owned.partition: next_offset}, self._group_id)
+                offset = OffsetAndMetadata(next_offset, OFFSET_METADATA)
+                await producer.send_offsets_to_transaction({owned.partition: offset}, self._group_id)
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
                 await producer.commit_transaction()
         except BaseException:
@@ -121,8 +137,8 @@ class Publisher:
         owned.next_offset = next_offset
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
-    async def _committed_offset(self, partition: TopicPartition) -> int | None:
-        """The offset that the group has committed; None only where Kafka says that there is none.
+    async def _committed_offset(self, partition: TopicPartition) -> OffsetAndMetadata | None:
+        """What the group has committed; None only where Kafka says that there is nothing.
 
         aiokafka's consumer says None as well while the group's coordinator loads or has moved: that error is
         one of the whole answer, and it reads those of partitions only (`tests.faults.upstream.no_offset`).
@@ -138,8 +154,7 @@ class Publisher:
             raise GroupCoordinatorNotAvailableError(
                 f"the coordinator of {self._group_id} knows no offsets yet"
             )
-        offset = found[partition].offset
-        return None if offset < 0 else int(offset)
+        return None if found[partition].offset < 0 else found[partition]
 
     def put_away(self, producer: AIOKafkaProducer) -> None:
         """Close a producer in the background: its broker may be the very thing that is away."""

@@ -85,6 +85,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "broker-replies": Fault(network.lost_kafka_replies, networked=True),
     "leader-killed": Fault(cluster.leader_killed, three_brokers=True),
     "cluster-crash": Fault(broker.crash, three_brokers=True),
+    "forgotten-offsets": Fault(broker.forgotten_offsets),
     "refused-sends": Fault(broker.refused_sends),
     "refused-sends-in-parts": Fault(broker.refused_sends_in_parts),
     "mixed": Fault(mixed, networked=True),

@@ -308,7 +308,7 @@ MUTATIONS: Final = (
             Edit(
                 _PUBLISHER,
                 "                await producer.send_offsets_to_transaction"
-                "({owned.partition: next_offset}, self._group_id)\n",
+                "({owned.partition: offset}, self._group_id)\n",
                 "",
             ),
             Edit(
@@ -354,8 +354,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "return OwnedPartition(partition, producer, committed)",
-                "return OwnedPartition(partition, producer, committed and None)",
+                "return OwnedPartition(partition, producer, committed.offset, moved)",
+                "return OwnedPartition(partition, producer, None, moved)",
             ),
         ),
         (Trial("broker-freeze"), Trial("zombie-before-kafka-commit"), Trial("broker-freeze", 2)),
@@ -391,6 +391,33 @@ MUTATIONS: Final = (
             ),
         ),
         (Test("tests/integration/test_local_cluster.py", "not_taken_for_none"),),
+    ),
+    Mutation(
+        "remembered-by-postgresql",
+        "A broker that forgets the committed offsets makes nobody tell anything again.",
+        "Kafka is believed whatever it tells",
+        (Edit(_CONSUMER, "if turn.begun and is_forgotten(", "if turn.begun is None and is_forgotten("),),
+        (Trial("forgotten-offsets"), Trial("forgotten-offsets", 2)),
+    ),
+    Mutation(
+        "witness",
+        "What was announced just before the offsets were forgotten is found in the outcome topics.",
+        "the batch is announced again without looking",
+        (
+            Edit(
+                "worker/recall.py",
+                "    return begun.begun_to if seen else begun.announced_to\n",
+                "    return begun.announced_to\n",
+            ),
+        ),
+        (Test("tests/integration/test_recall.py", "goes_on"), Trial("forgotten-offsets")),
+    ),
+    Mutation(
+        "turn",
+        "An owner before does not overwrite how far the new one has come.",
+        "everybody may write it",
+        (Edit("db/positions.py", "        Position.turn == _begun.c.turn,\n", ""),),
+        (Test("tests/integration/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------
     Mutation(

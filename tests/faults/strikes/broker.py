@@ -1,6 +1,7 @@
 """The Kafka broker: dead, stopped in order, frozen, or refusing what is sent."""
 
 from tests.faults.arena import LARGEST_BYTES, Arena
+from tests.faults.strikes import BLOWS
 from tests.subscriber import set_largest_record
 
 
@@ -29,6 +30,19 @@ def freeze(arena: Arena) -> None:
     finally:
         arena.site.kafka.thaw()
     arena.injected += 1
+
+
+def forgotten_offsets(arena: Arena) -> None:
+    """The broker forgets the group's offsets, or tells some of long ago, and every worker was just killed."""
+    for blow in range(BLOWS):
+        arena.some_progress()
+        for worker in arena.crew:
+            worker.kill()
+        if blow % 2:
+            arena.scene.remember_wrongly()
+        else:
+            arena.scene.forget_offsets()
+        arena.injected += 1
 
 
 def refused_sends_in_parts(arena: Arena) -> None:

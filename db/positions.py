@@ -1,0 +1,122 @@
+"""How far each partition is announced, kept beside Kafka's own committed offset.
+
+A broker may forget committed offsets (ARCHITECTURE.md, two faults of Kafka). What was announced must not be
+announced again because of that, so PostgreSQL remembers it too: before a batch is announced, from where to
+where it goes, and by which record one sees that it was.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, column, func, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """One record of an announcement: its topic and key, and the offset of the input record it is about."""
+
+    topic: str
+    key: bytes | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The latest batch of a partition whose announcement began.
+
+    Every record before `announced_to` is announced. Those from there to `begun_to` are decided; whether they
+    are announced, the witness tells, if there was anything to announce. `last_timestamp_ms` is that of the
+    record before `begun_to`, `begun_ms` the time by the clock that stamps the announcements.
+    """
+
+    announced_to: int
+    begun_to: int
+    last_timestamp_ms: int
+    begun_ms: int
+    witness: Witness | None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Somebody's ownership of a partition: `number` counts the owners, `begun` is how far they came."""
+
+    number: int
+    begun: Begun | None
+
+
+_STATE: Final = {
+    "announced_to": BigInteger,
+    "begun_to": BigInteger,
+    "last_timestamp_ms": BigInteger,
+    "begun_ms": BigInteger,
+    "witness_topic": Text,
+    "witness_key": LargeBinary,
+    "witness_offset": BigInteger,
+}
+_ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, **_STATE}
+_begun = (
+    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
+    .table_valued(*(column(name, type_) for name, type_ in _ROW.items()))
+    .render_derived(name="begun")
+)
+_BEGIN: Final = (
+    update(Position)
+    .where(
+        Position.group_id == bindparam("group"),
+        Position.topic == _begun.c.topic,
+        Position.partition == _begun.c.partition,
+        # Whoever has taken the partition over since then has written another turn.
+        Position.turn == _begun.c.turn,
+    )
+    .values({name: _begun.c[name] for name in _STATE})
+    .returning(Position.topic, Position.partition)
+    .execution_options(synchronize_session=False)
+)
+
+
+async def take_turn(session: AsyncSession, group_id: str, topic: str, partition: int) -> Turn:
+    """Become the owner: from the commit on, `begin` refuses the one before. Tells how far that one came."""
+    statement = insert(Position).values(group_id=group_id, topic=topic, partition=partition, turn=1)
+    taken = await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Position.group_id, Position.topic, Position.partition],
+            set_={"turn": Position.turn + 1},
+        ).returning(Position.turn, *(getattr(Position, name) for name in _STATE))
+    )
+    number, announced_to, begun_to, last_timestamp_ms, begun_ms, *seen = taken.one()
+    if announced_to is None:
+        return Turn(number, None)
+    topic_seen, key, offset = seen
+    witness = None if topic_seen is None else Witness(topic_seen, key, offset)
+    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, begun_ms, witness))
+
+
+async def begin(
+    session: AsyncSession, group_id: str, batches: Mapping[tuple[str, int], tuple[int, Begun]]
+) -> set[tuple[str, int]]:
+    """Remember, before they are announced, batches by (topic, partition), each with its owner's turn.
+
+    Returns those that were remembered. The others have a new owner and must not be announced.
+    """
+    rows = [
+        (
+            *place,
+            turn,
+            begun.announced_to,
+            begun.begun_to,
+            begun.last_timestamp_ms,
+            begun.begun_ms,
+            *((seen.topic, seen.key, seen.offset) if (seen := begun.witness) else (None, None, None)),
+        )
+        for place, (turn, begun) in batches.items()
+    ]
+    columns = {
+        f"each_{name}": list(values) for name, values in zip(_ROW, zip(*rows, strict=True), strict=True)
+    }
+    remembered = await session.execute(_BEGIN, {"group": group_id, **columns})
+    return {(topic, partition) for topic, partition in remembered}

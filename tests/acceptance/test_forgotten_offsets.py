@@ -1,0 +1,80 @@
+"""A broker that forgets how far the group has come makes nobody tell anything again."""
+
+import sys
+from uuid import uuid4
+
+import pytest
+
+from tests.builders import line, order_value
+from tests.promises import Scene
+from tests.worker_process import Workers
+from worker.steps import Step
+
+FORGOTTEN = "Kafka has forgotten the offset"
+
+
+def placed(scene: Scene, count: int = 50) -> list[object]:
+    """Orders in one partition, and a dead letter after each tenth."""
+    ids = [uuid4() for _ in range(count)]
+    values = [
+        value
+        for number, order_id in enumerate(ids, 1)
+        for value in [order_value(line(1), order_id=order_id), *[b"no order"] * (number % 10 == 0)]
+    ]
+    scene.place(values, partition=0)
+    return ids
+
+
+@pytest.fixture
+def told(scene: Scene, workers: Workers) -> list[object]:
+    """The orders of which all is told; no worker is left."""
+    scene.shop.stock_up({1: 1_000})
+    ids = placed(scene)
+    worker = workers.start(batch_max_records="10")
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    return ids
+
+
+def test_offsets_that_are_gone(scene: Scene, workers: Workers, told: list[object]):
+    scene.forget_offsets()
+    more = placed(scene, 10)
+    worker = workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises([*told, *more], dead_letters=6)
+    assert worker.log.count(FORGOTTEN) == 1
+
+
+def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[object]):
+    scene.remember_wrongly()
+    worker = workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(told, dead_letters=5)
+    assert worker.log.count(FORGOTTEN) == 1
+
+
+@pytest.mark.parametrize(
+    "step", [Step.AFTER_DATABASE_COMMIT, Step.AFTER_SENDS, Step.BEFORE_KAFKA_COMMIT, Step.AFTER_KAFKA_COMMIT]
+)
+def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
+    scene: Scene, workers: Workers, told: list[object], step: Step
+):
+    more = placed(scene, 30)
+    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGKILL", "1", "1")
+    workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
+    scene.forget_offsets()
+    workers.start(batch_max_records="10")
+    scene.wait_until_drained()
+    scene.assert_promises([*told, *more], dead_letters=8)
+
+
+def test_a_new_topic_of_the_same_name_is_decided_from_its_beginning(
+    scene: Scene, workers: Workers, told: list[object]
+):
+    scene.recreate_input_topic()
+    more = placed(scene, 80)
+    workers.start()
+    scene.wait_until_drained()
+    ids = {m.header("ce_subject") for m in scene.outcomes()}
+    assert ids == {str(order_id) for order_id in [*told, *more]}
+    assert len(scene.outcomes()) == len(ids)

@@ -1,0 +1,139 @@
+"""Where a worker goes on in a partition whose committed offset the broker has forgotten, on real Kafka."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from confluent_kafka import TopicPartition as Offset
+
+from db.positions import Begun, Witness
+from tests.subscriber import admin_client, publish, read_topic
+from tests.topic_names import TopicNames
+from worker.local.services import Services
+from worker.recall import is_forgotten, recall
+
+
+def begun(witness: Witness | None = None, *, begun_to: int = 5, last_timestamp_ms: int = 0) -> Begun:
+    return Begun(2, begun_to, last_timestamp_ms, int(time.time() * 1_000), witness)
+
+
+class TestIsForgotten:
+    def test_nothing_is_where_nothing_was_ever_begun(self) -> None:
+        assert not is_forgotten(None, False, None)
+        assert not is_forgotten(0, False, None)
+
+    @pytest.mark.parametrize("told", [2, 4, 5, 6])
+    def test_an_offset_behind_what_is_announced_is_true(self, told: int) -> None:
+        assert not is_forgotten(told, False, begun())
+
+    @pytest.mark.parametrize("told", [None, 0, 1])
+    def test_less_than_what_is_announced_is_not(self, told: int | None) -> None:
+        assert is_forgotten(told, False, begun())
+
+    def test_an_operator_may_move_it_back(self) -> None:
+        assert not is_forgotten(0, True, begun())
+
+
+class Ground:
+    """The test's topics, with five records in partition 1 of the input."""
+
+    def __init__(self, kafka: str, topics: TopicNames) -> None:
+        self.kafka, self.topics = kafka, topics
+        self.source = TopicPartition(topics.order_placed, 1)
+
+    @asynccontextmanager
+    async def producer(self) -> AsyncIterator[AIOKafkaProducer]:
+        producer = AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=f"recall-{uuid4()}")
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
+
+    async def last_timestamp_ms(self) -> int:
+        messages = await asyncio.to_thread(read_topic, self.kafka, self.topics.order_placed)
+        return messages[-1].timestamp
+
+    async def announce(self, topic: str, key: bytes, *, commit: bool, offset: int | None = None) -> None:
+        """In a transaction of its own; with an offset it is the dead letter of that record."""
+        place = [] if offset is None else self.place(offset)
+        async with self.producer() as producer:
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"value", key=key, headers=place)
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+
+    def place(self, offset: int) -> list[tuple[str, bytes]]:
+        where = {"topic": self.source.topic, "partition": self.source.partition, "offset": offset}
+        return [(f"source.{name}", str(value).encode()) for name, value in where.items()]
+
+    async def recall(self, remembered: Begun) -> int | None:
+        async with self.producer() as producer, asyncio.timeout(20):
+            return await recall({"bootstrap_servers": self.kafka}, producer, self.source, remembered)
+
+
+@pytest.fixture
+async def ground(services: Services, topics: TopicNames) -> Ground:
+    kafka = services.kafka_bootstrap_servers
+    await asyncio.to_thread(publish, kafka, topics.order_placed, [b"{}"] * 5, partition=1)
+    return Ground(kafka, topics)
+
+
+@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
+async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
+    ground: Ground, commit: bool, goes_on_at: int
+):
+    remembered = begun(
+        Witness(ground.topics.order_confirmed, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
+    )
+    await ground.announce(ground.topics.order_confirmed, b"another key", commit=True)
+    await ground.announce(ground.topics.order_confirmed, b"key", commit=commit)
+    assert await ground.recall(remembered) == goes_on_at
+
+
+@pytest.mark.parametrize(("offset", "goes_on_at"), [(3, 5), (4, 2)])
+async def test_a_dead_letter_is_known_by_the_place_of_its_record(
+    ground: Ground, offset: int, goes_on_at: int
+):
+    remembered = begun(
+        Witness(ground.topics.dead_letter, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
+    )
+    await ground.announce(ground.topics.dead_letter, b"key", commit=True, offset=offset)
+    assert await ground.recall(remembered) == goes_on_at
+
+
+async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):
+    assert await ground.recall(begun(last_timestamp_ms=await ground.last_timestamp_ms())) == 5
+
+
+@pytest.mark.parametrize("new", [begun(begun_to=9), begun(last_timestamp_ms=1)], ids=["shorter", "other"])
+async def test_of_a_new_topic_of_the_same_name_nothing_is_remembered(ground: Ground, new: Begun):
+    assert await ground.recall(new) is None
+
+
+async def test_records_that_retention_has_deleted_do_not_come_again(ground: Ground):
+    remembered = begun(last_timestamp_ms=await ground.last_timestamp_ms())
+    up_to = Offset(*ground.source, 5)
+    await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
+    assert await ground.recall(remembered) == 5
+
+
+async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(ground: Ground):
+    remembered = begun(
+        Witness(ground.topics.order_confirmed, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
+    )
+    async with ground.producer() as other:
+        await other.begin_transaction()
+        partitions = await other.partitions_for(ground.topics.order_confirmed)
+        for partition in partitions:
+            await other.send_and_wait(ground.topics.order_confirmed, b"value", partition=partition)
+        await ground.announce(ground.topics.order_confirmed, b"key", commit=True)
+        async with ground.producer() as producer:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(2):
+                    await recall({"bootstrap_servers": ground.kafka}, producer, ground.source, remembered)
+        await other.abort_transaction()
+    assert await ground.recall(remembered) == 5

@@ -1,0 +1,104 @@
+"""Where to go on in a partition whose committed offset the broker has forgotten.
+
+Kafka 4.3.1 does, for a moment or until its next restart (`tests.faults.upstream.partial_offsets`). What was
+written to PostgreSQL before the last announcement, and the topics themselves, know better.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from db.positions import Begun, Witness
+
+# Between two readings of one clock, should it be set back a little meanwhile.
+_CLOCK_MS: Final = 10_000
+_POLL_MS: Final = 200
+
+
+def is_forgotten(told: int | None, by_operator: bool, begun: Begun | None) -> bool:
+    """Whether the broker tells (None: nothing was committed) less than what is announced for certain.
+
+    An operator may move the offset back, and is believed.
+    """
+    return begun is not None and not by_operator and (told is None or told < begun.announced_to)
+
+
+async def recall(
+    client_options: Mapping[str, Any], producer: AIOKafkaProducer, partition: TopicPartition, begun: Begun
+) -> int | None:
+    """The first offset that is not announced; None if the topic is a new one of the same name.
+
+    The partition's owner before must be fenced, so that its transaction has ended. Raises KafkaError, or
+    TimeoutError while other transactions hide what came after them.
+    """
+    async with _reader(client_options, "read_uncommitted") as reader:
+        if not await _is_the_same_topic(reader, partition, begun):
+            return None
+        if begun.witness is None:
+            return begun.begun_to
+        topic = begun.witness.topic
+        places = [TopicPartition(topic, number) for number in await producer.partitions_for(topic)]
+        # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
+        starts = await reader.offsets_for_times(dict.fromkeys(places, begun.begun_ms - _CLOCK_MS))
+        ends = await reader.end_offsets(places)
+    spans = {p: (start.offset, ends[p]) for p, start in starts.items() if start is not None}
+    async with _reader(client_options, "read_committed") as reader:
+        seen = await _is_seen(reader, spans, begun.witness, partition)
+    return begun.begun_to if seen else begun.announced_to
+
+
+async def _is_the_same_topic(reader: AIOKafkaConsumer, partition: TopicPartition, begun: Begun) -> bool:
+    """Whether the last record that was decided is still what it was, or gone with all those before it."""
+    last = begun.begun_to - 1
+    if last < (await reader.beginning_offsets([partition]))[partition]:
+        return True
+    if last >= (await reader.end_offsets([partition]))[partition]:
+        return False
+    reader.assign([partition])
+    reader.seek(partition, last)
+    record = await reader.getone()
+    return bool(record.offset == last and record.timestamp == begun.last_timestamp_ms)
+
+
+async def _is_seen(
+    reader: AIOKafkaConsumer,
+    spans: Mapping[TopicPartition, tuple[int, int]],
+    witness: Witness,
+    source: TopicPartition,
+) -> bool:
+    waiting = {p: end for p, (start, end) in spans.items() if start < end}
+    reader.assign(list(waiting))
+    for p in waiting:
+        reader.seek(p, spans[p][0])
+    while waiting:
+        for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
+            if any(_is_witness(record, witness, source) for record in records):
+                return True
+        for p in list(waiting):
+            # Past the end that was, not only up to the first transaction that is still open.
+            if await reader.position(p) >= waiting[p]:
+                del waiting[p]
+    return False
+
+
+def _is_witness(record: ConsumerRecord, witness: Witness, source: TopicPartition) -> bool:
+    headers = dict(record.headers)
+    if "source.offset" not in headers:  # an outcome, and no dead letter
+        return bool(record.key == witness.key)
+    place = (source.topic, str(source.partition), str(witness.offset))
+    return tuple(headers[f"source.{name}"].decode() for name in ("topic", "partition", "offset")) == place
+
+
+@asynccontextmanager
+async def _reader(client_options: Mapping[str, Any], isolation_level: str) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(
+        **client_options, isolation_level=isolation_level, enable_auto_commit=False, auto_offset_reset="none"
+    )
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await asyncio.shield(consumer.stop())
