@@ -98,6 +98,7 @@ def publish(
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,  # else a record that is tried again comes after those behind it
             "message.max.bytes": 9_000_000,
             "batch.size": 500_000,
             "linger.ms": 5,
