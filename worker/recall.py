@@ -46,8 +46,10 @@ async def recall(
         ends = await reader.end_offsets(places)
     spans = {p: (start.offset, ends[p]) for p, start in starts.items() if start is not None}
     async with _reader(client_options, "read_committed") as reader:
-        seen = await _is_seen(reader, spans, begun.witness, partition)
-    return begun.begun_to if seen else begun.announced_to
+        async for record in _records(reader, spans):
+            if _is_witness(record, begun.witness, partition):
+                return begun.begun_to
+    return begun.announced_to
 
 
 async def _is_the_same_topic(reader: AIOKafkaConsumer, partition: TopicPartition, begun: Begun) -> bool:
@@ -57,31 +59,29 @@ async def _is_the_same_topic(reader: AIOKafkaConsumer, partition: TopicPartition
         return True
     if last >= (await reader.end_offsets([partition]))[partition]:
         return False
-    reader.assign([partition])
-    reader.seek(partition, last)
-    record = await reader.getone()
-    return bool(record.offset == last and record.timestamp == begun.last_timestamp_ms)
+    # What is there may be no record, but the marker of a transaction, or a gap.
+    async for record in _records(reader, {partition: (last, last + 1)}):
+        if record.offset == last:
+            return bool(record.timestamp == begun.last_timestamp_ms)
+    return False
 
 
-async def _is_seen(
-    reader: AIOKafkaConsumer,
-    spans: Mapping[TopicPartition, tuple[int, int]],
-    witness: Witness,
-    source: TopicPartition,
-) -> bool:
+async def _records(
+    reader: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> AsyncIterator[ConsumerRecord]:
+    """The records of each (start, end), and maybe more; ends when the reader has come to every end."""
     waiting = {p: end for p, (start, end) in spans.items() if start < end}
     reader.assign(list(waiting))
     for p in waiting:
         reader.seek(p, spans[p][0])
     while waiting:
         for records in (await reader.getmany(timeout_ms=_POLL_MS)).values():
-            if any(_is_witness(record, witness, source) for record in records):
-                return True
+            for record in records:
+                yield record
         for p in list(waiting):
             # Past the end that was, not only up to the first transaction that is still open.
             if await reader.position(p) >= waiting[p]:
                 del waiting[p]
-    return False
 
 
 def _is_witness(record: ConsumerRecord, witness: Witness, source: TopicPartition) -> bool:

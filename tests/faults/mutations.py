@@ -406,8 +406,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 "worker/recall.py",
-                "    return begun.begun_to if seen else begun.announced_to\n",
-                "    return begun.announced_to\n",
+                "                return begun.begun_to\n    return begun.announced_to\n",
+                "                return begun.announced_to\n    return begun.announced_to\n",
             ),
         ),
         (Test("tests/integration/test_recall.py", "goes_on"), Trial("forgotten-offsets")),

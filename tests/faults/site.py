@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 from db import migrate
@@ -15,6 +15,7 @@ from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.local.ports import free_port
 from worker.local.postgres import LocalPostgres
+from worker.local.services import KafkaServer
 
 # The commit times tell the sequential model the order of the transactions.
 _POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
@@ -24,28 +25,11 @@ _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.inter
 _ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
 
 
-class Server(Protocol):
-    """What befalls a server. Its port and its data outlive all of it."""
-
-    def start(self) -> None: ...
-    def restart(self) -> None: ...
-    def crash(self) -> None: ...
-    def freeze(self) -> None: ...
-    def thaw(self) -> None: ...
-
-
-class Kafka(Server, Protocol):
-    """A broker, or a cluster of them."""
-
-    @property
-    def bootstrap_servers(self) -> str: ...
-
-
 @dataclass(frozen=True)
 class Site:
     """One Kafka, one PostgreSQL, a network to each that can fail, and an empty shop to copy."""
 
-    kafka: Kafka
+    kafka: KafkaServer
     postgres: LocalPostgres
     kafka_network: Proxy
     database_network: Proxy

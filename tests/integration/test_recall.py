@@ -114,6 +114,13 @@ async def test_of_a_new_topic_of_the_same_name_nothing_is_remembered(ground: Gro
     assert await ground.recall(new) is None
 
 
+async def test_where_the_new_topic_has_the_marker_of_a_transaction_it_is_no_record(ground: Ground):
+    ground.source = TopicPartition(ground.topics.order_placed, 2)
+    async with ground.producer() as producer, producer.transaction():
+        await producer.send_and_wait(ground.topics.order_placed, b"{}", partition=2)
+    assert await ground.recall(begun(begun_to=2)) is None
+
+
 async def test_records_that_retention_has_deleted_do_not_come_again(ground: Ground):
     remembered = begun(last_timestamp_ms=await ground.last_timestamp_ms())
     up_to = Offset(*ground.source, 5)

@@ -14,8 +14,8 @@ from typing import Final
 
 from tests.deadline import eventually
 from tests.faults.arena import Arena, wake
-from tests.faults.site import Server
 from tests.worker_process import ROOT, WorkerProcess
+from worker.local.services import Server
 
 Blow = Callable[[Arena, WorkerProcess], None]
 
