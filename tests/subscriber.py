@@ -155,8 +155,11 @@ def remember_wrongly(bootstrap_servers: str, group_id: str, topic: str, offsets:
     """Let Kafka tell these offsets by partition, as if workers had committed them last."""
 
     async def commit() -> None:
-        # librdkafka would add a null to the metadata.
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=group_id)
+        # librdkafka would add a null to the metadata. On its way out an automatic commit would commit the
+        # same offsets without any metadata, now and then: an operator's move, which has to be believed.
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers, group_id=group_id, enable_auto_commit=False
+        )
         await consumer.start()
         try:
             consumer.assign([Partition(topic, p) for p in offsets])
@@ -190,8 +193,13 @@ def group_members(bootstrap_servers: str, group_id: str) -> int:
 
 def set_largest_record(bootstrap_servers: str, topic: str, largest_bytes: int) -> None:
     """Change how large a record the topic takes."""
+    set_option(bootstrap_servers, topic, "max.message.bytes", str(largest_bytes))
+
+
+def set_option(bootstrap_servers: str, topic: str, name: str, value: str) -> None:
+    """Change an option of the topic."""
     admin = admin_client(bootstrap_servers)
-    change = ConfigEntry("max.message.bytes", str(largest_bytes), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
     admin.incremental_alter_configs([resource])[resource].result(10)
 
