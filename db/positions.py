@@ -6,7 +6,7 @@ where it goes, and by which record one sees that it was.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, column, func, update
@@ -18,11 +18,14 @@ from db.models import Position
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """One record of an announcement: its topic and key, and the offset of the input record it is about."""
+    """One record of an announcement, by which it is told from every other announcement of the same.
+
+    `timestamp_ms` is the record's own, `digest` stands for its key and headers.
+    """
 
     topic: str
-    key: bytes | None
-    offset: int
+    timestamp_ms: int
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,12 @@ class Begun:
 
     Every record before `announced_to` is announced. Those from there to `begun_to` are decided; whether they
     are announced, the witness tells, if there was anything to announce. `last_timestamp_ms` is that of the
-    record before `begun_to`, `begun_ms` the time by the clock that stamps the announcements.
+    record before `begun_to`.
     """
 
     announced_to: int
     begun_to: int
     last_timestamp_ms: int
-    begun_ms: int
     witness: Witness | None
 
 
@@ -53,10 +55,9 @@ _STATE: Final = {
     "announced_to": BigInteger,
     "begun_to": BigInteger,
     "last_timestamp_ms": BigInteger,
-    "begun_ms": BigInteger,
     "witness_topic": Text,
-    "witness_key": LargeBinary,
-    "witness_offset": BigInteger,
+    "witness_timestamp_ms": BigInteger,
+    "witness_digest": LargeBinary,
 }
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, **_STATE}
 _begun = (
@@ -88,12 +89,11 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
             set_={"turn": Position.turn + 1},
         ).returning(Position.turn, *(getattr(Position, name) for name in _STATE))
     )
-    number, announced_to, begun_to, last_timestamp_ms, begun_ms, *seen = taken.one()
+    number, announced_to, begun_to, last_timestamp_ms, *seen = taken.one()
     if announced_to is None:
         return Turn(number, None)
-    topic_seen, key, offset = seen
-    witness = None if topic_seen is None else Witness(topic_seen, key, offset)
-    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, begun_ms, witness))
+    witness = None if seen[0] is None else Witness(*seen)
+    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, witness))
 
 
 async def begin(
@@ -110,8 +110,7 @@ async def begin(
             begun.announced_to,
             begun.begun_to,
             begun.last_timestamp_ms,
-            begun.begun_ms,
-            *((seen.topic, seen.key, seen.offset) if (seen := begun.witness) else (None, None, None)),
+            *(astuple(begun.witness) if begun.witness else (None, None, None)),
         )
         for place, (turn, begun) in batches.items()
     ]

@@ -11,6 +11,7 @@ do not, nothing happened, and the batch runs again with its products locked firs
 
 import asyncio
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,13 +56,17 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One record to publish."""
+    """One record to publish.
+
+    `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
+    outcome has the time of this one, a dead letter that of its record, and its `failed_at`.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
-    timestamp_ms: int | None
+    timestamp_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +139,11 @@ class BatchProcessor:
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(sum(d.unknown_fields for d in decoded if isinstance(d, Decoded)))
         verdicts = iter(decided)
+        announced_ms = int(time.time() * 1_000)
         return [
             self._dead_letter(record, d.code, d.message, d.path, now)
             if isinstance(d, Invalid)
-            else self._settled(record, next(verdicts), replays, now)
+            else self._settled(record, next(verdicts), replays, now, announced_ms)
             for record, d in zip(records, decoded, strict=True)
         ]
 
@@ -273,6 +279,7 @@ class BatchProcessor:
         verdict: Verdict,
         replays: Mapping[TopicPartition, Sequence[SilentReplay]],
         now: datetime | None,
+        announced_ms: int,
     ) -> Settled:
         if verdict.fault is not None:
             return self._dead_letter(record, DeadLetterCode.DATA_ERROR, describe(verdict.fault), "", now)
@@ -286,18 +293,18 @@ class BatchProcessor:
             silent = replays.get(TopicPartition(record.topic, record.partition), ())
             if _is_silenced(record.offset, verdict.row.decided_at, silent):
                 return Settled(Fate.SILENCED)
-            return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row))
+            return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row, announced_ms))
         fate = Fate.CONFIRMED if verdict.row.outcome == Outcome.CONFIRMED else Fate.REJECTED
-        return Settled(fate, self._announcement(record, verdict.row), verdict.codes)
+        return Settled(fate, self._announcement(record, verdict.row, announced_ms), verdict.codes)
 
-    def _announcement(self, record: ConsumerRecord, row: LedgerRow) -> Publication:
+    def _announcement(self, record: ConsumerRecord, row: LedgerRow, announced_ms: int) -> Publication:
         confirmed = row.outcome == Outcome.CONFIRMED
         return Publication(
             topic=self.topics.confirmed if confirmed else self.topics.rejected,
             key=str(row.order_id).encode(),
             value=row.event.encode(),
             headers=outcome_headers(row.order_id, f"order-{row.outcome}", row.decided_at, record.headers),
-            timestamp_ms=None,
+            timestamp_ms=announced_ms,
         )
 
     def _dead_letter(
@@ -311,10 +318,9 @@ class BatchProcessor:
         # aiokafka sends no record without both; which of the two was null, the value still tells.
         key = b"" if record.key is None and value is None else record.key
         # -1: the record has none. One from the future, which Kafka would refuse, stays in source.timestamp.
-        sound = 0 <= record.timestamp <= now.timestamp() * 1_000
-        letter = Publication(
-            self.topics.dead_letter, key, value, headers, record.timestamp if sound else None
-        )
+        now_ms = int(now.timestamp() * 1_000)
+        timestamp_ms = record.timestamp if 0 <= record.timestamp <= now_ms else now_ms
+        letter = Publication(self.topics.dead_letter, key, value, headers, timestamp_ms)
         return Settled(Fate.DEAD_LETTER, letter, (code.value,))
 
 

@@ -13,7 +13,6 @@ producer that was started before its committed offset was read, with the offset 
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -29,7 +28,7 @@ from worker.batch import BatchProcessor, Fate, Settled
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
-from worker.recall import is_forgotten
+from worker.recall import digest, is_forgotten
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 
 log = logging.getLogger(__name__)
@@ -304,17 +303,13 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
 
 def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> Begun:
     """The announcement of these records, which is about to begin."""
-    now_ms = int(time.time() * 1_000)
     announced_to = records[0].offset if owned.next_offset is None else owned.next_offset
-    end, last_timestamp_ms = records[-1].offset + 1, records[-1].timestamp
-    for record, one in zip(records, settled, strict=True):
-        if one.publication is not None:
-            seen = one.publication
-            witness = Witness(seen.topic, seen.key, record.offset)
-            # A dead letter has the time of its record, an outcome that of its announcement.
-            begun_ms = min(now_ms, seen.timestamp_ms or now_ms)
-            return Begun(announced_to, end, last_timestamp_ms, begun_ms, witness)
-    return Begun(announced_to, end, last_timestamp_ms, now_ms, None)
+    witness = None
+    if publications := [one.publication for one in settled if one.publication]:
+        # An outcome where there is one: a dead letter may be of long ago, and would be looked for since then.
+        seen = max(publications, key=lambda p: p.timestamp_ms)
+        witness = Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers))
+    return Begun(announced_to, records[-1].offset + 1, records[-1].timestamp, witness)
 
 
 def _joined(first: Records, rest: Records) -> Records:

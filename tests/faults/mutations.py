@@ -413,6 +413,13 @@ MUTATIONS: Final = (
         (Test("tests/integration/test_recall.py", "goes_on"), Trial("forgotten-offsets")),
     ),
     Mutation(
+        "witness-of-this-announcement",
+        "An earlier announcement of the same outcome does not count for the one that was begun.",
+        "its time does not matter",
+        (Edit("worker/recall.py", "or record.timestamp == witness.timestamp_ms", "or True"),),
+        (Test("tests/integration/test_recall.py", "another_announcement"),),
+    ),
+    Mutation(
         "turn",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",

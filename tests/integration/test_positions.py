@@ -8,7 +8,7 @@ PLACE = ("placed", 3)
 
 
 def begun(announced_to: int = 10, begun_to: int = 20, witness: Witness | None = None) -> Begun:
-    return Begun(announced_to, begun_to, last_timestamp_ms=1_000, begun_ms=2_000, witness=witness)
+    return Begun(announced_to, begun_to, last_timestamp_ms=1_000, witness=witness)
 
 
 async def test_the_first_owner_of_a_partition_finds_nothing(session: AsyncSession):
@@ -16,7 +16,7 @@ async def test_the_first_owner_of_a_partition_finds_nothing(session: AsyncSessio
 
 
 async def test_a_new_owner_learns_what_the_one_before_began_last(session: AsyncSession):
-    seen = begun(20, 30, Witness("confirmed", b"key", 22))
+    seen = begun(20, 30, Witness("confirmed", 22_000, b"\xff\x00"))
     turn = (await take_turn(session, "group", *PLACE)).number
     for one in (begun(), seen):
         assert await begin(session, "group", {PLACE: (turn, one)}) == {PLACE}
@@ -34,13 +34,13 @@ async def test_an_owner_before_can_begin_nothing_any_more(session: AsyncSession)
 async def test_several_partitions_begin_at_once_and_what_announces_nothing_has_no_witness(
     session: AsyncSession,
 ):
-    with_key, without_key = Witness("dead", b"\xff\x00", 3), Witness("dead", None, 4)
+    outcome, letter = Witness("confirmed", 3_000, b"outcome"), Witness("dead", 4_000, b"letter")
     batches = {
         ("placed", partition): (
             (await take_turn(session, "group", "placed", partition)).number,
             begun(partition, 100, witness),
         )
-        for partition, witness in enumerate([with_key, without_key, None])
+        for partition, witness in enumerate([outcome, letter, None])
     }
     assert await begin(session, "group", batches) == set(batches)
     for place, (turn, one) in batches.items():

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Final
 from uuid import uuid4
 
 import pytest
@@ -11,14 +12,17 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
 from db.positions import Begun, Witness
-from tests.subscriber import admin_client, publish, read_topic
+from tests.subscriber import admin_client, publish, read_topic, set_option
 from tests.topic_names import TopicNames
 from worker.local.services import Services
-from worker.recall import is_forgotten, recall
+from worker.recall import digest, is_forgotten, recall
+
+ANNOUNCED_MS: Final = int(time.time() * 1_000)
+HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
 
 
 def begun(witness: Witness | None = None, *, begun_to: int = 5, last_timestamp_ms: int = 0) -> Begun:
-    return Begun(2, begun_to, last_timestamp_ms, int(time.time() * 1_000), witness)
+    return Begun(2, begun_to, last_timestamp_ms, witness)
 
 
 class TestIsForgotten:
@@ -58,17 +62,25 @@ class Ground:
         messages = await asyncio.to_thread(read_topic, self.kafka, self.topics.order_placed)
         return messages[-1].timestamp
 
-    async def announce(self, topic: str, key: bytes, *, commit: bool, offset: int | None = None) -> None:
-        """In a transaction of its own; with an offset it is the dead letter of that record."""
-        place = [] if offset is None else self.place(offset)
+    async def announce(
+        self,
+        key: bytes = b"key",
+        *,
+        commit: bool = True,
+        headers: Sequence[tuple[str, bytes | None]] = HEADERS,
+        timestamp_ms: int = ANNOUNCED_MS,
+    ) -> None:
+        """An outcome, in a transaction of its own."""
+        topic = self.topics.order_confirmed
         async with self.producer() as producer:
             await producer.begin_transaction()
-            await producer.send_and_wait(topic, b"value", key=key, headers=place)
+            await producer.send_and_wait(topic, b"value", key=key, headers=headers, timestamp_ms=timestamp_ms)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
-    def place(self, offset: int) -> list[tuple[str, bytes]]:
-        where = {"topic": self.source.topic, "partition": self.source.partition, "offset": offset}
-        return [(f"source.{name}", str(value).encode()) for name, value in where.items()]
+    async def begun(self) -> Begun:
+        """What is remembered of the announcement of an outcome, whether it came to its end or not."""
+        witness = Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(b"key", HEADERS))
+        return begun(witness, last_timestamp_ms=await self.last_timestamp_ms())
 
     async def recall(self, remembered: Begun) -> int | None:
         async with self.producer() as producer, asyncio.timeout(20):
@@ -86,23 +98,26 @@ async def ground(services: Services, topics: TopicNames) -> Ground:
 async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
     ground: Ground, commit: bool, goes_on_at: int
 ):
-    remembered = begun(
-        Witness(ground.topics.order_confirmed, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
-    )
-    await ground.announce(ground.topics.order_confirmed, b"another key", commit=True)
-    await ground.announce(ground.topics.order_confirmed, b"key", commit=commit)
-    assert await ground.recall(remembered) == goes_on_at
+    await ground.announce(b"another key")
+    await ground.announce(commit=commit)
+    assert await ground.recall(await ground.begun()) == goes_on_at
 
 
-@pytest.mark.parametrize(("offset", "goes_on_at"), [(3, 5), (4, 2)])
-async def test_a_dead_letter_is_known_by_the_place_of_its_record(
-    ground: Ground, offset: int, goes_on_at: int
-):
-    remembered = begun(
-        Witness(ground.topics.dead_letter, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
-    )
-    await ground.announce(ground.topics.dead_letter, b"key", commit=True, offset=offset)
-    assert await ground.recall(remembered) == goes_on_at
+@pytest.mark.parametrize(
+    "another",
+    [{"timestamp_ms": ANNOUNCED_MS - 1}, {"headers": [*HEADERS, ("failed_at", b"earlier")]}],
+    ids=["outcome", "dead letter"],
+)
+async def test_another_announcement_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
+    await ground.announce(**another)
+    assert await ground.recall(await ground.begun()) == 2
+
+
+async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground: Ground):
+    topic = ground.topics.order_confirmed
+    await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", "LogAppendTime")
+    await ground.announce()
+    assert await ground.recall(await ground.begun()) == 5
 
 
 async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):
@@ -129,15 +144,13 @@ async def test_records_that_retention_has_deleted_do_not_come_again(ground: Grou
 
 
 async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(ground: Ground):
-    remembered = begun(
-        Witness(ground.topics.order_confirmed, b"key", 3), last_timestamp_ms=await ground.last_timestamp_ms()
-    )
+    remembered = await ground.begun()
     async with ground.producer() as other:
         await other.begin_transaction()
         partitions = await other.partitions_for(ground.topics.order_confirmed)
         for partition in partitions:
             await other.send_and_wait(ground.topics.order_confirmed, b"value", partition=partition)
-        await ground.announce(ground.topics.order_confirmed, b"key", commit=True)
+        await ground.announce()
         async with ground.producer() as producer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2):

@@ -21,10 +21,9 @@ def upgrade() -> None:
         sa.Column("announced_to", sa.BigInteger(), nullable=True),
         sa.Column("begun_to", sa.BigInteger(), nullable=True),
         sa.Column("last_timestamp_ms", sa.BigInteger(), nullable=True),
-        sa.Column("begun_ms", sa.BigInteger(), nullable=True),
         sa.Column("witness_topic", sa.Text(), nullable=True),
-        sa.Column("witness_key", sa.LargeBinary(), nullable=True),
-        sa.Column("witness_offset", sa.BigInteger(), nullable=True),
+        sa.Column("witness_timestamp_ms", sa.BigInteger(), nullable=True),
+        sa.Column("witness_digest", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("group_id", "topic", "partition", name=op.f("pk_positions")),
     )
 
