@@ -153,19 +153,25 @@ class BatchProcessor:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
         if not arrivals:
             return []
-        failure = None
-        for attempt in range(reruns + 1):
+        attempt = 0
+        while True:
             try:
                 async with asyncio.timeout(self.timeout_seconds):
                     return await self._decide_in_one_transaction(arrivals, locked=attempt > 0)
             except Exception as error:
-                failure, what = error, remedy(error)
+                # Not kept beyond this block: an error in a variable of a frame that its traceback names is a
+                # cycle, which would hold the whole batch until the collector, which is spared, comes by.
+                what = remedy(error)
                 if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == reruns):
                     raise
-                if what is Remedy.SPLIT:
-                    break
+                if what is Remedy.SPLIT or attempt == reruns:
+                    return await self._decide_apart(arrivals, error, batch)
                 self.metrics.reruns.labels(type(error).__name__).inc()
-        assert failure is not None
+                attempt += 1
+
+    async def _decide_apart(
+        self, arrivals: Sequence[Arrival], failure: Exception, batch: Sequence[Arrival]
+    ) -> list[Verdict]:
         if len(arrivals) == 1:
             return [await self._refused(arrivals[0], failure, batch)]
         half = len(arrivals) // 2
