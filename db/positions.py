@@ -1,6 +1,6 @@
 """How far each partition is announced, kept beside Kafka's own committed offset.
 
-A broker may forget committed offsets (ARCHITECTURE.md, two faults of Kafka). What was announced must not be
+A broker may forget committed offsets (ARCHITECTURE.md, last section). What was announced must not be
 announced again because of that, so PostgreSQL remembers it too: before a batch is announced, from where to
 where it goes, and by which record one sees that it was.
 """

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from db import migrate
@@ -12,7 +13,7 @@ from db.engine import create_engine
 from tests.faults.proxy import Proxy
 from tests.shop import run_apart
 from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
+from worker.local.kafka import LocalController, LocalKafka, new_cluster
 from worker.local.ports import free_port
 from worker.local.postgres import LocalPostgres
 from worker.local.services import KafkaServer
@@ -44,16 +45,35 @@ class Site:
 
 
 @contextmanager
+def broker_apart(folder: Path, **options: Any) -> Iterator[LocalKafka]:
+    """A broker, to be started, with a running controller in a process of its own, which no fault touches.
+
+    One that is its own controller comes up from a crash as the leader of what it does not lead any more
+    (ARCHITECTURE.md, last section). Both are gone at the end.
+    """
+    member = new_cluster(1)[0]
+    controller = LocalController(folder, member)
+    kafka = LocalKafka(folder, member=replace(member, node_id=member.node_id + 1), **options)
+    try:
+        controller.start()
+        yield kafka
+    finally:
+        kafka.abandon()
+        controller.abandon()
+
+
+@contextmanager
 def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Iterator[Site]:
     """A site that answers, and of which nothing is left at the end. Raises LocalServiceError."""
     with ExitStack() as stack:
         folder = stack.enter_context(data_folder())
         port = free_port()
-        kafka = LocalKafka(folder, settings=_KAFKA_SETTINGS, proxy_port=port, announce=announce)
         postgres = LocalPostgres(folder, settings=_POSTGRES_SETTINGS)
-        for server in (postgres, kafka):
-            stack.callback(server.abandon)
-            server.start()
+        stack.callback(postgres.abandon)
+        postgres.start()
+        options = {"settings": _KAFKA_SETTINGS, "proxy_port": port, "announce": announce}
+        kafka = stack.enter_context(broker_apart(folder, **options))
+        kafka.start()
         assert kafka.proxied_port
         yield Site(
             kafka,

@@ -1,4 +1,4 @@
-"""Three Kafka brokers as local processes: one of them really killed, and brought back."""
+"""Kafka in several local processes: one of three brokers, or one beside a controller, really killed."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,9 +14,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from tests.deadline import eventually
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
+from tests.faults.site import broker_apart
 from tests.subscriber import admin_client, read_topic
 from worker.connections import largest_record_bytes
 from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
 from worker.local.ports import is_open
 from worker.publisher import Publisher
 from worker.settings import Settings
@@ -51,6 +53,17 @@ def whole(cluster: LocalKafkaCluster, admin: AdminClient) -> Iterator[LocalKafka
     yield cluster
     if not cluster.in_sync():
         cluster.restart()
+
+
+def test_a_broker_comes_back_to_a_controller_that_lived_on() -> None:
+    with data_folder() as folder, broker_apart(folder) as kafka:
+        kafka.start()
+        admin_client(kafka.bootstrap_servers).create_topics([NewTopic(TOPIC, 1)])[TOPIC].result(10)
+        publish(kafka, b"before")
+        kafka.crash()
+        kafka.start()
+        publish(kafka, b"after")
+        assert [m.value for m in read_topic(kafka.bootstrap_servers, TOPIC)] == [b"before", b"after"]
 
 
 def test_a_started_cluster_names_three_brokers_that_all_answer(
@@ -144,7 +157,7 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
         await publisher.closed()
 
 
-def publish(cluster: LocalKafkaCluster, value: bytes) -> None:
+def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:
     """One record to partition 0, acknowledged by all replicas that are in sync."""
     producer = Producer({"bootstrap.servers": cluster.bootstrap_servers, "acks": "all", "log_level": 0})
     failures: list[object] = []

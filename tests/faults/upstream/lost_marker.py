@@ -1,6 +1,6 @@
 """Kafka 4.3.1: the marker of a committed transaction is lost over a crash.
 
-    python -m tests.faults.upstream.lost_marker [TRIES] [--killed coordinator]
+    python -m tests.faults.upstream.lost_marker [TRIES] [--killed apart]
 
 Commits one record in a transaction, kills the broker with SIGKILL at once, starts it, commits another record,
 restarts the broker in order, and reads `read_committed`. Ends with 1 at the first record that is committed,
@@ -11,13 +11,14 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.faults.cluster import TRANSACTIONS, LocalKafkaCluster
+from tests.faults.site import broker_apart
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 
@@ -25,9 +26,10 @@ SHOWN_WITHIN_SECONDS = 20.0
 
 
 async def create(servers: str, topic: str) -> None:
+    """One partition, on every broker there is."""
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
-    await admin.create_topics([NewTopic(topic, 1, -1)])
+    await admin.create_topics([NewTopic(topic, 1, servers.count(",") + 1)])
     await admin.close()
 
 
@@ -82,13 +84,15 @@ def main(tries: int, killed: str) -> int:
 
 @contextmanager
 def running(killed: str) -> Iterator[Any]:
-    with data_folder() as folder:
-        kafka = LocalKafka(folder) if killed == "single" else LocalKafkaCluster(folder)
-        try:
-            kafka.start()
-            yield kafka
-        finally:
-            kafka.abandon()
+    with data_folder() as folder, ExitStack() as stack:
+        kafka: Any
+        if killed == "apart":
+            kafka = stack.enter_context(broker_apart(folder))
+        else:
+            kafka = LocalKafka(folder) if killed == "single" else LocalKafkaCluster(folder)
+        stack.callback(kafka.abandon)
+        kafka.start()
+        yield kafka
 
 
 if __name__ == "__main__":
@@ -96,9 +100,9 @@ if __name__ == "__main__":
     parser.add_argument("tries", nargs="?", type=int, default=20)
     parser.add_argument(
         "--killed",
-        choices=("single", "coordinator", "all-three"),
+        choices=("single", "apart", "coordinator", "all-three"),
         default="single",
-        help="a broker that is alone; of three the transaction's coordinator; or all three at once",
+        help="a broker that is alone; one whose controller lives on; of three, the coordinator or all",
     )
     arguments = parser.parse_args()
     sys.exit(main(arguments.tries, arguments.killed))
