@@ -1,7 +1,8 @@
 """Where to go on in a partition whose committed offset the broker has forgotten.
 
-Kafka 4.3.1 does, for a moment or until its next restart (`tests.faults.upstream.partial_offsets`). What was
-written to PostgreSQL before the last announcement, and the topics themselves, know better.
+A Kafka 4.3.1 broker that is its own controller does after a crash, for a moment or until its next restart
+(`tests.faults.upstream.partial_offsets`). What was written to PostgreSQL before the last announcement, and
+the topics themselves, know better.
 """
 
 import asyncio

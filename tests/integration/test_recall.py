@@ -64,7 +64,7 @@ class Ground:
 
     async def announce(
         self,
-        key: bytes = b"key",
+        key: bytes | None = b"key",
         *,
         commit: bool = True,
         headers: Sequence[tuple[str, bytes | None]] = HEADERS,
@@ -77,9 +77,9 @@ class Ground:
             await producer.send_and_wait(topic, b"value", key=key, headers=headers, timestamp_ms=timestamp_ms)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
-    async def begun(self) -> Begun:
+    async def begun(self, key: bytes | None = b"key") -> Begun:
         """What is remembered of the announcement of an outcome, whether it came to its end or not."""
-        witness = Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(b"key", HEADERS))
+        witness = Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(key, HEADERS))
         return begun(witness, last_timestamp_ms=await self.last_timestamp_ms())
 
     async def recall(self, remembered: Begun) -> int | None:
@@ -111,6 +111,12 @@ async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
 async def test_another_announcement_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
     await ground.announce(**another)
     assert await ground.recall(await ground.begun()) == 2
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff\x00"])
+async def test_a_record_with_an_odd_key_is_known_again(ground: Ground, key: bytes | None):
+    await ground.announce(key)
+    assert await ground.recall(await ground.begun(key)) == 5
 
 
 async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground: Ground):

@@ -87,7 +87,8 @@ class _Process(LocalServer):
         settings: Mapping[str, str],
         *,
         heap: str,
-        options: Sequence[str] = QUICK_START,
+        jvm_options: Sequence[str] = QUICK_START,
+        log_level: str = "warn",
         announce: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.folder = folder
@@ -95,8 +96,12 @@ class _Process(LocalServer):
         self._home = folder / name.lower()
         self._cluster_id = member.cluster_id
         self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": str(self._home / "data")}
-        # Compression libraries unpack themselves there; it goes when the data go.
-        self._options = [*options, f"-Djava.io.tmpdir={self._home}"]
+        self._options = [
+            *jvm_options,
+            f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}",
+            # Compression libraries unpack themselves there; it goes when the data go.
+            f"-Djava.io.tmpdir={self._home}",
+        ]
         self._heap = heap
         self._announce = announce
         super().__init__(Child(name, folder / f"{name.lower()}.log"))
@@ -144,10 +149,10 @@ class _Process(LocalServer):
 class LocalController(_Process):
     """A controller without a broker, on 127.0.0.1."""
 
-    def __init__(self, folder: Path, member: Member, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, member: Member) -> None:
         self.port = member.controller_ports[member.node_id]
         roles = _roles(member, "controller", {"CONTROLLER": self.port})
-        super().__init__("Controller", folder, member, {**(settings or {}), **roles}, heap="128m")
+        super().__init__("Controller", folder, member, roles, heap="128m")
 
     def _is_ready(self) -> bool:
         return is_open(self.port)
@@ -182,7 +187,8 @@ class LocalKafka(_Process):
             member,
             {**(settings or {}), **self._listeners(member, proxy_port)},
             heap=heap,
-            options=[*jvm_options, f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"],
+            jvm_options=jvm_options,
+            log_level=log_level,
             announce=announce,
         )
 

@@ -90,7 +90,7 @@ def running(killed: str) -> Iterator[Any]:
             kafka = stack.enter_context(broker_apart(folder))
         else:
             kafka = LocalKafka(folder) if killed == "single" else LocalKafkaCluster(folder)
-        stack.callback(kafka.abandon)
+            stack.callback(kafka.abandon)
         kafka.start()
         yield kafka
 
