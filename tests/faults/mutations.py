@@ -350,12 +350,17 @@ MUTATIONS: Final = (
     Mutation(
         "offset-at-take-over",
         "Who takes a partition over begins at its committed offset, whatever records are at hand.",
-        "the committed offset is read and not used",
+        "the records at hand are decided, whatever offset is committed",
         (
             Edit(
-                _PUBLISHER,
-                "return OwnedPartition(partition, producer, committed.offset, moved)",
-                "return OwnedPartition(partition, producer, None, moved)",
+                _CONSUMER,
+                "if result.next_offset is not None and mine[partition][0].offset != result.next_offset:",
+                "if False:",
+            ),
+            Edit(
+                _CONSUMER,
+                "if next_offset is None or records[0].offset >= next_offset:",
+                "if True:",
             ),
         ),
         (Trial("broker-freeze"), Trial("zombie-before-kafka-commit"), Trial("broker-freeze", 2)),

@@ -26,14 +26,17 @@ UNKNOWN: Final = 0.01  # of users, and as many of products
 WRONG_PRICES: Final = 0.01
 SEEN_PRICES: Final = 0.2
 REPEATED: Final = 0.05  # orders that name one product twice, whose lines count together
+OVER: Final = 0.02  # orders whose two lines of the scarce product fit alone, and together never do
 HOT: Final = 0.3  # orders that name the hot product
 HOT_PRODUCT: Final = 1
+SCARCE_PRODUCT: Final = 26  # behind all others; never sold: every order of it asks for one more than there is
 PRICE: Final = "2.50"  # of every product
 
 _PRODUCTS: Final = 25
 _USERS: Final = 50
 _HOT_STOCK: Final = 0.5  # parts of the demand
 _OTHER_STOCK: Final = 0.65
+_SCARCE_STOCK: Final = 3
 _LARGEST_POISON: Final = 300_000  # enough to be too large; a megabyte each would test the network
 _NOT_UTF8: Final = b"\xff\xfe\xc3("
 
@@ -93,11 +96,12 @@ Placed = Iterator[tuple[float, Record]]  # the n-th sound order is at n, the oth
 
 
 def _sound_orders(chance: Random, count: int, partitions: int) -> list[Record]:
-    hot, repeated, null, foreign, seen, wrong, nobody, nothing = (
+    hot, repeated, over, null, foreign, seen, wrong, nobody, nothing = (
         _some(chance, count, share)
         for share in (
             HOT,
             REPEATED,
+            OVER,
             NULL_HEADERS,
             FOREIGN_HEADERS,
             SEEN_PRICES,
@@ -112,10 +116,12 @@ def _sound_orders(chance: Random, count: int, partitions: int) -> list[Record]:
         if n in repeated:
             again = next(item["product_id"] for item in items if item["product_id"] != HOT_PRODUCT)
             items.append(line(again, chance.randint(1, 5)))
+        if n in over:
+            items += [line(SCARCE_PRODUCT, _SCARCE_STOCK), line(SCARCE_PRODUCT, 1)]
         if n in wrong:
             items[-1]["unit_price"] = chance.choice(["2.49", "0.00", "99999999.99"])
         if n in nothing:
-            items.append(line(chance.choice([_PRODUCTS + 1, 10**6, 2**63 - 1])))
+            items.append(line(chance.choice([SCARCE_PRODUCT + 1, 10**6, 2**63 - 1])))
         user_id = chance.choice([_USERS + 1, 2**63 - 1]) if n in nobody else chance.randint(1, _USERS)
         order_id = UUID(int=chance.getrandbits(128), version=4)
         value = order_value(*items, order_id=order_id, user_id=user_id)
@@ -220,7 +226,8 @@ def _stock(sound: Iterable[Record]) -> dict[int, int]:
         for item in json.loads(record.value or b"")["items"]:
             if item["product_id"] in demand:
                 demand[item["product_id"]] += item["quantity"]
-    return {p: int(n * (_HOT_STOCK if p == HOT_PRODUCT else _OTHER_STOCK)) for p, n in demand.items()}
+    stock = {p: int(n * (_HOT_STOCK if p == HOT_PRODUCT else _OTHER_STOCK)) for p, n in demand.items()}
+    return {**stock, SCARCE_PRODUCT: _SCARCE_STOCK}
 
 
 def _some(chance: Random, count: int, share: float) -> frozenset[int]:

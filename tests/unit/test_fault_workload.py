@@ -9,7 +9,7 @@ import pytest
 from contracts.events import OrderPlaced
 from db.decision import Confirmed, InsufficientStock, Rejected, decide_batch
 from db.stock import StockLevel
-from tests.faults.workload import HOT_PRODUCT, PRICE, Kind, Record, Workload, make_workload
+from tests.faults.workload import HOT_PRODUCT, PRICE, SCARCE_PRODUCT, Kind, Record, Workload, make_workload
 from worker.decode import Decoded, Invalid, decode
 
 MAX_BYTES = 256 * 1024
@@ -115,6 +115,14 @@ def test_three_orders_in_ten_name_the_hot_product_and_half_of_that_demand_is_the
     hot = [i["quantity"] for items in lines for i in items if i["product_id"] == HOT_PRODUCT]
     assert len(hot) == COUNT * 0.3
     assert workload.products[HOT_PRODUCT] == sum(hot) // 2
+
+
+def test_some_orders_name_a_product_twice_of_which_each_line_fits_alone_and_both_never(workload: Workload):
+    there = workload.products[SCARCE_PRODUCT]
+    lines = [[i.quantity for i in o.items if i.product_id == SCARCE_PRODUCT] for o in decoded(workload)]
+    named = [quantities for quantities in lines if quantities]
+    assert len(named) == COUNT * 0.02
+    assert all(len(q) == 2 and max(q) <= there < sum(q) for q in named)
 
 
 def test_a_few_orders_name_unknown_users_unknown_products_and_wrong_prices(workload: Workload):
