@@ -1,8 +1,7 @@
 """Where to go on in a partition whose committed offset the broker has forgotten.
 
-A Kafka 4.3.1 broker that is its own controller does after a crash, for a moment or until its next restart
-(`tests.faults.upstream.partial_offsets`). What was written to PostgreSQL before the last announcement, and
-the topics themselves, know better.
+Kafka 4.3.1 does after a crash, for a moment or until its next restart (ARCHITECTURE.md, last section). What
+was written to PostgreSQL before the last announcement, and the topics themselves, know better.
 """
 
 import asyncio
