@@ -184,6 +184,8 @@ def _fight(there: Arena, fault: str) -> list[str]:
             ]
     if any(code not in {0, -9, -15} for code in codes):
         violations.append(f"workers ended with {codes}")
+    if there.injected == 0 and fault != "none":
+        violations.append("the fault did not strike")
     if memory_bytes > LARGEST_WORKER_BYTES:
         violations.append(f"a worker holds {memory_bytes:,} bytes")
     return violations

@@ -4,15 +4,17 @@ import signal
 from contextlib import suppress
 from typing import Final
 
+from tests.deadline import eventually
 from tests.faults.arena import Arena, wake
 from tests.faults.strikes import BLOWS, Strike
 from tests.faults.verdict import has_open_transaction
 from tests.worker_process import WorkerProcess
 from worker.steps import Step
 
-# How many times a worker passes a step before it is struck there; a batch passes one of them for each record.
+# A worker passes a step fewer times than this before it is struck there. A batch passes one of them for each
+# record; and of four partitions, two workers take two over each, and no more.
 _AT_FIRST: Final = 3
-_AMONG_RECORDS: Final = 20
+_PASSES: Final = {Step.AFTER_SEND: 20, Step.TAKEOVER_FENCED: 2}
 
 
 def nothing(arena: Arena) -> None:
@@ -25,7 +27,7 @@ def crash_at(step: Step) -> Strike:
         """A worker kills itself at the step, again and again."""
         for _ in range(BLOWS):
             victim = _struck(arena, step, "SIGKILL")
-            arena.injected += victim.process.poll() == -signal.SIGKILL
+            arena.injected += victim is not None and victim.process.poll() == -signal.SIGKILL
 
     return crash
 
@@ -37,6 +39,7 @@ def late_commit(arena: Arena) -> None:
     for _ in range(2):
         arena.dismiss()
         old = _struck(arena, Step.BEFORE_KAFKA_COMMIT, "SIGSTOP")
+        assert old is not None
         new = arena.add_at_step(Step.TAKEOVER_FENCED, "SIGSTOP", 0)
         arena.until(lambda: f"SIGSTOP at {Step.TAKEOVER_FENCED}" in new.log)  # noqa: B023
         lag = arena.scene.lag()
@@ -53,9 +56,10 @@ def zombie_at(step: Step) -> Strike:
         """A worker stands still at the step past its session, and wakes up when others have its work."""
         for _ in range(2):
             victim = _struck(arena, step, "SIGSTOP")
-            arena.injected += f"SIGSTOP at {step}" in victim.log
             arena.until(lambda: arena.scene.lag() == 0)
-            wake(victim)
+            if victim is not None:
+                arena.injected += 1
+                wake(victim)
             arena.feed(1 / 8)
 
     return zombie
@@ -64,6 +68,7 @@ def zombie_at(step: Step) -> Strike:
 def stall(arena: Arena) -> None:
     """The event loop of a worker stands still for 15 seconds, and then goes on as if nothing had been."""
     victim = _struck(arena, Step.AFTER_SENDS, "stall")
+    assert victim is not None
     arena.until(lambda: "going on" in victim.log)
     arena.injected += 1
 
@@ -71,6 +76,7 @@ def stall(arena: Arena) -> None:
 def transaction_timeout(arena: Arena) -> None:
     """The broker ends a Kafka transaction that stays open too long, while its worker keeps its session."""
     victim = _struck(arena, Step.BEFORE_KAFKA_COMMIT, "SIGSTOP", session_timeout_ms="60000")
+    assert victim is not None
     assert has_open_transaction(arena.scene), "its sends are in an open transaction"
     arena.until(lambda: not has_open_transaction(arena.scene))
     wake(victim)
@@ -148,12 +154,16 @@ def _rewind(arena: Arena, *to: str) -> None:
     arena.injected += (arena.scene.lag() or 0) > before
 
 
-def _struck(arena: Arena, step: Step, action: str, **settings: str) -> WorkerProcess:
-    """A worker that has done this to itself at the step, while only one other shared the work with it."""
+def _struck(arena: Arena, step: Step, action: str, **settings: str) -> WorkerProcess | None:
+    """A worker that has done this to itself at the step, while only one other shared the work with it.
+
+    None if it did not come to the step so often: it has ended then, since it would stand still later, when
+    nobody wakes it.
+    """
     size, arena.size = arena.size, 1
     while len(arena.crew) > 1:
         arena.crew.pop().stop()
-    passed = arena.chance.randrange(_AMONG_RECORDS if step is Step.AFTER_SEND else _AT_FIRST)
+    passed = arena.chance.randrange(_PASSES.get(step, _AT_FIRST))
     victim = arena.add_at_step(step, action, passed, **settings)
     arena.until(lambda: "health, metrics and docs on" in victim.log)
     for _ in range(_AT_FIRST + 1):
@@ -161,5 +171,18 @@ def _struck(arena: Arena, step: Step, action: str, **settings: str) -> WorkerPro
         with suppress(AssertionError):
             arena.until(lambda: f"{action} at {step}" in victim.log, 5)
             break
+    else:
+        _disarm(victim)
     arena.size = size
-    return victim
+    return victim if f"{action} at {step}" in victim.log else None
+
+
+def _disarm(victim: WorkerProcess) -> None:
+    with suppress(ProcessLookupError):
+        victim.signal(signal.SIGTERM)
+
+    def ended() -> bool:
+        wake(victim)  # on its way out it may come to the step after all
+        return victim.process.poll() is not None
+
+    eventually(ended, 30)
