@@ -8,6 +8,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -70,7 +71,8 @@ def run(site: Site, fault: str, seed: int, orders: int) -> Run:
             violations = _fight(there, fault)
             digest = _digest(folder)
             if violations:
-                violations += [f"logs: {line}" for line in _tails(folder)]
+                kept = _kept_logs(f"{fault}-{seed}", folder, site.folder)
+                violations += [f"logs: {line}" for line in [str(kept), *_tails(folder)]]
             return Run(
                 fault, seed, orders, there.injected, time.monotonic() - began, tuple(violations), digest
             )
@@ -204,6 +206,15 @@ def _require_recovery(there: Arena) -> None:
 def _digest(folder: Path) -> str:
     logs = b"".join(path.read_bytes() for path in sorted(folder.glob("*.log")))
     return hashlib.sha256(logs).hexdigest()[:12]
+
+
+def _kept_logs(name: str, *folders: Path) -> Path:
+    """Where the logs of a violated run are now, as its own folders are about to be removed."""
+    kept = Path(tempfile.mkdtemp(prefix=f"campaign-logs-{name}-"))
+    for folder in folders:
+        for log in folder.glob("*.log"):
+            shutil.copy(log, kept)
+    return kept
 
 
 def _tails(folder: Path) -> list[str]:

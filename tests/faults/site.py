@@ -36,6 +36,8 @@ class Site:
     database_network: Proxy
     template: str
     """the name of an upgraded, empty database"""
+    folder: Path
+    """the servers' data and logs"""
 
     def through_network(self, database_url: str) -> str:
         """The same database, by way of `database_network`."""
@@ -81,6 +83,7 @@ def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Ite
             stack.enter_context(Proxy(kafka.proxied_port, port=port)),
             stack.enter_context(Proxy(postgres.port)),
             _template(postgres),
+            folder,
         )
 
 
