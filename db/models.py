@@ -225,3 +225,8 @@ class Position(Base):
     witness_topic: Mapped[str | None]
     witness_timestamp_ms: Mapped[int | None]
     witness_digest: Mapped[bytes | None]
+    # The batch before, from here to `announced_to`.
+    acknowledged_from: Mapped[int | None]
+    acknowledged_topic: Mapped[str | None]
+    acknowledged_timestamp_ms: Mapped[int | None]
+    acknowledged_digest: Mapped[bytes | None]

@@ -1,15 +1,16 @@
 """How far each partition is announced, kept beside Kafka's own committed offset.
 
-A broker may forget committed offsets (ARCHITECTURE.md, last section). What was announced must not be
-announced again because of that, so PostgreSQL remembers it too: before a batch is announced, from where to
-where it goes, and by which record one sees that it was.
+A broker may forget committed offsets, and undo the last transaction whose commit it has acknowledged
+(ARCHITECTURE.md, last section). What was announced must not be announced again because of that, and what
+was undone must be, so PostgreSQL remembers it too: before a batch is announced, from where to where it goes,
+and by which record one sees that it was. The same of the batch before.
 """
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Final
 
-from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, column, func, update
+from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, case, column, func, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,10 +30,19 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The batch before the latest: Kafka has acknowledged the commit of its announcement."""
+
+    from_offset: int
+    witness: Witness | None
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
     """The latest batch of a partition whose announcement began.
 
-    Every record before `announced_to` is announced. Those from there to `begun_to` are decided; whether they
+    Every record before `announced_to` is announced, as Kafka said; for those of the batch before, its
+    witness tells whether it still holds. Those from there to `begun_to` are decided; whether they
     are announced, the witness tells, if there was anything to announce. `last_timestamp_ms` is that of the
     record before `begun_to`.
     """
@@ -41,6 +51,7 @@ class Begun:
     begun_to: int
     last_timestamp_ms: int
     witness: Witness | None
+    acknowledged: Acknowledged | None = None  # found, and never given to `begin`, which knows it by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,14 @@ _STATE: Final = {
     "witness_timestamp_ms": BigInteger,
     "witness_digest": LargeBinary,
 }
+# The batch before: the latest so far where this one goes on behind it, and still the same one where the same
+# batch begins once more. Anything else does not follow on it.
+_ACKNOWLEDGED: Final = {
+    "acknowledged_from": "announced_to",
+    "acknowledged_topic": "witness_topic",
+    "acknowledged_timestamp_ms": "witness_timestamp_ms",
+    "acknowledged_digest": "witness_digest",
+}
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, **_STATE}
 _begun = (
     func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
@@ -74,7 +93,18 @@ _BEGIN: Final = (
         # Whoever has taken the partition over since then has written another turn.
         Position.turn == _begun.c.turn,
     )
-    .values({name: _begun.c[name] for name in _STATE})
+    .values(
+        {
+            **{name: _begun.c[name] for name in _STATE},
+            **{
+                name: case(
+                    (Position.begun_to == _begun.c.announced_to, getattr(Position, latest)),
+                    (Position.announced_to == _begun.c.announced_to, getattr(Position, name)),
+                )
+                for name, latest in _ACKNOWLEDGED.items()
+            },
+        }
+    )
     .returning(Position.topic, Position.partition)
     .execution_options(synchronize_session=False)
 )
@@ -87,13 +117,16 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
         statement.on_conflict_do_update(
             index_elements=[Position.group_id, Position.topic, Position.partition],
             set_={"turn": Position.turn + 1},
-        ).returning(Position.turn, *(getattr(Position, name) for name in _STATE))
+        ).returning(Position.turn, *(getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)))
     )
-    number, announced_to, begun_to, last_timestamp_ms, *seen = taken.one()
+    number, announced_to, begun_to, last_timestamp_ms, *rest = taken.one()
     if announced_to is None:
         return Turn(number, None)
-    witness = None if seen[0] is None else Witness(*seen)
-    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, witness))
+    seen, acknowledged_from, seen_before = rest[:3], rest[3], rest[4:]
+    acknowledged = None
+    if acknowledged_from is not None:
+        acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
+    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged))
 
 
 async def begin(
@@ -119,3 +152,9 @@ async def begin(
     }
     remembered = await session.execute(_BEGIN, {"group": group_id, **columns})
     return {(topic, partition) for topic, partition in remembered}
+
+
+def _witness(topic: str | None, timestamp_ms: int | None, digest: bytes | None) -> Witness | None:
+    if topic is None or timestamp_ms is None or digest is None:
+        return None
+    return Witness(topic, timestamp_ms, digest)

@@ -95,6 +95,14 @@ class Scene:
         if offsets:
             remember_wrongly(self.kafka, self.group_id, self.topics.order_placed, offsets)
 
+    def pretend_the_last_commits_were_acknowledged(self) -> None:
+        """Let PostgreSQL remember so of the batches begun last, whatever became of them in Kafka."""
+        self.shop.sql(
+            "UPDATE positions SET announced_to = begun_to, acknowledged_from = announced_to,"
+            " acknowledged_topic = witness_topic, acknowledged_timestamp_ms = witness_timestamp_ms,"
+            " acknowledged_digest = witness_digest, witness_topic = NULL"
+        )
+
     def recreate_input_topic(self) -> None:
         """Delete the topic, which nobody may read, and create one of the same name."""
         self._wait_until_nobody_is_in_the_group()

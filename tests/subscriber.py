@@ -198,9 +198,21 @@ def set_largest_record(bootstrap_servers: str, topic: str, largest_bytes: int) -
 
 def set_option(bootstrap_servers: str, topic: str, name: str, value: str) -> None:
     """Change an option of the topic."""
+    _set_option(bootstrap_servers, ConfigResource.Type.TOPIC, topic, name, value)
+
+
+def set_broker_option(bootstrap_servers: str, name: str, value: str) -> None:
+    """Change an option that brokers take while they run, on each of them."""
+    for node_id in admin_client(bootstrap_servers).list_topics(timeout=10).brokers:
+        _set_option(bootstrap_servers, ConfigResource.Type.BROKER, str(node_id), name, value)
+
+
+def _set_option(
+    bootstrap_servers: str, kind: ConfigResource.Type, resource_name: str, name: str, value: str
+) -> None:
     admin = admin_client(bootstrap_servers)
     change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[change])
+    resource = ConfigResource(kind, resource_name, incremental_configs=[change])
     admin.incremental_alter_configs([resource])[resource].result(10)
 
 

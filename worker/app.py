@@ -116,6 +116,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     publisher = Publisher(
         group_id=settings.group_id,
         client_options=settings.kafka_client_options(),
+        topics=(topics.confirmed, topics.rejected, topics.dead_letter),
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
     )

@@ -191,9 +191,10 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # a new topic of the same name: what Kafka tells of it is true
         # At once, and not with the next orders: until then the group's lag would be wrong, too.
         await self._publisher.publish(owned, [], recalled)
+        what = "undone what it had acknowledged" if recalled < begun.announced_to else "forgotten the offset"
         log.warning(
-            "Kafka has forgotten the offset of %s-%d: it tells %s, all before %d is told; going on at %d",
-            *(owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
+            "Kafka has %s of %s-%d: it tells %s, all before %d was told; going on at %d",
+            *(what, owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
         )
 
     async def _publish(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:

@@ -58,11 +58,13 @@ class Publisher:
         *,
         group_id: str,
         client_options: dict[str, Any],
+        topics: Sequence[str],
         transaction_timeout_ms: int,
         reached: Reached,
     ) -> None:
         self._group_id = group_id
         self._options = client_options
+        self._topics = topics
         self._transaction_timeout_ms = transaction_timeout_ms
         # The broker ends the transaction at its timeout; give up before, and find out what happened.
         self._publish_timeout_seconds = transaction_timeout_ms / 2_000
@@ -100,7 +102,8 @@ class Publisher:
     async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
         """Where to go on although the broker has forgotten it: see `worker.recall`."""
         async with asyncio.timeout(self._publish_timeout_seconds):
-            return await recall(self._options, owned.producer, owned.partition, begun)
+            await self._end_what_hangs(owned.producer)
+            return await recall(self._options, owned.producer, owned.partition, begun, told=owned.next_offset)
 
     async def publish(
         self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
@@ -136,6 +139,20 @@ class Publisher:
             raise
         owned.next_offset = next_offset
         self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    async def _end_what_hangs(self, producer: AIOKafkaProducer) -> None:
+        """Abort what Kafka may have left open of a transaction of this id that it takes for ended.
+
+        In such a partition nobody reads on, `recall` neither: partitions that are all recalled would wait for
+        each other without end. Starting the producer aborts only what Kafka knows to be open.
+        """
+        await producer.begin_transaction()
+        for topic in self._topics:
+            for number in await producer.partitions_for(topic):
+                # Its marker is written there, although nothing was sent. aiokafka adds a partition with a
+                # record only.
+                producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, number))
+        await producer.abort_transaction()
 
     async def _committed_offset(self, partition: TopicPartition) -> OffsetAndMetadata | None:
         """What the group has committed; None only where Kafka says that there is nothing.

@@ -1,7 +1,8 @@
-"""Where to go on in a partition whose committed offset the broker has forgotten.
+"""Where to go on in a partition of which the broker tells less than it has acknowledged.
 
-Kafka 4.3.1 does after a crash, for a moment or until its next restart (ARCHITECTURE.md, last section). What
-was written to PostgreSQL before the last announcement, and the topics themselves, know better.
+Kafka 4.3.1 forgets committed offsets after a crash, for a moment or until its next restart, and an orderly
+restart may undo the last transaction before it, outcomes and offset together (ARCHITECTURE.md, last section).
+What was written to PostgreSQL before the last announcements, and the topics themselves, know better.
 """
 
 import asyncio
@@ -34,29 +35,49 @@ def digest(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> by
 
 
 async def recall(
-    client_options: Mapping[str, Any], producer: AIOKafkaProducer, partition: TopicPartition, begun: Begun
+    client_options: Mapping[str, Any],
+    producer: AIOKafkaProducer,
+    partition: TopicPartition,
+    begun: Begun,
+    told: int | None,
 ) -> int | None:
     """The first offset that is not announced, for certain; None if the topic is a new one of the same name.
 
-    The partition's owner before must be fenced, so that its transaction has ended. Raises KafkaError, or
-    TimeoutError while other transactions hide what came after them.
+    `told` is what the broker takes for it. The partition's owner before must be fenced, and every transaction
+    of its producer must have ended. Raises KafkaError, or TimeoutError while other transactions hide what
+    came after them.
     """
     async with _reader(client_options, "read_uncommitted") as reader:
         if not await _is_the_same_topic(reader, partition, begun):
             return None
-        if begun.witness is None:
-            return begun.begun_to
-        topic = begun.witness.topic
-        places = [TopicPartition(topic, number) for number in await producer.partitions_for(topic)]
+    before = begun.acknowledged
+    # Its offset would have been undone with it.
+    may_be_undone = before is not None and (told is None or told <= before.from_offset)
+    if before and may_be_undone and not await _is_announced(client_options, producer, before.witness):
+        return before.from_offset
+    is_announced = await _is_announced(client_options, producer, begun.witness)
+    return begun.begun_to if is_announced else begun.announced_to
+
+
+async def _is_announced(
+    client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
+) -> bool:
+    """Whether a subscriber sees the witness. A batch without one has nothing to announce."""
+    if witness is None:
+        return True
+    places = [
+        TopicPartition(witness.topic, number) for number in await producer.partitions_for(witness.topic)
+    ]
+    async with _reader(client_options, "read_uncommitted") as reader:
         # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
-        starts = await reader.offsets_for_times(dict.fromkeys(places, begun.witness.timestamp_ms - _CLOCK_MS))
+        starts = await reader.offsets_for_times(dict.fromkeys(places, witness.timestamp_ms - _CLOCK_MS))
         ends = await reader.end_offsets(places)
     spans = {p: (start.offset, ends[p]) for p, start in starts.items() if start is not None}
     async with _reader(client_options, "read_committed") as reader:
         async for record in _records(reader, spans):
-            if _is_witness(record, begun.witness):
-                return begun.begun_to
-    return begun.announced_to
+            if _is_witness(record, witness):
+                return True
+    return False
 
 
 async def _is_the_same_topic(reader: AIOKafkaConsumer, partition: TopicPartition, begun: Begun) -> bool:

@@ -1,4 +1,4 @@
-"""A broker that forgets how far the group has come makes nobody tell anything again."""
+"""A broker that forgets how far the group has come, or what it has acknowledged: all is told, and once."""
 
 import sys
 from uuid import uuid4
@@ -66,6 +66,19 @@ def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
     workers.start(batch_max_records="10")
     scene.wait_until_drained()
     scene.assert_promises([*told, *more], dead_letters=8)
+
+
+def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
+    scene: Scene, workers: Workers, told: list[object]
+):
+    more = placed(scene, 30)
+    at_step = (sys.executable, "-m", "tests.worker_at_step", Step.AFTER_SENDS.value, "SIGKILL", "1", "1")
+    workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
+    scene.pretend_the_last_commits_were_acknowledged()
+    worker = workers.start(batch_max_records="10")
+    scene.wait_until_drained()
+    scene.assert_promises([*told, *more], dead_letters=8)
+    assert worker.log.count("Kafka has undone what it had acknowledged") == 1
 
 
 def test_a_new_topic_of_the_same_name_is_decided_from_its_beginning(

@@ -79,6 +79,7 @@ _BATCH: Final = "worker/batch.py"
 _CONSUMER: Final = "worker/consumer.py"
 _PUBLISHER: Final = "worker/publisher.py"
 _TRIAGE: Final = "worker/triage.py"
+_RECALL: Final = "worker/recall.py"
 _RETRY: Final = "worker/retry.py"
 _DECODE: Final = "worker/decode.py"
 _APP: Final = "worker/app.py"
@@ -410,9 +411,9 @@ MUTATIONS: Final = (
         "the batch is announced again without looking",
         (
             Edit(
-                "worker/recall.py",
-                "                return begun.begun_to\n    return begun.announced_to\n",
-                "                return begun.announced_to\n    return begun.announced_to\n",
+                _RECALL,
+                "return begun.begun_to if is_announced else begun.announced_to",
+                "return begun.announced_to if is_announced else begun.announced_to",
             ),
         ),
         (Test("tests/integration/test_recall.py", "goes_on"), Trial("forgotten-offsets")),
@@ -421,8 +422,35 @@ MUTATIONS: Final = (
         "witness-of-this-announcement",
         "An earlier announcement of the same outcome does not count for the one that was begun.",
         "its time does not matter",
-        (Edit("worker/recall.py", "or record.timestamp == witness.timestamp_ms", "or True"),),
+        (Edit(_RECALL, "or record.timestamp == witness.timestamp_ms", "or True"),),
         (Test("tests/integration/test_recall.py", "another_announcement"),),
+    ),
+    Mutation(
+        "undone",
+        "A batch whose commit Kafka has acknowledged and then undone is announced again.",
+        "what was acknowledged is taken for announced",
+        (
+            Edit(
+                _RECALL,
+                "before is not None and (told is None",
+                "before is not None and False and (told is None",
+            ),
+        ),
+        (Test("tests/acceptance/test_forgotten_offsets.py", "undone"),),
+    ),
+    Mutation(
+        "what-hangs-is-ended",
+        "A transaction that Kafka takes for ended and has left open is ended before anybody reads behind it.",
+        "it is left open",
+        (Edit(_PUBLISHER, "            await self._end_what_hangs(owned.producer)\n", ""),),
+        (Test("tests/integration/test_recall.py", "left_open"),),
+    ),
+    Mutation(
+        "acknowledged-follows",
+        "Only the batch right before the latest one is remembered as acknowledged.",
+        "any batch is, also one that the latest does not follow on",
+        (Edit("db/positions.py", "(Position.begun_to == _begun.c.announced_to,", "(Position.begun_to > 0,"),),
+        (Test("tests/integration/test_positions.py", "follow or once_more"),),
     ),
     Mutation(
         "turn",

@@ -136,6 +136,7 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
     publisher = Publisher(
         group_id="told",
         client_options={"bootstrap_servers": cluster.bootstrap_servers},
+        topics=(TOPIC,),
         transaction_timeout_ms=20_000,
         reached=nothing_happens,
     )

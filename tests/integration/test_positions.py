@@ -2,13 +2,27 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.positions import Begun, Turn, Witness, begin, take_turn
+from db.positions import Acknowledged, Begun, Turn, Witness, begin, take_turn
 
 PLACE = ("placed", 3)
+FIRST, SECOND, THIRD = (Witness("confirmed", time_ms, b"\xff\x00") for time_ms in (11_000, 22_000, 33_000))
 
 
-def begun(announced_to: int = 10, begun_to: int = 20, witness: Witness | None = None) -> Begun:
-    return Begun(announced_to, begun_to, last_timestamp_ms=1_000, witness=witness)
+def begun(
+    announced_to: int = 10,
+    begun_to: int = 20,
+    witness: Witness | None = None,
+    acknowledged: Acknowledged | None = None,
+) -> Begun:
+    return Begun(announced_to, begun_to, 1_000, witness, acknowledged)
+
+
+async def found_after(session: AsyncSession, *batches: Begun) -> Begun | None:
+    """What a new owner finds when the one before has begun these."""
+    turn = (await take_turn(session, "group", *PLACE)).number
+    for one in batches:
+        assert await begin(session, "group", {PLACE: (turn, one)}) == {PLACE}
+    return (await take_turn(session, "group", *PLACE)).begun
 
 
 async def test_the_first_owner_of_a_partition_finds_nothing(session: AsyncSession):
@@ -16,11 +30,26 @@ async def test_the_first_owner_of_a_partition_finds_nothing(session: AsyncSessio
 
 
 async def test_a_new_owner_learns_what_the_one_before_began_last(session: AsyncSession):
-    seen = begun(20, 30, Witness("confirmed", 22_000, b"\xff\x00"))
-    turn = (await take_turn(session, "group", *PLACE)).number
-    for one in (begun(), seen):
-        assert await begin(session, "group", {PLACE: (turn, one)}) == {PLACE}
-    assert await take_turn(session, "group", *PLACE) == Turn(turn + 1, seen)
+    assert await found_after(session, begun(10, 20, FIRST)) == begun(10, 20, FIRST)
+
+
+async def test_and_the_batch_that_was_acknowledged_before_it(session: AsyncSession):
+    found = await found_after(session, begun(0, 10, FIRST), begun(10, 20, SECOND), begun(20, 30, THIRD))
+    assert found == begun(20, 30, THIRD, Acknowledged(10, SECOND))
+
+
+async def test_the_same_batch_begun_once_more_leaves_the_one_before_it_what_it_was(session: AsyncSession):
+    found = await found_after(session, begun(10, 20, FIRST), begun(20, 30, SECOND), begun(20, 25, THIRD))
+    assert found == begun(20, 25, THIRD, Acknowledged(10, FIRST))
+
+
+async def test_a_batch_with_nothing_to_announce_is_acknowledged_without_a_witness(session: AsyncSession):
+    found = await found_after(session, begun(10, 20), begun(20, 30, SECOND))
+    assert found == begun(20, 30, SECOND, Acknowledged(10, None))
+
+
+async def test_a_batch_somewhere_else_does_not_follow_on_the_one_before(session: AsyncSession):
+    assert await found_after(session, begun(10, 20, FIRST), begun(50, 60, SECOND)) == begun(50, 60, SECOND)
 
 
 async def test_an_owner_before_can_begin_nothing_any_more(session: AsyncSession):

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -11,11 +12,13 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
-from db.positions import Begun, Witness
-from tests.subscriber import admin_client, publish, read_topic, set_option
+from db.positions import Acknowledged, Begun, Witness
+from tests.subscriber import admin_client, publish, read_topic, set_broker_option, set_option
 from tests.topic_names import TopicNames
 from worker.local.services import Services
+from worker.publisher import Publisher
 from worker.recall import digest, is_forgotten, recall
+from worker.steps import nothing_happens
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
@@ -77,14 +80,17 @@ class Ground:
             await producer.send_and_wait(topic, b"value", key=key, headers=headers, timestamp_ms=timestamp_ms)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
-    async def begun(self, key: bytes | None = b"key") -> Begun:
-        """What is remembered of the announcement of an outcome, whether it came to its end or not."""
-        witness = Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(key, HEADERS))
-        return begun(witness, last_timestamp_ms=await self.last_timestamp_ms())
+    def witness(self, key: bytes | None = b"key") -> Witness:
+        return Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(key, HEADERS))
 
-    async def recall(self, remembered: Begun) -> int | None:
+    async def begun(self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None) -> Begun:
+        """What is remembered of the announcement of an outcome, whether it came to its end or not."""
+        remembered = begun(self.witness(key), last_timestamp_ms=await self.last_timestamp_ms())
+        return replace(remembered, acknowledged=acknowledged)
+
+    async def recall(self, remembered: Begun, told: int | None = 0) -> int | None:
         async with self.producer() as producer, asyncio.timeout(20):
-            return await recall({"bootstrap_servers": self.kafka}, producer, self.source, remembered)
+            return await recall({"bootstrap_servers": self.kafka}, producer, self.source, remembered, told)
 
 
 @pytest.fixture
@@ -101,6 +107,22 @@ async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
     await ground.announce(b"another key")
     await ground.announce(commit=commit)
     assert await ground.recall(await ground.begun()) == goes_on_at
+
+
+@pytest.mark.parametrize("told", [None, 0, 1])
+@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 2), (False, 1)])
+async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whether_it_holds(
+    ground: Ground, commit: bool, goes_on_at: int, told: int | None
+):
+    await ground.announce(b"before", commit=commit)
+    before = Acknowledged(1, ground.witness(b"before"))
+    assert await ground.recall(await ground.begun(acknowledged=before), told) == goes_on_at
+
+
+async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announced_nothing(ground: Ground):
+    unseen = Acknowledged(0, ground.witness(b"before"))
+    assert await ground.recall(await ground.begun(acknowledged=unseen), told=1) == 2
+    assert await ground.recall(await ground.begun(acknowledged=Acknowledged(1, None)), told=1) == 2
 
 
 @pytest.mark.parametrize(
@@ -160,6 +182,56 @@ async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(
         async with ground.producer() as producer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2):
-                    await recall({"bootstrap_servers": ground.kafka}, producer, ground.source, remembered)
+                    await recall(
+                        {"bootstrap_servers": ground.kafka}, producer, ground.source, remembered, told=0
+                    )
         await other.abort_transaction()
     assert await ground.recall(remembered) == 5
+
+
+async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner(
+    ground: Ground, services: Services
+):
+    """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
+    confirmed = TopicPartition(ground.topics.order_confirmed, 0)
+    publisher = Publisher(
+        group_id=f"group-{uuid4()}",
+        client_options={"bootstrap_servers": ground.kafka},
+        topics=(ground.topics.order_confirmed, ground.topics.order_rejected),
+        transaction_timeout_ms=20_000,
+        reached=nothing_happens,
+    )
+    remembered = replace(await ground.begun(b"another"), acknowledged=Acknowledged(1, ground.witness()))
+    try:
+        owned = await publisher.take_over(ground.source)
+        with unverified_transactions(ground.kafka):
+            await owned.producer.begin_transaction()
+            await owned.producer.send_and_wait(ground.topics.order_rejected, b"value")
+            # So the coordinator never hears of this partition, and writes no marker there.
+            owned.producer._txn_manager._txn_partitions.add(confirmed)
+            await owned.producer.send_and_wait(
+                confirmed.topic, b"value", key=b"key", headers=HEADERS, timestamp_ms=ANNOUNCED_MS, partition=0
+            )
+            await owned.producer.commit_transaction()
+        await ground.announce(b"hidden behind it")
+        assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
+        publisher.put_away(owned.producer)
+
+        owned = await publisher.take_over(ground.source)
+        assert await publisher.recall(owned, remembered) == 1
+        publisher.put_away(owned.producer)
+        seen = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
+        assert [message.key for message in seen] == [b"hidden behind it"]
+    finally:
+        await publisher.closed()
+
+
+@contextmanager
+def unverified_transactions(kafka: str) -> Iterator[None]:
+    """The brokers take records of transactions that the partition was not added to."""
+    name = "transaction.partition.verification.enable"
+    set_broker_option(kafka, name, "false")
+    try:
+        yield
+    finally:
+        set_broker_option(kafka, name, "true")
