@@ -9,8 +9,9 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Partition
+from aiokafka.structs import OffsetAndMetadata
 from confluent_kafka import (
     Consumer,
     KafkaError,
@@ -166,6 +167,23 @@ def remember_wrongly(bootstrap_servers: str, group_id: str, topic: str, offsets:
             await consumer.commit({Partition(topic, p): (o, OFFSET_METADATA) for p, o in offsets.items()})
         finally:
             await consumer.stop()
+
+    asyncio.run(commit())
+
+
+def remember_wrongly_while_in_use(
+    bootstrap_servers: str, group_id: str, topic: str, offsets: Mapping[int, int]
+) -> None:
+    """As `remember_wrongly`, with workers in the group: their own way to commit is open to anybody."""
+
+    async def commit() -> None:
+        async with AIOKafkaProducer(
+            bootstrap_servers=bootstrap_servers, transactional_id=f"wrong-{uuid4()}"
+        ) as producer:
+            await producer.begin_transaction()
+            told = {Partition(topic, p): OffsetAndMetadata(o, OFFSET_METADATA) for p, o in offsets.items()}
+            await producer.send_offsets_to_transaction(told, group_id)
+            await producer.commit_transaction()
 
     asyncio.run(commit())
 

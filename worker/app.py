@@ -93,6 +93,7 @@ class Worker:
         for partition, lag in lags.items():
             self.metrics.lag.labels(str(partition)).set(lag)
         self.health.lags(sum(lags.values()))
+        await self.consumer.check_offsets()
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:

@@ -66,6 +66,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         # Failures in a row: of a partition's Kafka transaction, or, under "database", of the one all share.
         self._failures: dict[TopicPartition | Literal["database"], int] = {}
         self._batch_in_flight = asyncio.Lock()
+        self._seen_announced: dict[TopicPartition, int | None] = {}  # by the last `check_offsets`
 
     def attach(self, consumer: Callable[[], AIOKafkaConsumer | None]) -> None:
         """Where to find the running consumer: FastStream builds it when the application starts."""
@@ -93,6 +94,40 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         numbers = sorted(p.partition for p in assigned)
         self._health.assigned(numbers)
         log.info("assigned partitions: %s", ", ".join(map(str, numbers)) or "none")
+
+    async def check_offsets(self) -> None:
+        """Take over again what rests, and of which Kafka tells less than it has acknowledged.
+
+        Where orders come, the next one's commit mends it, or its failure tells. Where none come, what was
+        undone would stay untold. Call it now and then.
+        """
+        consumer = self._consumer()
+        before, self._seen_announced = (
+            self._seen_announced,
+            {p: owned.next_offset for p, owned in self._owned.items()},
+        )
+        for partition, announced_to in self._seen_announced.items():
+            if consumer is None or announced_to is None or before.get(partition) != announced_to:
+                continue
+            with suppress(IllegalStateError):  # revoked meanwhile
+                told = await consumer.committed(partition)
+                if told is None or told < announced_to:
+                    await self._doubt(consumer, partition, announced_to, told)
+
+    async def _doubt(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, announced_to: int, told: int | None
+    ) -> None:
+        async with self._batch_in_flight:
+            owned = self._owned.get(partition)
+            if owned is None or owned.next_offset != announced_to:
+                return  # it moved on while Kafka was asked
+            log.warning(
+                "Kafka tells %s of %s-%d, and all before %d was told: taking it over again",
+                *(told, partition.topic, partition.partition, announced_to),
+            )
+            self._disown(partition)
+            # To where records are: it is the first of them that make the partition be taken over.
+            consumer.seek(partition, told or 0)
 
     def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Close the producers of these partitions, or of all."""

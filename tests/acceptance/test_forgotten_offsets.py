@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders import line, order_value
 from tests.promises import Scene
+from tests.subscriber import remember_wrongly_while_in_use
 from tests.worker_process import Workers
 from worker.steps import Step
 
@@ -79,6 +80,19 @@ def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
     scene.wait_until_drained()
     scene.assert_promises([*told, *more], dead_letters=8)
     assert worker.log.count("Kafka has undone what it had acknowledged") == 1
+
+
+def test_a_worker_without_orders_notices_that_kafka_tells_less_than_it_has_acknowledged(
+    scene: Scene, workers: Workers, told: list[object]
+):
+    worker = workers.start(batch_max_records="10")
+    more = placed(scene, 10)
+    scene.wait_until_drained()
+    remember_wrongly_while_in_use(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 1})
+    assert scene.lag() == 65
+    scene.wait_until_drained()
+    worker.wait_for_log(FORGOTTEN)
+    scene.assert_promises([*told, *more], dead_letters=6)
 
 
 def test_a_new_topic_of_the_same_name_is_decided_from_its_beginning(

@@ -446,6 +446,13 @@ MUTATIONS: Final = (
         (Test("tests/integration/test_recall.py", "left_open"),),
     ),
     Mutation(
+        "resting-partitions",
+        "A worker without orders notices that Kafka tells less than it has acknowledged.",
+        "nobody asks while no orders come",
+        (Edit(_CONSUMER, "if told is None or told < announced_to:", "if told is not None and told < 0:"),),
+        (Test("tests/acceptance/test_forgotten_offsets.py", "without_orders"),),
+    ),
+    Mutation(
         "acknowledged-follows",
         "Only the batch right before the latest one is remembered as acknowledged.",
         "any batch is, also one that the latest does not follow on",
