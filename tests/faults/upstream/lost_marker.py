@@ -25,11 +25,11 @@ from worker.local.kafka import LocalKafka
 SHOWN_WITHIN_SECONDS = 20.0
 
 
-async def create(servers: str, topic: str) -> None:
-    """One partition, on every broker there is."""
+async def create(servers: str, topic: str, partitions: int = 1) -> None:
+    """On every broker there is."""
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
-    await admin.create_topics([NewTopic(topic, 1, servers.count(",") + 1)])
+    await admin.create_topics([NewTopic(topic, partitions, servers.count(",") + 1)])
     await admin.close()
 
 
