@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal, localcontext
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import example, given
@@ -211,8 +212,14 @@ class Nowhere(tzinfo):
 
 @given(st.datetimes(timezones=st.none() | st.timezones() | st.just(UTC) | st.just(Nowhere())))
 @example(datetime(2026, 11, 23, tzinfo=timezone(timedelta(hours=-23, minutes=-59))))
+@example(datetime(1999, 3, 28, 2, tzinfo=ZoneInfo("Arctic/Longyearbyen")))  # skipped there, in spring
 def test_a_time_is_taken_if_it_says_how_far_it_is_from_utc(value: datetime):
-    assert accepted(values.aware, value) is (value.utcoffset() is not None)
+    if value.utcoffset() is None:
+        refusal(values.aware, value)
+        return
+    taken = values.aware("quantity", value)
+    # By their distance from 1970: times that a zone skips or has twice equal none of another zone (PEP 495).
+    assert (taken.tzinfo, taken.timestamp()) == (UTC, value.timestamp())
 
 
 @pytest.mark.parametrize("value", [None, "2026-11-23T10:00:00+00:00", 1_763_892_000, date(2026, 11, 23)])
