@@ -240,7 +240,7 @@ def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]
             }
         )
         try:
-            # Assigned, for as a member of a group it stood still for good after one in fifty restarts of the
+            # Assigned, for as a member of a group it stood still for good after 2 of some 170 restarts of the
             # broker, which is a matter between librdkafka and Kafka: a reader at the end saw everything.
             consumer.assign(
                 [
