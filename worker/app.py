@@ -67,7 +67,9 @@ class Worker:
         # A topic may take more than one request of ours carries: a dead letter is cut to fit both.
         self.topics.dead_letter_max_bytes = min(limit_bytes, MAX_REQUEST_BYTES)
         start_watchdog(self.health, self.settings.stall_limit_seconds)
-        checking = asyncio.create_task(monitor(self.health, {"kafka": self._lag, "database": self._ping}))
+        checking = asyncio.create_task(
+            monitor(self.health, {"kafka": self._watch_kafka, "database": self._ping})
+        )
         self.health.started()
         try:
             yield
@@ -82,6 +84,10 @@ class Worker:
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
 
+    async def _watch_kafka(self) -> None:
+        await self._lag()
+        await self.consumer.check_offsets()
+
     async def _lag(self) -> None:
         consumer = self.kafka_consumer()
         if consumer is None:
@@ -93,7 +99,6 @@ class Worker:
         for partition, lag in lags.items():
             self.metrics.lag.labels(str(partition)).set(lag)
         self.health.lags(sum(lags.values()))
-        await self.consumer.check_offsets()
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:

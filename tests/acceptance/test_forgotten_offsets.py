@@ -26,6 +26,11 @@ def placed(scene: Scene, count: int = 50) -> list[object]:
     return ids
 
 
+def die_over_the_second_batch(workers: Workers, step: Step) -> None:
+    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGKILL", "1", "1")
+    workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
+
+
 @pytest.fixture
 def told(scene: Scene, workers: Workers) -> list[object]:
     """The orders of which all is told; no worker is left."""
@@ -61,8 +66,7 @@ def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
     scene: Scene, workers: Workers, told: list[object], step: Step
 ):
     more = placed(scene, 30)
-    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGKILL", "1", "1")
-    workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
+    die_over_the_second_batch(workers, step)
     scene.forget_offsets()
     workers.start(batch_max_records="10")
     scene.wait_until_drained()
@@ -73,8 +77,7 @@ def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
     scene: Scene, workers: Workers, told: list[object]
 ):
     more = placed(scene, 30)
-    at_step = (sys.executable, "-m", "tests.worker_at_step", Step.AFTER_SENDS.value, "SIGKILL", "1", "1")
-    workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
+    die_over_the_second_batch(workers, Step.AFTER_SENDS)
     scene.pretend_the_last_commits_were_acknowledged()
     worker = workers.start(batch_max_records="10")
     scene.wait_until_drained()

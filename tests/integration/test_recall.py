@@ -201,7 +201,7 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         transaction_timeout_ms=20_000,
         reached=nothing_happens,
     )
-    remembered = replace(await ground.begun(b"another"), acknowledged=Acknowledged(1, ground.witness()))
+    remembered = await ground.begun(b"another", Acknowledged(1, ground.witness()))
     try:
         owned = await publisher.take_over(ground.source)
         with unverified_transactions(ground.kafka):
