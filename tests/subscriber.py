@@ -54,6 +54,15 @@ def admin_client(bootstrap_servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
 
 
+def partition_numbers(client: Consumer | AdminClient, topic: str) -> list[int]:
+    """Which partitions the topic has.
+
+    Asked until the broker knows the topic, which it need not yet when its creation has been answered: until
+    then it names none, and whoever believes that reads an empty topic.
+    """
+    return eventually(lambda: sorted(client.list_topics(topic, timeout=20).topics[topic].partitions), 20)
+
+
 def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
     """All committed messages that are in the topic now."""
     consumer = Consumer(
@@ -68,7 +77,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = partition_numbers(consumer, topic)
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         open_partitions, messages = set(partitions), []
         while open_partitions:
@@ -134,8 +143,8 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
         }
     )
     try:
-        numbers = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], timeout=10)
+        asked = [TopicPartition(topic, number) for number in partition_numbers(consumer, topic)]
+        committed = consumer.committed(asked, timeout=10)
         ends = [consumer.get_watermark_offsets(partition, timeout=10) for partition in committed]
         return sum(
             end - (partition.offset if partition.offset >= 0 else start)
@@ -191,7 +200,7 @@ def remember_wrongly_while_in_use(
 def recreate_topic(bootstrap_servers: str, topic: str) -> None:
     """Delete the topic and create an empty one of the same name, with as many partitions."""
     admin = admin_client(bootstrap_servers)
-    partitions = len(admin.list_topics(topic, timeout=10).topics[topic].partitions)
+    partitions = len(partition_numbers(admin, topic))
     admin.delete_topics([topic])[topic].result(10)
 
     def created() -> bool:

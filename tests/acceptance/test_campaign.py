@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.arena import Arena, arena, publish, subscriber
+from tests.faults.arena import Arena, Subscriber, arena, publish, subscriber
 from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload
@@ -31,11 +31,11 @@ def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ar
     workload = make_workload(7, ORDERS, 4)
     folder = tmp_path_factory.mktemp("campaign")
     with arena(site, workload, seed=7, partitions=4, folder=folder) as there:
-        with subscriber(there.scene) as seen:
+        with subscriber(there.scene) as along:
             there.feed()
             there.until(lambda: there.scene.lag() == 0)
             there.dismiss()
-            assert find_violations(there, seen) == []
+            assert find_violations(there, along) == []
         yield there
 
 
@@ -80,4 +80,4 @@ def violations(there: Arena) -> list[str]:
         )
         for m in messages
     ]
-    return find_violations(there, seen)
+    return find_violations(there, Subscriber(seen))

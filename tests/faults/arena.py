@@ -4,6 +4,7 @@ The arena keeps the wanted number of workers alive, as a supervisor would: whoev
 acts on the arena; everything is seen from outside, in the database and in Kafka.
 """
 
+import json
 import random
 import signal
 import sys
@@ -25,7 +26,7 @@ from tests.faults.site import Site
 from tests.faults.workload import PRICE, Record, Workload
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import admin_client
+from tests.subscriber import admin_client, partition_numbers
 from tests.topic_names import TopicNames
 from tests.worker_process import WorkerProcess, Workers, workers_in
 from worker.steps import Step
@@ -222,10 +223,29 @@ def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> No
     assert not failures, failures[:3]
 
 
+@dataclass
+class Subscriber:
+    """What somebody saw of the outcomes, as (topic, partition, offset, value), in the order it came."""
+
+    seen: list[tuple[str, int, int, bytes | None]] = field(default_factory=list)
+    statistics: str = "{}"
+    """librdkafka's latest"""
+
+    def fetching(self) -> str:
+        """What librdkafka says of each partition it reads, for when it stands still."""
+        return "; ".join(
+            f"{topic} {number} {told['fetch_state']} from {told['broker']}, next {told['next_offset']},"
+            f" stable {told['ls_offset']}, end {told['hi_offset']}"
+            for topic, partitions in json.loads(self.statistics).get("topics", {}).items()
+            for number, told in partitions["partitions"].items()
+            if number != "-1"
+        )
+
+
 @contextmanager
-def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]]]:
-    """What a read_committed subscriber sees of the outcomes while the run goes on, in the order it comes."""
-    seen: list[tuple[str, int, int, bytes | None]] = []
+def subscriber(scene: Scene) -> Iterator[Subscriber]:
+    """Somebody who reads the outcomes with read_committed while the run goes on."""
+    one = Subscriber()
     ended = threading.Event()
 
     def read() -> None:
@@ -237,6 +257,8 @@ def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "log_level": 0,
+                "statistics.interval.ms": 5_000,
+                "stats_cb": lambda told: setattr(one, "statistics", told),
             }
         )
         try:
@@ -246,19 +268,19 @@ def subscriber(scene: Scene) -> Iterator[list[tuple[str, int, int, bytes | None]
                 [
                     TopicPartition(topic, partition, 0)
                     for topic in (scene.topics.order_confirmed, scene.topics.order_rejected)
-                    for partition in consumer.list_topics(topic, timeout=20).topics[topic].partitions
+                    for partition in partition_numbers(consumer, topic)
                 ]
             )
             while not ended.is_set():
                 messages = [m for m in consumer.consume(500, timeout=0.2) if m.error() is None]
-                seen.extend((m.topic(), m.partition(), m.offset(), m.value()) for m in messages)
+                one.seen.extend((m.topic(), m.partition(), m.offset(), m.value()) for m in messages)
         finally:
             consumer.close()
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     try:
-        yield seen
+        yield one
     finally:
         ended.set()
         thread.join(30)

@@ -164,7 +164,7 @@ def _taken(waiting: Waiting, deadline: float) -> Iterator[tuple[str, int]]:
 
 
 def _fight(there: Arena, fault: str) -> list[str]:
-    with subscriber(there.scene) as seen:
+    with subscriber(there.scene) as along:
         try:
             there.feed(1 / 32)  # before the group's first worker has come
             there.keep()
@@ -178,7 +178,7 @@ def _fight(there: Arena, fault: str) -> list[str]:
             there.until(lambda: there.scene.lag() == 0, DRAIN_SECONDS)
             memory_bytes = there.largest_worker_bytes()
             codes = there.dismiss()
-            violations = find_violations(there, seen)
+            violations = find_violations(there, along)
         except Exception as error:
             return [
                 f"{type(error).__name__}: {error}".splitlines()[0],

@@ -13,22 +13,22 @@ from confluent_kafka.admin import OffsetSpec
 
 from tests.deadline import eventually
 from tests.faults import model
-from tests.faults.arena import Arena
+from tests.faults.arena import Arena, Subscriber
 from tests.faults.workload import PRICE, Kind
 from tests.promises import Scene
-from tests.subscriber import Message, admin_client, committed_lag
+from tests.subscriber import Message, admin_client, committed_lag, partition_numbers
 
 _SHOWN = 3  # of each kind of violation
 
 
-def find_violations(arena: Arena, seen: Sequence[tuple[str, int, int, bytes | None]]) -> list[str]:
-    """Every promise that was not kept; `seen` is what a subscriber saw while the run went on."""
+def find_violations(arena: Arena, along: Subscriber) -> list[str]:
+    """Every promise that was not kept, to who read along while the run went on as to who reads at the end."""
     outcomes = arena.scene.outcomes()
     return [
         *_books(arena),
         *_ledger(arena),
         *_told(arena, outcomes),
-        *_subscriber(arena, outcomes, seen),
+        *_subscriber(outcomes, along),
         *_dead_letters(arena),
         *left_open(arena),
         *_decisions(arena),
@@ -81,17 +81,19 @@ def _told(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
     )
 
 
-def _subscriber(
-    arena: Arena, outcomes: Sequence[Message], seen: Sequence[tuple[str, int, int, bytes | None]]
-) -> Iterable[str]:
+def _subscriber(outcomes: Sequence[Message], along: Subscriber) -> Iterable[str]:
     """Who read along saw what is there in the end, each record once and in order."""
     at_the_end = Counter(message.value for message in outcomes)
-    eventually(lambda: len(seen) >= len(outcomes), 20, lambda: f"seen {len(seen)} of {len(outcomes)}")
-    along = Counter(value for _, _, _, value in seen)
-    yield from _differences("seen while the run went on, and gone in the end", along - at_the_end)
-    yield from _differences("there in the end, and not seen by who read along", at_the_end - along)
+    eventually(
+        lambda: len(along.seen) >= len(outcomes),
+        20,
+        lambda: f"who read along has seen {len(along.seen)} of {len(outcomes)}: {along.fetching()}",
+    )
+    seen = Counter(value for _, _, _, value in along.seen)
+    yield from _differences("seen while the run went on, and gone in the end", seen - at_the_end)
+    yield from _differences("there in the end, and not seen by who read along", at_the_end - seen)
     last: dict[tuple[str, int], int] = {}
-    for topic, partition, offset, _ in seen:
+    for topic, partition, offset, _ in along.seen:
         if offset <= last.get((topic, partition), -1):
             yield f"seen again or out of order: {topic} {partition}:{offset}"
         last[topic, partition] = offset
@@ -139,8 +141,7 @@ def has_open_transaction(scene: Scene) -> bool:
 def ends(scene: Scene, topic: str, level: IsolationLevel) -> dict[int, int]:
     """Where each partition of the topic ends for a reader of this level."""
     admin = admin_client(scene.kafka)
-    partitions = admin.list_topics(topic, timeout=10).topics[topic].partitions
-    asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in partitions}
+    asked = {TopicPartition(topic, p): OffsetSpec.latest() for p in partition_numbers(admin, topic)}
     answers = admin.list_offsets(asked, isolation_level=level, request_timeout=10)
     return {p.partition: answer.result(10).offset for p, answer in answers.items()}
 
