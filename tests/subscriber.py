@@ -241,6 +241,9 @@ def _set_option(
     change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(kind, resource_name, incremental_configs=[change])
     admin.incremental_alter_configs([resource])[resource].result(10)
+    asked = ConfigResource(kind, resource_name)
+    # What is answered is written down, and not in force yet.
+    eventually(lambda: admin.describe_configs([asked])[asked].result(10)[name].value == value, 10)
 
 
 def _message(message: Any) -> Message:
