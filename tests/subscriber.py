@@ -60,7 +60,11 @@ def partition_numbers(client: Consumer | AdminClient, topic: str) -> list[int]:
     Asked until the broker knows the topic, which it need not yet when its creation has been answered: until
     then it names none, and whoever believes that reads an empty topic.
     """
-    return eventually(lambda: sorted(client.list_topics(topic, timeout=20).topics[topic].partitions), 20)
+    return eventually(
+        lambda: sorted(client.list_topics(topic, timeout=10).topics[topic].partitions),
+        20,
+        lambda: f"as the partitions of {topic}",
+    )
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:

@@ -114,6 +114,10 @@ class Arena:
         self.crew.append(worker)
         return worker
 
+    def is_over(self) -> bool:
+        """All there is to decide is published and committed: whatever comes now strikes nothing."""
+        return self.published == len(self.workload.records) and self.scene.lag() == 0
+
     def retries(self) -> int:
         """How often a worker has said that it will try a batch again."""
         return self.workers.logs.count("will be tried again")

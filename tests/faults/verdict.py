@@ -22,7 +22,7 @@ _SHOWN = 3  # of each kind of violation
 
 
 def find_violations(arena: Arena, along: Subscriber) -> list[str]:
-    """Every promise that was not kept, to who read along while the run went on as to who reads at the end."""
+    """Every promise that was not kept; `along` read the outcomes while the run went on."""
     outcomes = arena.scene.outcomes()
     return [
         *_books(arena),

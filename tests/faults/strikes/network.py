@@ -73,8 +73,7 @@ def lost_commit_replies(arena: Arena) -> None:
         try:
             network.drop_replies(after=b"COMMIT")
             arena.feed(1 / 24)
-            # Nothing is committed any more where faults before this one have left nothing to decide.
-            arena.until(lambda: network.swallowed_bytes > before or arena.scene.lag() == 0)  # noqa: B023
+            arena.until(lambda: network.swallowed_bytes > before or arena.is_over())  # noqa: B023
             if blow == 0:  # once the worker gives up by itself, else it is told
                 with arena.retrying():
                     pass
