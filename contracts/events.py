@@ -6,75 +6,108 @@ frozen and strict: `true`, `"7"` and `3.0` are not integers. Unknown fields are
 ignored, so that a publisher can add one without asking anybody.
 """
 
-import hashlib
-import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Final
+from hashlib import blake2b
+from typing import Annotated, Any, Final
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
+from pydantic_core import core_schema as schema
 
 MAX_ITEMS: Final = 1_000  # a real retailer's orders reach 675 lines
 MAX_QUANTITY: Final = 1_000_000
 MAX_ID: Final = 2**63 - 1  # bigint
 
-_PRICE = re.compile(r"[0-9]{1,8}(\.[0-9]{1,2})?")  # Numeric(10, 2), never negative
-_TIME = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+# Each of these is checked in Rust: a Python function a value took a third of the time of a validation.
+_PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
+_WHOLE_PRICE: Final = r"^[0-9]{1,8}\.[0-9]{2}$"
+_TIME: Final = (
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
-_CENT = Decimal("0.01")
+_CENT: Final = Decimal("0.01")
 
 
-def _canonical_uuid(value: object) -> object:
-    # pydantic alone takes {…}, urn:uuid:… and 32 digits without hyphens as well.
-    if isinstance(value, str) and len(value) != 36:
-        raise ValueError("an order id is a UUID of 36 characters, like 7f1c0f0e-5a6b-4c9d-8e2f-0123456789ab")
-    return value
+def _text(error: str, **limits: Any) -> CoreSchema:
+    """A string within limits. `error` says what it should be."""
+    return schema.custom_error_schema(
+        schema.str_schema(strict=True, **limits), "form", custom_error_message=error
+    )
 
 
-def _decimal_string(value: object) -> object:
-    # pydantic alone takes 2.55 (a float by then), "1e3", " 2.5" and "٣" for a Decimal.
-    if isinstance(value, Decimal):
-        return value
-    if not isinstance(value, str) or not _PRICE.fullmatch(value):
-        raise ValueError('a price is a string of digits with at most two decimals, like "2.55"')
-    return Decimal(value).quantize(_CENT)
+def _read_as(json: CoreSchema) -> GetPydanticSchema:
+    """In JSON read by this schema, in Python a value of the type it annotates."""
+    return GetPydanticSchema(lambda kind, handler: schema.json_or_python_schema(json, handler(kind)))
 
 
-def _rfc3339(value: object) -> object:
-    # pydantic alone takes "1700000000" for a time.
-    if isinstance(value, datetime):
-        return value
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        raise ValueError("a time is RFC 3339 with its offset, like 2026-11-23T10:00:00+00:00")
-    return value
+# The form first: pydantic alone takes {…}, urn:uuid:… and 32 digits without hyphens as well.
+_ID_FROM_JSON: Final = schema.chain_schema(
+    [
+        _text(
+            "an order id is a UUID of 36 characters, like 7f1c0f0e-5a6b-4c9d-8e2f-0123456789ab",
+            min_length=36,
+            max_length=36,
+        ),
+        schema.uuid_schema(strict=False),
+    ]
+)
+# pydantic alone takes 2.55 (a float by then), "1e3", " 2.5" and "٣" for a Decimal.
+_PRICE_FROM_JSON: Final = schema.union_schema(
+    [
+        schema.chain_schema(
+            [schema.str_schema(strict=True, pattern=_WHOLE_PRICE), schema.decimal_schema(strict=False)]
+        ),
+        schema.chain_schema(
+            [
+                schema.str_schema(strict=True, pattern=_PRICE),
+                schema.no_info_after_validator_function(
+                    lambda price: price.quantize(_CENT), schema.decimal_schema(strict=False)
+                ),
+            ]
+        ),
+    ],
+    mode="left_to_right",
+    custom_error_type="form",
+    custom_error_message='a price is a string of digits with at most two decimals, like "2.55"',
+)
+# pydantic alone takes "1700000000" for a time.
+_TIME_FROM_JSON: Final = schema.chain_schema(
+    [
+        _text("a time is RFC 3339 with its offset, like 2026-11-23T10:00:00+00:00", pattern=_TIME),
+        schema.datetime_schema(
+            strict=False,
+            tz_constraint="aware",
+            # Within a year of either end of what datetime holds, a change of zone overflows.
+            ge=datetime(1970, 1, 1, tzinfo=UTC),
+            lt=datetime(9999, 1, 1, tzinfo=UTC),
+        ),
+    ]
+)
 
-
-# strict=False: a before-validator hands Python objects on, and a strict UUID or time takes no string then.
-OrderId = Annotated[
-    UUID,
-    Field(strict=False),
-    BeforeValidator(_canonical_uuid),
-    WithJsonSchema({"type": "string", "format": "uuid"}),
-]
+OrderId = Annotated[UUID, _read_as(_ID_FROM_JSON), WithJsonSchema({"type": "string", "format": "uuid"})]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 Quantity = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
 Price = Annotated[
     Decimal,
-    BeforeValidator(_decimal_string),
-    WithJsonSchema({"type": "string", "pattern": f"^{_PRICE.pattern}$", "examples": ["2.55"]}),
+    _read_as(_PRICE_FROM_JSON),
+    WithJsonSchema({"type": "string", "pattern": _PRICE, "examples": ["2.55"]}),
 ]
 Total = Annotated[
     Decimal, WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,12}\.[0-9]{2}$"})
 ]  # Numeric(14, 2)
 Time = Annotated[
     AwareDatetime,
-    # Within a year of either end of what datetime holds, a change of zone overflows.
-    Field(strict=False, ge=datetime(1970, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC)),
-    BeforeValidator(_rfc3339),
-    WithJsonSchema({"type": "string", "format": "date-time", "pattern": f"^{_TIME.pattern}$"}),
+    _read_as(_TIME_FROM_JSON),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
 
 
@@ -105,13 +138,15 @@ class OrderPlaced(_Event):
         and another offset for the same instant make no difference; anything else does.
         """
         lines = ";".join(
-            f"{i.product_id}*{i.quantity}"
-            if i.unit_price is None
-            else f"{i.product_id}*{i.quantity}@{i.unit_price}"
-            for i in self.items
+            [
+                f"{i.product_id}*{i.quantity}"
+                if i.unit_price is None
+                else f"{i.product_id}*{i.quantity}@{i.unit_price!s}"
+                for i in self.items
+            ]
         )
         text = f"{self.user_id}|{self.placed_at.astimezone(UTC).isoformat()}|{lines}"
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return blake2b(text.encode(), digest_size=16).digest()
 
 
 class ConfirmedItem(_Event):

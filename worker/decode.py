@@ -4,7 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -18,7 +18,6 @@ _MESSAGES: Final = {  # where pydantic speaks of Python
     "model_type": "should be an object",
     "too_short": "should have at least 1 item",
     "too_long": f"should have at most {MAX_ITEMS} items",
-    "uuid_type": "should be a string holding a UUID",
     "datetime_from_date_parsing": "is not a time that exists",
 }
 
@@ -35,8 +34,7 @@ class Invalid:
         object.__setattr__(self, "message", _NOT_HEADER_TEXT.sub("?", self.message)[:300])
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """An order that is safe to decide on."""
 
     order: OrderPlaced
@@ -61,11 +59,14 @@ def decode(value: bytes | None, max_bytes: int) -> Decoded | Invalid:
 
 
 def _decode(value: bytes) -> Decoded | Invalid:
-    order = OrderPlaced.__pydantic_validator__.validate_json(value)
+    order = _validate(value)
     if value.count(b'"') == _expected_quotes(order):
         return Decoded(order, order.fingerprint(), 0)
     unknown = _not_json(value) or _count_unknown(value)
     return unknown if isinstance(unknown, Invalid) else Decoded(order, order.fingerprint(), unknown)
+
+
+_validate: Final = OrderPlaced.__pydantic_validator__.validate_json
 
 
 def _expected_quotes(order: OrderPlaced) -> int:
@@ -76,7 +77,12 @@ def _expected_quotes(order: OrderPlaced) -> int:
     2 strings in the order, the names present in each item, and a price unless it is null. No valid
     value of a known field holds an escaped quote. Equal therefore means: nothing unknown, nothing twice.
     """
-    return 12 + sum([2 * len(i.model_fields_set) + 2 * (i.unit_price is not None) for i in order.items])
+    quotes = 12 + 8 * len(order.items)
+    for item in order.items:
+        if item.unit_price is None:
+            # Asked only here: which fields were given takes longer to find out than all the rest.
+            quotes -= 2 if "unit_price" in item.model_fields_set else 4
+    return quotes
 
 
 def _not_json(value: bytes) -> Invalid | None:

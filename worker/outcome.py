@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+from typing import Final
 
 from contracts.events import (
-    ConfirmedItem,
-    OrderConfirmed,
     OrderPlaced,
     OrderRejected,
     Reason,
@@ -23,24 +23,39 @@ from db.decision import (
 
 
 def event_json(order: OrderPlaced, decision: Confirmed | Rejected, decided_at: datetime) -> str:
-    """The outcome event as JSON text. This text goes to the ledger and to Kafka, byte for byte."""
+    """The outcome event as JSON text. This text goes to the ledger and to Kafka, byte for byte.
+
+    Times are aware, money has two decimals.
+    """
     if isinstance(decision, Confirmed):
-        return _confirmed(order, decision, decided_at).model_dump_json()
+        return _confirmed_json(order, decision, decided_at)
     return _rejected(order, decision.refusals, decided_at).model_dump_json(exclude_none=True)
 
 
-def _confirmed(order: OrderPlaced, decision: Confirmed, decided_at: datetime) -> OrderConfirmed:
-    return OrderConfirmed(
-        order_id=order.order_id,
-        user_id=order.user_id,
-        total_amount=decision.total_amount,
-        items=tuple(
-            ConfirmedItem(product_id=item.product_id, quantity=item.quantity, unit_price=price)
+def _confirmed_json(order: OrderPlaced, decision: Confirmed, decided_at: datetime) -> str:
+    """What `OrderConfirmed` would be as JSON (a property test compares them), in a third of the time.
+
+    Every value is a number, a UUID, a time or money here: nothing needs to be escaped.
+    """
+    items = ",".join(
+        [
+            f'{{"product_id":{item.product_id},"quantity":{item.quantity},"unit_price":"{price!s}"}}'
             for item, price in zip(order.items, decision.unit_prices, strict=True)
-        ),
-        placed_at=order.placed_at,
-        decided_at=decided_at,
+        ]
     )
+    return (
+        f'{{"order_id":"{order.order_id}","user_id":{order.user_id},'
+        f'"total_amount":"{decision.total_amount!s}","items":[{items}],'
+        f'"placed_at":"{_rfc3339(order.placed_at)}","decided_at":"{_same_rfc3339(decided_at)}"}}'
+    )
+
+
+def _rfc3339(time: datetime) -> str:
+    text = time.isoformat()
+    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+
+
+_same_rfc3339: Final = lru_cache(16)(_rfc3339)  # a whole batch is decided at one time
 
 
 def _rejected(order: OrderPlaced, refusals: Sequence[Refusal], decided_at: datetime) -> OrderRejected:

@@ -197,7 +197,10 @@ def test_wrong_items_are_not_reported_as_too_few_items_as_well() -> None:
         ({"items": ORDER["items"] * 334}, "should have at most 1000 items"),
         ({"items": {}}, "Input should be a valid array"),
         ({"placed_at": "2026-02-30T10:00:00Z"}, "is not a time that exists"),
-        ({"order_id": 7}, "should be a string holding a UUID"),
+        (
+            {"order_id": 7},
+            "an order id is a UUID of 36 characters, like 7f1c0f0e-5a6b-4c9d-8e2f-0123456789ab",
+        ),
         ({"placed_at": 7}, "a time is RFC 3339 with its offset, like 2026-11-23T10:00:00+00:00"),
     ],
 )

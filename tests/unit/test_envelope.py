@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from contracts.envelope import EVENT_ID_NAMESPACE, event_id, outcome_headers, passed_through
 
 ORDER_ID = UUID("0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11")
+SUBJECT = str(ORDER_ID).encode()
 DECIDED_AT = datetime(2026, 11, 23, 10, 0, 0, 42_000, tzinfo=UTC)
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -24,8 +25,14 @@ def test_an_event_id_belongs_to_one_order_id(one: UUID, other: UUID) -> None:
     assert event_id(one) != one
 
 
+@given(st.uuids())
+def test_the_headers_name_the_event_id_whatever_the_order_id(order_id: UUID) -> None:
+    headers = dict(outcome_headers(str(order_id).encode(), "order-confirmed", DECIDED_AT, []))
+    assert headers["ce_id"] == str(event_id(order_id)).encode()
+
+
 def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
-    assert outcome_headers(ORDER_ID, "order-confirmed", DECIDED_AT, []) == [
+    assert outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, []) == [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(event_id(ORDER_ID)).encode()),
         ("ce_source", b"/order-worker"),
@@ -38,12 +45,12 @@ def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
 
 def test_correlation_id_and_traceparent_follow_the_cloudevents_headers() -> None:
     source = [("traceparent", TRACEPARENT), ("correlation_id", "für-7".encode())]
-    assert outcome_headers(ORDER_ID, "order-rejected", DECIDED_AT, source)[7:] == source
+    assert outcome_headers(SUBJECT, "order-rejected", DECIDED_AT, source)[7:] == source
 
 
 def test_headers_of_the_source_never_replace_those_of_the_outcome() -> None:
     source = [(name, b"forged") for name in ("ce_id", "ce_type", "content-type", "reply_to", "error.code")]
-    headers = outcome_headers(ORDER_ID, "order-confirmed", DECIDED_AT, source)
+    headers = outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, source)
     assert b"forged" not in dict(headers).values()
     assert len(headers) == len(dict(headers)) == 7
 
