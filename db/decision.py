@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Line(Protocol):
@@ -69,8 +69,7 @@ class PriceChanged:
 Refusal = UnknownUser | UnknownProduct | InsufficientStock | PriceChanged
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(NamedTuple):
     """`unit_prices` has one price per line, in the order of the lines."""
 
     total_amount: Decimal

@@ -1,21 +1,22 @@
 """The ledger of outcomes: what was decided, from which record, and the event exactly as published."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from functools import cache
+from struct import Struct
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Text, Uuid, any_, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import raw_connection
+from db.copy import copy_rows, field, time_field
 from db.models import OrderOutcome, Replay
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC."""
 
     order_id: UUID
@@ -48,7 +49,8 @@ _FIND: Final = select(
     OrderOutcome.decided_at,
 ).where(OrderOutcome.order_id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
-_COLUMNS: Final = tuple(LedgerRow.__dataclass_fields__)
+_START: Final = Struct(">hi16s").pack  # the number of fields, the order's id
+_PLACE: Final = Struct(">iiiqi").pack  # partition and offset, the length of the event
 
 
 async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID]) -> dict[UUID, LedgerRow]:
@@ -63,26 +65,24 @@ async def add_outcomes(session: AsyncSession, rows: Iterable[LedgerRow]) -> None
     Ordered by id, so that two workers that decide the same orders wait for each other in one
     direction only. COPY takes no ON CONFLICT and needs none: either way the batch must run again.
     """
-    ordered = sorted(rows, key=lambda row: row.order_id)
+    ordered = sorted(rows, key=lambda row: row.order_id.int)
     if ordered:
-        connection = await raw_connection(session)
-        await connection.copy_records_to_table(
-            OrderOutcome.__tablename__,
-            columns=_COLUMNS,
-            records=[
-                (
-                    r.order_id,
-                    r.outcome,
-                    r.fingerprint,
-                    r.source_topic,
-                    r.source_partition,
-                    r.source_offset,
-                    r.event,
-                    r.decided_at,
-                )
-                for r in ordered
-            ],
-        )
+        await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, _pieces(ordered))
+
+
+def _pieces(rows: Iterable[LedgerRow]) -> Iterator[bytes]:
+    # Few different ones of each, and looked up in less than they are made.
+    text_field = cache(lambda text: field(text.encode()))
+    time = cache(time_field)
+    for row in rows:
+        event = row.event.encode()
+        yield _START(len(row), 16, row.order_id.bytes)
+        yield text_field(row.outcome)
+        yield field(row.fingerprint)
+        yield text_field(row.source_topic)
+        yield _PLACE(4, row.source_partition, 8, row.source_offset, len(event))
+        yield event
+        yield time(row.decided_at)
 
 
 async def list_replays(session: AsyncSession, topic: str, partition: int) -> list[SilentReplay]:

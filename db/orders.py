@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, Select, any_, bindparam, func, select, tuple_
@@ -25,8 +26,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 from db import values
 from db.catalog import get_user_by_id
 from db.constraints import translated
+from db.copy import copy_rows, field, money_field, price_field, time_field
 from db.decision import Rejected, decide_batch
-from db.engine import raw_connection
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
@@ -39,8 +40,7 @@ from db.models import Order, OrderItem, OrderStatus, Product, User
 from db.stock import StockLevel, lock_products, take_turn
 
 
-@dataclass(frozen=True, slots=True)
-class NewLine:
+class NewLine(NamedTuple):
     """One line of a confirmed order, at the price it was sold for."""
 
     product_id: int
@@ -48,8 +48,7 @@ class NewLine:
     unit_price: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class NewOrder:
+class NewOrder(NamedTuple):
     """A confirmed order as it is stored: `created_at` is the time of the decision."""
 
     order_id: UUID
@@ -76,7 +75,10 @@ _NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     OrderStatus.CANCELLED: frozenset(),
 }
 
-_USERS: Final = select(User.id).where(User.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+# As one array: a row an id took longer to read than the ids.
+_USERS: Final = select(func.array_agg(User.id)).where(
+    User.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
+)
 
 
 async def get_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -229,34 +231,44 @@ async def delete_order(session: AsyncSession, order_id: UUID) -> None:
 
 async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
     """Those of the ids that name a user."""
-    return set((await session.scalars(_USERS, {"ids": list(user_ids)})).all())
+    return set(await session.scalar(_USERS, {"ids": list(user_ids)}) or ())
 
 
 async def add_orders(session: AsyncSession, orders: Sequence[NewOrder]) -> None:
-    """Write orders and items by COPY: in the same transaction, 1.5 times as fast as a list of inserts.
+    """Write orders and items by COPY, in the session's transaction, which must have begun.
 
     Raises asyncpg's errors as they are: ForeignKeyViolationError when a user or product is gone.
     """
     if not orders:
         return
-    connection = await raw_connection(session)
-    await connection.copy_records_to_table(
-        Order.__tablename__,
-        columns=("id", "user_id", "status", "total_amount", "placed_at", "created_at"),
-        records=[
-            (o.order_id, o.user_id, OrderStatus.PENDING.value, o.total_amount, o.placed_at, o.created_at)
-            for o in orders
-        ],
+    await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, map(_order_row, orders))
+    rows = (_item_row(o.order_id.bytes, n, line) for o in orders for n, line in enumerate(o.lines, 1))
+    await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, rows)
+
+
+_ORDER_COLUMNS: Final = ("id", "user_id", "status", "total_amount", "placed_at", "created_at")
+_ITEM_COLUMNS: Final = ("order_id", "line_number", "product_id", "quantity", "unit_price")
+_PENDING: Final = field(OrderStatus.PENDING.value.encode())
+_START_ORDER: Final = Struct(">hi16siq").pack
+_START_ITEM: Final = Struct(">hi16siiiqii").pack
+
+
+def _order_row(order: NewOrder) -> bytes:
+    return b"".join(
+        (
+            _START_ORDER(len(_ORDER_COLUMNS), 16, order.order_id.bytes, 8, order.user_id),
+            _PENDING,
+            money_field(order.total_amount),
+            time_field(order.placed_at),
+            time_field(order.created_at),
+        )
     )
-    await connection.copy_records_to_table(
-        OrderItem.__tablename__,
-        columns=("order_id", "line_number", "product_id", "quantity", "unit_price"),
-        records=[
-            (o.order_id, number, line.product_id, line.quantity, line.unit_price)
-            for o in orders
-            for number, line in enumerate(o.lines, 1)
-        ],
-    )
+
+
+def _item_row(order_id: bytes, number: int, line: NewLine) -> bytes:
+    product_id, quantity, unit_price = line
+    start = _START_ITEM(len(_ITEM_COLUMNS), 16, order_id, 4, number, 8, product_id, 4, quantity)
+    return start + price_field(unit_price)
 
 
 @dataclass(frozen=True, slots=True)

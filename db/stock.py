@@ -1,27 +1,37 @@
 """The only queries that lock products, all in one order (by id), and the only ones that take stock."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Numeric, Select, any_, bindparam, column, func, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Numeric,
+    Select,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Product
 
 
-@dataclass(frozen=True, slots=True)
-class StockLevel:
+class StockLevel(NamedTuple):
     """A product's price and stock as one statement saw them."""
 
     price: Decimal
     quantity: int
 
 
-@dataclass(frozen=True, slots=True)
-class Taking:
+class Taking(NamedTuple):
     """`quantity` to take from one product, sold at `price`."""
 
     quantity: int
@@ -30,13 +40,22 @@ class Taking:
 
 _BIGINTS: Final = ARRAY(BigInteger)
 
-_LEVELS: Final[Select[int, Decimal, int]] = (
+_levels = (
     select(Product.id, Product.price, Product.stock_quantity)
     .where(Product.id == any_(bindparam("ids", type_=_BIGINTS)))
     .order_by(Product.id)
 )
+
+
+def _as_arrays(rows: Select[int, Decimal, int]) -> Select[Any]:
+    """As one row: a row a product took twice as long to read."""
+    ids, prices, quantities = (func.array_agg(each, type_=ARRAY(each.type)) for each in rows.subquery().c)
+    return select(ids, prices, quantities)  # type: ignore[return-value]
+
+
+_LEVELS: Final = _as_arrays(_levels)
 # NO KEY: a plain FOR UPDATE would block the foreign-key checks of every order item inserted beside us.
-_LOCKED_LEVELS: Final = _LEVELS.with_for_update(key_share=True)
+_LOCKED_LEVELS: Final = _as_arrays(_levels.with_for_update(key_share=True))
 
 _LOCKED_PRODUCTS: Final = (
     select(Product)
@@ -49,9 +68,10 @@ _takings = (
     func.unnest(
         bindparam("ids", type_=_BIGINTS),
         bindparam("quantities", type_=_BIGINTS),
-        bindparam("prices", type_=ARRAY(Numeric(10, 2))),
+        # As text: the driver takes 2 µs to encode a Decimal.
+        bindparam("prices", type_=ARRAY(Text)),
     )
-    .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Numeric(10, 2)))
+    .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Text))
     .render_derived(name="taking")
 )
 _TAKE: Final = (
@@ -60,7 +80,7 @@ _TAKE: Final = (
         Product.id == _takings.c.id,
         # Both guards are why a decision may rest on an unlocked read: either row changed, no update.
         Product.stock_quantity >= _takings.c.quantity,
-        Product.price == _takings.c.price,
+        Product.price == cast(_takings.c.price, Numeric(10, 2)),
     )
     .values(stock_quantity=Product.stock_quantity - _takings.c.quantity)
     .execution_options(synchronize_session=False)
@@ -74,7 +94,7 @@ _TURN: Final = text(
 
 async def list_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
     """What the products cost and hold now, unlocked; unknown ids are missing."""
-    return await _levels(session, _LEVELS, product_ids)
+    return await _read_levels(session, _LEVELS, product_ids)
 
 
 async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
@@ -82,7 +102,7 @@ async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dic
 
     Rows are locked in the order of their ids, so that two callers never wait for each other.
     """
-    return await _levels(session, _LOCKED_LEVELS, product_ids)
+    return await _read_levels(session, _LOCKED_LEVELS, product_ids)
 
 
 async def lock_products(session: AsyncSession, product_ids: Collection[int]) -> dict[int, Product]:
@@ -119,16 +139,18 @@ async def take_stock(session: AsyncSession, takings: Mapping[int, Taking]) -> bo
         {
             "ids": ids,
             "quantities": [takings[i].quantity for i in ids],
-            "prices": [takings[i].price for i in ids],
+            "prices": [str(takings[i].price) for i in ids],
         },
     )
     return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
 
 
-async def _levels(
-    session: AsyncSession, query: Select[int, Decimal, int], product_ids: Collection[int]
+async def _read_levels(
+    session: AsyncSession,
+    query: Select[Any],
+    product_ids: Collection[int],
 ) -> dict[int, StockLevel]:
     if not product_ids:
         return {}
-    rows = await session.execute(query, {"ids": sorted(product_ids)})
-    return {product_id: StockLevel(price, quantity) for product_id, price, quantity in rows}
+    ids, prices, quantities = (await session.execute(query, {"ids": sorted(product_ids)})).one()
+    return dict(zip(ids or (), map(StockLevel, prices or (), quantities or ()), strict=True))

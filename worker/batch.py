@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -54,8 +54,7 @@ class Fate(Enum):
     DEAD_LETTER = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """One record to publish.
 
     `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
@@ -69,8 +68,7 @@ class Publication:
     timestamp_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A record's fate, why (reason or error codes), and what to publish for it, if anything."""
 
     fate: Fate
@@ -78,8 +76,7 @@ class Settled:
     codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What the database transaction found or wrote for one arrival.
 
     `fault`: how PostgreSQL refused this very order.
@@ -307,9 +304,9 @@ class BatchProcessor:
         confirmed = row.outcome == Outcome.CONFIRMED
         return Publication(
             topic=self.topics.confirmed if confirmed else self.topics.rejected,
-            key=str(row.order_id).encode(),
+            key=(key := str(row.order_id).encode()),
             value=row.event.encode(),
-            headers=outcome_headers(row.order_id, f"order-{row.outcome}", row.decided_at, record.headers),
+            headers=outcome_headers(key, f"order-{row.outcome}", row.decided_at, record.headers),
             timestamp_ms=announced_ms,
         )
 

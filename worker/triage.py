@@ -1,16 +1,14 @@
 """Sorts the orders of a batch before any is decided: new, seen before, sent twice, or in conflict. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from contracts.events import OrderPlaced
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """Where a record lies. Two records with the same source are one record, delivered twice."""
 
     topic: str
@@ -18,8 +16,7 @@ class Source:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A decoded order and the record it came in."""
 
     order: OrderPlaced

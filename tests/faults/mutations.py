@@ -187,7 +187,7 @@ MUTATIONS: Final = (
         "price-guard",
         "An order is confirmed at the price that holds at the moment of its commit.",
         "the update asks for the stock alone",
-        (Edit(_STOCK, "        Product.price == _takings.c.price,\n", ""),),
+        (Edit(_STOCK, "        Product.price == cast(_takings.c.price, Numeric(10, 2)),\n", ""),),
         (Test("tests/integration/test_batch.py", "price_that_changes"),),
     ),
     Mutation(
@@ -314,9 +314,9 @@ MUTATIONS: Final = (
             ),
             Edit(
                 _CONSUMER,
-                "                self._health.progressed()\n",
-                "                await self._consumer().commit({partition: records[-1].offset + 1})\n"
-                "                self._health.progressed()\n",
+                "            self._health.progressed()\n",
+                "            await self._consumer().commit({partition: records[-1].offset + 1})\n"
+                "            self._health.progressed()\n",
             ),
         ),
         (Trial("crash-after-kafka-commit"), Trial("crash-after-kafka-commit", 2)),
@@ -335,7 +335,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "self._disown(partition)\n                self._set_back({partition: records}",
+                "self._disown(partition)\n            self._set_back({partition: records}",
                 "self._set_back({partition: records}",
             ),
             Edit(
@@ -474,7 +474,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "                consumer.seek(partition, records[0].offset)\n",
+                "                consumer.seek(partition, awaited)\n"
+                "                self._awaited[partition] = awaited\n",
                 "                pass\n",
             ),
         ),
