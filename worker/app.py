@@ -74,8 +74,9 @@ class Worker:
         try:
             yield
         finally:
-            # FastStream has stopped the consumer by now: the batch in flight is done, the group is left.
+            # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
             checking.cancel()
+            await self.consumer.published()
             self.consumer.release()
             await self.publisher.closed()
             await self.engine.dispose()

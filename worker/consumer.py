@@ -2,17 +2,20 @@
 
     handle_order_placed
      ├ take over     newly assigned partitions: fence the old owner, read the committed offset, go on there
-     ├ settle        the database part (worker.batch)
+     ├ settle        the database part (worker.batch), while the batch before is still being published
+     ├ published     wait until the batch before is
      ├ begin         PostgreSQL remembers what is announced next, should the broker forget it
-     ├ publish       one Kafka transaction per partition, side by side
+     ├ publish       one Kafka transaction per partition, side by side, beside whatever comes next
      └ set back      what failed: seek, pause, resume later
 
 Nothing here is needed for correctness but this: a partition's records are published in order, by the
 producer that was started before its committed offset was read, with the offset in the same transaction.
+Settling ahead of that is harmless: the ledger knows again what is settled twice.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Literal
@@ -36,10 +39,11 @@ log = logging.getLogger(__name__)
 Server = Literal["database", "kafka", "worker"]
 Records = dict[TopicPartition, list[ConsumerRecord]]
 SettledRecords = dict[TopicPartition, list[Settled]]
+Owned = dict[TopicPartition, OwnedPartition]
 
 
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Handles batches one at a time; a rebalance waits for the batch in flight."""
+    """Handles batches in turn, one being published beside the next; a rebalance waits for both."""
 
     def __init__(
         self,
@@ -62,10 +66,13 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._retry_max_seconds = retry_max_seconds
         self._batch_max_bytes = batch_max_bytes
         self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
-        self._owned: dict[TopicPartition, OwnedPartition] = {}
+        self._owned: Owned = {}
         # Failures in a row: of a partition's Kafka transaction, or, under "database", of the one all share.
         self._failures: dict[TopicPartition | Literal["database"], int] = {}
         self._batch_in_flight = asyncio.Lock()
+        self._publishing: asyncio.Task[None] | None = None
+        # Where a partition was set back to, until its next records are here: they may be later ones.
+        self._awaited: dict[TopicPartition, int] = {}
         self._seen_announced: dict[TopicPartition, int | None] = {}  # by the last `check_offsets`
 
     def attach(self, consumer: Callable[[], AIOKafkaConsumer | None]) -> None:
@@ -80,13 +87,17 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             except Exception as error:
                 # A fault of ours that nothing below foresaw. The records must come again all the same:
                 # FastStream would log this and go on with the next batch, and these would be lost.
+                await self.published()
                 self.release()
                 self._set_back(_by_partition(records), error, "worker")
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
         async with self._batch_in_flight:
+            await self.published()
             self.release(revoked)
+            for partition in revoked:
+                self._awaited.pop(partition, None)
             self._health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -118,6 +129,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, announced_to: int, told: int | None
     ) -> None:
         async with self._batch_in_flight:
+            await self.published()
             owned = self._owned.get(partition)
             if owned is None or owned.next_offset != announced_to:
                 return  # it moved on while Kafka was asked
@@ -129,6 +141,11 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             # To where records are: it is the first of them that make the partition be taken over.
             consumer.seek(partition, told or 0)
 
+    async def published(self) -> None:
+        """Wait until nothing is being published. What could not be is disowned and set back then."""
+        if self._publishing:
+            await asyncio.shield(self._publishing)
+
     def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Close the producers of these partitions, or of all."""
         for partition in list(self._owned) if partitions is None else partitions:
@@ -136,29 +153,33 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._disown(partition)
 
     async def _handle(self, records: Records) -> None:
-        with self._metrics.batch_seconds.time():
-            batch = await self._records_to_decide(records)
-            if not batch:
+        batch = await self._records_to_decide(records)
+        owned = {p: self._owned[p] for p in batch}
+        while batch:
+            began = time.monotonic()
+            part, batch = cut(batch, self._batch_max_bytes)
+            try:
+                settled = await self._settle(part, owned)
+                # Only now: up to here the batch before may still be on its way to Kafka. Where that failed,
+                # these come again behind it, and are not announced before it.
+                await self.published()
+                part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
+                fenced = await self._begin(part, settled)
+            except Exception as error:
+                self._set_back(_joined(part, batch), error, "database")
                 return
-            self._metrics.batches.inc()
-            self._metrics.batch_records.observe(sum(map(len, batch.values())))
-            while batch:
-                part, batch = cut(batch, self._batch_max_bytes)
-                try:
-                    settled = await self._settle(part)
-                    fenced = await self._begin(part, settled)
-                except Exception as error:
-                    self._set_back(_joined(part, batch), error, "database")
-                    return
-                for partition in fenced:
-                    self._disown(partition)
-                    self._set_back({partition: part.pop(partition)}, ProducerFenced(), "kafka")
-                for partition in [*fenced, *await self._publish(part, settled)]:
-                    # It was set back to the first record of this part: the rest comes again with it.
-                    batch.pop(partition, None)
+            for partition in fenced:
+                self._disown(partition)
+                self._set_back({partition: part.pop(partition)}, ProducerFenced(), "kafka")
+                batch.pop(partition, None)  # it comes again with it
+            if part:
+                self._publishing = asyncio.create_task(self._publish(part, settled, began))
 
-    async def _settle(self, batch: Records) -> SettledRecords:
-        replays = {p: self._owned[p].replays for p in batch}
+    def _still_owned(self, batch: Records, owned: Owned) -> Records:
+        return {p: records for p, records in batch.items() if self._owned.get(p) is owned[p]}
+
+    async def _settle(self, batch: Records, owned: Owned) -> SettledRecords:
+        replays = {p: owned[p].replays for p in batch}
         settled = await self._processor.settle([r for of_one in batch.values() for r in of_one], replays)
         self._failures.pop("database", None)
         rest = iter(settled)
@@ -166,6 +187,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _begin(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
         """Write down what is announced next; returns the partitions that have another owner by now."""
+        if not batch:
+            return []
         async with self._sessions.begin() as session:
             begun = {
                 (p.topic, p.partition): (self._owned[p].turn, _begun(self._owned[p], records, settled[p]))
@@ -181,6 +204,11 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return {}
         assigned = consumer.assignment()
         mine = {p: of_one for p, of_one in records.items() if p in assigned}
+        for partition in [p for p, of_one in mine.items() if self._are_ahead(p, of_one)]:
+            consumer.seek(partition, self._awaited[partition])
+            del mine[partition]
+        for partition in [p for p in records if p in assigned]:
+            self._awaited.pop(partition, None)
         new = [p for p in mine if p not in self._owned]
         taken = await asyncio.gather(*(self._take_over(p) for p in new), return_exceptions=True)
         for partition, result in zip(new, taken, strict=True):
@@ -195,7 +223,19 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 with suppress(IllegalStateError):  # revoked while we waited
                     consumer.seek(partition, result.next_offset)
                 del mine[partition]
-        return {p: rest for p, of_one in mine.items() if (rest := self._undecided(p, of_one))}
+        # Some that was owned may be so no more: the batch before failed meanwhile, and was set back.
+        owned = {p: of_one for p, of_one in mine.items() if p in self._owned}
+        return {p: rest for p, of_one in owned.items() if (rest := self._undecided(p, of_one))}
+
+    def _are_ahead(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> bool:
+        """Whether these were read before the partition was set back, to a record before them.
+
+        The batch before may fail while they are on their way here. Where nothing was ever committed, the
+        first record at hand would count, and those before it would be lost. Asked for once: what was to come
+        may have been deleted meanwhile.
+        """
+        awaited = self._awaited.get(partition)
+        return awaited is not None and records[0].offset > awaited
 
     def _undecided(self, partition: TopicPartition, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         next_offset = self._owned[partition].next_offset
@@ -232,30 +272,25 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             *(what, owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
         )
 
-    async def _publish(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
-        """Announce what was settled, and count it; returns the partitions that had to be set back."""
-        results = await asyncio.gather(
-            *(
-                self._publisher.publish(
-                    self._owned[p],
-                    [s.publication for s in settled[p] if s.publication],
-                    records[-1].offset + 1,
-                )
-                for p, records in batch.items()
-            ),
-            return_exceptions=True,
-        )
-        failed = []
-        for (partition, records), result in zip(batch.items(), results, strict=True):
-            if isinstance(result, BaseException):
-                failed.append(partition)
-                self._disown(partition)
-                self._set_back({partition: records}, result, "kafka")
-            else:
-                self._failures.pop(partition, None)
-                self._health.progressed()
-                self._count(settled[partition])
-        return failed
+    async def _publish(self, batch: Records, settled: SettledRecords, began: float) -> None:
+        """Announce what was settled, and count it. What fails is disowned and set back."""
+        await asyncio.gather(*(self._announce(p, batch[p], settled[p]) for p in batch))
+        self._metrics.batches.inc()
+        self._metrics.batch_records.observe(sum(map(len, batch.values())))
+        self._metrics.batch_seconds.observe(time.monotonic() - began)
+
+    async def _announce(
+        self, partition: TopicPartition, records: list[ConsumerRecord], settled: Sequence[Settled]
+    ) -> None:
+        publications = [s.publication for s in settled if s.publication]
+        try:
+            await self._publisher.publish(self._owned[partition], publications, records[-1].offset + 1)
+            self._failures.pop(partition, None)
+            self._health.progressed()
+            self._count(settled)
+        except Exception as error:
+            self._disown(partition)
+            self._set_back({partition: records}, error, "kafka")
 
     def _disown(self, partition: TopicPartition) -> None:
         owned = self._owned.pop(partition, None)
@@ -271,9 +306,12 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return  # stopping: what is not committed comes again to whoever owns the partition next
         self._report(batch, error, server)
         for partition, records in batch.items():
+            # Not behind where it was set back to before: the batch before may have failed as well.
+            awaited = min(records[0].offset, self._awaited.get(partition, records[0].offset))
             # Where it is not ours any more, its new owner begins at the committed offset.
             with suppress(IllegalStateError):
-                consumer.seek(partition, records[0].offset)
+                consumer.seek(partition, awaited)
+                self._awaited[partition] = awaited
         waiting = list(consumer.assignment() if server == "database" else batch)
         failing: Sequence[TopicPartition | Literal["database"]] = (
             ["database"] if server == "database" else list(batch)

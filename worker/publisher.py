@@ -7,7 +7,8 @@ nothing they still send counts. aiokafka has no KIP-447, which would fence by gr
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
@@ -28,7 +30,7 @@ from worker.steps import Reached, Step
 RETRY_BACKOFF_MS = 10
 # More than Kafka's default of 1 MiB and headers: as a rule the dead-letter topic's own limit is lower.
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
-# Few large requests: outcomes of one batch to one partition travel together.
+# Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
 # Goes with every offset that a worker commits: one without it was committed by an operator.
@@ -48,6 +50,8 @@ class OwnedPartition:
     moved: bool = False  # an operator committed the offset at which it was taken over
     turn: int = 0  # counts the owners, in PostgreSQL
     replays: Sequence[SilentReplay] = field(default=())
+    # Where the transaction before may have written; of a new owner, wherever one before it may have.
+    outputs_before: AbstractSet[TopicPartition] = field(default=frozenset())
 
 
 class Publisher:
@@ -91,13 +95,15 @@ class Publisher:
                 self._reached(Step.TAKEOVER_FENCED)
                 # Only now: before, the old owner's pending transaction could still move the offset.
                 committed = await self._committed_offset(partition)
+                outputs = {await _output(producer, topic, partition) for topic in self._topics}
         except BaseException:
             self.put_away(producer)
             raise
-        if committed is None:
-            return OwnedPartition(partition, producer, None)
-        moved = committed.metadata != OFFSET_METADATA
-        return OwnedPartition(partition, producer, committed.offset, moved)
+        owned = OwnedPartition(partition, producer, None, outputs_before=outputs)
+        if committed is not None:
+            owned.next_offset = committed.offset
+            owned.moved = committed.metadata != OFFSET_METADATA
+        return owned
 
     async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
         """Where to go on although the broker has forgotten it: see `worker.recall`."""
@@ -115,16 +121,20 @@ class Publisher:
         """
         producer = owned.producer
         sent: list[asyncio.Future[Any]] = []
+        outputs: set[TopicPartition] = set()
         try:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.begin_transaction()
-                for p in publications:
-                    sent.append(
-                        await producer.send(
-                            p.topic, value=p.value, key=p.key, headers=p.headers, timestamp_ms=p.timestamp_ms
-                        )
-                    )
-                    self._reached(Step.AFTER_SEND)
+                for topic, of_topic in _by_topic(publications).items():
+                    output = await _output(producer, topic, owned.partition)
+                    outputs.add(output)
+                    for batch in _batches(producer, of_topic):
+                        sent.append(await producer.send_batch(batch, topic, partition=output.partition))
+                        self._reached(Step.AFTER_SEND)
+                # Kafka may have undone the transaction before and left it open where it wrote, until the
+                # next one ends there: this one (ARCHITECTURE.md, last section).
+                for output in owned.outputs_before - outputs:
+                    _join(producer, output)
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*sent)
                 self._reached(Step.AFTER_SENDS)
@@ -138,6 +148,7 @@ class Publisher:
                 future.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         owned.next_offset = next_offset
+        owned.outputs_before = outputs
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
     async def _end_what_hangs(self, producer: AIOKafkaProducer) -> None:
@@ -149,9 +160,7 @@ class Publisher:
         await producer.begin_transaction()
         for topic in self._topics:
             for number in await producer.partitions_for(topic):
-                # Its marker is written there, although nothing was sent. aiokafka adds a partition with a
-                # record only.
-                producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, number))
+                _join(producer, TopicPartition(topic, number))
         await producer.abort_transaction()
 
     async def _committed_offset(self, partition: TopicPartition) -> OffsetAndMetadata | None:
@@ -190,6 +199,42 @@ class Publisher:
         """Wait until every producer that was put away is closed."""
         while self._closing:
             await asyncio.wait(self._closing)
+
+
+async def _output(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
+    """Where outcomes of a source go: to the partition of its number, or that modulo how many there are.
+
+    An order has one outcome, so that its key has no order to keep. By key, a batch went to every partition
+    there is, each with a request and a marker of its own.
+    """
+    return TopicPartition(topic, source.partition % len(await producer.partitions_for(topic)))
+
+
+def _join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
+    """Let the transaction end in this partition too, although nothing was sent there.
+
+    Its marker is written there. aiokafka itself adds a partition with a record only.
+    """
+    producer._txn_manager.maybe_add_partition_to_txn(output)
+
+
+def _by_topic(publications: Iterable[Publication]) -> dict[str, list[Publication]]:
+    grouped: dict[str, list[Publication]] = {}
+    for publication in publications:
+        grouped.setdefault(publication.topic, []).append(publication)
+    return grouped
+
+
+def _batches(producer: AIOKafkaProducer, publications: Iterable[Publication]) -> Iterator[BatchBuilder]:
+    """In batches of `MAX_BATCH_BYTES`: a future for each of them, and not for each record."""
+    batch = producer.create_batch()
+    for _, key, value, headers, timestamp_ms in publications:
+        # None: it is full. An empty one takes any record.
+        if batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms) is None:
+            yield batch
+            batch = producer.create_batch()
+            batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms)
+    yield batch
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

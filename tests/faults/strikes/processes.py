@@ -11,10 +11,10 @@ from tests.faults.verdict import has_open_transaction
 from tests.worker_process import WorkerProcess
 from worker.steps import Step
 
-# A worker passes a step fewer times than this before it is struck there. A batch passes one of them for each
-# record; and of four partitions, two workers take two over each, and no more.
+# A worker passes a step fewer times than this before it is struck there. Of four partitions, two workers take
+# two over each, and no more.
 _AT_FIRST: Final = 3
-_PASSES: Final = {Step.AFTER_SEND: 20, Step.TAKEOVER_FENCED: 2}
+_PASSES: Final = {Step.TAKEOVER_FENCED: 2}
 
 
 def nothing(arena: Arena) -> None:
