@@ -55,8 +55,8 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 	@for example in examples/*.py; do $(BIN)/mypy $$example || exit 1; done
 
-bench: setup ## Orders per second against a one-message-one-transaction handler, in one run on this machine
-	@$(BIN)/python -m bench
+bench: setup ## How fast, against baselines, in one run on this machine; PARTS=all RESULTS=folder for everything
+	@$(BIN)/python -m bench $(PARTS) $(if $(RESULTS),--results $(RESULTS))
 
 listings: setup ## Time every listing of the data layer over 1,000,000 orders
 	@$(BIN)/python -m bench.listings

@@ -26,9 +26,13 @@ _PREFIX = "ORDER_WORKER_"
 CONFIRMED = os.environ[f"{_PREFIX}ORDER_CONFIRMED_TOPIC"]
 REJECTED = os.environ[f"{_PREFIX}ORDER_REJECTED_TOPIC"]
 
+# More than one message at a time, each with a connection of its own, is what a better tutorial gives.
+CONCURRENCY = int(os.environ.get("BENCH_BASELINE_CONCURRENCY", "1"))
+
 # Built at import, as tutorials do.
 engine = create_async_engine(
-    asyncpg_dsn(os.environ[f"{_PREFIX}DATABASE_URL"]).replace("postgresql://", "postgresql+asyncpg://", 1)
+    asyncpg_dsn(os.environ[f"{_PREFIX}DATABASE_URL"]).replace("postgresql://", "postgresql+asyncpg://", 1),
+    pool_size=CONCURRENCY,
 )
 sessions = async_sessionmaker(engine, expire_on_commit=False)
 broker = KafkaBroker(os.environ[f"{_PREFIX}KAFKA_BOOTSTRAP_SERVERS"], acks="all", logger=None)
@@ -69,6 +73,7 @@ class Refusal(BaseModel):
     os.environ[f"{_PREFIX}ORDER_PLACED_TOPIC"],
     group_id=os.environ[f"{_PREFIX}GROUP_ID"],
     auto_offset_reset="earliest",
+    max_workers=CONCURRENCY,
 )
 async def handle_order_placed(order: PlacedOrder) -> None:
     outcome = await decide(order)

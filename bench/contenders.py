@@ -2,6 +2,9 @@
 
 import sys
 from dataclasses import dataclass
+from typing import Final
+
+CONCURRENCY: Final = 16  # of the concurrent baseline, each message with a connection of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,12 +18,15 @@ class Contender:
     command: tuple[str, ...]
     processes: int
     exactly_once: bool
+    environment: tuple[tuple[str, str], ...] = ()
 
 
-def baseline() -> Contender:
-    """One message, one transaction, one publish: bench/baseline.py."""
+def baseline(concurrency: int = 1) -> Contender:
+    """One message, one transaction, one publish: bench/baseline.py; so many messages at a time."""
+    name = "baseline" if concurrency == 1 else f"baseline, {concurrency} at a time"
     command = (sys.executable, "-m", "faststream", "run", "bench.baseline:app")
-    return Contender("baseline", command, 1, exactly_once=False)
+    environment = (("BENCH_BASELINE_CONCURRENCY", str(concurrency)),)
+    return Contender(name, command, 1, exactly_once=False, environment=environment)
 
 
 def worker(processes: int) -> Contender:

@@ -21,7 +21,7 @@ What is measured, exactly:
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
@@ -32,13 +32,14 @@ from bench.contenders import Contender
 from bench.crew import Crew, cpu_seconds, machine_cpu_seconds, peak_bytes, resident_bytes, started
 from bench.errors import BenchError, WrongResultError
 from bench.kafka import Backlog, Cluster, Topics
-from bench.shop import Shops, find_faults
+from bench.shop import Shops, find_faults, stock_taken
 from bench.workload import Workload
 
 # Looking 50 times a second all the time cost Kafka a quarter of a core; the ends are what has to be sharp.
 LOOK_SECONDS: Final = 0.1
 SHARP_LOOK_SECONDS: Final = 0.02
 SHARP_FROM: Final = 0.9  # of the orders
+PARTITIONS: Final = 4
 STARTED_WITHIN_SECONDS: Final = 120.0
 # Not a speed limit: nothing at all moved for so long.
 STUCK_SECONDS: Final = 120.0
@@ -69,31 +70,12 @@ class Cores:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Of the largest process, when `orders` were decided."""
-
-    orders: int
-    resident_bytes: int
-    peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """What one drain showed."""
-
-    orders_per_second: float
-    cores: Cores
-    peak_bytes: int
-    memory: Sequence[Memory]
-    """at the shares asked for"""
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
-    """How many orders were decided at a time, by partition."""
+    """How many orders were decided at a time, by partition, and the memory of the largest process then."""
 
     at: float  # monotonic seconds
     by_partition: Mapping[int, int]
+    resident_bytes: int = 0
 
     @property
     def orders(self) -> int:
@@ -101,15 +83,30 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
-    """One drain's own database, topics and consumer group."""
+class Drained:
+    """What one drain showed. `looks`: from the first that counts to the end."""
+
+    orders_per_second: float
+    cores: Cores | None  # None, like the next: of a command that is none of ours
+    peak_bytes: int | None
+    looks: Sequence[Look] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One measurement's own database, topics and consumer group."""
 
     servers: Servers
     database_url: str
     topics: Topics
     group_id: str
 
-    def environment(self) -> dict[str, str]:
+    def crew(self, contender: Contender, folder: Path) -> AbstractContextManager[Crew]:
+        """The contender's processes, until the block ends; their logs are in the folder."""
+        environment = self._environment() | dict(contender.environment)
+        return started(contender.command, contender.processes, environment, folder)
+
+    def _environment(self) -> dict[str, str]:
         values = {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers.cluster.bootstrap_servers,
             "DATABASE_URL": self.database_url,
@@ -130,28 +127,32 @@ def drain(
     workload: Workload,
     *,
     filled: Advance,
-    decided: Advance,
-    memory_at: Sequence[float] = (),
+    shown: Advance,
+    partitions: int = PARTITIONS,
+    after_years: bool = False,
+    afterwards: Callable[[Scene], None] = lambda _: None,
 ) -> Drained:
     """Drain the workload once on fresh topics and a fresh database; WrongResultError if the result is wrong.
 
-    `memory_at`: shares of the orders, ascending, at which to look at the memory.
+    `after_years`: the tables are full already. `afterwards` sees the scene before it is gone.
     """
-    with _scene(servers) as scene, tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder:
-        backlog = Backlog(servers.cluster.bootstrap_servers, scene.topics.placed)
-        backlog.fill(workload.messages(), filled)
-        if not contender.exactly_once:
-            backlog.release()
-        with started(contender.command, contender.processes, scene.environment(), Path(folder)) as crew:
-            shares = [set(range(servers.cluster.partitions))]
-            if contender.exactly_once:
-                shares = _wait_until_shared_out(scene, crew)
+    with scene(servers, partitions, after_years) as here:
+        before = stock_taken(here.database_url)
+        with tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder:
+            backlog = Backlog(servers.cluster.bootstrap_servers, here.topics.placed)
+            backlog.fill(workload.messages(), filled)
+            if not contender.exactly_once:
                 backlog.release()
-            looks = _looks(scene, contender, crew, workload.count, decided)
-            marks = [share * workload.count for share in memory_at]
-            result = _measure(servers, crew, from_where_all_began(looks, shares), marks)
-            crew.stop()
-        _require_right(scene, contender, workload)
+            with here.crew(contender, Path(folder)) as crew:
+                shares = [set(range(partitions))]
+                if contender.exactly_once:
+                    shares = wait_until_shared_out(here, crew)
+                    backlog.release()
+                looks = _looks(here, contender, crew, workload.records, shown)
+                result = _measure(servers, crew, from_where_all_began(looks, shares))
+                crew.stop()
+        require_right(here, contender, workload, before)
+        afterwards(here)
         return result
 
 
@@ -171,19 +172,20 @@ def from_where_all_began(looks: Iterable[Look], shares: Sequence[Collection[int]
 
 
 @contextmanager
-def _scene(servers: Servers) -> Iterator[_Scene]:
+def scene(servers: Servers, partitions: int = PARTITIONS, after_years: bool = False) -> Iterator[Scene]:
+    """A database and topics that are gone afterwards."""
     with ExitStack() as stack:
-        database_url = stack.enter_context(servers.shops.fresh())
-        topics = Topics.fresh()
+        database_url = stack.enter_context(servers.shops.fresh(after_years))
+        topics = Topics.fresh(partitions)
         servers.cluster.create(topics)
         stack.callback(servers.cluster.delete, topics)
-        yield _Scene(servers, database_url, topics, f"bench-{uuid4().hex[:8]}")
+        yield Scene(servers, database_url, topics, f"bench-{uuid4().hex[:8]}")
 
 
-def _wait_until_shared_out(scene: _Scene, crew: Crew) -> list[set[int]]:
+def wait_until_shared_out(scene: Scene, crew: Crew) -> list[set[int]]:
     """Each process's partitions, as soon as each has some."""
     deadline = time.monotonic() + STARTED_WITHIN_SECONDS
-    while not (shares := scene.servers.cluster.shares(scene.group_id, len(crew.processes))):
+    while not (shares := scene.servers.cluster.shares(scene.group_id, len(crew.processes), scene.topics)):
         crew.require_alive()
         if time.monotonic() > deadline:
             raise BenchError(f"the processes had no partitions within {STARTED_WITHIN_SECONDS:g} s")
@@ -191,36 +193,32 @@ def _wait_until_shared_out(scene: _Scene, crew: Crew) -> list[set[int]]:
     return shares
 
 
-def _measure(servers: Servers, crew: Crew, looks: Iterator[Look], memory_marks: Sequence[float]) -> Drained:
-    due = list(memory_marks)
-    memory: list[Memory] = []
-    first = last = next(looks)
+def _measure(servers: Servers, crew: Crew, coming: Iterator[Look]) -> Drained:
+    looks = [next(coming)]
     cpu_before = _cpu(servers, crew)
-    for last in (first, *looks):
-        while due and last.orders >= due[0]:
-            memory.append(_memory(crew, last.orders))
-            del due[0]
+    looks.extend(coming)
     cpu_after = _cpu(servers, crew)
+    first, last = looks[0], looks[-1]
     if last.orders <= first.orders:
-        raise BenchError("everything was decided at the first look: take more --orders")
+        raise BenchError("everything was decided at the first look: take a larger --scale")
     seconds = last.at - first.at
     client, postgres, kafka, machine = (
         (after - before) / seconds for before, after in zip(cpu_before, cpu_after, strict=True)
     )
     cores = Cores(client, postgres, kafka, max(0.0, machine - client - postgres - kafka))
-    return Drained(rate(first, last), cores, max(map(peak_bytes, crew.pids)), memory)
+    return Drained(rate(first, last), cores, max(map(peak_bytes, crew.pids)), looks)
 
 
-def _looks(scene: _Scene, contender: Contender, crew: Crew, total: int, decided: Advance) -> Iterator[Look]:
+def _looks(scene: Scene, contender: Contender, crew: Crew, total: int, shown: Advance) -> Iterator[Look]:
     """Each look that saw more orders than the one before, until all are decided."""
     seen, moved_at = 0, time.monotonic()
     while seen < total:
-        look = Look(time.monotonic(), _decided(scene, contender))
+        look = Look(time.monotonic(), decided(scene, contender), max(map(resident_bytes, crew.pids)))
         if look.orders > total:
             raise WrongResultError(f"{look.orders} outcomes for {total} orders")
         if look.orders > seen:
             seen, moved_at = look.orders, look.at
-            decided(seen)
+            shown(seen)
             yield look
         elif look.at - moved_at > STUCK_SECONDS:
             raise BenchError(f"nothing moved for {STUCK_SECONDS:g} s at {seen} of {total} orders")
@@ -228,11 +226,11 @@ def _looks(scene: _Scene, contender: Contender, crew: Crew, total: int, decided:
         time.sleep(LOOK_SECONDS if 0 < seen < SHARP_FROM * total else SHARP_LOOK_SECONDS)
 
 
-def _decided(scene: _Scene, contender: Contender) -> dict[int, int]:
+def decided(scene: Scene, contender: Contender) -> dict[int, int]:
     cluster = scene.servers.cluster
     if contender.exactly_once:
-        return cluster.committed(scene.group_id, scene.topics.placed)
-    return cluster.written(scene.topics.outcomes)
+        return cluster.committed(scene.group_id, scene.topics)
+    return cluster.written(scene.topics)
 
 
 def _cpu(servers: Servers, crew: Crew) -> tuple[float, float, float, float]:
@@ -244,15 +242,14 @@ def _cpu(servers: Servers, crew: Crew) -> tuple[float, float, float, float]:
     )
 
 
-def _memory(crew: Crew, orders: int) -> Memory:
-    return Memory(orders, max(map(resident_bytes, crew.pids)), max(map(peak_bytes, crew.pids)))
-
-
-def _require_right(scene: _Scene, contender: Contender, workload: Workload) -> None:
+def require_right(
+    scene: Scene, contender: Contender, workload: Workload, taken_before: Mapping[int, int]
+) -> None:
+    """Raise WrongResultError unless every order of the workload is confirmed, stored and told, once."""
     expected = workload.expected
-    faults = find_faults(scene.database_url, expected, has_ledger=contender.exactly_once)
+    faults = find_faults(scene.database_url, expected, taken_before, has_ledger=contender.exactly_once)
     cluster, topics = scene.servers.cluster, scene.topics
-    told = cluster.keys(topics.confirmed)
+    told = cluster.keys(topics.confirmed, topics)
     if untold := len(expected.order_ids - told.keys()):
         faults.append(f"{untold} orders have no outcome")
     if repeated := sum(count > 1 for count in told.values()):
@@ -260,7 +257,7 @@ def _require_right(scene: _Scene, contender: Contender, workload: Workload) -> N
     if foreign := len(told.keys() - expected.order_ids):
         faults.append(f"{foreign} outcomes are of orders that were never placed")
     for name, topic in (("rejections", topics.rejected), ("dead letters", topics.dead_letter)):
-        if unwanted := cluster.keys(topic).total():
+        if unwanted := cluster.keys(topic, topics).total():
             faults.append(f"{unwanted} {name}")
     if faults:
         raise WrongResultError(f"{contender.name}: {'; '.join(faults)}")

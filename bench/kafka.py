@@ -34,17 +34,19 @@ _HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisibl
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """One drain's own topics."""
+    """One drain's own topics, all with so many partitions."""
 
+    partitions: int
     placed: str
     confirmed: str
     rejected: str
     dead_letter: str
 
     @classmethod
-    def fresh(cls) -> "Topics":
+    def fresh(cls, partitions: int) -> "Topics":
         suffix = uuid4().hex[:8]
         return cls(
+            partitions,
             f"order-placed-{suffix}",
             f"order-confirmed-{suffix}",
             f"order-rejected-{suffix}",
@@ -108,15 +110,14 @@ class Backlog:
 class Cluster:
     """Topics, offsets and outcomes of the benchmark's Kafka."""
 
-    def __init__(self, bootstrap_servers: str, partitions: int) -> None:
+    def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
-        self.partitions = partitions
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET})
 
     def create(self, topics: Topics) -> None:
         room = {"max.message.bytes": str(_DEAD_LETTER_MAX_BYTES)}
         new = [
-            NewTopic(name, self.partitions, 1, config=room if name == topics.dead_letter else {})
+            NewTopic(name, topics.partitions, 1, config=room if name == topics.dead_letter else {})
             for name in topics.all
         ]
         for created in self._admin.create_topics(new).values():
@@ -126,24 +127,24 @@ class Cluster:
         for deleted in self._admin.delete_topics(list(topics.all)).values():
             deleted.result(REQUEST_SECONDS)
 
-    def committed(self, group_id: str, topic: str) -> dict[int, int]:
-        """How many records of each partition, filled from offset 0, the group is done with."""
-        group = ConsumerGroupTopicPartitions(group_id, self._parts(topic))
+    def committed(self, group_id: str, topics: Topics) -> dict[int, int]:
+        """How many records of each partition of the input, filled from offset 0, the group is done with."""
+        group = ConsumerGroupTopicPartitions(group_id, _parts(topics.placed, topics))
         answer = self._admin.list_consumer_group_offsets([group], request_timeout=REQUEST_SECONDS)
         found = answer[group_id].result(REQUEST_SECONDS).topic_partitions
         return {p.partition: max(0, p.offset) for p in found}
 
-    def written(self, topics: Iterable[str]) -> dict[int, int]:
-        """How many records were ever written, by partition number, if nobody writes in transactions."""
+    def written(self, topics: Topics) -> dict[int, int]:
+        """How many outcomes were ever written, by partition number, if nobody writes in transactions."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {p: latest for topic in topics for p in self._parts(topic)}
+        wanted = {p: latest for topic in topics.outcomes for p in _parts(topic, topics)}
         answer = self._admin.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
         found: Counter[int] = Counter()
         for partition, offset in answer.items():
             found[partition.partition] += offset.result(REQUEST_SECONDS).offset
         return dict(found)
 
-    def shares(self, group_id: str, members: int) -> list[set[int]]:
+    def shares(self, group_id: str, members: int, topics: Topics) -> list[set[int]]:
         """Each member's partitions, once there are this many members and every partition has its owner.
 
         Empty until then.
@@ -158,12 +159,20 @@ class Cluster:
             group.state == ConsumerGroupState.STABLE
             and len(owned) == members
             and all(owned)
-            and sum(map(len, owned)) == self.partitions
+            and sum(map(len, owned)) == topics.partitions
         )
         return owned if settled else []
 
-    def keys(self, topic: str) -> Counter[bytes]:
+    def keys(self, topic: str, topics: Topics) -> Counter[bytes]:
         """How often each key occurs, as a `read_committed` subscriber sees the topic."""
+        consumer = self.subscriber([topic], topics)
+        try:
+            return self._read_to_end(consumer, topics.partitions)
+        finally:
+            consumer.close()
+
+    def subscriber(self, names: Iterable[str], topics: Topics) -> Consumer:
+        """A `read_committed` subscriber, at the beginning of these topics."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -171,20 +180,18 @@ class Cluster:
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
                 "enable.auto.commit": False,
+                "fetch.wait.max.ms": 10,  # no more than this of a latency is the reader's own
                 **_QUIET,
             }
         )
-        consumer.assign([TopicPartition(topic, number, 0) for number in range(self.partitions)])
-        try:
-            return self._read_to_end(consumer)
-        finally:
-            consumer.close()
+        consumer.assign([TopicPartition(name, n, 0) for name in names for n in range(topics.partitions)])
+        return consumer
 
-    def _read_to_end(self, consumer: Consumer) -> Counter[bytes]:
+    def _read_to_end(self, consumer: Consumer, partitions: int) -> Counter[bytes]:
         seen: Counter[bytes] = Counter()
         ended: set[int | None] = set()
         heard_at = time.monotonic()
-        while len(ended) < self.partitions:
+        while len(ended) < partitions:
             # It waits for so many records or so long, whichever comes first.
             records: list[Any] = consumer.consume(5_000, 0.1)
             if records:
@@ -201,5 +208,6 @@ class Cluster:
                     raise KafkaException(error)
         return seen
 
-    def _parts(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, number) for number in range(self.partitions)]
+
+def _parts(topic: str, topics: Topics) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in range(topics.partitions)]

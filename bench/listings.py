@@ -65,7 +65,7 @@ Examples:
 
     python -m bench.listings --orders 20000 --users 4000 --rounds 3
 
-    python -m bench.listings --markdown bench/listings.md
+    python -m bench.listings --results bench/results
 
     python -m bench.listings --database-url postgresql://user@host/name
 """
@@ -120,14 +120,12 @@ def run(
     database_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A PostgreSQL that runs.  [default: one of its own]")
     ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write the tables here too.")
-    ] = None,
+    results: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Write the tables here too.")] = None,
 ) -> None:
     screen = Screen()
     size = Size(orders, users, products)
-    if markdown:
-        report.require_writable(markdown)
+    if results:
+        results.mkdir(parents=True, exist_ok=True)
     try:
         with _server(database_url, screen) as url:
             measured = asyncio.run(measure(url, size, rounds, screen))
@@ -136,7 +134,7 @@ def run(
     except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         where = f" at {database_address(database_url)}" if database_url else ""
         _fail(screen, f"PostgreSQL{where}: {reason_of(error)}")
-    _publish(measured, size, rounds, markdown)
+    _publish(measured, size, rounds, results)
 
 
 async def measure(database_url: str, size: Size, rounds: int, screen: Screen) -> Measured:
@@ -345,7 +343,7 @@ def _fail(screen: Screen, sentence: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _publish(measured: Measured, size: Size, rounds: int, path: Path | None) -> None:
+def _publish(measured: Measured, size: Size, rounds: int, folder: Path | None) -> None:
     pages, statistics = page_table(measured.listings), report_table(measured.reports)
     title = f"Listings of {size.orders:,} orders, {rounds} call{'' if rounds == 1 else 's'} each"
     products = f"{size.products:,} products in {len(CATEGORIES)} categories"
@@ -356,11 +354,14 @@ def _publish(measured: Measured, size: Size, rounds: int, path: Path | None) -> 
         "typical: a user with as many orders as the average; biggest, limit=50: the one with the most",
         report.machine(measured.postgres),
     ]
-    report.show(title, pages, [])
-    report.show("Reports", statistics, notes)
-    if path:
-        both = [report.markdown(pages, title, []), report.markdown(statistics, "Reports", notes)]
-        path.write_text("".join(both), encoding="utf-8")
+    sections = (
+        report.Section("listings", title, pages, notes),
+        report.Section("reports", "Reports", statistics, notes),
+    )
+    for section in sections:
+        report.show(section)
+        if folder:
+            report.keep(section, [], folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One table, on the terminal and as Markdown: medians over the rounds, as multiples of the baseline."""
+"""What was measured, as people read it: a table on the terminal and in Markdown, and a plot."""
 
 import os
 import platform
@@ -10,20 +10,19 @@ from statistics import median
 from typing import Final
 
 import psutil
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench.contenders import Contender
-from bench.drain import Drained, Memory
+from bench import plot
+from bench.drain import Drained
 from worker.settings import Settings
 
 # Neither where the servers are, which is ours to say, nor anything secret.
 _TUNABLE: Final = [name for name in Settings.model_fields if name.endswith(("_ms", "_seconds", "_records"))]
 _FILE_WIDTH: Final = 140  # a table is not to be folded where there is no terminal to measure
-_MIB: Final = 1024 * 1024
-_GIB: Final = 1024 * _MIB
+MIB: Final = 1024 * 1024
+_GIB: Final = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +33,29 @@ class Columns:
     rows: Sequence[Sequence[str]]
 
 
-def rates(results: Mapping[Contender, Sequence[Drained]]) -> Columns:
-    """One row per contender; the first one is what the others are multiples of."""
-    base = median(drained.orders_per_second for drained in next(iter(results.values())))
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the benchmark. `name` is that of its files."""
+
+    name: str
+    title: str
+    columns: Columns
+    notes: Sequence[str]
+    figure: plot.Bars | plot.Lines | None = None
+
+
+def rates(results: Mapping[str, Sequence[Drained]]) -> Columns:
+    """One row per name; the first one is what the others are multiples of."""
+    first = next(iter(results))
+    base = median(drained.orders_per_second for drained in results[first])
     return Columns(
-        ("", "orders/s", "range", "ratio", "peak", "client", "Postgres", "Kafka", "other"),
-        [_rate_row(contender.name, drains, base) for contender, drains in results.items()],
+        ("", "orders/s", "range", f"× {first}", "peak", "client", "Postgres", "Kafka", "other"),
+        [_rate_row(name, drains, base) for name, drains in results.items()],
     )
 
 
-def memory(looks: Sequence[Memory]) -> Columns:
-    """One row per look."""
-    return Columns(
-        ("orders decided", "memory now", "peak so far"),
-        [(f"{m.orders:,}", _mib(m.resident_bytes), _mib(m.peak_bytes)) for m in looks],
-    )
+def rounds(count: int) -> str:
+    return f"{count} round{'' if count == 1 else 's'}"
 
 
 def table(columns: Columns) -> Table:
@@ -61,19 +68,21 @@ def table(columns: Columns) -> Table:
     return shown
 
 
-def show(title: str, columns: Columns, notes: Sequence[str]) -> None:
+def show(section: Section) -> None:
     """Print the table, never folded, with its title above and its notes below."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _FILE_WIDTH)
-    console.print(f"\n{title}", style="bold", soft_wrap=True)
-    console.print(table(columns))
-    for note in notes:
+    console.print(f"\n{section.title}", style="bold", soft_wrap=True)
+    console.print(table(section.columns))
+    for note in section.notes:
         console.print(f"  {note}", markup=False, soft_wrap=True)
 
 
-def require_writable(path: Path) -> None:
-    """Raise typer.BadParameter now, and not after minutes of measuring, when the file has no folder."""
-    if not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"--markdown: there is no folder {path.absolute().parent}")
+def keep(section: Section, notes: Sequence[str], folder: Path) -> None:
+    """Write the table, and the plot where there is one, into the folder."""
+    text = markdown(section.columns, section.title, [*section.notes, *notes])
+    (folder / f"{section.name}.md").write_text(text, encoding="utf-8")
+    if section.figure:
+        plot.draw(section.figure, section.title, folder / f"{section.name}.svg")
 
 
 def markdown(columns: Columns, title: str, notes: Sequence[str]) -> str:
@@ -109,22 +118,21 @@ def set_by_hand() -> str:
 
 def _rate_row(name: str, drains: Sequence[Drained], base: float) -> list[str]:
     rates = [drained.orders_per_second for drained in drains]
-    cores = [drained.cores for drained in drains]
+    peaks = [drained.peak_bytes for drained in drains if drained.peak_bytes]
+    cores = [drained.cores for drained in drains if drained.cores]
+    used = [(c.client, c.postgres, c.kafka, c.elsewhere) for c in cores]
     return [
         name,
         f"{median(rates):,.0f}",
         f"{min(rates):,.0f}–{max(rates):,.0f}",
         f"{median(rates) / base:.1f}",
-        _mib(max(drained.peak_bytes for drained in drains)),
-        f"{median(c.client for c in cores):.2f}",
-        f"{median(c.postgres for c in cores):.2f}",
-        f"{median(c.kafka for c in cores):.2f}",
-        f"{median(c.elsewhere for c in cores):.2f}",
+        mib(max(peaks)) if peaks else "",
+        *([f"{median(each):.2f}" for each in zip(*used, strict=True)] or [""] * 4),
     ]
 
 
-def _mib(size: int) -> str:
-    return f"{size / _MIB:.0f} MiB"
+def mib(size: int) -> str:
+    return f"{size / MIB:.0f} MiB"
 
 
 def _cores() -> int:

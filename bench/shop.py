@@ -1,6 +1,7 @@
 """The benchmark's databases: one template with the catalogue, a copy of it for each drain, and the checks."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -8,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 
 from bench.errors import BenchError
-from bench.workload import PRODUCTS, STOCK, USERS, Expected, price_of
+from bench.workload import FIRST_PLACED_AT, PRODUCTS, STOCK, USERS, Expected, price_of
 from db import migrate
 from db.engine import create_engine
 from worker.local.postgres import create_database, drop_database
@@ -32,6 +33,9 @@ WHERE items.amount IS DISTINCT FROM o.total_amount"""
 _TAKEN: Final = (
     "SELECT id, received_quantity - stock_quantity FROM products WHERE received_quantity <> stock_quantity"
 )
+_LINES: Final = (
+    "SELECT count(*) FROM order_items i JOIN orders o ON o.id = i.order_id WHERE o.placed_at >= $1"
+)
 _NOT_IN_THE_LEDGER: Final = """
 SELECT count(*) FROM orders o FULL JOIN order_outcomes l ON l.order_id = o.id
 WHERE l.outcome IS DISTINCT FROM 'confirmed' OR o.id IS NULL"""
@@ -43,6 +47,7 @@ class Shops:
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
         self._template = f"bench_template_{uuid4().hex[:8]}"
+        self._aged = f"{self._template}_aged"
 
     def prepare(self) -> str:
         """Make the template; returns the server's version. A server that is not durable is refused."""
@@ -52,11 +57,18 @@ class Shops:
         _run(url, _stock_up)
         return version
 
+    def age(self, announce: Callable[[str], None]) -> None:
+        """Make a second template, with the orders of years in its tables."""
+        announce(f"filling the tables with {OLD_ROWS:,} rows")
+        url = create_database(self._server_url, self._aged, template=self._template)
+        _run(url, _sell_for_years)
+
     @contextmanager
-    def fresh(self) -> Iterator[str]:
+    def fresh(self, after_years: bool = False) -> Iterator[str]:
         """The URL of a database for one drain; it is gone afterwards."""
         name = f"bench_{uuid4().hex[:12]}"
-        url = create_database(self._server_url, name, template=self._template)
+        template = self._aged if after_years else self._template
+        url = create_database(self._server_url, name, template=template)
         try:
             # Each drain begins with an empty write-ahead log behind it, not with its predecessor's.
             _run(self._server_url, lambda connection: connection.execute("CHECKPOINT"))
@@ -65,16 +77,30 @@ class Shops:
             drop_database(self._server_url, name)
 
 
-def find_faults(database_url: str, expected: Expected, *, has_ledger: bool) -> list[str]:
+def stock_taken(database_url: str) -> dict[int, int]:
+    """Product id → quantity that is no more in stock, of the products of which there is one."""
+    return _run(database_url, _stock_taken)
+
+
+def find_faults(
+    database_url: str, expected: Expected, taken_before: Mapping[int, int], *, has_ledger: bool
+) -> list[str]:
     """What is wrong in the database after all orders were confirmed; nothing, as a rule."""
-    return _run(database_url, lambda connection: _find_faults(connection, expected, has_ledger))
+    return _run(database_url, lambda connection: _find_faults(connection, expected, taken_before, has_ledger))
 
 
-async def _find_faults(connection: Any, expected: Expected, has_ledger: bool) -> list[str]:
-    ids = await connection.fetch("SELECT id FROM orders")
+async def _stock_taken(connection: Any) -> dict[int, int]:
+    return {row[0]: row[1] for row in await connection.fetch(_TAKEN)}
+
+
+async def _find_faults(
+    connection: Any, expected: Expected, taken_before: Mapping[int, int], has_ledger: bool
+) -> list[str]:
+    ids = await connection.fetch("SELECT id FROM orders WHERE placed_at >= $1", FIRST_PLACED_AT)
     found = {str(row["id"]).encode() for row in ids}
-    lines = await connection.fetchval("SELECT count(*) FROM order_items")
-    taken = {row[0]: row[1] for row in await connection.fetch(_TAKEN)}
+    lines = await connection.fetchval(_LINES, FIRST_PLACED_AT)
+    taken = Counter(await _stock_taken(connection))
+    taken.subtract(taken_before)
     faults = []
     if found != expected.order_ids:
         faults.append(
@@ -83,7 +109,7 @@ async def _find_faults(connection: Any, expected: Expected, has_ledger: bool) ->
         )
     if lines != expected.lines:
         faults.append(f"{lines} items instead of {expected.lines}")
-    if taken != expected.taken:
+    if +taken != Counter(expected.taken):
         faults.append("the stock taken is not what was ordered")
     for name, query in (("products whose stock is not conserved", _NOT_CONSERVED), ("totals", WRONG_TOTALS)):
         if wrong := await connection.fetchval(query):
@@ -99,6 +125,37 @@ async def _require_durable(connection: Any) -> str:
         if value != "on":
             raise BenchError(f"PostgreSQL runs with {setting} = {value}: such numbers mean nothing")
     return str(await connection.fetchval("SHOW server_version"))
+
+
+# Each order with three items and a row of the ledger: five rows.
+OLD_ORDERS: Final = 2_000_000
+OLD_ROWS: Final = 5 * OLD_ORDERS
+_SELL_FOR_YEARS: Final = f"""
+CREATE TEMPORARY TABLE old AS
+  SELECT n, gen_random_uuid() AS id, timestamptz '2020-01-01 00:00Z' + n * interval '1 minute' AS at,
+         {USERS.start} + n * 7919 % {len(USERS)} AS user_id
+  FROM generate_series(1, {OLD_ORDERS}) n;
+CREATE TEMPORARY TABLE old_items AS
+  SELECT old.id AS order_id, line, p.id AS product_id, 1 + (n + line) % 5 AS quantity, p.price AS unit_price
+  FROM old CROSS JOIN generate_series(1, 3) line
+  JOIN products p ON p.id = {PRODUCTS.start} + (n * 31 + line * 1667) % {len(PRODUCTS)};
+INSERT INTO orders (id, user_id, status, total_amount, placed_at, created_at)
+  SELECT old.id, user_id, 'completed', sum(quantity * unit_price), at, at
+  FROM old JOIN old_items i ON i.order_id = old.id GROUP BY old.n, old.id, user_id, at ORDER BY old.n;
+INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price) TABLE old_items;
+INSERT INTO order_outcomes
+  (order_id, outcome, fingerprint, source_topic, source_partition, source_offset, event, decided_at)
+  SELECT id, 'confirmed', decode(md5(id::text), 'hex'), 'order-placed-of-old', n % 4, n / 4,
+         json_build_object('order_id', id, 'of', repeat('old times ', 30)), at FROM old;
+UPDATE products SET received_quantity = received_quantity + sold.quantity
+  FROM (SELECT product_id, sum(quantity) AS quantity FROM old_items GROUP BY product_id) sold
+  WHERE sold.product_id = products.id;
+DROP TABLE old, old_items"""
+
+
+async def _sell_for_years(connection: Any) -> None:
+    await connection.execute(_SELL_FOR_YEARS, timeout=None)
+    await connection.execute("VACUUM ANALYZE")
 
 
 async def _upgrade(url: str) -> None:

@@ -1,0 +1,143 @@
+"""From the moment an order is due to be produced to the moment a `read_committed` subscriber has its outcome.
+
+Open loop: orders are produced when they are due, however far behind the worker is, and the time counts from
+when they were due: what waits because something else is late waits all the same. Producer and subscriber run
+on the same cores as everything else.
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaError, Producer
+
+from bench import report
+from bench.contenders import worker
+from bench.drain import Scene, require_right, scene, wait_until_shared_out
+from bench.errors import BenchError
+from bench.plot import Lines
+from bench.run import Bench
+from bench.shop import stock_taken
+from bench.workload import Workload
+from worker.operations.place import Message
+
+SECONDS: Final = 30.0
+WARM_UP_SECONDS: Final = 5.0  # plans are cached, and connections opened, within the first second
+IDLE_RATE: Final = 20.0  # orders a second: none meets another
+LOADS: Final = (0.1, 0.5, 0.8)  # of the peak
+PEAK_ORDERS: Final = 120_000
+PERCENTILES: Final = (0.5, 0.99, 0.999)
+_SETTLED_WITHIN_SECONDS: Final = 60.0
+
+
+def measure(bench: Bench) -> report.Section:
+    """One row a load: idle, and shares of the peak that a drain showed just before."""
+    contender = worker(2)
+    peak = bench.drain(contender, Workload(bench.orders(PEAK_ORDERS))).orders_per_second
+    loads = {f"idle ({IDLE_RATE:.0f}/s)": IDLE_RATE}
+    loads |= {f"{share:.0%} of peak ({peak * share:,.0f}/s)": peak * share for share in LOADS}
+    rows, curves = [], {}
+    for name, orders_a_second in loads.items():
+        times = _measure(bench, orders_a_second)
+        rows.append((name, *(f"{1_000 * percentile(times, p):,.0f}" for p in PERCENTILES), f"{len(times):,}"))
+        curves[name] = [(p / 1_000, 1_000 * percentile(times, p / 1_000)) for p in range(0, 1_000, 5)]
+        bench.screen.say(f"{name:<26} p50 {rows[-1][1]:>6} ms, p99 {rows[-1][2]:>6} ms")
+    head = ("load", "p50 ms", "p99 ms", "p99.9 ms", "orders")
+    notes = [
+        f"worker × 2, 4 partitions; peak {peak:,.0f} orders/s, by a drain just before; every result right",
+        f"{SECONDS * bench.scale:.0f} s each, after {WARM_UP_SECONDS:.0f} s that do not count",
+        "from when an order is due to be produced to its outcome in the hands of a read_committed subscriber",
+    ]
+    lines = Lines("share of orders", {"milliseconds or less": curves}, logarithmic=True)
+    return report.Section("latency", "Latency, open loop", report.Columns(head, rows), notes, lines)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share of them does not exceed."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _measure(bench: Bench, orders_a_second: float) -> list[float]:
+    """The seconds of each order after the warm-up, ascending."""
+    seconds = WARM_UP_SECONDS + SECONDS * bench.scale
+    workload = Workload(max(2, round(orders_a_second * seconds)))
+    messages = list(workload.messages())
+    contender = worker(2)
+    with scene(bench.servers) as here, tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder:
+        before = stock_taken(here.database_url)
+        with here.crew(contender, Path(folder)) as crew:
+            wait_until_shared_out(here, crew)
+            with _Subscriber(here, {message.key for message in messages}) as subscriber:
+                began = time.monotonic() + 0.5
+                _produce(here, messages, began, orders_a_second)
+                seen = subscriber.wait()
+            crew.stop()
+        require_right(here, contender, workload, before)
+    due = {message.key: began + number / orders_a_second for number, message in enumerate(messages)}
+    counted = (key for key in due if due[key] >= began + WARM_UP_SECONDS)
+    return sorted(seen[key] - due[key] for key in counted)
+
+
+def _produce(here: Scene, messages: Iterable[Message], began: float, orders_a_second: float) -> None:
+    producer = Producer(
+        {
+            "bootstrap.servers": here.servers.cluster.bootstrap_servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 2,
+            "partitioner": "murmur2_random",
+            "log_level": 0,
+        }
+    )
+    for number, message in enumerate(messages):
+        while (wait := began + number / orders_a_second - time.monotonic()) > 0:
+            time.sleep(min(wait, 0.01))
+            producer.poll(0)
+        producer.produce(here.topics.placed, message.value, message.key)
+        if number % 100 == 0:
+            producer.poll(0)
+    if producer.flush(30):
+        raise BenchError("Kafka did not take all orders within 30 s")
+
+
+class _Subscriber:
+    """Reads outcomes in a thread of its own, and keeps when it had each of those expected."""
+
+    def __init__(self, here: Scene, keys: set[bytes]) -> None:
+        self._consumer = here.servers.cluster.subscriber(here.topics.outcomes, here.topics)
+        self._keys = keys
+        self._seen: dict[bytes, float] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> "_Subscriber":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._consumer.close()
+
+    def wait(self) -> dict[bytes, float]:
+        """When each outcome was here, by key, once all are."""
+        deadline = time.monotonic() + _SETTLED_WITHIN_SECONDS
+        while len(self._seen) < len(self._keys):
+            if time.monotonic() > deadline:
+                raise BenchError(f"{len(self._keys) - len(self._seen)} outcomes did not come")
+            time.sleep(0.05)
+        return self._seen
+
+    def _read(self) -> None:
+        while not self._ended.is_set():
+            records = self._consumer.consume(500, 0.005)
+            now = time.monotonic()
+            for record in records:
+                error = record.error()
+                if error is None:
+                    self._seen.setdefault(record.key() or b"", now)
+                elif error.code() != KafkaError._PARTITION_EOF:
+                    self._ended.set()

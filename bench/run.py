@@ -1,0 +1,102 @@
+"""What every part of the benchmark works with: servers of its own, its sizes, its rounds."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Final, TypeVar
+
+from bench.contenders import Contender
+from bench.drain import PARTITIONS, Drained, Scene, Servers, drain
+from bench.errors import BenchError
+from bench.kafka import Cluster
+from bench.screen import Screen
+from bench.shop import Shops
+from bench.workload import Workload
+from worker.local import Services, running_services
+from worker.local.services import NO_DOCKER_VARIABLE
+
+T = TypeVar("T")
+
+LEAST_ORDERS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One run. `scale` multiplies all numbers of orders, `rounds` is how often each is measured."""
+
+    servers: Servers
+    screen: Screen
+    rounds: int
+    scale: float
+    postgres_version: str
+
+    def orders(self, count: int) -> int:
+        return max(LEAST_ORDERS, round(count * self.scale))
+
+    def drain(
+        self,
+        contender: Contender,
+        workload: Workload,
+        *,
+        partitions: int = PARTITIONS,
+        after_years: bool = False,
+        afterwards: Callable[[Scene], None] = lambda _: None,
+    ) -> Drained:
+        with self.screen.bars(contender.name, workload.records) as (filled, shown):
+            return drain(
+                self.servers,
+                contender,
+                workload,
+                filled=filled,
+                shown=shown,
+                partitions=partitions,
+                after_years=after_years,
+                afterwards=afterwards,
+            )
+
+    def interleaved(
+        self, entries: Mapping[str, Callable[[], T]], show: Callable[[T], str]
+    ) -> dict[str, list[T]]:
+        """What each entry gave, round by round."""
+        results: dict[str, list[T]] = {name: [] for name in entries}
+        for number in range(self.rounds):
+            for name in turned(list(entries), number):
+                result = entries[name]()
+                results[name].append(result)
+                self.screen.say(f"round {number + 1} of {self.rounds}  {name:<24} {show(result)}")
+        return results
+
+
+def turned(names: Sequence[T], number: int) -> Sequence[T]:
+    """Each round begins with another one, so that nobody is always the one who comes after whom."""
+    start = number % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def orders_a_second(drained: Drained) -> str:
+    return f"{drained.orders_per_second:>9,.0f} orders/s"
+
+
+def median_rate(drains: Sequence[Drained]) -> float:
+    return median(drained.orders_per_second for drained in drains)
+
+
+@contextmanager
+def running_bench(screen: Screen, rounds: int, scale: float) -> Iterator[Bench]:
+    """Servers of our own as local processes, never in Docker: what they use of the CPU is to be seen."""
+    os.environ[NO_DOCKER_VARIABLE] = "1"
+    with running_services(announce=screen.say) as services:
+        shops = Shops(services.database_url)
+        version = shops.prepare()
+        postgres_pid, kafka_pid = _pids(services)
+        servers = Servers(Cluster(services.kafka_bootstrap_servers), shops, postgres_pid, kafka_pid)
+        yield Bench(servers, screen, rounds, scale, version)
+
+
+def _pids(services: Services) -> tuple[int, int]:
+    pids = [getattr(server, "pid", None) for server in (services.postgres, services.kafka)]
+    if not all(pids):
+        raise BenchError("the servers are no processes of ours")
+    return int(pids[0] or 0), int(pids[1] or 0)
