@@ -110,36 +110,42 @@ def decide_batch(
     relied_on: set[int] = set()
     decisions = []
     for order in orders:
-        decision = _decide(order, users, shelves, taken)
-        if isinstance(decision, Rejected):
-            relied_on.update(line.product_id for line in order.items)
-        else:
-            for line in order.items:
-                taken[line.product_id] = taken.get(line.product_id, 0) + line.quantity
+        # Several lines may name one product: only their sum can be compared with the stock.
+        wanted: dict[int, int] = {}
+        decision = _decide(order, users, shelves, taken, wanted)
         decisions.append(decision)
+        if isinstance(decision, Rejected):
+            relied_on.update(wanted)
+            continue
+        for product_id, quantity in wanted.items():
+            taken[product_id] = taken.get(product_id, 0) + quantity
     return BatchDecision(tuple(decisions), taken, relied_on)
 
 
 def _decide(
-    order: Request, users: AbstractSet[int], shelves: Mapping[int, Shelf], taken: Mapping[int, int]
+    order: Request,
+    users: AbstractSet[int],
+    shelves: Mapping[int, Shelf],
+    taken: Mapping[int, int],
+    wanted: dict[int, int],
 ) -> Decision:
-    # Several lines may name one product: only their sum can be compared with the stock.
-    wanted: dict[int, int] = {}
+    """Fills `wanted` with what the order asks for of each product."""
     total = Decimal(0)
     prices = []
     fits = order.user_id in users
     for line in order.items:
-        product_id = line.product_id
-        wanted[product_id] = sum_wanted = wanted.get(product_id, 0) + line.quantity
+        product_id, quantity = line.product_id, line.quantity
+        wanted[product_id] = sum_wanted = wanted.get(product_id, 0) + quantity
         shelf = shelves.get(product_id)
         if shelf is None:
             fits = False
             continue
         price = shelf.price
-        if sum_wanted > shelf.quantity - taken.get(product_id, 0) or line.unit_price not in (None, price):
+        seen = line.unit_price
+        if sum_wanted > shelf.quantity - taken.get(product_id, 0) or (seen is not None and seen != price):
             fits = False
         prices.append(price)
-        total += price * line.quantity
+        total += price * quantity
     if fits:
         return Confirmed(total, tuple(prices))
     return Rejected(tuple(_refusals(order, users, shelves, taken, wanted)))

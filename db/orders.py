@@ -9,10 +9,11 @@ Two things keep to no order. Where they meet a worker, PostgreSQL ends one of th
 a worker is deciding at this moment. An id goes one way, through Kafka or through `create_order`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 from struct import Struct
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -27,7 +28,7 @@ from db import values
 from db.catalog import get_user_by_id
 from db.constraints import translated
 from db.copy import copy_rows, field, money_field, price_field, time_field
-from db.decision import Rejected, decide_batch
+from db.decision import Line, Rejected, decide_batch
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
@@ -40,23 +41,19 @@ from db.models import Order, OrderItem, OrderStatus, Product, User
 from db.stock import StockLevel, lock_products, take_turn
 
 
-class NewLine(NamedTuple):
-    """One line of a confirmed order, at the price it was sold for."""
-
-    product_id: int
-    quantity: int
-    unit_price: Decimal
-
-
 class NewOrder(NamedTuple):
-    """A confirmed order as it is stored: `created_at` is the time of the decision."""
+    """A confirmed order as it is stored: `created_at` is the time of the decision.
+
+    `unit_prices` are those it was sold for, one for each line.
+    """
 
     order_id: UUID
     user_id: int
     total_amount: Decimal
     placed_at: datetime
     created_at: datetime
-    lines: Sequence[NewLine]
+    lines: Sequence[Line]
+    unit_prices: Sequence[Decimal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +238,8 @@ async def add_orders(session: AsyncSession, orders: Sequence[NewOrder]) -> None:
     """
     if not orders:
         return
-    await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, map(_order_row, orders))
-    rows = (_item_row(o.order_id.bytes, n, line) for o in orders for n, line in enumerate(o.lines, 1))
-    await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, rows)
+    await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, _order_rows(orders))
+    await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, _item_rows(orders))
 
 
 _ORDER_COLUMNS: Final = ("id", "user_id", "status", "total_amount", "placed_at", "created_at")
@@ -253,22 +249,23 @@ _START_ORDER: Final = Struct(">hi16siq").pack
 _START_ITEM: Final = Struct(">hi16siiiqii").pack
 
 
-def _order_row(order: NewOrder) -> bytes:
-    return b"".join(
-        (
-            _START_ORDER(len(_ORDER_COLUMNS), 16, order.order_id.bytes, 8, order.user_id),
-            _PENDING,
-            money_field(order.total_amount),
-            time_field(order.placed_at),
-            time_field(order.created_at),
-        )
-    )
+def _order_rows(orders: Iterable[NewOrder]) -> Iterator[bytes]:
+    remembered_time = cache(time_field)  # orders of one batch are decided at one time
+    for order_id, user_id, total_amount, placed_at, created_at, *_ in orders:
+        yield _START_ORDER(len(_ORDER_COLUMNS), 16, order_id.bytes, 8, user_id)
+        yield _PENDING
+        yield money_field(total_amount)
+        yield time_field(placed_at)
+        yield remembered_time(created_at)
 
 
-def _item_row(order_id: bytes, number: int, line: NewLine) -> bytes:
-    product_id, quantity, unit_price = line
-    start = _START_ITEM(len(_ITEM_COLUMNS), 16, order_id, 4, number, 8, product_id, 4, quantity)
-    return start + price_field(unit_price)
+def _item_rows(orders: Iterable[NewOrder]) -> Iterator[bytes]:
+    count = len(_ITEM_COLUMNS)
+    for order in orders:
+        order_id = order.order_id.bytes
+        for number, (line, price) in enumerate(zip(order.lines, order.unit_prices, strict=True), 1):
+            yield _START_ITEM(count, 16, order_id, 4, number, 8, line.product_id, 4, line.quantity)
+            yield price_field(price)
 
 
 @dataclass(frozen=True, slots=True)

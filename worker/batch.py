@@ -42,6 +42,9 @@ MAX_RERUNS: Final = 4
 # enough; where these few are refused too, the next attempt asks others.
 MAX_WITNESSES: Final = 5
 
+_CONFIRMED: Final = Outcome.CONFIRMED.value
+_REJECTED: Final = Outcome.REJECTED.value
+
 
 class Fate(Enum):
     """What became of a record. Every record has exactly one."""
@@ -207,7 +210,7 @@ class BatchProcessor:
         except Exception:
             return False
         written = verdict.row if verdict.standing is Standing.NEW else None
-        return written is not None and written.outcome == Outcome.CONFIRMED
+        return written is not None and written.outcome == _CONFIRMED
 
     async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
         async with self.sessions.begin() as session:
@@ -297,14 +300,14 @@ class BatchProcessor:
             if _is_silenced(record.offset, verdict.row.decided_at, silent):
                 return Settled(Fate.SILENCED)
             return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row, announced_ms))
-        fate = Fate.CONFIRMED if verdict.row.outcome == Outcome.CONFIRMED else Fate.REJECTED
+        fate = Fate.CONFIRMED if verdict.row.outcome == _CONFIRMED else Fate.REJECTED
         return Settled(fate, self._announcement(record, verdict.row, announced_ms), verdict.codes)
 
     def _announcement(self, record: ConsumerRecord, row: LedgerRow, announced_ms: int) -> Publication:
-        confirmed = row.outcome == Outcome.CONFIRMED
+        key = str(row.order_id).encode()
         return Publication(
-            topic=self.topics.confirmed if confirmed else self.topics.rejected,
-            key=(key := str(row.order_id).encode()),
+            topic=self.topics.confirmed if row.outcome == _CONFIRMED else self.topics.rejected,
+            key=key,
             value=row.event.encode(),
             headers=outcome_headers(key, f"order-{row.outcome}", row.decided_at, record.headers),
             timestamp_ms=announced_ms,
@@ -336,15 +339,14 @@ def _is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentRepl
 
 
 def _ledger_row(arrival: Arrival, decision: Decision, now: datetime) -> LedgerRow:
+    order, fingerprint, source = arrival
     return LedgerRow(
-        order_id=arrival.order.order_id,
-        outcome=(Outcome.REJECTED if isinstance(decision, Rejected) else Outcome.CONFIRMED).value,
-        fingerprint=arrival.fingerprint,
-        source_topic=arrival.source.topic,
-        source_partition=arrival.source.partition,
-        source_offset=arrival.source.offset,
-        event=event_json(arrival.order, decision, now),
-        decided_at=now,
+        order.order_id,
+        _REJECTED if isinstance(decision, Rejected) else _CONFIRMED,
+        fingerprint,
+        *source,
+        event_json(order, decision, now),
+        now,
     )
 
 
@@ -358,10 +360,8 @@ def _new_orders(
             total_amount=decision.total_amount,
             placed_at=arrival.order.placed_at,
             created_at=now,
-            lines=[
-                orders.NewLine(item.product_id, item.quantity, price)
-                for item, price in zip(arrival.order.items, decision.unit_prices, strict=True)
-            ],
+            lines=arrival.order.items,
+            unit_prices=decision.unit_prices,
         )
         for arrival, decision in zip(new, decisions, strict=True)
         if isinstance(decision, Confirmed)

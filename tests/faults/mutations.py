@@ -204,7 +204,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _DECISION,
-                "relied_on.update(line.product_id for line in order.items)",
+                "relied_on.update(wanted)",
                 "relied_on.update(r.product_id for r in decision.refusals if not isinstance(r, UnknownUser))",
             ),
         ),
