@@ -17,7 +17,7 @@ from bench.screen import Screen
 from worker.local import LocalServiceError
 
 ROUNDS: Final = 5
-QUICK_SCALE: Final = 0.1  # and one round: some two minutes for the rates, whose numbers mean nothing
+QUICK_SCALE: Final = 0.25  # and one round: some two minutes for the rates, whose numbers mean nothing
 
 HELP = """How fast the worker is, beside what a tutorial gives, what others reach, and the limit.
 

@@ -20,7 +20,7 @@ from bench.shop import stock_taken
 from bench.workload import Workload
 
 START_ORDERS: Final = 2_000
-KILL_ORDERS: Final = 700_000
+KILL_ORDERS: Final = 700_000  # whatever the scale: the rate has to be back before they are decided
 KILL_AT: Final = 0.25  # of the backlog
 WINDOW_SECONDS: Final = 1.0
 RECOVERED: Final = 0.95  # of the rate before
@@ -76,7 +76,7 @@ def _start(bench: Bench) -> float:
 
 
 def _kill(bench: Bench) -> _Killed:
-    workload, contender = Workload(bench.orders(KILL_ORDERS)), worker(2)
+    workload, contender = Workload(KILL_ORDERS), worker(2)
     with _filled(bench, workload) as (here, folder), here.crew(contender, folder) as crew:
         wait_until_shared_out(here, crew)
         looks: list[Look] = []
@@ -115,7 +115,7 @@ def judge(looks: Sequence[Look], killed_at: float) -> _Killed:
             resumed_at = look.at
         if resumed_at is not None and now >= RECOVERED * before:
             return _Killed(before, lowest, resumed_at - killed_at, look.at - killed_at)
-    raise BenchError("the backlog was drained before the rate was back: take a larger --scale")
+    raise BenchError("the backlog was drained before the rate was back")
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_a_kill_is_over_when_all_partitions_move_and_the_rate_is_back() -> None:
 
 
 def test_a_backlog_that_ends_before_the_rate_is_back_says_so() -> None:
-    with pytest.raises(BenchError, match="larger --scale"):
+    with pytest.raises(BenchError, match="before the rate was back"):
         judge(looks_of([(500, 500)] * 6 + [(500, 0)] * 4), killed_at=3.0)
 
 
