@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -236,6 +236,17 @@ def set_broker_option(bootstrap_servers: str, name: str, value: str) -> None:
     """Change an option that brokers take while they run, on each of them."""
     for node_id in admin_client(bootstrap_servers).list_topics(timeout=10).brokers:
         _set_option(bootstrap_servers, ConfigResource.Type.BROKER, str(node_id), name, value)
+
+
+@contextmanager
+def unverified_transactions(bootstrap_servers: str) -> Iterator[None]:
+    """The brokers take records of transactions that the partition was not added to."""
+    name = "transaction.partition.verification.enable"
+    set_broker_option(bootstrap_servers, name, "false")
+    try:
+        yield
+    finally:
+        set_broker_option(bootstrap_servers, name, "true")
 
 
 def _set_option(

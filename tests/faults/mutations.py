@@ -367,6 +367,59 @@ MUTATIONS: Final = (
         (Trial("broker-freeze"), Trial("zombie-before-kafka-commit"), Trial("broker-freeze", 2)),
     ),
     Mutation(
+        "announced-in-turn",
+        "A batch begins to be announced when the one before is announced.",
+        "what is settled is announced at once",
+        (
+            Edit(
+                _CONSUMER,
+                "and are not announced before it.\n                await self.published()\n",
+                "and are not announced before it.\n",
+            ),
+        ),
+        (Test("tests/integration/test_consumer.py", "settled_beside"),),
+    ),
+    Mutation(
+        "nothing-behind-a-failure",
+        "Behind a batch that failed nothing of its partition is announced, and other partitions go on.",
+        "a batch that was settled meanwhile keeps its partitions",
+        (
+            Edit(
+                _CONSUMER,
+                "for p, records in batch.items() if self._owned.get(p) is owned[p]}",
+                "for p, records in batch.items() if p in owned}",
+            ),
+        ),
+        (Test("tests/integration/test_consumer.py", "behind_a_batch"),),
+    ),
+    Mutation(
+        "ahead-of-the-first",
+        "Records that were read before a partition was set back are not taken for those it was set back to.",
+        "where nothing was ever committed the first records at hand count",
+        (
+            Edit(
+                _CONSUMER,
+                "return awaited is not None and records[0].offset > awaited",
+                "return False",
+            ),
+        ),
+        (Test("tests/integration/test_consumer.py", "on_their_way"),),
+    ),
+    Mutation(
+        "ends-where-the-one-before-wrote",
+        "A transaction that Kafka has undone and left open is ended by the next one, wherever that writes.",
+        "a transaction ends only where it writes",
+        (
+            Edit(
+                _PUBLISHER,
+                "                for output in owned.outputs_before - outputs:\n"
+                "                    _join(producer, output)\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/test_publisher.py", "ends_also"),),
+    ),
+    Mutation(
         "one-event-id",
         "An outcome that is announced again has the event id of the first time.",
         "event ids are drawn",

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
 from db.positions import Acknowledged, Begun, Witness
-from tests.subscriber import admin_client, publish, read_topic, set_broker_option, set_option
+from tests.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.topic_names import TopicNames
 from worker.local.services import Services
 from worker.publisher import Publisher
@@ -224,14 +224,3 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         assert [message.key for message in seen] == [b"hidden behind it"]
     finally:
         await publisher.closed()
-
-
-@contextmanager
-def unverified_transactions(kafka: str) -> Iterator[None]:
-    """The brokers take records of transactions that the partition was not added to."""
-    name = "transaction.partition.verification.enable"
-    set_broker_option(kafka, name, "false")
-    try:
-        yield
-    finally:
-        set_broker_option(kafka, name, "true")

@@ -1,0 +1,190 @@
+"""An OrderConsumer among stand-ins: the test says how long a transaction takes and whether it fails."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db.positions import Begun
+from tests.builders import line, order_value, record
+from worker.batch import BatchProcessor, OutputTopics, Publication, Settled
+from worker.consumer import OrderConsumer
+from worker.health import Health
+from worker.metrics import Metrics
+from worker.publisher import OwnedPartition
+from worker.steps import nothing_happens
+
+FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))
+RECORDS: Final = 6  # in each partition
+POLLED: Final = 2  # of each partition, by one poll
+PATIENCE_SECONDS: Final = 20.0
+
+
+class Input:
+    """Stands in for AIOKafkaConsumer: hands each record over once, until it is sought again."""
+
+    def __init__(self, records: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+        self.records = dict(records)
+        self.position = dict.fromkeys(records, 0)
+        self.sought: list[tuple[TopicPartition, int]] = []
+        self._paused: set[TopicPartition] = set()
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self.records)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self.position[partition] = offset
+        self.sought.append((partition, offset))
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self._paused.update(partitions)
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self._paused.difference_update(partitions)
+
+    def poll(self) -> list[ConsumerRecord]:
+        """The next records; where those were deleted, the earliest there are, as with `auto_offset_reset`."""
+        polled: list[ConsumerRecord] = []
+        for partition, records in self.records.items():
+            ahead = [r for r in records if r.offset >= self.position[partition]][:POLLED]
+            if ahead and partition not in self._paused:
+                self.position[partition] = ahead[-1].offset + 1
+                polled += ahead
+        return polled
+
+
+class HeldPublisher:
+    """Stands in for Publisher: announces at once, or, where the test holds it, when the test says so."""
+
+    def __init__(self) -> None:
+        self.committed: dict[TopicPartition, int | None] = {FIRST: None, OTHER: None}
+        self.announced: dict[TopicPartition, list[str]] = defaultdict(list)
+        self.attempts: dict[TopicPartition, list[int]] = defaultdict(list)
+        """The offset behind each batch whose announcement began, whatever came of it."""
+        self.closed: list[TopicPartition] = []
+        self.topics_tell = True
+        self._held: dict[TopicPartition, asyncio.Future[None]] = {}
+        self._owners_held: dict[TopicPartition, asyncio.Future[None]] = {}
+
+    def hold(self, partition: TopicPartition) -> asyncio.Future[None]:
+        """The partition's next batch waits for this future, and fails with its exception."""
+        self._held[partition] = held = asyncio.get_running_loop().create_future()
+        return held
+
+    def hold_next_owner(self, partition: TopicPartition) -> asyncio.Future[None]:
+        """Whoever takes the partition over next waits for this future."""
+        self._owners_held[partition] = held = asyncio.get_running_loop().create_future()
+        return held
+
+    async def take_over(self, partition: TopicPartition) -> OwnedPartition:
+        if held := self._owners_held.pop(partition, None):
+            await held
+        return OwnedPartition(partition, producer=partition, next_offset=self.committed[partition])
+
+    async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
+        """What failed is never announced here. None: the topics do not tell."""
+        return begun.announced_to if self.topics_tell else None
+
+    async def publish(
+        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
+    ) -> None:
+        if publications:
+            self.attempts[owned.partition].append(next_offset)
+        if held := self._held.pop(owned.partition, None):
+            await held
+        self.announced[owned.partition] += [(p.key or b"").decode() for p in publications]
+        self.committed[owned.partition] = owned.next_offset = next_offset
+
+    def put_away(self, producer: TopicPartition) -> None:
+        self.closed.append(producer)
+
+
+class WatchedProcessor:
+    """The real one, which tells when it has settled a batch, and fails where the test says so."""
+
+    def __init__(self, real: BatchProcessor) -> None:
+        self.settled: asyncio.Queue[int] = asyncio.Queue()
+        self._real = real
+        self._fails: asyncio.Future[None] | None = None
+
+    def fail(self) -> asyncio.Future[None]:
+        """The next batch waits for this future, and fails with its exception."""
+        self._fails = asyncio.get_running_loop().create_future()
+        return self._fails
+
+    async def settle(self, records: Sequence[ConsumerRecord], replays: Mapping[Any, Any]) -> list[Settled]:
+        fails, self._fails = self._fails, None
+        if fails is not None:
+            await fails
+        settled = await self._real.settle(records, replays)
+        # Whoever waits for this runs when the consumer has gone on from here, up to where it has to wait.
+        self.settled.put_nowait(len(settled))
+        return settled
+
+
+class Stage:
+    """Six orders in each of two partitions, of which nothing was ever committed.
+
+    `sessions` are best of one connection only: what a test asks then is answered behind what is under way.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], batch_max_bytes: int) -> None:
+        metrics, topics = Metrics(), OutputTopics("confirmed", "rejected", "dead")
+        records = {
+            p: [record(order_value(line(1)), offset=o, partition=p.partition) for o in range(RECORDS)]
+            for p in (FIRST, OTHER)
+        }
+        self.placed = {p: [json.loads(r.value)["order_id"] for r in of_one] for p, of_one in records.items()}
+        self.input, self.publisher = Input(records), HeldPublisher()
+        self.processor = WatchedProcessor(
+            BatchProcessor(sessions, topics, metrics, nothing_happens, 256 * 1024, PATIENCE_SECONDS)
+        )
+        self.consumer = OrderConsumer(
+            processor=self.processor,  # type: ignore[arg-type]
+            publisher=self.publisher,  # type: ignore[arg-type]
+            sessions=sessions,
+            group_id="group",
+            metrics=metrics,
+            health=Health(),
+            retry_max_seconds=0.01,
+            batch_max_bytes=batch_max_bytes,
+        )
+        self.consumer.attach(lambda: self.input)
+        self._sessions = sessions
+
+    async def next_batch(self) -> None:
+        """Hand the next poll over; returns when it is settled and its last announcement has begun."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self.consumer.handle_order_placed(self.input.poll())
+
+    async def settled(self, batches: int) -> None:
+        """Wait until so many more batches are settled."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for _ in range(batches):
+                await self.processor.settled.get()
+
+    async def announce_the_rest(self) -> None:
+        """Hand over what comes until the last offset of every partition is committed."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.publisher.committed != dict.fromkeys(self.placed, RECORDS):
+                if records := self.input.poll():
+                    await self.consumer.handle_order_placed(records)
+                await asyncio.sleep(0.01)
+
+    async def in_ledger(self, partition: TopicPartition) -> int:
+        """How many of the partition's orders the ledger knows."""
+        query = "SELECT count(*) FROM order_outcomes WHERE source_partition = :partition"
+        return await self._ask(query, partition)
+
+    async def begun(self, partition: TopicPartition) -> int:
+        """Up to where PostgreSQL remembers announcements that began."""
+        return await self._ask("SELECT begun_to FROM positions WHERE partition = :partition", partition)
+
+    async def _ask(self, query: str, partition: TopicPartition) -> int:
+        async with self._sessions() as session:
+            return int((await session.execute(text(query), {"partition": partition.partition})).scalar_one())

@@ -1,0 +1,173 @@
+"""What OrderConsumer does when: settling, beginning and publishing on real PostgreSQL, without Kafka.
+
+These tests are about interleaving only. That every outcome is told once and in order, whatever happens, is
+proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from db.engine import create_engine, session_factory
+from tests.consumer_stage import FIRST, OTHER, POLLED, Stage
+from tests.shop import Shop
+
+
+@pytest.fixture
+async def stage(request: pytest.FixtureRequest, database_url: str, shop: Shop) -> AsyncIterator[Stage]:
+    """The consumer among its stand-ins; a parameter is the largest batch, in bytes."""
+    await asyncio.to_thread(shop.stock_up, {1: 100})
+    engine = create_engine(database_url, pool_size=1, max_overflow=0)
+    yield Stage(session_factory(engine), batch_max_bytes=getattr(request, "param", 1024 * 1024))
+    await engine.dispose()
+
+
+async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_begins_and_goes_after_it(
+    stage: Stage,
+):
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await stage.settled(2)
+        ahead = await stage.in_ledger(FIRST)
+        begun, attempts = await stage.begun(FIRST), list(stage.publisher.attempts[FIRST])
+        held.set_result(None)
+    assert (ahead, begun, attempts) == (2 * POLLED, POLLED, [POLLED])
+    await stage.consumer.published()
+    assert await stage.begun(FIRST) == 2 * POLLED
+    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+
+
+@pytest.mark.parametrize("committed", [0, None])
+async def test_behind_a_batch_that_fails_the_next_one_is_announced_of_other_partitions_alone(
+    stage: Stage, committed: int | None
+):
+    stage.publisher.committed[FIRST] = committed
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await stage.settled(2)
+        held.set_exception(KafkaConnectionError())
+    await stage.consumer.published()
+    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
+    assert stage.publisher.attempts[FIRST] == [POLLED]
+    assert await stage.begun(FIRST) == POLLED
+    assert stage.publisher.closed == [FIRST]
+    assert stage.input.position == {FIRST: 0, OTHER: 2 * POLLED}
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+@pytest.mark.parametrize("stage", [1], indirect=True)
+async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_announced_of_other_partitions_alone(
+    stage: Stage,
+):
+    held = stage.publisher.hold(FIRST)
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await stage.settled(2)
+        held.set_exception(KafkaConnectionError())
+    await stage.consumer.published()
+    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
+    assert stage.publisher.attempts == {FIRST: [1], OTHER: [1, 2]}
+    assert stage.input.position == {FIRST: 0, OTHER: POLLED}
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_that_one_is_announced_alone(
+    stage: Stage,
+):
+    stage.input.pause(OTHER)
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    stage.input.resume(OTHER)
+    taken_over = stage.publisher.hold_next_owner(OTHER)
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await asyncio.sleep(0)  # it runs now, up to where it has to wait
+        held.set_exception(KafkaConnectionError())
+        await stage.consumer.published()
+        taken_over.set_result(None)
+    await stage.consumer.published()
+    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
+    assert stage.publisher.closed == [FIRST]
+    assert stage.input.position == {FIRST: 0, OTHER: POLLED}
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+@pytest.mark.parametrize("topics_tell", [True, False])
+async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_taken_for_the_first_ones(
+    stage: Stage, topics_tell: bool
+):
+    """Where the topics tell, `recall` would do alone: it goes on before the batch that failed."""
+    stage.publisher.topics_tell = topics_tell
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    on_their_way = stage.input.poll()
+    held.set_exception(KafkaConnectionError())
+    await stage.consumer.published()
+    await stage.consumer.handle_order_placed(on_their_way)
+    assert stage.input.position[FIRST] == 0
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+@pytest.mark.parametrize("topics_tell", [True, False])
+async def test_records_that_retention_deletes_before_they_come_again_are_asked_for_no_longer(
+    stage: Stage, topics_tell: bool
+):
+    stage.publisher.topics_tell = topics_tell
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    on_their_way = stage.input.poll()
+    held.set_exception(KafkaConnectionError())
+    await stage.consumer.published()
+    del stage.input.records[FIRST][:POLLED]
+    await stage.consumer.handle_order_placed(on_their_way)
+    assert stage.input.sought == [(FIRST, 0)] * 2, "set back, and asked for"
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
+
+
+@pytest.mark.parametrize("fails_first", ["publishing", "settling"])
+async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_set_back_to_the_earlier_one(
+    stage: Stage, fails_first: str
+):
+    published = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    settled = stage.processor.fail()
+    async with asyncio.TaskGroup() as beside:
+        settling = beside.create_task(stage.next_batch())
+        if fails_first == "publishing":
+            published.set_exception(KafkaConnectionError())
+            await stage.consumer.published()
+            settled.set_exception(ConnectionResetError())
+        else:
+            settled.set_exception(ConnectionResetError())
+            await settling
+            between = stage.input.position[FIRST]
+            published.set_exception(KafkaConnectionError())
+            assert between == POLLED
+    await stage.consumer.published()
+    assert stage.input.position == {FIRST: 0, OTHER: POLLED}
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+async def test_partitions_are_given_up_when_what_is_being_published_is(stage: Stage):
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.consumer.on_partitions_revoked([FIRST, OTHER]))
+        await asyncio.sleep(0)  # it runs now, up to where it has to wait
+        too_early = list(stage.publisher.closed)
+        held.set_result(None)
+    assert not too_early
+    assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.closed == [FIRST, OTHER]
