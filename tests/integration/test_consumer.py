@@ -171,3 +171,16 @@ async def test_partitions_are_given_up_when_what_is_being_published_is(stage: St
     assert not too_early
     assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
     assert stage.publisher.closed == [FIRST, OTHER]
+
+
+async def test_records_that_come_again_while_they_are_being_published_are_announced_once(stage: Stage):
+    """As where the broker finds an offset out of range: aiokafka then goes back to the earliest by itself."""
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    stage.input.position[FIRST] = 0
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await stage.settled(2)
+        held.set_result(None)
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed

@@ -131,3 +131,22 @@ async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_no
     ground.publisher.put_away(owned.producer)
     told = await ground.told(confirmed.topic)
     assert [message.key for message in told] == [b"undone", b"hidden behind it"]
+
+
+async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_were_undone(ground: Ground):
+    """As after two restarts with one transaction between them."""
+    confirmed = TopicPartition(ground.topics.order_confirmed, 1)
+    rejected = TopicPartition(ground.topics.order_rejected, 1)
+    owned = await ground.take_over(ground.source())
+    with unverified_transactions(ground.kafka):
+        # So the coordinator never hears of these partitions, and writes no markers there.
+        owned.producer._txn_manager._txn_partitions.add(confirmed)
+        await ground.publisher.publish(owned, [outcome(confirmed.topic)], 1)
+        owned.producer._txn_manager._txn_partitions.update({confirmed, rejected})
+        await ground.publisher.publish(owned, [outcome(rejected.topic)], 2)
+    await ground.tell_by_another(confirmed, b"hidden behind it")
+
+    await ground.publisher.publish(owned, [outcome(rejected.topic)], 3)
+    await ground.publisher.publish(owned, [outcome(rejected.topic)], 4)
+    ground.publisher.put_away(owned.producer)
+    assert [message.key for message in await ground.told(confirmed.topic)] == [b"key", b"hidden behind it"]
