@@ -143,8 +143,13 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def published(self) -> None:
         """Wait until nothing is being published. What could not be is disowned and set back then."""
-        if self._publishing:
-            await asyncio.shield(self._publishing)
+        publishing = self._publishing
+        if publishing:
+            try:
+                await asyncio.shield(publishing)
+            finally:
+                if publishing.done():
+                    self._publishing = None
 
     def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Close the producers of these partitions, or of all."""
@@ -172,6 +177,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._disown(partition)
                 self._set_back({partition: part.pop(partition)}, ProducerFenced(), "kafka")
                 batch.pop(partition, None)  # it comes again with it
+            for partition, records_of_one in part.items():
+                owned[partition].handed_to = records_of_one[-1].offset + 1
             if part:
                 self._publishing = asyncio.create_task(self._publish(part, settled, began))
 
@@ -230,18 +237,20 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     def _are_ahead(self, partition: TopicPartition, records: Sequence[ConsumerRecord]) -> bool:
         """Whether these were read before the partition was set back, to a record before them.
 
-        The batch before may fail while they are on their way here. Where nothing was ever committed, the
-        first record at hand would count, and those before it would be lost. Asked for once: what was to come
-        may have been deleted meanwhile.
+        The batch before may fail while they are on their way here. Taking over would ask for those before
+        them, unless Kafka knows no offset and the batch is not remembered: then the first record at hand
+        counts. Asked for once: what was to come may have been deleted meanwhile.
         """
         awaited = self._awaited.get(partition)
         return awaited is not None and records[0].offset > awaited
 
     def _undecided(self, partition: TopicPartition, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-        next_offset = self._owned[partition].next_offset
-        if next_offset is None or records[0].offset >= next_offset:
+        owned = self._owned[partition]
+        # What is still being published is decided, too: should that fail, it is owned anew.
+        decided_to = owned.next_offset if owned.handed_to is None else owned.handed_to
+        if decided_to is None or records[0].offset >= decided_to:
             return records
-        return [record for record in records if record.offset >= next_offset]
+        return [record for record in records if record.offset >= decided_to]
 
     async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
         owned = await self._publisher.take_over(partition)

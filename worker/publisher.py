@@ -7,6 +7,7 @@ nothing they still send counts. aiokafka has no KIP-447, which would fence by gr
 
 import asyncio
 import gc
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
@@ -33,6 +34,9 @@ MAX_REQUEST_BYTES = 4 * 1024 * 1024
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
+# One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
+# batch for ever, where people watch its end.
+OUTPUTS_KEPT = 3
 # Goes with every offset that a worker commits: one without it was committed by an operator.
 OFFSET_METADATA = "order-worker"
 
@@ -50,8 +54,9 @@ class OwnedPartition:
     moved: bool = False  # an operator committed the offset at which it was taken over
     turn: int = 0  # counts the owners, in PostgreSQL
     replays: Sequence[SilentReplay] = field(default=())
-    # Where the transaction before may have written; of a new owner, wherever one before it may have.
-    outputs_before: AbstractSet[TopicPartition] = field(default=frozenset())
+    # Where the latest transactions wrote; of a new owner, wherever the one before it may have.
+    outputs: deque[AbstractSet[TopicPartition]] = field(default_factory=lambda: deque(maxlen=OUTPUTS_KEPT))
+    handed_to: int | None = None  # records below are settled and handed to `publish`, which may still run
 
 
 class Publisher:
@@ -99,7 +104,8 @@ class Publisher:
         except BaseException:
             self.put_away(producer)
             raise
-        owned = OwnedPartition(partition, producer, None, outputs_before=outputs)
+        owned = OwnedPartition(partition, producer, None)
+        owned.outputs.append(outputs)
         if committed is not None:
             owned.next_offset = committed.offset
             owned.moved = committed.metadata != OFFSET_METADATA
@@ -131,9 +137,9 @@ class Publisher:
                     for batch in _batches(producer, of_topic):
                         sent.append(await producer.send_batch(batch, topic, partition=output.partition))
                         self._reached(Step.AFTER_SEND)
-                # Kafka may have undone the transaction before and left it open where it wrote, until the
-                # next one ends there: this one (ARCHITECTURE.md, last section).
-                for output in owned.outputs_before - outputs:
+                # Kafka may have undone the transaction before and left it open where it wrote, until another
+                # one ends there: this one (ARCHITECTURE.md, last section).
+                for output in set().union(*owned.outputs) - outputs:
                     _join(producer, output)
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*sent)
@@ -148,7 +154,7 @@ class Publisher:
                 future.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise
         owned.next_offset = next_offset
-        owned.outputs_before = outputs
+        owned.outputs.append(outputs)
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
     async def _end_what_hangs(self, producer: AIOKafkaProducer) -> None:

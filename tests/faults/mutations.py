@@ -360,7 +360,7 @@ MUTATIONS: Final = (
             ),
             Edit(
                 _CONSUMER,
-                "if next_offset is None or records[0].offset >= next_offset:",
+                "if decided_to is None or records[0].offset >= decided_to:",
                 "if True:",
             ),
         ),
@@ -412,7 +412,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                for output in owned.outputs_before - outputs:\n"
+                "                for output in set().union(*owned.outputs) - outputs:\n"
                 "                    _join(producer, output)\n",
                 "",
             ),
