@@ -38,8 +38,8 @@ def outcome_headers(
         _SPECVERSION,
         ("ce_id", _event_id_text(subject)),
         _SOURCE,
-        ("ce_type", event_type.encode()),
-        ("ce_time", _time_text(decided_at)),
+        _type_header(event_type),
+        _time_header(decided_at),
         ("ce_subject", subject),
         _CONTENT_TYPE,
         *(passed_through(source_headers) if source_headers else ()),
@@ -53,8 +53,13 @@ _CONTENT_TYPE: Final = ("content-type", b"application/json")
 
 
 @lru_cache(16)
-def _time_text(time: datetime) -> bytes:
-    return time.isoformat().encode()  # the same for a whole batch
+def _type_header(event_type: str) -> tuple[str, bytes]:
+    return ("ce_type", event_type.encode())
+
+
+@lru_cache(16)
+def _time_header(time: datetime) -> tuple[str, bytes]:
+    return ("ce_time", time.isoformat().encode())  # the same for a whole batch
 
 
 def _event_id_text(subject: bytes) -> bytes:

@@ -34,12 +34,12 @@ async def copy_rows(
     Raises asyncpg's errors as they are.
     """
     connection = await raw_connection(session)
-    await connection.copy_to_table(
-        table,
-        columns=columns,
-        format="binary",
-        source=BytesIO(b"".join((_HEADER, *pieces, _TRAILER))),
-    )
+    source = BytesIO()
+    source.write(_HEADER)
+    source.writelines(pieces)
+    source.write(_TRAILER)
+    source.seek(0)
+    await connection.copy_to_table(table, columns=columns, format="binary", source=source)
 
 
 def field(content: bytes) -> bytes:

@@ -133,18 +133,22 @@ class BatchProcessor:
             for record, d in zip(records, decoded, strict=True)
             if isinstance(d, Decoded)
         ]
+        unknown_fields = sum(d.unknown_fields for d in decoded if isinstance(d, Decoded))
+        invalid = [d if isinstance(d, Invalid) else None for d in decoded]
+        del decoded
         decided = await self._decide(arrivals, MAX_RERUNS, arrivals)
         refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
+        del arrivals  # most of a batch's memory, and what is published now is made beside the next batch's
         now = await self._time() if refused else None
         self.reached(Step.AFTER_DATABASE_COMMIT)
-        self.metrics.unknown_fields.inc(sum(d.unknown_fields for d in decoded if isinstance(d, Decoded)))
+        self.metrics.unknown_fields.inc(unknown_fields)
         verdicts = iter(decided)
         announced_ms = int(time.time() * 1_000)
         return [
-            self._dead_letter(record, d.code, d.message, d.path, now)
-            if isinstance(d, Invalid)
-            else self._settled(record, next(verdicts), replays, now, announced_ms)
-            for record, d in zip(records, decoded, strict=True)
+            self._settled(record, next(verdicts), replays, now, announced_ms)
+            if wrong is None
+            else self._dead_letter(record, wrong.code, wrong.message, wrong.path, now)
+            for record, wrong in zip(records, invalid, strict=True)
         ]
 
     async def _decide(
