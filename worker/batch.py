@@ -325,12 +325,10 @@ class BatchProcessor:
             code, message, path, _source(record), record.timestamp, now, record.headers
         )
         value, headers = fit(record.value, headers, self.topics.dead_letter_max_bytes)
-        # aiokafka sends no record without both; which of the two was null, the value still tells.
-        key = b"" if record.key is None and value is None else record.key
         # -1: the record has none. One from the future, which Kafka would refuse, stays in source.timestamp.
         now_ms = int(now.timestamp() * 1_000)
         timestamp_ms = record.timestamp if 0 <= record.timestamp <= now_ms else now_ms
-        letter = Publication(self.topics.dead_letter, key, value, headers, timestamp_ms)
+        letter = Publication(self.topics.dead_letter, record.key, value, headers, timestamp_ms)
         return Settled(Fate.DEAD_LETTER, letter, (code.value,))
 
 

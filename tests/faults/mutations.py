@@ -642,17 +642,4 @@ MUTATIONS: Final = (
         ),
         (Trial("none"), Trial("none", 2), Trial("none", 1, 5_000)),
     ),
-    Mutation(
-        "key-of-nothing",
-        "A record with neither key nor value becomes a dead letter and holds nobody up.",
-        "its dead letter has neither as well, which no producer sends",
-        (
-            Edit(
-                _BATCH,
-                'key = b"" if record.key is None and value is None else record.key',
-                "key = record.key",
-            ),
-        ),
-        (Trial("none"), Trial("none", 2)),
-    ),
 )
