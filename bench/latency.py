@@ -110,6 +110,7 @@ class _Subscriber:
         self._consumer = here.servers.cluster.subscriber(here.topics.outcomes, here.topics)
         self._keys = keys
         self._seen: dict[bytes, float] = {}
+        self._error: KafkaError | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -126,8 +127,9 @@ class _Subscriber:
         """When each outcome was here, by key, once all are."""
         deadline = time.monotonic() + _SETTLED_WITHIN_SECONDS
         while len(self._seen) < len(self._keys):
-            if time.monotonic() > deadline:
-                raise BenchError(f"{len(self._keys) - len(self._seen)} outcomes did not come")
+            if self._error or time.monotonic() > deadline:
+                why = f": {self._error}" if self._error else f" within {_SETTLED_WITHIN_SECONDS:g} s"
+                raise BenchError(f"{len(self._keys) - len(self._seen)} outcomes did not come{why}")
             time.sleep(0.05)
         return self._seen
 
@@ -140,4 +142,4 @@ class _Subscriber:
                 if error is None:
                     self._seen.setdefault(record.key() or b"", now)
                 elif error.code() != KafkaError._PARTITION_EOF:
-                    self._ended.set()
+                    self._error = error

@@ -104,9 +104,8 @@ def judge(looks: Sequence[Look], killed_at: float) -> _Killed:
     for number, look in enumerate(looks):
         if look.at <= killed_at:
             continue
-        start = next(
-            earlier for earlier in reversed(looks[:number]) if look.at - earlier.at >= WINDOW_SECONDS
-        )
+        long_ago = (one for one in reversed(looks[:number]) if look.at - one.at >= WINDOW_SECONDS)
+        start = next(long_ago, looks[0])
         now = rate(start, look)
         if start.at >= killed_at:
             lowest = min(lowest, now)

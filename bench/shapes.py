@@ -12,8 +12,8 @@ from bench.workload import Shape, Workload
 
 ORDERS: Final = 120_000
 REAL_ORDERS: Final = 20_000
-# Partitions and processes; what the shapes are measured with comes first.
-SPREADS: Final = ((PARTITIONS, 2), (1, 1), (PARTITIONS, 1), (PARTITIONS, 4), (16, 1), (16, 2), (16, 4))
+# Partitions and processes, besides those that the shapes are measured with.
+SPREADS: Final = ((1, 1), (PARTITIONS, 1), (PARTITIONS, 4), (16, 1), (16, 2), (16, 4))
 
 
 def measure(bench: Bench) -> report.Section:
@@ -22,7 +22,7 @@ def measure(bench: Bench) -> report.Section:
     uniform = shapes[Shape.UNIFORM]
     entries = {str(shape): partial(bench.drain, worker(2), one) for shape, one in shapes.items()}
     workloads = {str(shape): one for shape, one in shapes.items()}
-    for partitions, processes in SPREADS[1:]:
+    for partitions, processes in SPREADS:
         name = f"{partitions} partition{'s' * (partitions > 1)}, {processes} process{'es' * (processes > 1)}"
         entries[name] = partial(bench.drain, worker(processes), uniform, partitions=partitions)
         workloads[name] = uniform

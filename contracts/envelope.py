@@ -5,7 +5,7 @@ A header never costs an order: odd ones (null, not UTF-8, too long) are left out
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha1
 from typing import Final
@@ -57,9 +57,10 @@ def _type_header(event_type: str) -> tuple[str, bytes]:
     return ("ce_type", event_type.encode())
 
 
-@lru_cache(16)
+@lru_cache(16)  # the same for a whole batch
 def _time_header(time: datetime) -> tuple[str, bytes]:
-    return ("ce_time", time.isoformat().encode())  # the same for a whole batch
+    # In UTC, for the cache takes equal times of two zones for one.
+    return ("ce_time", time.astimezone(UTC).isoformat().encode())
 
 
 def _event_id_text(subject: bytes) -> bytes:

@@ -28,7 +28,7 @@ MAX_ITEMS: Final = 1_000  # a real retailer's orders reach 675 lines
 MAX_QUANTITY: Final = 1_000_000
 MAX_ID: Final = 2**63 - 1  # bigint
 
-# Each of these is checked in Rust: a Python function a value took a third of the time of a validation.
+# All of it is checked in Rust: a Python function for each value took half of the time of a validation.
 _PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
 _WHOLE_PRICE: Final = r"^[0-9]{1,8}\.[0-9]{2}$"
 _TIME: Final = (

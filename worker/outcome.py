@@ -1,9 +1,8 @@
 """Turns a decision into the event that tells it, exactly as it is stored and published. Pure."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
 
 from contracts.events import (
     OrderPlaced,
@@ -46,7 +45,7 @@ def _confirmed_json(order: OrderPlaced, decision: Confirmed, decided_at: datetim
     return (
         f'{{"order_id":"{order.order_id}","user_id":{order.user_id},'
         f'"total_amount":"{decision.total_amount!s}","items":[{items}],'
-        f'"placed_at":"{_rfc3339(order.placed_at)}","decided_at":"{_same_rfc3339(decided_at)}"}}'
+        f'"placed_at":"{_rfc3339(order.placed_at)}","decided_at":"{_utc_rfc3339(decided_at)}"}}'
     )
 
 
@@ -55,7 +54,10 @@ def _rfc3339(time: datetime) -> str:
     return f"{text[:-6]}Z" if text.endswith("+00:00") else text
 
 
-_same_rfc3339: Final = lru_cache(16)(_rfc3339)  # a whole batch is decided at one time
+@lru_cache(16)  # a whole batch is decided at one time
+def _utc_rfc3339(time: datetime) -> str:
+    # In UTC, for the cache takes equal times of two zones for one.
+    return _rfc3339(time.astimezone(UTC))
 
 
 def _rejected(order: OrderPlaced, refusals: Sequence[Refusal], decided_at: datetime) -> OrderRejected:

@@ -5,9 +5,10 @@ proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
@@ -101,17 +102,23 @@ async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_t
     assert stage.publisher.announced == stage.placed
 
 
+async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecord]:
+    """The first batch fails when the next records have been read, which are returned."""
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    on_their_way = stage.input.poll()
+    held.set_exception(KafkaConnectionError())
+    await stage.consumer.published()
+    return on_their_way
+
+
 @pytest.mark.parametrize("topics_tell", [True, False])
 async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_taken_for_the_first_ones(
     stage: Stage, topics_tell: bool
 ):
     """Where the topics tell, `recall` would do alone: it goes on before the batch that failed."""
     stage.publisher.topics_tell = topics_tell
-    held = stage.publisher.hold(FIRST)
-    await stage.next_batch()
-    on_their_way = stage.input.poll()
-    held.set_exception(KafkaConnectionError())
-    await stage.consumer.published()
+    on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
     assert stage.input.position[FIRST] == 0
     await stage.announce_the_rest()
@@ -123,11 +130,7 @@ async def test_records_that_retention_deletes_before_they_come_again_are_asked_f
     stage: Stage, topics_tell: bool
 ):
     stage.publisher.topics_tell = topics_tell
-    held = stage.publisher.hold(FIRST)
-    await stage.next_batch()
-    on_their_way = stage.input.poll()
-    held.set_exception(KafkaConnectionError())
-    await stage.consumer.published()
+    on_their_way = await fail_with_records_on_their_way(stage)
     del stage.input.records[FIRST][:POLLED]
     await stage.consumer.handle_order_placed(on_their_way)
     assert stage.input.sought == [(FIRST, 0)] * 2, "set back, and asked for"

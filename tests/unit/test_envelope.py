@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import pytest
@@ -41,6 +41,13 @@ def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
         ("ce_subject", str(ORDER_ID).encode()),
         ("content-type", b"application/json"),
     ]
+
+
+def test_the_time_is_told_in_utc_also_where_it_first_came_in_another_zone() -> None:
+    later = DECIDED_AT + timedelta(hours=1)  # not told before in this process: what was told is remembered
+    for zone in (timezone(timedelta(hours=2)), UTC):
+        headers = dict(outcome_headers(SUBJECT, "order-confirmed", later.astimezone(zone), []))
+        assert headers["ce_time"] == b"2026-11-23T11:00:00.042000+00:00"
 
 
 def test_correlation_id_and_traceparent_follow_the_cloudevents_headers() -> None:
