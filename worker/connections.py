@@ -116,7 +116,7 @@ async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str
 async def require_topics(settings: Settings, *names: str) -> None:
     """The topics, without names all four, exist, or a CommandError names those that do not."""
     async with kafka_admin(settings) as client:
-        present = set(await _of_some_node(client.list_topics))
+        present = set(await of_some_node(client.list_topics))
     missing = [name for name in names or topic_names(settings) if name not in present]
     if missing:
         raise CommandError(
@@ -130,7 +130,7 @@ async def largest_record_bytes(settings: Settings, topic: str) -> int:
     resource = ConfigResource(ConfigResourceType.TOPIC, topic, {_MAX_BYTES: None})
     async with kafka_admin(settings) as client:
         try:
-            responses = await _of_some_node(lambda: client.describe_configs([resource]))
+            responses = await of_some_node(lambda: client.describe_configs([resource]))
         except _CLIENT_ERRORS as error:
             raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
     for response in responses:
@@ -201,7 +201,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
             f"cannot reach Kafka at {servers} ({reason}): start it or set {_KAFKA_VARIABLE}"
         ) from None
     try:
-        await _of_some_node(client.describe_cluster)
+        await of_some_node(client.describe_cluster)
     except _CLIENT_ERRORS as error:
         # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
         reason = last_words.get("reason") or reason_of(error)
@@ -211,7 +211,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
         ) from None
 
 
-async def _of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
+async def of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
     """The answer of whichever broker answers within the limit.
 
     The client asks one at random, and for some seconds after its death a broker is still on the list.

@@ -1,0 +1,23 @@
+"""How all commands look: examples below the help, groups of commands, and options they share."""
+
+from typing import Annotated, Final
+
+import typer
+
+CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")]
+Execute = Annotated[
+    bool, typer.Option("--execute", help="Do it. Without: show what would be done, and change nothing.")
+]
+
+
+def example(*lines: str) -> str:
+    """An epilog, a line each."""
+    # One paragraph a line: rich joins the lines of a paragraph.
+    return "\n\n".join(("[bold]Example[/bold]", *(f"[cyan]{line}[/cyan]" for line in lines)))
+
+
+def group(text: str | None = None) -> typer.Typer:
+    """Commands that belong together."""
+    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich", context_settings=CONTEXT)

@@ -1,0 +1,107 @@
+"""What a command shows: tables that align, one JSON document for scripts, progress with rate and time left.
+
+Results go to standard output, everything else to standard error, so that a script may read the one and a
+person the other.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic_core import to_json
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# Where nobody looks (a pipe, a file), nothing is cut or folded: rich would take such a thing for 80 columns.
+_PIPE_COLUMNS: Final = 1_000
+
+
+def output() -> Console:
+    """Standard output: as wide as the terminal, or as wide as it takes."""
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=_PIPE_COLUMNS)
+
+
+def print_json(value: object) -> None:
+    """One JSON document of dataclasses, times (RFC 3339), UUIDs and money (strings), for scripts."""
+    print(to_json(value, indent=2, by_alias=True).decode())  # noqa: T201 (this is the one place that prints)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> Table:
+    """Columns that align, the `numbers` to the right. Text is shown as it is: nothing in it is markup."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    for name in head:
+        grid.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(shown(cell)) for cell in row))
+    return grid
+
+
+def shown(value: object) -> str:
+    """As a person reads it: 1,000 with its comma, times in UTC, None as a dash, no control characters."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
+    return "".join(c if c.isprintable() else "·" for c in str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar on its way."""
+
+    progress: Progress
+    task: TaskID
+
+    def advance(self, steps: int = 1) -> None:
+        self.progress.advance(self.task, steps)
+
+    def to(self, done: int) -> None:
+        self.progress.update(self.task, completed=done)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+class _Done(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:,.0f} of {task.total or 0:,.0f}")
+
+
+@contextmanager
+def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
+    """A bar on standard error with count, rate and time left; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Done(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden, transient=True) as shown_progress:
+        yield Bar(shown_progress, shown_progress.add_task(what, total=total))
