@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
+from tests.deadline import eventually
 from tests.little_shop import stock_the_shelves
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
@@ -131,6 +132,8 @@ def topics(services: Services, topic_names: TopicNames) -> Iterator[TopicNames]:
     ]
     for future in admin.create_topics(created).values():
         future.result(10)
+    # The answer to a creation may come before the broker tells of the topic to those who ask.
+    eventually(lambda: largest_bytes.keys() <= admin.list_topics(timeout=10).topics.keys(), 10)
     yield topic_names
     for future in admin.delete_topics(list(largest_bytes)).values():
         future.result(10)

@@ -60,6 +60,13 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
+    def catches(self, number: int) -> bool:
+        """Whether it has a handler for the signal yet. (Linux tells.)"""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        match = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+        assert match
+        return bool(int(match[1], 16) >> (number - 1) & 1)
+
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self.process.wait(10)
