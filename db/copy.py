@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from io import BytesIO
+from itertools import chain
 from struct import Struct, pack
 from typing import Final
 
@@ -34,12 +34,12 @@ async def copy_rows(
     Raises asyncpg's errors as they are.
     """
     connection = await raw_connection(session)
-    source = BytesIO()
-    source.write(_HEADER)
-    source.writelines(pieces)
-    source.write(_TRAILER)
-    source.seek(0)
-    await connection.copy_to_table(table, columns=columns, format="binary", source=source)
+    rows = b"".join(chain((_HEADER,), pieces, (_TRAILER,)))
+    # As a buffer: a file asyncpg would read in another thread, in portions, through a class made for each
+    # COPY, which is a cycle. The collector, which `worker.process` spares, came by so seldom that the rows of
+    # every batch were kept: 43 MiB after 30 batches. (A path can be bytes, therefore the view.)
+    source = memoryview(rows)
+    await connection.copy_to_table(table, columns=columns, format="binary", source=source)  # type: ignore[arg-type]
 
 
 def field(content: bytes) -> bytes:
