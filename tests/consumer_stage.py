@@ -22,6 +22,7 @@ from worker.steps import nothing_happens
 FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))
 RECORDS: Final = 6  # in each partition
 POLLED: Final = 2  # of each partition, by one poll
+BATCH_MAX_RECORDS: Final = 10
 PATIENCE_SECONDS: Final = 20.0
 
 
@@ -32,6 +33,10 @@ class Input:
         self.records = dict(records)
         self.position = dict.fromkeys(records, 0)
         self.sought: list[tuple[TopicPartition, int]] = []
+        self.fetched_since = False
+        """Whether there is more by the time a batch is begun."""
+        self.asked_for: list[int] = []
+        """How many records a worker that was busy asked for."""
         self._paused: set[TopicPartition] = set()
 
     def assignment(self) -> set[TopicPartition]:
@@ -46,6 +51,11 @@ class Input:
 
     def resume(self, *partitions: TopicPartition) -> None:
         self._paused.difference_update(partitions)
+
+    async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[ConsumerRecord]]:
+        self.asked_for.append(max_records)
+        polled = self.poll() if self.fetched_since else []
+        return {p: [r for r in polled if r.partition == p.partition] for p in self.records}
 
     def poll(self) -> list[ConsumerRecord]:
         """The next records; where those were deleted, the earliest there are, as with `auto_offset_reset`."""
@@ -152,6 +162,7 @@ class Stage:
             metrics=metrics,
             health=Health(),
             retry_max_seconds=0.01,
+            batch_max_records=BATCH_MAX_RECORDS,
             batch_max_bytes=batch_max_bytes,
         )
         self.consumer.attach(lambda: self.input)

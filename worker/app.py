@@ -142,6 +142,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         metrics=metrics,
         health=health,
         retry_max_seconds=settings.retry_max_seconds,
+        batch_max_records=settings.batch_max_records,
         batch_max_bytes=settings.batch_max_bytes,
     )
     broker = _broker(settings)

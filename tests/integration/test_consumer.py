@@ -12,7 +12,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
-from tests.consumer_stage import FIRST, OTHER, POLLED, Stage
+from tests.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
 from tests.shop import Shop
 
 
@@ -185,5 +185,27 @@ async def test_records_that_come_again_while_they_are_being_published_are_announ
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         held.set_result(None)
+    await stage.announce_the_rest()
+    assert stage.publisher.announced == stage.placed
+
+
+async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited_does_not_ask(stage: Stage):
+    stage.input.fetched_since = True
+    await stage.next_batch()
+    assert stage.input.asked_for == []
+    await stage.next_batch()  # at once
+    assert stage.input.asked_for == [BATCH_MAX_RECORDS - 2 * POLLED]
+    await stage.consumer.published()
+    assert stage.publisher.attempts == {FIRST: [POLLED, 3 * POLLED], OTHER: [POLLED, 3 * POLLED]}
+    assert stage.publisher.announced == stage.placed
+
+
+async def test_what_came_meanwhile_waits_behind_a_batch_that_was_set_back(stage: Stage):
+    """While more was asked for, the batch before failed: all of its partition comes again, in order."""
+    stage.input.fetched_since = True
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    held.set_exception(KafkaConnectionError())
+    await stage.next_batch()
     await stage.announce_the_rest()
     assert stage.publisher.announced == stage.placed
