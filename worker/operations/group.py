@@ -1,36 +1,64 @@
 """The consumer group as Kafka tells of it: its members, and how far it has come."""
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
 from aiokafka.structs import OffsetAndMetadata
 
-from worker.connections import of_some_node
+from worker.connections import LIMIT_SECONDS, of_some_node
 from worker.errors import CommandError
+
+T = TypeVar("T")
+
+_AGAIN_SECONDS: Final = 0.2
+# A new cluster has no coordinators before somebody asks for one, and after a crash they load for a moment.
+_NOT_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One consumer of a group: `host` is where Kafka sees it."""
+    """One consumer of a group: `host` is where Kafka sees it, `partitions` what is assigned to it."""
 
     member_id: str
     client_id: str
     host: str
+    partitions: tuple[TopicPartition, ...] = ()
 
 
 async def members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
     """Who is in the group now; nobody where there is no such group."""
+    return await _patiently(lambda: _members(admin, group_id))
+
+
+async def _members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
     (answer,) = await of_some_node(lambda: admin.describe_consumer_groups([group_id]))
     found: list[Member] = []
     for error_code, _, state, _, _, listed, *_ in answer.groups:
         if error_code:
             raise for_code(error_code)(f"describing the group {group_id}")
         if state != "Dead":
-            found += [Member(member_id, client_id, host) for member_id, client_id, host, *_ in listed]
+            found += [
+                Member(member_id, client_id, host, _assigned(assignment))
+                for member_id, client_id, host, _, assignment, *_ in listed
+            ]
     return found
+
+
+def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
+    """Nothing while the group is rebalancing: then Kafka holds no assignment."""
+    return tuple(ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()) if assignment else ()
 
 
 async def require_stopped(admin: AIOKafkaAdminClient, group_id: str) -> None:
@@ -49,14 +77,32 @@ async def committed(
 ) -> dict[TopicPartition, int | None]:
     """The committed offset of each partition; None: the group has committed nothing there.
 
-    Raises GroupCoordinatorNotAvailableError while the group's coordinator does not know (`Publisher` says
-    what aiokafka's consumer makes of that).
+    Raises GroupCoordinatorNotAvailableError where the group's coordinator does not know within the limit
+    (`Publisher` says what aiokafka's consumer makes of that).
     """
     if not partitions:
         return {}
+    return await _patiently(lambda: _committed(admin, group_id, partitions))
+
+
+async def _committed(
+    admin: AIOKafkaAdminClient, group_id: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, int | None]:
     found: dict[TopicPartition, OffsetAndMetadata] = await of_some_node(
         lambda: admin.list_consumer_group_offsets(group_id, partitions=list(partitions))
     )
     if any(p not in found for p in partitions):
         raise GroupCoordinatorNotAvailableError(f"the coordinator of {group_id} knows no offsets yet")
     return {p: None if found[p].offset < 0 else found[p].offset for p in partitions}
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer, asked for again while the group's coordinator is not ready; its error past the limit."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while True:
+        try:
+            return await ask()
+        except _NOT_YET:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_AGAIN_SECONDS)

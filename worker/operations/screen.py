@@ -41,6 +41,11 @@ def print_json(value: object) -> None:
     print(to_json(value, indent=2, by_alias=True).decode())  # noqa: T201 (this is the one place that prints)
 
 
+def print_json_line(value: object) -> None:
+    """As `print_json`, on one line and at once: a script reads such lines while they come."""
+    print(to_json(value, by_alias=True).decode(), flush=True)  # noqa: T201
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> Table:
     """Columns that align, the `numbers` to the right. Text is shown as it is: nothing in it is markup."""
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)

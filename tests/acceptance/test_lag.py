@@ -1,0 +1,132 @@
+"""`lag`, as an operator calls it: beside a stopped group, a running one, and transactions of upstream."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from confluent_kafka import Producer
+
+from tests.acceptance.test_feeding import ROOT, OrderWorker
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.promises import Scene
+from tests.worker_process import Workers
+
+
+@contextmanager
+def transaction(scene: Scene, partition: int, values: list[bytes]) -> Iterator[Producer]:
+    """An upstream service's own transaction, open until the block ends; then committed."""
+    producer = Producer({"bootstrap.servers": scene.kafka, "transactional.id": f"upstream-{uuid4()}"})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(scene.topics.order_placed, value=value, partition=partition)
+    assert producer.flush(10) == 0
+    yield producer
+    producer.commit_transaction(10)
+
+
+def orders(count: int) -> list[bytes]:
+    return [order_value(line(1), order_id=uuid4()) for _ in range(count)]
+
+
+def lag_now(order_worker: OrderWorker) -> dict[str, Any]:
+    result = order_worker("lag", "--json", "--interval", "0.3")
+    assert result.code == 0, result.err
+    return json.loads(result.out)
+
+
+def lags(found: dict[str, Any]) -> list[int]:
+    return [row["lag"] for row in found["partitions"]]
+
+
+def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, env: dict[str, str]):
+    order_worker = OrderWorker(env)
+    scene.shop.stock_up({1: 1_000})
+    scene.place(orders(3), partition=0)
+
+    found = lag_now(order_worker)
+    assert (found["never_committed"], lags(found), found["lag"]) == (True, [3, 0, 0, 0], 3)
+    assert "has never committed: all that is in the topic counts" in order_worker("lag").out
+
+    with transaction(scene, 1, orders(5)):
+        assert lags(lag_now(order_worker)) == [3, 0, 0, 0], "nobody can read them yet"
+        (remark,) = lag_now(order_worker)["partitions"][1]["remarks"]
+        assert remark == "5 offsets behind a transaction that is still open"
+    with transaction(scene, 2, orders(2)) as upstream:
+        upstream.abort_transaction(10)
+        upstream.begin_transaction()
+    assert lags(lag_now(order_worker)) == [3, 6, 0, 0], "of an aborted transaction nothing comes"
+
+    worker = workers.start().wait_until_ready()
+    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") == 8)
+    found = eventually(lambda: (now := lag_now(order_worker))["lag"] == 0 and now)
+    one = found["partitions"][1]
+    assert one["committed"] < one["end"], "the marker has an offset, and is nothing that waits"
+    assert (found["members"], found["never_committed"]) == (1, False)
+    assert all("127.0.0.1" in row["owner"] for row in found["partitions"])
+    assert found["pace"] == {"decided_per_second": 0, "arriving_per_second": 0, "seconds_to_drain": 0}
+    assert worker.stop() == 0
+
+    scene.place(orders(4), partition=3)
+    with transaction(scene, 1, orders(2)):
+        pass
+    found = lag_now(order_worker)
+    assert lags(found) == [0, 3, 0, 4]
+    assert found["pace"]["seconds_to_drain"] is None
+    assert {row["owner"] for row in found["partitions"]} == {None}
+    shown = order_worker("lag")
+    assert (shown.code, shown.err) == (0, "")
+    assert "nobody is in it" in shown.out
+    (total,) = [text.split() for text in shown.out.splitlines() if text.startswith(" " * 4 + "total")]
+    assert total == ["total", "7", "0", "0", "never"]
+
+
+def test_watching_goes_on_until_ctrl_c(scene: Scene, workers: Workers, env: dict[str, str]):
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "worker", "lag", "--watch", "--json", "--interval", "0.2"],
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert watching.stdout
+    first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
+    assert (first["pace"], first["lag"]) == (None, 0)
+    assert second["pace"]["decided_per_second"] == 0
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=20)
+    assert (watching.returncode, errors) == (130, b"")
+
+
+def test_in_a_terminal_the_screen_is_drawn_again(scene: Scene, workers: Workers, env: dict[str, str]):
+    primary, secondary = pty.openpty()
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "worker", "lag", "--watch", "--interval", "0.2"],
+        cwd=ROOT,
+        env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "100"},
+        stdout=secondary,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    seen = b""
+    while seen.count(b"total") < 3:
+        seen += os.read(primary, 4096)
+    watching.send_signal(signal.SIGINT)
+    assert watching.wait(20) == 130
+    os.close(primary)
+    assert b"\x1b[1A" in seen, "the cursor goes up, to draw over what was there"
+    assert b"Traceback" not in seen
+
+
+def test_kafka_away_is_one_line(env: dict[str, str]):
+    result = OrderWorker(env)("lag", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert result.err.startswith("error: cannot reach Kafka")

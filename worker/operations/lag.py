@@ -1,0 +1,191 @@
+"""`lag`: looks at the group and its topic again and again, and tells how far behind it is."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from rich.console import Group
+from rich.text import Text
+
+from worker.connections import kafka_admin, reason_of
+from worker.errors import CommandError
+from worker.operations import group, screen
+from worker.operations.group_lag import GroupLag, Look, Pace, PartitionLag, Place, measure
+from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.reading import reader
+from worker.settings import Settings
+
+# Rates come from these: one batch is taken from one partition first, so a single second says little of each.
+_LOOKS_KEPT: Final = 10
+_PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
+_PROBE_POLL_MS: Final = 50
+# Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
+_PROBE_BYTES: Final = 1_024
+
+
+async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerator[GroupLag, None]:
+    """The lag now, and again after each interval, without end. The first one has no paces yet.
+
+    Raises CommandError where Kafka does not answer. Commits nothing and joins no group.
+    """
+    async with topic_reader(settings, settings.order_placed_topic) as consumer:
+        options = settings.kafka_client_options() | {"max_partition_fetch_bytes": _PROBE_BYTES}
+        async with (
+            kafka_admin(settings) as admin,
+            reader(options) as prober,
+            reader(settings.kafka_client_options(), "read_uncommitted") as uncommitted,
+        ):
+            places = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
+            looks: deque[Look] = deque(maxlen=_LOOKS_KEPT)
+            due = time.monotonic()
+            while True:
+                looks.append(await _look(admin, settings.group_id, consumer, prober, uncommitted, places))
+                yield measure(settings.group_id, settings.order_placed_topic, looks)
+                due = max(due + interval_seconds, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
+
+
+async def _look(
+    admin: AIOKafkaAdminClient,
+    group_id: str,
+    consumer: AIOKafkaConsumer,
+    prober: AIOKafkaConsumer,
+    uncommitted: AIOKafkaConsumer,
+    places: list[TopicPartition],
+) -> Look:
+    try:
+        members = await group.members(admin, group_id)
+        # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
+        committed = await group.committed(admin, group_id, places)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise CommandError(
+            f"Kafka does not tell how far the group {group_id} is: {reason_of(error)}; try again"
+        ) from error
+    clock, now = time.monotonic(), datetime.now(UTC)
+    bounds = await bounds_of(consumer, places)
+    stored = await uncommitted.end_offsets(places)
+    coming = await _next_records(prober, _behind(committed, bounds))
+    owners = {p: _name(member) for member in members for p in member.partitions}
+    return Look(
+        clock,
+        now,
+        len(members),
+        {
+            p.partition: Place(
+                first=bounds[p].first,
+                end=bounds[p].end,
+                committed=committed[p],
+                next_record=coming.get(p, bounds[p].end),
+                hidden=max(0, stored[p] - bounds[p].end),
+                owner=owners.get(p),
+            )
+            for p in places
+        },
+    )
+
+
+def _behind(
+    committed: Mapping[TopicPartition, int | None], bounds: Mapping[TopicPartition, Bounds]
+) -> dict[TopicPartition, tuple[int, int]]:
+    starts = {p: max(b.first, committed[p] or 0) for p, b in bounds.items()}
+    return {p: (start, bounds[p].end) for p, start in starts.items() if start < bounds[p].end}
+
+
+async def _next_records(
+    prober: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> dict[TopicPartition, int]:
+    """The offset of the first record of each span; its end where it holds nothing but markers.
+
+    Where that takes too long (many aborted transactions), the offset that was come to.
+    """
+    coming = {p: start for p, (start, _) in spans.items()}
+    if not spans:
+        return coming
+    prober.assign(list(spans))
+    for partition, start in coming.items():
+        prober.seek(partition, start)
+    waiting, deadline = set(spans), time.monotonic() + _PROBE_SECONDS
+    while waiting and time.monotonic() < deadline:
+        found = {}
+        with suppress(OffsetOutOfRangeError):  # deleted just now: the next look finds a later beginning
+            found = await prober.getmany(*waiting, timeout_ms=_PROBE_POLL_MS)
+        for partition in list(waiting):
+            records, end = found.get(partition), spans[partition][1]
+            come_to = records[0].offset if records else await prober.position(partition)
+            coming[partition] = min(come_to, end)
+            if records or come_to >= end:
+                waiting.discard(partition)
+                prober.pause(partition)
+    return coming
+
+
+def _name(member: group.Member) -> str:
+    """Short, and still another one for each member: they often share client id and host."""
+    return f"{member.client_id} at {member.host.lstrip('/')} (…{member.member_id[-6:]})"
+
+
+def lag_screen(found: GroupLag) -> Group:
+    """As a person reads it."""
+    members = "nobody is in it" if not found.members else f"{found.members} member{'s' * (found.members > 1)}"
+    head = f"group {found.group_id} on {found.topic}, {screen.shown(found.time)}: {members}"
+    if found.pace:
+        head += f"; rates over {found.measured_seconds:.1f} s"
+    rows = [
+        (
+            row.partition,
+            row.committed,
+            row.end,
+            row.lag,
+            *_pace_cells(row.lag, row.pace),
+            row.owner or "nobody",
+        )
+        for row in found.partitions
+    ]
+    total = ("total", "", "", found.lag, *_pace_cells(found.lag, found.pace), "")
+    columns = ("partition", "committed", "end", "lag", "decided/s", "arriving/s", "drained in", "owner")
+    grid = screen.table(columns, [*rows, total], numbers=columns[:-1])
+    return Group(Text(head), Text(), grid, *(Text(line) for line in ["", *_notes(found)] if _notes(found)))
+
+
+def _notes(found: GroupLag) -> list[str]:
+    notes = []
+    if found.never_committed:
+        notes.append(
+            f"The group {found.group_id} has never committed: all that is in the topic counts as lag."
+        )
+    else:
+        notes += [_note(found, row, remark) for row in found.partitions for remark in row.remarks]
+    if not found.members and found.lag:
+        notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
+    return notes
+
+
+def _note(found: GroupLag, row: PartitionLag, remark: str) -> str:
+    return f"{found.topic}-{row.partition}: {remark}"
+
+
+def _pace_cells(lag: int, pace: Pace | None) -> tuple[str, str, str]:
+    if pace is None:
+        return "–", "–", "–"
+    drained = "–" if not lag else "never" if pace.seconds_to_drain is None else _spoken(pace.seconds_to_drain)
+    return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", drained
+
+
+def _spoken(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = int(seconds + 0.5)
+    for unit, size, smaller, smaller_size in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size:,} {unit} {whole % size // smaller_size} {smaller}"
+    return f"{whole} s" if whole else "under 1 s"
