@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Select, any_, bindparam, func, select, tuple_
+from sqlalchemy import BigInteger, Select, Uuid, any_, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, joinedload
@@ -76,6 +76,9 @@ _NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
 _USERS: Final = select(func.array_agg(User.id)).where(
     User.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
 )
+
+
+_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
 
 async def get_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -229,6 +232,11 @@ async def delete_order(session: AsyncSession, order_id: UUID) -> None:
 async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
     """Those of the ids that name a user."""
     return set(await session.scalar(_USERS, {"ids": list(user_ids)}) or ())
+
+
+async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the ids that an order has, however it was placed."""
+    return set(await session.scalars(_IDS, {"ids": list(order_ids)}))
 
 
 async def add_orders(session: AsyncSession, orders: Sequence[NewOrder]) -> None:

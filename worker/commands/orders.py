@@ -1,13 +1,16 @@
-"""`place`: orders into Kafka."""
+"""`place` and `check`: orders from a file, or made up, into Kafka; or only looked at."""
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.commands.style import example, group
+from worker.commands.style import AsJson, example, group
 from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from worker.operations.order_check import Finding
 
 commands = group()
 
@@ -55,3 +58,48 @@ def place(
         assert file is not None
         placed = asyncio.run(place_file(settings, file, pace=pace))
     typer.echo(str(placed))
+
+
+@commands.command(
+    epilog=example(
+        "order-worker check orders.jsonl",
+        "order-worker check --contract-only --json orders.jsonl",
+    )
+)
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines, each an order-placed value; "-" for standard input.', allow_dash=True
+        ),
+    ],
+    contract_only: Annotated[
+        bool, typer.Option("--contract-only", help="Look at the values alone; no server is asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what would become of the orders of a file if they were placed now. Changes nothing.
+
+    One after the other, as the workers decide: stock that one order takes is gone for those behind it.
+    Exit 0 if every order would be confirmed or is a duplicate, else 1.
+    """
+    from worker.operations import screen
+    from worker.operations.check import check_file, finding_text, summary_text
+    from worker.operations.order_lines import file_name
+    from worker.settings import read_settings
+
+    name, document = file_name(file), screen.JsonStream("findings")
+
+    def report(finding: "Finding") -> None:
+        if as_json:
+            document.add(finding)
+        else:
+            typer.echo(finding_text(name, finding))
+
+    summary = asyncio.run(check_file(read_settings(), file, report, contract_only=contract_only))
+    if as_json:
+        document.end("summary", summary)
+    else:
+        typer.echo(summary_text(summary))
+    if not summary.is_good:
+        raise typer.Exit(1)

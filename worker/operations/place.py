@@ -2,10 +2,6 @@
 
 import asyncio
 import random
-import shutil
-import stat
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -33,8 +29,9 @@ from worker.connections import (
     require_database,
     require_topics,
 )
-from worker.decode import Invalid, decode
-from worker.errors import CommandError, UsageError
+from worker.decode import Invalid
+from worker.errors import CommandError
+from worker.operations.order_lines import decoded, file_name, order_lines, readable_twice
 from worker.settings import Settings
 
 CATALOG_LIMIT: Final = 100_000  # users, and products, that random orders choose from: what fits in memory
@@ -140,8 +137,8 @@ async def place_file(
     settings: Settings, path: Path, *, pace: Pace | None = None, quiet: bool = False
 ) -> Placed:
     """Publish every line of the file ("-": standard input) as it is, or nothing if one is not an order."""
-    with _readable_twice(path) as file:
-        name = "standard input" if str(path) == "-" else str(path)
+    with readable_twice(path) as file:
+        name = file_name(path)
         count = sum(1 for _ in read_messages(file, name, settings.message_max_bytes))
         if not count:
             raise CommandError(f"{name} holds no orders")
@@ -152,19 +149,12 @@ async def place_file(
 
 def read_messages(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Message]:
     """Yield the lines that are not blank, or raise a CommandError that names the first bad one."""
-    # Long enough for the largest value and its line end; the rest of a longer line is never read.
-    longest = max_bytes + 2
-    number = 0
-    while raw := file.readline(longest):
-        number += 1
-        value = raw.rstrip(b"\r\n")
-        if not value.strip():
-            continue
-        decoded = decode(value, max_bytes)
-        if isinstance(decoded, Invalid):
-            where = f"{name}:{number}" + (f": {decoded.path}" if decoded.path else "")
-            raise CommandError(f"{where}: {decoded.message} ({decoded.code}); nothing was sent")
-        yield Message(str(decoded.order.order_id).encode(), value)
+    for line in order_lines(file, max_bytes):
+        order = decoded(line, max_bytes)
+        if isinstance(order, Invalid):
+            where = f"{name}:{line.number}" + (f": {order.path}" if order.path else "")
+            raise CommandError(f"{where}: {order.message} ({order.code}); nothing was sent")
+        yield Message(str(order.order.order_id).encode(), line.value)
 
 
 async def place(
@@ -301,33 +291,6 @@ async def _read_catalog(session: AsyncSession) -> tuple[Sequence[int], Sequence[
             f"the catalogue has no {' and no '.join(empty)}: fill it with `order-worker catalog import PATH`"
         )
     return users, products
-
-
-@contextmanager
-def _readable_twice(path: Path) -> Iterator[BinaryIO]:
-    """The file itself, or a temporary copy of what can be read only once (standard input, a pipe)."""
-    if str(path) == "-":
-        with _spooled(sys.stdin.buffer) as file:
-            yield file
-        return
-    try:
-        opened = path.open("rb")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
-    with opened:
-        if stat.S_ISREG(path.stat().st_mode):
-            yield opened
-        else:
-            with _spooled(opened) as file:
-                yield file
-
-
-@contextmanager
-def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(source, copy)
-        copy.seek(0)
-        yield copy
 
 
 @contextmanager

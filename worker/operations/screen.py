@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error, so that a scri
 person the other.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,26 @@ def print_json(value: object) -> None:
 def print_json_line(value: object) -> None:
     """As `print_json`, on one line and at once: a script reads such lines while they come."""
     print(to_json(value, by_alias=True).decode(), flush=True)  # noqa: T201
+
+
+class JsonStream:
+    """One JSON document whose first field is a list that memory could not hold: written as it comes.
+
+    Nothing is written before the first item, or the end: whatever fails before leaves no half document.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._before = f'{{"{name}": [\n'
+        self._begun = False
+
+    def add(self, item: object) -> None:
+        print(self._before + to_json(item, by_alias=True).decode(), end="")  # noqa: T201
+        self._before, self._begun = ",\n", True
+
+    def end(self, name: str, value: object) -> None:
+        """Close the list, and the document with one field more."""
+        before = "\n" if self._begun else self._before
+        print(f'{before}], "{name}": {to_json(value, by_alias=True).decode()}}}')  # noqa: T201
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> Table:
@@ -108,5 +129,14 @@ def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
         TimeRemainingColumn(),
     )
     hidden = quiet or not console.is_terminal
-    with Progress(*columns, console=console, disable=hidden, transient=True) as shown_progress:
+    shown_progress = Progress(
+        *columns,
+        console=console,
+        disable=hidden,
+        transient=True,
+        # In a terminal, lines that are printed meanwhile go above the bar. rich would do so in a pipe as
+        # well, where they belong into the pipe and not to standard error.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+    with shown_progress:
         yield Bar(shown_progress, shown_progress.add_task(what, total=total))

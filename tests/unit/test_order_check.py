@@ -1,0 +1,87 @@
+"""What would become of the orders of a file, in portions of any size."""
+
+import io
+from collections import Counter
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.stock import StockLevel
+from tests.builders import line, order, order_value
+from worker.operations.order_check import Candidate, Fate, Verdict, decide, repeated
+from worker.operations.order_lines import decoded, order_lines
+from worker.operations.seen_orders import Earlier, seen_orders
+
+LEVELS = {1: StockLevel(Decimal("2.50"), 10), 2: StockLevel(Decimal("99999999.99"), 10**10)}
+
+
+def candidate(*items: dict[str, object], earlier: Earlier | None = None, number: int = 1) -> Candidate:
+    placed = order(*items)
+    return Candidate(number, placed, placed.fingerprint(), earlier)
+
+
+def fates(verdicts: list[Verdict]) -> list[Fate]:
+    return [fate for fate, _ in verdicts]
+
+
+@given(
+    quantities=st.lists(st.integers(1, 8), min_size=1, max_size=12),
+    sizes=st.lists(st.integers(1, 5), min_size=12, max_size=12),
+)
+def test_portions_decide_what_one_batch_would(quantities: list[int], sizes: list[int]):
+    orders = [candidate(line(1, quantity)) for quantity in quantities]
+    whole = fates(decide(orders, {1}, LEVELS, Counter()))
+    taken: Counter[int] = Counter()
+    rest, in_portions = orders, []
+    for size in sizes:
+        in_portions += fates(decide(rest[:size], {1}, LEVELS, taken))
+        rest = rest[size:]
+    assert in_portions == whole
+    assert taken[1] <= 10
+
+
+def test_an_order_too_large_for_the_database_takes_nothing_from_those_behind_it():
+    too_large = candidate(line(1, 10), *[line(2, 1_000_000)] * 101)
+    taken: Counter[int] = Counter()
+    verdicts = decide([too_large, candidate(line(1, 10))], {1}, LEVELS, taken)
+    assert fates(verdicts) == [Fate.INVALID, Fate.CONFIRMED]
+    assert verdicts[0].findings[0].code == "data_error"
+    assert taken == {1: 10}
+
+
+def test_an_id_that_comes_again_in_the_file_is_a_duplicate_or_a_conflict():
+    placed = order(line(1))
+    same = Candidate(2, placed, placed.fingerprint(), Earlier(1, placed.fingerprint()))
+    other = Candidate(2, placed, placed.fingerprint(), Earlier(1, b"other"))
+    assert repeated(same, {}, frozenset()) == Verdict(Fate.DUPLICATE)
+    verdict = repeated(other, {}, frozenset())
+    assert verdict
+    assert verdict.fate is Fate.CONFLICT
+    assert verdict.findings[0].message == "another order of this id stands in line 1"
+    assert repeated(Candidate(1, placed, b"", None), {}, frozenset()) is None
+
+
+def test_the_first_of_an_id_is_remembered():
+    first, second = uuid4(), uuid4()
+    with seen_orders() as seen:
+        assert seen.first(first, b"1", 3) is None
+        assert seen.first(second, b"2", 4) is None
+        assert seen.first(first, b"3", 5) == Earlier(3, b"1")
+        assert seen.first(UUID(int=first.int), b"4", 6) == Earlier(3, b"1")
+
+
+def test_a_line_that_is_too_long_is_one_line_and_the_next_one_keeps_its_number():
+    good = order_value(line(1))
+    file = io.BytesIO(b"\n".join([good, b"x" * 5_000, b"", good]))
+    lines = list(order_lines(file, 1_024))
+    assert [(one.number, one.size) for one in lines] == [(1, len(good)), (2, 5_000), (4, len(good))]
+    assert "5000 bytes, at most 1024 are allowed" in str(decoded(lines[1], 1_024))
+
+
+def test_a_value_of_just_the_allowed_size_is_read_whole_whatever_ends_its_line():
+    for end in (b"\n", b"\r\n", b""):
+        value = b"y" * 1_024
+        (one,) = order_lines(io.BytesIO(value + end), 1_024)
+        assert (one.value, one.size) == (value, 1_024)

@@ -1,0 +1,80 @@
+"""A file of JSON lines, each an order-placed value: found, read line by line, and never whole in memory."""
+
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from contracts.events import DeadLetterCode
+from worker.connections import reason_of
+from worker.decode import Decoded, Invalid, decode
+from worker.errors import UsageError
+
+
+class OrderLine(NamedTuple):
+    """A line that is not blank, without its end. Of one longer than allowed, `value` is the beginning."""
+
+    number: int
+    value: bytes
+    size: int
+
+
+def file_name(path: Path) -> str:
+    """What a message calls it."""
+    return "standard input" if str(path) == "-" else str(path)
+
+
+@contextmanager
+def readable_twice(path: Path) -> Iterator[BinaryIO]:
+    """The file itself, or a temporary copy of what can be read only once (standard input, a pipe)."""
+    if str(path) == "-":
+        with _spooled(sys.stdin.buffer) as file:
+            yield file
+        return
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
+    with opened:
+        if stat.S_ISREG(path.stat().st_mode):
+            yield opened
+        else:
+            with _spooled(opened) as file:
+                yield file
+
+
+@contextmanager
+def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(source, copy)
+        copy.seek(0)
+        yield copy
+
+
+def order_lines(file: BinaryIO, max_bytes: int) -> Iterator[OrderLine]:
+    """The lines that are not blank, numbered from 1."""
+    # Long enough for the largest value and its line end; the rest of a longer line is read and dropped.
+    longest = max_bytes + 2
+    number = 0
+    while raw := file.readline(longest):
+        number += 1
+        rest = 0
+        while not raw.endswith(b"\n") and (more := file.readline(longest)):
+            rest += len(more.rstrip(b"\r\n"))
+            if more.endswith(b"\n"):
+                break
+        value = raw.rstrip(b"\r\n")
+        if value.strip() or rest:
+            yield OrderLine(number, value, len(value) + rest)
+
+
+def decoded(line: OrderLine, max_bytes: int) -> Decoded | Invalid:
+    """As the worker would decode the record."""
+    if line.size > max_bytes:
+        message = f"{line.size} bytes, at most {max_bytes} are allowed"
+        return Invalid(DeadLetterCode.TOO_LARGE, message, "")
+    return decode(line.value, max_bytes)
