@@ -1,0 +1,152 @@
+"""`explain`, as an operator calls it when somebody asks what became of an order."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+from confluent_kafka import Producer
+
+from tests.acceptance.test_feeding import OrderWorker
+from tests.builders import line, order_value
+from tests.promises import Scene
+from tests.subscriber import Message, publish
+from tests.worker_process import Workers
+
+
+def tell_again(scene: Scene, message: Message) -> None:
+    """As `republish` would: the same bytes, and a header that says so."""
+    producer = Producer({"bootstrap.servers": scene.kafka})
+    producer.produce(
+        scene.topics.order_confirmed,
+        key=message.key,
+        value=message.value,
+        partition=message.partition,
+        headers=[*message.headers, ("republished", b"true")],
+    )
+    assert producer.flush(10) == 0
+
+
+def explained(order_worker: OrderWorker, order_id: UUID, *options: str) -> Any:
+    """What a script gets."""
+    result = order_worker("explain", "--json", str(order_id), *options)
+    assert (result.code, result.err) == (0, ""), result.err
+    return json.loads(result.out)
+
+
+def on_screen(order_worker: OrderWorker, order_id: UUID, *options: str) -> str:
+    """What a person sees."""
+    result = order_worker("explain", str(order_id), *options)
+    assert (result.code, result.err) == (0, ""), result.err
+    return result.out
+
+
+def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, env: dict[str, str]):
+    order_worker, topics = OrderWorker(env), scene.topics
+    scene.shop.stock_up({1: 5, 2: 100})
+    confirmed, rejected, lost, poison, by_key = (uuid4() for _ in range(5))
+    waiting, direct, unknown = (uuid4() for _ in range(3))
+    value = order_value(line(1, 2), line(2, 1, "2.50"), order_id=confirmed)
+    worker = workers.start()
+    scene.place([value], partition=2)
+    scene.wait_until_drained()
+    scene.place(
+        [
+            order_value(line(1, 9), line(2, 1, "2.55"), order_id=rejected),
+            value,  # upstream sent it twice
+            order_value(line(1, 1), order_id=lost),
+        ],
+        partition=2,
+    )
+    scene.place(
+        [
+            order_value(line(2, 1), order_id=confirmed),  # another order under its id
+            order_value(line(2, 0), order_id=poison),
+        ],
+        partition=3,
+    )
+    publish(scene.kafka, topics.order_placed, [b"{"], partition=1, key=str(by_key).encode())
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    (announcement,) = [m for m in scene.confirmed() if m.header("ce_subject") == str(confirmed)]
+    tell_again(scene, announcement)
+    scene.place(
+        [order_value(line(1)), order_value(line(1)), order_value(line(1), order_id=waiting)], partition=2
+    )
+    scene.shop.sql(
+        "INSERT INTO orders (id, user_id, total_amount, placed_at) VALUES ($1, 1, 2.5, now())", direct
+    )
+    scene.shop.sql("DELETE FROM order_outcomes WHERE order_id = $1", lost)
+    scene.shop.sql("DELETE FROM orders WHERE id = $1", lost)
+
+    told = explained(order_worker, confirmed)
+    facts = told["facts"]
+    assert told["state"] == "confirmed"
+    assert (
+        f" from {topics.order_placed}-2@0, announced 2 times: at {topics.order_confirmed}-2@0, "
+        in told["summary"]
+    )
+    assert told["summary"].endswith(" (republished).")
+    assert [(r["place"]["partition"], r["place"]["offset"], r["standing"]) for r in facts["inputs"]] == [
+        (2, 0, "decided"),
+        (2, 2, "duplicate"),
+        (3, 0, "conflict"),
+    ]
+    assert [(o["republished"], o["as_stored"]) for o in facts["outcomes"]] == [(False, True), (True, True)]
+    assert [letter["code"] for letter in facts["dead_letters"]] == ["order_id_conflict"]
+    assert facts["products"] == [
+        {"product_id": 1, "price": "2.50", "stock": 2, "taken_later": 0},
+        {"product_id": 2, "price": "2.50", "stock": 99, "taken_later": 0},
+    ]
+    assert facts["order"]["status"] == "pending"
+    text = on_screen(order_worker, confirmed)
+    assert text.splitlines()[1] == told["summary"]
+    assert [one["topic"] for one in facts["unread"]] == [topics.order_placed] * 2
+    assert f"Not looked at: {topics.order_placed} (2 offsets)." in text
+    for words in ("duplicate: the same order again", "order-confirmed, republished", "taken later"):
+        assert words in text
+
+    everything = explained(order_worker, confirmed, "--scan", "all")["facts"]
+    assert everything == {**facts, "unread": []}
+
+    told = explained(order_worker, rejected)
+    assert told["state"] == "rejected"
+    because = (
+        "because product 1: 9 requested, 3 available; product 2 cost 2.50 and not 2.55. It was announced"
+    )
+    assert f"{because} once at {topics.order_rejected}-2@" in told["summary"]
+    assert "price_changed" in on_screen(order_worker, rejected)
+
+    told = explained(order_worker, poison)
+    assert told["state"] == "dead_letter"
+    assert told["summary"].startswith("Dead letter because items.0.quantity: Input should be")
+    assert told["summary"].endswith(f", from {topics.order_placed}-3@1.")
+    told = explained(order_worker, by_key)
+    assert (told["state"], told["facts"]["dead_letters"][0]["code"]) == ("dead_letter", "not_json")
+
+    told = explained(order_worker, waiting)
+    assert told["summary"] == (
+        f"Waiting: its record is at {topics.order_placed}-2@6;"
+        f" 2 offsets before it wait for the group {scene.group_id} as well, in which nobody is now."
+    )
+    assert told["facts"]["products"][0]["stock"] == 2
+    assert explained(order_worker, direct)["state"] == "direct"
+
+    missed = order_worker("explain", str(lost))
+    assert (missed.code, missed.out, missed.err.count("\n")) == (1, "", 1)
+    assert missed.err.endswith("among the latest dead letters; `--scan all` reads everything\n")
+    told = explained(order_worker, lost, "--scan", "all")
+    assert told["state"] == "passed_over"
+    assert f"the ledger has lost it. Its record is at {topics.order_placed}-2@3." in told["summary"]
+
+    nothing = order_worker("explain", "--json", str(unknown), "--scan", "all")
+    assert (nothing.code, json.loads(nothing.out)["state"]) == (1, "not_found")
+    assert nothing.err.endswith("no record of it is in the input or among the dead letters\n")
+
+
+def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(env: dict[str, str]):
+    wrong = OrderWorker({})("explain", "17")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert wrong.err.startswith("error: 17 is no order id")
+    away = OrderWorker(env)("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    assert (away.code, away.err.count("\n")) == (1, 1)
+    assert away.err.startswith("error: cannot reach Kafka")

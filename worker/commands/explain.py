@@ -1,0 +1,56 @@
+"""`explain`: one order, from its record to its outcome."""
+
+import asyncio
+from typing import Annotated, Literal
+
+import typer
+
+from worker.commands.style import AsJson, example, group
+from worker.errors import CommandError, UsageError
+
+commands = group()
+
+
+@commands.command(
+    epilog=example(
+        "order-worker explain 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f",
+        "order-worker explain --scan all --json 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f",
+    )
+)
+def explain(
+    order_id: Annotated[str, typer.Argument(help="The order's id, a UUID.")],
+    scan: Annotated[
+        Literal["near", "all"],
+        typer.Option(
+            help="near: read where its records should be, and say what was left out. all: everything."
+        ),
+    ] = "near",
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything about one order: its records, the decision, the rows, the announcements. Reads only.
+
+    Exit 1 if nothing is known of it.
+    """
+    from uuid import UUID
+
+    from worker.operations import screen
+    from worker.operations.explain import explain_order
+    from worker.operations.explanation import State
+    from worker.operations.explanation_screen import explanation_screen
+    from worker.operations.order_search import Scan
+    from worker.settings import read_settings
+
+    try:
+        wanted = UUID(order_id)
+    except ValueError:
+        raise UsageError(
+            f"{order_id} is no order id: write a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f"
+        ) from None
+    explanation = asyncio.run(explain_order(read_settings(), wanted, Scan(scan)))
+    if as_json:
+        screen.print_json(explanation)
+    if explanation.state is State.NOT_FOUND:
+        further = "; `--scan all` reads everything" if explanation.facts.unread else ""
+        raise CommandError(f"{wanted}: {explanation.summary.rstrip('.')}{further}")
+    if not as_json:
+        screen.output().print(explanation_screen(explanation))

@@ -1,0 +1,317 @@
+"""Everything that is known about one order, and the sentence that says it. Pure: nothing here asks a server.
+
+Collected by `explain`, shown by `explanation_screen`; JSON as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+from contracts.events import Reason, ReasonCode
+
+
+class State(StrEnum):
+    """How an order stands."""
+
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    WAITING = "waiting"  # its record is behind the committed offset: a worker will come to it
+    DEAD_LETTER = "dead_letter"  # its record could not be decided
+    PASSED_OVER = "passed_over"  # the group is past its record, and nothing of it is to be found
+    DIRECT = "direct"  # stored by `create_order`, never placed through Kafka
+    NOT_FOUND = "not_found"
+
+
+class Standing(StrEnum):
+    """What one input record is to the order."""
+
+    DECIDED = "decided"  # the record that was decided
+    DUPLICATE = "duplicate"  # the same order once more
+    CONFLICT = "conflict"  # another order under this id: a dead letter
+    INVALID = "invalid"  # names the id, and is no order: a dead letter
+    WAITING = "waiting"  # not handled yet
+    PASSED_OVER = "passed_over"  # handled by the committed offset, and by nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an order: `unit_price` is the price it was sold for, or the one the buyer saw."""
+
+    product_id: int
+    quantity: int
+    unit_price: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class InputRecord:
+    """A record of the input topic with this order id. `why` says what is wrong with an invalid one."""
+
+    place: Place
+    time: datetime
+    standing: Standing
+    why: str
+    user_id: int | None
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRecord:
+    """An announcement. `as_stored`: its value is the ledger's event, byte for byte."""
+
+    place: Place
+    time: datetime
+    outcome: str
+    event_id: str
+    republished: bool
+    as_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterRecord:
+    """A dead letter that holds or names the order id; `source` is the input record it was."""
+
+    place: Place
+    time: datetime
+    code: str
+    message: str
+    path: str
+    source: Place | None
+    failed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the ledger holds. `lines` of a confirmation, with the prices at the decision; `reasons` else."""
+
+    outcome: str
+    decided_at: datetime
+    source: Place
+    user_id: int
+    placed_at: datetime
+    total_amount: Decimal | None
+    lines: tuple[Line, ...]
+    reasons: tuple[Reason, ...]
+    retryable: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """The rows in `orders` and `order_items`."""
+
+    status: str
+    user_id: int
+    total_amount: Decimal
+    placed_at: datetime
+    created_at: datetime
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductNow:
+    """A product of the order as it is now, which need not be as it was: stock is not kept with a decision.
+
+    `taken_later` is what orders decided later took (None: not counted, it would have taken long).
+    """
+
+    product_id: int
+    price: Decimal | None  # with stock: None where the product is not there
+    stock: int | None
+    taken_later: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Offsets from `start` up to, not including, `end` that were not looked at."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was found. `committed` is the group's offset by partition of the input; None: there is none."""
+
+    order_id: UUID
+    group_id: str
+    members: int
+    committed: dict[int, int | None]
+    decision: Decision | None = None
+    order: StoredOrder | None = None
+    inputs: tuple[InputRecord, ...] = ()
+    outcomes: tuple[OutcomeRecord, ...] = ()
+    dead_letters: tuple[DeadLetterRecord, ...] = ()
+    products: tuple[ProductNow, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How the order stands, in one sentence, and the facts that the sentence rests on."""
+
+    order_id: UUID
+    state: State
+    summary: str
+    facts: Facts
+
+
+def explained(facts: Facts) -> Explanation:
+    """The conclusion from the facts."""
+    state = _state(facts)
+    return Explanation(facts.order_id, state, _SENTENCES[state](facts), facts)
+
+
+def _state(facts: Facts) -> State:
+    if facts.decision is not None:
+        return State(facts.decision.outcome)
+    standings = {record.standing for record in facts.inputs}
+    if Standing.WAITING in standings:
+        return State.WAITING
+    if Standing.PASSED_OVER in standings:
+        return State.PASSED_OVER
+    if facts.dead_letters or Standing.INVALID in standings:
+        return State.DEAD_LETTER
+    return State.DIRECT if facts.order is not None else State.NOT_FOUND
+
+
+def _confirmed(facts: Facts) -> str:
+    assert facts.decision is not None
+    return (
+        f"Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}, {_announced(facts)}."
+    )
+
+
+def _rejected(facts: Facts) -> str:
+    assert facts.decision is not None
+    reasons = [reason_text(reason) for reason in facts.decision.reasons]
+    more = f" and {len(reasons) - 3} reasons more" if len(reasons) > 3 else ""
+    return (
+        f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}"
+        f" because {'; '.join(reasons[:3])}{more}. It was {_announced(facts)}."
+    )
+
+
+def _announced(facts: Facts) -> str:
+    assert facts.decision is not None
+    if not facts.outcomes:
+        return _not_announced(facts, facts.decision.source)
+    first, *again = facts.outcomes
+    if not again:
+        return f"announced once at {first.place}"
+    places = ", ".join(f"{o.place}{' (republished)' * o.republished}" for o in facts.outcomes[:4])
+    return f"announced {len(facts.outcomes)} times: at {places}{', …' * (len(facts.outcomes) > 4)}"
+
+
+def _not_announced(facts: Facts, source: Place) -> str:
+    committed = facts.committed.get(source.partition)
+    if committed is None or committed <= source.offset:
+        return f"not announced yet: the group {facts.group_id} has not committed past that record"
+    if facts.unread:
+        return "and no announcement is in what was read"
+    return "and no announcement is there any more: it was deleted (retention), or never told"
+
+
+def _waiting(facts: Facts) -> str:
+    place = next(r.place for r in facts.inputs if r.standing is Standing.WAITING)
+    committed = facts.committed.get(place.partition)
+    where = (
+        f"nothing in that partition was ever decided by the group {facts.group_id}"
+        if committed is None
+        else f"{place.offset - committed:,} offsets before it wait for the group {facts.group_id} as well"
+    )
+    nobody = "" if facts.members else ", in which nobody is now"
+    return f"Waiting: its record is at {place}; {where}{nobody}."
+
+
+def _dead_letter(facts: Facts) -> str:
+    if not facts.dead_letters:
+        (record, *_) = [r for r in facts.inputs if r.standing is Standing.INVALID]
+        return f"No order: {record.place} names this id, and is or will be a dead letter: {record.why}."
+    letter = facts.dead_letters[-1]
+    path = f"{letter.path}: " if letter.path else ""
+    source = f", from {letter.source}" if letter.source else ""
+    return f"Dead letter because {path}{letter.message} ({letter.code}): {letter.place}{source}."
+
+
+def _passed_over(facts: Facts) -> str:
+    place = next(r.place for r in facts.inputs if r.standing is Standing.PASSED_OVER)
+    if facts.outcomes:
+        return (
+            f"Not in the ledger, although its outcome was announced at {facts.outcomes[0].place}:"
+            f" the ledger has lost it. Its record is at {place}."
+        )
+    return (
+        f"Not decided, although the group {facts.group_id} has committed past its record at {place},"
+        f" and no dead letter of it {'is in what was read' if facts.unread else 'is there'}:"
+        " a replay from there would decide it."
+    )
+
+
+def _direct(facts: Facts) -> str:
+    assert facts.order is not None
+    time = _time(facts.order.created_at)
+    if facts.unread:
+        return (
+            f"Ordered at {time}, and not in the ledger: through `create_order`, unless its record is one of those"
+            " that were not looked at."
+        )
+    return f"Ordered at {time} through `create_order` and not through Kafka: there is no event of it."
+
+
+def _not_found(facts: Facts) -> str:
+    if facts.unread:
+        return "Not decided, and no record of it is among those that wait, nor among the latest dead letters."
+    return "Not decided: no record of it is in the input or among the dead letters."
+
+
+_SENTENCES = {
+    State.CONFIRMED: _confirmed,
+    State.REJECTED: _rejected,
+    State.WAITING: _waiting,
+    State.DEAD_LETTER: _dead_letter,
+    State.PASSED_OVER: _passed_over,
+    State.DIRECT: _direct,
+    State.NOT_FOUND: _not_found,
+}
+
+
+def reason_text(reason: Reason) -> str:
+    """One reason of a rejection, in words."""
+    match reason.code:
+        case ReasonCode.UNKNOWN_USER:
+            return "there was no such user"
+        case ReasonCode.UNKNOWN_PRODUCT:
+            return f"there was no product {reason.product_id}"
+        case ReasonCode.INSUFFICIENT_STOCK:
+            return f"product {reason.product_id}: {reason.requested} requested, {reason.available} available"
+        case ReasonCode.PRICE_CHANGED:
+            return (
+                f"product {reason.product_id} cost {reason.current_unit_price}"
+                f" and not {reason.expected_unit_price}"
+            )
+
+
+def unread_text(unread: Sequence[Unread]) -> str:
+    """order-confirmed-2 from 120,000 to 500,000; …"""
+    return "; ".join(f"{u.topic}-{u.partition} from {u.start:,} to {u.end:,}" for u in unread)
+
+
+def _time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
