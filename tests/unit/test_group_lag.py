@@ -17,7 +17,7 @@ def place(committed: int | None, end: int, **fields: Any) -> Place:
 
 
 def measured(*looks: dict[int, Place], seconds: float = 1.0) -> GroupLag:
-    taken = [Look(n * seconds, NOW, 1, places) for n, places in enumerate(looks)]
+    taken = [Look(n * seconds, NOW, (), places) for n, places in enumerate(looks)]
     return measure("group", "orders", taken)
 
 
@@ -68,3 +68,12 @@ def test_what_is_odd_about_a_partition_is_said():
     assert "3 offsets were deleted before they were decided" in deleted.partitions[0].remarks
     assert "is the topic a new one?" in measured({0: place(9, 2)}).partitions[0].remarks[0]
     assert "2 offsets behind a transaction" in measured({0: place(9, 9, hidden=2)}).partitions[0].remarks[0]
+
+
+def test_a_lag_of_a_second_or_less_is_only_on_its_way():
+    found = measured({0: place(100, 140), 1: place(0, 10)}, {0: place(200, 240), 1: place(0, 10)})
+    paces = [row.pace for row in found.partitions]
+    assert [pace and (pace.keeps_up, pace.seconds_to_drain) for pace in paces] == [
+        (True, None),
+        (False, None),
+    ]

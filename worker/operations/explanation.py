@@ -269,8 +269,8 @@ def _direct(facts: Facts) -> str:
     time = _time(facts.order.created_at)
     if facts.unread:
         return (
-            f"Ordered at {time}, and not in the ledger: through `create_order`, unless its record is one of those"
-            " that were not looked at."
+            f"Ordered at {time}, and not in the ledger: through `create_order`, unless its record"
+            " is one of those that were not looked at."
         )
     return f"Ordered at {time} through `create_order` and not through Kafka: there is no event of it."
 

@@ -15,7 +15,8 @@ class Place:
     """One partition as a look found it. Offsets are what a reader of committed records can get.
 
     `next_record` is the offset of the first record from `committed` on; `end` where there is none.
-    `hidden` records are stored behind `end`, and wait for a transaction that is still open.
+    `hidden` records are stored behind `end`, and wait for a transaction that is still open. `owner` is the id
+    of a member.
     """
 
     first: int
@@ -27,22 +28,35 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class MemberName:
+    """A member of the group."""
+
+    member_id: str
+    client_id: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """All partitions at one time. `clock` is a monotonic one: rates are measured by it."""
 
     clock: float
     time: datetime
-    members: int
+    members: tuple[MemberName, ...]
     places: Mapping[int, Place]
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Offsets a second. `seconds_to_drain` is None where the lag grows or stands: never, at this pace."""
+    """Offsets a second. `seconds_to_drain` is None where the lag grows or stands: never, at this pace.
+
+    `keeps_up`: the lag is what is decided in a second or less, which is no more than what is on its way.
+    """
 
     decided_per_second: float
     arriving_per_second: float
     seconds_to_drain: float | None
+    keeps_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ class GroupLag:
     group_id: str
     topic: str
     time: datetime
-    members: int
+    members: tuple[MemberName, ...]
     never_committed: bool
     measured_seconds: float
     partitions: tuple[PartitionLag, ...]
@@ -120,7 +134,9 @@ def _decided(before: Place, place: Place) -> int:
 def _pace(lag: int, decided: float, arriving: float) -> Pace:
     closer = decided - arriving
     drained = 0.0 if not lag else lag / closer if closer > 0 else None
-    return Pace(round(decided, 1), round(arriving, 1), None if drained is None else round(drained, 1))
+    return Pace(
+        round(decided, 1), round(arriving, 1), None if drained is None else round(drained, 1), lag <= decided
+    )
 
 
 def _remarks(place: Place) -> list[str]:

@@ -17,7 +17,7 @@ from rich.text import Text
 from worker.connections import kafka_admin, reason_of
 from worker.errors import CommandError
 from worker.operations import group, screen
-from worker.operations.group_lag import GroupLag, Look, Pace, PartitionLag, Place, measure
+from worker.operations.group_lag import GroupLag, Look, MemberName, Pace, PartitionLag, Place, measure
 from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.reading import reader
 from worker.settings import Settings
@@ -72,11 +72,11 @@ async def _look(
     bounds = await bounds_of(consumer, places)
     stored = await uncommitted.end_offsets(places)
     coming = await _next_records(prober, _behind(committed, bounds))
-    owners = {p: _name(member) for member in members for p in member.partitions}
+    owners = {p: member.member_id for member in members for p in member.partitions}
     return Look(
         clock,
         now,
-        len(members),
+        tuple(MemberName(m.member_id, m.client_id, m.host.lstrip("/")) for m in members),
         {
             p.partition: Place(
                 first=bounds[p].first,
@@ -126,32 +126,40 @@ async def _next_records(
     return coming
 
 
-def _name(member: group.Member) -> str:
-    """Short, and still another one for each member: they often share client id and host."""
-    return f"{member.client_id} at {member.host.lstrip('/')} (…{member.member_id[-6:]})"
-
-
 def lag_screen(found: GroupLag) -> Group:
     """As a person reads it."""
-    members = "nobody is in it" if not found.members else f"{found.members} member{'s' * (found.members > 1)}"
-    head = f"group {found.group_id} on {found.topic}, {screen.shown(found.time)}: {members}"
-    if found.pace:
-        head += f"; rates over {found.measured_seconds:.1f} s"
+    count = len(found.members)
+    members = f"{count} member{'s' * (count != 1)}" if count else "nobody is in it"
+    when = f"{screen.shown(found.time)}" + (
+        f", rates over {found.measured_seconds:.1f} s" if found.pace else ""
+    )
     rows = [
         (
-            row.partition,
+            str(row.partition),
             row.committed,
             row.end,
             row.lag,
             *_pace_cells(row.lag, row.pace),
-            row.owner or "nobody",
+            _short(row.owner),
         )
         for row in found.partitions
     ]
     total = ("total", "", "", found.lag, *_pace_cells(found.lag, found.pace), "")
-    columns = ("partition", "committed", "end", "lag", "decided/s", "arriving/s", "drained in", "owner")
+    columns = ("partition", "committed", "end", "lag", "decided/s", "placed/s", "drains in", "owner")
     grid = screen.table(columns, [*rows, total], numbers=columns[:-1])
-    return Group(Text(head), Text(), grid, *(Text(line) for line in ["", *_notes(found)] if _notes(found)))
+    notes = [Text(line) for line in _notes(found)]
+    return Group(
+        Text(f"group {found.group_id} on {found.topic}: {members}"),
+        Text(when),
+        Text(),
+        grid,
+        *([Text(), *notes] if notes else []),
+    )
+
+
+def _short(member_id: str | None) -> str:
+    """The end of the id is another one for each member; their client ids and hosts are often the same."""
+    return "nobody" if member_id is None else f"…{member_id[-5:]}"
 
 
 def _notes(found: GroupLag) -> list[str]:
@@ -162,6 +170,7 @@ def _notes(found: GroupLag) -> list[str]:
         )
     else:
         notes += [_note(found, row, remark) for row in found.partitions for remark in row.remarks]
+    notes += [f"{_short(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
     if not found.members and found.lag:
         notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
     return notes
@@ -174,8 +183,15 @@ def _note(found: GroupLag, row: PartitionLag, remark: str) -> str:
 def _pace_cells(lag: int, pace: Pace | None) -> tuple[str, str, str]:
     if pace is None:
         return "–", "–", "–"
-    drained = "–" if not lag else "never" if pace.seconds_to_drain is None else _spoken(pace.seconds_to_drain)
-    return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", drained
+    return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", _drains(lag, pace)
+
+
+def _drains(lag: int, pace: Pace) -> str:
+    if not lag:
+        return "–"
+    if pace.keeps_up:
+        return "keeps up"
+    return "never" if pace.seconds_to_drain is None else _spoken(pace.seconds_to_drain)
 
 
 def _spoken(seconds: float) -> str:
