@@ -88,12 +88,10 @@ def _told(number: int, record: OutcomeRecord, decision: Decision | None) -> str:
 
 
 def _decision_title(decision: Decision) -> str:
-    total = f", total {decision.total_amount:,}" if decision.total_amount is not None else ""
-    retry = {True: ", may be tried again under a new id", False: "", None: ""}[decision.retryable]
-    return (
-        f"Decision: {decision.outcome} {shown(decision.decided_at)}, user {decision.user_id},"
-        f" placed {shown(decision.placed_at)}{total}{retry}"
-    )
+    if decision.total_amount is not None:
+        return f"Decision: {decision.outcome}, total {decision.total_amount:,}"
+    retry = ", may be tried again under a new id" if decision.retryable else ""
+    return f"Decision: {decision.outcome}{retry}"
 
 
 def _decision(decision: Decision, products: Sequence[ProductNow]) -> RenderableType:
@@ -104,32 +102,35 @@ def _decision(decision: Decision, products: Sequence[ProductNow]) -> RenderableT
             (str(i.product_id), i.quantity, i.unit_price, *now.get(i.product_id, _UNKNOWN))
             for i in decision.lines
         ),
-        *((*_reason(r), *now.get(r.product_id or 0, _UNKNOWN)) for r in decision.reasons),
+        *((*_reason(r), *now.get(r.product_id or 0, _UNKNOWN)[1:]) for r in decision.reasons),
     ]
     # Without the columns in which nothing stands: few rejections have more than one kind of reason.
     kept = [n for n in range(len(head)) if any(row[n] is not None for row in rows)]
     told = [head[n] for n in kept]
     numbers = [name for name in told if name != "reason"]
-    return Group(_table(told, [[row[n] for n in kept] for row in rows], numbers), _NOT_KEPT)
+    times = (
+        f"  decided {shown(decision.decided_at)}, placed {shown(decision.placed_at)}, user {decision.user_id}"
+    )
+    return Group(Text(times), _table(told, [[row[n] for n in kept] for row in rows], numbers), _NOT_KEPT)
 
 
-_NOW = ("price now", "stock now", "taken later")
 _UNKNOWN = (None, None, None)
-_SOLD = ("product", "quantity", "price", *_NOW)
-_REFUSED = ("reason", "product", "requested", "available", "expected", "in force", *_NOW)
+_SOLD = ("product", "quantity", "price", "price now", "stock now", "taken later")
+_REFUSED = (
+    *("reason", "product", "requested", "available", "expected", "in force"),
+    *("stock now", "taken later"),
+)
+_NOT_KEPT = Text(
+    "  Stock is kept with a decision only where it was short. Now: at this moment;\n"
+    "  taken later: by orders decided since then and not cancelled.",
+    "dim",
+)
 
 
 def _reason(reason: Reason) -> tuple[object, ...]:
     product = None if reason.product_id is None else str(reason.product_id)
     prices = (reason.expected_unit_price, reason.current_unit_price)
     return reason.code.value, product, reason.requested, reason.available, *prices
-
-
-_NOT_KEPT = Text(
-    "  Stock is kept with a decision only where it was short (available). Now: as it is at this moment.\n"
-    "  Taken later: by orders decided since then and not cancelled.",
-    "dim",
-)
 
 
 def _undecided(facts: Facts) -> RenderableType:

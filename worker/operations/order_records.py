@@ -1,6 +1,6 @@
 """The records of one order, told from others; and which offsets of their topics are read. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -66,11 +66,12 @@ def unread(bounds: Mapping[TopicPartition, Bounds], read: Iterable[Spans]) -> tu
     return tuple(gaps)
 
 
-def within(places: Collection[tuple[TopicPartition, int]], bounds: Mapping[TopicPartition, Bounds]) -> Spans:
-    """From the first to the last of the places in each partition, without what is gone."""
-    spans: dict[TopicPartition, tuple[int, int]] = {}
-    for partition, offset in places:
-        if partition in bounds and bounds[partition].first <= offset < bounds[partition].end:
-            start, end = spans.get(partition, (offset, offset + 1))
-            spans[partition] = min(start, offset), max(end, offset + 1)
-    return spans
+def places(
+    offsets: Iterable[tuple[TopicPartition, int]], bounds: Mapping[TopicPartition, Bounds]
+) -> list[Spans]:
+    """Each of the offsets that is still there, as a span of its own: what lies between them may be long."""
+    return [
+        {partition: (offset, offset + 1)}
+        for partition, offset in offsets
+        if partition in bounds and bounds[partition].first <= offset < bounds[partition].end
+    ]

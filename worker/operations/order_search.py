@@ -15,7 +15,7 @@ from db.models import Outcome
 from worker.operations.explanation import Unread
 from worker.operations.explanation_facts import Found, sources_of, time_of
 from worker.operations.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
-from worker.operations.order_records import OrderRecords, first_of, last_of, unread, within
+from worker.operations.order_records import OrderRecords, first_of, last_of, places, unread
 from worker.operations.screen import Bar
 from worker.reading import Spans, portions
 from worker.settings import Settings
@@ -25,6 +25,7 @@ Progress = Callable[[str, int], AbstractContextManager[Bar]]
 # What `near` reads at most: of a topic, and of the input where the record waits somewhere among them.
 NEAR_RECORDS: Final = 100_000
 NEAR_WAITING: Final = 1_000_000
+_MOST_SOURCES: Final = 20  # a record each; an order has seldom more than one dead letter
 # How far the clocks of a worker, of the database and of publishers may be apart.
 _CLOCKS: Final = timedelta(seconds=10)
 
@@ -104,14 +105,16 @@ class OrderSearch:
         }
         found = await self._read(spans)
         found, sources = await self._with_sources(found, placed)
-        return found, unread({**placed, **letters}, [spans, sources])
+        return found, unread({**placed, **letters}, [spans, *sources])
 
     async def _with_sources(
         self, found: Found, placed: Mapping[TopicPartition, Bounds]
-    ) -> tuple[Found, Spans]:
+    ) -> tuple[Found, list[Spans]]:
         """With the records that the dead letters were, and where those lie."""
-        sources = within(sources_of(found.dead_letters), placed)
-        return found + await self._read(sources), sources
+        sources = places(sources_of(found.dead_letters)[-_MOST_SOURCES:], placed)
+        for source in sources:
+            found = found + await self._read(source)
+        return found, sources
 
     async def _near_the_decision(
         self,
@@ -130,12 +133,12 @@ class OrderSearch:
         told = await self._outcome_bounds(row)
         # A dead letter has the time of its record, which may have waited for long beside this one.
         since = min([row.decided_at, *map(time_of, found.inputs[:1])]) - _CLOCKS
-        spans = {
-            **first_of(await self._from(told, row.decided_at - _CLOCKS), NEAR_RECORDS),
-            **first_of(await self._from(letters, since), NEAR_RECORDS),
-        }
+        # Of these, what is older needs no look: nothing of this order can be in it.
+        since_then = {**await self._from(told, row.decided_at - _CLOCKS), **await self._from(letters, since)}
+        spans = first_of(since_then, NEAR_RECORDS)
         found, sources = await self._with_sources(found + await self._read(spans), placed)
-        return found, unread({**placed, **letters, **told}, [following, spans, sources])
+        whole = {**placed, **{p: Bounds(*span) for p, span in since_then.items()}}
+        return found, unread(whole, [following, spans, *sources])
 
     async def _outcome_bounds(self, row: LedgerRow) -> dict[TopicPartition, Bounds]:
         """Of the one partition that the outcome goes to."""
@@ -151,6 +154,9 @@ class OrderSearch:
         return {p: (starts[p], bound.end) for p, bound in bounds.items() if starts[p] < bound.end}
 
     async def _read(self, spans: Spans) -> Found:
+        spans = {p: (start, end) for p, (start, end) in spans.items() if start < end}
+        if not spans:
+            return Found()
         wanted = OrderRecords(self.order_id, self.where.outcomes, self.where.message_max_bytes)
         with self.progress("reading", sum(end - start for start, end in spans.values())) as bar:
             records = await _search(self.consumer, spans, wanted, bar)

@@ -1,0 +1,206 @@
+"""What the facts about an order amount to, in one sentence."""
+
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiokafka import TopicPartition
+from rich.console import Console
+
+from contracts.events import Reason, ReasonCode
+from tests.builders import line, order_value, record
+from worker.operations.explanation import (
+    DeadLetterRecord,
+    Decision,
+    Facts,
+    InputRecord,
+    Line,
+    OutcomeRecord,
+    Place,
+    Standing,
+    State,
+    Unread,
+    explained,
+)
+from worker.operations.explanation_facts import dead_letters, inputs
+from worker.operations.explanation_screen import MOST_ROWS, explanation_screen
+from worker.operations.offsets import Bounds
+from worker.operations.order_records import OrderRecords, first_of, last_of, places, unread
+
+ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+SOURCE = Place("order-placed", 2, 17)
+ZERO, ONE = TopicPartition("order-placed", 0), TopicPartition("order-placed", 1)
+
+
+def facts(**fields: Any) -> Facts:
+    return Facts(**{"order_id": ORDER, "group_id": "workers", "members": 1, "committed": {2: 18}, **fields})
+
+
+def confirmed(*lines: Line) -> Decision:
+    sold = lines or (Line(1, 2, Decimal("2.50")),)
+    return Decision("confirmed", NOW, SOURCE, 1, NOW, Decimal("5.00"), sold, (), None)
+
+
+def rejected(*reasons: Reason) -> Decision:
+    return Decision("rejected", NOW, SOURCE, 1, NOW, None, (), reasons, False)
+
+
+def outcome(offset: int, *, republished: bool = False) -> OutcomeRecord:
+    return OutcomeRecord(Place("order-confirmed", 2, offset), NOW, "confirmed", "", republished, True)
+
+
+def input_record(standing: Standing, offset: int = 20) -> InputRecord:
+    return InputRecord(Place("order-placed", 2, offset), NOW, standing, "", 1, ())
+
+
+def letter(code: str = "not_json") -> DeadLetterRecord:
+    return DeadLetterRecord(Place("order-placed-dlt", 2, 5), NOW, code, "Invalid JSON", "", SOURCE, NOW)
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "sentence"),
+    [
+        (
+            facts(decision=confirmed(), outcomes=(outcome(15),)),
+            State.CONFIRMED,
+            "Confirmed at 2026-11-23 10:00:00.000Z from order-placed-2@17,"
+            " announced once at order-confirmed-2@15.",
+        ),
+        (
+            facts(decision=confirmed(), outcomes=(outcome(15), outcome(90, republished=True))),
+            State.CONFIRMED,
+            "announced 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
+        ),
+        (
+            facts(decision=confirmed(), committed={2: 17}),
+            State.CONFIRMED,
+            "not announced yet: the group workers has not committed past that record.",
+        ),
+        (
+            facts(decision=confirmed()),
+            State.CONFIRMED,
+            "and no announcement is there any more: it was deleted (retention), or never told.",
+        ),
+        (
+            facts(decision=confirmed(), unread=(Unread("order-confirmed", 2, 0, 9),)),
+            State.CONFIRMED,
+            "and no announcement is in what was read.",
+        ),
+        (
+            facts(
+                decision=rejected(*[Reason(code=ReasonCode.UNKNOWN_PRODUCT, product_id=n) for n in range(5)])
+            ),
+            State.REJECTED,
+            "there was no product 2 and 2 reasons more. It was",
+        ),
+        (
+            facts(inputs=(input_record(Standing.WAITING, 1218),), dead_letters=(letter(),)),
+            State.WAITING,
+            "Waiting: its record is at order-placed-2@1218;"
+            " 1,200 offsets before it wait for the group workers as well.",
+        ),
+        (
+            facts(inputs=(input_record(Standing.WAITING),), committed={2: None}, members=0),
+            State.WAITING,
+            "nothing in that partition was ever decided by the group workers, in which nobody is now.",
+        ),
+        (
+            facts(inputs=(input_record(Standing.PASSED_OVER, 3),)),
+            State.PASSED_OVER,
+            "past its record at order-placed-2@3, and no dead letter of it is there:"
+            " a replay from there would decide it.",
+        ),
+        (
+            facts(dead_letters=(letter(),)),
+            State.DEAD_LETTER,
+            "Dead letter because Invalid JSON (not_json): order-placed-dlt-2@5, from order-placed-2@17.",
+        ),
+        (facts(), State.NOT_FOUND, "Not decided: no record of it is in the input or among the dead letters."),
+        (facts(unread=(Unread("order-placed", 2, 0, 9),)), State.NOT_FOUND, "among those that wait"),
+    ],
+)
+def test_the_sentence_says_how_the_order_stands(found: Facts, state: State, sentence: str):
+    explanation = explained(found)
+    assert explanation.state is state
+    assert sentence in explanation.summary
+
+
+def test_a_record_is_what_the_ledger_and_the_committed_offset_make_of_it():
+    value = order_value(order_id=ORDER)
+    records = [
+        record(value, offset=3),
+        record(value, offset=7),
+        record(b"{", offset=1, key=str(ORDER).encode()),
+    ]
+    committed: dict[TopicPartition, int | None] = {ZERO: 7}
+    standings = {r.place.offset: r.standing for r in inputs(records, [], None, committed, 10_000)}
+    assert standings == {3: Standing.PASSED_OVER, 7: Standing.WAITING, 1: Standing.INVALID}
+    headers = [("source.topic", b"order-placed"), ("source.partition", b"0"), ("source.offset", b"3")]
+    refused = record(value, topic="order-placed-dlt", headers=(*headers, ("error.code", b"data_error")))
+    told = {r.place.offset: r for r in inputs(records, [refused], None, committed, 10_000)}
+    assert (told[3].standing, told[3].why) == (Standing.INVALID, " (data_error)")
+
+
+def test_a_dead_letter_with_odd_headers_is_told_all_the_same():
+    odd = record(
+        b"\xff",
+        headers=(
+            ("error.code", None),
+            ("source.partition", "²".encode()),
+            ("source.offset", b"1"),
+            ("failed_at", b"2026-11-23T10:00:00"),
+            ("error.message", b"\xff"),
+        ),
+    )
+    (told,) = dead_letters([odd])
+    assert (told.code, told.message, told.source, told.failed_at) == ("", "\ufffd", None, None)
+
+
+def test_records_of_an_order_are_told_from_others_that_name_it():
+    one = OrderRecords(ORDER, frozenset(["order-confirmed"]), 10_000)
+    key = str(ORDER).encode()
+    assert one.is_one(record(order_value(order_id=ORDER)))
+    assert one.is_one(record(order_value(order_id=ORDER).replace(key, key.upper())))
+    assert one.is_one(record(b"{", key=key))
+    assert one.is_one(record(None, headers=(("ce_subject", key), ("x", None))))
+    assert not one.is_one(record(order_value(line(1)), headers=(("correlation_id", key),)))
+    assert not one.is_one(record(b"{"))
+    assert one.is_one(record(b"{}", topic="order-confirmed", key=key))
+    assert one.is_one(record(b"{}", topic="order-confirmed", headers=(("ce_subject", key),)))
+    assert not one.is_one(record(key, topic="order-confirmed"))
+
+
+def test_bounds_are_shared_among_partitions_and_what_is_left_out_is_named():
+    spans = {ZERO: (10, 100), ONE: (0, 5)}
+    assert first_of(spans, 20) == {ZERO: (10, 20), ONE: (0, 5)}
+    assert last_of(spans, 20) == {ZERO: (90, 100), ONE: (0, 5)}
+    assert first_of({}, 20) == {}
+    whole = {ZERO: Bounds(5, 100), ONE: Bounds(0, 5)}
+    left = unread(whole, [first_of(spans, 20), {ZERO: (15, 16)}, {ZERO: (50, 51)}])
+    assert [(u.partition, u.start, u.end) for u in left] == [(0, 5, 10), (0, 20, 50), (0, 51, 100)]
+    assert unread(whole, [{ZERO: (0, 200), ONE: (0, 5)}]) == ()
+    assert places([(ZERO, 4), (ZERO, 5), (ZERO, 100), (TopicPartition("other", 0), 1)], whole) == [
+        {ZERO: (5, 6)}
+    ]
+
+
+def test_an_order_of_a_thousand_items_stays_on_one_screen():
+    lines = [Line(n, 1, Decimal("2.50")) for n in range(1_000)]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(explanation_screen(explained(facts(decision=confirmed(*lines)))))
+    text = console.export_text()
+    assert len(text.splitlines()) < MOST_ROWS + 15
+    assert "… and 980 more: --json shows all" in text
+
+
+def test_nothing_in_a_record_reaches_the_terminal_as_a_command():
+    odd = DeadLetterRecord(Place("dlt", 0, 1), NOW, "\x1b[2J", "[red]\x07", "", None, None)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(explanation_screen(explained(facts(dead_letters=(odd,)))))
+    text = console.export_text()
+    assert "\x1b" not in text
+    assert "[red]·" in text
