@@ -107,6 +107,24 @@ def test_watching_goes_on_until_ctrl_c(scene: Scene, workers: Workers, env: dict
     assert (watching.returncode, errors) == (130, b"")
 
 
+def test_without_a_terminal_each_look_is_a_block(scene: Scene, workers: Workers, env: dict[str, str]):
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "worker", "lag", "--watch", "--interval", "0.2"],
+        cwd=ROOT,
+        env={**os.environ, **env, "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+    )
+    assert watching.stdout
+    seen: list[bytes] = []
+    while sum(b"total" in text for text in seen) < 2:
+        seen.append(watching.stdout.readline())
+    watching.send_signal(signal.SIGINT)
+    watching.communicate(timeout=20)
+    assert watching.returncode == 130
+    assert sum(text.startswith(b"group ") for text in seen) == 2
+    assert b"\x1b" not in b"".join(seen)
+
+
 def test_in_a_terminal_the_screen_is_drawn_again(scene: Scene, workers: Workers, env: dict[str, str]):
     primary, secondary = pty.openpty()
     watching = subprocess.Popen(

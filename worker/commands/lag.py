@@ -25,8 +25,11 @@ def lag(
 ) -> None:
     """Show how far the group is behind in each partition, how fast it goes, and when nothing will wait.
 
-    Rates are measured between two looks, with --watch over the last ten. A group that never committed has all
-    of the topic before it. With --watch --json: one document a line, one line a look.
+    Rates are measured between two looks, with --watch over the last ten.
+
+    Offsets of transaction markers are no lag. A group that never committed has all of the topic before it.
+
+    With --watch --json each look is one line.
     """
     from worker.settings import read_settings
 

@@ -81,6 +81,7 @@ def check(
     """Tell what would become of the orders of a file if they were placed now. Changes nothing.
 
     One after the other, as the workers decide: stock that one order takes is gone for those behind it.
+
     Exit 0 if every order would be confirmed or is a duplicate, else 1.
     """
     from worker.operations import screen

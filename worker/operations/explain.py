@@ -170,11 +170,14 @@ def _product_ids(facts: Facts) -> Sequence[int]:
 
 
 async def _taken_later(
-    sessions: async_sessionmaker[AsyncSession], ids: Sequence[int], since: datetime
+    sessions: async_sessionmaker[AsyncSession],
+    ids: Sequence[int],
+    since: datetime,
+    limit_seconds: float = _SALES_SECONDS,
 ) -> dict[int, int] | None:
     try:
         async with sessions() as session:
-            return await sales.list_sold_since(session, ids, since, _SALES_SECONDS)
+            return await sales.list_sold_since(session, ids, since, limit_seconds)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
             raise
