@@ -51,6 +51,7 @@ def explain(
         screen.print_json(explanation)
     if explanation.state is State.NOT_FOUND:
         further = "; `--scan all` reads everything" if explanation.facts.unread else ""
-        raise CommandError(f"{wanted}: {explanation.summary.rstrip('.')}{further}")
+        said = explanation.summary.rstrip(".")
+        raise CommandError(f"{wanted}: {said[0].lower()}{said[1:]}{further}")
     if not as_json:
         screen.output().print(explanation_screen(explanation))
