@@ -76,9 +76,7 @@ _NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
 _USERS: Final = select(func.array_agg(User.id)).where(
     User.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
 )
-
-
-_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_ORDER_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
 
 async def get_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -235,8 +233,8 @@ async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set
 
 
 async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
-    """Those of the ids that an order has, however it was placed."""
-    return set(await session.scalars(_IDS, {"ids": list(order_ids)}))
+    """Those of the ids that name an order, whether a worker made it or a shop."""
+    return set(await session.scalars(_ORDER_IDS, {"ids": list(order_ids)}))
 
 
 async def add_orders(session: AsyncSession, orders: Sequence[NewOrder]) -> None:
