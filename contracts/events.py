@@ -21,7 +21,7 @@ from pydantic import (
     GetPydanticSchema,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, SchemaValidator, ValidationError
 from pydantic_core import core_schema as schema
 
 MAX_ITEMS: Final = 1_000  # a real retailer's orders reach 675 lines
@@ -60,6 +60,7 @@ _ID_FROM_JSON: Final = schema.chain_schema(
         schema.uuid_schema(strict=False),
     ]
 )
+_ID_AS_TEXT: Final = SchemaValidator(_ID_FROM_JSON)
 # pydantic alone takes 2.55 (a float by then), "1e3", " 2.5" and "٣" for a Decimal.
 _PRICE_FROM_JSON: Final = schema.union_schema(
     [
@@ -109,6 +110,15 @@ Time = Annotated[
     _read_as(_TIME_FROM_JSON),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
+
+
+def parse_order_id(text: str) -> UUID | None:
+    """The order id, in the form in which events have it; None for anything else."""
+    try:
+        order_id: UUID = _ID_AS_TEXT.validate_python(text)
+    except ValidationError:
+        return None
+    return order_id
 
 
 class _Event(BaseModel):

@@ -27,6 +27,7 @@ from worker import connections, http, log
 from worker.batch import BatchProcessor, OutputTopics
 from worker.consumer import OrderConsumer
 from worker.health import Health, monitor, start_watchdog
+from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.metrics import Metrics
 from worker.publisher import MAX_REQUEST_BYTES, Publisher
 from worker.settings import Settings, read_settings
@@ -53,6 +54,7 @@ class Worker:
 
     settings: Settings
     engine: AsyncEngine
+    inquiries: Inquiries
     health: Health
     metrics: Metrics
     topics: OutputTopics
@@ -80,6 +82,7 @@ class Worker:
             self.consumer.release()
             await self.publisher.closed()
             await self.engine.dispose()
+            await self.inquiries.engine.dispose()
 
     async def _ping(self) -> None:
         async with self.engine.connect() as connection:
@@ -149,14 +152,36 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     subscriber = _subscribe(broker, settings, consumer)
     consumer.attach(lambda: subscriber.consumer)
     worker = Worker(
-        settings, engine, health, metrics, topics, publisher, consumer, lambda: subscriber.consumer
+        settings,
+        engine,
+        _inquiries(settings),
+        health,
+        metrics,
+        topics,
+        publisher,
+        consumer,
+        lambda: subscriber.consumer,
     )
     return worker, _application(worker, broker)
 
 
+def _inquiries(settings: Settings) -> Inquiries:
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        schema=settings.database_schema,
+        application_name="order-worker http",
+        command_timeout_seconds=ANSWER_SECONDS,
+        server_settings=_session_limits(settings) | {"default_transaction_read_only": "on"},
+        pool_size=MAX_CONNECTIONS,
+        max_overflow=0,
+    )
+    return Inquiries(engine)
+
+
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
-    return AsgiFastStream(
+    return http.Application(
         broker,
+        paths=http.paths(worker.inquiries),
         lifespan=worker.running,
         logger=None,
         asgi_routes=http.routes(worker.health, worker.metrics),
