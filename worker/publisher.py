@@ -100,7 +100,7 @@ class Publisher:
                 self._reached(Step.TAKEOVER_FENCED)
                 # Only now: before, the old owner's pending transaction could still move the offset.
                 committed = await self._committed_offset(partition)
-                outputs = {await _output(producer, topic, partition) for topic in self._topics}
+                outputs = {await output_of(producer, topic, partition) for topic in self._topics}
         except BaseException:
             self.put_away(producer)
             raise
@@ -132,7 +132,7 @@ class Publisher:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.begin_transaction()
                 for topic, of_topic in _by_topic(publications).items():
-                    output = await _output(producer, topic, owned.partition)
+                    output = await output_of(producer, topic, owned.partition)
                     outputs.add(output)
                     for batch in _batches(producer, of_topic):
                         sent.append(await producer.send_batch(batch, topic, partition=output.partition))
@@ -190,7 +190,7 @@ class Publisher:
 
     def put_away(self, producer: AIOKafkaProducer) -> None:
         """Close a producer in the background: its broker may be the very thing that is away."""
-        task = asyncio.create_task(_close(producer))
+        task = asyncio.create_task(close_producer(producer))
         self._closing.add(task)
         task.add_done_callback(self._closed)
 
@@ -207,7 +207,7 @@ class Publisher:
             await asyncio.wait(self._closing)
 
 
-async def _output(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
+async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
     """Where outcomes of a source go: to the partition of its number, or that modulo how many there are.
 
     An order has one outcome, so that its key has no order to keep. By key, a batch went to every partition
@@ -243,7 +243,7 @@ def _batches(producer: AIOKafkaProducer, publications: Iterable[Publication]) ->
     yield batch
 
 
-async def _close(producer: AIOKafkaProducer) -> None:
+async def close_producer(producer: AIOKafkaProducer) -> None:
     # What it did counts by what is committed, so nothing that goes wrong here matters.
     with suppress(Exception):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):

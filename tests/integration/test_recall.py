@@ -12,6 +12,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
+from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
 from tests.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.topic_names import TopicNames
@@ -127,8 +128,12 @@ async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announc
 
 @pytest.mark.parametrize(
     "another",
-    [{"timestamp_ms": ANNOUNCED_MS - 1}, {"headers": [*HEADERS, ("failed_at", b"earlier")]}],
-    ids=["outcome", "dead letter"],
+    [
+        {"timestamp_ms": ANNOUNCED_MS - 1},
+        {"headers": [*HEADERS, ("failed_at", b"earlier")]},
+        {"headers": [*HEADERS, REPUBLISHED]},
+    ],
+    ids=["outcome", "dead letter", "republished"],
 )
 async def test_another_announcement_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
     await ground.announce(**another)

@@ -1,0 +1,93 @@
+"""How far an operator's command has come, kept by Kafka as a committed offset with a note.
+
+It is committed in the transaction of what the command publishes: either both happened or neither, however
+the command ends. The note says up to when the selection reaches, and up to which key of it the command came.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+)
+from aiokafka.structs import OffsetAndMetadata
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from worker.connections import of_some_node, reason_of
+from worker.errors import CommandError
+
+_LIMIT_SECONDS: Final = 15.0
+_PAUSE_SECONDS: Final = 0.2
+_MOVING: Final = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` records, up to the ledger's key `last`, of what was decided up to `frozen_at`."""
+
+    frozen_at: datetime
+    total: int
+    done: int = 0
+    last: UUID | None = None
+    finished_at: datetime | None = None
+
+    def behind(self, last: UUID, count: int) -> "Progress":
+        """After `count` more, of which `last` has the highest key."""
+        return replace(self, done=self.done + count, last=last)
+
+    def as_offset(self) -> OffsetAndMetadata:
+        return OffsetAndMetadata(self.done, to_json(self).decode())
+
+
+_NOTE: Final = TypeAdapter(Progress)
+
+
+def from_offset(found: OffsetAndMetadata, group_id: str) -> Progress | None:
+    """None where nothing was committed. Raises CommandError where it was not committed by this command."""
+    if found.offset < 0:
+        return None
+    try:
+        return _NOTE.validate_json(found.metadata)
+    except ValidationError:
+        raise CommandError(
+            f"the offset of the group {group_id} was not committed by this command: delete that group,"
+            " and everything selected is announced from the first on"
+        ) from None
+
+
+async def find_progress(admin: AIOKafkaAdminClient, group_id: str, place: TopicPartition) -> Progress | None:
+    """How far the command has come; None: it never began, or Kafka keeps its group no longer.
+
+    True only after whoever was at it before is fenced: a transaction that is open or being committed does not
+    show. Raises CommandError while the group's coordinator does not tell.
+    """
+    why = "no answer in time"
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LIMIT_SECONDS):
+            while True:
+                found: Mapping[TopicPartition, OffsetAndMetadata] = {}
+                try:
+                    found = await of_some_node(
+                        lambda: admin.list_consumer_group_offsets(group_id, partitions=[place])
+                    )
+                except _MOVING as error:
+                    why = reason_of(error)
+                except (KafkaError, OSError) as error:
+                    why = reason_of(error)
+                    break
+                # A coordinator that loads leaves it out (ARCHITECTURE.md). That is no "nothing yet".
+                if place in found:
+                    return from_offset(found[place], group_id)
+                await asyncio.sleep(_PAUSE_SECONDS)
+    raise CommandError(f"Kafka does not tell how far this command has come ({why}): try again")

@@ -1,0 +1,28 @@
+"""How fast a command publishes: so many a second, evenly."""
+
+from dataclasses import dataclass
+from typing import Final
+
+_BATCHES_A_SECOND: Final = 10  # with a rate: more would be small transactions, fewer would be gusts
+
+
+@dataclass(slots=True)
+class Throttle:
+    """Never more than `rate` a second (None: no limit). Time that was lost is not made up for."""
+
+    rate: float | None
+    _next_at: float = float("-inf")
+
+    def pause(self, count: int, now: float) -> float:
+        """The seconds to wait before `count` more may go; `now` is any clock that only moves forward."""
+        if self.rate is None:
+            return 0.0
+        begin = max(now, self._next_at)
+        self._next_at = begin + count / self.rate
+        return begin - now
+
+    def at_once(self, most: int) -> int:
+        """How many go together, so that the rate is even: at least one, at most `most`."""
+        if self.rate is None:
+            return most
+        return max(1, min(most, int(self.rate / _BATCHES_A_SECOND)))
