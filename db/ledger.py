@@ -1,6 +1,6 @@
 """The ledger of outcomes: what was decided, from which record, and the event exactly as published."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -177,6 +177,20 @@ async def list_replays(session: AsyncSession, topic: str, partition: int) -> lis
         )
     )
     return [SilentReplay(*row) for row in rows]
+
+
+async def add_replays(session: AsyncSession, topic: str, spans: Mapping[int, tuple[int, int]]) -> None:
+    """Ask for a silent replay of these offsets by partition: from the first up to, not including, the second.
+
+    From the commit on nothing that lies there and is decided by now is announced again. So every record
+    there must have been announced: what the group has committed, once nobody can commit any more.
+    """
+    rows = [
+        {"topic": topic, "partition": partition, "from_offset": start, "to_offset": end}
+        for partition, (start, end) in sorted(spans.items())
+    ]
+    if rows:
+        await session.execute(insert(Replay), rows)
 
 
 async def database_time(session: AsyncSession) -> datetime:

@@ -8,11 +8,12 @@ and by which record one sees that it was. The same of the batch before.
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, case, column, func, update
+from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, case, column, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from db.models import Position
 
@@ -117,16 +118,20 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
         statement.on_conflict_do_update(
             index_elements=[Position.group_id, Position.topic, Position.partition],
             set_={"turn": Position.turn + 1},
-        ).returning(Position.turn, *(getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)))
+        ).returning(Position.turn, *_columns())
     )
-    number, announced_to, begun_to, last_timestamp_ms, *rest = taken.one()
-    if announced_to is None:
-        return Turn(number, None)
-    seen, acknowledged_from, seen_before = rest[:3], rest[3], rest[4:]
-    acknowledged = None
-    if acknowledged_from is not None:
-        acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
-    return Turn(number, Begun(announced_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged))
+    number, *state = taken.one()
+    return Turn(number, _known(*state))
+
+
+async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:
+    """The latest batch of each partition whose announcement began, without becoming its owner."""
+    rows = await session.execute(
+        select(Position.partition, *_columns()).where(
+            Position.group_id == group_id, Position.topic == topic, Position.announced_to.is_not(None)
+        )
+    )
+    return {partition: begun for partition, *state in rows if (begun := _known(*state))}
 
 
 async def begin(
@@ -152,6 +157,21 @@ async def begin(
     }
     remembered = await session.execute(_BEGIN, {"group": group_id, **columns})
     return {(topic, partition) for topic, partition in remembered}
+
+
+def _columns() -> list[InstrumentedAttribute[Any]]:
+    return [getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)]
+
+
+def _known(announced_to: int | None, *rest: Any) -> Begun | None:
+    if announced_to is None:
+        return None
+    begun_to, last_timestamp_ms, topic, timestamp_ms, digest, acknowledged_from, *seen_before = rest
+    acknowledged = None
+    if acknowledged_from is not None:
+        acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
+    witness = _witness(topic, timestamp_ms, digest)
+    return Begun(announced_to, begun_to, last_timestamp_ms, witness, acknowledged)
 
 
 def _witness(topic: str | None, timestamp_ms: int | None, digest: bytes | None) -> Witness | None:

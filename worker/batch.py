@@ -301,7 +301,7 @@ class BatchProcessor:
         assert verdict.row is not None
         if verdict.standing is Standing.REDELIVERY:
             silent = replays.get(TopicPartition(record.topic, record.partition), ())
-            if _is_silenced(record.offset, verdict.row.decided_at, silent):
+            if is_silenced(record.offset, verdict.row.decided_at, silent):
                 return Settled(Fate.SILENCED)
             return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row, announced_ms))
         fate = Fate.CONFIRMED if verdict.row.outcome == _CONFIRMED else Fate.REJECTED
@@ -336,7 +336,8 @@ def _source(record: ConsumerRecord) -> Source:
     return Source(record.topic, record.partition, record.offset)
 
 
-def _is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
+def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
+    """Whether what was decided then, from the record at this offset, is not to be announced again."""
     return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)
 
 

@@ -157,6 +157,18 @@ class Publisher:
         owned.outputs.append(outputs)
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
+    async def move(self, owned: OwnedPartition, offset: int) -> None:
+        """Let the group go on at `offset`, if nobody has taken the partition over since we did.
+
+        An operator's move: without our metadata, so that it is believed. Raises as `publish` does.
+        """
+        async with asyncio.timeout(self._publish_timeout_seconds):
+            await owned.producer.begin_transaction()
+            to = OffsetAndMetadata(offset, "")
+            # No output is joined: what Kafka may have left hanging there is for the next owner to end.
+            await owned.producer.send_offsets_to_transaction({owned.partition: to}, self._group_id)
+            await owned.producer.commit_transaction()
+
     async def _end_what_hangs(self, producer: AIOKafkaProducer) -> None:
         """Abort what Kafka may have left open of a transaction of this id that it takes for ended.
 

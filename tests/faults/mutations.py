@@ -435,7 +435,7 @@ MUTATIONS: Final = (
         "silent-replay",
         "A silent replay announces nothing that was decided before it.",
         "a replayed order is announced like any redelivery",
-        (Edit(_BATCH, "if _is_silenced(record.offset, verdict.row.decided_at, silent):", "if False:"),),
+        (Edit(_BATCH, "if is_silenced(record.offset, verdict.row.decided_at, silent):", "if False:"),),
         (Test("tests/integration/test_batch.py", "silent_replay"),),
     ),
     Mutation(

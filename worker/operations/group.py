@@ -80,20 +80,28 @@ async def committed(
     Raises GroupCoordinatorNotAvailableError where the group's coordinator does not know within the limit
     (`Publisher` says what aiokafka's consumer makes of that).
     """
+    found = await commits(admin, group_id, partitions)
+    return {p: None if commit is None else commit.offset for p, commit in found.items()}
+
+
+async def commits(
+    admin: AIOKafkaAdminClient, group_id: str, partitions: Sequence[TopicPartition]
+) -> dict[TopicPartition, OffsetAndMetadata | None]:
+    """As `committed`, with the metadata: those of a worker, or of an operator's move (`worker.publisher`)."""
     if not partitions:
         return {}
-    return await _patiently(lambda: _committed(admin, group_id, partitions))
+    return await _patiently(lambda: _commits(admin, group_id, partitions))
 
 
-async def _committed(
+async def _commits(
     admin: AIOKafkaAdminClient, group_id: str, partitions: Sequence[TopicPartition]
-) -> dict[TopicPartition, int | None]:
+) -> dict[TopicPartition, OffsetAndMetadata | None]:
     found: dict[TopicPartition, OffsetAndMetadata] = await of_some_node(
         lambda: admin.list_consumer_group_offsets(group_id, partitions=list(partitions))
     )
     if any(p not in found for p in partitions):
         raise GroupCoordinatorNotAvailableError(f"the coordinator of {group_id} knows no offsets yet")
-    return {p: None if found[p].offset < 0 else found[p].offset for p in partitions}
+    return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

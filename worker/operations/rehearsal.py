@@ -1,0 +1,193 @@
+"""What workers would do with records that come again, without doing it. Pure.
+
+Orders that the ledger does not know are decided by the worker's own rule, each against the stock that
+the ones before it would have left, and count as decided for those that follow. All that is kept of them is
+an id and a fingerprint.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from contracts.events import DeadLetterCode
+from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
+from db.ledger import LedgerRow, SilentReplay
+from db.stock import StockLevel
+from worker.batch import Fate, is_silenced
+from worker.outcome import reason_codes
+from worker.triage import Arrival, Known, Standing, triage
+
+# What `orders.total_amount` holds, Numeric(14, 2): PostgreSQL refuses an order that comes to more.
+_TOO_EXPENSIVE: Final = Decimal(10) ** 12
+_CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
+_DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
+
+
+class Found(NamedTuple):
+    """What the database holds now of all that the arrivals name."""
+
+    known: Mapping[UUID, LedgerRow]
+    order_ids: AbstractSet[
+        UUID
+    ]  # of those unknown to the ledger: orders made by a shop, or whose row is gone
+    users: AbstractSet[int]
+    shelves: Mapping[int, StockLevel]
+
+
+class Rehearsed(NamedTuple):
+    """What would become of one record, and why: reason codes, or that of its dead letter."""
+
+    fate: Fate
+    codes: tuple[str, ...] = ()
+    outcome: str = ""  # of an order that is decided already
+
+
+@dataclass(slots=True)
+class ProductChange:
+    """What the undecided orders would do to one product. `stock` is what it has now."""
+
+    product_id: int
+    stock: int
+    taken: int = 0
+    refused: int = 0  # orders that would find too little of it
+    wanted: int = 0  # by all orders that nothing but stock stands against
+    partitions: set[int] = field(default_factory=set)  # which these come from
+
+    @property
+    def contested(self) -> bool:
+        """Whether who gets the last of it depends on which partition workers read first."""
+        return self.wanted > self.stock and len(self.partitions) > 1
+
+
+class _Decided(NamedTuple):
+    """An order that the rehearsal decided: no record ever comes again within it."""
+
+    fingerprint: bytes
+    source_topic: str = ""
+    source_partition: int = -1
+    source_offset: int = -1
+
+
+class Rehearsal:
+    """Settles records in turn as `BatchProcessor` would, and remembers what they would have changed.
+
+    `replays`: what is silent, by partition. What it does not know: constraints and triggers that somebody
+    added to the tables, and what is sold or changed between this and the replay.
+    """
+
+    def __init__(self, replays: Mapping[int, Sequence[SilentReplay]]) -> None:
+        self._replays = replays
+        self._decided: dict[bytes, bytes] = {}
+        self.products: dict[int, ProductChange] = {}
+
+    def settle(self, arrivals: Sequence[Arrival], found: Found) -> list[Rehearsed]:
+        """One result per arrival, in their order."""
+        known: dict[UUID, Known] = {**self._decided_before(arrivals), **found.known}
+        standings = triage(arrivals, known)
+        new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
+        decided = decide_batch([a.order for a in new], found.users, self._left(new, found.shelves))
+        if any(_is_refused(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)):
+            if len(arrivals) == 1:
+                return [Rehearsed(Fate.DEAD_LETTER, _DATA_ERROR)]
+            # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
+            half = len(arrivals) // 2
+            return self.settle(arrivals[:half], found) + self.settle(arrivals[half:], found)
+        self._remember(new, decided, found.shelves)
+        decisions = iter(decided.decisions)
+        return [
+            _decided_now(next(decisions))
+            if standing is Standing.NEW
+            else self._decided_earlier(arrival, standing, found.known)
+            for arrival, standing in zip(arrivals, standings, strict=True)
+        ]
+
+    def _decided_before(self, arrivals: Iterable[Arrival]) -> dict[UUID, Known]:
+        if not self._decided:
+            return {}
+        ids = {a.order.order_id for a in arrivals}
+        return {i: _Decided(seen) for i in ids if (seen := self._decided.get(i.bytes))}
+
+    def _left(self, new: Iterable[Arrival], shelves: Mapping[int, StockLevel]) -> Mapping[int, StockLevel]:
+        touched = {i.product_id for a in new for i in a.order.items} & self.products.keys()
+        return {
+            **shelves,
+            **{
+                i: StockLevel(shelves[i].price, shelves[i].quantity - self.products[i].taken)
+                for i in touched & shelves.keys()
+            },
+        }
+
+    def _remember(
+        self, new: Sequence[Arrival], decided: BatchDecision, shelves: Mapping[int, StockLevel]
+    ) -> None:
+        for arrival, decision in zip(new, decided.decisions, strict=True):
+            self._decided[arrival.order.order_id.bytes] = arrival.fingerprint
+            self._count(arrival, decision, shelves)
+        for product_id, quantity in decided.taken.items():
+            self.products[product_id].taken += quantity
+
+    def _count(self, arrival: Arrival, decision: Decision, shelves: Mapping[int, StockLevel]) -> None:
+        refusals = () if isinstance(decision, Confirmed) else decision.refusals
+        short = {refusal.product_id for refusal in refusals if isinstance(refusal, InsufficientStock)}
+        contends = all(isinstance(refusal, InsufficientStock) for refusal in refusals)
+        for item in arrival.order.items:
+            if item.product_id not in shelves:
+                continue
+            change = self._change(item.product_id, shelves[item.product_id].quantity)
+            if contends:
+                change.wanted += item.quantity
+                change.partitions.add(arrival.source.partition)
+        for product_id in short:
+            self.products[product_id].refused += 1
+
+    def _change(self, product_id: int, stock: int) -> ProductChange:
+        change = self.products.setdefault(product_id, ProductChange(product_id, stock))
+        change.stock = stock
+        return change
+
+    def _decided_earlier(
+        self, arrival: Arrival, standing: Standing, known: Mapping[UUID, LedgerRow]
+    ) -> Rehearsed:
+        if standing is Standing.CONFLICT:
+            return Rehearsed(Fate.DEAD_LETTER, _CONFLICT)
+        if standing is Standing.DUPLICATE:
+            return Rehearsed(Fate.DUPLICATE)
+        row, (_, partition, offset) = known[arrival.order.order_id], arrival.source
+        silent = is_silenced(offset, row.decided_at, self._replays.get(partition, ()))
+        return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
+
+
+def _is_refused(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> bool:
+    """Whether PostgreSQL would not take the order that was decided so."""
+    return isinstance(decision, Confirmed) and (
+        arrival.order.order_id in order_ids or decision.total_amount >= _TOO_EXPENSIVE
+    )
+
+
+def _decided_now(decision: Decision) -> Rehearsed:
+    fate = Fate.CONFIRMED if isinstance(decision, Confirmed) else Fate.REJECTED
+    return Rehearsed(fate, reason_codes(decision))
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many records of each fate there are, and why."""
+
+    fates: Counter[Fate] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)  # of what is decided already
+    reasons: Counter[str] = field(default_factory=Counter)  # of those that would be rejected: all of each
+    dead_letters: Counter[str] = field(default_factory=Counter)  # by code
+
+    def add(self, results: Iterable[Rehearsed]) -> None:
+        for fate, codes, outcome in results:
+            self.fates[fate] += 1
+            if fate is Fate.REJECTED:
+                self.reasons.update(codes)
+            elif fate is Fate.DEAD_LETTER:
+                self.dead_letters.update(codes)
+            elif outcome:
+                self.outcomes[outcome] += 1
