@@ -17,31 +17,29 @@ from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, ProducerFenced
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, orders, positions, stock
+from db import ledger, positions
 from db.engine import session_factory
 from db.ledger import SilentReplay
+from db.positions import Begun
 from worker.batch import Fate
 from worker.connections import database_engine, kafka_admin, reason_of, require_database, require_topics
-from worker.consumer import cut
-from worker.decode import Decoded, Invalid, decode
 from worker.errors import CommandError, UsageError
 from worker.operations import group
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
-from worker.operations.rehearsal import Found, ProductChange, Rehearsal, Rehearsed, Tally
+from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
+from worker.operations.rehearse import RecordReader
 from worker.operations.replay_plan import Move, Target, moves, require_records
-from worker.operations.screen import Bar, progress
+from worker.operations.screen import progress
 from worker.publisher import OFFSET_METADATA, OwnedPartition, Publisher
-from worker.reading import Spans, portions
 from worker.recall import is_forgotten
 from worker.settings import Settings
 from worker.steps import nothing_happens
-from worker.triage import Arrival, Source
 
 Sessions = async_sessionmaker[AsyncSession]
 Owned = Mapping[TopicPartition, OwnedPartition]
@@ -125,7 +123,7 @@ async def _rehearse(
         at_time = await offsets_at(consumer, bounds, target.time) if target.time else {}
         result = Replay(target, moves(target, bounds, committed, at_time), members)
         require_records(target, result.moves)
-        reading = _Reading(settings, sessions, consumer)
+        reading = RecordReader(settings, sessions, consumer)
         await _require_nothing_lost(reading, target, result.moves)
         await _read_what_comes_again(reading, result, quiet)
     return result
@@ -141,8 +139,9 @@ async def _committed(
     for partition, commit in commits.items():
         told = None if commit is None else commit.offset
         moved = commit is not None and commit.metadata != OFFSET_METADATA
-        if is_forgotten(told, moved, begun.get(partition.partition)):
-            raise _forgotten(partition, told)
+        latest = begun.get(partition.partition)
+        if latest and is_forgotten(told, moved, latest):
+            raise _forgotten(partition, told, latest)
     found = {p: commit.offset for p, commit in commits.items() if commit is not None}
     if not found:
         names = ", ".join(f"{p.topic}-{p.partition}" for p in partitions)
@@ -153,65 +152,15 @@ async def _committed(
     return found
 
 
-def _forgotten(partition: TopicPartition, told: int | None) -> CommandError:
+def _forgotten(partition: TopicPartition, told: int | None, begun: Begun) -> CommandError:
     return CommandError(
-        f"Kafka tells {told} as the group's offset of {partition.topic}-{partition.partition}, and more is"
-        " announced: it has forgotten; start the workers once, which put it right, stop them, and try again"
+        f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
+        f" {partition.topic}-{partition.partition}, and its workers came to {begun.announced_to} at least;"
+        " nothing was changed; start them once, which find out what is true, stop them, and try again"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """Reads spans and settles their records in a rehearsal, partition by partition, in constant memory."""
-
-    settings: Settings
-    sessions: Sessions
-    consumer: AIOKafkaConsumer
-
-    async def through(
-        self, rehearsal: Rehearsal, spans: Spans, bar: Bar
-    ) -> AsyncIterator[tuple[TopicPartition, list[Rehearsed]]]:
-        for partition, span in sorted(spans.items()):
-            # One after the other: what a rehearsal says must not depend on which broker answers first.
-            at = span[0]
-            async for _, records in portions(self.consumer, {partition: span}):
-                rest = {partition: list(records)}
-                while rest:
-                    part, rest = cut(rest, self.settings.batch_max_bytes)
-                    yield partition, await self._settle(rehearsal, part[partition])
-                    after = part[partition][-1].offset + 1
-                    bar.advance(after - at)
-                    at = after
-
-    async def _settle(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
-        decoded = [decode(record.value, self.settings.message_max_bytes) for record in records]
-        arrivals = [
-            Arrival(d.order, d.fingerprint, Source(record.topic, record.partition, record.offset))
-            for record, d in zip(records, decoded, strict=True)
-            if isinstance(d, Decoded)
-        ]
-        settled = iter(rehearsal.settle(arrivals, await self._find(arrivals)))
-        return [
-            Rehearsed(Fate.DEAD_LETTER, (d.code.value,)) if isinstance(d, Invalid) else next(settled)
-            for d in decoded
-        ]
-
-    async def _find(self, arrivals: Sequence[Arrival]) -> Found:
-        """In a transaction of its own, however many records there are: nothing waits for it, nor vacuum."""
-        async with self.sessions() as session:
-            known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
-            new = [a.order for a in arrivals if a.order.order_id not in known]
-            if not new:
-                return Found(known, set(), set(), {})
-            return Found(
-                known,
-                await orders.find_order_ids(session, {order.order_id for order in new}),
-                await orders.find_user_ids(session, {order.user_id for order in new}),
-                await stock.list_stock(session, {item.product_id for order in new for item in order.items}),
-            )
-
-
-async def _read_what_comes_again(reading: _Reading, result: Replay, quiet: bool) -> None:
+async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
     # What the replay will record: all that is decided there by now is announced, and will be passed over.
     silent = {p.partition: [SilentReplay(*span, requested_at=_FOR_EVER)] for p, span in spans.items()}
@@ -224,7 +173,7 @@ async def _read_what_comes_again(reading: _Reading, result: Replay, quiet: bool)
     result.products = sorted(changes, key=lambda c: (-c.taken, -c.refused, c.product_id))
 
 
-async def _require_nothing_lost(reading: _Reading, target: Target, planned: Sequence[Move]) -> None:
+async def _require_nothing_lost(reading: RecordReader, target: Target, planned: Sequence[Move]) -> None:
     """What would be skipped is decided and announced, record by record, or a CommandError says what is not.
 
     Only a replay's own record tells that something which is decided was announced as well.
@@ -318,8 +267,8 @@ async def _record(settings: Settings, sessions: Sessions, moving: Sequence[Move]
         for move in moving:
             turn = await positions.take_turn(session, settings.group_id, topic, move.partition.partition)
             one = owned[move.partition]
-            if is_forgotten(one.next_offset, one.moved, turn.begun):
-                raise _forgotten(move.partition, one.next_offset)
+            if turn.begun and is_forgotten(one.next_offset, one.moved, turn.begun):
+                raise _forgotten(move.partition, one.next_offset, turn.begun)
         spans = {m.partition.partition: m.replayed for m in moving if m.target < m.committed}
         await ledger.add_replays(session, topic, spans)
 

@@ -83,7 +83,7 @@ def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Repo
         partitions=list(_partitions(replay)),
         records=fates.total(),
         decided=fates[Fate.SILENCED],
-        decided_by_outcome=dict(total.outcomes),
+        decided_by_outcome=dict(total.outcomes.most_common()),
         duplicates=fates[Fate.DUPLICATE],
         would_confirm=fates[Fate.CONFIRMED],
         would_reject=fates[Fate.REJECTED],
