@@ -123,7 +123,7 @@ def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_ki
     assert said["next_command"] == "order-worker replay --to-earliest --execute"
 
     done = replay("--to-earliest", "--execute", "--json").json
-    assert done == {**said, "executed": True, "next_command": "order-worker run"}
+    assert done == {**said, "executed": True, "next_command": "order-worker run", "seconds": done["seconds"]}
     assert replays(scene) == [(0, 0, 71), (1, 0, 65)]
     before = scene.shop.stock()
     for step in (Step.BEFORE_KAFKA_COMMIT, Step.AFTER_DATABASE_COMMIT, Step.AFTER_KAFKA_COMMIT):
@@ -262,7 +262,8 @@ def test_a_move_forward_never_skips_what_nobody_has_dealt_with(
     # A replay may be undone, since all that it would skip then is announced, as its record says.
     assert replay("--shift-by", "-20", "--execute").code == 0
     replay("--to-latest", "--execute").is_refused(code=1, because="-0 10 to 36 (5 undecided, 1 dead letters")
-    assert replay("--to-offset", "30", "--execute").code == 0
+    undone = replay("--to-offset", "30", "--execute")
+    assert "forward from 10 to 30; what it skips is done with" in undone.out, undone.err
     assert scene.lag() == 6
     drained(scene, workers)
     scene.assert_promises([*ids, *more], dead_letters=1)

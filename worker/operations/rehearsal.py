@@ -179,14 +179,14 @@ class Tally:
 
     fates: Counter[Fate] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)  # of what is decided already
-    reasons: Counter[str] = field(default_factory=Counter)  # of those that would be rejected: all of each
+    reasons: Counter[str] = field(default_factory=Counter)  # orders that would be rejected for it, too
     dead_letters: Counter[str] = field(default_factory=Counter)  # by code
 
     def add(self, results: Iterable[Rehearsed]) -> None:
         for fate, codes, outcome in results:
             self.fates[fate] += 1
             if fate is Fate.REJECTED:
-                self.reasons.update(codes)
+                self.reasons.update(set(codes))
             elif fate is Fate.DEAD_LETTER:
                 self.dead_letters.update(codes)
             elif outcome:

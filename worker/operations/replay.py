@@ -10,6 +10,7 @@ without a move does no harm, since all that lies there is announced already.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Replay:
     members: list[group.Member]
     tallies: dict[TopicPartition, Tally] = field(default_factory=dict)
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
+    seconds: float = 0.0  # that the rehearsal took
     executed: bool = False
 
 
@@ -164,11 +166,12 @@ async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: b
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
     # What the replay will record: all that is decided there by now is announced, and will be passed over.
     silent = {p.partition: [SilentReplay(*span, requested_at=_FOR_EVER)] for p, span in spans.items()}
-    rehearsal = Rehearsal(silent)
+    rehearsal, began = Rehearsal(silent), time.monotonic()
     result.tallies = {p: Tally() for p in spans}
     with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
         async for partition, settled in reading.through(rehearsal, spans, bar):
             result.tallies[partition].add(settled)
+    result.seconds = time.monotonic() - began
     changes = [change for change in rehearsal.products.values() if change.taken or change.refused]
     result.products = sorted(changes, key=lambda c: (-c.taken, -c.refused, c.product_id))
 

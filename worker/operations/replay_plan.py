@@ -138,6 +138,8 @@ def _expired(planned: Sequence[Move]) -> str:
 def remark(target: Target, move: Move) -> str:
     """What an operator should know of a partition, if anything."""
     first, committed = move.bounds.first, move.committed
+    if move.target > committed:
+        return f"forward from {committed:,} to {move.target:,}; what it skips is done with"
     if committed < first:
         return f"{first - committed:,} removed by retention, never read"
     if move.target == first > 0 and target.to in (To.EARLIEST, To.TIME):

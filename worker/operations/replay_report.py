@@ -58,6 +58,7 @@ class Report:
     topic: str
     partitions: list[PartitionReport]
     records: int
+    seconds: float  # that the rehearsal took
     decided: int  # passed over in silence
     decided_by_outcome: dict[str, int]
     duplicates: int
@@ -82,6 +83,7 @@ def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Repo
         topic=selected.topic,
         partitions=list(_partitions(replay)),
         records=fates.total(),
+        seconds=round(replay.seconds, 3),
         decided=fates[Fate.SILENCED],
         decided_by_outcome=dict(total.outcomes.most_common()),
         duplicates=fates[Fate.DUPLICATE],
@@ -159,8 +161,11 @@ def show(console: Console, found: Report) -> None:
     used = len(head) - (not any(p.remark for p in found.partitions))
     console.print(screen.table(head[:used], (row[:used] for row in rows), numbers=head[:5]))
     console.print()
-    classes = screen.table(("what comes again", "records", "why"), _classes(found), numbers=("records",))
-    console.print(classes)
+    if found.records:
+        columns = ("what comes again", "records", "why")
+        console.print(screen.table(columns, _classes(found), numbers=("records",)))
+        rate = found.records / max(found.seconds, 1e-9)
+        console.print(Text(f"{found.records:,} records rehearsed in {found.seconds:.1f} s ({rate:,.0f}/s)"))
     if found.products:
         console.print()
         _show_products(console, found.products)
@@ -172,12 +177,12 @@ def show(console: Console, found: Report) -> None:
 def _title(found: Report) -> str:
     where = f"{found.topic} for the group {found.group_id}"
     if found.executed:
-        return f"Replay of {where}: the group is moved back."
+        return f"Replay of {where}: the group is moved."
     return f"Rehearsal of {where}: nothing was changed."
 
 
 def _from_to(of: PartitionReport) -> tuple[int | None, int | None]:
-    return (None, None) if of.target == of.committed else (of.target, of.committed)
+    return (of.target, of.committed) if of.target < of.committed else (None, None)
 
 
 def _classes(found: Report) -> list[tuple[str, int, str]]:
@@ -218,10 +223,11 @@ def _next(found: Report) -> Iterator[str]:
     if found.executed:
         undecided = found.would_confirm + found.would_reject
         yield f"Now start the workers: {found.next_command}"
-        yield (
-            f"They pass over {found.decided + found.duplicates:,} records in silence and decide"
-            f" {undecided:,}; watch order_worker_orders_silenced_total at /metrics."
-        )
+        if found.records:
+            yield (
+                f"They pass over {found.decided + found.duplicates:,} records in silence and decide"
+                f" {undecided:,}; watch order_worker_orders_silenced_total at /metrics."
+            )
         return
     if found.running_members:
         names = ", ".join(f"{m.client_id} at {m.host.lstrip('/')}" for m in found.running_members)
