@@ -187,12 +187,12 @@ def _from_to(of: PartitionReport) -> tuple[int | None, int | None]:
 
 def _classes(found: Report) -> list[tuple[str, int, str]]:
     return [
-        ("decided already: passed over in silence", found.decided, _counts(found.decided_by_outcome)),
-        ("duplicate of a decided order: nothing", found.duplicates, ""),
+        ("decided already: passed over", found.decided, _counts(found.decided_by_outcome)),
+        ("duplicate: passed over", found.duplicates, ""),
         ("undecided: confirmed", found.would_confirm, ""),
         ("undecided: rejected", found.would_reject, _counts(found.reasons)),
-        ("conflict: dead letter written again", found.conflicts, ""),
-        ("poison: dead letter written again", found.poison, _counts(found.poison_by_code)),
+        ("conflict: dead letter again", found.conflicts, ""),
+        ("poison: dead letter again", found.poison, _counts(found.poison_by_code)),
     ]
 
 
