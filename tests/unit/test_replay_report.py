@@ -55,14 +55,17 @@ def test_the_next_command_does_what_was_rehearsed():
     assert found().next_command == said
     at = datetime(2026, 11, 23, 10, tzinfo=UTC)
     timed = found(Target(To.TIME, time=at)).next_command
-    assert timed.startswith("order-worker replay --to-datetime 2026-11-23T10:00:00+00:00 ")
+    assert timed.startswith("order-worker replay --to-datetime 2026-11-23T10:00:00Z ")
     assert found(executed=True).next_command == "order-worker run"
 
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_screen_fits_and_shows_the_first_products(columns: int):
     text = screen_of(found(), columns)
-    assert max(map(len, text.splitlines())) <= columns
+    *lines, command = text.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert command.startswith("To do it: order-worker replay "), "in one piece, to be copied"
+    assert command.endswith(" --execute")
     assert "… and 2 products more (all with --json)" in text
     assert "Not certain for product 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 …:" in text
     assert "100 records rehearsed in 0.5 s (200/s)" in text

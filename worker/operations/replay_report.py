@@ -139,14 +139,11 @@ def _product(change: ProductChange) -> ProductReport:
 
 def _command(selected: TopicSelection, target: Target) -> str:
     """What does what was rehearsed. A duration has become a time: later it would be another one."""
-    value = {
-        To.OFFSET: target.number,
-        To.SHIFT: target.number,
-        To.TIME: target.time and target.time.isoformat(),
-    }
+    time = target.time.isoformat().replace("+00:00", "Z") if target.time else ""
+    value = {To.OFFSET: str(target.number), To.SHIFT: str(target.number), To.TIME: time}
     words = ["order-worker", "replay", target.to.value]
     if target.to in value:
-        words.append(str(value[target.to]))
+        words.append(value[target.to])
     if selected.numbers:
         words += ["--topic", f"{selected.topic}:{','.join(map(str, selected.numbers))}"]
     return shlex.join([*words, "--execute"])
@@ -171,7 +168,8 @@ def show(console: Console, found: Report) -> None:
         _show_products(console, found.products)
     console.print()
     for line in _next(found):
-        console.print(Text(line))
+        # A command is copied: the terminal may fold it, and we may not break it.
+        console.print(Text(line), soft_wrap=True)
 
 
 def _title(found: Report) -> str:
