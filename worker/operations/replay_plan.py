@@ -113,8 +113,8 @@ def _require_the_same_topic(partition: TopicPartition, bounds: Bounds, committed
     if committed > bounds.end:
         raise CommandError(
             f"the group's offset {committed} lies beyond the end of {partition.topic}-{partition.partition},"
-            f" {bounds.end}: is it a new topic of the same name, or does a transaction hang there? nothing was"
-            " changed; start the workers once, which find out"
+            f" {bounds.end}: is it a new topic of the same name, or does a transaction hang there?"
+            " nothing was changed; start the workers once, which find out"
         )
 
 
