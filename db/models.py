@@ -24,7 +24,9 @@ from sqlalchemy import (
     Numeric,
     String,
     Text,
+    UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
@@ -43,6 +45,16 @@ class Outcome(StrEnum):
 
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
+
+
+class RedriveStatus(StrEnum):
+    """How far a dead letter's redrive has come."""
+
+    CLAIMED = "claimed"  # chosen, and perhaps sent: `db.redrives` says how one finds out
+    SENT = "sent"  # in the input topic again, at `input_offset`
+    DECIDED = "decided"  # confirmed or rejected; `result` says which
+    DUPLICATE = "duplicate"  # this very order was decided from another record
+    FAILED = "failed"  # a dead letter again, with a source of its own; `result` says why
 
 
 class JsonText(UserDefinedType[str]):
@@ -230,3 +242,47 @@ class Position(Base):
     acknowledged_topic: Mapped[str | None]
     acknowledged_timestamp_ms: Mapped[int | None]
     acknowledged_digest: Mapped[bytes | None]
+
+
+class DeadLetterRedrive(Base):
+    """A dead letter that was sent to the input topic again. There is one of a source: never a second time."""
+
+    __tablename__ = "dead_letter_redrives"
+    __table_args__ = (
+        CheckConstraint("status IN ('claimed', 'sent', 'decided', 'failed', 'duplicate')", name="status"),
+        UniqueConstraint("source_topic", "source_partition", "source_offset"),
+        # What a run still has to do, in the order it does it; small, however many were ever redriven.
+        Index(
+            "ix_dead_letter_redrives_unfinished",
+            "run_id",
+            "letter_partition",
+            "letter_offset",
+            postgresql_where=text("status IN ('claimed', 'sent')"),
+        ),
+    )
+
+    # Travels with the record as its header `redrive.id`; no upstream service can guess it.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID]
+    group_id: Mapped[str]
+    requested_by: Mapped[str]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    letter_topic: Mapped[str]
+    letter_partition: Mapped[int] = mapped_column(Integer)
+    letter_offset: Mapped[int]
+    source_topic: Mapped[str]
+    source_partition: Mapped[int] = mapped_column(Integer)
+    source_offset: Mapped[int]
+    error_code: Mapped[str]
+    error_path: Mapped[str]
+    # The edit, as JSON text.
+    changed_field: Mapped[str | None]
+    old_value: Mapped[str | None]
+    new_value: Mapped[str | None]
+    # Where it goes, and the end of that partition before anything was sent: it lies behind, if anywhere.
+    input_partition: Mapped[int] = mapped_column(Integer)
+    input_from: Mapped[int]
+    status: Mapped[str] = mapped_column(String(16), server_default=RedriveStatus.CLAIMED.value)
+    input_offset: Mapped[int | None]
+    result: Mapped[str | None]
+    finished_at: Mapped[datetime | None]

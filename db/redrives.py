@@ -1,0 +1,304 @@
+"""Which dead letters were sent to the input topic again, and what came of it.
+
+A row is written before its letter is sent, and holds the end of the input partition as it was then. So
+whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies behind
+that end, or was never sent.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Text,
+    Uuid,
+    bindparam,
+    column,
+    delete,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import DeadLetterRedrive, RedriveStatus
+
+SourcePlace = tuple[str, int, int]
+"""topic, partition and offset of the record that could not be decided: what makes a dead letter the same"""
+
+
+class Run(NamedTuple):
+    """One call of an operator, for the workers of one group."""
+
+    run_id: UUID
+    group_id: str
+    requested_by: str
+    letter_topic: str
+
+
+class Claim(NamedTuple):
+    """A dead letter that is to be redriven. `changed_field` and the two values go together."""
+
+    id: UUID
+    letter_partition: int
+    letter_offset: int
+    source: SourcePlace
+    error_code: str
+    error_path: str
+    input_partition: int
+    input_from: int
+    changed_field: str | None = None
+    old_value: str | None = None
+    new_value: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """What is stored of one redrive."""
+
+    id: UUID
+    run_id: UUID
+    requested_by: str
+    requested_at: datetime
+    letter_partition: int
+    letter_offset: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    changed_field: str | None
+    old_value: str | None
+    new_value: str | None
+    status: str
+    input_partition: int
+    input_offset: int | None
+    result: str | None
+    finished_at: datetime | None
+
+    @property
+    def source(self) -> SourcePlace:
+        return self.source_topic, self.source_partition, self.source_offset
+
+
+class Finish(NamedTuple):
+    """How a redrive ended."""
+
+    id: UUID
+    status: RedriveStatus
+    result: str
+
+
+_COLUMNS: Final = (
+    DeadLetterRedrive.id,
+    DeadLetterRedrive.run_id,
+    DeadLetterRedrive.requested_by,
+    DeadLetterRedrive.requested_at,
+    DeadLetterRedrive.letter_partition,
+    DeadLetterRedrive.letter_offset,
+    DeadLetterRedrive.source_topic,
+    DeadLetterRedrive.source_partition,
+    DeadLetterRedrive.source_offset,
+    DeadLetterRedrive.changed_field,
+    DeadLetterRedrive.old_value,
+    DeadLetterRedrive.new_value,
+    DeadLetterRedrive.status,
+    DeadLetterRedrive.input_partition,
+    DeadLetterRedrive.input_offset,
+    DeadLetterRedrive.result,
+    DeadLetterRedrive.finished_at,
+)
+_SOURCE: Final = {"topic": Text, "partition": Integer, "offset": BigInteger}
+_sources = (
+    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _SOURCE.items()))
+    .table_valued(*(column(name, kind) for name, kind in _SOURCE.items()))
+    .render_derived(name="source")
+)
+_FIND: Final = select(*_COLUMNS).join(
+    _sources,
+    (DeadLetterRedrive.source_topic == _sources.c.topic)
+    & (DeadLetterRedrive.source_partition == _sources.c.partition)
+    & (DeadLetterRedrive.source_offset == _sources.c.offset),
+)
+_SENT: Final = {"id": Uuid, "offset": BigInteger}
+_sent = (
+    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _SENT.items()))
+    .table_valued(*(column(name, kind) for name, kind in _SENT.items()))
+    .render_derived(name="sent")
+)
+_MARK_SENT: Final = (
+    update(DeadLetterRedrive)
+    .where(DeadLetterRedrive.id == _sent.c.id, DeadLetterRedrive.status == RedriveStatus.CLAIMED.value)
+    .values({"status": RedriveStatus.SENT.value, "input_offset": _sent.c.offset})
+    .execution_options(synchronize_session=False)
+)
+_FINISH: Final = {"id": Uuid, "status": Text, "result": Text}
+_finish = (
+    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _FINISH.items()))
+    .table_valued(*(column(name, kind) for name, kind in _FINISH.items()))
+    .render_derived(name="finish")
+)
+_MARK_FINISHED: Final = (
+    update(DeadLetterRedrive)
+    .where(DeadLetterRedrive.id == _finish.c.id)
+    .values({"status": _finish.c.status, "result": _finish.c.result, "finished_at": func.now()})
+    .execution_options(synchronize_session=False)
+)
+
+
+async def find_redrives(
+    session: AsyncSession, sources: Collection[SourcePlace]
+) -> dict[SourcePlace, Redrive]:
+    """The redrives of those dead letters that were redriven, or are being so."""
+    if not sources:
+        return {}
+    topics, partitions, offsets = zip(*sources, strict=True)
+    rows = await session.execute(
+        _FIND,
+        {"each_topic": list(topics), "each_partition": list(partitions), "each_offset": list(offsets)},
+    )
+    return {redrive.source: redrive for redrive in (Redrive(**row._asdict()) for row in rows)}
+
+
+async def find_redrive(session: AsyncSession, redrive_id: UUID) -> Redrive | None:
+    """One redrive by its id, which the redriven record carries."""
+    row = (await session.execute(select(*_COLUMNS).where(DeadLetterRedrive.id == redrive_id))).one_or_none()
+    return None if row is None else Redrive(**row._asdict())
+
+
+async def add_redrives(session: AsyncSession, run: Run, claims: Sequence[Claim]) -> set[UUID]:
+    """Claim the letters, and return the ids of those that nobody else has claimed before."""
+    if not claims:
+        return set()
+    statement = insert(DeadLetterRedrive).on_conflict_do_nothing().returning(DeadLetterRedrive.id)
+    rows = [{**run._asdict(), **_values(claim)} for claim in claims]
+    return set((await session.execute(statement, rows)).scalars())
+
+
+async def list_claimed(session: AsyncSession, run_id: UUID, limit: int) -> list[Redrive]:
+    """The next letters of the run to be sent, in the order of their places."""
+    rows = await session.execute(
+        select(*_COLUMNS)
+        .where(DeadLetterRedrive.run_id == run_id, _is(RedriveStatus.CLAIMED))
+        .order_by(DeadLetterRedrive.letter_partition, DeadLetterRedrive.letter_offset)
+        .limit(limit)
+    )
+    return [Redrive(**row._asdict()) for row in rows]
+
+
+async def mark_sent(session: AsyncSession, offsets: Mapping[UUID, int]) -> int:
+    """Remember where claimed letters lie in the input topic; how many of the ids were claimed ones."""
+    result = await session.execute(_MARK_SENT, {"each_id": list(offsets), "each_offset": [*offsets.values()]})
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+async def finish_redrives(session: AsyncSession, finished: Sequence[Finish]) -> None:
+    """Remember what came of letters that were sent."""
+    if finished:
+        ids, statuses, results = zip(*finished, strict=True)
+        await session.execute(
+            _MARK_FINISHED,
+            {"each_id": list(ids), "each_status": [s.value for s in statuses], "each_result": list(results)},
+        )
+
+
+async def release_redrives(session: AsyncSession, run_id: UUID, but: Iterable[UUID] = ()) -> int:
+    """Forget the claims of letters that were never sent, so that a later run may take them; how many."""
+    result = await session.execute(
+        delete(DeadLetterRedrive)
+        .where(
+            DeadLetterRedrive.run_id == run_id,
+            _is(RedriveStatus.CLAIMED),
+            DeadLetterRedrive.id.not_in(list(but)),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+async def drop_redrives(session: AsyncSession, ids: Collection[UUID]) -> None:
+    """Forget these claims: nothing of them was sent, and nothing will be."""
+    await session.execute(delete(DeadLetterRedrive).where(DeadLetterRedrive.id.in_(list(ids))))
+
+
+async def count_unfinished(session: AsyncSession, group_id: str) -> int:
+    """How many redrives of earlier runs have no result yet."""
+    unfinished = _is(RedriveStatus.CLAIMED, RedriveStatus.SENT)
+    query = select(func.count()).where(DeadLetterRedrive.group_id == group_id, unfinished)
+    return (await session.execute(query)).scalar_one()
+
+
+async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: str) -> dict[int, int]:
+    """By partition of the input topic, behind which offset claimed letters lie, if they were sent."""
+    rows = await session.execute(
+        select(DeadLetterRedrive.input_partition, func.min(DeadLetterRedrive.input_from))
+        .where(
+            DeadLetterRedrive.group_id == group_id,
+            DeadLetterRedrive.source_topic == input_topic,
+            _is(RedriveStatus.CLAIMED),
+        )
+        .group_by(DeadLetterRedrive.input_partition)
+    )
+    return dict(rows.tuples().all())
+
+
+async def fail_unknowable(
+    session: AsyncSession, group_id: str, input_topic: str, partition: int, first_offset: int, why: str
+) -> int:
+    """End the claims of which one cannot find out any more whether they were sent; how many."""
+    result = await session.execute(
+        update(DeadLetterRedrive)
+        .where(
+            DeadLetterRedrive.group_id == group_id,
+            DeadLetterRedrive.source_topic == input_topic,
+            DeadLetterRedrive.input_partition == partition,
+            DeadLetterRedrive.input_from < first_offset,
+            _is(RedriveStatus.CLAIMED),
+        )
+        .values({"status": RedriveStatus.FAILED.value, "result": why, "finished_at": func.now()})
+        .execution_options(synchronize_session=False)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+async def release_group(session: AsyncSession, group_id: str, input_topic: str) -> int:
+    """Forget all claims of a group, of which it is known that they were not sent; how many."""
+    result = await session.execute(
+        delete(DeadLetterRedrive)
+        .where(
+            DeadLetterRedrive.group_id == group_id,
+            DeadLetterRedrive.source_topic == input_topic,
+            _is(RedriveStatus.CLAIMED),
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+async def list_sent(session: AsyncSession, group_id: str, input_topic: str, limit: int) -> list[Redrive]:
+    """Letters of any run that are in the input topic and of which nobody has seen the result."""
+    rows = await session.execute(
+        select(*_COLUMNS)
+        .where(
+            DeadLetterRedrive.group_id == group_id,
+            DeadLetterRedrive.source_topic == input_topic,
+            _is(RedriveStatus.SENT),
+        )
+        .order_by(DeadLetterRedrive.input_partition, DeadLetterRedrive.input_offset)
+        .limit(limit)
+    )
+    return [Redrive(**row._asdict()) for row in rows]
+
+
+def _is(*statuses: RedriveStatus) -> ColumnElement[bool]:
+    return DeadLetterRedrive.status.in_([status.value for status in statuses])
+
+
+def _values(claim: Claim) -> dict[str, object]:
+    values = claim._asdict()
+    topic, partition, offset = values.pop("source")
+    return {**values, "source_topic": topic, "source_partition": partition, "source_offset": offset}
