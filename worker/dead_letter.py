@@ -16,6 +16,9 @@ _OUR_HEADERS: Final = frozenset(
         *("failed_at", "value.cut_from_bytes"),
     ]
 )
+# On a record that is a dead letter sent again: which redrive it is of. The worker does not look at it; where
+# it fails once more, its new dead letter keeps it among the record's own headers.
+REDRIVE_HEADER: Final = "redrive.id"
 
 
 def dead_letter_headers(
@@ -43,6 +46,11 @@ def dead_letter_headers(
     }
     kept = [(name, value) for name, value in original if name not in _OUR_HEADERS]
     return [*kept, *((name, text.encode()) for name, text in ours.items())]
+
+
+def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
+    """Those that the record came with, before it was a dead letter or was sent again."""
+    return [(name, value) for name, value in headers if name not in _OUR_HEADERS and name != REDRIVE_HEADER]
 
 
 def fit(

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-CORE = ["db/decision", "worker/triage", "worker/decode", "worker/outcome", "worker/dead_letter"]
+CORE = [
+    *("db/decision", "worker/triage", "worker/decode", "worker/outcome", "worker/dead_letter"),
+    *("worker/letter", "worker/change", "worker/ramp"),
+]
 
 
 def imported(path: Path) -> set[str]:
