@@ -5,7 +5,7 @@ from typing import Final
 
 import typer
 
-from worker.commands import explain, lag, orders, replay, republish, run, setup
+from worker.commands import dead_letters, explain, lag, orders, replay, republish, run, setup
 from worker.commands.style import CONTEXT
 from worker.errors import CommandError
 
@@ -26,6 +26,7 @@ for theme in (run, orders, lag, explain, replay, republish):
 app.add_typer(setup.db, name="db")
 app.add_typer(setup.topics, name="topics")
 app.add_typer(setup.catalog, name="catalog")
+app.add_typer(dead_letters.commands, name="dead-letters")
 
 
 def main() -> None:
