@@ -1,0 +1,49 @@
+"""Runs a command that kills itself: python -m tests.redrive_killed STEP NUMBER dead-letters redrive …
+
+STEP is `claimed` (the set is written down), `sent` (in an open transaction), `committed` (Kafka knows, and
+PostgreSQL does not) or `marked` (both know); NUMBER says at which time it comes there. At `doubted` it lives
+on: Kafka has committed, and its answer is lost.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError
+
+from worker import cli
+from worker.operations import redrive
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "claimed": (redrive._Climb, "_step"),
+    "sent": (AIOKafkaProducer, "commit_transaction"),
+    "committed": (redrive._Climb, "_mark"),
+    "doubted": (AIOKafkaProducer, "commit_transaction"),
+    "marked": (redrive._Climb, "_settle"),
+}
+
+
+def main() -> None:
+    owner, name = STEPS[sys.argv[1]]
+    times_left = int(sys.argv[2])
+    real = getattr(owner, name)
+
+    async def killed(self: Any, *arguments: Any) -> Any:
+        nonlocal times_left
+        times_left -= 1
+        if not times_left and sys.argv[0] == "doubted":
+            await real(self, *arguments)
+            raise KafkaTimeoutError
+        if not times_left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await real(self, *arguments)
+
+    setattr(owner, name, killed)
+    sys.argv = [sys.argv[1], *sys.argv[3:]]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()
