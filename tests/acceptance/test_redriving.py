@@ -164,7 +164,9 @@ def test_without_a_worker_nothing_is_sent_and_one_that_stops_is_waited_for(
     ids = place_broken(scene, 4)
     worker.signal(signal.SIGSTOP)
     stuck = dead_letters("redrive", *FIX, "--execute", "--patience", "1")
-    stuck.assert_one_line(1, "stand still", "1 letters are sent", "run the same again")
+    stuck.assert_one_line(
+        1, "stand still", "sent and not handled: 1 (1 s without progress)", "run the same again"
+    )
     assert statuses(scene) == {"sent": 1}
     worker.signal(signal.SIGCONT)
     assert worker.stop() == 0

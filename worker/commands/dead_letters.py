@@ -92,7 +92,7 @@ def export(
 
     count = asyncio.run(write(read_settings(), _choice(code, path, start, end), out, force=force))
     where = "" if str(out) == "-" else f" to {out}"
-    typer.echo(f"{count:,} dead letters written{where}", err=True)
+    typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
 
 
 @commands.command(
@@ -162,7 +162,9 @@ def redrive(
         if as_json:
             print_json(rehearsal)
         else:
-            output().print(redrive_screen.rehearsal_screen(rehearsal, request, line))
+            output().print(redrive_screen.rehearsal_screen(rehearsal, request))
+            # Never folded: it is there to be copied.
+            typer.echo(line)
         return
     report = asyncio.run(work.redrive(read_settings(), request))
     if as_json:

@@ -109,8 +109,8 @@ class Results:
         running = await members(self.admin, self.settings.group_id)
         what = "stand still" if running else "have stopped: start them with `order-worker run`"
         return CommandError(
-            f"the workers of the group {self.settings.group_id} {what}; {waiting:,} letters are sent and"
-            f" wait for them ({self.patience_seconds:g} s without progress); run the same again to go on"
+            f"the workers of the group {self.settings.group_id} {what}; sent and not handled:"
+            f" {waiting:,} ({self.patience_seconds:g} s without progress); run the same again to go on"
         )
 
     async def _read(self, places: dict[Source, Redrive]) -> Sent:

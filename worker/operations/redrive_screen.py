@@ -14,8 +14,8 @@ from worker.operations.redrive_claim import Difference
 from worker.operations.screen import shown, table
 
 
-def rehearsal_screen(rehearsal: Rehearsal, request: Request, execute: str) -> RenderableType:
-    """The set by group, what is left out, the edit, the ramp, and the line that does it."""
+def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
+    """The set by group, what is left out, the edit and the ramp; behind it comes the line that does it."""
     selection = rehearsal.selection
     parts: list[RenderableType] = []
     if rehearsal.unfinished:
@@ -41,7 +41,7 @@ def rehearsal_screen(rehearsal: Rehearsal, request: Request, execute: str) -> Re
                 " far have failed again."
             )
         )
-    return Lines(*parts, _line(f"Nothing was changed. To do it: {execute}"))
+    return Lines(*parts, _line("Nothing was changed. To do it:"))
 
 
 def report_screen(report: Report) -> RenderableType:
