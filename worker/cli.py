@@ -5,7 +5,7 @@ from typing import Final
 
 import typer
 
-from worker.commands import dead_letters, explain, lag, orders, replay, republish, run, setup
+from worker.commands import dead_letters, explain, lag, orders, reconcile, replay, republish, run, setup
 from worker.commands.style import CONTEXT
 from worker.errors import CommandError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
-for theme in (run, orders, lag, explain, replay, republish):
+for theme in (run, orders, lag, explain, replay, republish, reconcile):
     app.add_typer(theme.commands)
 app.add_typer(setup.db, name="db")
 app.add_typer(setup.topics, name="topics")

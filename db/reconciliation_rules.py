@@ -1,0 +1,186 @@
+"""What a reconciliation takes for right, one statement a rule, on the tables of `db.reconciliation`.
+
+Each judges a portion, adds a finding for each discrepancy, and returns counts by name.
+"""
+
+from typing import Final
+
+# Each record has one result. A dead letter comes before a duplicate: a record that was redriven, and then
+# decided as a new one, is the duplicate of that one, and yet a dead letter. What was not found is not missing
+# where dead letters are deleted already.
+JUDGE_RECORDS: Final = """
+WITH judged AS MATERIALIZED (
+  SELECT r.partition, r.record_offset, r.order_id, r.code, l.outcome, l.source_partition, l.source_offset,
+    s.topic, letters.number AS letters,
+    CASE
+      WHEN own.is_own AND l.fingerprint <> r.fingerprint THEN 'fingerprint_differs'
+      WHEN own.is_own AND letters.number > 0 THEN 'decided_and_dead'
+      WHEN own.is_own THEN l.outcome
+      WHEN letters.number > 0 THEN 'dead_letter'
+      WHEN l.fingerprint = r.fingerprint THEN 'duplicate'
+      WHEN r.record_offset < s.letters_from THEN 'letter_deleted'
+      WHEN r.code IS NOT NULL THEN 'invalid_and_lost'
+      WHEN l.order_id IS NULL THEN 'undecided'
+      ELSE 'conflict_and_lost'
+    END AS result
+  FROM reconciled_records r
+  JOIN reconciled_spans s ON s.partition = r.partition
+  LEFT JOIN order_outcomes l ON l.order_id = r.order_id
+  CROSS JOIN LATERAL (
+    SELECT coalesce(l.source_topic = s.topic AND l.source_partition = r.partition
+      AND l.source_offset = r.record_offset, false) AS is_own) own
+  CROSS JOIN LATERAL (
+    SELECT count(*) AS number FROM reconciled_letters d
+    WHERE d.partition = r.partition AND d.record_offset = r.record_offset
+      -- Of another time, it is of a record of an earlier topic of this name.
+      AND coalesce(d.timestamp_ms, r.timestamp_ms) = r.timestamp_ms) letters
+  WHERE r.partition = :partition AND r.record_offset >= :start AND r.record_offset < :end
+), found AS (
+  INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
+  SELECT result, topic, partition, record_offset, order_id,
+    CASE result
+      WHEN 'fingerprint_differs' THEN 'the ledger has decided another content than this record has now'
+      WHEN 'decided_and_dead' THEN format('%s, and %s dead letter(s) as well', outcome, letters)
+      WHEN 'invalid_and_lost' THEN format('no order (%s), and no dead letter', code)
+      WHEN 'undecided' THEN 'a sound order, and neither a decision nor a dead letter'
+      ELSE format('another content than the order decided from %s@%s, and no dead letter',
+        source_partition, source_offset)
+    END
+  FROM judged WHERE result IN
+    ('fingerprint_differs', 'decided_and_dead', 'invalid_and_lost', 'undecided', 'conflict_and_lost')
+)
+SELECT result, count(*) FROM judged GROUP BY result
+UNION ALL SELECT 'letter_again', sum(letters - 1) FROM judged WHERE letters > 1
+UNION ALL SELECT 'records', count(*) FROM judged
+"""
+
+# Announced once in the right topic, byte for byte. Announcements on purpose are counted apart.
+JUDGE_TOLD: Final = """
+WITH decided AS MATERIALIZED (
+  SELECT d.*, d.outcome = 'confirmed' AS is_confirmed,
+    substr(sha256(convert_to(CAST(d.event AS text), 'UTF8')), 1, 16) AS digest,
+    extract(epoch FROM d.decided_at) * 1000 <
+      CASE d.outcome WHEN 'confirmed' THEN d.confirmed_since_ms ELSE d.rejected_since_ms END AS may_be_deleted
+  FROM reconciled_decided d
+  WHERE d.partition = :partition AND d.record_offset >= :start AND d.record_offset < :end
+), announced AS MATERIALIZED (
+  SELECT d.partition, d.record_offset, o.republished, o.is_confirmation,
+    o.partition AS at_partition, o.record_offset AS at_offset,
+    o.is_confirmation = d.is_confirmed AS is_there, o.digest = d.digest AS is_same
+  FROM decided d JOIN reconciled_outcomes o ON o.order_id = d.order_id
+), told AS MATERIALIZED (
+  SELECT d.partition, d.record_offset, d.order_id, d.outcome, d.topic, d.may_be_deleted,
+    count(a.*) FILTER (WHERE NOT a.republished) AS originals,
+    count(*) FILTER (WHERE NOT a.republished AND a.is_there AND a.is_same) AS exact,
+    count(*) FILTER (WHERE a.republished) AS republished,
+    (array_agg(format('%s@%s', a.at_partition, a.at_offset) ORDER BY a.at_partition, a.at_offset)
+      FILTER (WHERE NOT a.republished))[1:6] AS places
+  FROM decided d LEFT JOIN announced a USING (partition, record_offset)
+  GROUP BY d.partition, d.record_offset, d.order_id, d.outcome, d.topic, d.may_be_deleted
+), found AS (
+  INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
+  SELECT 'not_told', topic, partition, record_offset, order_id,
+    format('%s, and never announced%s', outcome,
+      CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)
+  FROM told WHERE originals = 0 AND NOT may_be_deleted
+  UNION ALL
+  SELECT 'told_twice', topic, partition, record_offset, order_id,
+    format('%s, and announced %s times: at %s', outcome, exact, array_to_string(places, ', '))
+  FROM told WHERE exact > 1
+  UNION ALL
+  SELECT CASE WHEN is_there THEN 'event_differs' ELSE 'wrong_topic' END,
+    CASE WHEN a.is_confirmation THEN CAST(:confirmed AS text) ELSE CAST(:rejected AS text) END,
+    at_partition, at_offset, d.order_id,
+    CASE WHEN is_there THEN 'announced with other bytes than the ledger has'
+      ELSE format('%s, and announced in this topic', d.outcome) END
+  FROM announced a JOIN decided d USING (partition, record_offset) WHERE NOT (is_there AND is_same)
+)
+SELECT 'republished', sum(republished) FROM told
+UNION ALL SELECT 'outcome_deleted', count(*) FROM told WHERE originals = 0 AND may_be_deleted
+"""
+
+# Confirmed: order and items are there, as they were announced. Rejected: no order. A confirmed order that is
+# gone, while the books of all its products add up, was deleted by `orders.delete_order`, which sees to them.
+JUDGE_ORDERS: Final = """
+WITH compared AS MATERIALIZED (
+  SELECT d.topic, d.partition, d.record_offset, d.order_id, d.outcome = 'confirmed' AS is_confirmed,
+    o.id IS NOT NULL AS is_stored, o.total_amount, d.event->>'total_amount' AS told_total,
+    o.user_id, d.event->>'user_id' AS told_user, stored.lines AS stored_lines, told.lines AS told_lines,
+    EXISTS (SELECT FROM reconciled_unbalanced u WHERE u.product_id = ANY (told.products)) AS is_unbalanced
+  FROM reconciled_decided d
+  LEFT JOIN orders o ON o.id = d.order_id
+  CROSS JOIN LATERAL (
+    SELECT string_agg(format('%s×%s at %s', i.product_id, i.quantity, i.unit_price), ', '
+      ORDER BY i.line_number) AS lines
+    FROM order_items i WHERE i.order_id = o.id) stored
+  CROSS JOIN LATERAL (
+    SELECT string_agg(format('%s×%s at %s', item->>'product_id', item->>'quantity', item->>'unit_price'), ', '
+      ORDER BY number) AS lines, array_agg(item->>'product_id') AS products
+    FROM json_array_elements(
+        CASE WHEN json_typeof(d.event->'items') = 'array' THEN d.event->'items' ELSE '[]' END)
+      WITH ORDINALITY AS items (item, number)) told
+  WHERE d.partition = :partition AND d.record_offset >= :start AND d.record_offset < :end
+), found AS (
+  INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
+  SELECT 'order_missing', topic, partition, record_offset, order_id,
+    'confirmed, there is no order, and the stock of its products does not add up'
+  FROM compared WHERE is_confirmed AND NOT is_stored AND is_unbalanced
+  UNION ALL
+  SELECT 'order_of_rejection', topic, partition, record_offset, order_id,
+    'rejected, and yet there is an order'
+  FROM compared WHERE NOT is_confirmed AND is_stored
+  UNION ALL
+  SELECT 'order_differs', topic, partition, record_offset, order_id,
+    format('the order has total %s and user %s, its event %s and %s',
+      total_amount, user_id, told_total, told_user)
+  FROM compared WHERE is_confirmed AND is_stored
+    AND (CAST(total_amount AS text) IS DISTINCT FROM told_total
+      OR CAST(user_id AS text) IS DISTINCT FROM told_user)
+  UNION ALL
+  SELECT 'items_differ', topic, partition, record_offset, order_id,
+    format('stored %s; announced %s', coalesce(left(stored_lines, 300), 'nothing'),
+      coalesce(left(told_lines, 300), 'nothing'))
+  FROM compared WHERE is_confirmed AND is_stored AND stored_lines IS DISTINCT FROM told_lines
+)
+SELECT 'order_deleted', count(*) FROM compared WHERE is_confirmed AND NOT is_stored AND NOT is_unbalanced
+"""
+
+# Every outcome that is told was decided: the ledger was committed before, and is read after.
+JUDGE_STRAY_OUTCOMES: Final = """
+WITH stray AS MATERIALIZED (
+  SELECT o.* FROM reconciled_outcomes o
+  WHERE o.is_confirmation = :is_confirmation AND o.partition = :partition
+    AND o.record_offset >= :start AND o.record_offset < :end
+    AND NOT EXISTS (SELECT FROM order_outcomes l WHERE l.order_id = o.order_id)
+), found AS (
+  INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
+  SELECT 'outcome_without_row', CAST(:topic AS text), partition, record_offset, order_id,
+    CASE WHEN order_id IS NULL THEN 'announced without an order id as its key'
+      ELSE 'announced, and the ledger has no such order' END
+  FROM stray
+)
+SELECT 'stray', count(*) FROM stray
+"""
+
+# A row that names a source holds the order of that record. Rows older than all records there are of an
+# earlier topic of this name, whose offsets began at 0 as well.
+JUDGE_LEDGER: Final = """
+WITH named AS MATERIALIZED (
+  SELECT l.order_id, l.outcome, s.topic, l.source_partition, l.source_offset,
+    l.source_offset < s.start_offset AS is_before, r.partition IS NOT NULL AS is_there,
+    extract(epoch FROM l.decided_at) * 1000 < s.oldest_ms AS is_of_earlier_topic
+  FROM order_outcomes l
+  JOIN reconciled_spans s ON s.topic = l.source_topic AND s.partition = l.source_partition
+  LEFT JOIN reconciled_records r ON r.partition = l.source_partition AND r.record_offset = l.source_offset
+  WHERE l.source_offset < s.end_offset AND (l.source_offset >= s.start_offset OR s.is_cut)
+    AND r.order_id IS DISTINCT FROM l.order_id
+), found AS (
+  INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
+  SELECT 'source_differs', topic, source_partition, source_offset, order_id,
+    format('%s from this record, where there is %s', outcome,
+      CASE WHEN is_there THEN 'another one' ELSE 'none' END)
+  FROM named WHERE NOT is_before AND is_of_earlier_topic IS NOT TRUE
+)
+SELECT 'input_deleted', count(*) FROM named WHERE is_before
+UNION ALL SELECT 'earlier_topic', count(*) FROM named WHERE NOT is_before AND is_of_earlier_topic
+"""

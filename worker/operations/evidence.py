@@ -1,0 +1,236 @@
+"""Copies what the topics hold into the reconciliation's tables, and knows what may be gone from them."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import reconciliation
+from worker.operations.offsets import (
+    Bounds,
+    TopicSelection,
+    milliseconds,
+    offsets_at,
+    partitions_of,
+)
+from worker.operations.screen import progress
+from worker.operations.settled import Say, settled_bounds
+from worker.operations.traces import letter_row, outcome_row, record_row
+from worker.reading import Spans, portions
+from worker.settings import Settings
+
+# How far the clocks of the database, the workers and the brokers may be apart.
+CLOCKS_APART: Final = timedelta(minutes=10)
+# Dead letters keep the time of their record, which an upstream service's clock gave it.
+_UPSTREAM_CLOCKS_APART: Final = timedelta(days=1)
+_FOR_EVER: Final = 2**62
+
+Keep = Callable[[TopicPartition, Sequence[ConsumerRecord]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class InputRead:
+    """The input's window, as it was read."""
+
+    spans: Spans
+    cut: frozenset[int]  # partitions whose earlier records are deleted and would belong to the window
+    oldest_ms: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def earliest_ms(self) -> int | None:
+        """The oldest timestamp of all records; None: there are none, or one has none."""
+        oldest = min(self.oldest_ms.values(), default=-1)
+        return None if oldest < 0 else oldest
+
+
+@dataclass(slots=True)
+class OutputRead:
+    """An output topic as it was read: how far, and what its first records say of those deleted."""
+
+    spans: dict[TopicPartition, tuple[int, int]]
+    cut: frozenset[TopicPartition]  # deleted records may belong to the window
+    first_ms: dict[TopicPartition, int] = field(default_factory=dict)
+
+    def home_of(self, source: int) -> TopicPartition | None:
+        """Where workers write what comes of an input partition."""
+        places = sorted(self.spans)
+        return places[source % len(places)] if places else None
+
+    def complete_since_ms(self, source: int) -> int:
+        """Outcomes decided before, of this input partition, may be deleted. 0: none is."""
+        home = self.home_of(source)
+        if home is None or home not in self.cut:
+            return 0
+        first = self.first_ms.get(home)
+        return _FOR_EVER if first is None else first + int(CLOCKS_APART.total_seconds() * 1_000)
+
+
+@dataclass(slots=True)
+class LettersRead(OutputRead):
+    """The dead letters' topic as it was read."""
+
+    first_source: dict[int, int] = field(default_factory=dict)  # input partition → offset, at home only
+    unreadable: int = 0
+
+    def complete_from(self, source: int) -> int:
+        """Dead letters of lower offsets of this input partition may be deleted. 0: none is.
+
+        Those of higher offsets came later: a rewind writes them again in order, too.
+        """
+        home = self.home_of(source)
+        return self.first_source.get(source, _FOR_EVER) if home in self.cut else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """The three topics that workers write to, as they were read."""
+
+    confirmed: OutputRead
+    rejected: OutputRead
+    letters: LettersRead
+
+
+async def read_inputs(
+    consumer: AIOKafkaConsumer,
+    session: AsyncSession,
+    settings: Settings,
+    inputs: InputRead,
+    *,
+    with_headers: bool,
+    quiet: bool,
+) -> None:
+    """Copy the window of the input."""
+
+    async def keep(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        oldest = min(record.timestamp for record in records)
+        known = inputs.oldest_ms.get(partition.partition, oldest)
+        inputs.oldest_ms[partition.partition] = min(known, oldest)
+        limit = settings.message_max_bytes
+        await reconciliation.add_records(
+            session, [record_row(record, limit, with_headers=with_headers) for record in records]
+        )
+
+    await _read(consumer, session, inputs.spans, keep, f"reading {settings.order_placed_topic}", quiet)
+
+
+async def read_outcomes(
+    consumer: AIOKafkaConsumer,
+    session: AsyncSession,
+    topic: str,
+    read: OutputRead,
+    *,
+    is_confirmation: bool,
+    quiet: bool,
+) -> None:
+    """Copy an outcome topic."""
+
+    async def keep(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        read.first_ms.setdefault(partition, records[0].timestamp)
+        rows = [outcome_row(record, is_confirmation=is_confirmation) for record in records]
+        await reconciliation.add_outcome_records(session, rows)
+
+    await _read(consumer, session, read.spans, keep, f"reading {topic}", quiet)
+
+
+async def read_letters(
+    consumer: AIOKafkaConsumer, session: AsyncSession, settings: Settings, read: LettersRead, *, quiet: bool
+) -> None:
+    """Copy the dead letters."""
+
+    async def keep(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
+        rows = [letter_row(record, settings.order_placed_topic) for record in records]
+        named = [row for row in rows if row is not None]
+        read.unreadable += len(rows) - len(named)
+        for row in named:
+            if read.home_of(row.partition) == partition:
+                read.first_source.setdefault(row.partition, row.offset)
+        await reconciliation.add_letters(session, named)
+
+    await _read(consumer, session, read.spans, keep, f"reading {settings.dead_letter_topic}", quiet)
+
+
+async def output_spans(
+    consumer: AIOKafkaConsumer,
+    settings: Settings,
+    topic: str,
+    since: datetime | None,
+    say: Say,
+) -> tuple[dict[TopicPartition, tuple[int, int]], frozenset[TopicPartition]]:
+    """From the first record since that time (None: that is there) to the settled end; and which are cut."""
+    partitions = await partitions_of(consumer, TopicSelection(topic))
+    bounds = await settled_bounds(consumer, settings, partitions, say)
+    starts = await offsets_at(consumer, bounds, since) if since else {p: b.first for p, b in bounds.items()}
+    cut = frozenset(p for p, b in bounds.items() if 0 < b.first == starts[p])
+    return {p: (starts[p], bounds[p].end) for p in bounds}, cut
+
+
+def outcomes_since(first_decision: datetime | None, start: datetime | None) -> datetime | None:
+    """No outcome of the window was announced before; None: from the first record on.
+
+    Workers decide a partition in its order, and announce after they have decided, each by its own clock.
+    """
+    if start is None:
+        return None
+    return (first_decision or start) - CLOCKS_APART
+
+
+def letters_since(inputs: InputRead, start: datetime | None, now: datetime) -> datetime | None:
+    """No dead letter of the window has an earlier time; None: from the first record on."""
+    earliest_ms = inputs.earliest_ms
+    # A time from the future is replaced by that of the decision, of which nothing is known here.
+    if start is None or earliest_ms is None or earliest_ms > milliseconds(now):
+        return None
+    return datetime.fromtimestamp(earliest_ms / 1_000, now.tzinfo) - _UPSTREAM_CLOCKS_APART
+
+
+def judged_spans(
+    inputs: InputRead, confirmed: OutputRead, rejected: OutputRead, letters: LettersRead
+) -> list[reconciliation.Span]:
+    """What is judged, with what of the other topics may be gone."""
+    return [
+        reconciliation.Span(
+            partition=p.partition,
+            start=start,
+            end=end,
+            is_cut=p.partition in inputs.cut,
+            oldest_ms=inputs.oldest_ms.get(p.partition),
+            letters_from=letters.complete_from(p.partition),
+            confirmed_since_ms=confirmed.complete_since_ms(p.partition),
+            rejected_since_ms=rejected.complete_since_ms(p.partition),
+        )
+        for p, (start, end) in inputs.spans.items()
+    ]
+
+
+def input_read(
+    bounds: Mapping[TopicPartition, Bounds],
+    window: Spans,
+    committed: Mapping[TopicPartition, int | None],
+    *,
+    from_first: bool,
+) -> InputRead:
+    """The part of the window that is committed: what is not is still on its way, and nobody's loss."""
+    spans = {p: (start, max(start, min(end, committed[p] or 0))) for p, (start, end) in window.items()}
+    cut = frozenset(
+        p.partition for p, b in bounds.items() if b.first > 0 and (from_first or window[p][0] == b.first)
+    )
+    return InputRead(spans, cut)
+
+
+async def _read(
+    consumer: AIOKafkaConsumer, session: AsyncSession, spans: Spans, keep: Keep, what: str, quiet: bool
+) -> None:
+    if not any(start < end for start, end in spans.values()):
+        return
+    come_to = {partition: start for partition, (start, _) in spans.items()}
+    with progress(what, sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
+        async for partition, records in portions(consumer, spans):
+            await keep(partition, records)
+            # At once: a transaction that lasts keeps old versions of rows from being cleaned up.
+            await session.commit()
+            behind = records[-1].offset + 1
+            bar.advance(behind - come_to[partition])
+            come_to[partition] = behind

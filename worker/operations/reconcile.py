@@ -1,0 +1,261 @@
+"""`reconcile`: proves that nothing of a window is missing, or lists what is, each with its fix.
+
+    committed offsets, window     what is not committed is still on its way
+    copy                          input, outcomes, dead letters → temporary tables, in portions
+    judge                         each record, its announcement, its order; strays; the ledger; the stock
+    repair                        announce what was decided and never announced, if asked to
+
+The order is what makes it right beside running workers: the committed offsets first, then the ends of the
+output topics, which by then hold all that comes of those offsets, and the ledger last, which holds all that
+was announced.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import reconciliation
+from worker.connections import database_engine, kafka_admin, reason_of, require_database, topic_names
+from worker.errors import CommandError, UsageError
+from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
+from worker.operations.evidence import (
+    InputRead,
+    LettersRead,
+    OutputRead,
+    Outputs,
+    input_read,
+    judged_spans,
+    letters_since,
+    outcomes_since,
+    output_spans,
+    read_inputs,
+    read_letters,
+    read_outcomes,
+)
+from worker.operations.group import committed
+from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
+from worker.operations.repair import end_what_hangs, repair
+from worker.operations.screen import progress
+from worker.operations.settled import Say
+from worker.reading import Spans
+from worker.settings import Settings
+
+# Judged by one statement: long enough to be fast, and short for a database that others use as well.
+_PORTION: Final = 10_000
+RESULTS: Final = ("confirmed", "rejected", "duplicate", "dead_letter")
+REMARKS: Final = (
+    *("republished", "letter_again", "letter_of_nothing", "order_deleted", "earlier_topic"),
+    *("input_deleted", "outcome_deleted", "letter_deleted"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an operator asks for. Times are aware; None: from the first record, to the committed offsets."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    repair: bool = False
+    execute: bool = False
+    quiet: bool = False
+    """no progress bars"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What was found. `records` are those judged, `waiting` those not committed yet; counts are by name."""
+
+    topic: str
+    group_id: str
+    start: datetime | None
+    end: datetime | None
+    records: int
+    waiting: int
+    results: Mapping[str, int]
+    remarks: Mapping[str, int]
+    discrepancies: Mapping[str, int]
+    repaired: int | None  # None: nothing was to be done
+
+    @property
+    def left(self) -> int:
+        """Discrepancies that are not repaired."""
+        return sum(self.discrepancies.values()) - (self.repaired or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """A reconciliation that can be asked for its discrepancies until its block ends."""
+
+    summary: Reconciliation
+    session: AsyncSession
+
+    async def discrepancies(self, limit: int | None = None) -> AsyncIterator[Discrepancy]:
+        """All of them, or the first, by code and place."""
+        async for finding in reconciliation.stream_findings(self.session, limit):
+            yield discrepancy(finding)
+
+
+@asynccontextmanager
+async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterator[Reconciled]:
+    """The window, reconciled and, if asked for, repaired.
+
+    Raises UsageError for a window that is none, CommandError where a server does not let us.
+    """
+    if asked.start and asked.end and asked.start > asked.end:
+        raise UsageError("--from is later than --to")
+    async with _one_session(settings) as session:
+        async with topic_reader(settings, *topic_names(settings)) as consumer:
+            summary = await _reconcile(consumer, session, settings, asked, say)
+        yield Reconciled(summary, session)
+
+
+@asynccontextmanager
+async def _one_session(settings: Settings) -> AsyncIterator[AsyncSession]:
+    """A session that stays on one connection over its commits, with the temporary tables."""
+    try:
+        async with database_engine(settings, "order-worker reconcile") as engine:
+            await require_database(engine, settings)
+            async with engine.connect() as connection, AsyncSession(connection) as session:
+                await reconciliation.prepare(session)
+                await session.commit()
+                yield session
+    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        why = reason_of(error)
+        if why.startswith("permission denied to create temporary tables"):
+            raise CommandError(
+                f"{why}: what is compared is copied into such tables; GRANT TEMPORARY ON DATABASE to this"
+                " role, or use another one"
+            ) from error
+        raise CommandError(f"PostgreSQL does not let us compare: {why}; run this again") from error
+
+
+async def _reconcile(
+    consumer: AIOKafkaConsumer, session: AsyncSession, settings: Settings, asked: Asked, say: Say
+) -> Reconciliation:
+    if asked.execute:
+        await end_what_hangs(settings)
+    inputs, waiting = await _window(consumer, settings, asked)
+    await read_inputs(consumer, session, settings, inputs, with_headers=asked.repair, quiet=asked.quiet)
+    outputs = await _read_outputs(consumer, session, settings, inputs, asked, say)
+    spans = judged_spans(inputs, outputs.confirmed, outputs.rejected, outputs.letters)
+    await reconciliation.set_spans(session, settings.order_placed_topic, spans)
+    await reconciliation.index(session)
+    await session.commit()
+    counts = await _judge(session, settings, inputs, outputs, quiet=asked.quiet)
+    found = await reconciliation.count_findings(session)
+    await session.commit()
+    repaired = None
+    if asked.execute and REPAIRED in found:
+        topics = {
+            settings.order_confirmed_topic: outputs.confirmed,
+            settings.order_rejected_topic: outputs.rejected,
+        }
+        repaired = await repair(
+            consumer, session, settings, topics, list(inputs.spans), found[REPAIRED], say, quiet=asked.quiet
+        )
+    return Reconciliation(
+        topic=settings.order_placed_topic,
+        group_id=settings.group_id,
+        start=asked.start,
+        end=asked.end,
+        records=counts["records"],
+        waiting=waiting,
+        results={name: counts[name] for name in RESULTS},
+        remarks={name: counts[name] for name in REMARKS if counts[name]},
+        discrepancies=found,
+        repaired=repaired,
+    )
+
+
+async def _window(consumer: AIOKafkaConsumer, settings: Settings, asked: Asked) -> tuple[InputRead, int]:
+    """What is judged, and how many records of the window are not committed yet."""
+    partitions = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
+    async with kafka_admin(settings) as admin:
+        # Before anything is read: what is committed now has all that comes of it in the other topics.
+        offsets = await committed(admin, settings.group_id, partitions)
+    bounds = await bounds_of(consumer, partitions)
+    spans = await window(consumer, partitions, asked.start, asked.end)
+    inputs = input_read(bounds, spans, offsets, from_first=asked.start is None)
+    waiting = sum(end - inputs.spans[p][1] for p, (_, end) in spans.items())
+    if waiting and all(offset is None for offset in offsets.values()):
+        raise CommandError(
+            f"the group {settings.group_id} has committed nothing of {settings.order_placed_topic}, so there"
+            " is nothing to prove: start a worker, or set ORDER_WORKER_GROUP_ID to the group that has"
+        )
+    return inputs, waiting
+
+
+async def _read_outputs(
+    consumer: AIOKafkaConsumer,
+    session: AsyncSession,
+    settings: Settings,
+    inputs: InputRead,
+    asked: Asked,
+    say: Say,
+) -> Outputs:
+    # An outcome does not tell its source: when the first of the window was decided, the ledger knows.
+    bare = [reconciliation.Span(p.partition, *span, False, None) for p, span in inputs.spans.items()]
+    await reconciliation.set_spans(session, settings.order_placed_topic, bare)
+    first_decision = await reconciliation.find_first_decision(session) if asked.start else None
+    await session.commit()
+    since = outcomes_since(first_decision, asked.start)
+    read: list[OutputRead] = []
+    for topic in (settings.order_confirmed_topic, settings.order_rejected_topic):
+        outcomes = OutputRead(*await output_spans(consumer, settings, topic, since, say))
+        is_confirmation = topic == settings.order_confirmed_topic
+        await read_outcomes(
+            consumer, session, topic, outcomes, is_confirmation=is_confirmation, quiet=asked.quiet
+        )
+        read.append(outcomes)
+    since = letters_since(inputs, asked.start, datetime.now(UTC))
+    letters = LettersRead(*await output_spans(consumer, settings, settings.dead_letter_topic, since, say))
+    await read_letters(consumer, session, settings, letters, quiet=asked.quiet)
+    return Outputs(read[0], read[1], letters)
+
+
+async def _judge(
+    session: AsyncSession, settings: Settings, inputs: InputRead, outputs: Outputs, *, quiet: bool
+) -> Counter[str]:
+    counts = Counter({"letter_of_nothing": outputs.letters.unreadable})
+    await reconciliation.judge_stock(session)
+    counts.update(await reconciliation.judge_ledger(session))
+    await session.commit()
+    topics = (settings.order_confirmed_topic, settings.order_rejected_topic)
+
+    async def judge(partition: TopicPartition, start: int, end: int) -> None:
+        counts.update(await reconciliation.judge_records(session, partition.partition, start, end))
+        counts.update(await reconciliation.judge_told(session, partition.partition, start, end, topics))
+        counts.update(await reconciliation.judge_orders(session, partition.partition, start, end))
+
+    async def judge_strays(partition: TopicPartition, start: int, end: int) -> None:
+        topic, number = partition
+        await reconciliation.judge_stray_outcomes(session, topic == topics[0], topic, number, start, end)
+
+    await _in_portions(session, inputs.spans, judge, "comparing with the ledger", quiet)
+    outcomes = {**outputs.confirmed.spans, **outputs.rejected.spans}
+    await _in_portions(session, outcomes, judge_strays, "looking for strays", quiet)
+    return counts
+
+
+async def _in_portions(
+    session: AsyncSession,
+    spans: Spans,
+    judge: Callable[[TopicPartition, int, int], Awaitable[None]],
+    what: str,
+    quiet: bool,
+) -> None:
+    with progress(what, sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
+        for partition, (start, end) in spans.items():
+            for begin in range(start, end, _PORTION):
+                behind = min(begin + _PORTION, end)
+                await judge(partition, begin, behind)
+                await session.commit()
+                bar.advance(behind - begin)

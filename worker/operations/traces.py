@@ -1,0 +1,74 @@
+"""What a reconciliation keeps of each record: its order or what is wrong with it, and where it lies. Pure."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Final
+from uuid import UUID
+
+from aiokafka import ConsumerRecord
+
+from contracts.envelope import passed_through
+from db.reconciliation import LetterRow, OutcomeRow, RecordRow
+from worker.decode import Decoded, decode
+
+REPUBLISHED: Final = ("republished", b"true")
+_MAX_INTEGER: Final = 2**31
+_MAX_BIGINT: Final = 2**63
+
+
+def record_row(record: ConsumerRecord, max_bytes: int, *, with_headers: bool) -> RecordRow:
+    """An input record. `with_headers`: also those that its outcome's announcement carries on."""
+    decoded = decode(record.value, max_bytes)
+    place = (record.partition, record.offset, record.timestamp)
+    if not isinstance(decoded, Decoded):
+        return RecordRow(*place, None, None, decoded.code.value, None)
+    passed_on = pack_headers(passed_through(record.headers)) if with_headers and record.headers else None
+    return RecordRow(*place, decoded.order.order_id, decoded.fingerprint, None, passed_on)
+
+
+def outcome_row(record: ConsumerRecord, *, is_confirmation: bool) -> OutcomeRow:
+    """A record of an outcome topic."""
+    return OutcomeRow(
+        is_confirmation,
+        record.partition,
+        record.offset,
+        _order_id(record.key),
+        sha256(record.value or b"").digest()[:16],
+        REPUBLISHED in record.headers,
+    )
+
+
+def letter_row(record: ConsumerRecord, input_topic: str) -> LetterRow | None:
+    """A dead letter; None: it names no record of the input topic."""
+    headers = dict(record.headers)
+    partition = _number(headers.get("source.partition"), _MAX_INTEGER)
+    offset = _number(headers.get("source.offset"), _MAX_BIGINT)
+    if headers.get("source.topic") != input_topic.encode() or partition is None or offset is None:
+        return None
+    timestamp_ms = _number(headers.get("source.timestamp"), _MAX_BIGINT)
+    if timestamp_ms is None and headers.get("source.timestamp") == b"-1":  # the record has none
+        timestamp_ms = -1
+    return LetterRow(partition, offset, timestamp_ms, record.partition, record.offset)
+
+
+def pack_headers(headers: Sequence[tuple[str, bytes]]) -> bytes | None:
+    """As bytes, for `unpack_headers`."""
+    # What is passed through is UTF-8.
+    return json.dumps([[name, value.decode()] for name, value in headers]).encode() if headers else None
+
+
+def unpack_headers(packed: bytes | None) -> list[tuple[str, bytes | None]]:
+    """What `pack_headers` packed."""
+    return [(name, value.encode()) for name, value in json.loads(packed)] if packed else []
+
+
+def _order_id(key: bytes | None) -> UUID | None:
+    try:
+        return UUID((key or b"").decode())
+    except ValueError:
+        return None
+
+
+def _number(text: bytes | None, limit: int) -> int | None:
+    return int(text) if text and text.isdigit() and len(text) < 20 and int(text) < limit else None
