@@ -263,7 +263,7 @@ async def count_findings(session: AsyncSession) -> Mapping[str, int]:
     rows = await session.execute(
         text("SELECT code, count(*) FROM reconciled_findings GROUP BY code ORDER BY code")
     )
-    return dict(rows.tuples().all())
+    return {code: int(number) for code, number in rows}
 
 
 async def stream_findings(session: AsyncSession, limit: int | None = None) -> AsyncIterator[Finding]:

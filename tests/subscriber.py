@@ -216,6 +216,13 @@ def recreate_topic(bootstrap_servers: str, topic: str) -> None:
     eventually(created)
 
 
+def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]) -> None:
+    """Delete what lies before these offsets by partition, as retention would; -1: everything."""
+    places = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+    for future in admin_client(bootstrap_servers).delete_records(places).values():
+        future.result(10)
+
+
 def group_members(bootstrap_servers: str, group_id: str) -> int:
     """How many members the consumer group has."""
     admin = admin_client(bootstrap_servers)
