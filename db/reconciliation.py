@@ -280,12 +280,34 @@ async def stream_findings(session: AsyncSession, limit: int | None = None) -> As
         yield Finding(*row)
 
 
-async def list_untold(
-    session: AsyncSession, partition: int, after: int, before: int, limit: int
-) -> Sequence[Untold]:
-    """Orders found untold that are so still: of source offsets between the two, the first `limit`.
+async def index_untold(session: AsyncSession) -> None:
+    """Before the first of the two below."""
+    await session.execute(
+        text("CREATE INDEX ON reconciled_findings (partition, record_offset) WHERE code = 'not_told'")
+    )
+    await session.execute(text("ANALYZE reconciled_findings"))
 
-    Counts what was added to the outcomes since.
+
+async def find_end_of_portion(
+    session: AsyncSession, partition: int, after: int, before: int, size: int
+) -> int | None:
+    """The source offset of the last of the next orders found untold between the two; None: there are none."""
+    last: int | None = await session.scalar(
+        text(
+            "SELECT max(record_offset) FROM (SELECT record_offset FROM reconciled_findings"
+            " WHERE code = 'not_told' AND partition = :partition"
+            " AND record_offset > :after AND record_offset < :before ORDER BY record_offset LIMIT :size) next"
+        ),
+        {"partition": partition, "after": after, "before": before, "size": size},
+    )
+    return last
+
+
+async def list_untold(session: AsyncSession, partition: int, after: int, last: int) -> Sequence[Untold]:
+    """Those of a portion, up to and including `last`, that are untold still, by all that was added since.
+
+    A portion at a time, because PostgreSQL compares all of them with all outcomes where only a limit says
+    that few are wanted.
     """
     rows = await session.execute(
         text(
@@ -293,21 +315,13 @@ async def list_untold(
             " d.passed_on FROM reconciled_findings f"
             " JOIN reconciled_decided d ON d.partition = f.partition AND d.record_offset = f.record_offset"
             " WHERE f.code = 'not_told' AND f.partition = :partition"
-            " AND f.record_offset > :after AND f.record_offset < :before AND NOT EXISTS (SELECT"
+            " AND f.record_offset > :after AND f.record_offset <= :last AND NOT EXISTS (SELECT"
             "   FROM reconciled_outcomes o WHERE o.order_id = f.order_id AND NOT o.republished)"
-            " ORDER BY f.record_offset LIMIT :limit"
+            " ORDER BY f.record_offset"
         ),
-        {"partition": partition, "after": after, "before": before, "limit": limit},
+        {"partition": partition, "after": after, "last": last},
     )
     return [Untold(*row) for row in rows]
-
-
-async def index_untold(session: AsyncSession) -> None:
-    """Before the first `list_untold`."""
-    await session.execute(
-        text("CREATE INDEX ON reconciled_findings (partition, record_offset) WHERE code = 'not_told'")
-    )
-    await session.execute(text("ANALYZE reconciled_findings"))
 
 
 async def _counts(

@@ -123,13 +123,16 @@ async def _announced(
         while True:
             # Anew each time: where an operator moves offsets back meanwhile, workers tell it themselves.
             before = (await committed(admin, settings.group_id, [source]))[source] or 0
-            untold = await reconciliation.list_untold(session, source.partition, after, before, _PORTION)
-            await session.commit()
-            if not untold:
+            number = source.partition
+            last = await reconciliation.find_end_of_portion(session, number, after, before, _PORTION)
+            if last is None:
                 break
-            await _announce(producer, settings, untold)
+            untold = await reconciliation.list_untold(session, number, after, last)
+            await session.commit()
+            if untold:
+                await _announce(producer, settings, untold)
             yield len(untold)
-            after = untold[-1].offset
+            after = last
 
 
 async def _announce(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
