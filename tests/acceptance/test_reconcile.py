@@ -23,7 +23,9 @@ from tests.shop import run_apart
 from tests.subscriber import admin_client, delete_records, publish, read_topic
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers
+from worker.operations import reconcile as operation
 from worker.operations.reconcile import Asked, reconciled
+from worker.operations.repair import repair
 from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -75,13 +77,16 @@ class Reconcile:
         assert answer.code in {0, 1}, answer.err
         return answer
 
+    @property
+    def settings(self) -> Settings:
+        given = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in self.env.items()}
+        return Settings(**given, _env_file=None)
+
     def here(self) -> Found:
         """What it would find, without a process of its own: a third of the time."""
-        given = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in self.env.items()}
 
         async def find() -> Found:
-            settings, asked = Settings(**given, _env_file=None), Asked(quiet=True)
-            async with reconciled(settings, asked, say=print) as found:
+            async with reconciled(self.settings, Asked(quiet=True), say=print) as found:
                 return {
                     _named(d.code, d.place, d.order_id, d.product_id) async for d in found.discrepancies()
                 }
@@ -209,6 +214,35 @@ def test_a_repair_that_was_killed_in_the_middle_of_a_transaction_is_taken_up(
 
     run_apart(die_over_it())
     assert reconcile("--repair", "--execute").code == 0
+    scene.assert_promises(ids)
+
+
+def test_what_another_repair_announces_between_finding_and_repairing_is_not_told_twice(
+    scene: Scene,
+    workers: Workers,
+    reconcile: Reconcile,
+    aside: TopicNames,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    scene.shop.stock_up({1: 30})
+    ids = [uuid4() for _ in range(10)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    drain(scene, workers, order_confirmed_topic=aside.order_confirmed)
+
+    async def repair_after_another(*args: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        assert reconcile("--repair", "--execute").code == 0
+        return await repair(*args, **options)
+
+    monkeypatch.setattr(operation, "repair", repair_after_another)
+
+    async def run() -> tuple[int | None, int]:
+        async with reconciled(
+            reconcile.settings, Asked(repair=True, execute=True, quiet=True), print
+        ) as found:
+            return found.summary.repaired, found.summary.left
+
+    assert run_apart(run()) == (0, 0)
     scene.assert_promises(ids)
 
 

@@ -86,8 +86,9 @@ class Reconciliation:
 
     @property
     def left(self) -> int:
-        """Discrepancies that are not repaired."""
-        return sum(self.discrepancies.values()) - (self.repaired or 0)
+        """Discrepancies that are not repaired. What somebody else announced meanwhile is."""
+        done = 0 if self.repaired is None else self.discrepancies.get(REPAIRED, 0)
+        return sum(self.discrepancies.values()) - done
 
 
 @dataclass(frozen=True, slots=True)
