@@ -8,11 +8,10 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
-from contracts.envelope import passed_through
+from contracts.envelope import REPUBLISHED, passed_through
 from db.reconciliation import LetterRow, OutcomeRow, RecordRow
 from worker.decode import Decoded, decode
 
-REPUBLISHED: Final = ("republished", b"true")
 _MAX_INTEGER: Final = 2**31
 _MAX_BIGINT: Final = 2**63
 
