@@ -87,8 +87,7 @@ def values_in(services: Services, topic: str) -> list[bytes]:
 def command_names() -> Iterator[str]:
     """Each command as it is called, groups with their sub-commands."""
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        for full in [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]:
-            yield full
+        yield from [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
 
 
 class TestHelp:
