@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shop test faults campaign soak mutations check lint types bench listings lock schemas clean
+.PHONY: help setup demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ bench: setup ## How fast, against baselines, in one run on this machine; PARTS=a
 
 listings: setup ## Time every listing of the data layer over 1,000,000 orders
 	@$(BIN)/python -m bench.listings
+
+screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
+	@$(BIN)/python -m docs.screens
 
 schemas: setup ## Write contracts/schemas/ anew from the models
 	@$(BIN)/python -m contracts.schema
