@@ -34,7 +34,14 @@ from worker.connections import (
 )
 from worker.errors import CommandError
 from worker.operations import group, screen
-from worker.operations.explanation import Explanation, Facts, ProductNow, StoredOrder, explained
+from worker.operations.explanation import (
+    Explanation,
+    Facts,
+    ProductNow,
+    StoredOrder,
+    explained,
+    explained_by_rows,
+)
 from worker.operations.explanation_facts import (
     Found,
     dead_letters,
@@ -43,11 +50,11 @@ from worker.operations.explanation_facts import (
     outcomes,
     stored_order,
 )
-from worker.operations.order_search import OrderSearch, Progress, Scan, Where
+from worker.operations.order_search import FAR, OrderSearch, Progress, Reach, Scan, Where
 from worker.reading import reader
 from worker.settings import Settings
 
-_SALES_SECONDS: Final = 3.0
+SALES_SECONDS: Final = 3.0
 _QUERY_CANCELED: Final = "57014"
 
 
@@ -86,8 +93,12 @@ async def collect(
     where: Where,
     scan: Scan = Scan.NEAR,
     progress: Progress = _no_progress,
+    reach: Reach = FAR,
+    sales_seconds: float = SALES_SECONDS,
 ) -> Explanation:
     """Everything that is known about the order. The four topics must exist.
+
+    `sales_seconds` is for counting what later orders took of its products, which is left out past that.
 
     Raises KafkaError, TimeoutError or OSError, or DBAPIError, as the servers give them.
     """
@@ -95,14 +106,13 @@ async def collect(
         admin = AIOKafkaAdminClient(**client_options, retry_backoff_ms=200)
         stack.push_async_callback(admin.close)
         await admin.start()
-        consumer = await stack.enter_async_context(reader(client_options))
-        looking = OrderSearch(consumer, where, order_id, progress)
+        fetch = {"max_partition_fetch_bytes": reach.fetch_bytes}  # 1 MiB is aiokafka's own default
+        consumer = await stack.enter_async_context(reader({**client_options, **fetch}))
+        looking = OrderSearch(consumer, where, order_id, progress, reach)
         members = await group.members(admin, where.group_id)
         # In this order: what the group has committed past is in the ledger or among the dead letters by now.
         committed = await group.committed(admin, where.group_id, await looking.partitions(where.placed))
-        async with sessions() as session:
-            row = (await ledger.find_outcomes(session, {order_id})).get(order_id)
-            order = await _find_order(session, order_id)
+        row, order = await _rows(order_id, sessions)
         found, left = await (looking.all() if scan is Scan.ALL else looking.near(row, committed))
     facts = Facts(
         order_id,
@@ -117,7 +127,27 @@ async def collect(
         unread=left,
         notes=_notes(row, where, found),
     )
-    return explained(await _with_products(sessions, facts))
+    return explained(await _with_products(sessions, facts, sales_seconds))
+
+
+async def collect_rows(
+    order_id: UUID,
+    sessions: async_sessionmaker[AsyncSession],
+    group_id: str,
+    sales_seconds: float = SALES_SECONDS,
+) -> Explanation | None:
+    """What PostgreSQL alone knows, for when Kafka gives no answer; None: nothing."""
+    row, order = await _rows(order_id, sessions)
+    facts = Facts(order_id, group_id, 0, {}, decision=decision_of(row) if row else None, order=order)
+    return explained_by_rows(await _with_products(sessions, facts, sales_seconds)) if row or order else None
+
+
+async def _rows(
+    order_id: UUID, sessions: async_sessionmaker[AsyncSession]
+) -> tuple[LedgerRow | None, StoredOrder | None]:
+    async with sessions() as session:
+        row = (await ledger.find_outcomes(session, {order_id})).get(order_id)
+        return row, await _find_order(session, order_id)
 
 
 def _notes(row: LedgerRow | None, where: Where, found: Found) -> tuple[str, ...]:
@@ -138,7 +168,9 @@ async def _find_order(session: AsyncSession, order_id: UUID) -> StoredOrder | No
         return None
 
 
-async def _with_products(sessions: async_sessionmaker[AsyncSession], facts: Facts) -> Facts:
+async def _with_products(
+    sessions: async_sessionmaker[AsyncSession], facts: Facts, sales_seconds: float
+) -> Facts:
     """With what is there now of each product that the order names."""
     ids = _product_ids(facts)
     if not ids:
@@ -146,7 +178,7 @@ async def _with_products(sessions: async_sessionmaker[AsyncSession], facts: Fact
     async with sessions() as session:
         levels = await stock.list_stock(session, ids)
     since = facts.decision.decided_at if facts.decision else facts.order.created_at if facts.order else None
-    taken = await _taken_later(sessions, ids, since) if since else None
+    taken = await _taken_later(sessions, ids, since, sales_seconds) if since else None
     products = []
     for product_id in ids:
         level = levels.get(product_id)
@@ -173,7 +205,7 @@ async def _taken_later(
     sessions: async_sessionmaker[AsyncSession],
     ids: Sequence[int],
     since: datetime,
-    limit_seconds: float = _SALES_SECONDS,
+    limit_seconds: float,
 ) -> dict[int, int] | None:
     try:
         async with sessions() as session:

@@ -178,6 +178,18 @@ def explained(facts: Facts) -> Explanation:
     return Explanation(facts.order_id, state, _SENTENCES[state](facts), facts)
 
 
+def explained_by_rows(facts: Facts) -> Explanation:
+    """The conclusion where the topics could not be read: there is a decision or an order."""
+    if facts.decision is None:
+        assert facts.order is not None
+        summary = f"Ordered at {_time(facts.order.created_at)}, and not in the ledger."
+        return Explanation(facts.order_id, State.DIRECT, summary, facts)
+    told = "whether it was announced is not known: its records could not be read"
+    said = _confirmed if facts.decision.lines else _rejected
+    state = State(facts.decision.outcome)
+    return Explanation(facts.order_id, state, said(facts, told), facts)
+
+
 def _state(facts: Facts) -> State:
     if facts.decision is not None:
         return State(facts.decision.outcome)
@@ -191,20 +203,21 @@ def _state(facts: Facts) -> State:
     return State.DIRECT if facts.order is not None else State.NOT_FOUND
 
 
-def _confirmed(facts: Facts) -> str:
+def _confirmed(facts: Facts, announced: str = "") -> str:
     assert facts.decision is not None
-    return (
-        f"Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}, {_announced(facts)}."
-    )
+    decided = f"Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}"
+    return f"{decided}; {announced}." if announced else f"{decided}, {_announced(facts)}."
 
 
-def _rejected(facts: Facts) -> str:
+def _rejected(facts: Facts, announced: str = "") -> str:
     assert facts.decision is not None
     reasons = [reason_text(reason) for reason in facts.decision.reasons]
-    more = f" and {len(reasons) - 3} reasons more" if len(reasons) > 3 else ""
+    left = len(reasons) - 3
+    more = f" and {left} reason{'s' * (left != 1)} more" if left > 0 else ""
+    told = announced[:1].upper() + announced[1:] if announced else f"It was {_announced(facts)}"
     return (
         f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}"
-        f" because {'; '.join(reasons[:3])}{more}. It was {_announced(facts)}."
+        f" because {'; '.join(reasons[:3])}{more}. {told}."
     )
 
 

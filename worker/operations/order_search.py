@@ -22,9 +22,6 @@ from worker.settings import Settings
 
 Progress = Callable[[str, int], AbstractContextManager[Bar]]
 
-# What `near` reads at most: of a topic, and of the input where the record waits somewhere among them.
-NEAR_RECORDS: Final = 100_000
-NEAR_WAITING: Final = 1_000_000
 _MOST_SOURCES: Final = 20  # a record each; an order has seldom more than one dead letter
 # How far the clocks of a worker, of the database and of publishers may be apart.
 _CLOCKS: Final = timedelta(seconds=10)
@@ -35,6 +32,21 @@ class Scan(StrEnum):
 
     NEAR = "near"  # where the records should be, within bounds
     ALL = "all"  # everything
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What `near` reads at most: of a topic, and of the input where the record waits somewhere among them.
+
+    `fetch_bytes`: of a partition at a time, which is looked through at once.
+    """
+
+    records: int = 100_000
+    waiting: int = 1_000_000
+    fetch_bytes: int = 1024 * 1024
+
+
+FAR: Final = Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,7 @@ class OrderSearch:
     where: Where
     order_id: UUID
     progress: Progress
+    reach: Reach = FAR
 
     async def partitions(self, topic: str) -> list[TopicPartition]:
         return await partitions_of(self.consumer, TopicSelection(topic))
@@ -100,8 +113,8 @@ class OrderSearch:
         """What waits to be decided, and the latest dead letters with the records that they were."""
         waiting = {p: (max(b.first, committed[p] or 0), b.end) for p, b in placed.items()}
         spans = {
-            **first_of(waiting, NEAR_WAITING),
-            **last_of({p: (b.first, b.end) for p, b in letters.items()}, NEAR_RECORDS),
+            **first_of(waiting, self.reach.waiting),
+            **last_of({p: (b.first, b.end) for p, b in letters.items()}, self.reach.records),
         }
         found = await self._read(spans)
         found, sources = await self._with_sources(found, placed)
@@ -128,14 +141,14 @@ class OrderSearch:
         # Gone, where the topic begins after it; not there, where the topic is a new one of that name.
         there = {p: span for p, span in behind.items() if placed[p].first <= span[0] < span[1]}
         # What follows it, too: a publisher that is not sure repeats an order at once.
-        following = first_of(there, NEAR_RECORDS)
+        following = first_of(there, self.reach.records)
         found = await self._read(following)
         told = await self._outcome_bounds(row)
         # A dead letter has the time of its record, which may have waited for long beside this one.
         since = min([row.decided_at, *map(time_of, found.inputs[:1])]) - _CLOCKS
         # Of these, what is older needs no look: nothing of this order can be in it.
         since_then = {**await self._from(told, row.decided_at - _CLOCKS), **await self._from(letters, since)}
-        spans = first_of(since_then, NEAR_RECORDS)
+        spans = first_of(since_then, self.reach.records)
         found, sources = await self._with_sources(found + await self._read(spans), placed)
         whole = {**placed, **{p: Bounds(*span) for p, span in since_then.items()}}
         return found, unread(whole, [following, spans, *sources])
