@@ -1,7 +1,7 @@
 """Reads spans of partitions, outside of any group: what is stored there, in order, and then the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
@@ -37,7 +37,7 @@ async def reader(
 
 async def portions(
     consumer: AIOKafkaConsumer, spans: Spans
-) -> AsyncIterator[tuple[TopicPartition, Sequence[ConsumerRecord]]]:
+) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord]], None]:
     """All records of the spans and no others, some of one partition at a time; each partition in order.
 
     Ends when the reader has come to every end. So an end has to be one that it can come to: of a reader of

@@ -3,10 +3,11 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -23,7 +24,7 @@ from worker.reading import reader
 from worker.settings import Settings
 
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.
-_LOOKS_KEPT: Final = 10
+LOOKS_KEPT: Final = 10
 _PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
 _PROBE_POLL_MS: Final = 50
 # Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
@@ -35,60 +36,84 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
 
     Raises CommandError where Kafka does not answer. Commits nothing and joins no group.
     """
-    async with topic_reader(settings, settings.order_placed_topic) as consumer:
-        options = settings.kafka_client_options() | {"max_partition_fetch_bytes": _PROBE_BYTES}
-        async with (
-            kafka_admin(settings) as admin,
-            reader(options) as prober,
-            reader(settings.kafka_client_options(), "read_uncommitted") as uncommitted,
-        ):
-            places = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
-            looks: deque[Look] = deque(maxlen=_LOOKS_KEPT)
-            due = time.monotonic()
-            while True:
-                looks.append(await _look(admin, settings.group_id, consumer, prober, uncommitted, places))
-                yield measure(settings.group_id, settings.order_placed_topic, looks)
-                due = max(due + interval_seconds, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
+    topic = settings.order_placed_topic
+    async with (
+        topic_reader(settings, topic) as consumer,
+        kafka_admin(settings) as admin,
+        lookout(admin, consumer, settings.kafka_client_options(), settings.group_id, topic) as out,
+    ):
+        looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
+        due = time.monotonic()
+        while True:
+            looks.append(await _told(out))
+            yield measure(settings.group_id, topic, looks)
+            due = max(due + interval_seconds, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
 
 
-async def _look(
-    admin: AIOKafkaAdminClient,
-    group_id: str,
-    consumer: AIOKafkaConsumer,
-    prober: AIOKafkaConsumer,
-    uncommitted: AIOKafkaConsumer,
-    places: list[TopicPartition],
-) -> Look:
+async def _told(out: "Lookout") -> Look:
     try:
-        members = await group.members(admin, group_id)
-        # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
-        committed = await group.committed(admin, group_id, places)
+        return await out.look()
     except (KafkaError, OSError, TimeoutError) as error:
         raise CommandError(
-            f"Kafka does not tell how far the group {group_id} is: {reason_of(error)}; try again"
+            f"Kafka does not tell how far the group {out.group_id} is: {reason_of(error)}; try again"
         ) from error
-    clock, now = time.monotonic(), datetime.now(UTC)
-    bounds = await bounds_of(consumer, places)
-    stored = await uncommitted.end_offsets(places)
-    coming = await _next_records(prober, _behind(committed, bounds))
-    owners = {p: member.member_id for member in members for p in member.partitions}
-    return Look(
-        clock,
-        now,
-        tuple(MemberName(m.member_id, m.client_id, m.host.lstrip("/")) for m in members),
-        {
-            p.partition: Place(
-                first=bounds[p].first,
-                end=bounds[p].end,
-                committed=committed[p],
-                next_record=coming.get(p, bounds[p].end),
-                hidden=max(0, stored[p] - bounds[p].end),
-                owner=owners.get(p),
-            )
-            for p in places
-        },
-    )
+
+
+@asynccontextmanager
+async def lookout(
+    admin: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    client_options: Mapping[str, Any],
+    group_id: str,
+    topic: str,
+) -> AsyncIterator["Lookout"]:
+    """From where the group can be looked at. `consumer` reads committed records, of no group."""
+    async with (
+        reader({**client_options, "max_partition_fetch_bytes": _PROBE_BYTES}) as prober,
+        reader(client_options, "read_uncommitted") as uncommitted,
+    ):
+        places = await partitions_of(consumer, TopicSelection(topic))
+        yield Lookout(group_id, admin, consumer, prober, uncommitted, places)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """The clients that it takes to look at a group, and the partitions to look at."""
+
+    group_id: str
+    admin: AIOKafkaAdminClient
+    consumer: AIOKafkaConsumer
+    prober: AIOKafkaConsumer
+    uncommitted: AIOKafkaConsumer
+    places: Sequence[TopicPartition]
+
+    async def look(self) -> Look:
+        """One look. Raises KafkaError, TimeoutError or OSError as Kafka gives them."""
+        members = await group.members(self.admin, self.group_id)
+        # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
+        committed = await group.committed(self.admin, self.group_id, self.places)
+        clock, now = time.monotonic(), datetime.now(UTC)
+        bounds = await bounds_of(self.consumer, self.places)
+        stored = await self.uncommitted.end_offsets(self.places)
+        coming = await _next_records(self.prober, _behind(committed, bounds))
+        owners = {p: member.member_id for member in members for p in member.partitions}
+        return Look(
+            clock,
+            now,
+            tuple(MemberName(m.member_id, m.client_id, m.host.lstrip("/")) for m in members),
+            {
+                p.partition: Place(
+                    first=bounds[p].first,
+                    end=bounds[p].end,
+                    committed=committed[p],
+                    next_record=coming.get(p, bounds[p].end),
+                    hidden=max(0, stored[p] - bounds[p].end),
+                    owner=owners.get(p),
+                )
+                for p in self.places
+            },
+        )
 
 
 def _behind(
@@ -139,15 +164,16 @@ def lag_screen(found: GroupLag) -> Group:
             row.committed,
             row.end,
             row.lag,
-            *_pace_cells(row.lag, row.pace),
-            _short(row.owner),
+            *pace_cells(row.lag, row.pace),
+            short_id(row.owner),
         )
         for row in found.partitions
     ]
-    total = ("total", "", "", found.lag, *_pace_cells(found.lag, found.pace), "")
+    total = ("total", "", "", found.lag, *pace_cells(found.lag, found.pace), "")
     columns = ("partition", "committed", "end", "lag", "decided/s", "placed/s", "drains in", "owner")
     grid = screen.table(columns, [*rows, total], numbers=columns[:-1])
-    notes = [Text(line) for line in _notes(found)]
+    members_told = [f"{short_id(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
+    notes = [Text(line) for line in (*remarks_on(found), *members_told)]
     return Group(
         Text(f"group {found.group_id} on {found.topic}: {members}"),
         Text(when),
@@ -157,12 +183,13 @@ def lag_screen(found: GroupLag) -> Group:
     )
 
 
-def _short(member_id: str | None) -> str:
+def short_id(member_id: str | None) -> str:
     """The end of the id is another one for each member; their client ids and hosts are often the same."""
     return "nobody" if member_id is None else f"…{member_id[-5:]}"
 
 
-def _notes(found: GroupLag) -> list[str]:
+def remarks_on(found: GroupLag) -> list[str]:
+    """What an operator should know beside the numbers."""
     notes = []
     if found.never_committed:
         notes.append(
@@ -170,7 +197,6 @@ def _notes(found: GroupLag) -> list[str]:
         )
     else:
         notes += [_note(found, row, remark) for row in found.partitions for remark in row.remarks]
-    notes += [f"{_short(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
     if not found.members and found.lag:
         notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
     return notes
@@ -180,7 +206,7 @@ def _note(found: GroupLag, row: PartitionLag, remark: str) -> str:
     return f"{found.topic}-{row.partition}: {remark}"
 
 
-def _pace_cells(lag: int, pace: Pace | None) -> tuple[str, str, str]:
+def pace_cells(lag: int, pace: Pace | None) -> tuple[str, str, str]:
     if pace is None:
         return "–", "–", "–"
     return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", _drains(lag, pace)
