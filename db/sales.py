@@ -1,9 +1,9 @@
-"""What was sold of products since a moment."""
+"""What was sold since a moment: of products, and how many orders."""
 
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import any_, func, literal, select
+from sqlalchemy import any_, column, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
@@ -32,3 +32,25 @@ async def list_sold_since(
         .group_by(OrderItem.product_id)
     )
     return {product_id: int(quantity) for product_id, quantity in rows}
+
+
+async def list_orders_by_second(
+    session: AsyncSession, since: datetime, at_most: int
+) -> list[tuple[datetime, int]]:
+    """How many orders were stored in each second from `since` on, the newest first.
+
+    Of more than `at_most` orders the newest count, so that it costs the same however many there are; then
+    the last second is not whole.
+    """
+    newest = (
+        select(Order.created_at)
+        .where(Order.created_at >= since)
+        .order_by(Order.created_at.desc())
+        .limit(at_most)
+        .subquery()
+    )
+    second = func.date_trunc("second", newest.c.created_at).label("second")
+    rows = await session.execute(
+        select(second, func.count()).group_by(second).order_by(column("second").desc())
+    )
+    return [(time, count) for time, count in rows]
