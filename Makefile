@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup browser demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Any Chromium will do (`tests/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
+browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends chromium; }
 
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo

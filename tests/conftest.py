@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
+from tests.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.deadline import eventually
 from tests.little_shop import stock_the_shelves
 from tests.promises import Scene
@@ -102,6 +103,17 @@ def count_statements(engine: AsyncEngine) -> Callable[[], AbstractContextManager
 async def little_shop(engine: AsyncEngine) -> None:
     """The rows that `tests.little_shop` describes."""
     await stock_the_shelves(engine)
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Browser:
+    """A real browser with a profile of its own."""
+    program = find_browser()
+    if program is None:
+        if os.environ.get("CI"):
+            pytest.fail(HOW_TO_INSTALL, pytrace=False)
+        pytest.skip(HOW_TO_INSTALL)
+    return Browser(program, tmp_path / "browser")
 
 
 @pytest.fixture
