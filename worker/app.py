@@ -29,6 +29,9 @@ from worker.consumer import OrderConsumer
 from worker.health import Health, monitor, start_watchdog
 from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.metrics import Metrics
+from worker.operations.order_search import Where
+from worker.page.site import Site
+from worker.page.sources import Sources
 from worker.publisher import MAX_REQUEST_BYTES, Publisher
 from worker.settings import Settings, read_settings
 from worker.steps import Reached, nothing_happens
@@ -55,6 +58,7 @@ class Worker:
     settings: Settings
     engine: AsyncEngine
     inquiries: Inquiries
+    site: Site
     health: Health
     metrics: Metrics
     topics: OutputTopics
@@ -78,6 +82,7 @@ class Worker:
         finally:
             # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
             checking.cancel()
+            await self.site.closed()
             await self.consumer.published()
             self.consumer.release()
             await self.publisher.closed()
@@ -151,10 +156,12 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     broker = _broker(settings)
     subscriber = _subscribe(broker, settings, consumer)
     consumer.attach(lambda: subscriber.consumer)
+    inquiries = _inquiries(settings)
     worker = Worker(
         settings,
         engine,
-        _inquiries(settings),
+        inquiries,
+        _site(settings, inquiries, health, metrics),
         health,
         metrics,
         topics,
@@ -178,10 +185,15 @@ def _inquiries(settings: Settings) -> Inquiries:
     return Inquiries(engine)
 
 
+def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics) -> Site:
+    sources = Sources(settings.kafka_client_options(), Where.of(settings), inquiries)
+    return Site(sources, health, metrics)
+
+
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
     return http.Application(
         broker,
-        paths=http.paths(worker.inquiries),
+        paths=[*http.paths(worker.inquiries), *worker.site.paths()],
         lifespan=worker.running,
         logger=None,
         asgi_routes=http.routes(worker.health, worker.metrics),

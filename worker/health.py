@@ -73,6 +73,10 @@ class Health:
         """Why the worker is not ready; empty: it is."""
         return dict(self._troubles)
 
+    def partitions(self) -> list[int]:
+        """Those that are assigned to this worker."""
+        return self._partitions
+
     def describe(self) -> Mapping[str, object]:
         reasons = self.troubles()
         return {

@@ -93,6 +93,8 @@ def test_only_the_composition_root_builds_the_worker():
         "BatchProcessor",
         "Metrics",
         "Health",
+        "Site",
+        "Sources",
     }
     for path in (ROOT / "worker").glob("*.py"):
         calls = {

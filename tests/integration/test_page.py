@@ -1,0 +1,187 @@
+"""The page beside servers that are away, slow or full: it is there, says so, and costs little."""
+
+import asyncio
+import html as entities
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.events import OrderRejected, Reason, ReasonCode
+from db import sales
+from tests.shop import Shop
+from tests.subscriber import publish
+from tests.topic_names import TopicNames
+from worker.app import build
+from worker.local.services import Services
+from worker.page import site, tail
+from worker.page.tail import read_tail, size_of
+from worker.reading import reader
+from worker.settings import read_settings
+
+NOWHERE = "127.0.0.1:1"
+Get = Callable[[str], Awaitable[str]]
+
+
+@asynccontextmanager
+async def page(env: dict[str, str], **changed: str) -> AsyncIterator[Get]:
+    """The page of a worker that was never started; what it answers, as text."""
+    settings = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
+    worker, app = build(read_settings(**{**settings, **changed}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker") as client:
+
+        async def get(path: str) -> str:
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            return re.sub(r"\s+", " ", entities.unescape(re.sub(r"<[^>]*>", " ", answer.text)))
+
+        try:
+            yield get
+        finally:
+            await worker.site.closed()
+            await worker.engine.dispose()
+            await worker.inquiries.engine.dispose()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[str]:
+    """Takes connections and never says a word."""
+    talking: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(lambda _, w: talking.append(w), "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        yield f"{host}:{port}"
+        for writer in talking:
+            writer.close()
+
+
+def rejected(order_id: object) -> bytes:
+    reason = Reason(code=ReasonCode.UNKNOWN_USER)
+    now = datetime.now(UTC)
+    event = OrderRejected.model_validate(
+        {"order_id": order_id, "user_id": 1, "reasons": (reason,), "retryable": False, "placed_at": now,
+         "decided_at": now}
+    )  # fmt: skip
+    return event.model_dump_json().encode()
+
+
+def an_order(shop: Shop, seconds_ago: float) -> None:
+    shop.sql(
+        "INSERT INTO orders (id, user_id, total_amount, placed_at, created_at) VALUES ($1, 1, 1, $2, $2)",
+        uuid4(),
+        datetime.now(UTC) - timedelta(seconds=seconds_ago),
+    )
+
+
+async def test_without_kafka_the_rest_is_shown(env: dict[str, str], shop: Shop):
+    shop.stock_up({1: 1})
+    an_order(shop, 60)
+    known = uuid4()
+    shop.sql(
+        "INSERT INTO order_outcomes VALUES ($1, 'rejected', '', 'order-placed', 0, 3, $2, now())",
+        known,
+        rejected(known).decode(),
+    )
+    async with page(env, kafka_bootstrap_servers=NOWHERE) as get:
+        text = await get("/")
+        assert text.count("Not shown. Kafka: ") == 4
+        assert "confirmed 1" in text
+        assert "rejected –" in text
+        text = await get(f"/explain/{known}")
+        assert "because there was no such user. Whether it was announced is not known" in text
+        assert "Without the topics. Kafka" in text
+        assert "The ledger has no such order." in await get(f"/explain/{uuid4()}")
+        assert "Kafka: " in await get("/dead-letters/0:0")
+
+
+async def test_without_the_database_the_rest_is_shown(env: dict[str, str], topics: TopicNames):
+    publish(
+        env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"], topics.order_rejected, [rejected(uuid4()), b"no event"]
+    )
+    async with page(env, database_url=f"postgresql://x:secret@{NOWHERE}/x") as get:
+        text = await get("/")
+        assert "the database gives no answer: connection refused" in text
+        assert "confirmed – rejected 1" in text
+        assert "there was no such user" in text
+        assert "1 of the newest records of the topic are no rejections" in text
+        assert "There are none." in text
+        assert "secret" not in text
+        assert "Not shown. the database: connection refused" in await get(f"/explain/{uuid4()}")
+
+
+async def test_servers_that_say_nothing_cost_two_seconds_and_no_more(env: dict[str, str]):
+    async with (
+        silent_server() as silent,
+        page(env, kafka_bootstrap_servers=silent, database_url=f"postgresql://x@{silent}/x") as get,
+    ):
+        began = time.monotonic()
+        texts = await asyncio.gather(*(get("/") for _ in range(20)))
+        assert time.monotonic() - began < 4
+        assert "Kafka: no answer within 2 s" in texts[0]
+        assert re.search(
+            r"the database(: no answer within 2 s| gives no answer: no answer in time)", texts[0]
+        )
+
+
+async def test_of_one_kind_of_question_few_are_asked_at_a_time(env: dict[str, str]):
+    async with (
+        silent_server() as silent,
+        page(env, kafka_bootstrap_servers=silent, database_url=f"postgresql://x@{silent}/x") as get,
+    ):
+        texts = await asyncio.gather(*(get("/dead-letters/0:0") for _ in range(10)))
+        busy = [text for text in texts if "others are asking at this moment" in text]
+        assert len(busy) == 10 - site.MOST_ASKING
+
+
+@pytest.fixture
+def client_options(services: Services) -> dict[str, str]:
+    return {"bootstrap_servers": services.kafka_bootstrap_servers}
+
+
+async def test_the_tail_holds_the_newest_of_each_partition(
+    topics: TopicNames, client_options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tail, "_FIRST_STEP", 2)
+    kafka, topic = client_options["bootstrap_servers"], topics.order_rejected
+    publish(kafka, topic, [b"%d" % n for n in range(100)], partition=0)
+    publish(kafka, topic, [b"a", b"b", b"c"], partition=2)
+    async with reader(client_options) as consumer:
+        found = await read_tail(consumer, topic, at_most=20, max_bytes=1_000_000)
+        values = [r.value for r in found.records if r.partition == 0]
+        assert values == [b"%d" % n for n in range(99, 99 - len(values), -1)]
+        assert 17 <= len(values) <= 20
+        assert [r.value for r in found.records if r.partition == 2] == [b"c", b"b", b"a"]
+        assert (found.cut, found.read_from[0]) == ({0}, 100 - len(values))
+        everything = await read_tail(consumer, topic, at_most=1_000, max_bytes=1_000_000)
+        assert (len(everything.records), everything.cut) == (103, frozenset())
+        nothing = await read_tail(consumer, topics.dead_letter, at_most=10, max_bytes=1_000)
+        assert nothing.records == ()
+
+
+async def test_large_records_end_the_tail_early(topics: TopicNames, client_options: dict[str, str]):
+    kafka, topic = client_options["bootstrap_servers"], topics.dead_letter
+    publish(kafka, topic, [b"x" * 100_000] * 60, partition=1)
+    async with reader({**client_options, "max_partition_fetch_bytes": 200_000}) as consumer:
+        found = await read_tail(consumer, topic, at_most=1_000, max_bytes=1_000_000)
+        assert 1_000_000 <= sum(map(size_of, found.records)) < 1_200_000
+        # Somewhere in the first step: nothing is known to be whole.
+        assert (found.cut, found.read_from[1]) == ({1}, 60)
+
+
+async def test_orders_are_counted_by_second_the_newest_first_and_not_more_than_allowed(
+    session: AsyncSession, shop: Shop
+):
+    shop.stock_up({1: 1})
+    for seconds_ago in (4_000, 30, 20, 20, 10):
+        an_order(shop, seconds_ago)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    counted = await sales.list_orders_by_second(session, since, 100)
+    assert sum(number for _, number in counted) == 4
+    assert [time for time, _ in counted] == sorted((time for time, _ in counted), reverse=True)
+    assert all(time.microsecond == 0 for time, _ in counted)
+    assert sum(number for _, number in await sales.list_orders_by_second(session, since, 2)) == 2

@@ -1,0 +1,70 @@
+"""The newest records of a topic, read backwards in steps: few, and not many bytes."""
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of
+from worker.reading import Spans, portions
+
+_FIRST_STEP: Final = 16  # offsets of a partition; every other one may be the mark of a transaction
+_STEPS_GROW: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """`records` by time, the newest first. `read_from`: of each partition all from that offset on are there.
+
+    `cut`: partitions that have older ones.
+    """
+
+    records: tuple[ConsumerRecord, ...]
+    read_from: Mapping[int, int]
+    cut: frozenset[int]
+
+
+async def read_tail(consumer: AIOKafkaConsumer, topic: str, at_most: int, max_bytes: int) -> Tail:
+    """About `at_most` of the newest records, fewer where they are large. `consumer` reads committed ones."""
+    bounds = await bounds_of(consumer, await partitions_of(consumer, TopicSelection(topic)))
+    edges = {p: bound.end for p, bound in bounds.items()}
+    records: list[ConsumerRecord] = []
+    room, step = max_bytes, _FIRST_STEP
+    while len(records) < at_most and room > 0 and (spans := _before(edges, bounds, step)):
+        found = await _some(consumer, spans, room)
+        records += found
+        room -= sum(map(size_of, found))
+        if room > 0:
+            edges |= {p: start for p, (start, _) in spans.items()}
+        step = max(_FIRST_STEP, min(step * _STEPS_GROW, (at_most - len(records)) // len(spans)))
+    records.sort(key=lambda r: (r.timestamp, r.partition, r.offset), reverse=True)
+    cut = frozenset(p.partition for p, edge in edges.items() if edge > bounds[p].first)
+    return Tail(tuple(records), {p.partition: edge for p, edge in edges.items()}, cut)
+
+
+def _before(
+    edges: Mapping[TopicPartition, int], bounds: Mapping[TopicPartition, Bounds], step: int
+) -> dict[TopicPartition, tuple[int, int]]:
+    return {
+        p: (max(bounds[p].first, edge - step), edge) for p, edge in edges.items() if edge > bounds[p].first
+    }
+
+
+async def _some(consumer: AIOKafkaConsumer, spans: Spans, max_bytes: int) -> list[ConsumerRecord]:
+    """The records of the spans, until they are too large together."""
+    found: list[ConsumerRecord] = []
+    async with aclosing(portions(consumer, spans)) as reading:
+        async for _, records in reading:
+            for record in records:
+                found.append(record)
+                max_bytes -= size_of(record)
+                if max_bytes <= 0:
+                    return found
+    return found
+
+
+def size_of(record: ConsumerRecord) -> int:
+    """Its bytes, about."""
+    return len(record.value or b"") + sum(len(value or b"") for _, value in record.headers)
