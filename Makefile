@@ -24,7 +24,7 @@ $(READY): requirements/dev.txt pyproject.toml
 
 # Any Chromium will do (`tests/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
 browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends chromium; }
 
