@@ -36,7 +36,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # Most of a test's time is waiting for servers and rebalances, so three processes, each with servers of its own,
 # fit on two cores: 11.5 minutes became 5.7.
-test: setup ## All tests, on real Kafka and PostgreSQL, then the short fault campaign
+# Where CI is set, a missing browser is an error, so it is brought along.
+test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL, then the short fault campaign
 	@$(BIN)/python -m pytest -n 3 --dist worksteal
 	@$(MAKE) --no-print-directory faults
 
