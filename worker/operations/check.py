@@ -33,7 +33,7 @@ from worker.settings import Settings
 Judge = Callable[[Sequence[Candidate | Verdict]], Awaitable[list[Verdict]]]
 """Lines in their order → one verdict for each"""
 
-_PORTION: Final = 2_000  # lines asked about together; of as many the worker makes a batch
+_PORTION: Final = 2_000  # lines asked about together
 
 
 async def check_file(
