@@ -243,7 +243,7 @@ async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: s
         )
         .group_by(DeadLetterRedrive.input_partition)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def fail_unknowable(
