@@ -7,7 +7,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from confluent_kafka.admin import NewTopic
 from hypothesis import settings
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
@@ -15,11 +14,10 @@ from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
 from tests.browser import HOW_TO_INSTALL, Browser, find_browser
-from tests.deadline import eventually
 from tests.little_shop import stock_the_shelves
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
-from tests.subscriber import admin_client
+from tests.subscriber import create_topics, delete_topics
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database
@@ -131,24 +129,15 @@ def topic_names() -> TopicNames:
 @pytest.fixture
 def topics(services: Services, topic_names: TopicNames) -> Iterator[TopicNames]:
     """The test's four topics, with four partitions each."""
-    admin = admin_client(services.kafka_bootstrap_servers)
     largest_bytes = {  # hostile values go beyond Kafka's default of 1 MiB; dead letters carry headers as well
         topic_names.order_placed: 2 * 1024 * 1024,
         topic_names.order_confirmed: 1024 * 1024,
         topic_names.order_rejected: 1024 * 1024,
         topic_names.dead_letter: 3 * 1024 * 1024,
     }
-    created = [
-        NewTopic(name, PARTITIONS, 1, config={"max.message.bytes": str(size)})
-        for name, size in largest_bytes.items()
-    ]
-    for future in admin.create_topics(created).values():
-        future.result(10)
-    # The answer to a creation may come before the broker tells of the topic to those who ask.
-    eventually(lambda: largest_bytes.keys() <= admin.list_topics(timeout=10).topics.keys(), 10)
+    create_topics(services.kafka_bootstrap_servers, largest_bytes, PARTITIONS)
     yield topic_names
-    for future in admin.delete_topics(list(largest_bytes)).values():
-        future.result(10)
+    delete_topics(services.kafka_bootstrap_servers, largest_bytes)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -67,7 +68,11 @@ class Scene:
         assert set(ledger) == {str(i) for i in order_ids}, (
             "the ledger holds exactly the orders that were placed"
         )
-        told = {"confirmed": self.confirmed(), "rejected": self.rejected()}
+        decided = Counter(outcome for outcome, _ in ledger.values())
+        told = {
+            "confirmed": _once_it_shows(self.confirmed, decided["confirmed"]),
+            "rejected": _once_it_shows(self.rejected, decided["rejected"]),
+        }
         times = Counter(m.header("ce_subject") for messages in told.values() for m in messages)
         assert times == Counter(list(ledger)), (
             f"told more than once: {list(times - Counter(list(ledger)))[:3]},"
@@ -76,7 +81,7 @@ class Scene:
         for outcome, messages in told.items():
             for message in messages:
                 assert ledger[message.event["order_id"]] == (outcome, message.value)
-        letters = self.dead_letters()
+        letters = _once_it_shows(self.dead_letters, dead_letters)
         sources = Counter((m.header("source.partition"), m.header("source.offset")) for m in letters)
         assert len(letters) == dead_letters
         assert set(sources.values()) <= {1}, "a dead letter is written once"
@@ -127,3 +132,16 @@ class Scene:
 
     def lag(self) -> int | None:
         return committed_lag(self.kafka, self.group_id, self.topics.order_placed)
+
+
+def _once_it_shows(read: Callable[[], list[Message]], count: int) -> list[Message]:
+    """What is read, again for a moment while it is less: Kafka acknowledges a commit before it shows."""
+    seen: list[Message] = []
+
+    def shows() -> bool:
+        seen[:] = read()
+        return len(seen) >= count
+
+    with suppress(AssertionError):
+        eventually(shows, 5)
+    return seen

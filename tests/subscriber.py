@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -199,6 +199,25 @@ def remember_wrongly_while_in_use(
             await producer.commit_transaction()
 
     asyncio.run(commit())
+
+
+def create_topics(bootstrap_servers: str, largest_bytes: Mapping[str, int | None], partitions: int) -> None:
+    """Create topics that take so large records (None: Kafka's own limit), and wait until all see them."""
+    admin = admin_client(bootstrap_servers)
+    configs = {
+        name: {} if size is None else {"max.message.bytes": str(size)} for name, size in largest_bytes.items()
+    }
+    new = [NewTopic(name, partitions, 1, config=config) for name, config in configs.items()]
+    for future in admin.create_topics(new).values():
+        future.result(10)
+    # The answer to a creation may come before the broker tells of the topic to those who ask.
+    eventually(lambda: largest_bytes.keys() <= admin.list_topics(timeout=10).topics.keys(), 10)
+
+
+def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:
+    """Delete the topics, of which nobody needs to take notice yet."""
+    for future in admin_client(bootstrap_servers).delete_topics(list(names)).values():
+        future.result(10)
 
 
 def recreate_topic(bootstrap_servers: str, topic: str) -> None:
