@@ -1,6 +1,7 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +16,7 @@ from db import migrate
 from db.engine import create_engine, session_factory
 from tests.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.little_shop import stock_the_shelves
+from tests.order_worker import OrderWorker, order_worker_in
 from tests.promises import Scene
 from tests.shop import Shop, run_apart
 from tests.subscriber import create_topics, delete_topics
@@ -22,6 +24,10 @@ from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import LocalServiceError, Services, running_services
+
+# Ctrl-C has to reach what is started here, also where a shell that runs the tests in the background has it
+# ignored. (What is started gets the default back.)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no counterexample.
 settings.register_profile("any machine", deadline=None)
@@ -161,6 +167,13 @@ def workers(env: dict[str, str], topics: TopicNames, tmp_path: Path) -> Iterator
     """Starts worker processes on the test's topics and database."""
     with workers_in(env, tmp_path) as started:
         yield started
+
+
+@pytest.fixture
+def order_worker(env: dict[str, str]) -> Iterator[OrderWorker]:
+    """Calls the command in the test's environment."""
+    with order_worker_in(env) as command:
+        yield command
 
 
 @pytest.fixture

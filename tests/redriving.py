@@ -1,71 +1,22 @@
-"""`order-worker dead-letters` as a user calls it, and letters to call it on."""
+"""Letters to call `order-worker dead-letters` on, and what became of them."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.subscriber import Message, read_topic
 
-ROOT = Path(__file__).parent.parent
 PATH = "items.0.quantity"
 FIX = ("--set", f"{PATH}=2")
 
 
-@dataclass(frozen=True)
-class Result:
-    """How a call ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        """What was asked for with --json."""
-        return json.loads(self.out)
-
-    def assert_one_line(self, code: int, *texts: str) -> None:
-        """It failed, and says so in one line that holds these."""
-        assert (self.code, self.err.count("\n")) == (code, 1), self.err
-        assert self.err.startswith("error: ")
-        for text in texts:
-            assert text in self.err
-
-
-@dataclass(frozen=True)
-class DeadLetters:
-    """`order-worker dead-letters` in one test's environment."""
-
-    env: Mapping[str, str]
-
-    def __call__(self, *arguments: str) -> Result:
-        return ended(self.start(*arguments))
-
-    def start(self, *arguments: str, killed_at: str | None = None, **settings: str) -> Any:
-        """The process, which goes on beside the test; it may kill itself (`tests.redrive_killed`)."""
-        program = ["worker"] if killed_at is None else ["tests.redrive_killed", *killed_at.split()]
-        return subprocess.Popen(
-            [sys.executable, "-m", *program, "dead-letters", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.env, **settings},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-
-def ended(process: Any) -> Result:
-    out, err = process.communicate(timeout=90)
-    return Result(process.returncode, out.decode(), err.decode())
+def killed_at(dead_letters: OrderWorker, step: str) -> OrderWorker:
+    """`dead_letters`, which kills itself there (`tests.redrive_killed`)."""
+    return dead_letters.python("-m", "tests.redrive_killed", *step.split())
 
 
 def place_broken(scene: Scene, number: int, partition: int = 1) -> list[UUID]:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from tests.acceptance.test_feeding import OrderWorker
 from tests.builders import line, order_value
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.worker_process import Workers
 
@@ -16,9 +16,8 @@ def write(path: Path, *values: bytes) -> Path:
 
 
 def test_a_file_with_every_kind_of_line_is_told_line_by_line_and_as_the_workers_then_decide(
-    scene: Scene, workers: Workers, env: dict[str, str], tmp_path: Path
+    scene: Scene, workers: Workers, order_worker: OrderWorker, tmp_path: Path
 ):
-    order_worker = OrderWorker(env)
     scene.shop.stock_up({1: 10, 2: 5, 3: 1_000_000_000})
     decided, twice, direct = uuid4(), uuid4(), uuid4()
     worker = workers.start()
@@ -76,7 +75,7 @@ def test_a_file_with_every_kind_of_line_is_told_line_by_line_and_as_the_workers_
     )
     assert scene.shop.sql("SELECT * FROM products ORDER BY id") == before
 
-    document = json.loads(order_worker("check", "--json", str(path)).out)
+    document = order_worker.here("check", "--json", str(path)).document
     assert len(document["findings"]) == 13
     assert document["findings"][0] == {
         "line": 2,
@@ -118,30 +117,27 @@ def test_the_contract_alone_needs_no_server(tmp_path: Path):
     )
     same = order_value()
     good = write(tmp_path / "good.jsonl", order_value(), same, same)
-    result = order_worker("check", "--contract-only", str(good))
-    assert (result.code, result.err) == (0, "")
-    assert result.out == "3 orders: 2 keep the contract, 1 duplicate\n"
+    result = order_worker.here("check", "--contract-only", str(good))
+    assert result.done().out == "3 orders: 2 keep the contract, 1 duplicate\n"
     bad = order_worker("check", "--contract-only", "-", stdin=order_value(line(1, -1)))
     assert bad.code == 1
     assert bad.out.startswith("standard input:1: items.0.quantity: ")
-    refused = order_worker("check", str(good))
-    assert (refused.code, refused.err.count("\n")) == (1, 1)
-    assert "cannot reach PostgreSQL" in refused.err
+    order_worker.here("check", str(good)).assert_one_line(1, "cannot reach PostgreSQL")
 
 
-def test_a_good_file_ends_with_0(scene: Scene, env: dict[str, str], tmp_path: Path):
+def test_a_good_file_ends_with_0(scene: Scene, order_worker: OrderWorker, tmp_path: Path):
     scene.shop.stock_up({1: 10})
-    result = OrderWorker(env)("check", str(write(tmp_path / "orders.jsonl", order_value(), order_value())))
+    good = write(tmp_path / "orders.jsonl", order_value(), order_value())
+    result = order_worker.here("check", str(good))
     assert (result.code, result.out) == (0, "2 orders: 2 would be confirmed\n")
-    document = json.loads(OrderWorker(env)("check", "--json", "-", stdin=order_value()).out)
-    assert document == {
+    assert order_worker("check", "--json", "-", stdin=order_value()).document == {
         "findings": [],
         "summary": {"orders": 1, "fates": {"confirmed": 1}, "reasons": {}, "unknown_fields": 0},
     }
 
 
 def test_what_cannot_be_checked_is_one_line(tmp_path: Path):
-    empty = OrderWorker({})("check", "--json", str(write(tmp_path / "empty.jsonl", b"", b"  ")))
+    check = OrderWorker({}).of("check").here
+    empty = check("--json", str(write(tmp_path / "empty.jsonl", b"", b"  ")))
     assert (empty.code, empty.out, empty.err) == (1, "", f"error: {tmp_path}/empty.jsonl holds no orders\n")
-    missing = OrderWorker({})("check", "no-such-file.jsonl")
-    assert (missing.code, missing.err.count("\n")) == (2, 1)
+    check("no-such-file.jsonl").assert_one_line(2)

@@ -13,8 +13,9 @@ import pytest
 
 from contracts.examples import hostile_values
 from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.order_worker import ROOT, OrderWorker
 from tests.promises import Scene
-from tests.redriving import ROOT, DeadLetters, ended
 from tests.subscriber import publish
 from tests.topic_names import TopicNames
 from tests.worker_process import Workers
@@ -25,8 +26,8 @@ ODD: list[tuple[str, bytes | None]] = [("x", b"\xff"), ("y", None), ("\x1b[31m",
 
 
 @pytest.fixture
-def dead_letters(env: dict[str, str]) -> DeadLetters:
-    return DeadLetters(env)
+def dead_letters(order_worker: OrderWorker) -> OrderWorker:
+    return order_worker.of("dead-letters")
 
 
 def bytes_of(fields: dict[str, Any], name: str) -> bytes | None:
@@ -38,7 +39,7 @@ def bytes_of(fields: dict[str, Any], name: str) -> bytes | None:
 
 
 def test_hostile_letters_are_listed_shown_and_taken_out_as_they_are(
-    scene: Scene, workers: Workers, dead_letters: DeadLetters, tmp_path: Path
+    scene: Scene, workers: Workers, dead_letters: OrderWorker, tmp_path: Path
 ):
     hostile = hostile_values()
     publish(
@@ -53,6 +54,7 @@ def test_hostile_letters_are_listed_shown_and_taken_out_as_they_are(
     scene.place([order_value(line(9), line(9, 0), order_id=twice), None, b"\x1b[2J\x00\xff"], partition=1)
     workers.start()
     scene.wait_until_drained()
+    eventually(lambda: len(scene.dead_letters()) == len(hostile) + 3)
     # What nobody of ours wrote, and a letter that was written once more after a rewind.
     ours = next(m for m in scene.dead_letters() if m.partition == 1 and m.offset == 0)
     publish(
@@ -60,7 +62,7 @@ def test_hostile_letters_are_listed_shown_and_taken_out_as_they_are(
     )
     publish(scene.kafka, scene.topics.dead_letter, [ours.value], partition=1, headers=ours.headers)
 
-    groups = dead_letters("list", "--json").document
+    groups = dead_letters.here("list", "--json").document
     letters = scene.dead_letters()
     assert sum(g["count"] for g in groups) == len(letters) == len(hostile) + 5
     by_key = {(g["code"], g["path"]): g for g in groups}
@@ -79,8 +81,8 @@ def test_hostile_letters_are_listed_shown_and_taken_out_as_they_are(
         assert [(h["name"], bytes_of(h, "value")) for h in one["headers"]] == letter.headers
         assert one["error"]["code"] == (letter.header("error.code") or "(none)")
     before = path.read_bytes()
-    dead_letters("export", "--out", str(path)).assert_one_line(2, "exists", "--force")
-    assert dead_letters("export", "--code", "empty_value", "--out", str(path), "--force").code == 0
+    dead_letters.here("export", "--out", str(path)).assert_one_line(2, "exists", "--force")
+    assert dead_letters.here("export", "--code", "empty_value", "--out", str(path), "--force").code == 0
     assert b"not_json" not in path.read_bytes()
     assert path.read_bytes() != before
     assert [p.name for p in tmp_path.iterdir() if "letters" in p.name] == ["letters.jsonl"]
@@ -94,34 +96,28 @@ def test_hostile_letters_are_listed_shown_and_taken_out_as_they_are(
     assert b"Traceback" not in reader.stderr
     assert reader.stdout == b"{"
 
-    shown = [dead_letters.start("show", place) for place in ("1:0", "1:1", "1:2", "2:0")]
-    sound, null, binary, odd = (ended(process).out for process in shown)
+    sound, null, binary, odd = (
+        dead_letters.here("show", place).out for place in ("1:0", "1:1", "1:2", "2:0")
+    )
     assert '"quantity": 0\n' in sound
     assert "the value is null" in null
     assert "(base64: it is not UTF-8)" in binary
     assert "/wAb (base64: it is not UTF-8)" in odd
     assert "\x1b" not in odd
 
-    selection = dead_letters("redrive", "--json").document["selection"]
+    selection = dead_letters.here("redrive", "--json").document["selection"]
     assert selection["letters"] == len(hostile) + 3
     assert (selection["of_other_topics"], selection["written_twice"]) == (1, 1)
 
 
 @pytest.mark.usefixtures("topics")
-def test_what_is_not_there_is_one_line(scene: Scene, dead_letters: DeadLetters):
+def test_what_is_not_there_is_one_line(scene: Scene, dead_letters: OrderWorker):
     publish(scene.kafka, scene.topics.dead_letter, [b"one"], partition=0)
-    dead_letters("show", "9:0").assert_one_line(2, "9:0", "has no partition 9")
-    dead_letters("redrive", "0:0", "0:1").assert_one_line(1, "0:1", "no dead letter is there yet")
-    dead_letters("redrive", "0:0").assert_one_line(1, "nothing to redrive: 1 from another topic")
-    dead_letters("redrive", "--code", "data_error").assert_one_line(1, "nothing to redrive")
-    assert dead_letters("list", "--code", "data_error").out == "no dead letters like that\n"
-
-
-@pytest.mark.parametrize("command", ["list", "show", "export", "redrive"])
-def test_every_command_has_help_with_an_example(command: str):
-    result = DeadLetters({})(command, "--help")
-    assert result.code == 0, result.err
-    assert f"order-worker dead-letters {command}" in result.out.split("Example")[1]
+    dead_letters.here("show", "9:0").assert_one_line(2, "9:0", "has no partition 9")
+    dead_letters.here("redrive", "0:0", "0:1").assert_one_line(1, "0:1", "no dead letter is there yet")
+    dead_letters.here("redrive", "0:0").assert_one_line(1, "nothing to redrive: 1 from another topic")
+    dead_letters.here("redrive", "--code", "data_error").assert_one_line(1, "nothing to redrive")
+    assert dead_letters.here("list", "--code", "data_error").out == "no dead letters like that\n"
 
 
 @pytest.mark.parametrize(
@@ -137,14 +133,14 @@ def test_every_command_has_help_with_an_example(command: str):
     ],
 )
 def test_a_wrong_call_is_one_line_before_any_server_is_asked(arguments: str, text: str):
-    DeadLetters({})(*arguments.split()).assert_one_line(2, text)
+    OrderWorker({}).here("dead-letters", *arguments.split()).assert_one_line(2, text)
 
 
-def test_a_server_that_is_away_is_named(env: dict[str, str], topics: TopicNames):
+def test_a_server_that_is_away_is_named(dead_letters: OrderWorker, topics: TopicNames):
     for name, value in (
         ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1"),
         ("DATABASE_URL", "postgresql://postgres:s3cret@127.0.0.1:1/x"),
     ):
-        away = DeadLetters({**env, f"ORDER_WORKER_{name}": value})
         for command in ("list", "redrive --execute"):
-            away(*command.split()).assert_one_line(1, "cannot reach", "127.0.0.1:1")
+            away = dead_letters.here(*command.split(), **{f"ORDER_WORKER_{name}": value})
+            away.assert_one_line(1, "cannot reach", "127.0.0.1:1")

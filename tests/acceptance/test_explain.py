@@ -1,13 +1,13 @@
 """`explain`, as an operator calls it when somebody asks what became of an order."""
 
-import json
 from typing import Any
 from uuid import UUID, uuid4
 
 from confluent_kafka import Producer
 
-from tests.acceptance.test_feeding import OrderWorker
 from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.subscriber import Message, publish
 from tests.worker_process import Workers
@@ -28,20 +28,16 @@ def tell_again(scene: Scene, message: Message) -> None:
 
 def explained(order_worker: OrderWorker, order_id: UUID, *options: str) -> Any:
     """What a script gets."""
-    result = order_worker("explain", "--json", str(order_id), *options)
-    assert (result.code, result.err) == (0, ""), result.err
-    return json.loads(result.out)
+    return order_worker.here("explain", "--json", str(order_id), *options).done().document
 
 
-def on_screen(order_worker: OrderWorker, order_id: UUID, *options: str) -> str:
+def on_screen(order_worker: OrderWorker, order_id: UUID) -> str:
     """What a person sees."""
-    result = order_worker("explain", str(order_id), *options)
-    assert (result.code, result.err) == (0, ""), result.err
-    return result.out
+    return order_worker("explain", str(order_id)).done().out
 
 
-def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, env: dict[str, str]):
-    order_worker, topics = OrderWorker(env), scene.topics
+def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_worker: OrderWorker):
+    topics = scene.topics
     scene.shop.stock_up({1: 5, 2: 100})
     confirmed, rejected, lost, poison, by_key = (uuid4() for _ in range(5))
     waiting, direct, unknown = (uuid4() for _ in range(3))
@@ -67,7 +63,10 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, env: d
     publish(scene.kafka, topics.order_placed, [b"{"], partition=1, key=str(by_key).encode())
     scene.wait_until_drained()
     assert worker.stop() == 0
-    (announcement,) = [m for m in scene.confirmed() if m.header("ce_subject") == str(confirmed)]
+    # A commit shows a moment after it is acknowledged.
+    (announcement,) = eventually(
+        lambda: [m for m in scene.confirmed() if m.header("ce_subject") == str(confirmed)]
+    )
     tell_again(scene, announcement)
     scene.place(
         [order_value(line(1)), order_value(line(1)), order_value(line(1), order_id=waiting)], partition=2
@@ -131,22 +130,19 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, env: d
     assert told["facts"]["products"][0]["stock"] == 2
     assert explained(order_worker, direct)["state"] == "direct"
 
-    missed = order_worker("explain", str(lost))
-    assert (missed.code, missed.out, missed.err.count("\n")) == (1, "", 1)
+    missed = order_worker.here("explain", str(lost))
+    missed.assert_refused(1)
     assert missed.err.endswith("among the latest dead letters; `--scan all` reads everything\n")
     told = explained(order_worker, lost, "--scan", "all")
     assert told["state"] == "passed_over"
     assert f"the ledger has lost it. Its record is at {topics.order_placed}-2@3." in told["summary"]
 
     nothing = order_worker("explain", "--json", str(unknown), "--scan", "all")
-    assert (nothing.code, json.loads(nothing.out)["state"]) == (1, "not_found")
+    assert (nothing.code, nothing.document["state"]) == (1, "not_found")
     assert nothing.err.endswith("no record of it is in the input or among the dead letters\n")
 
 
-def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(env: dict[str, str]):
-    wrong = OrderWorker({})("explain", "17")
-    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
-    assert wrong.err.startswith("error: 17 is no order id")
-    away = OrderWorker(env)("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert (away.code, away.err.count("\n")) == (1, 1)
-    assert away.err.startswith("error: cannot reach Kafka")
+def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(order_worker: OrderWorker):
+    OrderWorker({})("explain", "17").assert_one_line(2, "error: 17 is no order id")
+    away = order_worker.here("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    away.assert_one_line(1, "error: cannot reach Kafka")

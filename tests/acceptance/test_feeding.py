@@ -1,65 +1,31 @@
 """The commands that set a shop up and feed it, as an operator calls them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from typer.main import get_command
 
 from contracts.events import OrderPlaced
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import ROOT, OrderWorker, command_names, ended
 from tests.shop import Shop
 from tests.subscriber import read_topic
-from worker.cli import app
 from worker.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 from worker.operations.place import encode, random_orders, with_twins
 
-ROOT = Path(__file__).parents[2]
 PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class OrderWorker:
-    """The installed command, in one test's environment."""
-
-    env: dict[str, str]
-
-    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Result:
-        done = subprocess.run(
-            [sys.executable, "-m", "worker", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.env, **env},
-            input=stdin,
-            capture_output=True,
-            timeout=60,
-        )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-@pytest.fixture
-def order_worker(env: dict[str, str]) -> OrderWorker:
-    return OrderWorker(env)
 
 
 @pytest.fixture
@@ -84,19 +50,13 @@ def values_in(services: Services, topic: str) -> list[bytes]:
     return [message.value or b"" for message in read_topic(services.kafka_bootstrap_servers, topic)]
 
 
-def command_names() -> Iterator[str]:
-    """Each command as it is called, groups with their sub-commands."""
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        yield from [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
-
-
 class TestHelp:
     def test_every_command_has_help_with_an_example(self) -> None:
         order_worker = OrderWorker({})
         for command in command_names():
-            result = order_worker(*command.split(), "--help")
-            assert result.code == 0, result.err
-            assert f"order-worker {command}" in result.out.split("Example")[1]
+            said = order_worker.here(*command.split(), "--help").done().out
+            assert f"order-worker {command}" in said.split("Example")[1]
+        assert order_worker("place", "--help").done() == order_worker.here("place", "--help")
 
     def test_help_loads_neither_kafka_nor_sqlalchemy(self) -> None:
         program = (
@@ -118,7 +78,7 @@ class TestHelp:
         ],
     )
     def test_wrong_usage_exits_2(self, arguments: list[str]) -> None:
-        result = OrderWorker({})(*arguments)
+        result = OrderWorker({}).here(*arguments)
         assert result.code == 2
         assert "Traceback" not in result.err
 
@@ -130,8 +90,7 @@ class TestDatabase:
         env = {"ORDER_WORKER_DATABASE_URL": bare_database_url}
         write_catalog(tmp_path)
         refused = order_worker("catalog", "import", str(tmp_path), **env)
-        assert (refused.code, refused.err.count("\n")) == (1, 1)
-        assert "run `order-worker db upgrade`" in refused.err
+        refused.assert_one_line(1, "run `order-worker db upgrade`")
         assert "upgraded from nothing to revision" in order_worker("db", "upgrade", **env).out
         assert "already" in order_worker("db", "upgrade", **env).out
         assert order_worker("catalog", "import", str(tmp_path), **env).code == 0
@@ -148,9 +107,7 @@ class TestDatabase:
     )
     def test_an_unusable_database_is_one_line_without_the_password(self, url: str, expected: str) -> None:
         result = OrderWorker({})("db", "upgrade", ORDER_WORKER_DATABASE_URL=url)
-        assert (result.code, result.err.count("\n")) == (1, 1)
-        assert result.err.startswith("error: ")
-        assert expected in result.err
+        result.assert_one_line(1, expected)
         assert not [piece for piece in ("s3", "cret") if piece in result.err]
 
     def test_an_unknown_database_is_named(self, services: Services, order_worker: OrderWorker) -> None:
@@ -191,8 +148,7 @@ class TestTopics:
 
     def test_more_copies_than_brokers_is_one_line(self, order_worker: OrderWorker) -> None:
         result = order_worker("topics", "create", "--replication", "99")
-        assert (result.code, result.err.count("\n")) == (1, 1)
-        assert "Kafka refused to create" in result.err
+        result.assert_one_line(1, "Kafka refused to create")
 
 
 class TestPlace:
@@ -260,8 +216,7 @@ class TestPlace:
 
     def test_an_empty_catalogue_is_one_line(self, order_worker: OrderWorker, topics: Any) -> None:
         result = order_worker("place", "--random", "3")
-        assert (result.code, result.err.count("\n")) == (1, 1)
-        assert "the catalogue has no users and no products" in result.err
+        result.assert_one_line(1, "the catalogue has no users and no products")
 
     def test_a_missing_topic_is_named_and_not_created(
         self, order_worker: OrderWorker, topic_names: Any, shop: Shop
@@ -269,26 +224,19 @@ class TestPlace:
         shop.stock_up({1: 10})
         for _ in range(2):
             result = order_worker("place", "--random", "3")
-            assert (result.code, result.err.count("\n")) == (1, 1)
-            assert (
-                f"lacks the topic {topic_names.order_placed}: run `order-worker topics create`" in result.err
-            )
+            lacking = f"lacks the topic {topic_names.order_placed}: run `order-worker topics create`"
+            result.assert_one_line(1, lacking)
 
     def test_ctrl_c_exits_130_without_a_traceback(
-        self, services: Services, env: dict[str, str], topics: Any, shop: Shop
+        self, services: Services, order_worker: OrderWorker, topics: Any, shop: Shop
     ) -> None:
         shop.stock_up({1: 10})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "place", "--random", "1000", "--rate", "20"],
-            cwd=ROOT,
-            env={**os.environ, **env},
-            stderr=subprocess.PIPE,
-        )
+        process = order_worker.start("place", "--random", "1000", "--rate", "20")
         eventually(lambda: bool(values_in(services, topics.order_placed)), 30)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 130
-        assert b"Traceback" not in errors
+        result = ended(process)
+        assert result.code == 130
+        assert "Traceback" not in result.err
 
 
 class TestRandomOrders:

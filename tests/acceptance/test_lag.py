@@ -4,18 +4,17 @@ import json
 import os
 import pty
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from confluent_kafka import Producer
 
-from tests.acceptance.test_feeding import ROOT, OrderWorker
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker, ended
 from tests.promises import Scene
 from tests.worker_process import Workers
 
@@ -38,23 +37,21 @@ def orders(count: int) -> list[bytes]:
 
 
 def lag_now(order_worker: OrderWorker) -> dict[str, Any]:
-    result = order_worker("lag", "--json", "--interval", "0.3")
-    assert result.code == 0, result.err
-    return json.loads(result.out)
+    return order_worker.here("lag", "--json", "--interval", "0.3").done().document
 
 
 def lags(found: dict[str, Any]) -> list[int]:
     return [row["lag"] for row in found["partitions"]]
 
 
-def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, env: dict[str, str]):
-    order_worker = OrderWorker(env)
+def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, order_worker: OrderWorker):
     scene.shop.stock_up({1: 1_000})
     scene.place(orders(3), partition=0)
 
     found = lag_now(order_worker)
     assert (found["never_committed"], lags(found), found["lag"]) == (True, [3, 0, 0, 0], 3)
-    assert "has never committed: all that is in the topic counts" in order_worker("lag").out
+    shown = order_worker.here("lag", "--interval", "0.3").done().out
+    assert "has never committed: all that is in the topic counts" in shown
 
     with transaction(scene, 1, orders(5)):
         assert lags(lag_now(order_worker)) == [3, 0, 0, 0], "nobody can read them yet"
@@ -83,69 +80,58 @@ def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, env
     assert lags(found) == [0, 3, 0, 4]
     assert found["pace"]["seconds_to_drain"] is None
     assert {row["owner"] for row in found["partitions"]} == {None}
-    shown = order_worker("lag")
-    assert (shown.code, shown.err) == (0, "")
-    assert "nobody is in it" in shown.out
-    (total,) = [text.split() for text in shown.out.splitlines() if text.startswith(" " * 4 + "total")]
+    shown = order_worker("lag").done().out
+    assert "nobody is in it" in shown
+    (total,) = [text.split() for text in shown.splitlines() if text.startswith(" " * 4 + "total")]
     assert total == ["total", "7", "0", "0", "never"]
 
 
-def test_watching_goes_on_until_ctrl_c(scene: Scene, workers: Workers, env: dict[str, str]):
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "worker", "lag", "--watch", "--json", "--interval", "0.2"],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+@pytest.mark.usefixtures("topics")
+def test_watching_goes_on_until_ctrl_c(order_worker: OrderWorker):
+    watching = order_worker.start("lag", "--watch", "--json", "--interval", "0.2")
     assert watching.stdout
     first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
     assert (first["pace"], first["lag"]) == (None, 0)
     assert second["pace"]["decided_per_second"] == 0
     watching.send_signal(signal.SIGINT)
-    _, errors = watching.communicate(timeout=20)
-    assert (watching.returncode, errors) == (130, b"")
+    stopped = ended(watching)
+    assert (stopped.code, stopped.err) == (130, "")
 
 
-def test_without_a_terminal_each_look_is_a_block(scene: Scene, workers: Workers, env: dict[str, str]):
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "worker", "lag", "--watch", "--interval", "0.2"],
-        cwd=ROOT,
-        env={**os.environ, **env, "PYTHONUNBUFFERED": ""},
-        stdout=subprocess.PIPE,
-    )
+@pytest.mark.usefixtures("topics")
+def test_without_a_terminal_each_look_is_a_block(order_worker: OrderWorker):
+    watching = order_worker.start("lag", "--watch", "--interval", "0.2", PYTHONUNBUFFERED="")
     assert watching.stdout
     seen: list[bytes] = []
     while sum(b"total" in text for text in seen) < 2:
         seen.append(watching.stdout.readline())
+        assert seen[-1], "it goes on until it is told to stop"
     watching.send_signal(signal.SIGINT)
-    watching.communicate(timeout=20)
-    assert watching.returncode == 130
+    assert ended(watching).code == 130
     assert sum(text.startswith(b"group ") for text in seen) == 2
     assert b"\x1b" not in b"".join(seen)
 
 
-def test_in_a_terminal_the_screen_is_drawn_again(scene: Scene, workers: Workers, env: dict[str, str]):
+@pytest.mark.usefixtures("topics")
+def test_in_a_terminal_the_screen_is_drawn_again(order_worker: OrderWorker):
     primary, secondary = pty.openpty()
-    watching = subprocess.Popen(
-        [sys.executable, "-m", "worker", "lag", "--watch", "--interval", "0.2"],
-        cwd=ROOT,
-        env={**os.environ, **env, "TERM": "xterm", "COLUMNS": "100"},
-        stdout=secondary,
-        stderr=secondary,
+    watching = order_worker.start(
+        *("lag", "--watch", "--interval", "0.2"),
+        terminal=secondary,
+        TERM="xterm",
+        COLUMNS="100",
     )
     os.close(secondary)
     seen = b""
     while seen.count(b"total") < 3:
         seen += os.read(primary, 4096)
     watching.send_signal(signal.SIGINT)
-    assert watching.wait(20) == 130
+    assert ended(watching).code == 130
     os.close(primary)
     assert b"\x1b[1A" in seen, "the cursor goes up, to draw over what was there"
     assert b"Traceback" not in seen
 
 
-def test_kafka_away_is_one_line(env: dict[str, str]):
-    result = OrderWorker(env)("lag", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    assert (result.code, result.err.count("\n")) == (1, 1)
-    assert result.err.startswith("error: cannot reach Kafka")
+def test_kafka_away_is_one_line(order_worker: OrderWorker):
+    away = order_worker("lag", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    away.assert_refused(1, "error: cannot reach Kafka")

@@ -1,9 +1,7 @@
 """The README's "Run it", command by command, through the installed script, from nothing."""
 
 import ast
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from db.migrate import head_revision
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.subscriber import admin_client
@@ -39,16 +38,9 @@ def test_a_newcomer_gets_from_nothing_to_outcomes(
     empty: dict[str, str], topic_names: TopicNames, tmp_path: Path
 ):
     def order_worker(*arguments: str) -> str:
-        done = subprocess.run(
-            [ORDER_WORKER, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **empty},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        result = OrderWorker(empty, program=(ORDER_WORKER,))(*arguments)
+        assert result.code == 0, result
+        return result.out + result.err
 
     assert head_revision() in order_worker("db", "upgrade")
     assert topic_names.dead_letter in order_worker("topics", "create")

@@ -1,26 +1,20 @@
 """`order-worker reconcile`: a clean shop is clean, each discrepancy is found, what is safe is repaired."""
 
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from confluent_kafka.admin import NewTopic
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker, Result
 from tests.promises import Scene
 from tests.shop import run_apart
-from tests.subscriber import admin_client, delete_records, publish, read_topic
+from tests.subscriber import create_topics, delete_records, delete_topics, publish, read_topic
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers
 from worker.operations import reconcile as operation
@@ -28,79 +22,30 @@ from worker.operations.reconcile import Asked, reconciled
 from worker.operations.repair import repair
 from worker.settings import Settings
 
-ROOT = Path(__file__).parents[2]
 Found = set[tuple[str, str | None, str]]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def found(self) -> Found:
-        """Code, place and order (or product) of each discrepancy."""
-        listed = self.document["found"]
-        assert len(listed) == sum(self.document["discrepancies"].values())
-        return {_named(one["code"], one["place"], one["order_id"], one["product_id"]) for one in listed}
+def judged(reconcile: OrderWorker, *arguments: str) -> Result:
+    result = reconcile.here(*arguments, "--json")
+    assert result.code in {0, 1}, result
+    return result
 
 
-@dataclass(frozen=True)
-class Reconcile:
-    """The installed command, in one test's environment."""
-
-    env: dict[str, str]
-
-    def start(self, *arguments: str, **env: str) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "worker", "reconcile", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.env, **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __call__(self, *arguments: str, **env: str) -> Answer:
-        with self.start(*arguments, **env) as process:
-            out, err = process.communicate(timeout=120)
-        return Answer(process.returncode, out.decode(), err.decode())
-
-    def json(self, *arguments: str, **env: str) -> Answer:
-        answer = self(*arguments, "--json", **env)
-        assert answer.code in {0, 1}, answer.err
-        return answer
-
-    @property
-    def settings(self) -> Settings:
-        given = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in self.env.items()}
-        return Settings(**given, _env_file=None)
-
-    def here(self) -> Found:
-        """What it would find, without a process of its own: a third of the time."""
-
-        async def find() -> Found:
-            async with reconciled(self.settings, Asked(quiet=True), say=print) as found:
-                return {
-                    _named(d.code, d.place, d.order_id, d.product_id) async for d in found.discrepancies()
-                }
-
-        return run_apart(find())
-
-
-def _named(code: str, place: str | None, order_id: object, product_id: object) -> tuple[str, str | None, str]:
-    return code, place, str(order_id or product_id)
+def found(result: Result) -> Found:
+    """Code, place and order (or product) of each discrepancy."""
+    listed = result.document["found"]
+    assert len(listed) == sum(result.document["discrepancies"].values())
+    return {(d["code"], d["place"], str(d["order_id"] or d["product_id"])) for d in listed}
 
 
 @pytest.fixture
-def reconcile(env: dict[str, str]) -> Reconcile:
-    return Reconcile(env)
+def reconcile(order_worker: OrderWorker) -> OrderWorker:
+    return order_worker.of("reconcile")
+
+
+def settings(env: Mapping[str, str]) -> Settings:
+    given = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
+    return Settings(**given, _env_file=None)
 
 
 def drain(scene: Scene, workers: Workers, **settings: str) -> None:
@@ -111,22 +56,20 @@ def drain(scene: Scene, workers: Workers, **settings: str) -> None:
 
 
 @pytest.fixture
-def aside(scene: Scene) -> TopicNames:
+def aside(scene: Scene) -> Iterator[TopicNames]:
     """Topics beside the test's own, for outcomes that nobody was told."""
     names = TopicNames(
         scene.topics.order_placed,
         *(f"{t}-aside" for t in (scene.topics.order_confirmed, scene.topics.order_rejected)),
         scene.topics.dead_letter,
     )
-    admin = admin_client(scene.kafka)
-    new = [NewTopic(name, PARTITIONS, 1) for name in (names.order_confirmed, names.order_rejected)]
-    for future in admin.create_topics(new).values():
-        future.result(10)
-    return names
+    create_topics(scene.kafka, {names.order_confirmed: None, names.order_rejected: None}, PARTITIONS)
+    yield names
+    delete_topics(scene.kafka, [names.order_confirmed, names.order_rejected])
 
 
 def test_a_clean_shop_with_every_kind_of_result_is_clean(
-    scene: Scene, workers: Workers, reconcile: Reconcile
+    scene: Scene, workers: Workers, reconcile: OrderWorker
 ):
     scene.shop.stock_up({1: 100, 2: 5})
     ids = [uuid4() for _ in range(40)]
@@ -137,18 +80,17 @@ def test_a_clean_shop_with_every_kind_of_result_is_clean(
     drain(scene, workers)
     scene.place([order_value(), b"nor this"], partition=2)  # not committed yet
 
-    answer = reconcile.json()
-    assert (answer.code, answer.found) == (0, set())
+    answer = judged(reconcile)
+    assert (answer.code, found(answer)) == (0, set())
     document = answer.document
     assert (document["records"], document["waiting"], document["remarks"]) == (50, 2, {})
     assert document["results"] == {"confirmed": 5, "rejected": 37, "duplicate": 4, "dead_letter": 4}
-    told = reconcile()
-    assert told.code == 0
-    assert "nothing is missing: each of 50 records has exactly one result" in told.out
+    told = reconcile().done().out
+    assert "nothing is missing: each of 50 records has exactly one result" in told
 
 
 def test_outcomes_that_were_never_announced_are_announced_as_the_worker_would_have(
-    scene: Scene, workers: Workers, reconcile: Reconcile, aside: TopicNames
+    scene: Scene, workers: Workers, reconcile: OrderWorker, aside: TopicNames
 ):
     scene.shop.stock_up({1: 30})
     headers: list[tuple[str, bytes | None]] = [
@@ -168,10 +110,10 @@ def test_outcomes_that_were_never_announced_are_announced_as_the_worker_would_ha
     meant = read_topic(scene.kafka, aside.order_confirmed) + read_topic(scene.kafka, aside.order_rejected)
     assert len(meant) == 300
 
-    answer = reconcile.json("--repair")
-    assert {one[0] for one in answer.found} == {"not_told"}
-    assert {one[2] for one in answer.found} == {str(i) for i in ids}
-    shown = reconcile("--repair")
+    answer = judged(reconcile, "--repair")
+    assert {one[0] for one in found(answer)} == {"not_told"}
+    assert {one[2] for one in found(answer)} == {str(i) for i in ids}
+    shown = reconcile.here("--repair")
     assert shown.code == 1
     assert "with --execute 300 outcomes would be announced; nothing was changed" in shown.out
     assert scene.outcomes() == []
@@ -188,12 +130,12 @@ def test_outcomes_that_were_never_announced_are_announced_as_the_worker_would_ha
     assert {(m.key, m.value, tuple(m.headers), m.partition) for m in told} == {
         (m.key, m.value, tuple(m.headers), m.partition) for m in meant
     }
-    assert reconcile.json().found == set()
+    assert found(judged(reconcile)) == set()
     scene.assert_promises(ids)
 
 
 def test_a_repair_that_was_killed_in_the_middle_of_a_transaction_is_taken_up(
-    scene: Scene, workers: Workers, reconcile: Reconcile, aside: TopicNames
+    scene: Scene, workers: Workers, reconcile: OrderWorker, aside: TopicNames
 ):
     scene.shop.stock_up({1: 30})
     ids = [uuid4() for _ in range(10)]
@@ -220,8 +162,9 @@ def test_a_repair_that_was_killed_in_the_middle_of_a_transaction_is_taken_up(
 def test_what_another_repair_announces_between_finding_and_repairing_is_not_told_twice(
     scene: Scene,
     workers: Workers,
-    reconcile: Reconcile,
+    reconcile: OrderWorker,
     aside: TopicNames,
+    env: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ):
     scene.shop.stock_up({1: 30})
@@ -237,21 +180,19 @@ def test_what_another_repair_announces_between_finding_and_repairing_is_not_told
     monkeypatch.setattr(operation, "repair", repair_after_another)
 
     async def run() -> tuple[int | None, int]:
-        async with reconciled(
-            reconcile.settings, Asked(repair=True, execute=True, quiet=True), print
-        ) as found:
-            return found.summary.repaired, found.summary.left
+        asked = Asked(repair=True, execute=True, quiet=True)
+        async with reconciled(settings(env), asked, print) as both:
+            return both.summary.repaired, both.summary.left
 
     assert run_apart(run()) == (0, 0)
     scene.assert_promises(ids)
 
 
-def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers, reconcile: Reconcile):
+def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers, reconcile: OrderWorker):
     scene.shop.stock_up({1: 1_000, 2: 0})
     ids = [uuid4() for _ in range(16)]
-    confirmed, rejected = ids[:14], ids[14:]
-    values: list[bytes | None] = [order_value(line(1, 2), order_id=i) for i in confirmed]
-    values += [order_value(line(2), order_id=i) for i in rejected]
+    values: list[bytes | None] = [order_value(line(1, 2), order_id=i) for i in ids[:14]]
+    values += [order_value(line(2), order_id=i) for i in ids[14:]]
     scene.place([*values, b"poison"], partition=0)
     drain(scene, workers)
     events = {m.header("ce_subject"): m for m in scene.outcomes()}
@@ -264,103 +205,87 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
     def source(offset: int) -> str:
         return f"{scene.topics.order_placed}-0@{offset}"
 
-    def expect(mischief: Callable[[], object], *new: tuple[str, str | None, UUID | str]) -> None:
-        mischief()
-        found = reconcile.here()
-        assert found - known == {(code, place, str(order)) for code, place, order in new}
-        assert found >= known
-        known.update(found)
+    def expect(*new: tuple[str, str | None, UUID | str]) -> None:
+        """Besides what is known already."""
+        known.update((code, place, str(order)) for code, place, order in new)
+        result = judged(reconcile)
+        assert (result.code, found(result)) == (1, known)
 
     sql = scene.shop.sql
+    confirmed, rejected, letters = (
+        scene.topics.order_confirmed,
+        scene.topics.order_rejected,
+        scene.topics.dead_letter,
+    )
     confirmed_end = len(scene.confirmed()) + 1  # and the marker of their transaction
     rejected_end = len(scene.rejected()) + 1
     first = events[str(ids[0])]
-    expect(
-        lambda: tell(scene.topics.order_confirmed, first.value, first.key),
-        ("told_twice", source(0), ids[0]),
-    )
+    tell(confirmed, first.value, first.key)
     # On purpose: no discrepancy.
-    expect(lambda: tell(scene.topics.order_confirmed, first.value, first.key, republished="true"))
-    expect(
-        lambda: tell(scene.topics.order_confirmed, b"{}", str(ids[1]).encode()),
-        ("event_differs", f"{scene.topics.order_confirmed}-0@{confirmed_end + 2}", ids[1]),
-    )
-    expect(
-        lambda: tell(scene.topics.order_rejected, events[str(ids[2])].value, str(ids[2]).encode()),
-        ("wrong_topic", f"{scene.topics.order_rejected}-0@{rejected_end}", ids[2]),
-    )
+    tell(confirmed, first.value, first.key, republished="true")
+    expect(("told_twice", source(0), ids[0]))
+
     nobody = uuid4()
+    tell(confirmed, b"{}", str(ids[1]).encode())
+    tell(rejected, events[str(ids[2])].value, str(ids[2]).encode())
+    tell(rejected, b"{}", str(nobody).encode())
+    tell(rejected, b"{}", None)
     expect(
-        lambda: tell(scene.topics.order_rejected, b"{}", str(nobody).encode()),
-        ("outcome_without_row", f"{scene.topics.order_rejected}-0@{rejected_end + 1}", nobody),
+        ("event_differs", f"{confirmed}-0@{confirmed_end + 2}", ids[1]),
+        ("wrong_topic", f"{rejected}-0@{rejected_end}", ids[2]),
+        ("outcome_without_row", f"{rejected}-0@{rejected_end + 1}", nobody),
+        ("outcome_without_row", f"{rejected}-0@{rejected_end + 2}", "None"),
     )
-    expect(
-        lambda: tell(scene.topics.order_rejected, b"{}", None),
-        ("outcome_without_row", f"{scene.topics.order_rejected}-0@{rejected_end + 2}", "None"),
-    )
+
     here = {"source_topic": scene.topics.order_placed, "source_partition": "0"}
-    expect(
-        lambda: tell(scene.topics.dead_letter, b"", None, **here, source_offset="3"),
-        ("decided_and_dead", source(3), ids[3]),
-    )
+    tell(letters, b"", None, **here, source_offset="3")
     # Of another topic, of a record of another time, of none, and once more: no discrepancies.
+    tell(letters, b"", None, **{**here, "source_topic": "x"}, source_offset="4")
+    tell(letters, b"", None, **here, source_offset="4", source_timestamp="7")
+    tell(letters, b"", None, **here, source_offset="16")
+    expect(("decided_and_dead", source(3), ids[3]))
+
+    sql("UPDATE order_outcomes SET fingerprint = '\\x00' WHERE order_id = $1", ids[4])
+    sql("UPDATE order_outcomes SET source_offset = 16 WHERE order_id = $1", ids[5])
+    sql("DELETE FROM order_outcomes WHERE order_id = $1", ids[6])
+    sql("UPDATE orders SET total_amount = total_amount + 1 WHERE id = $1", ids[7])
+    sql("UPDATE order_items SET unit_price = 1 WHERE order_id = $1", ids[8])
     expect(
-        lambda: tell(scene.topics.dead_letter, b"", None, **{**here, "source_topic": "x"}, source_offset="4")
-    )
-    expect(lambda: tell(scene.topics.dead_letter, b"", None, **here, source_offset="4", source_timestamp="7"))
-    expect(lambda: tell(scene.topics.dead_letter, b"", None, **here, source_offset="16"))
-    expect(
-        lambda: sql("UPDATE order_outcomes SET fingerprint = '\\x00' WHERE order_id = $1", ids[4]),
         ("fingerprint_differs", source(4), ids[4]),
-    )
-    expect(
-        lambda: sql("UPDATE order_outcomes SET source_offset = 16 WHERE order_id = $1", ids[5]),
         ("source_differs", source(16), ids[5]),
-    )
-    expect(
-        lambda: sql("DELETE FROM order_outcomes WHERE order_id = $1", ids[6]),
         ("undecided", source(6), ids[6]),
-        ("outcome_without_row", f"{scene.topics.order_confirmed}-0@6", ids[6]),
-    )
-    expect(
-        lambda: sql("UPDATE orders SET total_amount = total_amount + 1 WHERE id = $1", ids[7]),
+        ("outcome_without_row", f"{confirmed}-0@6", ids[6]),
         ("order_differs", source(7), ids[7]),
-    )
-    expect(
-        lambda: sql("UPDATE order_items SET unit_price = 1 WHERE order_id = $1", ids[8]),
         ("items_differ", source(8), ids[8]),
     )
+
     # As `delete_order` does it: the books add up, so it is a remark.
     sql("UPDATE products SET stock_quantity = stock_quantity + 2 WHERE id = 1")
-    expect(lambda: sql("DELETE FROM orders WHERE id = $1", ids[10]))
-    assert reconcile.json().document["remarks"] == {
+    sql("DELETE FROM orders WHERE id = $1", ids[10])
+    expect()
+    assert judged(reconcile).document["remarks"] == {
         "republished": 1,
         "letter_again": 1,
         "letter_of_nothing": 1,
         "order_deleted": 1,
     }
+
+    sql("INSERT INTO orders (id, user_id, total_amount, placed_at) VALUES ($1, 1, 1, now())", ids[14])
+    # It makes the one that was deleted suspect as well.
+    sql("DELETE FROM orders WHERE id = $1", ids[11])
     expect(
-        lambda: sql(
-            "INSERT INTO orders (id, user_id, total_amount, placed_at) VALUES ($1, 1, 1, now())", ids[14]
-        ),
         ("order_of_rejection", source(14), ids[14]),
-    )
-    # Last, because it makes the one that was deleted suspect as well.
-    expect(
-        lambda: sql("DELETE FROM orders WHERE id = $1", ids[11]),
         ("order_missing", source(11), ids[11]),
         ("order_missing", source(10), ids[10]),
         ("stock_differs", None, "1"),
     )
-    answer = reconcile.json()
-    assert (answer.code, answer.found) == (1, known)
     told = reconcile("--limit", "3")
     assert told.code == 1
     assert "`order-worker republish --order-id" in told.out
     assert f"… and {len(known) - 3} more" in told.out
 
 
-def test_records_without_any_result_are_found(scene: Scene, workers: Workers, reconcile: Reconcile):
+def test_records_without_any_result_are_found(scene: Scene, workers: Workers, reconcile: OrderWorker):
     """Skipped by moving the offsets forward, which is how it happens."""
     scene.shop.stock_up({1: 1_000})
     known = uuid4()
@@ -369,9 +294,9 @@ def test_records_without_any_result_are_found(scene: Scene, workers: Workers, re
     lost = uuid4()
     scene.place([b"poison", order_value(line(1, 3), order_id=known), order_value(order_id=lost)], partition=0)
     scene.rewind("--to-latest")
-    answer = reconcile.json()
+    answer = judged(reconcile)
     place = f"{scene.topics.order_placed}-0@"
-    assert answer.found == {
+    assert found(answer) == {
         ("invalid_and_lost", f"{place}1", "None"),
         ("conflict_and_lost", f"{place}2", str(known)),
         ("undecided", f"{place}3", str(lost)),
@@ -380,7 +305,7 @@ def test_records_without_any_result_are_found(scene: Scene, workers: Workers, re
     assert f"`order-worker replay --topic {scene.topics.order_placed}:0 --to-offset 3 --execute`" in fix
 
 
-def test_what_retention_has_deleted_is_not_missing(scene: Scene, workers: Workers, reconcile: Reconcile):
+def test_what_retention_has_deleted_is_not_missing(scene: Scene, workers: Workers, reconcile: OrderWorker):
     scene.shop.stock_up({1: 1_000})
     values: list[bytes | None] = [order_value(line(1)) for _ in range(20)]
     scene.place([*values[:10], b"poison", *values[10:], b"poison"], partition=0)
@@ -388,15 +313,15 @@ def test_what_retention_has_deleted_is_not_missing(scene: Scene, workers: Worker
     delete_records(scene.kafka, scene.topics.order_placed, {0: 5})
     delete_records(scene.kafka, scene.topics.order_confirmed, {0: 8})
     delete_records(scene.kafka, scene.topics.dead_letter, {0: 1})
-    answer = reconcile.json()
-    assert (answer.code, answer.found) == (0, set())
+    answer = judged(reconcile)
+    assert (answer.code, found(answer)) == (0, set())
     assert answer.document["records"] == 17
     assert answer.document["remarks"] == {"input_deleted": 5, "outcome_deleted": 3, "letter_deleted": 1}
     delete_records(scene.kafka, scene.topics.order_confirmed, {0: -1})
-    assert reconcile.json("--from", "2026-01-01T00:00:00Z").document["remarks"]["outcome_deleted"] == 15
+    assert judged(reconcile, "--from", "2026-01-01T00:00:00Z").document["remarks"]["outcome_deleted"] == 15
 
 
-def test_a_window_of_time_is_judged_alone(scene: Scene, workers: Workers, reconcile: Reconcile):
+def test_a_window_of_time_is_judged_alone(scene: Scene, workers: Workers, reconcile: OrderWorker):
     scene.shop.stock_up({1: 1_000})
     scene.place([order_value() for _ in range(5)], partition=0)
     drain(scene, workers)
@@ -405,13 +330,13 @@ def test_a_window_of_time_is_judged_alone(scene: Scene, workers: Workers, reconc
     scene.place([order_value() for _ in range(3)], partition=0)
     drain(scene, workers)
     moment = datetime.fromtimestamp(middle / 1_000, UTC).isoformat()
-    later, before = reconcile.json("--from", moment), reconcile.json("--to", moment)
-    assert (later.found, before.found) == (set(), set())
+    later, before = judged(reconcile, "--from", moment), judged(reconcile, "--to", moment)
+    assert (found(later), found(before)) == (set(), set())
     assert (later.document["records"], before.document["records"]) == (3, 5)
 
 
 def test_beside_a_running_worker_nothing_in_flight_is_reported_or_told_twice(
-    scene: Scene, workers: Workers, reconcile: Reconcile
+    scene: Scene, workers: Workers, reconcile: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000_000})
     ids = [uuid4() for _ in range(3_000)]
@@ -419,8 +344,8 @@ def test_beside_a_running_worker_nothing_in_flight_is_reported_or_told_twice(
     scene.place([order_value(line(1), order_id=i) for i in ids])
     seen = []
     while scene.lag() != 0:
-        answer = reconcile.json("--repair", "--execute")
-        assert (answer.code, answer.found) == (0, set()), answer.out
+        answer = judged(reconcile, "--repair", "--execute")
+        assert (answer.code, found(answer)) == (0, set()), answer.out
         seen.append(answer.document["waiting"])
     assert any(seen), "some run saw orders on their way"
     scene.assert_promises(ids)
@@ -436,19 +361,16 @@ class TestBadInput:
         ],
     )
     def test_wrong_usage_exits_2(self, arguments: list[str], expected: str):
-        answer = Reconcile({})(*arguments)
-        assert (answer.code, answer.err.count("\n")) == (2, 1)
-        assert expected in answer.err
+        OrderWorker({}).here("reconcile", *arguments).assert_one_line(2, expected)
 
-    def test_a_group_that_has_committed_nothing_proves_nothing(self, scene: Scene, reconcile: Reconcile):
-        assert reconcile.json().code == 0
+    def test_a_group_that_has_committed_nothing_proves_nothing(self, scene: Scene, reconcile: OrderWorker):
+        assert judged(reconcile).code == 0
         scene.place([order_value()])
-        answer = reconcile(ORDER_WORKER_GROUP_ID="other")
-        assert (answer.code, answer.err.count("\n")) == (1, 1)
-        assert "the group other has committed nothing" in answer.err
+        other = reconcile.here(ORDER_WORKER_GROUP_ID="other")
+        other.assert_one_line(1, "the group other has committed nothing")
 
     def test_a_role_that_may_not_make_temporary_tables_is_told_what_it_needs(
-        self, scene: Scene, reconcile: Reconcile
+        self, scene: Scene, reconcile: OrderWorker
     ):
         role = f"reader_{uuid4().hex[:8]}"
         database = scene.shop.value("SELECT current_database()")
@@ -456,10 +378,9 @@ class TestBadInput:
         scene.shop.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'x'")
         try:
             scene.shop.sql(f"GRANT pg_read_all_data TO {role}")
-            user, at, rest = scene.shop.database_url.partition("://")[2].rpartition("@")
-            answer = reconcile(ORDER_WORKER_DATABASE_URL=f"postgresql://{role}:x{at}{rest}")
-            assert (answer.code, answer.err.count("\n")) == (1, 1), (user, answer.err)
-            assert "GRANT TEMPORARY ON DATABASE" in answer.err
+            _, at, rest = scene.shop.database_url.partition("://")[2].rpartition("@")
+            answer = reconcile.here(ORDER_WORKER_DATABASE_URL=f"postgresql://{role}:x{at}{rest}")
+            answer.assert_one_line(1, "GRANT TEMPORARY ON DATABASE")
         finally:
             scene.shop.sql(f"DROP OWNED BY {role}")
             scene.shop.sql(f"DROP ROLE {role}")

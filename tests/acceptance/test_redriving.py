@@ -9,14 +9,14 @@ from confluent_kafka import TopicPartition
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker, ended
 from tests.promises import Scene
 from tests.redriving import (
     FIX,
     PATH,
-    DeadLetters,
     assert_each_sent_once,
     assert_promises,
-    ended,
+    killed_at,
     place_broken,
     redriven,
     statuses,
@@ -26,8 +26,8 @@ from tests.worker_process import Workers
 
 
 @pytest.fixture
-def dead_letters(env: dict[str, str]) -> DeadLetters:
-    return DeadLetters(env)
+def dead_letters(order_worker: OrderWorker) -> OrderWorker:
+    return order_worker.of("dead-letters")
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def worker_runs(scene: Scene, workers: Workers) -> None:
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_a_hundred_letters_with_a_mended_cause_succeed_once_each(scene: Scene, dead_letters: DeadLetters):
+def test_a_hundred_letters_with_a_mended_cause_succeed_once_each(scene: Scene, dead_letters: OrderWorker):
     ids = place_broken(scene, 60) + place_broken(scene, 40, partition=3)
-    rehearsal = dead_letters("redrive", "--path", PATH, *FIX, "--json").document
+    rehearsal = dead_letters.here("redrive", "--path", PATH, *FIX, "--json").document
     assert (rehearsal["selection"]["letters"], rehearsal["steps"]) == (100, [1, 2, 5, 10, 20, 50, 12])
     changes = rehearsal["selection"]["changes"]
     assert {"field": PATH, "old": "0", "new": "2"}.items() <= changes[0].items()
@@ -59,16 +59,16 @@ def test_a_hundred_letters_with_a_mended_cause_succeed_once_each(scene: Scene, d
     assert tuple(who) == ("Ann", PATH, "0", "2", "decided", "confirmed")
     assert scene.shop.value("SELECT bool_and(finished_at >= requested_at) FROM dead_letter_redrives")
 
-    dead_letters("redrive", *FIX, "--execute").assert_one_line(1, "100 redriven before")
-    (group,) = dead_letters("list", "--json").document
+    dead_letters.here("redrive", *FIX, "--execute").assert_one_line(1, "100 redriven before")
+    (group,) = dead_letters.here("list", "--json").document
     assert (group["count"], group["path"], group["redriven"]) == (100, PATH, {"decided": 100})
-    shown = dead_letters("show", "1:7").out
+    shown = dead_letters.here("show", "1:7").out
     assert "by Ann, items.0.quantity: 0 → 2, sent as 1:" in shown
     assert "decided: confirmed" in shown
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_a_cause_that_is_still_there_stops_at_the_canary(scene: Scene, dead_letters: DeadLetters):
+def test_a_cause_that_is_still_there_stops_at_the_canary(scene: Scene, dead_letters: OrderWorker):
     place_broken(scene, 20)
     stopped = dead_letters("redrive", "--execute")
     stopped.assert_one_line(1, "1 of 1 dead letter failed again", f"invalid_order at {PATH}", "show 1:")
@@ -82,16 +82,16 @@ def test_a_cause_that_is_still_there_stops_at_the_canary(scene: Scene, dead_lett
     assert (interrupted.code, interrupted.err) == (130, "")
     assert statuses(scene)["claimed"] <= 1, "what is not in doubt is free"
     # The one that failed again is a new letter, and goes with the others this time; its old place does not.
-    again = dead_letters("redrive", *FIX, "--execute", "--json").document
+    again = dead_letters.here("redrive", *FIX, "--execute", "--json").document
     assert list(again["results"]) == ["decided"]
     assert statuses(scene) == {"decided": 20, "failed": 1}
     assert_each_sent_once(scene)
     (newest,) = [m for m in scene.dead_letters() if m.header("redrive.id")]
-    assert "was sent by  the redrive of 1:0" in dead_letters("show", f"1:{newest.offset}").out
+    assert "was sent by  the redrive of 1:0" in dead_letters.here("show", f"1:{newest.offset}").out
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_what_fails_or_arrives_after_the_start_is_not_in_the_set(scene: Scene, dead_letters: DeadLetters):
+def test_what_fails_or_arrives_after_the_start_is_not_in_the_set(scene: Scene, dead_letters: OrderWorker):
     place_broken(scene, 8)
     running = dead_letters.start("redrive", "--execute", "--max-failures", "1", "--rate", "4", "--json")
     eventually(lambda: statuses(scene)["failed"])
@@ -102,17 +102,16 @@ def test_what_fails_or_arrives_after_the_start_is_not_in_the_set(scene: Scene, d
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_killed_anywhere_and_run_again_each_letter_is_sent_once(scene: Scene, dead_letters: DeadLetters):
+def test_killed_anywhere_and_run_again_each_letter_is_sent_once(scene: Scene, dead_letters: OrderWorker):
     ids = place_broken(scene, 40) + place_broken(scene, 10, partition=2)
     for step in ("claimed 1", "committed 3", "sent 2", "marked 1"):
-        killed = dead_letters.start("redrive", *FIX, "--execute", killed_at=step)
-        assert ended(killed).code == -signal.SIGKILL, step
-    rehearsal = dead_letters("redrive", *FIX).out
+        assert killed_at(dead_letters, step)("redrive", *FIX, "--execute").code == -signal.SIGKILL, step
+    rehearsal = dead_letters.here("redrive", *FIX).out
     assert "of a redrive that was interrupted" in rehearsal
-    doubted = ended(dead_letters.start("redrive", *FIX, "--execute", killed_at="doubted 2"))
+    doubted = killed_at(dead_letters, "doubted 2")("redrive", *FIX, "--execute")
     doubted.assert_one_line(1, "Kafka stopped taking letters", "run the same again")
     assert statuses(scene)["claimed"] == 2
-    done = dead_letters("redrive", *FIX, "--execute", "--json")
+    done = dead_letters.here("redrive", *FIX, "--execute", "--json")
     assert done.code == 0, done.err
     assert done.document["earlier"] == {"released": 0, "results": {"decided": 2}}
     assert statuses(scene) == {"decided": 50}
@@ -121,11 +120,11 @@ def test_killed_anywhere_and_run_again_each_letter_is_sent_once(scene: Scene, de
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_a_second_redrive_ends_the_first_and_sends_nothing_twice(scene: Scene, dead_letters: DeadLetters):
+def test_a_second_redrive_ends_the_first_and_sends_nothing_twice(scene: Scene, dead_letters: OrderWorker):
     ids = place_broken(scene, 12)
     first = dead_letters.start("redrive", *FIX, "--execute", "--rate", "2")
     eventually(lambda: statuses(scene)["decided"] >= 3)
-    second = dead_letters("redrive", *FIX, "--execute", "--json")
+    second = dead_letters.here("redrive", *FIX, "--execute", "--json")
     assert second.code == 0, second.err
     ended(first).assert_one_line(1, "another redrive for the group", "has begun")
     assert statuses(scene) == {"decided": 12}
@@ -134,7 +133,7 @@ def test_a_second_redrive_ends_the_first_and_sends_nothing_twice(scene: Scene, d
 
 
 @pytest.mark.usefixtures("worker_runs")
-def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_letters: DeadLetters):
+def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_letters: OrderWorker):
     first, new = uuid4(), uuid4()
     values = [order_value(line(1, quantity), order_id=first) for quantity in (1, 2)]
     scene.place(values, partition=2)
@@ -142,28 +141,28 @@ def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_le
     (twice,) = place_broken(scene, 1)
     scene.place([order_value(line(1, 2), order_id=twice)], partition=0)
     scene.wait_until_drained()
-    everything = dead_letters("redrive", "--set", f'order_id="{new}"', "--execute")
+    everything = dead_letters.here("redrive", "--set", f'order_id="{new}"', "--execute")
     everything.assert_one_line(1, "1:0", "makes it no order")
     assert redriven(scene) == []
 
-    done = dead_letters("redrive", "2:0", "--set", f'order_id="{new}"', "--execute", "--json").document
+    done = dead_letters.here("redrive", "2:0", "--set", f'order_id="{new}"', "--execute", "--json").document
     assert done["results"] == {"decided": 1}
     (sent,) = redriven(scene)
     assert (sent.key, sent.event["order_id"]) == (str(new).encode(), str(new))
     assert [name for name, _ in sent.headers] == ["redrive.id"]
-    done = dead_letters("redrive", "1:0", *FIX, "--execute", "--json").document
+    done = dead_letters.here("redrive", "1:0", *FIX, "--execute", "--json").document
     assert done["results"] == {"duplicate": 1}
     assert_promises(scene, [first, new, twice], 2, [1, 2])
 
 
 def test_without_a_worker_nothing_is_sent_and_one_that_stops_is_waited_for(
-    scene: Scene, workers: Workers, dead_letters: DeadLetters
+    scene: Scene, workers: Workers, dead_letters: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})
     worker = workers.start().wait_until_ready()
     ids = place_broken(scene, 4)
     worker.signal(signal.SIGSTOP)
-    stuck = dead_letters("redrive", *FIX, "--execute", "--patience", "1")
+    stuck = dead_letters.here("redrive", *FIX, "--execute", "--patience", "1")
     stuck.assert_one_line(
         1, "stand still", "sent and not handled: 1 (1 s without progress)", "run the same again"
     )
@@ -174,14 +173,14 @@ def test_without_a_worker_nothing_is_sent_and_one_that_stops_is_waited_for(
     refused.assert_one_line(1, "no worker of the group", "`order-worker run`", "nothing was sent")
     assert len(redriven(scene)) == 1
     workers.start().wait_until_ready()
-    done = dead_letters("redrive", *FIX, "--execute", "--json").document
+    done = dead_letters.here("redrive", *FIX, "--execute", "--json").document
     assert (done["earlier"]["results"], done["results"]) == ({"decided": 1}, {"decided": 3})
     assert_each_sent_once(scene)
     assert_promises(scene, ids, 4, [1])
 
 
 def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
-    scene: Scene, workers: Workers, dead_letters: DeadLetters
+    scene: Scene, workers: Workers, dead_letters: OrderWorker
 ):
     scene.shop.stock_up({1: 100_000})
     set_largest_record(scene.kafka, scene.topics.dead_letter, 60_000)
@@ -199,7 +198,7 @@ def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
     shown = dead_letters("show", "0:0").out
     assert f"(cut from {len(values[0]):,} bytes)" in shown
     assert "characters more: see --json or export" in shown
-    done = dead_letters("redrive", "0:0", *FIX, "--execute", "--json")
+    done = dead_letters.here("redrive", "0:0", *FIX, "--execute", "--json")
     assert done.document["results"] == {"decided": 1}, done.err
     (sent,) = redriven(scene)
     assert (sent.key, sent.headers[0]) == (b"\xff\x00", ("x", b"\xff"))
@@ -207,7 +206,8 @@ def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
 
     place = TopicPartition(scene.topics.order_placed, 1, 1)
     admin_client(scene.kafka).delete_records([place])[place].result(10)
-    dead_letters("redrive", "1:0", *FIX, "--execute").assert_one_line(1, "no longer whole in the input topic")
+    gone = dead_letters.here("redrive", "1:0", *FIX, "--execute")
+    gone.assert_one_line(1, "no longer whole in the input topic")
 
     # Killed long ago: of the one nobody can tell any more whether it was sent, the other never was.
     scene.shop.sql(
@@ -217,6 +217,6 @@ def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
         " 'x', p, 9, $2, p, 9, '', '', p, 1 - p FROM generate_series(0, 1) p",
         *(scene.group_id, scene.topics.order_placed),
     )
-    done = dead_letters("redrive", "1:0", *FIX, "--execute", "--json").document
+    done = dead_letters.here("redrive", "1:0", *FIX, "--execute", "--json").document
     assert done["earlier"] == {"released": 1, "results": {}}
     assert statuses(scene) == {"decided": 1, "failed": 1}

@@ -1,14 +1,7 @@
 """`replay`: gaps are filled, and nothing is announced again, whatever is killed on the way."""
 
-import json
-import os
 import signal
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,52 +9,18 @@ from confluent_kafka import TopicPartition
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.subscriber import admin_client, group_members, remember_wrongly
 from tests.worker_process import Workers
 from worker.steps import Step
 
-ROOT = Path(__file__).parents[2]
 SCARCE, PLENTY = 1, 2
 
 
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-    def is_refused(self, *, code: int, because: str) -> bool:
-        """One line says so."""
-        assert (self.code, self.out, self.err.count("\n")) == (code, "", 1), (self.out, self.err)
-        assert because in self.err, self.err
-        return True
-
-
-@dataclass(frozen=True)
-class Replay:
-    """`order-worker replay`, in one test's environment."""
-
-    env: dict[str, str]
-
-    def __call__(self, *arguments: str) -> Result:
-        return self.run(sys.executable, "-m", "worker", "replay", *arguments)
-
-    def run(self, *command: str) -> Result:
-        done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **self.env}, capture_output=True, timeout=60
-        )
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
 @pytest.fixture
-def replay(env: dict[str, str]) -> Replay:
-    return Replay(env)
+def replay(order_worker: OrderWorker) -> OrderWorker:
+    return order_worker.of("replay")
 
 
 def place(scene: Scene, count: int, *, partition: int = 0, product_id: int = PLENTY) -> list[UUID]:
@@ -109,9 +68,9 @@ def gap(scene: Scene, workers: Workers) -> list[UUID]:
 
 
 def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_killed_over_it(
-    scene: Scene, workers: Workers, replay: Replay, gap: list[UUID]
+    scene: Scene, workers: Workers, replay: OrderWorker, gap: list[UUID]
 ):
-    said = replay("--to-earliest", "--json").json
+    said = replay.here("--to-earliest", "--json").done().document
     assert replays(scene) == [], "a rehearsal changes nothing"
     assert scene.lag() == 0
     assert [(p["partition"], p["target"], p["committed"]) for p in said["partitions"] if p["records"]] == [
@@ -123,7 +82,7 @@ def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_ki
     assert said["reasons"] == {"insufficient_stock": 5}
     assert said["next_command"] == "order-worker replay --to-earliest --execute"
 
-    done = replay("--to-earliest", "--execute", "--json").json
+    done = replay("--to-earliest", "--execute", "--json").done().document
     assert done == {**said, "executed": True, "next_command": "order-worker run", "seconds": done["seconds"]}
     assert replays(scene) == [(0, 0, 71), (1, 0, 65)]
     before = scene.shop.stock()
@@ -137,12 +96,12 @@ def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_ki
     assert {i: p["stock"] for i, p in products.items()} == before
     assert {i: p["left"] for i, p in products.items()} == after
     assert (products[SCARCE]["orders_short_of_it"], products[SCARCE]["contested"]) == (5, False)
-    again = replay("--to-earliest", "--json").json
+    again = replay.here("--to-earliest", "--json").done().document
     assert (again["would_confirm"], again["would_reject"], again["decided"]) == (0, 0, 132)
 
 
 def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
-    scene: Scene, workers: Workers, replay: Replay, gap: list[UUID]
+    scene: Scene, workers: Workers, replay: OrderWorker, gap: list[UUID]
 ):
     program = (
         "import asyncio, os, signal\n"
@@ -154,7 +113,7 @@ def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
         "asyncio.run(replay(settings, TopicSelection(settings.order_placed_topic), Target(To.EARLIEST),\n"
         "    execute=True, recorded=lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
     )
-    assert replay.run(sys.executable, "-c", program).code == -signal.SIGKILL
+    assert replay.python("-c", program)().code == -signal.SIGKILL
     assert (len(replays(scene)), scene.lag()) == (2, 0), "recorded, and not moved"
     more = place(scene, 5)
     drained(scene, workers)
@@ -168,7 +127,7 @@ def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
 
 
 def test_what_was_decided_and_not_yet_announced_is_announced_once_by_a_replay(
-    scene: Scene, workers: Workers, replay: Replay
+    scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 45)
@@ -176,15 +135,15 @@ def test_what_was_decided_and_not_yet_announced_is_announced_once_by_a_replay(
     announced, decided = len(scene.outcomes()), scene.shop.value("SELECT count(*) FROM order_outcomes")
     assert 0 < announced < decided
     nobody_is_in_the_group(scene)
-    skipping_them = replay("--to-offset", str(decided))
-    skipping_them.is_refused(code=1, because=f"({decided - announced} decided, and perhaps not announced)")
+    skipping_them = replay.here("--to-offset", str(decided))
+    skipping_them.assert_refused(1, f"({decided - announced} decided, and perhaps not announced)")
     assert replay("--to-earliest", "--execute").code == 0
     drained(scene, workers)
     scene.assert_promises(ids)
 
 
 def test_outcomes_that_a_frozen_worker_still_holds_are_not_announced_twice(
-    scene: Scene, workers: Workers, replay: Replay
+    scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 25)
@@ -208,22 +167,22 @@ def test_outcomes_that_a_frozen_worker_still_holds_are_not_announced_twice(
     scene.assert_promises(ids)
 
 
-def test_a_running_group_is_refused_and_named(scene: Scene, workers: Workers, replay: Replay):
+def test_a_running_group_is_refused_and_named(scene: Scene, workers: Workers, replay: OrderWorker):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 5)
     workers.start()
     scene.wait_until_drained()
-    said = replay("--to-earliest")
+    said = replay.here("--to-earliest")
     assert "The group is running (order-worker at 127.0.0.1): stop its workers first." in said.out
-    replay("--to-earliest", "--execute").is_refused(code=1, because="is running: order-worker at 127.0.0.1")
+    replay("--to-earliest", "--execute").assert_refused(1, "is running: order-worker at 127.0.0.1")
     assert replays(scene) == []
     scene.assert_promises(ids)
 
 
-def test_what_cannot_be_replayed_is_refused_in_one_line(scene: Scene, workers: Workers, replay: Replay):
+def test_what_cannot_be_replayed_is_refused_in_one_line(scene: Scene, workers: Workers, replay: OrderWorker):
     scene.shop.stock_up({PLENTY: 1_000})
     topic = scene.topics.order_placed
-    replay("--to-earliest").is_refused(code=1, because="nothing was ever decided by the group")
+    replay.here("--to-earliest").assert_refused(1, "nothing was ever decided by the group")
     ids = place(scene, 30)
     drained(scene, workers)
     wrong: list[tuple[list[str], int, str]] = [
@@ -232,25 +191,23 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(scene: Scene, workers: W
         (["--to-offset", "31"], 2, f"{topic}-0 holds offsets 0 to 30"),
         (["--shift-by", "-31"], 2, f"{topic}-0 holds offsets 0 to 30, and 30 is committed"),
     ]
-    with ThreadPoolExecutor(4) as pool:
-        results = pool.map(lambda one: replay(*one[0], "--execute"), wrong)
-    for (_, code, because), result in zip(wrong, results, strict=True):
-        result.is_refused(code=code, because=because)
+    for arguments, code, because in wrong:
+        replay.here(*arguments, "--execute").assert_refused(code, because)
     deleted = admin_client(scene.kafka).delete_records([TopicPartition(topic, 0, 12)])
     for future in deleted.values():
         future.result(10)
-    replay("--to-offset", "11").is_refused(code=2, because="retention has removed the 12 before")
-    said = replay("--to-earliest", "--json").json["partitions"][0]
+    replay.here("--to-offset", "11").assert_refused(2, "retention has removed the 12 before")
+    said = replay.here("--to-earliest", "--json").done().document["partitions"][0]
     assert (said["target"], said["records"], said["remark"]) == (12, 18, "12 before removed by retention")
     assert replays(scene) == []
     scene.forget_offsets()
-    replay("--to-earliest", "--execute").is_refused(code=1, because="of the group in")
+    replay.here("--to-earliest", "--execute").assert_refused(1, "of the group in")
     drained(scene, workers)
     scene.assert_promises(ids)
 
 
 def test_a_move_forward_never_skips_what_nobody_has_dealt_with(
-    scene: Scene, workers: Workers, replay: Replay
+    scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 30)
@@ -259,10 +216,10 @@ def test_a_move_forward_never_skips_what_nobody_has_dealt_with(
     scene.place([b"{"], partition=0)
     lost = f"{scene.topics.order_placed}-0 30 to 36 (5 undecided, 1 dead letters to write)"
     for arguments in (["--to-latest"], ["--shift-by", "6"], ["--to-offset", "36"]):
-        replay(*arguments, "--execute").is_refused(code=1, because=lost)
+        replay.here(*arguments, "--execute").assert_refused(1, lost)
     # A replay may be undone, since all that it would skip then is announced, as its record says.
-    assert replay("--shift-by", "-20", "--execute").code == 0
-    replay("--to-latest", "--execute").is_refused(code=1, because="-0 10 to 36 (5 undecided, 1 dead letters")
+    assert replay.here("--shift-by", "-20", "--execute").code == 0
+    replay.here("--to-latest", "--execute").assert_refused(1, "-0 10 to 36 (5 undecided, 1 dead letters")
     undone = replay("--to-offset", "30", "--execute")
     assert "forward from 10 to 30; what it skips is done with" in undone.out, undone.err
     assert scene.lag() == 6

@@ -15,6 +15,7 @@ import pytest
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.subscriber import admin_client, group_members
@@ -24,62 +25,45 @@ from worker.local.ports import free_port
 from worker.steps import Step
 
 
-def run_once(environment: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
-    """`order-worker run` that is expected to give up at once."""
-    changed = {f"ORDER_WORKER_{name.upper()}": value for name, value in settings.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "worker", "run"],
-        cwd=ROOT,
-        env={**os.environ, **environment, **changed},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-def assert_one_line(ended: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert ended.returncode == 1
-    lines = [text for text in ended.stderr.splitlines() if text]
-    assert len(lines) == 1, ended.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0], lines[0]
+@pytest.fixture
+def run(order_worker: OrderWorker) -> OrderWorker:
+    return order_worker.of("run")
 
 
 @pytest.mark.usefixtures("topics")
-def test_a_wrong_setting_is_named(env: dict[str, str]):
-    assert_one_line(run_once(env, batch_max_records="none"), "ORDER_WORKER_BATCH_MAX_RECORDS")
+def test_a_wrong_setting_is_named(run: OrderWorker):
+    run(ORDER_WORKER_BATCH_MAX_RECORDS="none").assert_one_line(1, "ORDER_WORKER_BATCH_MAX_RECORDS")
 
 
 @pytest.mark.usefixtures("topics")
-def test_a_database_that_is_away_is_one_line_with_the_next_step(env: dict[str, str]):
+def test_a_database_that_is_away_is_one_line_with_the_next_step(run: OrderWorker):
     url = f"postgresql://somebody:secret@127.0.0.1:{free_port()}/shop"
-    ended = run_once(env, database_url=url)
-    assert_one_line(ended, "PostgreSQL", "ORDER_WORKER_DATABASE_URL")
-    assert "secret" not in ended.stderr
+    result = run(ORDER_WORKER_DATABASE_URL=url)
+    result.assert_one_line(1, "PostgreSQL", "ORDER_WORKER_DATABASE_URL")
+    assert "secret" not in result.err
 
 
 @pytest.mark.usefixtures("topics")
-def test_a_broker_that_is_away_is_one_line_with_the_next_step(env: dict[str, str]):
-    ended = run_once(env, kafka_bootstrap_servers=f"127.0.0.1:{free_port()}")
-    assert_one_line(ended, "Kafka", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS")
+def test_a_broker_that_is_away_is_one_line_with_the_next_step(run: OrderWorker):
+    result = run(ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}")
+    result.assert_one_line(1, "Kafka", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS")
 
 
-def test_missing_topics_are_named_with_the_command_that_makes_them(env: dict[str, str]):
-    name = env["ORDER_WORKER_ORDER_PLACED_TOPIC"]
-    assert_one_line(run_once(env), name, "order-worker topics create")
-
-
-@pytest.mark.usefixtures("topics")
-def test_missing_tables_are_named_with_the_command_that_makes_them(env: dict[str, str]):
-    assert_one_line(run_once(env, database_schema="another"), "another", "order-worker db upgrade")
+def test_missing_topics_are_named_with_the_command_that_makes_them(run: OrderWorker):
+    run().assert_one_line(1, run.env["ORDER_WORKER_ORDER_PLACED_TOPIC"], "order-worker topics create")
 
 
 @pytest.mark.usefixtures("topics")
-def test_a_port_that_is_taken_is_one_line_with_the_next_step(env: dict[str, str]):
+def test_missing_tables_are_named_with_the_command_that_makes_them(run: OrderWorker):
+    run(ORDER_WORKER_DATABASE_SCHEMA="another").assert_one_line(1, "another", "order-worker db upgrade")
+
+
+@pytest.mark.usefixtures("topics")
+def test_a_port_that_is_taken_is_one_line_with_the_next_step(run: OrderWorker):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert_one_line(run_once(env, http_port=str(port)), str(port), "ORDER_WORKER_HTTP_PORT")
+        taken_port = run(ORDER_WORKER_HTTP_PORT=str(port))
+        taken_port.assert_one_line(1, str(port), "ORDER_WORKER_HTTP_PORT")
 
 
 def test_a_consumer_that_cannot_start_ends_the_worker_instead_of_leaving_it_idle(workers: Workers):
@@ -209,17 +193,10 @@ def test_workers_end_with_a_supervisor_that_is_killed(scene: Scene, workers: Wor
     eventually(lambda: group_members(scene.kafka, scene.group_id) == 0)
 
 
-def test_several_workers_that_cannot_start_say_so_and_end(env: dict[str, str]):
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker", "run", "--workers", "2"],
-        cwd=ROOT,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode == 1
-    assert "order-worker topics create" in ended.stderr
+def test_several_workers_that_cannot_start_say_so_and_end(run: OrderWorker):
+    result = run("--workers", "2")
+    assert result.code == 1
+    assert "order-worker topics create" in result.err
 
 
 def test_the_endpoints_answer(scene: Scene, workers: Workers):
@@ -254,8 +231,8 @@ def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Work
     assert worker.stop() in (0, -signal.SIGTERM), worker.log
 
 
-def test_the_worker_reads_no_topic_it_has_to_create(env: dict[str, str], shop: Shop):
-    run_once(env)
-    admin = admin_client(env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"])
-    assert env["ORDER_WORKER_ORDER_PLACED_TOPIC"] not in admin.list_topics(timeout=10).topics
+def test_the_worker_reads_no_topic_it_has_to_create(run: OrderWorker, shop: Shop):
+    run()
+    admin = admin_client(run.env["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"])
+    assert run.env["ORDER_WORKER_ORDER_PLACED_TOPIC"] not in admin.list_topics(timeout=10).topics
     assert shop.value("SELECT count(*) FROM order_outcomes") == 0

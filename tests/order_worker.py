@@ -1,0 +1,140 @@
+"""The installed command, as an operator calls it, in one test's environment."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from typer.main import get_command
+
+from worker import cli
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a call ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What was asked for with --json."""
+        return json.loads(self.out)
+
+    def assert_one_line(self, code: int, *texts: str) -> None:
+        """It failed, and says so in one line that holds these; it may have reported before."""
+        assert (self.code, self.err.count("\n")) == (code, 1), self
+        assert self.err.startswith("error: "), self.err
+        for text in texts:
+            assert text in self.err, self.err
+
+    def assert_refused(self, code: int, *texts: str) -> None:
+        """One line, and nothing else, says why."""
+        self.assert_one_line(code, *texts)
+        assert self.out == ""
+
+    def done(self) -> "Result":
+        """Itself, if it was done and nobody was told of anything but the result."""
+        assert (self.code, self.err) == (0, ""), self
+        return self
+
+
+@dataclass(frozen=True)
+class OrderWorker:
+    """A program and the environment it runs in. What was started is killed at the latest by `close`."""
+
+    env: Mapping[str, str]
+    program: tuple[str, ...] = (sys.executable, "-m", "worker")
+    words: tuple[str, ...] = ()
+    started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+
+    def of(self, *words: str) -> "OrderWorker":
+        """The command that begins with these words."""
+        return replace(self, words=words)
+
+    def python(self, *arguments: str) -> "OrderWorker":
+        """A Python of these arguments in its place, with the same words behind them."""
+        return replace(self, program=(sys.executable, *arguments))
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Result:
+        return ended(self.start(*arguments, **env), stdin)  # type: ignore[arg-type]
+
+    def start(
+        self, *arguments: str, terminal: int = subprocess.PIPE, **env: str
+    ) -> "subprocess.Popen[bytes]":
+        """The process, which goes on beside the test; it may write to a terminal."""
+        process = subprocess.Popen(
+            [*self.program, *self.words, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.env, **env},
+            stdin=subprocess.PIPE,
+            stdout=terminal,
+            stderr=terminal,
+        )
+        self.started.append(process)
+        return process
+
+    def here(self, *arguments: str, **env: str) -> Result:
+        """As a call, without a process of its own, which takes most of a call's time.
+
+        Not for what only a process has: signals, a standard input, and what libraries log to standard error.
+        """
+        out, err = io.BytesIO(), io.BytesIO()
+        with (
+            patch.dict(os.environ, {**self.env, **env}),
+            patch.object(sys, "argv", ["order-worker", *self.words, *arguments]),
+            redirect_stdout(io.TextIOWrapper(out, "utf-8", write_through=True)),
+            redirect_stderr(io.TextIOWrapper(err, "utf-8", write_through=True)),
+        ):
+            code = _exit_code()
+            return Result(code, out.getvalue().decode(), err.getvalue().decode())
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.communicate()
+
+
+def ended(process: "subprocess.Popen[bytes]", stdin: bytes = b"") -> Result:
+    """How the process ends, which it has to do by itself."""
+    try:
+        out, err = process.communicate(stdin, timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+    return Result(process.returncode, (out or b"").decode(), (err or b"").decode())
+
+
+@contextmanager
+def order_worker_in(env: Mapping[str, str]) -> Iterator[OrderWorker]:
+    command = OrderWorker(env)
+    try:
+        yield command
+    finally:
+        command.close()
+
+
+def command_names() -> Iterator[str]:
+    """Each command as it is called, groups with their sub-commands."""
+    for name, command in get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+        yield from [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+
+
+def _exit_code() -> int:
+    with pytest.raises(SystemExit) as exited:
+        cli.main()
+    code = exited.value.code
+    assert code is None or isinstance(code, int), code
+    return code or 0
