@@ -37,7 +37,10 @@ _MAX_BYTES: Final = "max.message.bytes"
 
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
-_CLIENT_ERRORS: Final = (KafkaError, OSError, TimeoutError, ssl.SSLError)
+DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""what PostgreSQL refuses, or its driver; SQLAlchemy does not wrap all of them"""
+KAFKA_ERRORS: Final = (KafkaError, OSError, TimeoutError)
+"""what Kafka refuses, or the way to it: TLS as well, whose errors are OSErrors"""
 
 
 @asynccontextmanager
@@ -79,14 +82,7 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
     try:
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
-    except (
-        OSError,
-        TimeoutError,
-        ValueError,
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        DBAPIError,
-    ) as error:
+    except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
         raise _database_error(settings, _driver_error(error)) from None
 
 
@@ -131,7 +127,7 @@ async def largest_record_bytes(settings: Settings, topic: str) -> int:
     async with kafka_admin(settings) as client:
         try:
             responses = await of_some_node(lambda: client.describe_configs([resource]))
-        except _CLIENT_ERRORS as error:
+        except KAFKA_ERRORS as error:
             raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
     for response in responses:
         for error_code, _, _, _, entries in response.resources:
@@ -195,14 +191,14 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
             await client.start()
     except ValueError:
         raise CommandError(f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}") from None
-    except _CLIENT_ERRORS as error:
+    except KAFKA_ERRORS as error:
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(
             f"cannot reach Kafka at {servers} ({reason}): start it or set {_KAFKA_VARIABLE}"
         ) from None
     try:
         await of_some_node(client.describe_cluster)
-    except _CLIENT_ERRORS as error:
+    except KAFKA_ERRORS as error:
         # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(

@@ -65,9 +65,6 @@ def catalog_import(
 
 
 async def _upgrade(settings: "Settings") -> str:
-    import asyncpg
-    from sqlalchemy.exc import DBAPIError
-
     from db import migrate
     from worker import connections
 
@@ -77,7 +74,7 @@ async def _upgrade(settings: "Settings") -> str:
         before = await connections.require_known_revision(engine, settings)
         try:
             await migrate.upgrade(engine, schema)
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (*connections.DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"the upgrade failed: {connections.reason_of(error)}") from error
         after = await migrate.current_revision(engine)
     if before == after:

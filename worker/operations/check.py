@@ -7,12 +7,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import ledger, orders, stock
 from db.engine import session_factory
-from worker.connections import database_engine, reason_of, require_database
+from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.decode import Invalid
 from worker.errors import CommandError
 from worker.operations import screen
@@ -130,7 +129,7 @@ async def _snapshot(settings: Settings) -> AsyncIterator[AsyncSession]:
                 options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
                 await session.connection(execution_options=options)
                 yield session
-        except (DBAPIError, OSError) as error:
+        except (*DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"PostgreSQL does not let us read: {reason_of(error)}; try again") from error
 
 

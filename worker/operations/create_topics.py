@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from worker.connections import kafka_admin, reason_of, topic_names
+from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of, topic_names
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -63,7 +63,7 @@ async def create_topics(
                 admin, NewTopic(names[3], partitions, copies, topic_configs=configs)
             )
             found = await _describe(admin, names)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except KAFKA_ERRORS as error:
             raise CommandError(
                 f"Kafka at {settings.kafka_bootstrap_servers} could not create the topics: {reason_of(error)}"
             ) from error

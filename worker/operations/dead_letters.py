@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import UUID
 
-import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pydantic_core import to_json
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import redrives
 from db.engine import session_factory
 from db.redrives import Redrive
-from worker.connections import database_engine, reason_of, require_database
+from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.errors import CommandError, UsageError
 from worker.letter import Choice, Group, Letter, Place, Tally, read_letter
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
@@ -64,7 +62,7 @@ async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async
             yield session_factory(engine)
         except TimeoutError:  # Kafka's
             raise
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (*DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"PostgreSQL stopped answering: {reason_of(error)}; run it again") from error
 
 

@@ -17,7 +17,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -26,6 +25,8 @@ from db.engine import session_factory
 from db.errors import NotFoundError
 from db.ledger import LedgerRow
 from worker.connections import (
+    DATABASE_ERRORS,
+    KAFKA_ERRORS,
     database_engine,
     quiet_aiokafka,
     reason_of,
@@ -77,11 +78,11 @@ async def explain_order(settings: Settings, order_id: UUID, scan: Scan) -> Expla
                     scan,
                     screen.progress,
                 )
-            except DBAPIError as error:
+            except DATABASE_ERRORS as error:
                 raise CommandError(
                     f"PostgreSQL does not let us read: {reason_of(error)}; try again"
                 ) from error
-            except (KafkaError, OSError, TimeoutError) as error:
+            except KAFKA_ERRORS as error:
                 why = last_words.get("reason") or reason_of(error)
                 raise CommandError(f"Kafka does not let us read: {why}; try again") from error
 

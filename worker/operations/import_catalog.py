@@ -11,12 +11,11 @@ from typing import Any, Final
 import asyncpg
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import catalog_import
 from db.engine import session_factory
-from worker.connections import database_engine, reason_of, require_database
+from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.errors import CommandError, UsageError
 from worker.operations import catalog_csv
 from worker.operations.catalog_csv import Layout, at
@@ -66,7 +65,7 @@ async def import_catalog(settings: Settings, path: Path, *, quiet: bool = False)
             with _progress(files, quiet) as advance:
                 async with session_factory(engine)() as session, session.begin():
                     return await _import(session, files, advance)
-        except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (*DATABASE_ERRORS, OSError) as error:
             # Everything that is wrong with the files was found before: this is the server, or somebody
             # who changed the same rows at this moment.
             raise CommandError(f"the import failed and can be run again: {_first_reason(error)}") from error

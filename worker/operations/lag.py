@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import OffsetOutOfRangeError
 from rich.console import Group
 from rich.text import Text
 
-from worker.connections import kafka_admin, reason_of
+from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
 from worker.errors import CommandError
 from worker.operations import group, screen
 from worker.operations.group_lag import GroupLag, Look, MemberName, Pace, PartitionLag, Place, measure
@@ -54,7 +54,7 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
 async def _told(out: "Lookout") -> Look:
     try:
         return await out.look()
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KAFKA_ERRORS as error:
         raise CommandError(
             f"Kafka does not tell how far the group {out.group_id} is: {reason_of(error)}; try again"
         ) from error

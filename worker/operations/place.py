@@ -23,6 +23,7 @@ from contracts.events import OrderedItem, OrderPlaced
 from db import catalog
 from db.engine import session_factory
 from worker.connections import (
+    KAFKA_ERRORS,
     database_engine,
     quiet_aiokafka,
     reason_of,
@@ -178,7 +179,7 @@ async def place(
                     await window.send(message)
                     duplicates += is_twin
                 await window.drain()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except KAFKA_ERRORS as error:
                 raise CommandError(
                     f"Kafka stopped taking orders after {window.acknowledged:,} records: {reason_of(error)}"
                 ) from error

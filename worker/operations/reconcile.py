@@ -17,13 +17,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
-from worker.connections import database_engine, kafka_admin, reason_of, require_database, topic_names
+from worker.connections import (
+    DATABASE_ERRORS,
+    database_engine,
+    kafka_admin,
+    reason_of,
+    require_database,
+    topic_names,
+)
 from worker.errors import CommandError, UsageError
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
@@ -128,7 +133,7 @@ async def _one_session(settings: Settings) -> AsyncIterator[AsyncSession]:
                 await reconciliation.prepare(session)
                 await session.commit()
                 yield session
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DATABASE_ERRORS as error:
         why = reason_of(error)
         if why.startswith("permission denied to create temporary tables"):
             raise CommandError(

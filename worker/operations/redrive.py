@@ -16,16 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
-import asyncpg
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from sqlalchemy.exc import DBAPIError
 
 from db import redrives
 from db.models import RedriveStatus
 from db.redrives import Redrive, Run
 from worker.change import Change
-from worker.connections import kafka_admin
+from worker.connections import DATABASE_ERRORS, kafka_admin
 from worker.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
 from worker.letter import Choice, Group, Place, Tally, read_letter
@@ -151,7 +149,7 @@ class _Climb:
             self._require_all_sent()
         finally:
             # Also after an error and Ctrl-C. Of what is in doubt, the next run finds out whether it was sent.
-            with suppress(DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(*DATABASE_ERRORS, OSError):
                 async with self._sessions.begin() as session:
                     report.released = await redrives.release_redrives(session, report.run_id, self._in_doubt)
         report.failures = self._failed.groups()

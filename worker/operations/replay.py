@@ -17,11 +17,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-import asyncpg
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerFenced
-from sqlalchemy.exc import DBAPIError
+from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import ledger, positions
@@ -29,7 +27,15 @@ from db.engine import session_factory
 from db.ledger import SilentReplay
 from db.positions import Begun
 from worker.batch import Fate
-from worker.connections import database_engine, kafka_admin, reason_of, require_database, require_topics
+from worker.connections import (
+    DATABASE_ERRORS,
+    KAFKA_ERRORS,
+    database_engine,
+    kafka_admin,
+    reason_of,
+    require_database,
+    require_topics,
+)
 from worker.errors import CommandError, UsageError
 from worker.operations import group
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
@@ -101,9 +107,9 @@ async def replay(
 def _in_one_line() -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DATABASE_ERRORS as error:
         raise CommandError(f"PostgreSQL ended it: {reason_of(error)}; run it again") from error
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KAFKA_ERRORS as error:
         raise CommandError(f"Kafka ended it: {reason_of(error)}; run it again") from error
 
 
