@@ -149,9 +149,7 @@ class Publisher:
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
                 await producer.commit_transaction()
         except BaseException:
-            for future in sent:
-                # Those that fail from now on have nobody to ask for it, which asyncio would log as errors.
-                future.add_done_callback(lambda late: late.cancelled() or late.exception())
+            ask_no_more(sent)
             raise
         owned.next_offset = next_offset
         owned.outputs.append(outputs)
@@ -253,6 +251,12 @@ def _batches(producer: AIOKafkaProducer, publications: Iterable[Publication]) ->
             batch = producer.create_batch()
             batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms)
     yield batch
+
+
+def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:
+    """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
+    for future in sent:
+        future.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:

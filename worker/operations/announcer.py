@@ -8,29 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from contracts.envelope import REPUBLISHED, outcome_headers
 from db.ledger import LedgerRow
 from db.models import Outcome
 from worker.batch import Publication
-from worker.connections import quiet_aiokafka, reason_of
-from worker.errors import CommandError
 from worker.operations.progress import Progress
-from worker.publisher import (
-    MAX_BATCH_BYTES,
-    MAX_REQUEST_BYTES,
-    RETRY_BACKOFF_MS,
-    close_producer,
-    output_of,
-)
+from worker.operations.sole_producer import sole_producer
+from worker.publisher import MAX_BATCH_BYTES, ask_no_more, output_of
 from worker.settings import Settings
 
 # A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,
 # or until the next run.
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
 _ANNOUNCE_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
-_START_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 1_000
 
 
 def outcome_topics(settings: Settings) -> dict[str, str]:
@@ -82,9 +73,7 @@ class Announcer:
                 await self.producer.send_offsets_to_transaction(offsets, self.name)
                 await self.producer.commit_transaction()
         except BaseException:
-            for future in sent:
-                # Those that fail from now on have nobody to ask for it, which asyncio would log as errors.
-                future.add_done_callback(lambda late: late.cancelled() or late.exception())
+            ask_no_more(sent)
             raise
 
     async def _send(self, row: LedgerRow) -> asyncio.Future[Any]:
@@ -108,30 +97,7 @@ async def announcer(settings: Settings, name: str) -> AsyncIterator[Announcer]:
 
     Raises CommandError where Kafka refuses.
     """
-    asyncio.get_running_loop().set_exception_handler(_but_kafka_errors)
-    with quiet_aiokafka() as last_words:
-        producer = AIOKafkaProducer(
-            **settings.kafka_client_options(),
-            transactional_id=name,
-            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
-            max_request_size=MAX_REQUEST_BYTES,
-            max_batch_size=MAX_BATCH_BYTES,
-            acks="all",
-        )
-        try:
-            try:
-                async with asyncio.timeout(_START_TIMEOUT_SECONDS):
-                    await producer.start()
-            except (KafkaError, OSError, TimeoutError) as error:
-                why = last_words.get("reason") or reason_of(error)
-                raise CommandError(f"Kafka does not let us publish: {why}; nothing was sent") from error
-            yield Announcer(producer, settings, name)
-        finally:
-            await close_producer(producer)
-
-
-def _but_kafka_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Where its sender fails, aiokafka leaves futures that nobody asks; we have the error already."""
-    if not isinstance(context.get("exception"), KafkaError):
-        loop.default_exception_handler(context)
+    async with sole_producer(
+        settings, name, _TRANSACTION_TIMEOUT_MS, max_batch_size=MAX_BATCH_BYTES
+    ) as producer:
+        yield Announcer(producer, settings, name)

@@ -4,28 +4,22 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    InvalidProducerEpoch,
-    InvalidTxnState,
-    KafkaError,
-    MessageSizeTooLargeError,
-    ProducerFenced,
-)
+from aiokafka.errors import MessageSizeTooLargeError
 
-from worker.connections import largest_record_bytes, quiet_aiokafka, reason_of
+from worker.connections import KAFKA_ERRORS, largest_record_bytes, reason_of
 from worker.errors import CommandError
+from worker.operations.sole_producer import is_fenced, sole_producer
+from worker.publisher import ask_no_more
 from worker.settings import Settings
 
 MAX_LETTERS: Final = 100  # of one transaction
 MAX_BYTES: Final = 4 * 1024 * 1024  # of one transaction; a larger letter goes alone
 
-_CLOSE_SECONDS: Final = 5.0
-_RETRY_BACKOFF_MS: Final = 10  # as of `worker.publisher`
 _HEADER_ROOM_BYTES: Final = 64 * 1024
 
 
@@ -51,35 +45,13 @@ async def redrive_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer
     counts. So what is in the input topic then is all that was ever redriven.
     """
     room = await largest_record_bytes(settings, settings.order_placed_topic) + _HEADER_ROOM_BYTES
-    asyncio.get_running_loop().set_exception_handler(_overlook)
-    with quiet_aiokafka():
-        producer = AIOKafkaProducer(
-            **settings.kafka_client_options(),
-            transactional_id=f"{settings.group_id}.redrive",
-            transaction_timeout_ms=settings.transaction_timeout_ms,
-            retry_backoff_ms=_RETRY_BACKOFF_MS,
-            max_request_size=max(1024 * 1024, room),
-            acks="all",
-        )
-        try:
-            try:
-                async with asyncio.timeout(settings.transaction_timeout_ms / 1_000):
-                    await producer.start()
-            except (KafkaError, OSError, TimeoutError) as error:
-                raise CommandError(
-                    f"Kafka does not let us publish: {reason_of(error)}; nothing was sent"
-                ) from error
-            yield producer
-        finally:
-            # What was sent counts by what is committed; a producer that is fenced cannot even say goodbye.
-            with suppress(TimeoutError, KafkaError):
-                await asyncio.wait_for(producer.stop(), _CLOSE_SECONDS)
-
-
-def _overlook(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """aiokafka has futures of its own, which fail with a fenced producer and which nobody asks."""
-    if not isinstance(context.get("exception"), KafkaError):
-        loop.default_exception_handler(context)
+    async with sole_producer(
+        settings,
+        f"{settings.group_id}.redrive",
+        settings.transaction_timeout_ms,
+        max_request_size=max(1024 * 1024, room),
+    ) as producer:
+        yield producer
 
 
 async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence[Parcel]) -> dict[UUID, int]:
@@ -91,13 +63,13 @@ async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence
         # The broker ends the transaction at its timeout; give up before.
         async with asyncio.timeout(settings.transaction_timeout_ms / 2_000):
             return await _send(producer, settings.order_placed_topic, parcels)
-    except (ProducerFenced, InvalidProducerEpoch, InvalidTxnState) as error:
-        raise fenced(settings) from error
     except MessageSizeTooLargeError as error:
         raise CommandError(
             f"a letter is larger than {settings.order_placed_topic} takes: {reason_of(error)}; choose others"
         ) from error
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KAFKA_ERRORS as error:
+        if is_fenced(error):
+            raise fenced(settings) from error
         raise CommandError(
             f"Kafka stopped taking letters: {reason_of(error)}; run the same again, and it finds out which"
             " were sent"
@@ -125,9 +97,7 @@ async def _send(producer: AIOKafkaProducer, topic: str, parcels: Sequence[Parcel
         answers = await asyncio.gather(*(future for future, _ in sent))
         await producer.commit_transaction()
     except BaseException:
-        for future, _ in sent:
-            # Those that fail from now on have nobody to ask for it, which asyncio would log as errors.
-            future.add_done_callback(lambda late: late.cancelled() or late.exception())
+        ask_no_more(future for future, _ in sent)
         raise
     return {
         redrive_id: answer.offset + number

@@ -8,21 +8,21 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.envelope import outcome_headers
 from db import reconciliation
-from db.models import Outcome
 from db.reconciliation import Untold
-from worker.connections import kafka_admin, reason_of
+from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
 from worker.errors import CommandError
+from worker.operations.announcer import outcome_topics
 from worker.operations.evidence import OutputRead, read_outcomes
 from worker.operations.group import committed
 from worker.operations.screen import progress
 from worker.operations.settled import Say, settled_bounds
+from worker.operations.sole_producer import is_fenced, sole_producer
 from worker.operations.traces import unpack_headers
-from worker.publisher import MAX_REQUEST_BYTES, RETRY_BACKOFF_MS
+from worker.publisher import ask_no_more, output_of
 from worker.settings import Settings
 
 # At most so many events are in memory. With more in one transaction the rate hardly grows.
@@ -63,12 +63,12 @@ async def repair(
                 async for number in _announced(producer, admin, session, settings, sources):
                     published += number
                     bar.advance(number)
-    except ProducerFenced as error:
-        raise CommandError(
-            f"another repair took over after {published:,} were announced here: let it end, then run this"
-            " again"
-        ) from error
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KAFKA_ERRORS as error:
+        if is_fenced(error):
+            raise CommandError(
+                f"another repair took over after {published:,} were announced here: let it end, then run this"
+                " again"
+            ) from error
         raise CommandError(
             f"Kafka refused after {published:,} were announced ({reason_of(error)}): run this again,"
             " it finds those that are left"
@@ -79,19 +79,9 @@ async def repair(
 @asynccontextmanager
 async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     """The one producer of the group's repairs: starting it ends what the one before had begun."""
-    producer = AIOKafkaProducer(
-        **settings.kafka_client_options(),
-        transactional_id=f"{settings.group_id}.reconcile",
-        transaction_timeout_ms=settings.transaction_timeout_ms,
-        retry_backoff_ms=RETRY_BACKOFF_MS,
-        max_request_size=MAX_REQUEST_BYTES,
-        acks="all",
-    )
-    try:
-        await producer.start()
+    name = f"{settings.group_id}.reconcile"
+    async with sole_producer(settings, name, settings.transaction_timeout_ms) as producer:
         yield producer
-    finally:
-        await asyncio.shield(producer.stop())
 
 
 async def _read_on(
@@ -137,16 +127,22 @@ async def _announced(
 
 async def _announce(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
     await producer.begin_transaction()
-    sent = [await _send(producer, settings, one) for one in untold]
-    # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-    await asyncio.gather(*sent)
-    await producer.commit_transaction()
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        for one in untold:
+            sent.append(await _send(producer, settings, one))  # noqa: PERF401 (an error keeps those before)
+        # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+        await asyncio.gather(*sent)
+        await producer.commit_transaction()
+    except BaseException:
+        ask_no_more(sent)
+        raise
 
 
 async def _send(producer: AIOKafkaProducer, settings: Settings, untold: Untold) -> asyncio.Future[Any]:
     """As `BatchProcessor` and `Publisher` would have sent it: key, value, headers, partition."""
-    is_confirmed = untold.outcome == Outcome.CONFIRMED.value
-    topic = settings.order_confirmed_topic if is_confirmed else settings.order_rejected_topic
+    topic = outcome_topics(settings)[untold.outcome]
+    source = TopicPartition(settings.order_placed_topic, untold.partition)
     key = str(untold.order_id).encode()
     sent: asyncio.Future[Any] = await producer.send(
         topic,
@@ -155,7 +151,7 @@ async def _send(producer: AIOKafkaProducer, settings: Settings, untold: Untold) 
         headers=outcome_headers(
             key, f"order-{untold.outcome}", untold.decided_at, unpack_headers(untold.passed_on)
         ),
-        partition=untold.partition % len(await producer.partitions_for(topic)),
+        partition=(await output_of(producer, topic, source)).partition,
         timestamp_ms=int(time.time() * 1_000),
     )
     return sent

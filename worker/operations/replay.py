@@ -19,7 +19,6 @@ from typing import Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import ledger, positions
@@ -43,6 +42,7 @@ from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
 from worker.operations.rehearse import RecordReader
 from worker.operations.replay_plan import Move, Target, moves, require_records
 from worker.operations.screen import progress
+from worker.operations.sole_producer import is_fenced
 from worker.publisher import OFFSET_METADATA, OwnedPartition, Publisher
 from worker.recall import is_forgotten
 from worker.settings import Settings
@@ -292,7 +292,7 @@ async def _move(publisher: Publisher, moving: Sequence[Move], owned: Owned) -> N
     names = ", ".join(move.name for move, _ in failed)
     numbers = ",".join(str(move.partition.partition) for move, _ in failed)
     _, why = failed[0]
-    reason = "a worker has taken it over" if isinstance(why, ProducerFenced) else reason_of(why)
+    reason = "a worker has taken it over" if is_fenced(why) else reason_of(why)
     raise CommandError(
         f"{len(moving) - len(failed)} of {len(moving)} partitions were moved, and perhaps not {names}"
         f" ({reason}); stop the workers and run it again with --topic {moving[0].partition.topic}:{numbers}"

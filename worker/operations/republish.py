@@ -18,27 +18,33 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 from pydantic_core import to_json
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger
 from db.engine import session_factory
 from db.ledger import LedgerRow, OutcomeFilter
 from db.models import Outcome
-from worker.connections import database_engine, kafka_admin, reason_of, require_database, require_topics
+from worker.connections import (
+    DATABASE_ERRORS,
+    KAFKA_ERRORS,
+    database_engine,
+    kafka_admin,
+    reason_of,
+    require_database,
+    require_topics,
+)
 from worker.errors import CommandError
 from worker.operations import screen
 from worker.operations.announcer import Announcer, announcer, outcome_topics, progress_place
 from worker.operations.progress import Progress, find_progress
+from worker.operations.sole_producer import is_fenced
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
 
 MOST_AT_ONCE: Final = 500  # outcomes of one transaction, and of one page of the ledger
 _GOES_ON: Final = "run the same command again, it goes on where this one came to"
-_DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_DATABASE_ERRORS: Final = (*DATABASE_ERRORS, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +251,10 @@ def _database(when: str) -> Iterator[None]:
 def _kafka(when: str) -> Iterator[None]:
     try:
         yield
-    except (ProducerFenced, InvalidProducerEpoch):
-        raise CommandError(f"another run of the same selection took over {when}; it goes on there") from None
-    except (KafkaError, OSError, TimeoutError) as error:
+    except KAFKA_ERRORS as error:
+        if is_fenced(error):
+            raise CommandError(
+                f"another run of the same selection took over {when}; it goes on there"
+            ) from error
         why = reason_of(error)
         raise CommandError(f"Kafka stopped taking outcomes {when} ({why}): {_GOES_ON}") from error
