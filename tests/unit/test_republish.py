@@ -79,9 +79,6 @@ class TestProgress:
         assert (offset.offset, from_offset(offset, "g")) == (500, finished)
         assert len(offset.metadata) < 4_096
 
-    def test_is_none_where_nothing_was_committed(self) -> None:
-        assert from_offset(OffsetAndMetadata(-1, ""), "g") is None
-
     @pytest.mark.parametrize("note", ["", "order-worker", "{}", '{"frozen_at":"2026-11-23T12:00:00Z"}'])
     def test_of_somebody_else_is_refused(self, note: str) -> None:
         with pytest.raises(CommandError, match="the group g was not committed by this command"):

@@ -85,12 +85,15 @@ async def committed(
 
 
 async def commits(
-    admin: AIOKafkaAdminClient, group_id: str, partitions: Sequence[TopicPartition]
+    admin: AIOKafkaAdminClient,
+    group_id: str,
+    partitions: Sequence[TopicPartition],
+    patience_seconds: float = LIMIT_SECONDS,
 ) -> dict[TopicPartition, OffsetAndMetadata | None]:
     """As `committed`, with the metadata: those of a worker, or of an operator's move (`worker.publisher`)."""
     if not partitions:
         return {}
-    return await _patiently(lambda: _commits(admin, group_id, partitions))
+    return await _patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
 
 
 async def _commits(
@@ -104,9 +107,9 @@ async def _commits(
     return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+async def _patiently(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
     """The answer, asked for again while the group's coordinator is not ready; its error past the limit."""
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return await ask()

@@ -4,9 +4,6 @@ It is committed in the transaction of what the command publishes: either both ha
 the command ends. The note says up to when the selection reaches, and up to which key of it the command came.
 """
 
-import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -14,22 +11,16 @@ from uuid import UUID
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
-    KafkaError,
-    NotCoordinatorError,
-)
 from aiokafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from worker.connections import of_some_node, reason_of
+from worker.connections import KAFKA_ERRORS, reason_of
 from worker.errors import CommandError
+from worker.operations import group
 
-_LIMIT_SECONDS: Final = 15.0
-_PAUSE_SECONDS: Final = 0.2
-_MOVING: Final = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
+# After a crash a coordinator loads for a moment. The group of a selection may be new to it as well.
+_PATIENCE_SECONDS: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +44,8 @@ class Progress:
 _NOTE: Final = TypeAdapter(Progress)
 
 
-def from_offset(found: OffsetAndMetadata, group_id: str) -> Progress | None:
-    """None where nothing was committed. Raises CommandError where it was not committed by this command."""
-    if found.offset < 0:
-        return None
+def from_offset(found: OffsetAndMetadata, group_id: str) -> Progress:
+    """What was committed. Raises CommandError where it was not committed by this command."""
     try:
         return _NOTE.validate_json(found.metadata)
     except ValidationError:
@@ -72,22 +61,10 @@ async def find_progress(admin: AIOKafkaAdminClient, group_id: str, place: TopicP
     True only after whoever was at it before is fenced: a transaction that is open or being committed does not
     show. Raises CommandError while the group's coordinator does not tell.
     """
-    why = "no answer in time"
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LIMIT_SECONDS):
-            while True:
-                found: Mapping[TopicPartition, OffsetAndMetadata] = {}
-                try:
-                    found = await of_some_node(
-                        lambda: admin.list_consumer_group_offsets(group_id, partitions=[place])
-                    )
-                except _MOVING as error:
-                    why = reason_of(error)
-                except (KafkaError, OSError) as error:
-                    why = reason_of(error)
-                    break
-                # A coordinator that loads leaves it out (ARCHITECTURE.md). That is no "nothing yet".
-                if place in found:
-                    return from_offset(found[place], group_id)
-                await asyncio.sleep(_PAUSE_SECONDS)
-    raise CommandError(f"Kafka does not tell how far this command has come ({why}): try again")
+    try:
+        found = (await group.commits(admin, group_id, [place], _PATIENCE_SECONDS))[place]
+    except KAFKA_ERRORS as error:
+        raise CommandError(
+            f"Kafka does not tell how far this command has come ({reason_of(error)}): try again"
+        ) from error
+    return None if found is None else from_offset(found, group_id)
