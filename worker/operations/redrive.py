@@ -35,6 +35,7 @@ from worker.operations.redrive_recover import Earlier, recover
 from worker.operations.redrive_results import Results, Tails, letter_ends
 from worker.operations.redrive_send import MAX_BYTES, MAX_LETTERS, Parcel, fenced, redrive_producer, send
 from worker.operations.screen import Bar, progress
+from worker.operations.throttle import Throttle
 from worker.ramp import is_enough, planned, steps
 from worker.reading import records
 from worker.settings import Settings
@@ -137,7 +138,7 @@ class _Climb:
         self._settings, self._sessions = results.settings, results.sessions
         self._report, self._tails, self._failed = report, tails, Tally()
         self._in_doubt: set[UUID] = set()
-        self._started = time.monotonic()
+        self._throttle = Throttle(request.rate)
 
     async def to_the_end(self) -> Report:
         report = self._report
@@ -183,9 +184,7 @@ class _Climb:
 
     async def _parcels(self, claimed: Sequence[Redrive]) -> AsyncIterator[list[Parcel]]:
         """What is to be sent, as much at a time as goes into one transaction."""
-        most = (
-            MAX_LETTERS if self._request.rate is None else max(1, min(MAX_LETTERS, int(self._request.rate)))
-        )
+        most = self._throttle.at_once(MAX_LETTERS)
         parcels: list[Parcel] = []
         async for parcel in self._packed(claimed):
             if parcels and (len(parcels) >= most or sum(p.size for p in parcels) + parcel.size > MAX_BYTES):
@@ -213,7 +212,7 @@ class _Climb:
                 yield Parcel(one.id, one.input_partition, whole.key, whole.value, headers)
 
     async def _send(self, parcels: Sequence[Parcel], claimed: Sequence[Redrive]) -> list[Redrive]:
-        await self._keep_pace()
+        await asyncio.sleep(self._throttle.pause(len(parcels), time.monotonic()))
         self._in_doubt = {parcel.redrive_id for parcel in parcels}
         offsets = await send(self._producer, self._settings, parcels)
         await self._mark(offsets)
@@ -224,11 +223,6 @@ class _Climb:
     async def _mark(self, offsets: dict[UUID, int]) -> None:
         async with self._sessions.begin() as session:
             await redrives.mark_sent(session, offsets)
-
-    async def _keep_pace(self) -> None:
-        if self._request.rate is not None:
-            ahead = self._started + self._report.sent / self._request.rate - time.monotonic()
-            await asyncio.sleep(max(0.0, ahead))
 
     async def _forget(self, claimed: Sequence[Redrive], sent: Sequence[Redrive]) -> None:
         """Those whose letter was deleted since it was chosen."""
