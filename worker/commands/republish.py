@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -184,7 +183,7 @@ def _show(seen: "Preview") -> None:
 
 
 def _remarks(seen: "Preview") -> Iterator[str]:
-    from worker.operations.screen import shown
+    from worker.operations.screen import command_line, shown
 
     yield f"{seen.total:,} selected, out of what was decided up to {shown(seen.decided_by)}."
     if seen.undecided:
@@ -195,8 +194,7 @@ def _remarks(seen: "Preview") -> Iterator[str]:
         flags = [flag for flag in ("--again",) if flag not in sys.argv]
     elif before:
         yield f"An earlier run came to {before.done:,} of {before.total:,}; this one goes on there."
-    command = shlex.join(["order-worker", *sys.argv[1:], *flags, "--execute"])
-    yield f"Nothing was sent. To announce them: {command}"
+    yield f"Nothing was sent. To announce them: {command_line(*sys.argv[1:], *flags)}"
 
 
 def _told(done: "Republished") -> str:

@@ -1,6 +1,5 @@
 """How a redrive looks to a person: what it would do, and what it did."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
 from rich.console import Group as Lines
@@ -11,7 +10,7 @@ from worker.letter import Group
 from worker.operations.letters_screen import groups_table
 from worker.operations.redrive import Rehearsal, Report, Request, left_out_text
 from worker.operations.redrive_claim import Difference
-from worker.operations.screen import shown, table
+from worker.operations.screen import command_line, shown, table
 
 
 def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
@@ -77,8 +76,8 @@ def stopped_text(report: Report) -> str:
 
 def execute_line(places: Sequence[str], options: Mapping[str, object]) -> str:
     """The call that does it, to be copied."""
-    words = [f"{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    return " ".join(["order-worker dead-letters redrive", *places, *words, "--execute"])
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return command_line("dead-letters", "redrive", *places, *given)
 
 
 def _changes(changes: Sequence[Difference]) -> RenderableType:

@@ -1,6 +1,5 @@
 """What `replay` tells: one document for scripts, one screen for a person."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -141,12 +140,12 @@ def _command(selected: TopicSelection, target: Target) -> str:
     """What does what was rehearsed. A duration has become a time: later it would be another one."""
     time = target.time.isoformat().replace("+00:00", "Z") if target.time else ""
     value = {To.OFFSET: str(target.number), To.SHIFT: str(target.number), To.TIME: time}
-    words = ["order-worker", "replay", target.to.value]
+    words = ["replay", target.to.value]
     if target.to in value:
         words.append(value[target.to])
     if selected.numbers:
         words += ["--topic", f"{selected.topic}:{','.join(map(str, selected.numbers))}"]
-    return shlex.join([*words, "--execute"])
+    return screen.command_line(*words)
 
 
 def show(console: Console, found: Report) -> None:

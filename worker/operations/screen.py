@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error, so that a scri
 person the other.
 """
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,11 @@ def shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
     return "".join(c if c.isprintable() else "·" for c in str(value))
+
+
+def command_line(*words: str) -> str:
+    """The call that does what a dry run has shown: to be copied, so it is never folded."""
+    return shlex.join(["order-worker", *words, "--execute"])
 
 
 @dataclass(frozen=True, slots=True)
