@@ -113,7 +113,7 @@ ID = "0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f"
         ([], "which outcomes?"),
         (["--execute", "--rate", "5"], "which outcomes?"),
         (["--all", "--outcome", "rejected"], "give it alone"),
-        (["--order-id", ID, "--order-id", "7"], "--order-id 7: write a UUID"),
+        (["--order-id", ID, "--order-id", "7"], "--order-id 7 is no order id: write a UUID"),
         (["--order-id", f"{{{ID}}}"], "write a UUID"),
         (["--from", "2026-11-23T10:00:00"], "the time zone is missing"),
         (["--to", "noon"], "--to noon: write a time"),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from worker.commands.style import AsJson, example, group
-from worker.errors import CommandError, UsageError
+from worker.errors import CommandError
 
 commands = group()
 
@@ -31,21 +31,15 @@ def explain(
 
     Exit 1 if nothing is known of it.
     """
-    from uuid import UUID
-
     from worker.operations import screen
     from worker.operations.explain import explain_order
     from worker.operations.explanation import State
     from worker.operations.explanation_screen import explanation_screen
+    from worker.operations.offsets import read_order_id
     from worker.operations.order_search import Scan
     from worker.settings import read_settings
 
-    try:
-        wanted = UUID(order_id)
-    except ValueError:
-        raise UsageError(
-            f"{order_id} is no order id: write a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f"
-        ) from None
+    wanted = read_order_id(order_id)
     explanation = asyncio.run(explain_order(read_settings(), wanted, Scan(scan)))
     if as_json:
         screen.print_json(explanation)

@@ -15,8 +15,6 @@ from worker.commands.style import AsJson, Execute, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from db.ledger import OutcomeFilter
     from worker.operations.republish import Preview, Republished
     from worker.settings import Settings
@@ -119,13 +117,13 @@ def _wanted(
 ) -> "OutcomeFilter":
     from db.ledger import OutcomeFilter
     from db.models import Outcome
-    from worker.operations.offsets import parse_time
+    from worker.operations.offsets import parse_time, read_order_id
 
     if offsets is not None and partition is None:
         raise UsageError("--offsets are those of one partition: give --partition as well")
     first, last = _span(offsets) if offsets is not None else (None, None)
     wanted = OutcomeFilter(
-        order_ids=tuple(_order_id(text) for text in dict.fromkeys(order_ids)),
+        order_ids=tuple(read_order_id(text, "--order-id") for text in dict.fromkeys(order_ids)),
         decided_from=parse_time(from_, "--from") if from_ is not None else None,
         decided_before=parse_time(to, "--to") if to is not None else None,
         source_partition=partition,
@@ -142,15 +140,6 @@ def _wanted(
             else "which outcomes? Give --order-id, --from, --to, --partition or --outcome, or --all"
         )
     return wanted
-
-
-def _order_id(text: str) -> "UUID":
-    from contracts.events import parse_order_id
-
-    order_id = parse_order_id(text)
-    if order_id is None:
-        raise UsageError(f"--order-id {text}: write a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
-    return order_id
 
 
 def _span(text: str) -> tuple[int, int]:

@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from contracts.events import parse_order_id
 from worker.connections import quiet_aiokafka, reason_of, require_topics
 from worker.errors import CommandError, UsageError
 from worker.reading import reader
@@ -73,6 +75,15 @@ def parse_duration(text: str, option: str) -> timedelta:
     if found is None:
         raise UsageError(f"{option} {text}: write a duration like PT2H, PT30M or P1DT12H")
     return timedelta(**{unit: float(number) for unit, number in found.groupdict().items() if number})
+
+
+def read_order_id(text: str, option: str = "") -> UUID:
+    """An order's id in the form in which events have it; UsageError otherwise."""
+    order_id = parse_order_id(text)
+    if order_id is None:
+        named = f"{option} {text}".lstrip()
+        raise UsageError(f"{named} is no order id: write a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
+    return order_id
 
 
 def milliseconds(time: datetime) -> int:
