@@ -110,11 +110,12 @@ def test_filters_combine_and_select_what_they_say(scene: Scene, republish: Order
     rows = scene.shop.sql("SELECT * FROM order_outcomes ORDER BY decided_at")
 
     def told_by(*arguments: str) -> set[int]:
-        before = len(told_again(scene))
+        before = seen.total()
         done(republish, *arguments)
-        fresh = Counter([m.header("ce_subject") for m in told_again(scene)]) - seen
+        told = told_again(scene)
+        fresh = Counter([m.header("ce_subject") for m in told]) - seen
         seen.update(fresh)
-        assert fresh.total() == len(told_again(scene)) - before
+        assert fresh.total() == len(told) - before
         return {row["source_offset"] for row in rows if str(row["order_id"]) in fresh}
 
     seen: Counter[str] = Counter()
