@@ -106,8 +106,9 @@ def test_killed_anywhere_and_run_again_each_letter_is_sent_once(scene: Scene, de
     ids = place_broken(scene, 40) + place_broken(scene, 10, partition=2)
     for step in ("claimed 1", "committed 3", "sent 2", "marked 1"):
         assert killed_at(dead_letters, step)("redrive", *FIX, "--execute").code == -signal.SIGKILL, step
-    rehearsal = dead_letters.here("redrive", *FIX).out
+    rehearsal = dead_letters.here("redrive", *FIX, "--patience", "50").done().out
     assert "of a redrive that was interrupted" in rehearsal
+    assert rehearsal.endswith(f"\norder-worker dead-letters redrive --set {PATH}=2 --patience 50 --execute\n")
     doubted = killed_at(dead_letters, "doubted 2")("redrive", *FIX, "--execute")
     doubted.assert_one_line(1, "Kafka stopped taking letters", "run the same again")
     assert statuses(scene)["claimed"] == 2

@@ -134,7 +134,7 @@ def redrive(
     """
     from worker.operations import redrive as work
     from worker.operations import redrive_screen
-    from worker.operations.screen import output, print_json
+    from worker.operations.screen import output, print_json, typed_again
     from worker.settings import read_settings
 
     request = work.Request(
@@ -148,23 +148,12 @@ def redrive(
     )
     if not execute:
         rehearsal = asyncio.run(work.rehearse(read_settings(), request))
-        options = {
-            "--code": code,
-            "--path": path,
-            "--from": start,
-            "--to": end,
-            "--set": change,
-            "--max-failures": None if max_failures == 0.1 else max_failures,
-            "--rate": rate,
-            "--by": by,
-        }
-        line = redrive_screen.execute_line(places or (), options)
         if as_json:
             print_json(rehearsal)
         else:
             output().print(redrive_screen.rehearsal_screen(rehearsal, request))
             # Never folded: it is there to be copied.
-            typer.echo(line)
+            typer.echo(typed_again())
         return
     report = asyncio.run(work.redrive(read_settings(), request))
     if as_json:

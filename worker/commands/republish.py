@@ -172,7 +172,7 @@ def _show(seen: "Preview") -> None:
 
 
 def _remarks(seen: "Preview") -> Iterator[str]:
-    from worker.operations.screen import command_line, shown
+    from worker.operations.screen import shown, typed_again
 
     yield f"{seen.total:,} selected, out of what was decided up to {shown(seen.decided_by)}."
     if seen.undecided:
@@ -183,7 +183,7 @@ def _remarks(seen: "Preview") -> Iterator[str]:
         flags = [flag for flag in ("--again",) if flag not in sys.argv]
     elif before:
         yield f"An earlier run came to {before.done:,} of {before.total:,}; this one goes on there."
-    yield f"Nothing was sent. To announce them: {command_line(*sys.argv[1:], *flags)}"
+    yield f"Nothing was sent. To announce them: {typed_again(*flags)}"
 
 
 def _told(done: "Republished") -> str:

@@ -10,7 +10,7 @@ from worker.letter import Group
 from worker.operations.letters_screen import groups_table
 from worker.operations.redrive import Rehearsal, Report, Request, left_out_text
 from worker.operations.redrive_claim import Difference
-from worker.operations.screen import command_line, shown, table
+from worker.operations.screen import shown, table
 
 
 def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
@@ -72,12 +72,6 @@ def stopped_text(report: Report) -> str:
         f"stopped: {failed:,} of {_letters(report.sent)} failed again, most with {worst.code}{where}:"
         f" {worst.message}; look at `order-worker dead-letters show {worst.sample}`"
     )
-
-
-def execute_line(places: Sequence[str], options: Mapping[str, object]) -> str:
-    """The call that does it, to be copied."""
-    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    return command_line("dead-letters", "redrive", *places, *given)
 
 
 def _changes(changes: Sequence[Difference]) -> RenderableType:

@@ -96,6 +96,11 @@ def command_line(*words: str) -> str:
     return shlex.join(["order-worker", *words, "--execute"])
 
 
+def typed_again(*flags: str) -> str:
+    """As `command_line`, of what was typed, whatever the options are, and these flags."""
+    return command_line(*sys.argv[1:], *flags)
+
+
 @dataclass(frozen=True, slots=True)
 class Bar:
     """A bar on its way."""
