@@ -33,6 +33,7 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
 from worker.recall import digest, is_forgotten
+from worker.records import Records, by_partition, cut, joined, names
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ AT_ONCE_SECONDS: Final = 0.002
 SINCE_TIMEOUT_MS: Final = 10
 
 Server = Literal["database", "kafka", "worker"]
-Records = dict[TopicPartition, list[ConsumerRecord]]
 SettledRecords = dict[TopicPartition, list[Settled]]
 Owned = dict[TopicPartition, OwnedPartition]
 
@@ -93,13 +93,13 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         async with self._batch_in_flight:
             try:
                 records = await self._with_those_since(records)
-                await self._handle(_by_partition(records))
+                await self._handle(by_partition(records))
             except Exception as error:
                 # A fault of ours that nothing below foresaw. The records must come again all the same:
                 # FastStream would log this and go on with the next batch, and these would be lost.
                 await self.published()
                 self.release()
-                self._set_back(_by_partition(records), error, "worker")
+                self._set_back(by_partition(records), error, "worker")
             self._handled_at = time.monotonic()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
@@ -195,7 +195,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
                 fenced = await self._begin(part, settled)
             except Exception as error:
-                self._set_back(_joined(part, batch), error, "database")
+                self._set_back(joined(part, batch), error, "database")
                 return
             for partition in fenced:
                 self._disown(partition)
@@ -366,11 +366,11 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._metrics.retries.labels(server).inc()
         why = f"{server}: {describe(error)}"
         if isinstance(error, ProducerFenced):
-            log.warning("fenced: another worker has taken over %s", _names(batch))
+            log.warning("fenced: another worker has taken over %s", names(batch))
         elif is_outage(error):
-            log.warning("%s; %s will be tried again", why, _names(batch))
+            log.warning("%s; %s will be tried again", why, names(batch))
         else:
-            log.error("unforeseen error; %s will be tried again", _names(batch), exc_info=error)
+            log.error("unforeseen error; %s will be tried again", names(batch), exc_info=error)
         self._health.set_back(why, alive=is_outage(error))
 
     def _count(self, settled: Sequence[Settled]) -> None:
@@ -391,23 +391,6 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 metrics.reasons.labels(code).inc()
 
 
-def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
-    """The first records of the batch with at most `max_bytes` of values, at least one; and the rest.
-
-    Each partition's records keep their order. An order's objects take some 25 times the bytes of its
-    JSON, so that it is bytes and not records that bound the memory of a batch.
-    """
-    first: Records = {}
-    rest: Records = {}
-    size = 0
-    for partition, records in batch.items():
-        for record in records:
-            size += len(record.value or b"")
-            part = first if not first or (size <= max_bytes and not rest) else rest
-            part.setdefault(partition, []).append(record)
-    return first, rest
-
-
 def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> Begun:
     """The announcement of these records, which is about to begin."""
     announced_to = records[0].offset if owned.next_offset is None else owned.next_offset
@@ -417,18 +400,3 @@ def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Se
         seen = max(publications, key=lambda p: p.timestamp_ms)
         witness = Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers))
     return Begun(announced_to, records[-1].offset + 1, records[-1].timestamp, witness)
-
-
-def _joined(first: Records, rest: Records) -> Records:
-    return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
-
-
-def _names(batch: Records) -> str:
-    return ", ".join(f"{p.topic}-{p.partition}@{records[0].offset}" for p, records in batch.items())
-
-
-def _by_partition(records: Sequence[ConsumerRecord]) -> Records:
-    grouped: Records = {}
-    for record in records:
-        grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
-    return grouped

@@ -8,11 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, stock
 from worker.batch import Fate
-from worker.consumer import cut
 from worker.decode import Decoded, Invalid, decode
 from worker.operations.rehearsal import Found, Rehearsal, Rehearsed
 from worker.operations.screen import Bar
 from worker.reading import Spans, portions
+from worker.records import cut
 from worker.settings import Settings
 from worker.triage import Arrival, Source
 

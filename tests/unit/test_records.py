@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import record
-from worker.consumer import cut
+from worker.records import cut
 
 sizes = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 50)), min_size=1, max_size=8), max_size=4)
 

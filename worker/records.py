@@ -1,0 +1,42 @@
+"""The records of a poll, by partition: grouped, cut into batches, joined again. Pure."""
+
+from collections.abc import Sequence
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+Records = dict[TopicPartition, list[ConsumerRecord]]
+
+
+def by_partition(records: Sequence[ConsumerRecord]) -> Records:
+    """Each partition's records, in their order."""
+    grouped: Records = {}
+    for record in records:
+        grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    return grouped
+
+
+def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
+    """The first records of the batch with at most `max_bytes` of values, at least one; and the rest.
+
+    Each partition's records keep their order. An order's objects take some 25 times the bytes of its
+    JSON, so that it is bytes and not records that bound the memory of a batch.
+    """
+    first: Records = {}
+    rest: Records = {}
+    size = 0
+    for partition, records in batch.items():
+        for record in records:
+            size += len(record.value or b"")
+            part = first if not first or (size <= max_bytes and not rest) else rest
+            part.setdefault(partition, []).append(record)
+    return first, rest
+
+
+def joined(first: Records, rest: Records) -> Records:
+    """What `cut` took apart."""
+    return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
+
+
+def names(batch: Records) -> str:
+    """As the log names them: each partition at its first offset."""
+    return ", ".join(f"{p.topic}-{p.partition}@{records[0].offset}" for p, records in batch.items())
