@@ -32,7 +32,7 @@ app.add_typer(dead_letters.commands, name="dead-letters")
 def main() -> None:
     """Run the command line: what a person can put right is one line, anything else a traceback."""
     try:
-        app()
+        app(prog_name="order-worker")  # also as `python -m worker`
     except CommandError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
