@@ -26,6 +26,7 @@ from bench.errors import BenchError
 from worker.operations.place import Message
 
 REQUEST_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 5.0  # who looks again anyway need not wait for an answer that may never come
 # Its remarks about a server that starts or stops would spoil the table; errors come as exceptions anyway.
 _QUIET: Final[dict[str, str | int | float | bool]] = {"log_level": 0}
 _DEAD_LETTER_MAX_BYTES: Final = 2 * 1024 * 1024
@@ -150,10 +151,10 @@ class Cluster:
         Empty until then.
         """
         try:
-            answer = self._admin.describe_consumer_groups([group_id], request_timeout=REQUEST_SECONDS)
-            group = answer[group_id].result(REQUEST_SECONDS)
-        except KafkaException:
-            return []  # the first member makes the group
+            answer = self._admin.describe_consumer_groups([group_id], request_timeout=LOOK_SECONDS)
+            group = answer[group_id].result(LOOK_SECONDS)
+        except (KafkaException, TimeoutError):
+            return []  # the first member makes the group, and the first group of a cluster its coordinators
         owned = [{p.partition for p in m.assignment.topic_partitions} for m in group.members if m.assignment]
         settled = (
             group.state == ConsumerGroupState.STABLE
