@@ -134,7 +134,7 @@ _SELL_FOR_YEARS: Final = f"""
 CREATE TEMPORARY TABLE old AS
   SELECT n, gen_random_uuid() AS id, timestamptz '2020-01-01 00:00Z' + n * interval '1 minute' AS at,
          {USERS.start} + n * 7919 % {len(USERS)} AS user_id
-  FROM generate_series(1, {OLD_ORDERS}) n;
+  FROM generate_series(1::bigint, {OLD_ORDERS}) n;
 CREATE TEMPORARY TABLE old_items AS
   SELECT old.id AS order_id, line, p.id AS product_id, 1 + (n + line) % 5 AS quantity, p.price AS unit_price
   FROM old CROSS JOIN generate_series(1, 3) line
