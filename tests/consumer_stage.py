@@ -35,6 +35,8 @@ class Input:
         self.sought: list[tuple[TopicPartition, int]] = []
         self.fetched_since = False
         """Whether there is more by the time a batch is begun."""
+        self.rebalance: asyncio.Future[None] | None = None
+        """Until it has ended, nothing is handed over (aiokafka waits for the assignment)."""
         self.asked_for: list[int] = []
         """How many records a worker that was busy asked for."""
         self._paused: set[TopicPartition] = set()
@@ -54,6 +56,8 @@ class Input:
 
     async def getmany(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[ConsumerRecord]]:
         self.asked_for.append(max_records)
+        if self.rebalance is not None:
+            await self.rebalance
         polled = self.poll() if self.fetched_since else []
         return {p: [r for r in polled if r.partition == p.partition] for p in self.records}
 

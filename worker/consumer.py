@@ -22,7 +22,7 @@ from itertools import chain
 from typing import Final, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.errors import IllegalStateError, ProducerFenced
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
@@ -178,7 +178,12 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         was_idle = time.monotonic() - self._handled_at > AT_ONCE_SECONDS
         if consumer is None or room <= 0 or was_idle:
             return records
-        since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)
+        since: Records = {}
+        # Within a limit of our own: while the group rebalances aiokafka would wait here for the assignment,
+        # which waits for this batch. What is wrong with Kafka the next poll tells as well.
+        with suppress(TimeoutError, KafkaError, ConsumerStoppedError):
+            async with asyncio.timeout(2 * SINCE_TIMEOUT_MS / 1_000):
+                since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)
         return [*records, *chain.from_iterable(since.values())]
 
     async def _handle(self, records: Records) -> None:

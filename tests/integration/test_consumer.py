@@ -209,3 +209,22 @@ async def test_what_came_meanwhile_waits_behind_a_batch_that_was_set_back(stage:
     await stage.next_batch()
     await stage.announce_the_rest()
     assert stage.publisher.announced == stage.placed
+
+
+async def test_a_batch_does_not_wait_for_a_rebalance_that_waits_for_it(stage: Stage):
+    await stage.next_batch()
+    stage.input.rebalance = asyncio.get_running_loop().create_future()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        beside.create_task(stage.consumer.on_partitions_revoked([FIRST, OTHER]))
+    assert stage.input.asked_for
+    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+
+
+async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(stage: Stage):
+    await stage.next_batch()
+    stage.input.rebalance = asyncio.get_running_loop().create_future()
+    stage.input.rebalance.set_exception(KafkaConnectionError())
+    await stage.next_batch()
+    await stage.consumer.published()
+    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
