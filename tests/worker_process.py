@@ -61,9 +61,11 @@ class WorkerProcess:
         os.kill(self.process.pid, number)
 
     def catches(self, number: int) -> bool:
-        """Whether it has a handler for the signal yet. (Linux tells.)"""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        match = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+        """Whether it has a handler for the signal yet; only Linux tells when it has not."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        if not status.exists():
+            return True
+        match = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status.read_text(), re.MULTILINE)
         assert match
         return bool(int(match[1], 16) >> (number - 1) & 1)
 
@@ -75,8 +77,12 @@ class WorkerProcess:
         return self.process.wait(seconds)
 
     def stop(self) -> int:
-        """End it as an operator would; the exit code."""
-        if self.process.poll() is None:
+        """End it as an operator would; the exit code.
+
+        One that is still starting is waited for: it would end by the signal itself, and say nothing of how.
+        """
+        eventually(lambda: self._ended() or self.catches(signal.SIGTERM))
+        if not self._ended():
             self.signal(signal.SIGTERM)
         return self.wait()
 
