@@ -77,12 +77,8 @@ class WorkerProcess:
         return self.process.wait(seconds)
 
     def stop(self) -> int:
-        """End it as an operator would; the exit code.
-
-        One that is still starting is waited for: it would end by the signal itself, and say nothing of how.
-        """
-        eventually(lambda: self._ended() or self.catches(signal.SIGTERM))
-        if not self._ended():
+        """End it as an operator would; the exit code."""
+        if self.process.poll() is None:
             self.signal(signal.SIGTERM)
         return self.wait()
 

@@ -180,6 +180,7 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
 def test_workers_that_are_told_to_stop_while_they_start_end_well(scene: Scene, workers: Workers):
     supervisor = workers.start(sys.executable, "-m", "worker", "run", "--workers", "2")
     supervisor.wait_for_log("worker 1 is process")
+    eventually(lambda: supervisor.catches(signal.SIGTERM))
     assert supervisor.stop() == 0
 
 
