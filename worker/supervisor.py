@@ -24,7 +24,7 @@ POLL_SECONDS: Final = 0.2
 SETTLED_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
 GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
 
-_STOPPED_WHILE_STARTING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_STOPPED_WHILE_STARTING: Final = frozenset({-signal.SIGTERM, -signal.SIGINT})
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -113,9 +113,9 @@ class _Supervisor:
             if time.monotonic() > deadline:
                 return 1
             time.sleep(POLL_SECONDS)
-        codes = [abs(c.process.returncode) for c in self._children if c.due_at is None]
+        codes = [c.process.returncode for c in self._children if c.due_at is None]
         # One that was still starting had no handler yet and ended by the signal itself: nothing was begun.
-        return max((code for code in codes if code not in _STOPPED_WHILE_STARTING), default=0)
+        return max((abs(code) for code in codes if code not in _STOPPED_WHILE_STARTING), default=0)
 
     def _end_all(self) -> None:
         for child in self._children:
