@@ -253,7 +253,7 @@ class BatchProcessor:
         decided = decide_batch([a.order for a in new], users, shelves)
         rows = [_ledger_row(a, d, now) for a, d in zip(new, decided.decisions, strict=True)]
         await ledger.add_outcomes(session, rows)
-        await orders.add_orders(session, _new_orders(new, decided.decisions, now))
+        await orders.add_orders(session, _new_orders(new, decided.decisions, now), stock_is_taken=True)
         if not locked:
             # As late as possible: everything above runs beside the other workers.
             await stock.take_turn(session)

@@ -183,13 +183,13 @@ def meanwhile(happens: str, shop: Shop, *, before_the_write: bool = False) -> It
     """Somebody else's statement, committed once between the unlocked read of a batch and its end."""
     add_orders, left = orders.add_orders, [happens]
 
-    async def interrupted(session: Any, new: Any) -> None:
+    async def interrupted(session: Any, new: Any, **given: Any) -> None:
         if not before_the_write:
-            await add_orders(session, new)
+            await add_orders(session, new, **given)
         if left:
             await in_thread(shop.sql, left.pop())
         if before_the_write:
-            await add_orders(session, new)
+            await add_orders(session, new, **given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orders, "add_orders", interrupted)
@@ -263,6 +263,21 @@ async def test_a_user_deleted_between_read_and_write_makes_the_order_rejected(
     with meanwhile("DELETE FROM users WHERE id = 5", stocked, before_the_write=True):
         (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
     assert (settled.fate, settled.codes) == (Fate.REJECTED, ("unknown_user",))
+
+
+# (Where PostgreSQL has looked each product up, it cannot be deleted after the write.)
+@pytest.mark.parametrize(("others", "before_the_write"), [(1, True), (100, True), (100, False)])
+async def test_a_product_deleted_between_read_and_write_makes_its_order_rejected(
+    processor: Processor, stocked: Shop, others: int, before_the_write: bool
+):
+    await in_thread(stocked.stock_up, {7: 1_000})
+    values = [order_value(line(7)) for _ in range(others)]
+    with meanwhile("DELETE FROM products WHERE id = 1", stocked, before_the_write=before_the_write):
+        *settled, last = await processor().settle(batch_of(*values, order_value(line(7), line(1))), {})
+    assert {one.fate for one in settled} == {Fate.CONFIRMED}
+    assert (last.fate, last.codes) == (Fate.REJECTED, ("unknown_product",))
+    assert (await in_thread(stocked.stock))[7] == 1_000 - others
+    await in_thread(stocked.assert_conserved)
 
 
 async def test_two_workers_racing_for_the_last_pieces_sell_each_once(processor: Processor, stocked: Shop):

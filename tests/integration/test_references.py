@@ -1,0 +1,148 @@
+"""Items written without a look at each one's order and product: when, and that nothing dangles."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import orders
+from db.engine import create_engine, session_factory
+from db.ledger import database_time
+from db.orders import NewOrder, OrderLine
+from db.stock import Taking, take_stock
+from tests.order_stories import until_somebody_waits
+from tests.shop import Shop
+
+Sessions = async_sessionmaker[AsyncSession]
+NOBODYS_PRODUCT = 4_711
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+PRICE = Decimal("2.50")
+
+
+@pytest.fixture
+async def sessions(database_url: str, shop: Shop) -> AsyncIterator[Sessions]:
+    """On a shop with product 1, of which there is plenty."""
+    await asyncio.to_thread(shop.stock_up, {1: 10_000})
+    engine = create_engine(database_url)
+    yield session_factory(engine)
+    await engine.dispose()
+
+
+def many(product_id: int, count: int = orders._MANY_ORDERS) -> Sequence[NewOrder]:
+    """Orders of one piece each, as many as it takes."""
+    return [NewOrder(uuid4(), 1, PRICE, NOW, NOW, [OrderLine(product_id, 1)], [PRICE]) for _ in range(count)]
+
+
+async def are_checked(session: AsyncSession, new: Sequence[NewOrder], *, stock_is_taken: bool = True) -> bool:
+    """Whether PostgreSQL looks for the product of each item; nothing of it stays."""
+    await database_time(session)
+    try:
+        await orders.add_orders(session, new, stock_is_taken=stock_is_taken)
+    except asyncpg.ForeignKeyViolationError:
+        return True
+    finally:
+        await session.rollback()
+    return False
+
+
+async def test_the_items_of_many_orders_are_not_looked_up_one_by_one(sessions: Sessions):
+    async with sessions() as session:
+        assert not await are_checked(session, many(NOBODYS_PRODUCT))
+
+
+async def test_those_of_a_caller_that_takes_no_stock_are_and_so_are_those_of_few_orders(sessions: Sessions):
+    async with sessions() as session:
+        assert await are_checked(session, many(NOBODYS_PRODUCT), stock_is_taken=False)
+        assert await are_checked(session, many(NOBODYS_PRODUCT, orders._MANY_ORDERS - 1))
+
+
+@pytest.mark.parametrize(
+    ("of_the_shop", "checked"),
+    [
+        ("CREATE TRIGGER own BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION own()", True),
+        ("CREATE TRIGGER own AFTER INSERT OR DELETE ON order_items EXECUTE FUNCTION own()", True),
+        ("CREATE CONSTRAINT TRIGGER own AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION own()", True),
+        ("ALTER TABLE order_items ADD gift_for bigint DEFAULT 1 REFERENCES users", True),
+        ("ALTER TABLE order_items ADD UNIQUE (order_id, line_number) DEFERRABLE", True),
+        ("CREATE TRIGGER own AFTER UPDATE ON order_items FOR EACH ROW EXECUTE FUNCTION own()", False),
+        ("CREATE TABLE returns (o uuid, l int, FOREIGN KEY (o, l) REFERENCES order_items)", False),
+        ("CREATE TABLE invoices (o uuid REFERENCES orders)", False),
+        ("CREATE TRIGGER own BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION own()", False),
+    ],
+)
+async def test_what_a_shop_adds_to_its_tables_is_never_passed_over(
+    sessions: Sessions, shop: Shop, of_the_shop: str, checked: bool
+):
+    own = "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+    await asyncio.to_thread(shop.sql, own)
+    await asyncio.to_thread(shop.sql, of_the_shop)
+    async with sessions() as session:
+        assert await are_checked(session, many(NOBODYS_PRODUCT)) == checked
+
+
+async def test_a_role_that_may_not_leave_checks_out_has_them_made(sessions: Sessions, shop: Shop):
+    role = f"clerk_{uuid4().hex[:8]}"
+    for statement in (
+        f"CREATE ROLE {role}",
+        f"GRANT SELECT, INSERT ON orders, order_items, products, users TO {role}",
+    ):
+        await asyncio.to_thread(shop.sql, statement)
+    try:
+        for expected in (True, False):
+            async with sessions() as session:
+                await session.execute(text(f"SET LOCAL ROLE {role}"))
+                assert await are_checked(session, many(NOBODYS_PRODUCT)) == expected
+            await asyncio.to_thread(shop.sql, f"GRANT SET ON PARAMETER session_replication_role TO {role}")
+    finally:
+        for statement in (
+            f"REVOKE SET ON PARAMETER session_replication_role FROM {role}",
+            f"DROP OWNED BY {role}",
+            f"DROP ROLE {role}",
+        ):
+            await asyncio.to_thread(shop.sql, statement)
+
+
+async def test_from_the_next_statement_on_postgresql_looks_again(sessions: Sessions):
+    async with sessions() as session:
+        await database_time(session)
+        await orders.add_orders(session, many(1), stock_is_taken=True)
+        with pytest.raises(DBAPIError, match="fk_order_items_product_id"):
+            await session.execute(
+                text(
+                    "INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price)"
+                    f" SELECT id, 2, {NOBODYS_PRODUCT}, 1, 1 FROM orders LIMIT 1"
+                )
+            )
+
+
+async def test_a_deleted_product_shows_when_its_stock_is_taken(sessions: Sessions, shop: Shop):
+    async with sessions() as session:
+        await database_time(session)
+        await orders.add_orders(session, many(1), stock_is_taken=True)
+        await asyncio.to_thread(shop.sql, "DELETE FROM products")
+        assert not await take_stock(session, {1: Taking(orders._MANY_ORDERS, PRICE)})
+
+
+async def test_a_product_of_orders_under_way_cannot_be_deleted_any_more(sessions: Sessions, shop: Shop):
+    async with sessions() as session:
+        await database_time(session)
+        await orders.add_orders(session, many(1), stock_is_taken=True)
+        assert await take_stock(session, {1: Taking(orders._MANY_ORDERS, PRICE)})
+        delete = asyncio.create_task(asyncio.to_thread(shop.sql, "DELETE FROM products"))
+        try:
+            await until_somebody_waits(shop)
+            await session.commit()
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="fk_order_items_product_id"):
+                await delete
+        finally:
+            with suppress(Exception):
+                await delete
+    assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_items") == orders._MANY_ORDERS
