@@ -46,7 +46,7 @@ async def known_to_hold(session: AsyncSession) -> AsyncIterator[None]:
     and newer), as long as nobody has added an insert trigger or another foreign key. Else PostgreSQL checks
     each item, as ever. An error inside leaves the transaction for nothing but its rollback, which ends it.
     """
-    version = (await session.connection()).dialect.server_version_info  # type: ignore[attr-defined]
+    version = (await session.connection()).dialect.server_version_info or ()
     allowed = version >= _PARAMETER_PRIVILEGES_SINCE and (await session.execute(_PASS_OVER)).first()
     yield
     if allowed:
