@@ -9,8 +9,9 @@ ignored, so that a publisher can add one without asking anybody.
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
 from pydantic import (
@@ -34,6 +35,7 @@ _WHOLE_PRICE: Final = r"^[0-9]{1,8}\.[0-9]{2}$"
 _TIME: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
+_FIRST_YEAR, _BEYOND_THE_LAST_YEAR = "1970", "9999"
 _CENT: Final = Decimal("0.01")
 
 
@@ -88,8 +90,8 @@ _TIME_FROM_JSON: Final = schema.chain_schema(
             strict=False,
             tz_constraint="aware",
             # Within a year of either end of what datetime holds, a change of zone overflows.
-            ge=datetime(1970, 1, 1, tzinfo=UTC),
-            lt=datetime(9999, 1, 1, tzinfo=UTC),
+            ge=datetime(int(_FIRST_YEAR), 1, 1, tzinfo=UTC),
+            lt=datetime(int(_BEYOND_THE_LAST_YEAR), 1, 1, tzinfo=UTC),
         ),
     ]
 )
@@ -110,6 +112,127 @@ Time = Annotated[
     _read_as(_TIME_FROM_JSON),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
+
+
+class PlainItem(NamedTuple):
+    """An `OrderedItem` as a tuple."""
+
+    product_id: int
+    quantity: int
+    unit_price: Decimal | None
+
+
+class PlainOrder(NamedTuple):
+    """An `OrderPlaced` as tuples, in a third of its memory.
+
+    `key` is the order id as text, which is also the key of its records. `placed_at_text` is `placed_at` as
+    events write it.
+    """
+
+    key: str
+    user_id: int
+    placed_at: datetime
+    placed_at_text: str
+    items: tuple[PlainItem, ...]
+
+    @property
+    def order_id(self) -> UUID:
+        return UUID(self.key)
+
+    def fingerprint(self) -> bytes:
+        """The same 16 bytes for the same order, however its JSON was written.
+
+        Covers every field but the id: spacing, field order, unknown fields, `2.5` for `2.50`
+        and another offset for the same instant make no difference; anything else does.
+        """
+        _, user_id, placed_at, time, items = self
+        lines = ";".join(
+            [
+                f"{product_id}*{quantity}" if price is None else f"{product_id}*{quantity}@{price!s}"
+                for product_id, quantity, price in items
+            ]
+        )
+        if not time.endswith("Z"):
+            time = time_text(placed_at.astimezone(UTC))
+        return blake2b(f"{user_id}|{time[:-1]}+00:00|{lines}".encode(), digest_size=16).digest()
+
+
+def time_text(time: datetime) -> str:
+    """An aware time as events write it: RFC 3339, `Z` for UTC, microseconds if there are any."""
+    text = time.isoformat()
+    return f"{text[:-6]}Z" if text.endswith("+00:00") else text
+
+
+def _as_dict(fields: dict[str, CoreSchema], optional: str = "") -> CoreSchema:
+    return schema.typed_dict_schema(
+        {name: schema.typed_dict_field(of, required=name != optional) for name, of in fields.items()}
+    )
+
+
+def _usual(form: str) -> CoreSchema:
+    return schema.str_schema(strict=True, pattern=form)
+
+
+def _whole_number(most: int) -> CoreSchema:
+    return schema.int_schema(strict=True, ge=1, le=most)
+
+
+# What `OrderPlaced` reads, if its texts have the forms that most services write: as dicts and texts, without
+# the objects that models make of them.
+_USUAL_ORDER: Final = SchemaValidator(
+    _as_dict(
+        {
+            "order_id": _usual(r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"),
+            "user_id": _whole_number(MAX_ID),
+            "placed_at": _usual(
+                r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?(Z|\+00:00)$"
+            ),
+            "items": schema.list_schema(
+                _as_dict(
+                    {
+                        "product_id": _whole_number(MAX_ID),
+                        "quantity": _whole_number(MAX_QUANTITY),
+                        "unit_price": schema.nullable_schema(_usual(_WHOLE_PRICE)),
+                    },
+                    optional="unit_price",
+                ),
+                min_length=1,
+                max_length=MAX_ITEMS,
+            ),
+        }
+    )
+)
+_price: Final = lru_cache(10_000)(Decimal)  # a shop has few prices, and one object of each is enough
+_item: Final = PlainItem._make  # in two thirds of the time of a call with arguments
+
+
+def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
+    """The order, and how many quotes its JSON has if each of its fields is there once and nothing else is.
+
+    A property test holds it against `OrderPlaced`, which takes twice as long. None does not mean that it is
+    no order: the model tells, and why.
+    """
+    try:
+        read = _USUAL_ORDER.validate_json(json)
+        time = read["placed_at"]
+        placed_at = datetime.fromisoformat(time)
+    except ValueError:  # pydantic's own is one, too
+        return None
+    if not _FIRST_YEAR <= time < _BEYOND_THE_LAST_YEAR:
+        return None
+    # Every name brings two quotes, and no valid text holds an escaped one: of the order 4 names and 2 texts.
+    quotes = 12
+    items = []
+    for item in read["items"]:
+        price = item.get("unit_price")
+        quotes += 2 * len(item)
+        if price is not None:
+            quotes += 2
+            price = _price(price)
+        items.append(_item((item["product_id"], item["quantity"], price)))
+    seconds, fraction = time[:19], time[19:].removesuffix("Z").removesuffix("+00:00")
+    text = f"{seconds}{fraction.ljust(7, '0')}Z" if placed_at.microsecond else f"{seconds}Z"
+    return PlainOrder(read["order_id"], read["user_id"], placed_at, text, tuple(items)), quotes
 
 
 def parse_order_id(text: str) -> UUID | None:
@@ -141,22 +264,15 @@ class OrderPlaced(_Event):
     placed_at: Time
     items: Annotated[tuple[OrderedItem, ...], Field(min_length=1, max_length=MAX_ITEMS)]
 
-    def fingerprint(self) -> bytes:
-        """The same 16 bytes for the same order, however its JSON was written.
+    def plain(self) -> PlainOrder:
+        """The same order in less memory."""
+        items = [PlainItem(item.product_id, item.quantity, item.unit_price) for item in self.items]
+        time = time_text(self.placed_at)
+        return PlainOrder(str(self.order_id), self.user_id, self.placed_at, time, tuple(items))
 
-        Covers every field but the id: spacing, field order, unknown fields, `2.5` for `2.50`
-        and another offset for the same instant make no difference; anything else does.
-        """
-        lines = ";".join(
-            [
-                f"{i.product_id}*{i.quantity}"
-                if i.unit_price is None
-                else f"{i.product_id}*{i.quantity}@{i.unit_price!s}"
-                for i in self.items
-            ]
-        )
-        text = f"{self.user_id}|{self.placed_at.astimezone(UTC).isoformat()}|{lines}"
-        return blake2b(text.encode(), digest_size=16).digest()
+    def fingerprint(self) -> bytes:
+        """As `PlainOrder.fingerprint`."""
+        return self.plain().fingerprint()
 
 
 class ConfirmedItem(_Event):

@@ -8,18 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-
-class Line(Protocol):
-    """What the rule needs to know of one line of an order."""
-
-    @property
-    def product_id(self) -> int: ...
-    @property
-    def quantity(self) -> int: ...
-    @property
-    def unit_price(self) -> Decimal | None: ...
+# What the rule needs to know of one line of an order: product, quantity, and the price the buyer saw, if any.
+Line = tuple[int, int, Decimal | None]
 
 
 class Request(Protocol):
@@ -31,13 +23,8 @@ class Request(Protocol):
     def items(self) -> Sequence[Line]: ...
 
 
-class Shelf(Protocol):
-    """A product's price, and its stock before the first order of the batch."""
-
-    @property
-    def price(self) -> Decimal: ...
-    @property
-    def quantity(self) -> int: ...
+# A product's price, and its stock before the first order of the batch.
+Shelf = tuple[Decimal, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,73 +93,69 @@ def decide_batch(
     `users` are the ids that exist, `shelves` the products that exist. Never takes more of a product
     than its shelf holds. A product in `taken` is on a shelf.
     """
-    taken: dict[int, int] = {}
-    relied_on: set[int] = set()
-    decisions = []
-    for order in orders:
+    decider = Decider(users, shelves)
+    decisions = tuple([decider.decide(order) for order in orders])
+    return BatchDecision(decisions, decider.taken, decider.relied_on)
+
+
+class Decider:
+    """Decides orders one after the other, each against the stock that those before it left.
+
+    `taken` and `relied_on` are as in `BatchDecision`, so far.
+    """
+
+    def __init__(self, users: AbstractSet[int], shelves: Mapping[int, Shelf]) -> None:
+        self._users = users
+        self._shelves = shelves
+        self.taken: dict[int, int] = {}
+        self.relied_on: set[int] = set()
+
+    def decide(self, order: Request) -> Decision:
+        """The order's decision; if it is confirmed, its goods are taken."""
+        shelves, taken = self._shelves, self.taken
         # Several lines may name one product: only their sum can be compared with the stock.
         wanted: dict[int, int] = {}
-        decision = _decide(order, users, shelves, taken, wanted)
-        decisions.append(decision)
-        if isinstance(decision, Rejected):
-            relied_on.update(wanted)
-            continue
+        total = _NOTHING
+        prices = []
+        fits = order.user_id in self._users
+        for product_id, quantity, seen in order.items:
+            wanted[product_id] = sum_wanted = wanted.get(product_id, 0) + quantity
+            shelf = shelves.get(product_id)
+            if shelf is None:
+                fits = False
+                continue
+            price, stock = shelf
+            if sum_wanted > stock - taken.get(product_id, 0) or (seen is not None and seen != price):
+                fits = False
+            prices.append(price)
+            total += price * quantity
+        if not fits:
+            self.relied_on.update(wanted)
+            return Rejected(tuple(self._refusals(order, wanted)))
         for product_id, quantity in wanted.items():
             taken[product_id] = taken.get(product_id, 0) + quantity
-    return BatchDecision(tuple(decisions), taken, relied_on)
-
-
-def _decide(
-    order: Request,
-    users: AbstractSet[int],
-    shelves: Mapping[int, Shelf],
-    taken: Mapping[int, int],
-    wanted: dict[int, int],
-) -> Decision:
-    """Fills `wanted` with what the order asks for of each product."""
-    total = Decimal(0)
-    prices = []
-    fits = order.user_id in users
-    for line in order.items:
-        product_id, quantity = line.product_id, line.quantity
-        wanted[product_id] = sum_wanted = wanted.get(product_id, 0) + quantity
-        shelf = shelves.get(product_id)
-        if shelf is None:
-            fits = False
-            continue
-        price = shelf.price
-        seen = line.unit_price
-        if sum_wanted > shelf.quantity - taken.get(product_id, 0) or (seen is not None and seen != price):
-            fits = False
-        prices.append(price)
-        total += price * quantity
-    if fits:
         return Confirmed(total, tuple(prices))
-    return Rejected(tuple(_refusals(order, users, shelves, taken, wanted)))
+
+    def _refusals(self, order: Request, wanted: Mapping[int, int]) -> Iterable[Refusal]:
+        """Everything that stands against the order: the user, then each product by first appearance."""
+        if order.user_id not in self._users:
+            yield UnknownUser()
+        expected_prices: dict[int, dict[Decimal, None]] = {}  # a dict keeps the order of first appearance
+        for product_id, _, seen in order.items:
+            if seen is not None:
+                expected_prices.setdefault(product_id, {})[seen] = None
+        for product_id, requested in wanted.items():
+            shelf = self._shelves.get(product_id)
+            if shelf is None:
+                yield UnknownProduct(product_id)
+                continue
+            price, stock = shelf
+            for expected in expected_prices.get(product_id, {}):
+                if expected != price:
+                    yield PriceChanged(product_id, expected, price)
+            available = stock - self.taken.get(product_id, 0)
+            if requested > available:
+                yield InsufficientStock(product_id, requested, available)
 
 
-def _refusals(
-    order: Request,
-    users: AbstractSet[int],
-    shelves: Mapping[int, Shelf],
-    taken: Mapping[int, int],
-    wanted: Mapping[int, int],
-) -> Iterable[Refusal]:
-    """Everything that stands against the order: the user, then each product by first appearance."""
-    if order.user_id not in users:
-        yield UnknownUser()
-    expected_prices: dict[int, dict[Decimal, None]] = {}  # a dict keeps the order of first appearance
-    for line in order.items:
-        if line.unit_price is not None:
-            expected_prices.setdefault(line.product_id, {})[line.unit_price] = None
-    for product_id, requested in wanted.items():
-        shelf = shelves.get(product_id)
-        if shelf is None:
-            yield UnknownProduct(product_id)
-            continue
-        for expected in expected_prices.get(product_id, {}):
-            if expected != shelf.price:
-                yield PriceChanged(product_id, expected, shelf.price)
-        available = shelf.quantity - taken.get(product_id, 0)
-        if requested > available:
-            yield InsufficientStock(product_id, requested, available)
+_NOTHING: Final = Decimal(0)

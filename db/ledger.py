@@ -1,9 +1,9 @@
 """The ledger of outcomes: what was decided, from which record, and the event exactly as published."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import lru_cache
 from operator import eq, ge, le, lt
 from struct import Struct
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, i
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.copy import copy_rows, field, time_field
+from db.copy import copy_rows, field, remembered_time_field
 from db.models import OrderOutcome, Outcome, Replay
 
 
@@ -82,40 +82,54 @@ _ROWS: Final = select(
 )
 _FIND: Final = _ROWS.where(OrderOutcome.order_id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
+_FIELDS: Final = len(LedgerRow._fields)
 _START: Final = Struct(">hi16s").pack  # the number of fields, the order's id
 _PLACE: Final = Struct(">iiiqi").pack  # partition and offset, the length of the event
 
 
-async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID]) -> dict[UUID, LedgerRow]:
+async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID | str]) -> dict[UUID, LedgerRow]:
     """The ledger rows of those orders that are decided already."""
     rows = await session.execute(_FIND, {"ids": list(order_ids)})
     return {row[0]: LedgerRow(*row) for row in rows}
 
 
-async def add_outcomes(session: AsyncSession, rows: Iterable[LedgerRow]) -> None:
-    """Write the rows, or raise UniqueViolationError when somebody else decided one of them meanwhile.
+async def add_outcomes(session: AsyncSession, rows: Iterable[bytes]) -> None:
+    """Write encoded rows, or raise UniqueViolationError when somebody else decided one of them meanwhile.
 
     Ordered by id, so that two workers that decide the same orders wait for each other in one
     direction only. COPY takes no ON CONFLICT and needs none: either way the batch must run again.
     """
-    ordered = sorted(rows, key=lambda row: row.order_id.int)
+    ordered = sorted(rows)  # as bytes: they begin alike, and then with the id
     if ordered:
-        await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, _pieces(ordered))
+        await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, ordered)
 
 
-def _pieces(rows: Iterable[LedgerRow]) -> Iterator[bytes]:
-    # Few different ones of each, and looked up in less than they are made.
-    text_field = cache(lambda text: field(text.encode()))
-    time = cache(time_field)
-    for row in rows:
-        event = row.event.encode()
-        yield _START(len(row), 16, row.order_id.bytes)
-        yield text_field(row.outcome)
-        yield field(row.fingerprint)
-        yield text_field(row.source_topic)
-        yield _PLACE(4, row.source_partition, 8, row.source_offset, len(event))
-        yield event
-        yield time(row.decided_at)
+def encode_outcome(
+    order_id: bytes,
+    outcome: str,
+    fingerprint: bytes,
+    source: tuple[str, int, int],
+    event: bytes,
+    decided_at: datetime,
+) -> bytes:
+    """A row as `add_outcomes` takes it. `source`: topic, partition and offset."""
+    topic, partition, offset = source
+    return b"".join(
+        (
+            _START(_FIELDS, 16, order_id),
+            _text_field(outcome),
+            field(fingerprint),
+            _text_field(topic),
+            _PLACE(4, partition, 8, offset, len(event)),
+            event,
+            remembered_time_field(decided_at),
+        )
+    )
+
+
+@lru_cache(16)  # few different ones, and looked up in less than they are made
+def _text_field(text: str) -> bytes:
+    return field(text.encode())
 
 
 async def list_outcomes(

@@ -9,14 +9,13 @@ Two things keep to no order. Where they meet a worker, PostgreSQL ends one of th
 a worker is deciding at this moment. An id goes one way, through Kafka or through `create_order`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, Select, Uuid, any_, bindparam, func, select, tuple_
@@ -28,7 +27,14 @@ from sqlalchemy.orm.attributes import set_committed_value
 from db import references, values
 from db.catalog import get_user_by_id
 from db.constraints import translated
-from db.copy import copy_rows, field, money_field, price_field, time_field
+from db.copy import (
+    copy_rows,
+    field,
+    money_field,
+    price_field,
+    remembered_time_field,
+    time_field,
+)
 from db.decision import Line, Rejected, decide_batch
 from db.errors import (
     AlreadyExistsError,
@@ -40,21 +46,6 @@ from db.errors import (
 from db.ledger import find_outcomes
 from db.models import Order, OrderItem, OrderStatus, Product, User
 from db.stock import StockLevel, lock_products, take_turn
-
-
-class NewOrder(NamedTuple):
-    """A confirmed order as it is stored: `created_at` is the time of the decision.
-
-    `unit_prices` are those it was sold for, one for each line.
-    """
-
-    order_id: UUID
-    user_id: int
-    total_amount: Decimal
-    placed_at: datetime
-    created_at: datetime
-    lines: Sequence[Line]
-    unit_prices: Sequence[Decimal]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +64,16 @@ _NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
     OrderStatus.CANCELLED: frozenset(),
 }
 
-# As one array: a row an id took longer to read than the ids.
-_USERS: Final = select(func.array_agg(User.id)).where(
-    User.id == any_(bindparam("ids", type_=ARRAY(BigInteger)))
-)
+_users = select(User.id).where(User.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+
+
+def _as_array(ids: Select[int]) -> Select[Any]:
+    """As one row: a row an id took longer to read than the ids."""
+    return select(func.array_agg(ids.subquery().c.id))
+
+
+_USERS: Final = _as_array(_users)
+_KEPT_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True))
 _ORDER_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
 
@@ -233,57 +230,74 @@ async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set
     return set(await session.scalar(_USERS, {"ids": list(user_ids)}) or ())
 
 
+async def lock_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
+    """As `find_user_ids`, and nobody deletes these users until the transaction ends.
+
+    Locked as by a foreign key: it stands in nobody's way who does not.
+    """
+    return set(await session.scalar(_KEPT_USERS, {"ids": sorted(user_ids)}) or ())
+
+
 async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
     """Those of the ids that name an order, whether a worker made it or a shop."""
     return set(await session.scalars(_ORDER_IDS, {"ids": list(order_ids)}))
 
 
 async def add_orders(
-    session: AsyncSession, orders: Sequence[NewOrder], *, stock_is_taken: bool = False
+    session: AsyncSession,
+    orders: Sequence[bytes],
+    items: Sequence[bytes],
+    *,
+    references_hold: bool = False,
 ) -> None:
-    """Write orders and items by COPY, in the session's transaction, which must have begun.
+    """Write encoded orders and their items by COPY, in the session's transaction, which must have begun.
 
-    `stock_is_taken`: promised by a caller that calls `stock.take_stock` for every line before it commits.
-    A product that is gone shows there then, and not here.
+    `references_hold`: promised by a caller that has the users from `lock_user_ids`, and calls
+    `stock.take_stock` for every line before it commits. What is gone shows there then, and not here.
 
     Raises asyncpg's errors as they are: ForeignKeyViolationError when a user or product is gone.
     """
     if not orders:
         return
-    await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, _order_rows(orders))
-    many = stock_is_taken and len(orders) >= _MANY_ORDERS
+    many = references_hold and len(orders) >= _MANY_ORDERS
     async with references.known_to_hold(session) if many else nullcontext():
-        await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, _item_rows(orders))
+        await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, orders)
+        await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, items)
 
 
 # The two statements it takes to spare the checks cost as much as those of some 20 orders.
 _MANY_ORDERS: Final = 50
-
-
 _ORDER_COLUMNS: Final = ("id", "user_id", "status", "total_amount", "placed_at", "created_at")
 _ITEM_COLUMNS: Final = ("order_id", "line_number", "product_id", "quantity", "unit_price")
+_ORDER_FIELDS: Final = len(_ORDER_COLUMNS)
+_ITEM_FIELDS: Final = len(_ITEM_COLUMNS)
 _PENDING: Final = field(OrderStatus.PENDING.value.encode())
 _START_ORDER: Final = Struct(">hi16siq").pack
 _START_ITEM: Final = Struct(">hi16siiiqii").pack
 
 
-def _order_rows(orders: Iterable[NewOrder]) -> Iterator[bytes]:
-    remembered_time = cache(time_field)  # orders of one batch are decided at one time
-    for order_id, user_id, total_amount, placed_at, created_at, *_ in orders:
-        yield _START_ORDER(len(_ORDER_COLUMNS), 16, order_id.bytes, 8, user_id)
-        yield _PENDING
-        yield money_field(total_amount)
-        yield time_field(placed_at)
-        yield remembered_time(created_at)
+def encode_order(
+    order_id: bytes, user_id: int, total_amount: Decimal, placed_at: datetime, created_at: datetime
+) -> bytes:
+    """A confirmed order as `add_orders` takes it. `created_at`: when it was decided."""
+    return b"".join(
+        (
+            _START_ORDER(_ORDER_FIELDS, 16, order_id, 8, user_id),
+            _PENDING,
+            money_field(total_amount),
+            time_field(placed_at),
+            remembered_time_field(created_at),
+        )
+    )
 
 
-def _item_rows(orders: Iterable[NewOrder]) -> Iterator[bytes]:
-    count = len(_ITEM_COLUMNS)
-    for order in orders:
-        order_id = order.order_id.bytes
-        for number, (line, price) in enumerate(zip(order.lines, order.unit_prices, strict=True), 1):
-            yield _START_ITEM(count, 16, order_id, 4, number, 8, line.product_id, 4, line.quantity)
-            yield price_field(price)
+def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[Decimal]) -> bytes:
+    """An order's items as `add_orders` takes them: `unit_prices` are those each line was sold for."""
+    rows: list[bytes] = []
+    for number, ((product_id, quantity, _), price) in enumerate(zip(lines, unit_prices, strict=True), 1):
+        rows.append(_START_ITEM(_ITEM_FIELDS, 16, order_id, 4, number, 8, product_id, 4, quantity))
+        rows.append(price_field(price))
+    return b"".join(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +305,7 @@ class _Request:
     """An order as the rule reads it."""
 
     user_id: int
-    items: Sequence[OrderLine]
+    items: Sequence[Line]
 
 
 _REFRESHED: Final = {"populate_existing": True}  # what the session loaded before may be out of date
@@ -325,7 +339,7 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
         values.integer(f"line {number}: quantity", line.quantity, 1, values.MAX_QUANTITY)
         if line.unit_price is not None:
             values.price(f"line {number}: unit_price", line.unit_price)
-    return _Request(user_id, lines)
+    return _Request(user_id, [(line.product_id, line.quantity, line.unit_price) for line in lines])
 
 
 async def _check_unused(session: AsyncSession, order_id: UUID) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from aiokafka import ConsumerRecord
 
-from contracts.events import OrderPlaced
+from contracts.events import OrderPlaced, PlainOrder
 
 PLACED_AT = "2026-11-23T10:00:00+00:00"
 
@@ -32,9 +32,9 @@ def order_value(
     return json.dumps(order).encode()
 
 
-def order(*items: dict[str, Any], **fields: Any) -> OrderPlaced:
+def order(*items: dict[str, Any], **fields: Any) -> PlainOrder:
     """A decoded order."""
-    return OrderPlaced.model_validate_json(order_value(*items, **fields))
+    return OrderPlaced.model_validate_json(order_value(*items, **fields)).plain()
 
 
 def record(

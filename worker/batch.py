@@ -24,11 +24,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
 from db import ledger, orders, stock
-from db.decision import BatchDecision, Confirmed, Decision, Rejected, decide_batch
+from db.decision import Decider, Decision, Rejected
 from db.ledger import LedgerRow, SilentReplay
 from db.models import Outcome
 from worker.dead_letter import dead_letter_headers, fit
-from worker.decode import Decoded, Invalid, decode
+from worker.decode import Invalid, decode
 from worker.metrics import Metrics
 from worker.outcome import event_json, reason_codes
 from worker.retry import Remedy, StaleReadError, describe, may_concern_all, remedy
@@ -79,6 +79,15 @@ class Settled(NamedTuple):
     codes: tuple[str, ...] = ()
 
 
+class Told(NamedTuple):
+    """What there is to tell of a decided order, byte for byte."""
+
+    key: bytes
+    outcome: str
+    event: bytes
+    decided_at: datetime
+
+
 class Verdict(NamedTuple):
     """What the database transaction found or wrote for one arrival.
 
@@ -86,7 +95,7 @@ class Verdict(NamedTuple):
     """
 
     standing: Standing
-    row: LedgerRow | None = None
+    told: Told | None = None
     codes: tuple[str, ...] = ()
     fault: Exception | None = None
 
@@ -127,17 +136,18 @@ class BatchProcessor:
         when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
         the next call finds them so.
         """
-        decoded = [decode(record.value, self.message_max_bytes) for record in records]
-        arrivals = [
-            Arrival(d.order, d.fingerprint, _source(record))
-            for record, d in zip(records, decoded, strict=True)
-            if isinstance(d, Decoded)
-        ]
-        unknown_fields = sum(d.unknown_fields for d in decoded if isinstance(d, Decoded))
-        invalid = [d if isinstance(d, Invalid) else None for d in decoded]
-        del decoded
+        arrivals: list[Arrival] = []
+        invalid: dict[int, Invalid] = {}  # by place in the batch
+        unknown_fields = 0
+        for place, record in enumerate(records):
+            decoded = decode(record.value, self.message_max_bytes)
+            if isinstance(decoded, Invalid):
+                invalid[place] = decoded
+                continue
+            arrivals.append(Arrival(decoded.order, decoded.fingerprint, record))
+            unknown_fields += decoded.unknown_fields
         decided = await self._decide(arrivals, MAX_RERUNS, arrivals)
-        refused = len(arrivals) < len(records) or any(v.is_dead_letter for v in decided)
+        refused = invalid or any(v.is_dead_letter for v in decided)
         del arrivals  # most of a batch's memory, and what is published now is made beside the next batch's
         now = await self._time() if refused else None
         self.reached(Step.AFTER_DATABASE_COMMIT)
@@ -145,10 +155,10 @@ class BatchProcessor:
         verdicts = iter(decided)
         announced_ms = int(time.time() * 1_000)
         return [
-            self._settled(record, next(verdicts), replays, now, announced_ms)
-            if wrong is None
-            else self._dead_letter(record, wrong.code, wrong.message, wrong.path, now)
-            for record, wrong in zip(records, invalid, strict=True)
+            self._dead_letter(record, wrong.code, wrong.message, wrong.path, now)
+            if (wrong := invalid.get(place))
+            else self._settled(record, next(verdicts), replays, now, announced_ms)
+            for place, record in enumerate(records)
         ]
 
     async def _decide(
@@ -213,7 +223,7 @@ class BatchProcessor:
                 (verdict,) = await self._decide_all(session, [arrival], locked=True)
         except Exception:
             return False
-        written = verdict.row if verdict.standing is Standing.NEW else None
+        written = verdict.told if verdict.standing is Standing.NEW else None
         return written is not None and written.outcome == _CONFIRMED
 
     async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
@@ -227,14 +237,16 @@ class BatchProcessor:
     ) -> list[Verdict]:
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         now = await ledger.database_time(session)
-        known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
+        keys = {a.order.key for a in arrivals}
+        found = await ledger.find_outcomes(session, keys)
+        if not found and len(keys) == len(arrivals):  # as a rule: then triage finds nothing but new orders
+            return await self._decide_new(session, arrivals, now, locked)
+        known = {str(order_id): row for order_id, row in found.items()}
         standings = triage(arrivals, known)
         new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
         written = iter(await self._decide_new(session, new, now, locked))
         return [
-            next(written)
-            if standing is Standing.NEW
-            else Verdict(standing, known.get(arrival.order.order_id))
+            next(written) if standing is Standing.NEW else Verdict(standing, _told(arrival.order.key, known))
             for arrival, standing in zip(arrivals, standings, strict=True)
         ]
 
@@ -243,30 +255,28 @@ class BatchProcessor:
     ) -> list[Verdict]:
         if not new:
             return []
-        users = await orders.find_user_ids(session, {a.order.user_id for a in new})
-        product_ids = {item.product_id for a in new for item in a.order.items}
+        users = await orders.lock_user_ids(session, {a.order.user_id for a in new})
+        product_ids = {product_id for a in new for product_id, _, _ in a.order.items}
         if locked:
             await stock.take_turn(session)
             shelves = await stock.lock_stock(session, product_ids)
         else:
             shelves = await stock.list_stock(session, product_ids)
-        decided = decide_batch([a.order for a in new], users, shelves)
-        rows = [_ledger_row(a, d, now) for a, d in zip(new, decided.decisions, strict=True)]
-        await ledger.add_outcomes(session, rows)
-        await orders.add_orders(session, _new_orders(new, decided.decisions, now), stock_is_taken=True)
+        decider, rows = Decider(users, shelves), _Rows(now)
+        # One order after the other, and all of it: what an order is made of is in the processor's cache then.
+        verdicts = [rows.write(a, decider.decide(a.order)) for a in new]
+        await ledger.add_outcomes(session, rows.outcomes)
+        await orders.add_orders(session, rows.orders, rows.items, references_hold=True)
         if not locked:
             # As late as possible: everything above runs beside the other workers.
             await stock.take_turn(session)
-        await self._take_stock(session, decided, shelves, locked)
-        return [
-            Verdict(Standing.NEW, row, reason_codes(d))
-            for row, d in zip(rows, decided.decisions, strict=True)
-        ]
+        await self._take_stock(session, decider, shelves, locked)
+        return verdicts
 
     async def _take_stock(
         self,
         session: AsyncSession,
-        decided: BatchDecision,
+        decided: Decider,
         shelves: Mapping[int, stock.StockLevel],
         locked: bool,
     ) -> None:
@@ -291,30 +301,31 @@ class BatchProcessor:
         now: datetime | None,
         announced_ms: int,
     ) -> Settled:
-        if verdict.fault is not None:
-            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, describe(verdict.fault), "", now)
-        if verdict.standing is Standing.DUPLICATE:
+        standing, told, codes, fault = verdict
+        if fault is not None:
+            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, describe(fault), "", now)
+        if standing is Standing.DUPLICATE:
             return Settled(Fate.DUPLICATE)
-        if verdict.standing is Standing.CONFLICT:
+        if standing is Standing.CONFLICT:
             message = "this order id was decided for an order with other content; that decision stands"
             return self._dead_letter(record, DeadLetterCode.ORDER_ID_CONFLICT, message, "order_id", now)
-        assert verdict.row is not None
-        if verdict.standing is Standing.REDELIVERY:
+        assert told is not None
+        if standing is Standing.REDELIVERY:
             silent = replays.get(TopicPartition(record.topic, record.partition), ())
-            if is_silenced(record.offset, verdict.row.decided_at, silent):
+            if is_silenced(record.offset, told.decided_at, silent):
                 return Settled(Fate.SILENCED)
-            return Settled(Fate.REDELIVERED, self._announcement(record, verdict.row, announced_ms))
-        fate = Fate.CONFIRMED if verdict.row.outcome == _CONFIRMED else Fate.REJECTED
-        return Settled(fate, self._announcement(record, verdict.row, announced_ms), verdict.codes)
+            return Settled(Fate.REDELIVERED, self._announcement(record, told, announced_ms))
+        fate = Fate.CONFIRMED if told.outcome == _CONFIRMED else Fate.REJECTED
+        return Settled(fate, self._announcement(record, told, announced_ms), codes)
 
-    def _announcement(self, record: ConsumerRecord, row: LedgerRow, announced_ms: int) -> Publication:
-        key = str(row.order_id).encode()
+    def _announcement(self, record: ConsumerRecord, told: Told, announced_ms: int) -> Publication:
+        key, outcome, event, decided_at = told
         return Publication(
-            topic=self.topics.confirmed if row.outcome == _CONFIRMED else self.topics.rejected,
-            key=key,
-            value=row.event.encode(),
-            headers=outcome_headers(key, f"order-{row.outcome}", row.decided_at, record.headers),
-            timestamp_ms=announced_ms,
+            self.topics.confirmed if outcome == _CONFIRMED else self.topics.rejected,
+            key,
+            event,
+            outcome_headers(key, f"order-{outcome}", decided_at, record.headers),
+            announced_ms,
         )
 
     def _dead_letter(
@@ -341,31 +352,33 @@ def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentRepla
     return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)
 
 
-def _ledger_row(arrival: Arrival, decision: Decision, now: datetime) -> LedgerRow:
-    order, fingerprint, source = arrival
-    return LedgerRow(
-        order.order_id,
-        _REJECTED if isinstance(decision, Rejected) else _CONFIRMED,
-        fingerprint,
-        *source,
-        event_json(order, decision, now),
-        now,
-    )
+def _told(key: str, known: Mapping[str, LedgerRow]) -> Told | None:
+    row = known.get(key)
+    return Told(key.encode(), row.outcome, row.event.encode(), row.decided_at) if row else None
 
 
-def _new_orders(
-    new: Sequence[Arrival], decisions: Sequence[Decision], now: datetime
-) -> list[orders.NewOrder]:
-    return [
-        orders.NewOrder(
-            order_id=arrival.order.order_id,
-            user_id=arrival.order.user_id,
-            total_amount=decision.total_amount,
-            placed_at=arrival.order.placed_at,
-            created_at=now,
-            lines=arrival.order.items,
-            unit_prices=decision.unit_prices,
-        )
-        for arrival, decision in zip(new, decisions, strict=True)
-        if isinstance(decision, Confirmed)
-    ]
+class _Rows:
+    """What is written for decided orders, as COPY takes it. A rejected one has no row in `orders`."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self.outcomes: list[bytes] = []
+        self.orders: list[bytes] = []
+        self.items: list[bytes] = []
+
+    def write(self, arrival: Arrival, decision: Decision) -> Verdict:
+        (key, user_id, placed_at, _, lines), fingerprint, record = arrival
+        now = self._now
+        order_id = bytes.fromhex(key.replace("-", ""))
+        event = event_json(arrival.order, decision, now).encode()
+        outcome = _CONFIRMED
+        codes: tuple[str, ...] = ()
+        if isinstance(decision, Rejected):
+            outcome, codes = _REJECTED, reason_codes(decision)
+        else:
+            total_amount, unit_prices = decision
+            self.orders.append(orders.encode_order(order_id, user_id, total_amount, placed_at, now))
+            self.items.append(orders.encode_items(order_id, lines, unit_prices))
+        source = (record.topic, record.partition, record.offset)
+        self.outcomes.append(ledger.encode_outcome(order_id, outcome, fingerprint, source, event, now))
+        return Verdict(Standing.NEW, Told(key.encode(), outcome, event, now), codes)

@@ -16,6 +16,7 @@ Settling ahead of that is harmless: the ledger knows again what is settled twice
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -387,13 +388,15 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             Fate.SILENCED: metrics.silenced,
             Fate.DUPLICATE: metrics.duplicates,
         }
-        for one in settled:
-            if one.fate is Fate.DEAD_LETTER:
-                metrics.dead_letters.labels(one.codes[0]).inc()
+        # Added up first: each increment of a metric takes a lock.
+        kinds = Counter((fate, codes) for fate, _, codes in settled)
+        for (fate, codes), count in kinds.items():
+            if fate is Fate.DEAD_LETTER:
+                metrics.dead_letters.labels(codes[0]).inc(count)
                 continue
-            counters[one.fate].inc()
-            for code in one.codes:
-                metrics.reasons.labels(code).inc()
+            counters[fate].inc(count)
+            for code in codes:
+                metrics.reasons.labels(code).inc(count)
 
 
 def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> Begun:

@@ -1,6 +1,8 @@
 """The records of a poll, by partition: grouped, cut into batches, joined again. Pure."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -10,8 +12,9 @@ Records = dict[TopicPartition, list[ConsumerRecord]]
 def by_partition(records: Sequence[ConsumerRecord]) -> Records:
     """Each partition's records, in their order."""
     grouped: Records = {}
-    for record in records:
-        grouped.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    # A poll has few runs of many records.
+    for (topic, partition), run in groupby(records, attrgetter("topic", "partition")):
+        grouped.setdefault(TopicPartition(topic, partition), []).extend(run)
     return grouped
 
 
@@ -21,6 +24,8 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
     Each partition's records keep their order. An order's objects take some 25 times the bytes of its
     JSON, so that it is bytes and not records that bound the memory of a batch.
     """
+    if sum(len(record.value or b"") for records in batch.values() for record in records) <= max_bytes:
+        return batch, {}
     first: Records = {}
     rest: Records = {}
     size = 0

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
-from uuid import UUID
 
-from contracts.events import OrderPlaced
+from contracts.events import PlainOrder
 
 
 class Source(NamedTuple):
@@ -16,12 +15,23 @@ class Source(NamedTuple):
     offset: int
 
 
-class Arrival(NamedTuple):
-    """A decoded order and the record it came in."""
+class Place(Protocol):
+    """Where a record lies: a `Source`, or the record itself."""
 
-    order: OrderPlaced
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+
+
+class Arrival(NamedTuple):
+    """A decoded order and where its record lies."""
+
+    order: PlainOrder
     fingerprint: bytes
-    source: Source
+    source: Place
 
 
 class Known(Protocol):
@@ -46,19 +56,22 @@ class Standing(Enum):
     CONFLICT = auto()  # the id belongs to another order: dead letter, the first decision stands
 
 
-def triage(arrivals: Sequence[Arrival], known: Mapping[UUID, Known]) -> list[Standing]:
-    """One standing per arrival, in their order. Of one id in a batch, the first arrival counts."""
-    first_in_batch: dict[UUID, bytes] = {}
+def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Standing]:
+    """One standing per arrival, in their order. Of one id in a batch, the first arrival counts.
+
+    `known`: what is decided, by the order's key.
+    """
+    first_in_batch: dict[str, bytes] = {}
     standings = []
     for arrival in arrivals:
-        order_id = arrival.order.order_id
-        row = known.get(order_id)
+        key = arrival.order.key
+        row = known.get(key)
         if row is not None:
             standings.append(_against_ledger(arrival, row))
-        elif order_id not in first_in_batch:
-            first_in_batch[order_id] = arrival.fingerprint
+        elif key not in first_in_batch:
+            first_in_batch[key] = arrival.fingerprint
             standings.append(Standing.NEW)
-        elif first_in_batch[order_id] == arrival.fingerprint:
+        elif first_in_batch[key] == arrival.fingerprint:
             standings.append(Standing.DUPLICATE)
         else:
             standings.append(Standing.CONFLICT)
@@ -68,6 +81,11 @@ def triage(arrivals: Sequence[Arrival], known: Mapping[UUID, Known]) -> list[Sta
 def _against_ledger(arrival: Arrival, row: Known) -> Standing:
     if row.fingerprint != arrival.fingerprint:
         return Standing.CONFLICT
-    if Source(row.source_topic, row.source_partition, row.source_offset) == arrival.source:
+    source = arrival.source
+    if (row.source_topic, row.source_partition, row.source_offset) == (
+        source.topic,
+        source.partition,
+        source.offset,
+    ):
         return Standing.REDELIVERY
     return Standing.DUPLICATE

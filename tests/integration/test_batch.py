@@ -19,6 +19,7 @@ from db import orders
 from db.engine import create_engine, session_factory
 from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
+from tests.order_stories import until_somebody_waits
 from tests.shop import Shop
 from worker.batch import BatchProcessor, Fate, OutputTopics
 from worker.metrics import Metrics
@@ -183,13 +184,13 @@ def meanwhile(happens: str, shop: Shop, *, before_the_write: bool = False) -> It
     """Somebody else's statement, committed once between the unlocked read of a batch and its end."""
     add_orders, left = orders.add_orders, [happens]
 
-    async def interrupted(session: Any, new: Any, **given: Any) -> None:
+    async def interrupted(*given: Any, **named: Any) -> None:
         if not before_the_write:
-            await add_orders(session, new, **given)
+            await add_orders(*given, **named)
         if left:
             await in_thread(shop.sql, left.pop())
         if before_the_write:
-            await add_orders(session, new, **given)
+            await add_orders(*given, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(orders, "add_orders", interrupted)
@@ -257,11 +258,32 @@ async def test_a_product_that_appears_between_read_and_write_is_decided_again(
     assert settled.fate is Fate.CONFIRMED
 
 
-async def test_a_user_deleted_between_read_and_write_makes_the_order_rejected(
+@pytest.mark.parametrize("count", [1, 100])
+async def test_a_user_of_a_batch_under_way_cannot_be_deleted_any_more(
+    processor: Processor, stocked: Shop, monkeypatch: pytest.MonkeyPatch, count: int
+):
+    await in_thread(stocked.stock_up, {7: 1_000})
+    add_orders, deletions = orders.add_orders, []
+
+    async def add_beside_a_deletion(*given: Any, **named: Any) -> None:
+        deletions.append(asyncio.create_task(in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")))
+        await until_somebody_waits(stocked)
+        await add_orders(*given, **named)
+
+    monkeypatch.setattr(orders, "add_orders", add_beside_a_deletion)
+    values = [order_value(line(7), user_id=5) for _ in range(count)]
+    settled = await processor().settle(batch_of(*values), {})
+    assert [one.fate for one in settled] == [Fate.CONFIRMED] * count
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="fk_orders_user_id"):
+        await deletions[0]
+    assert await in_thread(stocked.value, "SELECT count(*) FROM orders WHERE user_id = 5") == count
+
+
+async def test_a_user_deleted_before_the_batch_reads_makes_its_order_rejected(
     processor: Processor, stocked: Shop
 ):
-    with meanwhile("DELETE FROM users WHERE id = 5", stocked, before_the_write=True):
-        (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
+    await in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")
+    (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
     assert (settled.fate, settled.codes) == (Fate.REJECTED, ("unknown_user",))
 
 

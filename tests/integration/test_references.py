@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import uuid4
 
 import asyncpg
@@ -16,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import orders
 from db.engine import create_engine, session_factory
 from db.ledger import database_time
-from db.orders import NewOrder, OrderLine
 from db.stock import Taking, take_stock
 from tests.order_stories import until_somebody_waits
 from tests.shop import Shop
@@ -36,16 +36,25 @@ async def sessions(database_url: str, shop: Shop) -> AsyncIterator[Sessions]:
     await engine.dispose()
 
 
-def many(product_id: int, count: int = orders._MANY_ORDERS) -> Sequence[NewOrder]:
+class Encoded(NamedTuple):
+    orders: Sequence[bytes]
+    items: Sequence[bytes]
+
+
+def many(product_id: int, count: int = orders._MANY_ORDERS) -> Encoded:
     """Orders of one piece each, as many as it takes."""
-    return [NewOrder(uuid4(), 1, PRICE, NOW, NOW, [OrderLine(product_id, 1)], [PRICE]) for _ in range(count)]
+    ids = [uuid4().bytes for _ in range(count)]
+    return Encoded(
+        [orders.encode_order(order_id, 1, PRICE, NOW, NOW) for order_id in ids],
+        [orders.encode_items(order_id, [(product_id, 1, None)], [PRICE]) for order_id in ids],
+    )
 
 
-async def are_checked(session: AsyncSession, new: Sequence[NewOrder], *, stock_is_taken: bool = True) -> bool:
+async def are_checked(session: AsyncSession, new: Encoded, *, references_hold: bool = True) -> bool:
     """Whether PostgreSQL looks for the product of each item; nothing of it stays."""
     await database_time(session)
     try:
-        await orders.add_orders(session, new, stock_is_taken=stock_is_taken)
+        await orders.add_orders(session, *new, references_hold=references_hold)
     except asyncpg.ForeignKeyViolationError:
         return True
     finally:
@@ -60,13 +69,15 @@ async def test_the_items_of_many_orders_are_not_looked_up_one_by_one(sessions: S
 
 async def test_those_of_a_caller_that_takes_no_stock_are_and_so_are_those_of_few_orders(sessions: Sessions):
     async with sessions() as session:
-        assert await are_checked(session, many(NOBODYS_PRODUCT), stock_is_taken=False)
+        assert await are_checked(session, many(NOBODYS_PRODUCT), references_hold=False)
         assert await are_checked(session, many(NOBODYS_PRODUCT, orders._MANY_ORDERS - 1))
 
 
 @pytest.mark.parametrize(
     ("of_the_shop", "checked"),
     [
+        ("ALTER TABLE orders ADD taken_by bigint DEFAULT 1 REFERENCES users", False),
+        ("ALTER TABLE orders ADD shipped_by bigint REFERENCES categories", True),
         ("CREATE TRIGGER own BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION own()", True),
         ("CREATE TRIGGER own AFTER INSERT OR DELETE ON order_items EXECUTE FUNCTION own()", True),
         ("CREATE CONSTRAINT TRIGGER own AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION own()", True),
@@ -113,7 +124,7 @@ async def test_a_role_that_may_not_leave_checks_out_has_them_made(sessions: Sess
 async def test_from_the_next_statement_on_postgresql_looks_again(sessions: Sessions):
     async with sessions() as session:
         await database_time(session)
-        await orders.add_orders(session, many(1), stock_is_taken=True)
+        await orders.add_orders(session, *many(1), references_hold=True)
         with pytest.raises(DBAPIError, match="fk_order_items_product_id"):
             await session.execute(
                 text(
@@ -126,7 +137,7 @@ async def test_from_the_next_statement_on_postgresql_looks_again(sessions: Sessi
 async def test_a_deleted_product_shows_when_its_stock_is_taken(sessions: Sessions, shop: Shop):
     async with sessions() as session:
         await database_time(session)
-        await orders.add_orders(session, many(1), stock_is_taken=True)
+        await orders.add_orders(session, *many(1), references_hold=True)
         await asyncio.to_thread(shop.sql, "DELETE FROM products")
         assert not await take_stock(session, {1: Taking(orders._MANY_ORDERS, PRICE)})
 
@@ -134,7 +145,7 @@ async def test_a_deleted_product_shows_when_its_stock_is_taken(sessions: Session
 async def test_a_product_of_orders_under_way_cannot_be_deleted_any_more(sessions: Sessions, shop: Shop):
     async with sessions() as session:
         await database_time(session)
-        await orders.add_orders(session, many(1), stock_is_taken=True)
+        await orders.add_orders(session, *many(1), references_hold=True)
         assert await take_stock(session, {1: Taking(orders._MANY_ORDERS, PRICE)})
         delete = asyncio.create_task(asyncio.to_thread(shop.sql, "DELETE FROM products"))
         try:

@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from uuid import UUID
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.events import OrderPlaced
+from contracts.events import PlainOrder
 from db.decision import (
     Confirmed,
     InsufficientStock,
@@ -23,7 +22,7 @@ from tests.builders import line, order
 TEN_OF_EACH = {1: StockLevel(Decimal("2.50"), 10), 2: StockLevel(Decimal("0.99"), 10)}
 
 
-def decide(*orders: OrderPlaced, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):
+def decide(*orders: PlainOrder, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):
     return decide_batch(orders, {1}, shelves)
 
 
@@ -86,9 +85,7 @@ def test_a_rejection_rests_on_every_product_of_its_order_also_on_those_that_fit(
 
 
 orders = st.builds(
-    lambda user, lines: OrderPlaced.model_construct(
-        order_id=UUID(int=0), user_id=user, placed_at=None, items=tuple(order(*lines).items)
-    ),
+    lambda user, lines: order(*lines, user_id=user),
     st.integers(1, 3),
     st.lists(
         st.builds(line, st.integers(1, 6), st.integers(1, 8), st.sampled_from([None, None, "1.00", "2.00"])),
@@ -104,7 +101,7 @@ shops = st.dictionaries(
 
 
 @given(batches, shops)
-def test_a_batch_decides_exactly_as_one_order_at_a_time_would(batch: list[OrderPlaced], shop):
+def test_a_batch_decides_exactly_as_one_order_at_a_time_would(batch: list[PlainOrder], shop):
     together = decide_batch(batch, {1, 2}, shop)
     left = dict(shop)
     alone = []
@@ -119,7 +116,7 @@ def test_a_batch_decides_exactly_as_one_order_at_a_time_would(batch: list[OrderP
 
 
 @given(batches, shops)
-def test_stock_is_never_oversold_and_every_confirmed_line_is_taken(batch: list[OrderPlaced], shop):
+def test_stock_is_never_oversold_and_every_confirmed_line_is_taken(batch: list[PlainOrder], shop):
     result = decide_batch(batch, {1, 2}, shop)
     sold: dict[int, int] = {}
     for one, decision in zip(batch, result.decisions, strict=True):
@@ -132,9 +129,7 @@ def test_stock_is_never_oversold_and_every_confirmed_line_is_taken(batch: list[O
 
 @given(batches, shops)
 @settings(max_examples=200)
-def test_a_rejected_order_lists_every_reason_a_plain_reading_of_the_rule_finds(
-    batch: list[OrderPlaced], shop
-):
+def test_a_rejected_order_lists_every_reason_a_plain_reading_of_the_rule_finds(batch: list[PlainOrder], shop):
     result = decide_batch(batch, {1, 2}, shop)
     left = {i: level.quantity for i, level in shop.items()}
     for one, decision in zip(batch, result.decisions, strict=True):

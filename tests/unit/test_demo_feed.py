@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from contracts.events import OrderPlaced
+from contracts.events import PlainOrder
 from db.decision import Rejected, decide_batch
 from db.stock import StockLevel
 from worker.decode import Decoded, Invalid, decode
@@ -35,7 +35,7 @@ def of_kind(placements: list[Placement], kind: Kind) -> list[Placement]:
     return [placement for placement in placements if placement.kind is kind]
 
 
-def order_of(placement: Placement) -> OrderPlaced:
+def order_of(placement: Placement) -> PlainOrder:
     decoded = decode(placement.value, LIMIT)
     assert isinstance(decoded, Decoded), decoded
     return decoded.order

@@ -11,7 +11,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.events import OrderPlaced
+from contracts.events import OrderPlaced, PlainOrder
 from db.decision import Confirmed, decide_batch
 from db.stock import StockLevel
 from tests.builders import line, order, order_value
@@ -36,7 +36,7 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 class Arrived:
     """An order at its place in the input topic."""
 
-    order: OrderPlaced
+    order: PlainOrder
     partition: int
     offset: int
 
@@ -57,7 +57,7 @@ class Story:
         order_id = UUID(int=self._arrived)
         value = order_value(*items, order_id=order_id, user_id=user_id)
         self.orders[order_id] = parse_order(value)
-        return Arrived(OrderPlaced.model_validate_json(value), partition, self._arrived)
+        return Arrived(OrderPlaced.model_validate_json(value).plain(), partition, self._arrived)
 
     def commit(self, *batch: Arrived) -> list[Decided]:
         """Decide the batch by the worker's own rule, and tell it as the ledger does."""
@@ -148,14 +148,14 @@ def test_decisions_made_in_one_shop_are_accepted_of_another_only_if_it_could_hav
     )
 
 
-def order_again(order_id: UUID, placed: Placed) -> OrderPlaced:
+def order_again(order_id: UUID, placed: Placed) -> PlainOrder:
     items = [line(i.product_id, i.quantity, None if i.price is None else str(i.price)) for i in placed.lines]
     return order(*items, order_id=order_id, user_id=placed.user_id)
 
 
 def could_be(
     decided: Sequence[Decided],
-    arrived: Mapping[UUID, OrderPlaced],
+    arrived: Mapping[UUID, PlainOrder],
     orders: Mapping[UUID, Placed],
     start: Start,
 ) -> bool:
@@ -173,7 +173,7 @@ def could_be(
 
 def gives(
     runs: Sequence[Sequence[Decided]],
-    arrived: Mapping[UUID, OrderPlaced],
+    arrived: Mapping[UUID, PlainOrder],
     stock: Mapping[int, int],
     start: Start,
     commit: int,

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from contracts.events import OrderPlaced
+from contracts.events import PlainOrder
 from db.decision import Confirmed, InsufficientStock, Rejected, decide_batch
 from db.stock import StockLevel
 from tests.faults.workload import HOT_PRODUCT, PRICE, SCARCE_PRODUCT, Kind, Record, Workload, make_workload
@@ -31,7 +31,7 @@ def original_of(workload: Workload, copy: Record) -> tuple[int, Record]:
     return found
 
 
-def decoded(workload: Workload) -> list[OrderPlaced]:
+def decoded(workload: Workload) -> list[PlainOrder]:
     results = [decode(value, MAX_BYTES) for value in workload.orders.values()]
     return [result.order for result in results if isinstance(result, Decoded)]
 

@@ -13,11 +13,11 @@ def arrival(offset: int, quantity: int = 1, partition: int = 0, order_id: UUID =
     return Arrival(placed, placed.fingerprint(), Source("order-placed", partition, offset))
 
 
-def decided(first: Arrival) -> dict[UUID, LedgerRow]:
+def decided(first: Arrival) -> dict[str, LedgerRow]:
     s = first.source
     at = datetime(2026, 11, 23, tzinfo=UTC)
     row = LedgerRow(ID, "confirmed", first.fingerprint, s.topic, s.partition, s.offset, "{}", at)
-    return {ID: row}
+    return {str(ID): row}
 
 
 def test_an_order_nobody_decided_is_new():

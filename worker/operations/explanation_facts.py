@@ -7,7 +7,7 @@ from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
+from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
 from db.ledger import LedgerRow
 from db.models import Order, Outcome
 from worker.decode import Invalid, decode
@@ -120,7 +120,7 @@ def _input(
     return InputRecord(place, time, standing, why, decoded.order.user_id, _lines(decoded.order))
 
 
-def _lines(order: OrderPlaced) -> tuple[Line, ...]:
+def _lines(order: PlainOrder) -> tuple[Line, ...]:
     return tuple(Line(item.product_id, item.quantity, item.unit_price) for item in order.items)
 
 

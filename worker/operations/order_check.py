@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from contracts.events import DeadLetterCode, OrderPlaced, ReasonCode
+from contracts.events import DeadLetterCode, PlainOrder, ReasonCode
 from db.decision import (
     Confirmed,
     Decision,
@@ -75,7 +75,7 @@ class Candidate(NamedTuple):
     """A decoded line, and the line before it that has the same id."""
 
     line: int
-    order: OrderPlaced
+    order: PlainOrder
     fingerprint: bytes
     earlier: Earlier | None
 
@@ -133,7 +133,7 @@ def decide(
 
 
 def _decisions(
-    orders: Sequence[OrderPlaced],
+    orders: Sequence[PlainOrder],
     users: AbstractSet[int],
     shelves: Mapping[int, Shelf],
     taken: Counter[int],
@@ -170,7 +170,7 @@ def _findings(one: Candidate, refusals: Iterable[Refusal]) -> Iterator[Finding]:
         yield Finding(one.line, one.order.order_id, Fate.REJECTED, code.value, path, message)
 
 
-def _told(order: OrderPlaced, refusal: Refusal) -> tuple[ReasonCode, str, str]:
+def _told(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:
     """Code, field and words. A product of several lines is named where it stands first."""
     match refusal:
         case UnknownUser():
@@ -188,5 +188,5 @@ def _told(order: OrderPlaced, refusal: Refusal) -> tuple[ReasonCode, str, str]:
             return ReasonCode.PRICE_CHANGED, path, f"product {product_id} costs {current}, not {expected}"
 
 
-def _line_of(order: OrderPlaced, product_id: int) -> int:
+def _line_of(order: PlainOrder, product_id: int) -> int:
     return [item.product_id for item in order.items].index(product_id)

@@ -30,7 +30,7 @@ _DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
 class Found(NamedTuple):
     """What the database holds now of all that the arrivals name."""
 
-    known: Mapping[UUID, LedgerRow]
+    known: Mapping[str, LedgerRow]  # by the order's key
     order_ids: AbstractSet[
         UUID
     ]  # of those unknown to the ledger: orders made by a shop, or whose row is gone
@@ -86,7 +86,7 @@ class Rehearsal:
 
     def settle(self, arrivals: Sequence[Arrival], found: Found) -> list[Rehearsed]:
         """One result per arrival, in their order."""
-        known: dict[UUID, Known] = {**self._decided_before(arrivals), **found.known}
+        known: dict[str, Known] = {**self._decided_before(arrivals), **found.known}
         standings = triage(arrivals, known)
         new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
         decided = decide_batch([a.order for a in new], found.users, self._left(new, found.shelves))
@@ -105,11 +105,11 @@ class Rehearsal:
             for arrival, standing in zip(arrivals, standings, strict=True)
         ]
 
-    def _decided_before(self, arrivals: Iterable[Arrival]) -> dict[UUID, Known]:
+    def _decided_before(self, arrivals: Iterable[Arrival]) -> dict[str, Known]:
         if not self._decided:
             return {}
-        ids = {a.order.order_id for a in arrivals}
-        return {i: _Decided(seen) for i in ids if (seen := self._decided.get(i.bytes))}
+        orders = {a.order.key: a.order.order_id for a in arrivals}
+        return {key: _Decided(seen) for key, i in orders.items() if (seen := self._decided.get(i.bytes))}
 
     def _left(self, new: Iterable[Arrival], shelves: Mapping[int, StockLevel]) -> Mapping[int, StockLevel]:
         touched = {i.product_id for a in new for i in a.order.items} & self.products.keys()
@@ -150,14 +150,14 @@ class Rehearsal:
         return change
 
     def _decided_earlier(
-        self, arrival: Arrival, standing: Standing, known: Mapping[UUID, LedgerRow]
+        self, arrival: Arrival, standing: Standing, known: Mapping[str, LedgerRow]
     ) -> Rehearsed:
         if standing is Standing.CONFLICT:
             return Rehearsed(Fate.DEAD_LETTER, _CONFLICT)
         if standing is Standing.DUPLICATE:
             return Rehearsed(Fate.DUPLICATE)
-        row, (_, partition, offset) = known[arrival.order.order_id], arrival.source
-        silent = is_silenced(offset, row.decided_at, self._replays.get(partition, ()))
+        row, source = known[arrival.order.key], arrival.source
+        silent = is_silenced(source.offset, row.decided_at, self._replays.get(source.partition, ()))
         return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
 
 

@@ -57,8 +57,9 @@ class RecordReader:
     async def _find(self, arrivals: Sequence[Arrival]) -> Found:
         """In a transaction of its own, however many records there are: nothing waits for it, nor vacuum."""
         async with self.sessions() as session:
-            known = await ledger.find_outcomes(session, {a.order.order_id for a in arrivals})
-            new = [a.order for a in arrivals if a.order.order_id not in known]
+            found = await ledger.find_outcomes(session, {a.order.key for a in arrivals})
+            known = {str(order_id): row for order_id, row in found.items()}
+            new = [a.order for a in arrivals if a.order.key not in known]
             if not new:
                 return Found(known, set(), set(), {})
             return Found(

@@ -241,7 +241,13 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         for _ in range(60)
     ]
     shelves = {i: StockLevel(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
-    decided = decide_batch(asked, set(range(1, 11)), shelves).decisions
+    plain = [
+        SimpleNamespace(
+            user_id=one.user_id, items=[(i.product_id, i.quantity, i.unit_price) for i in one.items]
+        )
+        for one in asked
+    ]
+    decided = decide_batch(plain, set(range(1, 11)), shelves).decisions
     assert [await as_decided(session, one.user_id, one.items) for one in asked] == list(decided)
     assert {type(decision) for decision in decided} == {Confirmed, Rejected}
     await session.commit()

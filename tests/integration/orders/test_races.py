@@ -35,13 +35,13 @@ from db.errors import (
 from db.ledger import database_time
 from db.models import Order
 from db.orders import (
-    NewOrder,
-    OrderLine,
     add_orders,
     cancel_order,
     complete_order,
     create_order,
     delete_order,
+    encode_items,
+    encode_order,
     list_orders_with_items,
 )
 from db.stock import take_turn
@@ -272,7 +272,11 @@ async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transa
     async def write(session: AsyncSession) -> None:
         now = await database_time(session)
         price = Decimal("0.99")
-        await add_orders(session, [NewOrder(order_id, 2, price, now, now, [OrderLine(3, 1)], [price])])
+        await add_orders(
+            session,
+            [encode_order(order_id.bytes, 2, price, now, now)],
+            [encode_items(order_id.bytes, [(3, 1, None)], [price])],
+        )
         product = (await list_orders_with_items(session, 2))[0].items[0].product
         product.stock_quantity -= 1
 
@@ -300,7 +304,11 @@ async def test_an_id_that_a_worker_decides_meanwhile_ends_in_a_deadlock_error_an
     async with session_factory(engine)() as worker:
         now = await database_time(worker)
         price = Decimal("0.99")
-        await add_orders(worker, [NewOrder(order_id, 2, price, now, now, [OrderLine(3, 1)], [price])])
+        await add_orders(
+            worker,
+            [encode_order(order_id.bytes, 2, price, now, now)],
+            [encode_items(order_id.bytes, [(3, 1, None)], [price])],
+        )
         buyer = asyncio.create_task(in_a_transaction(engine, buy))
         await until_somebody_waits(stocked)
         # As worker.batch does: orders are written first, and only then comes the turn to take their stock.
