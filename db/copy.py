@@ -7,11 +7,11 @@ The format is that of PostgreSQL's manual, "COPY, Binary Format": a row is its n
 field its length and bytes, everything big-endian.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from itertools import chain
+from itertools import islice
 from struct import Struct, pack
 from typing import Final
 
@@ -21,26 +21,35 @@ from db.engine import raw_connection
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + pack(">ii", 0, 0)
 _TRAILER: Final = pack(">h", -1)
+
+_CHUNK_ROWS: Final = 500  # some 300 KiB of the largest rows, those of the ledger
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LENGTH: Final = Struct(">i").pack
 _TIME: Final = Struct(">iq").pack
 _SHORT_AMOUNT: Final = Struct(">ihhhhhh").pack
 
 
-async def copy_rows(
-    session: AsyncSession, table: str, columns: Sequence[str], pieces: Iterable[bytes]
-) -> None:
-    """Write the rows that the pieces make up, in the session's transaction, which must have begun.
+async def copy_rows(session: AsyncSession, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    """Write the encoded rows, in the session's transaction, which must have begun.
 
     Raises asyncpg's errors as they are.
     """
     connection = await raw_connection(session)
-    rows = b"".join(chain((_HEADER,), pieces, (_TRAILER,)))
-    # As a buffer: a file asyncpg would read in another thread, in portions, through a class made for each
-    # COPY, which is a cycle. The collector, which `worker.process` spares, came by so seldom that the rows of
-    # every batch were kept: 43 MiB after 30 batches. (A path can be bytes, therefore the view.)
-    source = memoryview(rows)
-    await connection.copy_to_table(table, columns=columns, format="binary", source=source)  # type: ignore[arg-type]
+    await connection.copy_to_table(table, columns=columns, format="binary", source=_chunks(rows))
+
+
+async def _chunks(rows: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """All of the COPY, in pieces: as one it was held three times, by us, by asyncpg and by the socket.
+
+    And not as a file, which asyncpg reads in another thread and through a class made for each COPY, which is
+    a cycle. The collector, which `worker.process` spares, came by so seldom that the rows of every batch were
+    kept: 43 MiB after 30 batches.
+    """
+    yield _HEADER
+    rest = iter(rows)
+    while chunk := b"".join(islice(rest, _CHUNK_ROWS)):
+        yield chunk
+    yield _TRAILER
 
 
 def field(content: bytes) -> bytes:

@@ -81,5 +81,5 @@ async def test_the_rows_of_a_copy_are_given_up_without_the_collector(session: As
     finally:
         tracemalloc.stop()
         gc.enable()
-    assert peak_bytes > 2_000_000
+    assert 500_000 < peak_bytes < 1_900_000, "in pieces, and not all of it at once"
     assert kept_bytes < 200_000
