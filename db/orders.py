@@ -18,7 +18,7 @@ from struct import Struct
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, Select, Uuid, any_, bindparam, func, select, tuple_
+from sqlalchemy import BigInteger, Select, Uuid, any_, bindparam, exists, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, joinedload
@@ -44,7 +44,7 @@ from db.errors import (
     refused,
 )
 from db.ledger import find_outcomes
-from db.models import Order, OrderItem, OrderStatus, Product, User
+from db.models import Order, OrderItem, OrderOutcome, OrderStatus, Product, User
 from db.stock import StockLevel, lock_products, take_turn
 
 
@@ -75,6 +75,7 @@ def _as_array(ids: Select[int]) -> Select[Any]:
 _USERS: Final = _as_array(_users)
 _KEPT_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True))
 _ORDER_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_WITHOUT_OUTCOME: Final = _ORDER_IDS.where(~exists().where(OrderOutcome.order_id == Order.id))
 
 
 async def get_order(session: AsyncSession, order_id: UUID) -> Order:
@@ -241,6 +242,11 @@ async def lock_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set
 async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:
     """Those of the ids that name an order, whether a worker made it or a shop."""
     return set(await session.scalars(_ORDER_IDS, {"ids": list(order_ids)}))
+
+
+async def find_orders_without_outcome(session: AsyncSession, order_ids: Collection[UUID | str]) -> set[UUID]:
+    """Those of the ids that an order has and the ledger does not know: no worker can decide them any more."""
+    return set(await session.scalars(_WITHOUT_OUTCOME, {"ids": list(order_ids)}))
 
 
 async def add_orders(

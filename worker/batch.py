@@ -31,7 +31,14 @@ from worker.dead_letter import dead_letter_headers, fit
 from worker.decode import Invalid, decode
 from worker.metrics import Metrics
 from worker.outcome import event_json, reason_codes
-from worker.retry import Remedy, StaleReadError, describe, may_concern_all, remedy
+from worker.retry import (
+    Remedy,
+    StaleReadError,
+    describe,
+    is_duplicate_key,
+    may_concern_all,
+    remedy,
+)
 from worker.steps import Reached, Step
 from worker.triage import Arrival, Source, Standing, triage
 
@@ -188,11 +195,26 @@ class BatchProcessor:
     ) -> list[Verdict]:
         if len(arrivals) == 1:
             return [await self._refused(arrivals[0], failure, batch)]
+        if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
+            # All at once: should the ledger be purged and everything come again, each of them by halving
+            # would take longer than a rebalance waits.
+            left = [a for a in arrivals if a.order.key not in spent]
+            verdicts = iter(await self._decide(left, 1, batch))
+            return [
+                Verdict(Standing.NEW, fault=failure) if a.order.key in spent else next(verdicts)
+                for a in arrivals
+            ]
         half = len(arrivals) // 2
         # In their order: the second half meets the stock that the first one leaves.
         # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
         first = await self._decide(arrivals[:half], 1, batch)
         return first + await self._decide(arrivals[half:], 1, batch)
+
+    async def _spent_keys(self, arrivals: Sequence[Arrival]) -> set[str]:
+        """Of those whose id an order has that is not in the ledger: PostgreSQL refuses each of them."""
+        async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+            found = await orders.find_orders_without_outcome(session, {a.order.key for a in arrivals})
+        return {str(order_id) for order_id in found}
 
     async def _refused(self, arrival: Arrival, failure: Exception, batch: Sequence[Arrival]) -> Verdict:
         """The verdict on an order that PostgreSQL refuses; raises where it may be the database's trouble.

@@ -25,6 +25,7 @@ class Remedy(Enum):
 
 _RERUN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluster it comes as XX000
+_DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _DATA_CLASS: Final = "22"
 # An internal error, or a row that a constraint of the table refuses: whoever altered the table may have
@@ -51,6 +52,11 @@ def remedy(error: BaseException) -> Remedy:
 def may_concern_all(error: BaseException) -> bool:
     """Whether an error that one order met alone may be none of its doing."""
     return sqlstate(error) in _OF_ALL
+
+
+def is_duplicate_key(error: BaseException) -> bool:
+    """Whether a row with this key is there already."""
+    return sqlstate(error) == _DUPLICATE_KEY
 
 
 def sqlstate(error: BaseException) -> str | None:

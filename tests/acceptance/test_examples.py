@@ -40,7 +40,15 @@ from tests.worker_process import ROOT
 from worker.local.services import Services
 
 # For orders in bulk: the worker's, and not a step of the walk.
-BULK = {"list_user_ids", "list_prices", "find_user_ids", "lock_user_ids", "find_order_ids", "add_orders"}
+BULK = {
+    "list_user_ids",
+    "list_prices",
+    "find_user_ids",
+    "lock_user_ids",
+    "find_order_ids",
+    "find_orders_without_outcome",
+    "add_orders",
+}
 OPERATIONS = [
     name
     for module in (catalog, orders, reports)

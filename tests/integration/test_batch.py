@@ -21,7 +21,7 @@ from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
 from tests.order_stories import until_somebody_waits
 from tests.shop import Shop
-from worker.batch import BatchProcessor, Fate, OutputTopics
+from worker.batch import MAX_RERUNS, BatchProcessor, Fate, OutputTopics
 from worker.metrics import Metrics
 from worker.steps import Step, nothing_happens
 from worker.triage import Arrival
@@ -333,12 +333,15 @@ async def test_orders_whose_ledger_rows_were_purged_are_dead_letters_and_never_s
     values = [order_value(line(7)) for _ in range(500)]
     await processor().settle(batch_of(*values), {})
     await in_thread(stocked.sql, "DELETE FROM order_outcomes")
-    new = order_value(line(7))
-    settled = await processor().settle(batch_of(*values[:250], new, *values[250:], start=1_000), {})
+    new, deciding = order_value(line(7)), processor()
+    settled = await deciding.settle(batch_of(*values[:250], new, *values[250:], start=1_000), {})
     fates = [s.fate for s in settled]
     assert (fates.count(Fate.DEAD_LETTER), fates[250]) == (500, Fate.CONFIRMED)
     assert settled[0].codes == ("data_error",)
+    assert b"pk_orders" in (dict(settled[0].publication.headers)["error.message"] or b"")  # type: ignore[union-attr]
     assert (await in_thread(stocked.stock))[7] == 10_000 - 501
+    reruns = deciding.metrics.reruns.labels("UniqueViolationError")._value.get()
+    assert reruns <= MAX_RERUNS, "found all at once, and not by halving"
 
 
 @pytest.mark.parametrize("table", ["order_outcomes", "orders"])

@@ -37,7 +37,15 @@ def test_every_command_stands_in_the_readme():
 @pytest.mark.parametrize("module", [catalog, orders, reports], ids=lambda module: module.__name__)
 def test_every_operation_of_the_data_layer_stands_in_the_readme(module: ModuleType):
     # What only the worker and its commands call: bulk reads and writes.
-    inner = {"list_user_ids", "list_prices", "find_user_ids", "lock_user_ids", "find_order_ids", "add_orders"}
+    inner = {
+        "list_user_ids",
+        "list_prices",
+        "find_user_ids",
+        "lock_user_ids",
+        "find_order_ids",
+        "find_orders_without_outcome",
+        "add_orders",
+    }
     public = {
         name
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
