@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final, TypeVar
 
+import psutil
+
 from bench.contenders import Contender
 from bench.drain import PARTITIONS, Drained, Scene, Servers, drain
 from bench.errors import BenchError
@@ -20,6 +22,7 @@ from worker.local.services import NO_DOCKER_VARIABLE
 T = TypeVar("T")
 
 LEAST_ORDERS: Final = 200
+_BUFFERS_AT_MOST_BYTES: Final = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +90,21 @@ def median_rate(drains: Sequence[Drained]) -> float:
 def running_bench(screen: Screen, rounds: int, scale: float) -> Iterator[Bench]:
     """Servers of our own as local processes, never in Docker: what they use of the CPU is to be seen."""
     os.environ[NO_DOCKER_VARIABLE] = "1"
-    with running_services(announce=screen.say) as services:
+    with running_services(announce=screen.say, postgres_settings=_server_settings()) as services:
         shops = Shops(services.database_url)
         version = shops.prepare()
         postgres_pid, kafka_pid = _pids(services)
         servers = Servers(Cluster(services.kafka_bootstrap_servers), shops, postgres_pid, kafka_pid)
         yield Bench(servers, screen, rounds, scale, version)
+
+
+def _server_settings() -> Mapping[str, str]:
+    """What PostgreSQL's manual advises for a server that writes much; its defaults are for any small machine.
+
+    A quarter of the memory for buffers, and room for the log, so that checkpoints come by time and not by size.
+    """
+    buffers_bytes = min(_BUFFERS_AT_MOST_BYTES, psutil.virtual_memory().total // 4)
+    return {"shared_buffers": f"{buffers_bytes // 1024**2}MB", "max_wal_size": "8GB"}
 
 
 def _pids(services: Services) -> tuple[int, int]:
