@@ -101,7 +101,7 @@ def running_bench(screen: Screen, rounds: int, scale: float) -> Iterator[Bench]:
 def _server_settings() -> Mapping[str, str]:
     """What PostgreSQL's manual advises for a server that writes much; its defaults are for any small machine.
 
-    A quarter of the memory for buffers, and room for the log, so that checkpoints come by time and not by size.
+    A quarter of the memory for buffers, and room for the log, so that checkpoints come by time, not by size.
     """
     buffers_bytes = min(_BUFFERS_AT_MOST_BYTES, psutil.virtual_memory().total // 4)
     return {"shared_buffers": f"{buffers_bytes // 1024**2}MB", "max_wal_size": "8GB"}
