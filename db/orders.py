@@ -245,7 +245,7 @@ async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> 
 
 
 async def find_orders_without_outcome(session: AsyncSession, order_ids: Collection[UUID | str]) -> set[UUID]:
-    """Those of the ids that an order has and the ledger does not know: no worker can decide them any more."""
+    """Those of the ids that an order has and the ledger does not know: no worker can confirm them now."""
     return set(await session.scalars(_WITHOUT_OUTCOME, {"ids": list(order_ids)}))
 
 

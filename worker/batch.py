@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -196,14 +197,13 @@ class BatchProcessor:
         if len(arrivals) == 1:
             return [await self._refused(arrivals[0], failure, batch)]
         if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
-            # All at once: should the ledger be purged and everything come again, each of them by halving
-            # would take longer than a rebalance waits.
-            left = [a for a in arrivals if a.order.key not in spent]
-            verdicts = iter(await self._decide(left, 1, batch))
-            return [
-                Verdict(Standing.NEW, fault=failure) if a.order.key in spent else next(verdicts)
-                for a in arrivals
-            ]
+            # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
+            # and everything come again, a batch would outlast a rebalance. In their order, as below.
+            verdicts: list[Verdict] = []
+            for is_spent, run in groupby(arrivals, lambda a: a.order.key in spent):
+                for part in ([a] for a in run) if is_spent else [list(run)]:
+                    verdicts += await self._decide(part, 1, batch)
+            return verdicts
         half = len(arrivals) // 2
         # In their order: the second half meets the stock that the first one leaves.
         # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
@@ -211,7 +211,7 @@ class BatchProcessor:
         return first + await self._decide(arrivals[half:], 1, batch)
 
     async def _spent_keys(self, arrivals: Sequence[Arrival]) -> set[str]:
-        """Of those whose id an order has that is not in the ledger: PostgreSQL refuses each of them."""
+        """Of those whose id an order has that is not in the ledger: if confirmed, PostgreSQL refuses them."""
         async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
             found = await orders.find_orders_without_outcome(session, {a.order.key for a in arrivals})
         return {str(order_id) for order_id in found}
