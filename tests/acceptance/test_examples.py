@@ -33,22 +33,13 @@ from db.errors import (
 )
 from db.models import OrderStatus
 from examples import with_fastapi, with_faststream
+from tests.bulk_operations import BULK
 from tests.deadline import eventually
 from tests.shop import Shop
 from tests.subscriber import admin_client, committed_lag, publish
 from tests.worker_process import ROOT
 from worker.local.services import Services
 
-# For orders in bulk: the worker's, and not a step of the walk.
-BULK = {
-    "list_user_ids",
-    "list_prices",
-    "find_user_ids",
-    "lock_user_ids",
-    "find_order_ids",
-    "find_orders_without_outcome",
-    "add_orders",
-}
 OPERATIONS = [
     name
     for module in (catalog, orders, reports)

@@ -11,6 +11,7 @@ import pytest
 from contracts.events import DeadLetterCode, ReasonCode
 from contracts.schema import FOLDER
 from db import catalog, orders, reports
+from tests.bulk_operations import BULK
 from tests.order_worker import command_names
 from worker.app import build
 from worker.settings import Settings
@@ -36,22 +37,12 @@ def test_every_command_stands_in_the_readme():
 
 @pytest.mark.parametrize("module", [catalog, orders, reports], ids=lambda module: module.__name__)
 def test_every_operation_of_the_data_layer_stands_in_the_readme(module: ModuleType):
-    # What only the worker and its commands call: bulk reads and writes.
-    inner = {
-        "list_user_ids",
-        "list_prices",
-        "find_user_ids",
-        "lock_user_ids",
-        "find_order_ids",
-        "find_orders_without_outcome",
-        "add_orders",
-    }
     public = {
         name
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
-    for name in public - inner:
+    for name in public - BULK:
         assert f"`{name}`" in README, name
 
 
