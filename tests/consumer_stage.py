@@ -149,6 +149,8 @@ class Stage:
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], batch_max_bytes: int) -> None:
         metrics, topics = Metrics(), OutputTopics("confirmed", "rejected", "dead")
+        self.health = Health()
+        self.health.started()
         records = {
             p: [record(order_value(line(1)), offset=o, partition=p.partition) for o in range(RECORDS)]
             for p in (FIRST, OTHER)
@@ -164,7 +166,7 @@ class Stage:
             sessions=sessions,
             group_id="group",
             metrics=metrics,
-            health=Health(),
+            health=self.health,
             retry_max_seconds=0.01,
             batch_max_records=BATCH_MAX_RECORDS,
             batch_max_bytes=batch_max_bytes,

@@ -326,6 +326,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._publisher.publish(self._owned[partition], publications, records[-1].offset + 1)
             self._failures.pop(partition, None)
             self._health.progressed()
+            if "database" not in self._failures:  # else the batch behind this one was set back meanwhile
+                self._health.relieved()
             self._count(settled)
         except Exception as error:
             self._disown(partition)

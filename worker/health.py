@@ -57,7 +57,6 @@ class Health:
     def progressed(self) -> None:
         """The orders of a partition are decided and announced."""
         self._sign_of_life = time.monotonic()
-        self.relieved()
 
     def relieved(self) -> None:
         """No orders wait here any more to be tried again."""

@@ -163,6 +163,19 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
     assert stage.publisher.announced == stage.placed
 
 
+async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until_it_goes_on(stage: Stage):
+    """The batch before, announced meanwhile, says nothing of the database."""
+    published = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    stage.processor.fail().set_exception(ConnectionResetError("database away"))
+    await stage.next_batch()
+    published.set_result(None)
+    await stage.consumer.published()
+    assert stage.health.troubles() == {"orders": "set back: database: database away"}
+    await stage.announce_the_rest()
+    assert stage.health.troubles() == {}
+
+
 async def test_partitions_are_given_up_when_what_is_being_published_is(stage: Stage):
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
