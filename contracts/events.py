@@ -184,7 +184,7 @@ _USUAL_ORDER: Final = SchemaValidator(
             "order_id": _usual(r"^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$"),
             "user_id": _whole_number(MAX_ID),
             "placed_at": _usual(
-                r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?"
+                r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?"
                 r"(Z|[+-][0-9]{2}:[0-5][0-9])$"  # Python takes +00:75 for +01:15
             ),
             "items": schema.list_schema(
@@ -204,7 +204,7 @@ _USUAL_ORDER: Final = SchemaValidator(
 )
 _USUAL_FROM, _USUAL_TO = "1971", "9998"  # within the contract's bounds in every zone
 _price: Final = lru_cache(10_000)(Decimal)  # a shop has few prices, and one object of each is enough
-_item: Final = PlainItem._make  # in two thirds of the time of a call with arguments
+_new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
 
 
 def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
@@ -230,10 +230,17 @@ def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
         if price is not None:
             quotes += 2
             price = _price(price)
-        items.append(_item((item["product_id"], item["quantity"], price)))
-    # As most write it, it is what events write, and need not be formatted anew.
-    text = time if time[19:] == "Z" else time_text(placed_at)
-    return PlainOrder(read["order_id"], read["user_id"], placed_at, text, tuple(items)), quotes
+        items.append(_new(PlainItem, (item["product_id"], item["quantity"], price)))
+    text = _time_text(time, placed_at)
+    return _new(PlainOrder, (read["order_id"], read["user_id"], placed_at, text, tuple(items))), quotes
+
+
+def _time_text(usual: str, time: datetime) -> str:
+    """`time_text(time)`, in 0.1 instead of 0.9 µs where that is nearly what was read."""
+    fraction = usual[19:]
+    if fraction == "Z" or (fraction[-1] == "Z" and fraction not in (".000Z", ".000000Z")):
+        return f"{usual[:-1]}000Z" if len(fraction) == 5 else usual
+    return time_text(time)
 
 
 def parse_order_id(text: str) -> UUID | None:
