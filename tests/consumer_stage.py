@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.positions import Begun
 from tests.builders import line, order_value, record
-from worker.batch import BatchProcessor, OutputTopics, Publication, Settled
+from worker.batch import BatchProcessor
 from worker.consumer import OrderConsumer
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition
+from worker.settlement import OutputTopics, Publication, Settled
 from worker.steps import nothing_happens
 
 FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
 from worker import connections, http, log
-from worker.batch import BatchProcessor, OutputTopics
+from worker.batch import BatchProcessor
 from worker.consumer import OrderConsumer
 from worker.health import Health, monitor, start_watchdog
 from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
@@ -34,6 +34,7 @@ from worker.page.site import Site
 from worker.page.sources import Sources
 from worker.publisher import MAX_REQUEST_BYTES, Publisher
 from worker.settings import Settings, read_settings
+from worker.settlement import OutputTopics
 from worker.steps import Reached, nothing_happens
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.

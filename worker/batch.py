@@ -15,23 +15,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
 from db import ledger, orders, stock
-from db.decision import Decider, Decision, Rejected
-from db.ledger import LedgerRow, SilentReplay
-from db.models import Outcome
-from worker.dead_letter import dead_letter_headers, fit
+from db.decision import Decider
 from worker.decode import Invalid, decode
 from worker.metrics import Metrics
-from worker.outcome import event_json, reason_codes
 from worker.retry import (
     Remedy,
     StaleReadError,
@@ -40,8 +34,9 @@ from worker.retry import (
     may_concern_all,
     remedy,
 )
+from worker.settlement import Fate, OutputTopics, Replays, Settled, Settlement, dead_letter
 from worker.steps import Reached, Step
-from worker.triage import Arrival, Source, Standing, triage
+from worker.triage import Arrival, Arrivals, Record, Standing, triage
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
@@ -50,76 +45,17 @@ MAX_RERUNS: Final = 4
 # enough; where these few are refused too, the next attempt asks others.
 MAX_WITNESSES: Final = 5
 
-_CONFIRMED: Final = Outcome.CONFIRMED.value
-_REJECTED: Final = Outcome.REJECTED.value
-
-
-class Fate(Enum):
-    """What became of a record. Every record has exactly one."""
-
-    CONFIRMED = auto()
-    REJECTED = auto()
-    REDELIVERED = auto()  # decided before, outcome announced again
-    SILENCED = auto()  # decided and announced before; a silent replay passes over it
-    DUPLICATE = auto()
-    DEAD_LETTER = auto()
-
-
-class Publication(NamedTuple):
-    """One record to publish.
-
-    `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
-    outcome has the time of this one, a dead letter that of its record, and its `failed_at`.
-    """
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
-    timestamp_ms: int
-
-
-class Settled(NamedTuple):
-    """A record's fate, why (reason or error codes), and what to publish for it, if anything."""
-
-    fate: Fate
-    publication: Publication | None = None
-    codes: tuple[str, ...] = ()
-
-
-class Told(NamedTuple):
-    """What there is to tell of a decided order, byte for byte."""
-
-    key: bytes
-    outcome: str
-    event: bytes
-    decided_at: datetime
-
-
-class Verdict(NamedTuple):
-    """What the database transaction found or wrote for one arrival.
-
-    `fault`: how PostgreSQL refused this very order.
-    """
-
-    standing: Standing
-    told: Told | None = None
-    codes: tuple[str, ...] = ()
-    fault: Exception | None = None
-
-    @property
-    def is_dead_letter(self) -> bool:
-        return self.fault is not None or self.standing is Standing.CONFLICT
+_new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
 
 
 @dataclass(slots=True)
-class OutputTopics:
-    """Where outcomes and dead letters go. `dead_letter_max_bytes`: the largest record that topic takes."""
+class _Batch:
+    """What all transactions of a batch share. `failed_at`: of its dead letters, once there is one."""
 
-    confirmed: str
-    rejected: str
-    dead_letter: str
-    dead_letter_max_bytes: int = 1024 * 1024  # Kafka's default; the topic's own is read at the start
+    arrivals: Sequence[Arrival]
+    replays: Replays
+    announced_ms: int
+    failed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +69,14 @@ class BatchProcessor:
     message_max_bytes: int
     timeout_seconds: float
 
-    async def settle(
-        self,
-        records: Sequence[ConsumerRecord],
-        replays: Mapping[TopicPartition, Sequence[SilentReplay]],
-    ) -> list[Settled]:
+    async def settle(self, records: Sequence[ConsumerRecord], replays: Replays) -> list[Settled]:
         """One result per record, in their order. Safe to call again with the same records at any time.
 
         Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
         when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
         the next call finds them so.
         """
-        arrivals: list[Arrival] = []
+        arrivals: Arrivals = Arrivals()
         invalid: dict[int, Invalid] = {}  # by place in the batch
         unknown_fields = 0
         for place, record in enumerate(records):
@@ -152,34 +84,31 @@ class BatchProcessor:
             if isinstance(decoded, Invalid):
                 invalid[place] = decoded
                 continue
-            arrivals.append(Arrival(decoded.order, decoded.fingerprint, record))
-            unknown_fields += decoded.unknown_fields
-        decided = await self._decide(arrivals, MAX_RERUNS, arrivals)
-        refused = invalid or any(v.is_dead_letter for v in decided)
-        del arrivals  # most of a batch's memory, and what is published now is made beside the next batch's
-        now = await self._time() if refused else None
+            order, fingerprint, unknown = decoded
+            arrivals.add(_new(Arrival, (order, fingerprint, record)))
+            unknown_fields += unknown
+        batch = _Batch(arrivals.all, replays, int(time.time() * 1_000))
+        settled = await self._decide(arrivals, MAX_RERUNS, batch)
+        letters = {
+            place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
+            for place, wrong in invalid.items()
+        }
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
-        verdicts = iter(decided)
-        announced_ms = int(time.time() * 1_000)
-        return [
-            self._dead_letter(record, wrong.code, wrong.message, wrong.path, now)
-            if (wrong := invalid.get(place))
-            else self._settled(record, next(verdicts), replays, now, announced_ms)
-            for place, record in enumerate(records)
-        ]
+        if not letters:
+            return settled
+        rest = iter(settled)
+        return [letters.get(place) or next(rest) for place in range(len(records))]
 
-    async def _decide(
-        self, arrivals: Sequence[Arrival], reruns: int, batch: Sequence[Arrival]
-    ) -> list[Verdict]:
+    async def _decide(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[Settled]:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
-        if not arrivals:
+        if not arrivals.all:
             return []
         attempt = 0
         while True:
             try:
                 async with asyncio.timeout(self.timeout_seconds):
-                    return await self._decide_in_one_transaction(arrivals, locked=attempt > 0)
+                    return await self._decide_in_one_transaction(arrivals, batch, locked=attempt > 0)
             except Exception as error:
                 # Not kept beyond this block: an error in a variable of a frame that its traceback names is a
                 # cycle, which would hold the whole batch until the collector, which is spared, comes by.
@@ -191,109 +120,112 @@ class BatchProcessor:
                 self.metrics.reruns.labels(type(error).__name__).inc()
                 attempt += 1
 
-    async def _decide_apart(
-        self, arrivals: Sequence[Arrival], failure: Exception, batch: Sequence[Arrival]
-    ) -> list[Verdict]:
-        if len(arrivals) == 1:
-            return [await self._refused(arrivals[0], failure, batch)]
+    async def _decide_apart(self, arrivals: Arrivals, failure: Exception, batch: _Batch) -> list[Settled]:
+        if len(arrivals.all) == 1:
+            return [await self._refused(arrivals, failure, batch)]
         if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
             # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
             # and everything come again, a batch would outlast a rebalance. In their order, as below.
-            verdicts: list[Verdict] = []
-            for is_spent, run in groupby(arrivals, lambda a: a.order.key in spent):
+            settled: list[Settled] = []
+            for is_spent, run in groupby(arrivals.all, lambda a: a.order.key in spent):
                 for part in ([a] for a in run) if is_spent else [list(run)]:
-                    verdicts += await self._decide(part, 1, batch)
-            return verdicts
-        half = len(arrivals) // 2
+                    settled += await self._decide(Arrivals(part), 1, batch)
+            return settled
+        half = len(arrivals.all) // 2
         # In their order: the second half meets the stock that the first one leaves.
         # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
-        first = await self._decide(arrivals[:half], 1, batch)
-        return first + await self._decide(arrivals[half:], 1, batch)
+        first = await self._decide(Arrivals(arrivals.all[:half]), 1, batch)
+        return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
 
-    async def _spent_keys(self, arrivals: Sequence[Arrival]) -> set[str]:
+    async def _spent_keys(self, arrivals: Arrivals) -> set[str]:
         """Of those whose id an order has that is not in the ledger: if confirmed, PostgreSQL refuses them."""
         async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
-            found = await orders.find_orders_without_outcome(session, {a.order.key for a in arrivals})
+            found = await orders.find_orders_without_outcome(session, arrivals.keys)
         return {str(order_id) for order_id in found}
 
-    async def _refused(self, arrival: Arrival, failure: Exception, batch: Sequence[Arrival]) -> Verdict:
-        """The verdict on an order that PostgreSQL refuses; raises where it may be the database's trouble.
+    async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> Settled:
+        """What becomes of an order that PostgreSQL refuses; raises where it may be the database's trouble.
 
         It is not, if another order of the batch would be confirmed now and this one is refused once more.
         """
+        (arrival,) = alone.all
         if not may_concern_all(failure):
-            return Verdict(Standing.NEW, fault=failure)
-        others = [a for a in batch if a is not arrival]
+            return await self._data_error(arrival, failure, batch)
+        others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_WITNESSES)):
-            if await self._would_be_confirmed(other):
+            if await self._would_be_confirmed(other, batch):
                 break
         else:
             raise failure
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                (verdict,) = await self._decide_in_one_transaction([arrival], locked=True)
+                (settled,) = await self._decide_in_one_transaction(alone, batch, locked=True)
         except Exception as error:
             if not may_concern_all(error):
                 raise
-            return Verdict(Standing.NEW, fault=error)
-        return verdict
+            return await self._data_error(arrival, error, batch)
+        return settled
 
-    async def _would_be_confirmed(self, arrival: Arrival) -> bool:
+    async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
         """Whether all tables take this order now; nothing of it stays."""
         try:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
-                (verdict,) = await self._decide_all(session, [arrival], locked=True)
+                (settled,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)
         except Exception:
             return False
-        written = verdict.told if verdict.standing is Standing.NEW else None
-        return written is not None and written.outcome == _CONFIRMED
+        return settled.fate is Fate.CONFIRMED
 
-    async def _decide_in_one_transaction(self, arrivals: Sequence[Arrival], locked: bool) -> list[Verdict]:
+    async def _decide_in_one_transaction(
+        self, arrivals: Arrivals, batch: _Batch, locked: bool
+    ) -> list[Settled]:
         async with self.sessions.begin() as session:
-            verdicts = await self._decide_all(session, arrivals, locked)
+            settled = await self._decide_all(session, arrivals, batch, locked)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
-        return verdicts
+        return settled
 
     async def _decide_all(
-        self, session: AsyncSession, arrivals: Sequence[Arrival], locked: bool
-    ) -> list[Verdict]:
+        self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
+    ) -> list[Settled]:
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         now = await ledger.database_time(session)
-        keys = {a.order.key for a in arrivals}
-        found = await ledger.find_outcomes(session, keys)
-        if not found and len(keys) == len(arrivals):  # as a rule: then triage finds nothing but new orders
-            return await self._decide_new(session, arrivals, now, locked)
+        settlement = Settlement(self.topics, batch.replays, now, batch.announced_ms)
+        found = await ledger.find_outcomes(session, arrivals.keys)
+        if not found and len(arrivals.keys) == len(arrivals.all):
+            # As a rule: then triage finds nothing but new orders.
+            return await self._decide_new(session, arrivals, settlement, locked)
         known = {str(order_id): row for order_id, row in found.items()}
-        standings = triage(arrivals, known)
-        new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
-        written = iter(await self._decide_new(session, new, now, locked))
+        standings = triage(arrivals.all, known)
+        of_each = list(zip(arrivals.all, standings, strict=True))
+        new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
+        decided = iter(await self._decide_new(session, new, settlement, locked))
         return [
-            next(written) if standing is Standing.NEW else Verdict(standing, _told(arrival.order.key, known))
-            for arrival, standing in zip(arrivals, standings, strict=True)
+            next(decided)
+            if standing is Standing.NEW
+            else settlement.repeat(arrival, standing, known.get(arrival.order.key))
+            for arrival, standing in of_each
         ]
 
     async def _decide_new(
-        self, session: AsyncSession, new: Sequence[Arrival], now: datetime, locked: bool
-    ) -> list[Verdict]:
-        if not new:
+        self, session: AsyncSession, new: Arrivals, settlement: Settlement, locked: bool
+    ) -> list[Settled]:
+        if not new.all:
             return []
-        users = await orders.lock_user_ids(session, {a.order.user_id for a in new})
-        product_ids = {product_id for a in new for product_id, _, _ in a.order.items}
+        users = await orders.lock_user_ids(session, new.user_ids)
         if locked:
             await stock.take_turn(session)
-            shelves = await stock.lock_stock(session, product_ids)
+            shelves = await stock.lock_stock(session, new.product_ids)
         else:
-            shelves = await stock.list_stock(session, product_ids)
-        decider, rows = Decider(users, shelves), _Rows(now)
+            shelves = await stock.list_stock(session, new.product_ids)
+        decider = Decider(users, shelves)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
-        verdicts = [rows.write(a, decider.decide(a.order)) for a in new]
-        await ledger.add_outcomes(session, rows.outcomes)
-        await orders.add_orders(session, rows.orders, rows.items, references_hold=True)
+        settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
+        await ledger.add_outcomes(session, settlement.outcomes)
+        await orders.add_orders(session, settlement.orders, settlement.items, references_hold=True)
         if not locked:
             # As late as possible: everything above runs beside the other workers.
             await stock.take_turn(session)
         await self._take_stock(session, decider, shelves, locked)
-        return verdicts
+        return settled
 
     async def _take_stock(
         self,
@@ -311,96 +243,15 @@ class BatchProcessor:
         if not await stock.take_stock(session, takings):
             raise StaleReadError("a product was sold or repriced meanwhile")
 
-    async def _time(self) -> datetime:
-        async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
-            return await ledger.database_time(session)
-
-    def _settled(
-        self,
-        record: ConsumerRecord,
-        verdict: Verdict,
-        replays: Mapping[TopicPartition, Sequence[SilentReplay]],
-        now: datetime | None,
-        announced_ms: int,
-    ) -> Settled:
-        standing, told, codes, fault = verdict
-        if fault is not None:
-            return self._dead_letter(record, DeadLetterCode.DATA_ERROR, describe(fault), "", now)
-        if standing is Standing.DUPLICATE:
-            return Settled(Fate.DUPLICATE)
-        if standing is Standing.CONFLICT:
-            message = "this order id was decided for an order with other content; that decision stands"
-            return self._dead_letter(record, DeadLetterCode.ORDER_ID_CONFLICT, message, "order_id", now)
-        assert told is not None
-        if standing is Standing.REDELIVERY:
-            silent = replays.get(TopicPartition(record.topic, record.partition), ())
-            if is_silenced(record.offset, told.decided_at, silent):
-                return Settled(Fate.SILENCED)
-            return Settled(Fate.REDELIVERED, self._announcement(record, told, announced_ms))
-        fate = Fate.CONFIRMED if told.outcome == _CONFIRMED else Fate.REJECTED
-        return Settled(fate, self._announcement(record, told, announced_ms), codes)
-
-    def _announcement(self, record: ConsumerRecord, told: Told, announced_ms: int) -> Publication:
-        key, outcome, event, decided_at = told
-        return Publication(
-            self.topics.confirmed if outcome == _CONFIRMED else self.topics.rejected,
-            key,
-            event,
-            outcome_headers(key, f"order-{outcome}", decided_at, record.headers),
-            announced_ms,
+    async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
+        return await self._dead_letter(
+            batch, arrival.record, DeadLetterCode.DATA_ERROR, describe(fault), path=""
         )
 
-    def _dead_letter(
-        self, record: ConsumerRecord, code: DeadLetterCode, message: str, path: str, now: datetime | None
+    async def _dead_letter(
+        self, batch: _Batch, record: Record, code: DeadLetterCode, message: str, path: str
     ) -> Settled:
-        assert now is not None
-        headers = dead_letter_headers(
-            code, message, path, _source(record), record.timestamp, now, record.headers
-        )
-        value, headers = fit(record.value, headers, self.topics.dead_letter_max_bytes)
-        # -1: the record has none. One from the future, which Kafka would refuse, stays in source.timestamp.
-        now_ms = int(now.timestamp() * 1_000)
-        timestamp_ms = record.timestamp if 0 <= record.timestamp <= now_ms else now_ms
-        letter = Publication(self.topics.dead_letter, record.key, value, headers, timestamp_ms)
-        return Settled(Fate.DEAD_LETTER, letter, (code.value,))
-
-
-def _source(record: ConsumerRecord) -> Source:
-    return Source(record.topic, record.partition, record.offset)
-
-
-def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
-    """Whether what was decided then, from the record at this offset, is not to be announced again."""
-    return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)
-
-
-def _told(key: str, known: Mapping[str, LedgerRow]) -> Told | None:
-    row = known.get(key)
-    return Told(key.encode(), row.outcome, row.event.encode(), row.decided_at) if row else None
-
-
-class _Rows:
-    """What is written for decided orders, as COPY takes it. A rejected one has no row in `orders`."""
-
-    def __init__(self, now: datetime) -> None:
-        self._now = now
-        self.outcomes: list[bytes] = []
-        self.orders: list[bytes] = []
-        self.items: list[bytes] = []
-
-    def write(self, arrival: Arrival, decision: Decision) -> Verdict:
-        (key, user_id, placed_at, _, lines), fingerprint, record = arrival
-        now = self._now
-        order_id = bytes.fromhex(key.replace("-", ""))
-        event = event_json(arrival.order, decision, now).encode()
-        outcome = _CONFIRMED
-        codes: tuple[str, ...] = ()
-        if isinstance(decision, Rejected):
-            outcome, codes = _REJECTED, reason_codes(decision)
-        else:
-            total_amount, unit_prices = decision
-            self.orders.append(orders.encode_order(order_id, user_id, total_amount, placed_at, now))
-            self.items.append(orders.encode_items(order_id, lines, unit_prices))
-        source = (record.topic, record.partition, record.offset)
-        self.outcomes.append(ledger.encode_outcome(order_id, outcome, fingerprint, source, event, now))
-        return Verdict(Standing.NEW, Told(key.encode(), outcome, event, now), codes)
+        if batch.failed_at is None:
+            async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+                batch.failed_at = await ledger.database_time(session)
+        return dead_letter(self.topics, record, code, message, path, batch.failed_at)

@@ -19,7 +19,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
+from operator import attrgetter, itemgetter
 from typing import Final, Literal
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -29,13 +30,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import positions
 from db.ledger import list_replays
 from db.positions import Begun, Witness
-from worker.batch import BatchProcessor, Fate, Settled
+from worker.batch import BatchProcessor
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
 from worker.recall import digest, is_forgotten
 from worker.records import Records, by_partition, cut, joined, names
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
+from worker.settlement import Fate, Settled
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ log = logging.getLogger(__name__)
 AT_ONCE_SECONDS: Final = 0.002
 # An answer of the broker takes 2 to 5 ms on two busy cores.
 SINCE_TIMEOUT_MS: Final = 10
+
+_FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
+_TIMESTAMP: Final = attrgetter("timestamp_ms")
 
 Server = Literal["database", "kafka", "worker"]
 SettledRecords = dict[TopicPartition, list[Settled]]
@@ -220,7 +225,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         settled = await self._processor.settle([r for of_one in batch.values() for r in of_one], replays)
         self._failures.pop("database", None)
         rest = iter(settled)
-        return {p: [next(rest) for _ in records] for p, records in batch.items()}
+        return {p: list(islice(rest, len(records))) for p, records in batch.items()}
 
     async def _begin(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
         """Write down what is announced next; returns the partitions that have another owner by now."""
@@ -391,7 +396,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             Fate.DUPLICATE: metrics.duplicates,
         }
         # Added up first: each increment of a metric takes a lock.
-        kinds = Counter((fate, codes) for fate, _, codes in settled)
+        kinds = Counter(map(_FATE_AND_CODES, settled))
         for (fate, codes), count in kinds.items():
             if fate is Fate.DEAD_LETTER:
                 metrics.dead_letters.labels(codes[0]).inc(count)
@@ -407,6 +412,6 @@ def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Se
     witness = None
     if publications := [one.publication for one in settled if one.publication]:
         # An outcome where there is one: a dead letter may be of long ago, and would be looked for since then.
-        seen = max(publications, key=lambda p: p.timestamp_ms)
+        seen = max(publications, key=_TIMESTAMP)
         witness = Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers))
     return Begun(announced_to, records[-1].offset + 1, records[-1].timestamp, witness)

@@ -22,8 +22,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
 from db.positions import Begun
-from worker.batch import Publication
 from worker.recall import recall
+from worker.settlement import Publication
 from worker.steps import Reached, Step
 
 # After a commit the broker answers the next transaction with a retriable error for a moment. With

@@ -1,6 +1,6 @@
 """Sorts the orders of a batch before any is decided: new, seen before, sent twice, or in conflict. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
@@ -15,8 +15,8 @@ class Source(NamedTuple):
     offset: int
 
 
-class Place(Protocol):
-    """Where a record lies: a `Source`, or the record itself."""
+class Record(Protocol):
+    """What is asked of a consumed record. `timestamp`: milliseconds, -1 if it has none."""
 
     @property
     def topic(self) -> str: ...
@@ -24,14 +24,46 @@ class Place(Protocol):
     def partition(self) -> int: ...
     @property
     def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
 
 class Arrival(NamedTuple):
-    """A decoded order and where its record lies."""
+    """A decoded order and its record."""
 
     order: PlainOrder
     fingerprint: bytes
-    source: Place
+    record: Record
+
+
+class Arrivals:
+    """Orders to be settled together, and all that they name.
+
+    What they name is gathered one by one, while each is in the processor's cache: over a whole batch that
+    took 5 % of the worker's time.
+    """
+
+    def __init__(self, arrivals: Iterable[Arrival] = ()) -> None:
+        self.all: list[Arrival] = []
+        self.keys: set[str] = set()
+        self.user_ids: set[int] = set()
+        self.product_ids: set[int] = set()
+        for arrival in arrivals:
+            self.add(arrival)
+
+    def add(self, arrival: Arrival) -> None:
+        key, user_id, _, _, items = arrival[0]
+        self.all.append(arrival)
+        self.keys.add(key)
+        self.user_ids.add(user_id)
+        for product_id, _, _ in items:
+            self.product_ids.add(product_id)
 
 
 class Known(Protocol):
@@ -81,11 +113,11 @@ def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Stan
 def _against_ledger(arrival: Arrival, row: Known) -> Standing:
     if row.fingerprint != arrival.fingerprint:
         return Standing.CONFLICT
-    source = arrival.source
+    record = arrival.record
     if (row.source_topic, row.source_partition, row.source_offset) == (
-        source.topic,
-        source.partition,
-        source.offset,
+        record.topic,
+        record.partition,
+        record.offset,
     ):
         return Standing.REDELIVERY
     return Standing.DUPLICATE

@@ -76,6 +76,7 @@ LESS_PATIENT: Final = Edit(
 
 
 _BATCH: Final = "worker/batch.py"
+_SETTLEMENT: Final = "worker/settlement.py"
 _CONSUMER: Final = "worker/consumer.py"
 _PUBLISHER: Final = "worker/publisher.py"
 _TRIAGE: Final = "worker/triage.py"
@@ -99,7 +100,7 @@ _LETTER_FIRST = """\
 _ON_THE_LEDGER_ALONE = """\
         async with self.sessions.begin() as apart:
             await ledger.database_time(apart)
-            await ledger.add_outcomes(apart, rows.outcomes)
+            await ledger.add_outcomes(apart, settlement.outcomes)
 """
 
 MUTATIONS: Final = (
@@ -111,7 +112,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _BATCH,
-                "found = await ledger.find_outcomes(session, keys)",
+                "found = await ledger.find_outcomes(session, arrivals.keys)",
                 "found: dict[object, LedgerRow] = {}",
             ),
         ),
@@ -166,7 +167,13 @@ MUTATIONS: Final = (
         "one-database-transaction",
         "Outcome, order and stock are written together or not at all.",
         "the ledger is committed before orders and stock",
-        (Edit(_BATCH, "        await ledger.add_outcomes(session, rows.outcomes)\n", _ON_THE_LEDGER_ALONE),),
+        (
+            Edit(
+                _BATCH,
+                "        await ledger.add_outcomes(session, settlement.outcomes)\n",
+                _ON_THE_LEDGER_ALONE,
+            ),
+        ),
         (Trial("crash-before-database-commit"), Trial("none", 1, 3_000)),
     ),
     Mutation(
@@ -239,8 +246,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _BATCH,
-                "decider.decide(a.order)) for a in new]",
-                "decider.decide(a.order)) for a in new[::-1]][::-1]",
+                "decider.decide(a.order)) for a in new.all]",
+                "decider.decide(a.order)) for a in new.all[::-1]][::-1]",
             ),
         ),
         (Trial("none"), Trial("none", 2)),
@@ -454,7 +461,7 @@ MUTATIONS: Final = (
         "silent-replay",
         "A silent replay announces nothing that was decided before it.",
         "a replayed order is announced like any redelivery",
-        (Edit(_BATCH, "if is_silenced(record.offset, told.decided_at, silent):", "if False:"),),
+        (Edit(_SETTLEMENT, "if is_silenced(record.offset, row.decided_at, replays):", "if False:"),),
         (Test("tests/integration/test_batch.py", "silent_replay"),),
     ),
     Mutation(

@@ -21,8 +21,9 @@ from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
 from tests.order_stories import until_somebody_waits
 from tests.shop import Shop
-from worker.batch import MAX_RERUNS, BatchProcessor, Fate, OutputTopics
+from worker.batch import MAX_RERUNS, BatchProcessor
 from worker.metrics import Metrics
+from worker.settlement import Fate, OutputTopics
 from worker.steps import Step, nothing_happens
 from worker.triage import Arrival
 
@@ -362,9 +363,9 @@ async def test_a_constraint_that_goes_away_while_an_order_is_refused_costs_no_de
 ):
     ask = BatchProcessor._would_be_confirmed
 
-    async def mend_and_ask(self: BatchProcessor, other: Arrival) -> bool:
+    async def mend_and_ask(self: BatchProcessor, other: Arrival, batch: Any) -> bool:
         await in_thread(stocked.sql, "ALTER TABLE orders DROP CONSTRAINT IF EXISTS mistake")
-        return await ask(self, other)
+        return await ask(self, other, batch)
 
     monkeypatch.setattr(BatchProcessor, "_would_be_confirmed", mend_and_ask)
     await in_thread(stocked.sql, "ALTER TABLE orders ADD CONSTRAINT mistake CHECK (false) NOT VALID")

@@ -15,9 +15,9 @@ from confluent_kafka.admin import NewPartitions
 from tests.deadline import eventually
 from tests.subscriber import Message, admin_client, partition_numbers, read_topic, unverified_transactions
 from tests.topic_names import PARTITIONS, TopicNames
-from worker.batch import Publication
 from worker.local.services import Services
 from worker.publisher import OwnedPartition, Publisher
+from worker.settlement import Publication
 from worker.steps import Step
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)

@@ -15,11 +15,12 @@ from db.engine import session_factory
 from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
 from tests.shop import Shop
-from worker.batch import BatchProcessor, Fate, OutputTopics
+from worker.batch import BatchProcessor
 from worker.metrics import Metrics
 from worker.operations.rehearsal import Rehearsal
 from worker.operations.rehearse import RecordReader
 from worker.settings import Settings
+from worker.settlement import Fate, OutputTopics
 from worker.steps import nothing_happens
 
 DEAR, SCARCE, PLENTY = 1, 2, 3

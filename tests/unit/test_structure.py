@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 CORE = [
     *("db/decision", "worker/triage", "worker/decode", "worker/outcome", "worker/dead_letter"),
+    "worker/settlement",
     *("worker/letter", "worker/change", "worker/ramp"),
 ]
 

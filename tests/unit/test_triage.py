@@ -2,19 +2,19 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from db.ledger import LedgerRow
-from tests.builders import line, order
-from worker.triage import Arrival, Source, Standing, triage
+from tests.builders import line, order, record
+from worker.triage import Arrival, Standing, triage
 
 ID = UUID(int=1)
 
 
 def arrival(offset: int, quantity: int = 1, partition: int = 0, order_id: UUID = ID) -> Arrival:
     placed = order(line(1, quantity), order_id=order_id)
-    return Arrival(placed, placed.fingerprint(), Source("order-placed", partition, offset))
+    return Arrival(placed, placed.fingerprint(), record(None, partition=partition, offset=offset))
 
 
 def decided(first: Arrival) -> dict[str, LedgerRow]:
-    s = first.source
+    s = first.record
     at = datetime(2026, 11, 23, tzinfo=UTC)
     row = LedgerRow(ID, "confirmed", first.fingerprint, s.topic, s.partition, s.offset, "{}", at)
     return {str(ID): row}

@@ -17,8 +17,8 @@ from contracts.events import DeadLetterCode
 from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
 from db.ledger import LedgerRow, SilentReplay
 from db.stock import StockLevel
-from worker.batch import Fate, is_silenced
 from worker.outcome import reason_codes
+from worker.settlement import Fate, is_silenced
 from worker.triage import Arrival, Known, Standing, triage
 
 # What `orders.total_amount` holds, Numeric(14, 2): PostgreSQL refuses an order that comes to more.
@@ -140,7 +140,7 @@ class Rehearsal:
             change = self._change(item.product_id, shelves[item.product_id].quantity)
             if contends:
                 change.wanted += item.quantity
-                change.partitions.add(arrival.source.partition)
+                change.partitions.add(arrival.record.partition)
         for product_id in short:
             self.products[product_id].refused += 1
 
@@ -156,8 +156,8 @@ class Rehearsal:
             return Rehearsed(Fate.DEAD_LETTER, _CONFLICT)
         if standing is Standing.DUPLICATE:
             return Rehearsed(Fate.DUPLICATE)
-        row, source = known[arrival.order.key], arrival.source
-        silent = is_silenced(source.offset, row.decided_at, self._replays.get(source.partition, ()))
+        row, record = known[arrival.order.key], arrival.record
+        silent = is_silenced(record.offset, row.decided_at, self._replays.get(record.partition, ()))
         return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
 
 

@@ -7,14 +7,14 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, stock
-from worker.batch import Fate
 from worker.decode import Decoded, Invalid, decode
 from worker.operations.rehearsal import Found, Rehearsal, Rehearsed
 from worker.operations.screen import Bar
 from worker.reading import Spans, portions
 from worker.records import cut
 from worker.settings import Settings
-from worker.triage import Arrival, Source
+from worker.settlement import Fate
+from worker.triage import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RecordReader:
         """One result per record, in their order: what `BatchProcessor.settle` would come to."""
         decoded = [decode(record.value, self.settings.message_max_bytes) for record in records]
         arrivals = [
-            Arrival(d.order, d.fingerprint, Source(record.topic, record.partition, record.offset))
+            Arrival(d.order, d.fingerprint, record)
             for record, d in zip(records, decoded, strict=True)
             if isinstance(d, Decoded)
         ]

@@ -25,7 +25,6 @@ from db import ledger, positions
 from db.engine import session_factory
 from db.ledger import SilentReplay
 from db.positions import Begun
-from worker.batch import Fate
 from worker.connections import (
     DATABASE_ERRORS,
     KAFKA_ERRORS,
@@ -46,6 +45,7 @@ from worker.operations.sole_producer import is_fenced
 from worker.publisher import OFFSET_METADATA, OwnedPartition, Publisher
 from worker.recall import is_forgotten
 from worker.settings import Settings
+from worker.settlement import Fate
 from worker.steps import nothing_happens
 
 Sessions = async_sessionmaker[AsyncSession]

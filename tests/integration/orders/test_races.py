@@ -59,8 +59,9 @@ from tests.order_stories import (
     until_somebody_waits,
 )
 from tests.shop import Shop
-from worker.batch import BatchProcessor, Fate, OutputTopics
+from worker.batch import BatchProcessor
 from worker.metrics import Metrics
+from worker.settlement import Fate, OutputTopics
 from worker.steps import nothing_happens
 
 # Races
