@@ -26,6 +26,7 @@ from db.engine import create_engine, session_factory
 from worker import connections, http, log
 from worker.batch import BatchProcessor
 from worker.consumer import OrderConsumer
+from worker.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
 from worker.health import Health, monitor, start_watchdog
 from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.metrics import Metrics
@@ -39,11 +40,6 @@ from worker.steps import Reached, nothing_happens
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
-# What waits in memory to be decided: up to so much per partition, and per answer of a broker. For a process
-# with two partitions that is 5,500 orders of three items a batch. With 512 KiB an order took 15 % more CPU
-# time, and with 1 MiB a process on 16 partitions passed 200 MB.
-PARTITION_FETCH_MAX_BYTES: Final = 768 * 1024
-FETCH_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
 def __getattr__(name: str) -> Any:
@@ -247,8 +243,9 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         heartbeat_interval_ms=settings.session_timeout_ms // 3,
         rebalance_timeout_ms=settings.rebalance_timeout_ms,
         max_poll_interval_ms=settings.rebalance_timeout_ms,
-        fetch_max_bytes=FETCH_MAX_BYTES,
-        max_partition_fetch_bytes=PARTITION_FETCH_MAX_BYTES,
+        # Per answer of a broker, and per partition until it is known how many there are.
+        fetch_max_bytes=FETCHED_AHEAD_BYTES,
+        max_partition_fetch_bytes=PARTITION_LEAST_BYTES,
         listener=consumer,
         parser=_as_it_came,
         decoder=_raw_records,

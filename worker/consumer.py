@@ -31,6 +31,7 @@ from db import positions
 from db.ledger import list_replays
 from db.positions import Begun, Witness
 from worker.batch import BatchProcessor
+from worker.fetching import share_out
 from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
@@ -118,8 +119,10 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Nothing yet: a partition is taken over when its first records are here."""
+        """Nothing but what to fetch: a partition is taken over when its first records are here."""
         numbers = sorted(p.partition for p in assigned)
+        if consumer := self._consumer():
+            share_out(consumer, len(numbers))
         self._health.assigned(numbers)
         log.info("assigned partitions: %s", ", ".join(map(str, numbers)) or "none")
 
