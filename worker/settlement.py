@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from contracts.envelope import outcome_headers
@@ -71,19 +72,24 @@ Replays = Mapping[tuple[str, int], Sequence[SilentReplay]]  # by topic and parti
 _new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
 
 
+class Rows(NamedTuple):
+    """What is written, as COPY takes it. A rejected order has a row in `outcomes` alone."""
+
+    outcomes: list[bytes]
+    orders: list[bytes]
+    items: list[bytes]
+
+
 class Settlement:
     """Settles the orders of one transaction, each whole while it is in the processor's cache.
 
-    `outcomes`, `orders` and `items` are the rows to write so far, as COPY takes them; a rejected order has
-    none in `orders`. `decided_at`: the transaction's time, aware UTC; `announced_ms`: the publications' own.
+    `decided_at`: the transaction's time, aware UTC; `announced_ms`: the publications' own.
     """
 
     def __init__(
         self, topics: OutputTopics, replays: Replays, decided_at: datetime, announced_ms: int
     ) -> None:
-        self.outcomes: list[bytes] = []
-        self.orders: list[bytes] = []
-        self.items: list[bytes] = []
+        self._rows: list[tuple[bytes, bytes, bytes]] = []
         self._topics = topics
         self._replays = replays
         self._decided_at = decided_at
@@ -98,14 +104,26 @@ class Settlement:
         event = event_json(order, decision, decided_at).encode()
         if isinstance(decision, Rejected):
             fate, outcome, codes = Fate.REJECTED, _REJECTED, reason_codes(decision)
+            stored = items = b""
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
             total_amount, unit_prices = decision
-            self.orders.append(orders.encode_order(order_id, user_id, total_amount, placed_at, decided_at))
-            self.items.append(orders.encode_items(order_id, lines, unit_prices))
+            stored = orders.encode_order(order_id, user_id, total_amount, placed_at, decided_at)
+            items = orders.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
-        self.outcomes.append(ledger.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at))
+        decided = ledger.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
+        self._rows.append((decided, stored, items))
         return _new(Settled, (fate, self._announcement(record, key, outcome, event, decided_at), codes))
+
+    def rows(self) -> Rows:
+        """What is to be written for all orders that were decided, in the order of their ids."""
+        # By the first, which begins with the id. Sorted again where they are written, they take no time.
+        ordered = sorted(self._rows, key=itemgetter(0))
+        return Rows(
+            [outcome for outcome, _, _ in ordered],
+            [order for _, order, _ in ordered if order],
+            [items for _, _, items in ordered if items],
+        )
 
     def repeat(self, arrival: Arrival, standing: Standing, row: LedgerRow | None) -> Settled:
         """An order that is no new one. `row`: of the ledger; None for one that was new in this very batch."""
