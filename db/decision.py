@@ -113,28 +113,37 @@ class Decider:
     def decide(self, order: Request) -> Decision:
         """The order's decision; if it is confirmed, its goods are taken."""
         shelves, taken = self._shelves, self.taken
-        # Several lines may name one product: only their sum can be compared with the stock.
-        wanted: dict[int, int] = {}
         total = _NOTHING
         prices = []
         fits = order.user_id in self._users
+        # Line by line, for several may name one product. Given back if anything is against the order.
         for product_id, quantity, seen in order.items:
-            wanted[product_id] = sum_wanted = wanted.get(product_id, 0) + quantity
+            taken[product_id] = sum_taken = taken.get(product_id, 0) + quantity
             shelf = shelves.get(product_id)
             if shelf is None:
                 fits = False
                 continue
             price, stock = shelf
-            if sum_wanted > stock - taken.get(product_id, 0) or (seen is not None and seen != price):
+            if sum_taken > stock or (seen is not None and seen != price):
                 fits = False
             prices.append(price)
             total += price * quantity
-        if not fits:
-            self.relied_on.update(wanted)
-            return Rejected(tuple(self._refusals(order, wanted)))
+        if fits:
+            return Confirmed(total, tuple(prices))
+        wanted = self._give_back(order.items)
+        self.relied_on.update(wanted)
+        return Rejected(tuple(self._refusals(order, wanted)))
+
+    def _give_back(self, lines: Iterable[Line]) -> Mapping[int, int]:
+        """How much they have taken of each product, by first appearance."""
+        wanted: dict[int, int] = {}
+        for product_id, quantity, _ in lines:
+            wanted[product_id] = wanted.get(product_id, 0) + quantity
         for product_id, quantity in wanted.items():
-            taken[product_id] = taken.get(product_id, 0) + quantity
-        return Confirmed(total, tuple(prices))
+            self.taken[product_id] -= quantity
+            if not self.taken[product_id]:
+                del self.taken[product_id]
+        return wanted
 
     def _refusals(self, order: Request, wanted: Mapping[int, int]) -> Iterable[Refusal]:
         """Everything that stands against the order: the user, then each product by first appearance."""

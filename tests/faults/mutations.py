@@ -234,7 +234,7 @@ MUTATIONS: Final = (
                 _DECISION,
                 "self.relied_on.update(wanted)",
                 "told = [r for r in self._refusals(order, wanted) if not isinstance(r, UnknownUser)]\n"
-                "            self.relied_on.update(r.product_id for r in told)",
+                "        self.relied_on.update(r.product_id for r in told)",
             ),
         ),
         (Trial("small-batches", 1, 3_000), Trial("small-batches", 2, 3_000), Trial("none", 1, 5_000)),
@@ -259,8 +259,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _DECISION,
-                "if sum_wanted > stock - taken.get(product_id, 0) or",
-                "if sum_wanted > stock or",
+                "if sum_taken > stock or",
+                "if sum(q for p, q, _ in order.items if p == product_id) > stock or",
             ),
         ),
         (Trial("none"), Trial("none", 2)),
@@ -272,8 +272,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _DECISION,
-                "if sum_wanted > stock - taken.get(product_id, 0) or",
-                "if quantity > stock - taken.get(product_id, 0) or",
+                "if sum_taken > stock or",
+                "if sum_taken - sum(q for p, q, _ in order.items if p == product_id) + quantity > stock or",
             ),
         ),
         (Trial("none"), Trial("none", 2)),
