@@ -17,7 +17,7 @@ from bench.drain import Scene
 from bench.shop import Shops
 from worker.local.threads import run_async
 
-BATCH_ORDERS: Final = 2_000  # as many as the worker writes in one transaction
+BATCH_ORDERS: Final = 8_000  # as many as the worker writes in one transaction
 CONNECTIONS: Final = (1, 2, 4)
 _TABLES: Final = {"order_outcomes": "order_id", "orders": "id", "order_items": "order_id"}
 
