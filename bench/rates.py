@@ -13,8 +13,8 @@ from bench.plot import Bars
 from bench.run import Bench, median_rate, orders_a_second
 from bench.workload import Workload
 
-# 38 batches of 8,000 between two processes. Of 120,000 the end, where one is done and the other decides its last
-# batch, was a good part: two cores had 0.17 to spare, where longer drains have 0.1.
+# 38 batches of 8,000 between two processes. Of 120,000 the end, where one is done and the other decides its
+# last batch, was a good part: two cores had 0.17 to spare, where longer drains have 0.1.
 ORDERS: Final = 300_000
 BASELINE_ORDERS: Final = 1_500
 CONCURRENT_ORDERS: Final = 4_000

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 # (three rounds, two processes), and 4 MiB no less.
 FETCHED_AHEAD_BYTES: Final = 3 * 1024 * 1024
 # Not less for any partition: an answer of the broker has whole batches of producers, and of at most one
-# partition one that is larger than this. 16 partitions have 4 MiB then, and the process 181 MB.
+# partition one that is larger than this. 16 partitions have 4 MiB then, and the process 181 to 188 MiB.
 PARTITION_LEAST_BYTES: Final = 256 * 1024
 
 
