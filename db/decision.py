@@ -135,7 +135,7 @@ class Decider:
         return Rejected(tuple(self._refusals(order, wanted)))
 
     def _give_back(self, lines: Iterable[Line]) -> Mapping[int, int]:
-        """How much they have taken of each product, by first appearance."""
+        """Undo what these lines took; returns how much of each product that was, by first appearance."""
         wanted: dict[int, int] = {}
         for product_id, quantity, _ in lines:
             wanted[product_id] = wanted.get(product_id, 0) + quantity

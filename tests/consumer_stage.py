@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -41,6 +42,11 @@ class Input:
         self.asked_for: list[int] = []
         """How many records a worker that was busy asked for."""
         self._paused: set[TopicPartition] = set()
+        self._fetcher = SimpleNamespace(_max_partition_fetch_bytes=0)
+
+    @property
+    def fetched_of_a_partition_bytes(self) -> int:
+        return int(self._fetcher._max_partition_fetch_bytes)
 
     def assignment(self) -> set[TopicPartition]:
         return set(self.records)

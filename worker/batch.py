@@ -2,7 +2,7 @@
 
     settle
      ├ decode              each record by itself; never raises
-     └ one transaction     find known outcomes → triage → read stock → decide → write → take stock
+     └ one transaction     find known outcomes → triage → lock users, read stock → decide → write → take stock
 
 The transaction writes optimistically: products are read unlocked, everything is written, and only
 the last step, under one advisory lock, takes the stock where price and stock still allow it. If they
@@ -52,7 +52,6 @@ class _Batch:
 
     arrivals: Sequence[Arrival]
     replays: Replays
-    announced_ms: int
     failed_at: datetime | None = None
 
 
@@ -85,7 +84,7 @@ class BatchProcessor:
             order, fingerprint, unknown = decoded
             arrivals.add(tuple.__new__(Arrival, (order, fingerprint, record)))  # in half the time of a call
             unknown_fields += unknown
-        batch = _Batch(arrivals.all, replays, int(time.time() * 1_000))
+        batch = _Batch(arrivals.all, replays)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
             place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
@@ -186,7 +185,8 @@ class BatchProcessor:
     ) -> list[Settled]:
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         now = await ledger.database_time(session)
-        settlement = Settlement(self.topics, batch.replays, now, batch.announced_ms)
+        # After that, so that no outcome is stamped before its decision, however often a batch runs again.
+        settlement = Settlement(self.topics, batch.replays, now, int(time.time() * 1_000))
         found = await ledger.find_outcomes(session, arrivals.keys)
         if not found and len(arrivals.keys) == len(arrivals.all):
             # As a rule: then triage finds nothing but new orders.

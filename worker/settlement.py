@@ -83,7 +83,7 @@ class Rows(NamedTuple):
 class Settlement:
     """Settles the orders of one transaction, each whole while it is in the processor's cache.
 
-    `decided_at`: the transaction's time, aware UTC; `announced_ms`: the publications' own.
+    `decided_at`: the transaction's time, aware UTC; `announced_ms`: what outcomes are stamped with.
     """
 
     def __init__(

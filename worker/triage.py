@@ -58,7 +58,7 @@ class Arrivals:
             self.add(arrival)
 
     def add(self, arrival: Arrival) -> None:
-        key, user_id, _, _, items = arrival[0]
+        key, user_id, _, _, items = arrival.order
         self.all.append(arrival)
         self.keys.add(key)
         self.user_ids.add(user_id)

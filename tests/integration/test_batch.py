@@ -222,6 +222,15 @@ async def test_a_rejection_that_rests_on_a_stale_read_is_decided_again(processor
     assert (await in_thread(stocked.stock))[1] == 30
 
 
+async def test_an_outcome_is_never_stamped_before_its_decision(processor: Processor, stocked: Shop):
+    """Or `explain`, which looks for it in the topic from then on, would not find it."""
+    with meanwhile("UPDATE products SET price = 3.00 WHERE id = 1", stocked):
+        (settled,) = await processor().settle(batch_of(order_value(line(1))), {})
+    decided_at = await in_thread(stocked.value, "SELECT decided_at FROM order_outcomes")
+    assert settled.publication is not None
+    assert settled.publication.timestamp_ms >= int(decided_at.timestamp() * 1_000)
+
+
 async def test_a_batch_that_ran_again_is_given_up_without_the_collector(processor: Processor, stocked: Shop):
     """Found by the soak: an error kept in a frame of its own traceback kept the whole batch."""
     gc.collect()

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaConnectionError
 from db.engine import create_engine, session_factory
 from tests.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
 from tests.shop import Shop
+from worker.fetching import FETCHED_AHEAD_BYTES
 
 
 @pytest.fixture
@@ -174,6 +175,12 @@ async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until
     assert stage.health.troubles() == {"orders": "set back: database: database away"}
     await stage.announce_the_rest()
     assert stage.health.troubles() == {}
+
+
+async def test_the_partitions_assigned_share_what_is_fetched_ahead(stage: Stage):
+    for partitions in ([FIRST, OTHER], [FIRST]):
+        await stage.consumer.on_partitions_assigned(partitions)
+        assert stage.input.fetched_of_a_partition_bytes == FETCHED_AHEAD_BYTES // len(partitions)
 
 
 async def test_partitions_are_given_up_when_what_is_being_published_is(stage: Stage):
