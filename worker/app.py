@@ -34,12 +34,15 @@ from worker.operations.order_search import Where
 from worker.page.site import Site
 from worker.page.sources import Sources
 from worker.publisher import MAX_REQUEST_BYTES, Publisher
+from worker.records import fitting
 from worker.settings import Settings, read_settings
 from worker.settlement import OutputTopics
 from worker.steps import Reached, nothing_happens
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
+# As long as nobody knows how large they are.
+FIRST_POLL_RECORDS: Final = 500
 
 
 def __getattr__(name: str) -> Any:
@@ -237,7 +240,7 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         ack_policy=AckPolicy.MANUAL,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
-        max_records=settings.batch_max_records,
+        max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
         batch_timeout_ms=POLL_TIMEOUT_MS,
         session_timeout_ms=settings.session_timeout_ms,
         heartbeat_interval_ms=settings.session_timeout_ms // 3,
@@ -256,7 +259,10 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
     @subscriber
     async def handle_order_placed(order: OrderPlaced) -> None:
         # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
-        await consumer.handle_order_placed(cast("Sequence[ConsumerRecord]", order))
+        records = cast("Sequence[ConsumerRecord]", order)
+        # What is fetched ahead is limited as it came, compressed; this is what a poll unpacks of it.
+        subscriber.max_records = fitting(records, settings.batch_max_records, settings.batch_max_bytes)
+        await consumer.handle_order_placed(records)
 
     _document_outputs(broker, settings)
     return subscriber

@@ -36,7 +36,7 @@ from worker.health import Health
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
 from worker.recall import digest, is_forgotten
-from worker.records import Records, by_partition, cut, joined, names
+from worker.records import Records, by_partition, cut, fitting, joined, names
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 from worker.settlement import Fate, Settled
 
@@ -183,7 +183,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         aiokafka fetches ahead: what a busy worker is handed was fetched when the batch before was handed
         over, and what came since would wait for one batch more.
         """
-        consumer, room = self._consumer(), self._batch_max_records - len(records)
+        consumer = self._consumer()
+        room = fitting(records, self._batch_max_records, self._batch_max_bytes) - len(records)
         was_idle = time.monotonic() - self._handled_at > AT_ONCE_SECONDS
         if consumer is None or room <= 0 or was_idle:
             return records

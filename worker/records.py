@@ -37,6 +37,15 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
     return first, rest
 
 
+def fitting(records: Sequence[ConsumerRecord], max_records: int, max_bytes: int) -> int:
+    """How many records of the size of these, which is theirs on average, have at most `max_bytes` of values.
+
+    At least one, at most `max_records`.
+    """
+    size = sum(len(record.value or b"") for record in records)
+    return max(1, min(max_records, max_bytes * len(records) // size)) if size else max_records
+
+
 def joined(first: Records, rest: Records) -> Records:
     """What `cut` took apart."""
     return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}

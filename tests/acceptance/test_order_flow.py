@@ -3,8 +3,10 @@
 from datetime import datetime
 from uuid import uuid4
 
+import pytest
 from confluent_kafka import Producer
 
+from bench.crew import peak_bytes
 from contracts.envelope import event_id
 from tests.builders import line, order_value
 from tests.deadline import eventually
@@ -132,6 +134,43 @@ def test_first_come_first_served_by_partition_offset(scene: Scene, workers: Work
     scene.wait_until_drained()
     assert {m.event["order_id"] for m in scene.confirmed()} == {str(i) for i in ids[:10]}
     scene.assert_promises(ids)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_orders_are_decided_whatever_their_producer_compresses_them_with(
+    scene: Scene, workers: Workers, codec: str
+):
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(50)]
+    # In one batch: a single order would not get smaller, and be sent as it is.
+    producer = Producer(
+        {"bootstrap.servers": scene.kafka, "compression.type": codec, "linger.ms": 1_000, "log_level": 0}
+    )
+    for order_id in ids:
+        producer.produce(scene.topics.order_placed, order_value(line(1), order_id=order_id), partition=0)
+    assert producer.flush(20) == 0
+    worker = workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+    assert worker.stop() == 0
+
+
+def test_a_backlog_that_is_small_only_as_long_as_it_is_compressed_is_not_unpacked_at_once(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up(dict.fromkeys(range(1, 501), 1))
+    large = order_value(*map(line, range(1, 501)), order_id=(order_id := uuid4()))
+    many = 200_000_000 // len(large)
+    producer = Producer({"bootstrap.servers": scene.kafka, "compression.type": "zstd", "log_level": 0})
+    for _ in range(many):
+        producer.produce(scene.topics.order_placed, large, partition=0)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+    worker = workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises([order_id])
+    assert peak_bytes(worker.process.pid) < 200_000_000
+    assert worker.stop() == 0
 
 
 def test_orders_of_an_aborted_upstream_transaction_are_not_decided_and_leave_no_lag(
