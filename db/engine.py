@@ -1,9 +1,11 @@
 """Engines and sessions. Building one connects to nothing."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -28,9 +30,10 @@ def create_engine(
     asyncpg as it is. `command_timeout_seconds` ends a command on the client's side, for a
     connection whose other end is gone. `server_settings` are PostgreSQL's own names.
 
-    At most `pool_size` + `max_overflow` connections. `pool_pre_ping` asks each one for a sign of life
-    before it is used, so that a restarted server costs no error; `pool_recycle` replaces those older than
-    so many seconds (-1: never), for a proxy that drops old ones; `echo` logs every statement.
+    At most `pool_size` + `max_overflow` connections. One that is known to be closed is replaced before it is
+    used. `pool_pre_ping` also asks each one for a sign of life, so that a server that is restarted this
+    moment costs no error, but three round trips each time; `pool_recycle` replaces those older than so many
+    seconds (-1: never), for a proxy that drops old ones; `echo` logs every statement.
     """
     dsn = asyncpg_dsn(database_url)
     settings = {"application_name": application_name, "search_path": _quoted(schema), "jit": "off"}
@@ -44,7 +47,7 @@ def create_engine(
             server_settings=settings,
         )
 
-    return create_async_engine(
+    engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=connect,
         pool_size=pool_size,
@@ -53,6 +56,13 @@ def create_engine(
         pool_recycle=pool_recycle,
         echo=echo,
     )
+    event.listen(engine.sync_engine, "checkout", _require_open)
+    return engine
+
+
+def _require_open(connection: Any, record: object, proxy: object) -> None:
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError  # the pool connects anew
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:

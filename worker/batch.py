@@ -184,10 +184,9 @@ class BatchProcessor:
         self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
     ) -> list[Settled]:
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
-        now = await ledger.database_time(session)
+        found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)
         # After that, so that no outcome is stamped before its decision, however often a batch runs again.
         settlement = Settlement(self.topics, batch.replays, now, int(time.time() * 1_000))
-        found = await ledger.find_outcomes(session, arrivals.keys)
         if not found and len(arrivals.keys) == len(arrivals.all):
             # As a rule: then triage finds nothing but new orders.
             return await self._decide_new(session, arrivals, settlement, locked)

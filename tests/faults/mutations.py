@@ -112,8 +112,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _BATCH,
-                "found = await ledger.find_outcomes(session, arrivals.keys)",
-                "found: dict[object, LedgerRow] = {}",
+                "found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)",
+                "found, now = {}, await ledger.database_time(session)",
             ),
         ),
         (Trial("none"), Trial("crash-after-database-commit")),

@@ -2,20 +2,22 @@
 
 import asyncio
 import gc
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from sqlalchemy import text
 
+from bench.statements import counted
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
-from db import orders
+from db import ledger, orders
 from db.engine import create_engine, session_factory
 from db.ledger import SilentReplay
 from tests.builders import line, order_value, record
@@ -119,6 +121,27 @@ async def test_a_rejected_order_changes_nothing_and_tells_every_reason(processor
 async def test_only_missing_stock_is_worth_another_try(processor: Processor, stocked: Shop):
     (settled,) = await processor().settle([record(order_value(line(1, 11)))], {})
     assert OrderRejected.model_validate_json(settled.publication.value).retryable is True  # type: ignore[union-attr, arg-type]
+
+
+async def test_known_outcomes_and_the_time_come_with_one_statement(
+    database_url: str, processor: Processor, stocked: Shop
+):
+    decided, undecided = order_value(line(1)), uuid4()
+    await processor().settle(batch_of(decided), {})
+    order_id = UUID(json.loads(decided)["order_id"])
+    engine = create_engine(database_url)
+    async with session_factory(engine)() as session:
+        with counted(engine) as sent:
+            nothing, time = await ledger.find_outcomes_and_time(session, [undecided])
+        assert (nothing, len(sent)) == ({}, 1)
+        assert time == await ledger.database_time(session)
+        both = [order_id, undecided]
+        assert await ledger.find_outcomes_and_time(session, both) == (
+            await ledger.find_outcomes(session, both),
+            time,
+        )
+        assert list(await ledger.find_outcomes(session, both)) == [order_id]
+    await engine.dispose()
 
 
 async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processor: Processor, stocked: Shop):

@@ -2,7 +2,7 @@
 
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from struct import pack
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import copy
 from db.copy import copy_rows, field, money_field, price_field, time_field
 from db.engine import create_engine, session_factory
 
@@ -83,3 +84,20 @@ async def test_the_rows_of_a_copy_are_given_up_without_the_collector(session: As
         gc.enable()
     assert 500_000 < peak_bytes < 1_900_000, "in pieces, and not all of it at once"
     assert kept_bytes < 200_000
+
+
+async def test_few_rows_are_sent_as_one_piece(session: AsyncSession, monkeypatch: pytest.MonkeyPatch):
+    sent: list[int] = []
+    pieces = copy._chunks
+
+    async def counted(rows: Iterable[bytes]) -> AsyncIterator[bytes]:
+        async for piece in pieces(rows):
+            sent.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(copy, "_chunks", counted)
+    assert await written(session, "bytea", [field(b"x")] * 400) == [b"x"] * 400
+    assert len(sent) == 1
+    sent.clear()
+    await copy_rows(session, "copied", ["what"], [])
+    assert len(sent) == 1

@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import create_engine
+from tests.deadline import eventually
 from tests.shop import Shop
 
 
@@ -30,6 +31,18 @@ async def test_without_the_ping_the_next_statement_meets_the_cut(shop: Shop):
     shop.sql("SELECT pg_terminate_backend($1, 5000)", await backend_pid(engine))
     with pytest.raises(DBAPIError):
         await backend_pid(engine)
+    await engine.dispose()
+
+
+async def test_one_that_is_known_to_be_closed_is_replaced_without_the_ping(shop: Shop):
+    engine = create_engine(shop.database_url, pool_pre_ping=False)
+    async with engine.connect() as connection:
+        held = (await connection.get_raw_connection()).driver_connection
+        assert held is not None
+    pid = held.get_server_pid()
+    await asyncio.to_thread(shop.sql, "SELECT pg_terminate_backend($1, 5000)", pid)
+    await asyncio.to_thread(eventually, held.is_closed)
+    assert await backend_pid(engine) != pid
     await engine.dispose()
 
 
