@@ -29,6 +29,8 @@ REQUEST_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 5.0  # who looks again anyway need not wait for an answer that may never come
 # Its remarks about a server that starts or stops would spoil the table; errors come as exceptions anyway.
 _QUIET: Final[dict[str, str | int | float | bool]] = {"log_level": 0}
+# At once: it is an answer without records, and the broker waits for some before it gives it.
+_TOLD_OF_THE_END: Final[dict[str, int | bool]] = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
 _DEAD_LETTER_MAX_BYTES: Final = 2 * 1024 * 1024
 _HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisible; Kafka's cap is 15 min
 
@@ -166,23 +168,22 @@ class Cluster:
 
     def keys(self, topic: str, topics: Topics) -> Counter[bytes]:
         """How often each key occurs, as a `read_committed` subscriber sees the topic."""
-        consumer = self.subscriber([topic], topics)
+        consumer = self.subscriber([topic], topics, **_TOLD_OF_THE_END)
         try:
             return self._read_to_end(consumer, topics.partitions)
         finally:
             consumer.close()
 
-    def subscriber(self, names: Iterable[str], topics: Topics) -> Consumer:
+    def subscriber(self, names: Iterable[str], topics: Topics, **settings: str | int | bool) -> Consumer:
         """A `read_committed` subscriber, at the beginning of these topics."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
                 "group.id": f"bench-reader-{uuid4()}",
                 "isolation.level": "read_committed",
-                "enable.partition.eof": True,
                 "enable.auto.commit": False,
-                "fetch.wait.max.ms": 10,  # no more than this of a latency is the reader's own
                 **_QUIET,
+                **settings,
             }
         )
         consumer.assign([TopicPartition(name, n, 0) for name in names for n in range(topics.partitions)])

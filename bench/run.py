@@ -14,7 +14,7 @@ from bench.drain import PARTITIONS, Drained, Scene, Servers, drain
 from bench.errors import BenchError
 from bench.kafka import Cluster
 from bench.screen import Screen
-from bench.shop import Shops
+from bench.shop import LOG_KEPT_BYTES, Shops
 from bench.workload import Workload
 from worker.local import Services, running_services
 from worker.local.services import NO_DOCKER_VARIABLE
@@ -102,9 +102,14 @@ def _server_settings() -> Mapping[str, str]:
     """What PostgreSQL's manual advises for a server that writes much; its defaults are for any small machine.
 
     A quarter of the memory for buffers, and room for the log, so that checkpoints come by time, not by size.
+    Files of the log that are there are kept, and not made anew.
     """
     buffers_bytes = min(_BUFFERS_AT_MOST_BYTES, psutil.virtual_memory().total // 4)
-    return {"shared_buffers": f"{buffers_bytes // 1024**2}MB", "max_wal_size": "8GB"}
+    return {
+        "shared_buffers": f"{buffers_bytes // 1024**2}MB",
+        "max_wal_size": "8GB",
+        "min_wal_size": f"{LOG_KEPT_BYTES // 1024**2}MB",
+    }
 
 
 def _pids(services: Services) -> tuple[int, int]:

@@ -20,6 +20,9 @@ T = TypeVar("T")
 _CATEGORIES: Final = range(1, 51)
 _DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
 
+# A million orders write 1.7 GiB.
+LOG_KEPT_BYTES: Final = 2 * 1024**3
+
 _NOT_CONSERVED: Final = """
 SELECT count(*) FROM products p
 LEFT JOIN (SELECT product_id, sum(quantity) AS quantity FROM order_items GROUP BY product_id) sold
@@ -52,6 +55,7 @@ class Shops:
     def prepare(self) -> str:
         """Make the template; returns the server's version. A server that is not durable is refused."""
         version = _run(self._server_url, _require_durable)
+        _run(self._server_url, _write_log_files)
         url = create_database(self._server_url, self._template)
         run_async(lambda: _upgrade(url))
         _run(url, _stock_up)
@@ -128,6 +132,21 @@ async def _require_durable(connection: Any) -> str:
         if value != "on":
             raise BenchError(f"PostgreSQL runs with {setting} = {value}: such numbers mean nothing")
     return str(await connection.fetchval("SHOW server_version"))
+
+
+async def _write_log_files(connection: Any) -> None:
+    """So many as a server has that has run for a while: the log goes on in files it is done with.
+
+    A new server makes each when it is needed, and the writer who needs it fills its 16 MiB with zeros first,
+    40 ms, for which all others wait: every 0.7 s at 13,700 orders a second.
+    """
+    file_bytes = await connection.fetchval(
+        "SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'"
+    )
+    for _ in range(LOG_KEPT_BYTES // file_bytes):
+        # A file is left only if there is something in it.
+        await connection.execute("SELECT pg_logical_emit_message(false, '', ''); SELECT pg_switch_wal()")
+    await connection.execute("CHECKPOINT")
 
 
 _WARM: Final = """
