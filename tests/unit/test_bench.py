@@ -9,7 +9,7 @@ from bench import peer, report
 from bench.contenders import baseline, worker
 from bench.drain import Cores, Drained, Look, from_where_all_began, rate
 from bench.errors import BenchError
-from bench.latency import percentile
+from bench.latency import WARM_UP_SECONDS, due_seconds, percentile
 from bench.peer import Peer
 from bench.plot import Bars, Lines
 from bench.recovery import judge
@@ -104,6 +104,19 @@ def test_rates_are_medians_and_multiples_of_the_first_one() -> None:
 @pytest.mark.parametrize(("share", "value"), [(0.5, 51), (0.99, 100), (0.999, 100), (0.0, 1)])
 def test_a_percentile_is_a_value_that_was_measured(share: float, value: float) -> None:
     assert percentile([float(n) for n in range(1, 101)], share) == value
+
+
+def test_orders_are_due_at_a_rate_that_rises_and_then_stays() -> None:
+    due = due_seconds(100.0, 3.0)
+    assert due == sorted(due)
+    after = [seconds for seconds in due if seconds >= WARM_UP_SECONDS]
+    assert (after[0], after[-1], len(after)) == (WARM_UP_SECONDS, WARM_UP_SECONDS + 2.99, 300)
+    by_second = Counter(int(seconds) for seconds in due)
+    assert [by_second[second] for second in range(8)] == [10, 30, 50, 70, 90, 100, 100, 100]
+
+
+def test_however_slow_the_rate_two_orders_are_due() -> None:
+    assert due_seconds(0.1, 1.0) == [WARM_UP_SECONDS, WARM_UP_SECONDS + 10.0]
 
 
 # --- recovery ---
