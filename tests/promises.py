@@ -38,9 +38,17 @@ class Scene:
         *,
         partition: int | None = None,
         headers: list[tuple[str, bytes | None]] | None = None,
+        compression: str = "none",
     ) -> None:
         """Publish to the input topic, in order where a partition is named."""
-        publish(self.kafka, self.topics.order_placed, list(values), partition=partition, headers=headers)
+        publish(
+            self.kafka,
+            self.topics.order_placed,
+            list(values),
+            partition=partition,
+            headers=headers,
+            compression=compression,
+        )
 
     def wait_until_drained(self, seconds: float = 60.0) -> None:
         """Every input record's offset is committed."""

@@ -106,6 +106,7 @@ def publish(
     partition: int | None = None,
     headers: list[tuple[str, bytes | None]] | None = None,
     key: bytes | None = None,
+    compression: str = "none",
 ) -> None:
     """Publish the values in order, and return when all are acknowledged."""
     # A batch of the client counts as one message against the topic's limit, so it is kept below.
@@ -116,6 +117,7 @@ def publish(
             "message.max.bytes": 9_000_000,
             "batch.size": 500_000,
             "linger.ms": 5,
+            "compression.type": compression,
         }
     )
     failures: list[Any] = []

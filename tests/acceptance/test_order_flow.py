@@ -142,13 +142,7 @@ def test_orders_are_decided_whatever_their_producer_compresses_them_with(
 ):
     scene.shop.stock_up({1: 100})
     ids = [uuid4() for _ in range(50)]
-    # In one batch: a single order would not get smaller, and be sent as it is.
-    producer = Producer(
-        {"bootstrap.servers": scene.kafka, "compression.type": codec, "linger.ms": 1_000, "log_level": 0}
-    )
-    for order_id in ids:
-        producer.produce(scene.topics.order_placed, order_value(line(1), order_id=order_id), partition=0)
-    assert producer.flush(20) == 0
+    scene.place([order_value(line(1), order_id=i) for i in ids], partition=0, compression=codec)
     worker = workers.start()
     scene.wait_until_drained()
     scene.assert_promises(ids)
@@ -160,12 +154,7 @@ def test_a_backlog_that_is_small_only_as_long_as_it_is_compressed_is_not_unpacke
 ):
     scene.shop.stock_up(dict.fromkeys(range(1, 501), 1))
     large = order_value(*map(line, range(1, 501)), order_id=(order_id := uuid4()))
-    many = 200_000_000 // len(large)
-    producer = Producer({"bootstrap.servers": scene.kafka, "compression.type": "zstd", "log_level": 0})
-    for _ in range(many):
-        producer.produce(scene.topics.order_placed, large, partition=0)
-        producer.poll(0)
-    assert producer.flush(60) == 0
+    scene.place([large] * (200_000_000 // len(large)), partition=0, compression="zstd")
     worker = workers.start()
     scene.wait_until_drained()
     scene.assert_promises([order_id])
