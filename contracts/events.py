@@ -9,7 +9,6 @@ ignored, so that a publisher can add one without asking anybody.
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
@@ -32,6 +31,7 @@ MAX_ID: Final = 2**63 - 1  # bigint
 # All of it is checked in Rust: a Python function for each value took half of the time of a validation.
 _PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
 _WHOLE_PRICE: Final = r"^[0-9]{1,8}\.[0-9]{2}$"
+_PLAIN_PRICE: Final = r"^(0|[1-9][0-9]{0,7})\.[0-9]{2}$"  # as events write it
 _TIME: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
@@ -114,11 +114,11 @@ Time = Annotated[
 
 
 class PlainItem(NamedTuple):
-    """An `OrderedItem` as a tuple."""
+    """An `OrderedItem` as a tuple. `unit_price` is as events write it: equal prices are equal texts."""
 
     product_id: int
     quantity: int
-    unit_price: Decimal | None
+    unit_price: str | None
 
 
 class PlainOrder(NamedTuple):
@@ -147,7 +147,7 @@ class PlainOrder(NamedTuple):
         _, user_id, placed_at, time, items = self
         lines = ";".join(
             [
-                f"{product_id}*{quantity}" if price is None else f"{product_id}*{quantity}@{price!s}"
+                f"{product_id}*{quantity}" if price is None else f"{product_id}*{quantity}@{price}"
                 for product_id, quantity, price in items
             ]
         )
@@ -192,7 +192,7 @@ _USUAL_ORDER: Final = SchemaValidator(
                     {
                         "product_id": _whole_number(MAX_ID),
                         "quantity": _whole_number(MAX_QUANTITY),
-                        "unit_price": schema.nullable_schema(_usual(_WHOLE_PRICE)),
+                        "unit_price": schema.nullable_schema(_usual(_PLAIN_PRICE)),
                     },
                     optional="unit_price",
                 ),
@@ -203,7 +203,6 @@ _USUAL_ORDER: Final = SchemaValidator(
     )
 )
 _USUAL_FROM, _USUAL_TO = "1971", "9998"  # within the contract's bounds in every zone
-_price: Final = lru_cache(10_000)(Decimal)  # a shop has few prices, and one object of each is enough
 _new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
 
 
@@ -229,7 +228,6 @@ def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
         quotes += 2 * len(item)
         if price is not None:
             quotes += 2
-            price = _price(price)
         items.append(_new(PlainItem, (item["product_id"], item["quantity"], price)))
     text = _time_text(time, placed_at)
     return _new(PlainOrder, (read["order_id"], read["user_id"], placed_at, text, tuple(items))), quotes
@@ -274,7 +272,10 @@ class OrderPlaced(_Event):
 
     def plain(self) -> PlainOrder:
         """The same order in less memory."""
-        items = [PlainItem(item.product_id, item.quantity, item.unit_price) for item in self.items]
+        items = [
+            PlainItem(i.product_id, i.quantity, None if i.unit_price is None else f"{i.unit_price:.2f}")
+            for i in self.items
+        ]
         time = time_text(self.placed_at)
         return PlainOrder(str(self.order_id), self.user_id, self.placed_at, time, tuple(items))
 

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -35,7 +36,7 @@ from db.copy import (
     remembered_time_field,
     time_field,
 )
-from db.decision import Line, Rejected, decide_batch
+from db.decision import Line, Price, Rejected, decide_batch, price_of
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
@@ -152,7 +153,7 @@ async def create_order(
         await _check_unused(session, order_id)
     user = await _lock_user(session, user_id)
     products = await lock_products(session, {line.product_id for line in lines})
-    shelves = {i: StockLevel(p.price, p.stock_quantity) for i, p in products.items()}
+    shelves = {i: StockLevel.of(p.price, p.stock_quantity) for i, p in products.items()}
     decided = decide_batch([request], {user.id} if user else set(), shelves)
     (decision,) = decided.decisions
     if isinstance(decision, Rejected):
@@ -167,7 +168,9 @@ async def create_order(
         placed_at=placed_at or now,
         created_at=now,
         items=[
-            OrderItem(line_number=n, product_id=line.product_id, quantity=line.quantity, unit_price=price)
+            OrderItem(
+                line_number=n, product_id=line.product_id, quantity=line.quantity, unit_price=Decimal(price)
+            )
             for n, (line, price) in enumerate(zip(lines, decision.unit_prices, strict=True), 1)
         ],
     )
@@ -287,24 +290,24 @@ _START_ITEM: Final = Struct(">hi16siiiqii").pack
 
 
 def encode_order(
-    order_id: bytes, user_id: int, total_amount: Decimal, placed_at: datetime, created_at: datetime
+    order_id: bytes, user_id: int, total_cents: int, placed_at: datetime, created_at: datetime
 ) -> bytes:
     """A confirmed order as `add_orders` takes it. `created_at`: when it was decided."""
     return b"".join(
         (
             _START_ORDER(_ORDER_FIELDS, 16, order_id, 8, user_id),
             _PENDING,
-            money_field(total_amount),
+            money_field(total_cents),
             time_field(placed_at),
             remembered_time_field(created_at),
         )
     )
 
 
-def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[Decimal]) -> bytes:
+def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[Price]) -> bytes:
     """An order's items as `add_orders` takes them: `unit_prices` are those each line was sold for."""
     rows: list[bytes] = []
-    for number, ((product_id, quantity, _), price) in enumerate(zip(lines, unit_prices, strict=True), 1):
+    for number, (product_id, quantity, _), price in zip(count(1), lines, unit_prices, strict=False):
         rows.append(_START_ITEM(_ITEM_FIELDS, 16, order_id, 4, number, 8, product_id, 4, quantity))
         rows.append(price_field(price))
     return b"".join(rows)
@@ -349,7 +352,11 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
         values.integer(f"line {number}: quantity", line.quantity, 1, values.MAX_QUANTITY)
         if line.unit_price is not None:
             values.price(f"line {number}: unit_price", line.unit_price)
-    return _Request(user_id, [(line.product_id, line.quantity, line.unit_price) for line in lines])
+    return _Request(user_id, [(one.product_id, one.quantity, _price_seen(one)) for one in lines])
+
+
+def _price_seen(line: OrderLine) -> Price | None:
+    return None if line.unit_price is None else price_of(line.unit_price)
 
 
 async def _check_unused(session: AsyncSession, order_id: UUID) -> None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import (
     BigInteger,
@@ -22,21 +21,29 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.decision import Price, cents_of, price_of
 from db.models import Product
 
 
 class StockLevel(NamedTuple):
-    """A product's price and stock as one statement saw them."""
+    """A product's price and stock as one statement saw them: a shelf, as the rule reads it."""
 
-    price: Decimal
+    price: Price
     quantity: int
+    price_cents: int
+
+    @classmethod
+    def of(cls, price: Decimal, quantity: int) -> Self:
+        """`price` has two decimals at most."""
+        text = price_of(price)
+        return cls(text, quantity, cents_of(text))
 
 
 class Taking(NamedTuple):
     """`quantity` to take from one product, sold at `price`."""
 
     quantity: int
-    price: Decimal
+    price: Price
 
 
 # As text, which PostgreSQL reads into an array and the driver need not look at. To take from 5,000 products
@@ -153,12 +160,10 @@ async def _read_levels(
         return {}
     read = await session.execute(query, {"ids": _array(sorted(product_ids))})
     ids, prices, quantities = read.one()
-    return dict(zip(ids or (), map(StockLevel, map(_price, prices or ()), quantities or ()), strict=True))
+    levels = zip(ids or (), prices or (), quantities or (), strict=True)
+    return {i: StockLevel(price, quantity, cents_of(price)) for i, price, quantity in levels}
 
 
-def _array(numbers: Iterable[int | Decimal]) -> str:
+def _array(numbers: Iterable[int | Price]) -> str:
     """As PostgreSQL reads an array."""
     return f"{{{','.join(map(str, numbers))}}}"
-
-
-_price: Final = lru_cache(10_000)(Decimal)  # a shop has few prices, and one object of each is enough

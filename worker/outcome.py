@@ -38,15 +38,16 @@ def _confirmed_json(order: PlainOrder, decision: Confirmed, decided_at: datetime
     Every value is a number, a UUID, a time or money here: nothing needs to be escaped.
     """
     key, user_id, _, placed_at, lines = order
-    total_amount, unit_prices = decision
+    total_cents, unit_prices = decision
+    whole, cents = divmod(total_cents, 100)
     items = ",".join(
         [
-            f'{{"product_id":{product_id},"quantity":{quantity},"unit_price":"{price!s}"}}'
+            f'{{"product_id":{product_id},"quantity":{quantity},"unit_price":"{price}"}}'
             for (product_id, quantity, _), price in zip(lines, unit_prices, strict=True)
         ]
     )
     return (
-        f'{{"order_id":"{key}","user_id":{user_id},"total_amount":"{total_amount!s}","items":[{items}],'
+        f'{{"order_id":"{key}","user_id":{user_id},"total_amount":"{whole}.{cents:02d}","items":[{items}],'
         f'"placed_at":"{placed_at}","decided_at":"{_utc_text(decided_at)}"}}'
     )
 

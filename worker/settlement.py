@@ -107,8 +107,8 @@ class Settlement:
             stored = items = b""
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
-            total_amount, unit_prices = decision
-            stored = orders.encode_order(order_id, user_id, total_amount, placed_at, decided_at)
+            total_cents, unit_prices = decision
+            stored = orders.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
             items = orders.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
         decided = ledger.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -24,7 +23,7 @@ from tests.shop import Shop
 Sessions = async_sessionmaker[AsyncSession]
 NOBODYS_PRODUCT = 4_711
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
-PRICE = Decimal("2.50")
+PRICE, CENTS = "2.50", 250
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def many(product_id: int, count: int = orders._MANY_ORDERS) -> Encoded:
     """Orders of one piece each, as many as it takes."""
     ids = [uuid4().bytes for _ in range(count)]
     return Encoded(
-        [orders.encode_order(order_id, 1, PRICE, NOW, NOW) for order_id in ids],
+        [orders.encode_order(order_id, 1, CENTS, NOW, NOW) for order_id in ids],
         [orders.encode_items(order_id, [(product_id, 1, None)], [PRICE]) for order_id in ids],
     )
 

@@ -110,7 +110,7 @@ def test_a_visible_share_is_rejected_for_stock(retailer: Retailer, placements: l
     decided = decide_batch(
         [order_of(placement) for placement in of_kind(placements, Kind.ORDER)],
         {user.id for user in retailer.users},
-        {product.id: StockLevel(product.price, product.stock) for product in retailer.products},
+        {product.id: StockLevel.of(product.price, product.stock) for product in retailer.products},
     )
     rejected = [set(reason_codes(d)) for d in decided.decisions if isinstance(d, Rejected)]
     shares = {code: sum(code in codes for codes in rejected) / 1_798 for code in set().union(*rejected)}

@@ -78,7 +78,7 @@ class Story:
 
 
 def decide(batch: Sequence[Arrived], stock: Mapping[int, int], start: Start, commit: int) -> list[Decided]:
-    shelves = {i: StockLevel(start.prices[i], stock[i]) for i in start.stock}
+    shelves = {i: StockLevel.of(start.prices[i], stock[i]) for i in start.stock}
     decisions = decide_batch([a.order for a in batch], start.users, shelves).decisions
     return [
         parse_decided(

@@ -131,14 +131,14 @@ def test_a_few_orders_name_unknown_users_unknown_products_and_wrong_prices(workl
     assert sum(order.user_id > workload.users for order in orders) == COUNT * 0.01
     assert sum(any(i.product_id not in workload.products for i in of_one) for of_one in items) == COUNT * 0.01
     prices = [{i.unit_price for i in of_one} - {None} for of_one in items]
-    assert sum(bool(p - {Decimal(PRICE)}) for p in prices) == COUNT * 0.01
-    assert COUNT * 0.15 < sum(p == {Decimal(PRICE)} for p in prices) <= COUNT * 0.2
+    assert sum(bool(p - {PRICE}) for p in prices) == COUNT * 0.01
+    assert COUNT * 0.15 < sum(p == {PRICE} for p in prices) <= COUNT * 0.2
 
 
 @pytest.mark.parametrize("count", [300, 5_000])
 def test_about_a_third_of_the_orders_are_rejected_for_stock(count: int):
     workload = make_workload(7, count, 4)
-    shelves = {i: StockLevel(Decimal(PRICE), quantity) for i, quantity in workload.products.items()}
+    shelves = {i: StockLevel.of(Decimal(PRICE), quantity) for i, quantity in workload.products.items()}
     decisions = decide_batch(decoded(workload), set(range(1, workload.users + 1)), shelves).decisions
     short = [
         d

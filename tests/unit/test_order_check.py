@@ -14,7 +14,7 @@ from worker.operations.order_check import Candidate, Fate, Verdict, decide, repe
 from worker.operations.order_lines import decoded, order_lines
 from worker.operations.seen_orders import Earlier, seen_orders
 
-LEVELS = {1: StockLevel(Decimal("2.50"), 10), 2: StockLevel(Decimal("99999999.99"), 10**10)}
+LEVELS = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("99999999.99"), 10**10)}
 
 
 def candidate(*items: dict[str, object], earlier: Earlier | None = None, number: int = 1) -> Candidate:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -183,7 +184,7 @@ async def _with_products(
     products = []
     for product_id in ids:
         level = levels.get(product_id)
-        price, quantity = (level.price, level.quantity) if level else (None, None)
+        price, quantity = (Decimal(level.price), level.quantity) if level else (None, None)
         products.append(
             ProductNow(product_id, price, quantity, taken.get(product_id, 0) if taken is not None else None)
         )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
@@ -121,7 +122,7 @@ def _input(
 
 
 def _lines(order: PlainOrder) -> tuple[Line, ...]:
-    return tuple(Line(item.product_id, item.quantity, item.unit_price) for item in order.items)
+    return tuple(Line(i, quantity, None if p is None else Decimal(p)) for i, quantity, p in order.items)
 
 
 def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_handled: bool) -> Standing:

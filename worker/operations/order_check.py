@@ -127,7 +127,7 @@ def decide(
     taken: Counter[int],
 ) -> list[Verdict]:
     """One verdict for each order, against the stock that those before left; `taken` grows by theirs."""
-    shelves = {i: StockLevel(level.price, level.quantity - taken[i]) for i, level in levels.items()}
+    shelves = {i: level._replace(quantity=level.quantity - taken[i]) for i, level in levels.items()}
     decisions = _decisions([one.order for one in new], users, shelves, taken)
     return [_verdict(one, decision) for one, decision in zip(new, decisions, strict=True)]
 
@@ -184,7 +184,7 @@ def _told(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:
             return ReasonCode.INSUFFICIENT_STOCK, path, message
         case PriceChanged(product_id, expected, current):
             prices = [(item.product_id, item.unit_price) for item in order.items]
-            path = f"items.{prices.index((product_id, expected))}.unit_price"
+            path = f"items.{prices.index((product_id, str(expected)))}.unit_price"
             return ReasonCode.PRICE_CHANGED, path, f"product {product_id} costs {current}, not {expected}"
 
 

@@ -116,7 +116,7 @@ class Rehearsal:
         return {
             **shelves,
             **{
-                i: StockLevel(shelves[i].price, shelves[i].quantity - self.products[i].taken)
+                i: shelves[i]._replace(quantity=shelves[i].quantity - self.products[i].taken)
                 for i in touched & shelves.keys()
             },
         }

@@ -220,7 +220,7 @@ async def as_decided(session: AsyncSession, user_id: int, lines: list[OrderLine]
         order = await create_order(session, user_id, lines)
     except RefusedError as error:
         return Rejected(error.refusals)
-    return Confirmed(order.total_amount, tuple(item.unit_price for item in order.items))
+    return Confirmed(int(order.total_amount * 100), [str(item.unit_price) for item in order.items])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -240,10 +240,11 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         )
         for _ in range(60)
     ]
-    shelves = {i: StockLevel(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
+    shelves = {i: StockLevel.of(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
     plain = [
         SimpleNamespace(
-            user_id=one.user_id, items=[(i.product_id, i.quantity, i.unit_price) for i in one.items]
+            user_id=one.user_id,
+            items=[(i.product_id, i.quantity, i.unit_price and str(i.unit_price)) for i in one.items],
         )
         for one in asked
     ]

@@ -272,11 +272,10 @@ async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transa
 
     async def write(session: AsyncSession) -> None:
         now = await database_time(session)
-        price = Decimal("0.99")
         await add_orders(
             session,
-            [encode_order(order_id.bytes, 2, price, now, now)],
-            [encode_items(order_id.bytes, [(3, 1, None)], [price])],
+            [encode_order(order_id.bytes, 2, 99, now, now)],
+            [encode_items(order_id.bytes, [(3, 1, None)], ["0.99"])],
         )
         product = (await list_orders_with_items(session, 2))[0].items[0].product
         product.stock_quantity -= 1
@@ -304,11 +303,10 @@ async def test_an_id_that_a_worker_decides_meanwhile_ends_in_a_deadlock_error_an
 
     async with session_factory(engine)() as worker:
         now = await database_time(worker)
-        price = Decimal("0.99")
         await add_orders(
             worker,
-            [encode_order(order_id.bytes, 2, price, now, now)],
-            [encode_items(order_id.bytes, [(3, 1, None)], [price])],
+            [encode_order(order_id.bytes, 2, 99, now, now)],
+            [encode_items(order_id.bytes, [(3, 1, None)], ["0.99"])],
         )
         buyer = asyncio.create_task(in_a_transaction(engine, buy))
         await until_somebody_waits(stocked)
