@@ -219,7 +219,9 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             for partition, records_of_one in part.items():
                 owned[partition].handed_to = records_of_one[-1].offset + 1
             if part:
-                self._publishing = asyncio.create_task(self._publish(part, settled, began))
+                # All that is asked of them from now on: the next batch is made beside it.
+                ends = {p: [records_of_one[0], records_of_one[-1]] for p, records_of_one in part.items()}
+                self._publishing = asyncio.create_task(self._publish(ends, settled, began))
 
     def _still_owned(self, batch: Records, owned: Owned) -> Records:
         return {p: records for p, records in batch.items() if self._owned.get(p) is owned[p]}
@@ -322,27 +324,33 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             *(what, owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
         )
 
-    async def _publish(self, batch: Records, settled: SettledRecords, began: float) -> None:
-        """Announce what was settled, and count it. What fails is disowned and set back."""
-        await asyncio.gather(*(self._announce(p, batch[p], settled[p]) for p in batch))
+    async def _publish(self, ends: Records, settled: SettledRecords, began: float) -> None:
+        """Announce what was settled, and count it. What fails is disowned and set back.
+
+        `ends`: the first and the last record of each partition.
+        """
+        count = sum(len(settled[p]) for p in ends)
+        await asyncio.gather(*(self._announce(p, ends[p], settled[p]) for p in ends))
         self._metrics.batches.inc()
-        self._metrics.batch_records.observe(sum(map(len, batch.values())))
+        self._metrics.batch_records.observe(count)
         self._metrics.batch_seconds.observe(time.monotonic() - began)
 
     async def _announce(
-        self, partition: TopicPartition, records: list[ConsumerRecord], settled: Sequence[Settled]
+        self, partition: TopicPartition, ends: list[ConsumerRecord], settled: list[Settled]
     ) -> None:
         publications = [s.publication for s in settled if s.publication]
+        kinds = Counter(map(_FATE_AND_CODES, settled))
+        settled.clear()  # and so `publish` can free what it packed, beside which the next batch is made
         try:
-            await self._publisher.publish(self._owned[partition], publications, records[-1].offset + 1)
+            await self._publisher.publish(self._owned[partition], publications, ends[-1].offset + 1)
             self._failures.pop(partition, None)
             self._health.progressed()
             if "database" not in self._failures:  # else the batch behind this one was set back meanwhile
                 self._health.relieved()
-            self._count(settled)
+            self._count(kinds)
         except Exception as error:
             self._disown(partition)
-            self._set_back({partition: records}, error, "kafka")
+            self._set_back({partition: ends}, error, "kafka")
 
     def _disown(self, partition: TopicPartition) -> None:
         owned = self._owned.pop(partition, None)
@@ -392,7 +400,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             log.error("unforeseen error; %s will be tried again", names(batch), exc_info=error)
         self._health.set_back(why, alive=is_outage(error))
 
-    def _count(self, settled: Sequence[Settled]) -> None:
+    def _count(self, kinds: Counter[tuple[Fate, tuple[str, ...]]]) -> None:
         metrics = self._metrics
         counters = {
             Fate.CONFIRMED: metrics.confirmed,
@@ -401,8 +409,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             Fate.SILENCED: metrics.silenced,
             Fate.DUPLICATE: metrics.duplicates,
         }
-        # Added up first: each increment of a metric takes a lock.
-        kinds = Counter(map(_FATE_AND_CODES, settled))
+        # Added up before: each increment of a metric takes a lock.
         for (fate, codes), count in kinds.items():
             if fate is Fate.DEAD_LETTER:
                 metrics.dead_letters.labels(codes[0]).inc(count)

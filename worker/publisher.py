@@ -117,10 +117,10 @@ class Publisher:
             await self._end_what_hangs(owned.producer)
             return await recall(self._options, owned.producer, owned.partition, begun, told=owned.next_offset)
 
-    async def publish(
-        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
-    ) -> None:
+    async def publish(self, owned: OwnedPartition, publications: list[Publication], next_offset: int) -> None:
         """Publish all of it, which may be nothing, and commit the offset, as one step.
+
+        Takes the publications out of the list: what is packed for Kafka need not be kept beside it.
 
         After any error nobody knows whether that step happened: drop the partition, take it over again,
         and go on from the offset that is committed then. Never abort and go on with the same producer.
@@ -131,10 +131,15 @@ class Publisher:
         try:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.begin_transaction()
-                for topic, of_topic in _by_topic(publications).items():
+                of_topics = _by_topic(publications)
+                publications.clear()
+                while of_topics:
+                    topic, of_topic = of_topics.popitem()
                     output = await output_of(producer, topic, owned.partition)
                     outputs.add(output)
-                    for batch in _batches(producer, of_topic):
+                    batches = _batches(producer, of_topic)
+                    del of_topic
+                    for batch in batches:
                         sent.append(await producer.send_batch(batch, topic, partition=output.partition))
                         self._reached(Step.AFTER_SEND)
                 # Kafka may have undone the transaction before and left it open where it wrote, until another

@@ -361,8 +361,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "self._disown(partition)\n            self._set_back({partition: records}",
-                "self._set_back({partition: records}",
+                "self._disown(partition)\n            self._set_back({partition: ends}",
+                "self._set_back({partition: ends}",
             ),
             Edit(
                 _PUBLISHER,
