@@ -30,7 +30,6 @@ MAX_ID: Final = 2**63 - 1  # bigint
 
 # All of it is checked in Rust: a Python function for each value took half of the time of a validation.
 _PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
-_WHOLE_PRICE: Final = r"^[0-9]{1,8}\.[0-9]{2}$"
 _PLAIN_PRICE: Final = r"^(0|[1-9][0-9]{0,7})\.[0-9]{2}$"  # as events write it
 _TIME: Final = (
     r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
@@ -66,7 +65,7 @@ _ID_AS_TEXT: Final = SchemaValidator(_ID_FROM_JSON)
 _PRICE_FROM_JSON: Final = schema.union_schema(
     [
         schema.chain_schema(
-            [schema.str_schema(strict=True, pattern=_WHOLE_PRICE), schema.decimal_schema(strict=False)]
+            [schema.str_schema(strict=True, pattern=_PLAIN_PRICE), schema.decimal_schema(strict=False)]
         ),
         schema.chain_schema(
             [

@@ -138,7 +138,7 @@ class Publisher:
                     output = await output_of(producer, topic, owned.partition)
                     outputs.add(output)
                     batches = _batches(producer, of_topic)
-                    del of_topic
+                    del of_topic  # `batches` alone has it now, and nobody once it is packed
                     for batch in batches:
                         sent.append(await producer.send_batch(batch, topic, partition=output.partition))
                         self._reached(Step.AFTER_SEND)

@@ -5,6 +5,7 @@ proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -15,6 +16,7 @@ from db.engine import create_engine, session_factory
 from tests.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
 from tests.shop import Shop
 from worker.fetching import FETCHED_AHEAD_BYTES
+from worker.settlement import Settled
 
 
 @pytest.fixture
@@ -181,6 +183,19 @@ async def test_the_partitions_assigned_share_what_is_fetched_ahead(stage: Stage)
     for partitions in ([FIRST, OTHER], [FIRST]):
         await stage.consumer.on_partitions_assigned(partitions)
         assert stage.input.fetched_of_a_partition_bytes == FETCHED_AHEAD_BYTES // len(partitions)
+
+
+async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_published(stage: Stage):
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    assert await stage.begun(FIRST) == POLLED  # behind a round trip, in which publishing begins as well
+    attempts = list(stage.publisher.attempts[FIRST])
+    gc.collect()
+    kept = sum(type(one) is Settled for one in gc.get_objects())
+    held.set_result(None)
+    await stage.consumer.published()
+    assert (attempts, kept) == ([POLLED], 0)
+    assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
 
 
 async def test_partitions_are_given_up_when_what_is_being_published_is(stage: Stage):

@@ -35,9 +35,10 @@ def test_a_confirmation_is_the_contracts_own_json(
     event = OrderConfirmed(
         order_id=order_id,
         user_id=user_id,
-        total_amount=decision.total_amount,
+        total_amount=Decimal(total_cents).scaleb(-2),
         items=tuple(ConfirmedItem(product_id=p, quantity=q, unit_price=price) for p, q, price in sold),
         placed_at=order.placed_at,
         decided_at=decided_at,
     )
     assert event_json(order, decision, decided_at) == event.model_dump_json()
+    assert decision.total_amount == event.total_amount

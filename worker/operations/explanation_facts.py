@@ -122,7 +122,10 @@ def _input(
 
 
 def _lines(order: PlainOrder) -> tuple[Line, ...]:
-    return tuple(Line(i, quantity, None if p is None else Decimal(p)) for i, quantity, p in order.items)
+    return tuple(
+        Line(product_id, quantity, None if price is None else Decimal(price))
+        for product_id, quantity, price in order.items
+    )
 
 
 def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_handled: bool) -> Standing:
