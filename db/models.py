@@ -244,6 +244,27 @@ class Position(Base):
     acknowledged_digest: Mapped[bytes | None]
 
 
+class Skip(Base):
+    """A span of the input that no worker decides: an operator skipped it, or retention deleted it before."""
+
+    __tablename__ = "skips"
+    __table_args__ = (
+        CheckConstraint("kind IN ('skipped', 'deleted')", name="kind"),
+        CheckConstraint("from_offset < to_offset", name="offsets"),
+        UniqueConstraint("topic", "partition", "from_offset", "kind"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    topic: Mapped[str]
+    partition: Mapped[int] = mapped_column(Integer)
+    kind: Mapped[str] = mapped_column(String(16))
+    from_offset: Mapped[int]
+    to_offset: Mapped[int]  # not included
+    requested_by: Mapped[str]  # a person; where records were deleted, the group that found it
+    note: Mapped[str]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class DeadLetterRedrive(Base):
     """A dead letter that was sent to the input topic again. There is one of a source: never a second time."""
 
