@@ -349,3 +349,4 @@ class DeadLetterCode(StrEnum):
     INVALID_ORDER = "invalid_order"  # JSON, but not the contract; error.path names the field
     ORDER_ID_CONFLICT = "order_id_conflict"  # this id was decided for another order; the first stands
     DATA_ERROR = "data_error"  # PostgreSQL names a value of this one order
+    UNREADABLE = "unreadable"  # no client can unpack the record; the letter has what can be read raw

@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Integer, LargeBinary, Text, bindparam, case, column, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    case,
+    column,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -79,7 +91,8 @@ _ACKNOWLEDGED: Final = {
     "acknowledged_timestamp_ms": "witness_timestamp_ms",
     "acknowledged_digest": "witness_digest",
 }
-_ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, **_STATE}
+_ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
+_FOLLOWS_ANYTHING: Final = -1
 _begun = (
     func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
     .table_valued(*(column(name, type_) for name, type_ in _ROW.items()))
@@ -93,6 +106,8 @@ _BEGIN: Final = (
         Position.partition == _begun.c.partition,
         # Whoever has taken the partition over since then has written another turn.
         Position.turn == _begun.c.turn,
+        # A row that holds anything else than its owner wrote is that of a backup.
+        or_(_begun.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_begun.c.follows)),
     )
     .values(
         {
@@ -134,17 +149,46 @@ async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[i
     return {partition: begun for partition, *state in rows if (begun := _known(*state))}
 
 
+async def list_begun_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
+    """By partition, the offset behind the latest batch whose announcement began; None: there was none."""
+    rows = await session.execute(
+        select(Position.partition, Position.begun_to).where(
+            Position.group_id == group_id, Position.topic == topic
+        )
+    )
+    return {row.partition: row.begun_to for row in rows}
+
+
+async def list_other_groups(session: AsyncSession, group_id: str, topic: str) -> dict[int, list[str]]:
+    """By partition, the other groups of this schema whose workers have decided orders of it."""
+    rows = await session.execute(
+        select(Position.partition, Position.group_id)
+        .where(Position.group_id != group_id, Position.topic == topic, Position.begun_to.is_not(None))
+        .order_by(Position.partition, Position.group_id)
+    )
+    groups: dict[int, list[str]] = {}
+    for partition, other in rows:
+        groups.setdefault(partition, []).append(other)
+    return groups
+
+
 async def begin(
-    session: AsyncSession, group_id: str, batches: Mapping[tuple[str, int], tuple[int, Begun]]
+    session: AsyncSession,
+    group_id: str,
+    batches: Mapping[tuple[str, int], tuple[int, Begun]],
+    follows: Mapping[tuple[str, int], int | None] | None = None,
 ) -> set[tuple[str, int]]:
     """Remember, before they are announced, batches by (topic, partition), each with its owner's turn.
 
-    Returns those that were remembered. The others have a new owner and must not be announced.
+    Returns those that were remembered. The others have a new owner and must not be announced; or, where
+    `follows` is given, the row does not hold that `begun_to` any more: PostgreSQL is that of a backup.
     """
+    follows = {} if follows is None else follows
     rows = [
         (
             *place,
             turn,
+            follows.get(place, _FOLLOWS_ANYTHING),
             begun.announced_to,
             begun.begun_to,
             begun.last_timestamp_ms,

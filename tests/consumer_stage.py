@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -11,9 +11,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db.positions import Begun
+from db import positions
 from tests.builders import line, order_value, record
-from worker.batch import BatchProcessor
+from worker.batch import BatchProcessor, Guard
 from worker.consumer import OrderConsumer
 from worker.health import Health
 from worker.metrics import Metrics
@@ -39,6 +39,8 @@ class Input:
         """Whether there is more by the time a batch is begun."""
         self.rebalance: asyncio.Future[None] | None = None
         """Until it has ended, nothing is handed over (aiokafka waits for the assignment)."""
+        self.accepted = 0
+        """How many polls were taken in good hands."""
         self.asked_for: list[int] = []
         """How many records a worker that was busy asked for."""
         self._paused: set[TopicPartition] = set()
@@ -47,6 +49,12 @@ class Input:
     @property
     def fetched_of_a_partition_bytes(self) -> int:
         return int(self._fetcher._max_partition_fetch_bytes)
+
+    def accept(self) -> None:
+        self.accepted += 1
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {p.partition for p in self.records}
 
     def assignment(self) -> set[TopicPartition]:
         return set(self.records)
@@ -88,31 +96,15 @@ class HeldPublisher:
         self.attempts: dict[TopicPartition, list[int]] = defaultdict(list)
         """The offset behind each batch whose announcement began, whatever came of it."""
         self.closed: list[TopicPartition] = []
-        self.topics_tell = True
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
-        self._owners_held: dict[TopicPartition, asyncio.Future[None]] = {}
 
     def hold(self, partition: TopicPartition) -> asyncio.Future[None]:
         """The partition's next batch waits for this future, and fails with its exception."""
         self._held[partition] = held = asyncio.get_running_loop().create_future()
         return held
 
-    def hold_next_owner(self, partition: TopicPartition) -> asyncio.Future[None]:
-        """Whoever takes the partition over next waits for this future."""
-        self._owners_held[partition] = held = asyncio.get_running_loop().create_future()
-        return held
-
-    async def take_over(self, partition: TopicPartition) -> OwnedPartition:
-        if held := self._owners_held.pop(partition, None):
-            await held
-        return OwnedPartition(partition, producer=partition, next_offset=self.committed[partition])
-
-    async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
-        """What failed is never announced here. None: the topics do not tell."""
-        return begun.announced_to if self.topics_tell else None
-
     async def publish(
-        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int
+        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int, metadata: str = ""
     ) -> None:
         if publications:
             self.attempts[owned.partition].append(next_offset)
@@ -123,6 +115,43 @@ class HeldPublisher:
 
     def put_away(self, producer: TopicPartition) -> None:
         self.closed.append(producer)
+
+
+class HeldTakeover:
+    """Stands in for Takeover: goes on where the publisher committed, or, where the test says so, waits.
+
+    What failed is never published here, so that a lost commit is found again by `positions` alone.
+    """
+
+    def __init__(self, publisher: HeldPublisher, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self.topics_tell = True
+        self.fails: Exception | None = None
+        """why nothing can be taken over"""
+        self._publisher = publisher
+        self._sessions = sessions
+        self._held: dict[TopicPartition, asyncio.Future[None]] = {}
+
+    def hold(self, partition: TopicPartition) -> asyncio.Future[None]:
+        """Whoever takes the partition over next waits for this future."""
+        self._held[partition] = held = asyncio.get_running_loop().create_future()
+        return held
+
+    async def take_over(
+        self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, OwnedPartition | Exception]:
+        return {p: self.fails or await self._take_over(p) for p in partitions}
+
+    async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
+        if held := self._held.pop(partition, None):
+            await held
+        async with self._sessions.begin() as session:
+            turn = await positions.take_turn(session, "group", partition.topic, partition.partition)
+        owned = OwnedPartition(partition, partition, self._publisher.committed[partition], turn=turn.number)
+        if turn.begun:
+            owned.begun_to = turn.begun.begun_to
+            if self.topics_tell:
+                owned.next_offset = max(owned.next_offset or 0, turn.begun.announced_to)
+        return owned
 
 
 class WatchedProcessor:
@@ -138,11 +167,13 @@ class WatchedProcessor:
         self._fails = asyncio.get_running_loop().create_future()
         return self._fails
 
-    async def settle(self, records: Sequence[ConsumerRecord], replays: Mapping[Any, Any]) -> list[Settled]:
+    async def settle(
+        self, records: Sequence[ConsumerRecord], replays: Mapping[Any, Any], guard: Guard
+    ) -> list[Settled]:
         fails, self._fails = self._fails, None
         if fails is not None:
             await fails
-        settled = await self._real.settle(records, replays)
+        settled = await self._real.settle(records, replays, guard)
         # Whoever waits for this runs when the consumer has gone on from here, up to where it has to wait.
         self.settled.put_nowait(len(settled))
         return settled
@@ -164,14 +195,17 @@ class Stage:
         }
         self.placed = {p: [json.loads(r.value)["order_id"] for r in of_one] for p, of_one in records.items()}
         self.input, self.publisher = Input(records), HeldPublisher()
+        self.takeover = HeldTakeover(self.publisher, sessions)
         self.processor = WatchedProcessor(
             BatchProcessor(sessions, topics, metrics, nothing_happens, 256 * 1024, PATIENCE_SECONDS)
         )
         self.consumer = OrderConsumer(
             processor=self.processor,  # type: ignore[arg-type]
             publisher=self.publisher,  # type: ignore[arg-type]
+            takeover=self.takeover,  # type: ignore[arg-type]
             sessions=sessions,
             group_id="group",
+            topic="order-placed",
             metrics=metrics,
             health=self.health,
             retry_max_seconds=0.01,

@@ -6,12 +6,13 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from faststream import AckPolicy
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -29,6 +30,7 @@ from worker.consumer import OrderConsumer
 from worker.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
 from worker.health import Health, monitor, start_watchdog
 from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
+from worker.kafka.record_consumer import RecordConsumer
 from worker.metrics import Metrics
 from worker.operations.order_search import Where
 from worker.page.site import Site
@@ -38,9 +40,12 @@ from worker.records import fitting
 from worker.settings import Settings, read_settings
 from worker.settlement import OutputTopics
 from worker.steps import Reached, nothing_happens
+from worker.takeover import Takeover
+from worker.watch import Watch
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
+METADATA_MAX_AGE_MS: Final = 10_000
 # As long as nobody knows how large they are.
 FIRST_POLL_RECORDS: Final = 500
 
@@ -66,7 +71,7 @@ class Worker:
     topics: OutputTopics
     publisher: Publisher
     consumer: OrderConsumer
-    kafka_consumer: Callable[[], AIOKafkaConsumer | None]  # None before the start and after the stop
+    watch: Watch
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -75,15 +80,19 @@ class Worker:
         # A topic may take more than one request of ours carries: a dead letter is cut to fit both.
         self.topics.dead_letter_max_bytes = min(limit_bytes, MAX_REQUEST_BYTES)
         start_watchdog(self.health, self.settings.stall_limit_seconds)
-        checking = asyncio.create_task(
-            monitor(self.health, {"kafka": self._watch_kafka, "database": self._ping})
-        )
+        tasks = [
+            asyncio.create_task(monitor(self.health, {"kafka": self.watch.look, "database": self._ping})),
+            asyncio.create_task(self.watch.mend()),
+        ]
         self.health.started()
         try:
             yield
         finally:
             # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
-            checking.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.watch.close()
             await self.site.closed()
             await self.consumer.published()
             self.consumer.release()
@@ -94,22 +103,6 @@ class Worker:
     async def _ping(self) -> None:
         async with self.engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
-
-    async def _watch_kafka(self) -> None:
-        await self._lag()
-        await self.consumer.check_offsets()
-
-    async def _lag(self) -> None:
-        consumer = self.kafka_consumer()
-        if consumer is None:
-            return
-        assigned = consumer.assignment()
-        ends = await consumer.end_offsets(assigned) if assigned else {}
-        lags = {p.partition: max(0, end - await consumer.position(p)) for p, end in ends.items()}
-        self.metrics.lag.clear()
-        for partition, lag in lags.items():
-            self.metrics.lag.labels(str(partition)).set(lag)
-        self.health.lags(sum(lags.values()))
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
@@ -149,8 +142,17 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
             timeout_seconds=settings.batch_timeout_seconds,
         ),
         publisher=publisher,
+        takeover=Takeover(
+            publisher=publisher,
+            sessions=sessions,
+            group_id=settings.group_id,
+            topic=settings.order_placed_topic,
+            client_options=settings.kafka_client_options(),
+            metrics=metrics,
+        ),
         sessions=sessions,
         group_id=settings.group_id,
+        topic=settings.order_placed_topic,
         metrics=metrics,
         health=health,
         retry_max_seconds=settings.retry_max_seconds,
@@ -160,6 +162,16 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     broker = _broker(settings)
     subscriber = _subscribe(broker, settings, consumer)
     consumer.attach(lambda: subscriber.consumer)
+    watch = Watch(
+        orders=consumer,
+        consumer=lambda: subscriber.consumer,
+        sessions=sessions,
+        client_options=settings.kafka_client_options(),
+        group_id=settings.group_id,
+        topic=settings.order_placed_topic,
+        health=health,
+        metrics=metrics,
+    )
     inquiries = _inquiries(settings)
     worker = Worker(
         settings,
@@ -171,7 +183,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         topics,
         publisher,
         consumer,
-        lambda: subscriber.consumer,
+        watch,
     )
     return worker, _application(worker, broker)
 
@@ -216,13 +228,27 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
     )
 
 
+class _Broker(KafkaBroker):
+    """FastStream's, with consumers that lose no record where a poll fails."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        config = self.config.broker_config
+        # FastStream names aiokafka's class itself, and takes another one nowhere.
+        options = cast("partial[Any]", config.builder).keywords
+        config.builder = partial(RecordConsumer, **options, accepting=True, report_out_of_range=True)
+        return connection
+
+
 def _broker(settings: Settings) -> KafkaBroker:
-    return KafkaBroker(
+    return _Broker(
         settings.kafka_bootstrap_servers.split(","),
         client_id="order-worker",
         request_timeout_ms=settings.request_timeout_ms,
         security=_security(settings),
         allow_auto_create_topics=False,
+        # Partitions that are added, and a topic that is made anew, are found within this time.
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
         # Longer than ours, so that it is always `worker.process` that ends a batch which does not end.
         graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
         # A batch's records are handed on as they came; FastStream must not validate or convert them.
@@ -238,9 +264,9 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         batch=True,
         group_id=settings.group_id,
         # Each of the next three is against a default that loses orders: committing before the work,
-        # beginning at the end of the topic, and reading orders of upstream transactions that were aborted.
+        # going on somewhere else in the topic, and reading orders of upstream transactions that were aborted.
         ack_policy=AckPolicy.MANUAL,
-        auto_offset_reset="earliest",
+        auto_offset_reset="none",  # `worker.takeover` says where to go on, never aiokafka
         isolation_level="read_committed",
         max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
         batch_timeout_ms=POLL_TIMEOUT_MS,

@@ -12,7 +12,7 @@ do not, nothing happened, and the batch runs again with its products locked firs
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -25,6 +25,7 @@ from contracts.events import DeadLetterCode
 from db import ledger, orders, stock
 from db.decision import Decider
 from worker.decode import Invalid, decode
+from worker.kafka.unreadable import UnreadableRecord
 from worker.metrics import Metrics
 from worker.retry import (
     Remedy,
@@ -46,13 +47,23 @@ MAX_RERUNS: Final = 4
 MAX_WITNESSES: Final = 5
 
 
+Guard = Callable[[AsyncSession], Awaitable[None]]
+"""Raises where the database is not the one that the worker knows."""
+_VERIFIED: Final = "order_worker_verified"
+
+
 @dataclass(slots=True)
 class _Batch:
     """What all transactions of a batch share. `failed_at`: of its dead letters, once there is one."""
 
     arrivals: Sequence[Arrival]
     replays: Replays
+    require_same_database: Guard
     failed_at: datetime | None = None
+
+
+async def _any_database(_session: AsyncSession) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,15 @@ class BatchProcessor:
     message_max_bytes: int
     timeout_seconds: float
 
-    async def settle(self, records: Sequence[ConsumerRecord], replays: Replays) -> list[Settled]:
+    async def settle(
+        self,
+        records: Sequence[ConsumerRecord],
+        replays: Replays,
+        require_same_database: Guard = _any_database,
+    ) -> list[Settled]:
         """One result per record, in their order. Safe to call again with the same records at any time.
+
+        `require_same_database` is asked on each new connection, in the transaction that is to decide.
 
         Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
         when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
@@ -77,6 +95,9 @@ class BatchProcessor:
         invalid: dict[int, Invalid] = {}  # by place in the batch
         unknown_fields = 0
         for place, record in enumerate(records):
+            if type(record) is UnreadableRecord:
+                invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")
+                continue
             decoded = decode(record.value, self.message_max_bytes)
             if isinstance(decoded, Invalid):
                 invalid[place] = decoded
@@ -84,7 +105,7 @@ class BatchProcessor:
             order, fingerprint, unknown = decoded
             arrivals.add(tuple.__new__(Arrival, (order, fingerprint, record)))  # in half the time of a call
             unknown_fields += unknown
-        batch = _Batch(arrivals.all, replays)
+        batch = _Batch(arrivals.all, replays, require_same_database)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
             place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
@@ -183,6 +204,7 @@ class BatchProcessor:
     async def _decide_all(
         self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
     ) -> list[Settled]:
+        await _verify(session, batch.require_same_database)
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)
         # After that, so that no outcome is stamped before its decision, however often a batch runs again.
@@ -253,3 +275,12 @@ class BatchProcessor:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)
         return dead_letter(self.topics, record, code, message, path, batch.failed_at)
+
+
+async def _verify(session: AsyncSession, require_same_database: Guard) -> None:
+    """A database is replaced behind a broken connection only, so it is enough to look at new ones."""
+    connection = (await session.connection()).sync_connection
+    assert connection is not None
+    if _VERIFIED not in connection.info:
+        await require_same_database(session)
+        connection.info[_VERIFIED] = True

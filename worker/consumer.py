@@ -1,44 +1,51 @@
 """The Kafka edge in: hands records to the batch, publishes what comes of it, and survives what goes wrong.
 
     handle_order_placed
-     ├ take over     newly assigned partitions: fence the old owner, read the committed offset, go on there
+     ├ take over     newly assigned partitions: fence the old owner, find out where to go on
      ├ settle        the database part (worker.batch), while the batch before is still being published
      ├ published     wait until the batch before is
-     ├ begin         PostgreSQL remembers what is announced next, should the broker forget it
+     ├ begin         PostgreSQL remembers what is published next, should the broker forget it
      ├ publish       one Kafka transaction per partition, side by side, beside whatever comes next
      └ set back      what failed: seek, pause, resume later
 
 Nothing here is needed for correctness but this: a partition's records are published in order, by the
 producer that was started before its committed offset was read, with the offset in the same transaction.
 Settling ahead of that is harmless: the ledger knows again what is settled twice.
+
+What needs no records of a partition (`worker.watch` finds it out) is at the end: taking over what hands over
+no records, going on behind transaction markers, passing over what an operator has given up.
 """
 
 import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
 from typing import Final, Literal
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError, ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
-from db.ledger import list_replays
 from db.positions import Begun, Witness
 from worker.batch import BatchProcessor
 from worker.fetching import share_out
 from worker.health import Health
+from worker.kafka.offset_mark import idle_mark
+from worker.kafka.record_consumer import RecordConsumer
 from worker.metrics import Metrics
+from worker.pauses import Pauses
 from worker.publisher import OwnedPartition, Publisher
-from worker.recall import digest, is_forgotten
+from worker.recall import digest
 from worker.records import Records, by_partition, cut, fitting, joined, names
+from worker.resume import WaitsForOperatorError
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
-from worker.settlement import Fate, Settled
+from worker.settlement import Settled
+from worker.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +53,9 @@ log = logging.getLogger(__name__)
 AT_ONCE_SECONDS: Final = 0.002
 # An answer of the broker takes 2 to 5 ms on two busy cores.
 SINCE_TIMEOUT_MS: Final = 10
+# One batch takes over so many partitions at most; the records of further ones come again with the next poll.
+# A round of 32 takes about a second on two cores, and the group waits for it in a rebalance.
+TAKEN_OVER_AT_ONCE: Final = 32
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
 _TIMESTAMP: Final = attrgetter("timestamp_ms")
@@ -53,6 +63,12 @@ _TIMESTAMP: Final = attrgetter("timestamp_ms")
 Server = Literal["database", "kafka", "worker"]
 SettledRecords = dict[TopicPartition, list[Settled]]
 Owned = dict[TopicPartition, OwnedPartition]
+Offsets = Mapping[TopicPartition, int | None]
+"""where records have to come from again; None: nobody knows yet, the take-over will tell"""
+
+
+class DatabaseReplacedError(Exception):
+    """PostgreSQL does not hold what this worker wrote last: it is that of a backup, or a standby's."""
 
 
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -63,8 +79,10 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         *,
         processor: BatchProcessor,
         publisher: Publisher,
+        takeover: Takeover,
         sessions: async_sessionmaker[AsyncSession],
         group_id: str,
+        topic: str,
         metrics: Metrics,
         health: Health,
         retry_max_seconds: float,
@@ -73,49 +91,80 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     ) -> None:
         self._processor = processor
         self._publisher = publisher
+        self._takeover = takeover
         self._sessions = sessions
         self._group_id = group_id
+        self._topic = topic
         self._metrics = metrics
         self._health = health
         self._retry_max_seconds = retry_max_seconds
         self._batch_max_records = batch_max_records
         self._batch_max_bytes = batch_max_bytes
-        self._consumer: Callable[[], AIOKafkaConsumer | None] = lambda: None
+        self._consumer: Callable[[], RecordConsumer | None] = lambda: None
+        self._pauses = Pauses(lambda: self._consumer())
         self._owned: Owned = {}
-        # Failures in a row: of a partition's Kafka transaction, or, under "database", of the one all share.
-        self._failures: dict[TopicPartition | Literal["database"], int] = {}
+        # Failures in a row: of a partition alone, and of the database transaction that all share.
+        self._failures: dict[TopicPartition, int] = {}
+        self._database_failures = 0
+        # Held across PostgreSQL, Kafka and the end of a rebalance: no probe and no endpoint may wait for it.
         self._batch_in_flight = asyncio.Lock()
+        self._handling = 0  # calls of `handle_order_placed`, also those that wait for the lock
         self._publishing: asyncio.Task[None] | None = None
         # Where a partition was set back to, until its next records are here: they may be later ones.
         self._awaited: dict[TopicPartition, int] = {}
-        self._seen_announced: dict[TopicPartition, int | None] = {}  # by the last `check_offsets`
         self._handled_at = float("-inf")  # monotonic seconds: when the batch before was
+        # Not owned yet although nothing of them is in hand: their records would not come.
+        self._without_records: set[TopicPartition] = set()
 
-    def attach(self, consumer: Callable[[], AIOKafkaConsumer | None]) -> None:
+    def attach(self, consumer: Callable[[], RecordConsumer | None]) -> None:
         """Where to find the running consumer: FastStream builds it when the application starts."""
         self._consumer = consumer
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether records are in hand: there is progress to expect."""
+        return self._handling > 0 or self._publishing is not None
+
+    def waiting_without_records(self) -> set[TopicPartition]:
+        """Partitions that no record will make this worker take over again."""
+        return {p for p in self._without_records if not self._pauses.is_paused(p)}
+
+    def published_to(self) -> dict[TopicPartition, int]:
+        """Of each partition that is owned: the offset below which all is published and committed."""
+        return {p: o.next_offset for p, o in self._owned.items() if o.next_offset is not None}
+
     async def handle_order_placed(self, records: Sequence[ConsumerRecord]) -> None:
-        """Decide the records and announce what was decided, or set them back to come again. Never raises."""
-        async with self._batch_in_flight:
-            try:
-                records = await self._with_those_since(records)
-                await self._handle(by_partition(records))
-            except Exception as error:
-                # A fault of ours that nothing below foresaw. The records must come again all the same:
-                # FastStream would log this and go on with the next batch, and these would be lost.
-                await self.published()
-                self.release()
-                self._set_back(by_partition(records), error, "worker")
-            self._handled_at = time.monotonic()
+        """Decide the records and publish what was decided, or set them back to come again. Never raises."""
+        # Before the first await: a poll that nobody accepts hands its records over again.
+        if consumer := self._consumer():
+            consumer.accept()
+        self._handling += 1
+        try:
+            async with self._batch_in_flight:
+                try:
+                    records = await self._with_those_since(records)
+                    await self._handle(by_partition(records))
+                except Exception as error:
+                    # A fault of ours that nothing below foresaw. The records must come again all the same:
+                    # FastStream would log this and go on with the next batch, and these would be lost.
+                    await self.published()
+                    self.release()
+                    self._set_back(_firsts(by_partition(records)), error, "worker")
+                self._handled_at = time.monotonic()
+        finally:
+            self._handling -= 1
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
         async with self._batch_in_flight:
             await self.published()
+            revoked = list(revoked)
             self.release(revoked)
+            self._pauses.forget(revoked)
             for partition in revoked:
                 self._awaited.pop(partition, None)
+                self._without_records.discard(partition)
+                self._health.goes_on(partition)
             self._health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -125,41 +174,6 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             share_out(consumer, len(numbers))
         self._health.assigned(numbers)
         log.info("assigned partitions: %s", ", ".join(map(str, numbers)) or "none")
-
-    async def check_offsets(self) -> None:
-        """Take over again what rests, and of which Kafka tells less than it has acknowledged.
-
-        Where orders come, the next one's commit mends it, or its failure tells. Where none come, what was
-        undone would stay untold. Call it now and then.
-        """
-        consumer = self._consumer()
-        before, self._seen_announced = (
-            self._seen_announced,
-            {p: owned.next_offset for p, owned in self._owned.items()},
-        )
-        for partition, announced_to in self._seen_announced.items():
-            if consumer is None or announced_to is None or before.get(partition) != announced_to:
-                continue
-            with suppress(IllegalStateError):  # revoked meanwhile
-                told = await consumer.committed(partition)
-                if told is None or told < announced_to:
-                    await self._doubt(consumer, partition, announced_to, told)
-
-    async def _doubt(
-        self, consumer: AIOKafkaConsumer, partition: TopicPartition, announced_to: int, told: int | None
-    ) -> None:
-        async with self._batch_in_flight:
-            await self.published()
-            owned = self._owned.get(partition)
-            if owned is None or owned.next_offset != announced_to:
-                return  # it moved on while Kafka was asked
-            log.warning(
-                "Kafka tells %s of %s-%d, and all before %d was told: taking it over again",
-                *(told, partition.topic, partition.partition, announced_to),
-            )
-            self._disown(partition)
-            # To where records are: it is the first of them that make the partition be taken over.
-            consumer.seek(partition, told or 0)
 
     async def published(self) -> None:
         """Wait until nothing is being published. What could not be is disowned and set back then."""
@@ -194,6 +208,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         with suppress(TimeoutError, KafkaError, ConsumerStoppedError):
             async with asyncio.timeout(2 * SINCE_TIMEOUT_MS / 1_000):
                 since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)
+                consumer.accept()
         return [*records, *chain.from_iterable(since.values())]
 
     async def _handle(self, records: Records) -> None:
@@ -210,14 +225,18 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
                 fenced = await self._begin(part, settled)
             except Exception as error:
-                self._set_back(joined(part, batch), error, "database")
+                if isinstance(error, DatabaseReplacedError):
+                    self.release()  # each take-over finds out what is lost
+                self._set_back(_firsts(joined(part, batch)), error, "database")
                 return
             for partition in fenced:
                 self._disown(partition)
-                self._set_back({partition: part.pop(partition)}, ProducerFenced(), "kafka")
+                self._set_back(_firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
                 batch.pop(partition, None)  # it comes again with it
             for partition, records_of_one in part.items():
-                owned[partition].handed_to = records_of_one[-1].offset + 1
+                owner = owned[partition]
+                owner.handed_to = owner.begun_to = records_of_one[-1].offset + 1
+                owner.passed_over_from = None
             if part:
                 # All that is asked of them from now on: the next batch is made beside it.
                 ends = {p: [records_of_one[0], records_of_one[-1]] for p, records_of_one in part.items()}
@@ -228,10 +247,21 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _settle(self, batch: Records, owned: Owned) -> SettledRecords:
         replays = {p: owned[p].replays for p in batch}
-        settled = await self._processor.settle([r for of_one in batch.values() for r in of_one], replays)
-        self._failures.pop("database", None)
+        records = [r for of_one in batch.values() for r in of_one]
+        settled = await self._processor.settle(records, replays, self._require_same_database)
+        self._database_failures = 0
         rest = iter(settled)
         return {p: list(islice(rest, len(records))) for p, records in batch.items()}
+
+    async def _require_same_database(self, session: AsyncSession) -> None:
+        """What the owned partitions wrote last is still there, or DatabaseReplacedError."""
+        found = await positions.list_begun_to(session, self._group_id, self._topic)
+        for partition, owned in self._owned.items():
+            if found.get(partition.partition) != owned.begun_to:
+                raise DatabaseReplacedError(
+                    f"PostgreSQL knows of {self._topic}-{partition.partition} to"
+                    f" {found.get(partition.partition)}, not to {owned.begun_to}: is it that of a backup?"
+                )
 
     async def _begin(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:
         """Write down what is announced next; returns the partitions that have another owner by now."""
@@ -244,7 +274,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 (p.topic, p.partition): (self._owned[p].turn, _begun(self._owned[p], records, settled[p]))
                 for p, records in batch.items()
             }
-            remembered = await positions.begin(session, self._group_id, begun)
+            follows = {(p.topic, p.partition): self._owned[p].begun_to for p in batch}
+            remembered = await positions.begin(session, self._group_id, begun, follows)
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _records_to_decide(self, records: Records) -> Records:
@@ -260,19 +291,13 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         for partition in [p for p in records if p in assigned]:
             self._awaited.pop(partition, None)
         new = [p for p in mine if p not in self._owned]
-        taken = await asyncio.gather(*(self._take_over(p) for p in new), return_exceptions=True)
-        for partition, result in zip(new, taken, strict=True):
-            if isinstance(result, BaseException):
-                server: Server = "database" if is_of_database(result) else "kafka"
-                self._set_back({partition: mine.pop(partition)}, result, server)
-                continue
-            self._owned[partition] = result
-            if result.next_offset is not None and mine[partition][0].offset != result.next_offset:
-                # The old owner got further than the offset we began to read at, or a failed commit of
-                # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
-                with suppress(IllegalStateError):  # revoked while we waited
-                    consumer.seek(partition, result.next_offset)
-                del mine[partition]
+        for partition in new[TAKEN_OVER_AT_ONCE:]:
+            self._seek(partition, mine.pop(partition)[0].offset)
+        await self._take_over({p: mine[p][0].offset for p in new[:TAKEN_OVER_AT_ONCE]})
+        for partition in new[:TAKEN_OVER_AT_ONCE]:
+            owner = self._owned.get(partition)
+            if owner is None or owner.next_offset not in (None, mine[partition][0].offset):
+                del mine[partition]  # it comes again from where the partition goes on
         # Some that was owned may be so no more: the batch before failed meanwhile, and was set back.
         owned = {p: of_one for p, of_one in mine.items() if p in self._owned}
         return {p: rest for p, of_one in owned.items() if (rest := self._undecided(p, of_one))}
@@ -295,34 +320,31 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             return records
         return [record for record in records if record.offset >= decided_to]
 
-    async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
-        owned = await self._publisher.take_over(partition)
-        place = (partition.topic, partition.partition)
-        try:
-            async with self._sessions.begin() as session:
-                owned.replays = await list_replays(session, *place)
-                turn = await positions.take_turn(session, self._group_id, *place)
-            owned.turn = turn.number
-            if turn.begun and is_forgotten(owned.next_offset, owned.moved, turn.begun):
-                await self._recall(owned, turn.begun)
-        except BaseException:
-            self._publisher.put_away(owned.producer)
-            raise
-        self._metrics.takeovers.inc()
-        log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.next_offset)
-        return owned
+    async def _take_over(self, at_hand: Offsets) -> None:
+        """Own these partitions, and read each on from where it has to go on; what fails is set back.
 
-    async def _recall(self, owned: OwnedPartition, begun: Begun) -> None:
-        told, recalled = owned.next_offset, await self._publisher.recall(owned, begun)
-        if recalled is None:
-            return  # a new topic of the same name: what Kafka tells of it is true
-        # At once, and not with the next orders: until then the group's lag would be wrong, too.
-        await self._publisher.publish(owned, [], recalled)
-        what = "undone what it had acknowledged" if recalled < begun.announced_to else "forgotten the offset"
-        log.warning(
-            "Kafka has %s of %s-%d: it tells %s, all before %d was told; going on at %d",
-            *(what, owned.partition.topic, owned.partition.partition, told, begun.announced_to, recalled),
-        )
+        `at_hand`: the offset of each one's first record in hand; None: none is.
+        """
+        consumer = self._consumer()
+        if consumer is None or not at_hand:
+            return
+        numbers = consumer.partitions_for_topic(self._topic) or ()
+        everything = [TopicPartition(self._topic, number) for number in numbers]
+        taken = await self._takeover.take_over(list(at_hand), everything)
+        for partition, result in taken.items():
+            if isinstance(result, Exception):
+                server: Server = "database" if is_of_database(result) else "kafka"
+                self._set_back({partition: at_hand[partition]}, result, server)
+                continue
+            self._owned[partition] = result
+            self._without_records.discard(partition)
+            if result.next_offset is not None and at_hand[partition] != result.next_offset:
+                # The old owner got further than the offset we began to read at, or a failed commit of
+                # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
+                self._seek(partition, result.next_offset)
+            if at_hand[partition] is None:
+                self._failures.pop(partition, None)
+                self._health.goes_on(partition)
 
     async def _publish(self, ends: Records, settled: SettledRecords, began: float) -> None:
         """Announce what was settled, and count it. What fails is disowned and set back.
@@ -345,83 +367,153 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self._publisher.publish(self._owned[partition], publications, ends[-1].offset + 1)
             self._failures.pop(partition, None)
             self._health.progressed()
-            if "database" not in self._failures:  # else the batch behind this one was set back meanwhile
+            self._health.goes_on(partition)
+            if not self._database_failures:  # else the batch behind this one was set back meanwhile
                 self._health.relieved()
-            self._count(kinds)
+            self._metrics.count(kinds)
         except Exception as error:
             self._disown(partition)
-            self._set_back({partition: ends}, error, "kafka")
+            self._set_back(_firsts({partition: ends}), error, "kafka")
 
     def _disown(self, partition: TopicPartition) -> None:
         owned = self._owned.pop(partition, None)
         if owned is not None:
             self._publisher.put_away(owned.producer)
 
-    def _set_back(self, batch: Records, error: BaseException, server: Server) -> None:
-        """Make the consumer deliver these records again, after a pause that grows with each failure."""
+    def _set_back(self, firsts: Offsets, error: BaseException, server: Server) -> None:
+        """Read these partitions again from there, after a pause that grows with each failure."""
         if isinstance(error, asyncio.CancelledError):
             raise error
         consumer = self._consumer()
         if consumer is None:
             return  # stopping: what is not committed comes again to whoever owns the partition next
-        self._report(batch, error, server)
-        for partition, records in batch.items():
+        for partition, first in firsts.items():
+            if first is None:
+                self._without_records.add(partition)
+                continue
             # Not behind where it was set back to before: the batch before may have failed as well.
-            awaited = min(records[0].offset, self._awaited.get(partition, records[0].offset))
-            # Where it is not ours any more, its new owner begins at the committed offset.
-            with suppress(IllegalStateError):
-                consumer.seek(partition, awaited)
+            awaited = min(first, self._awaited.get(partition, first))
+            if self._seek(partition, awaited):
                 self._awaited[partition] = awaited
-        waiting = list(consumer.assignment() if server == "database" else batch)
-        failing: Sequence[TopicPartition | Literal["database"]] = (
-            ["database"] if server == "database" else list(batch)
-        )
-        attempt = max(self._failures.get(one, 0) for one in failing)
-        self._failures.update(dict.fromkeys(failing, attempt + 1))
-        for partition in waiting:
-            with suppress(IllegalStateError):
-                consumer.pause(partition)
-        pause_seconds = backoff_seconds(attempt, self._retry_max_seconds)
-        asyncio.get_running_loop().call_later(pause_seconds, self._resume, waiting)
+        if server == "database":
+            attempt, waiting = self._database_failures, list(consumer.assignment())
+            self._database_failures += 1
+        else:
+            attempt, waiting = max(self._failures.get(p, 0) for p in firsts), list(firsts)
+            self._failures.update(dict.fromkeys(firsts, attempt + 1))
+        self._pauses.pause(waiting, backoff_seconds(attempt, self._retry_max_seconds))
+        self._report(firsts, error, server)
 
-    def _resume(self, partitions: Sequence[TopicPartition]) -> None:
+    def _seek(self, partition: TopicPartition, offset: int) -> bool:
+        """False where it is not ours any more: its new owner begins at the committed offset."""
         consumer = self._consumer()
-        if consumer is not None:
-            consumer.resume(*(p for p in partitions if p in consumer.assignment()))
+        if consumer is None:
+            return False
+        try:
+            consumer.seek(partition, offset)
+        except IllegalStateError:
+            return False
+        return True
 
-    def _report(self, batch: Records, error: BaseException, server: Server) -> None:
+    def _report(self, firsts: Offsets, error: BaseException, server: Server) -> None:
         self._metrics.retries.labels(server).inc()
+        if isinstance(error, WaitsForOperatorError):
+            new = [self._health.waits(p, str(error)) for p in firsts]
+            if any(new):
+                log.error("%s wait: %s", names(firsts), error)
+            self._health.tried(alive=True)
+            return
         why = f"{server}: {describe(error)}"
         if isinstance(error, ProducerFenced):
-            log.warning("fenced: another worker has taken over %s", names(batch))
-        elif is_outage(error):
-            log.warning("%s; %s will be tried again", why, names(batch))
+            log.warning("fenced: another worker has taken over %s", names(firsts))
+        elif is_outage(error) or isinstance(error, DatabaseReplacedError):
+            log.warning("%s; %s will be tried again", why, names(firsts))
         else:
-            log.error("unforeseen error; %s will be tried again", names(batch), exc_info=error)
-        self._health.set_back(why, alive=is_outage(error))
+            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error)
+        if server == "database":
+            self._health.set_back(why, alive=is_outage(error))
+            return
+        for partition in firsts:
+            self._health.waits(partition, f"set back: {why}")
+        self._health.tried(alive=is_outage(error))
 
-    def _count(self, kinds: Counter[tuple[Fate, tuple[str, ...]]]) -> None:
-        metrics = self._metrics
-        counters = {
-            Fate.CONFIRMED: metrics.confirmed,
-            Fate.REJECTED: metrics.rejected,
-            Fate.REDELIVERED: metrics.redelivered,
-            Fate.SILENCED: metrics.silenced,
-            Fate.DUPLICATE: metrics.duplicates,
-        }
-        # Added up before: each increment of a metric takes a lock.
-        for (fate, codes), count in kinds.items():
-            if fate is Fate.DEAD_LETTER:
-                metrics.dead_letters.labels(codes[0]).inc(count)
-                continue
-            counters[fate].inc(count)
-            for code in codes:
-                metrics.reasons.labels(code).inc(count)
+    async def take_over_without_records(self, partitions: Iterable[TopicPartition]) -> None:
+        """Own partitions whose records do not come: their offset may lie outside of the log."""
+        async with self._batch_in_flight:
+            await self.published()
+            consumer = self._consumer()
+            mine = consumer.assignment() if consumer else set()
+            due = [p for p in partitions if p in mine and not self._pauses.is_paused(p)]
+            self.release(p for p in due if p in self._owned)
+            await self._take_over(dict.fromkeys(due[:TAKEN_OVER_AT_ONCE]))
+
+    async def recover_lost_commit(
+        self, partition: TopicPartition, published_to: int, committed: int | None
+    ) -> None:
+        """Take a resting partition over again of which Kafka says less than it has acknowledged.
+
+        Where orders come, the next one's commit mends it, or its failure tells. Where none come, what was
+        undone would stay unpublished.
+        """
+        async with self._batch_in_flight:
+            await self.published()
+            owned = self._owned.get(partition)
+            if owned is None or owned.next_offset != published_to:
+                return  # it moved on while Kafka was asked
+            log.warning(
+                "Kafka says %s of %s-%d, and all before %d was published: taking it over again",
+                *(committed, partition.topic, partition.partition, published_to),
+            )
+            self._disown(partition)
+            await self._take_over({partition: None})
+
+    async def go_on_behind(self, partition: TopicPartition, offset: int, first: int | None = None) -> bool:
+        """Commit an offset up to which there is nothing to decide; True: done.
+
+        Behind transaction markers (`first` is None), while nothing of the partition is in hand; or behind
+        records from `first` on that an operator has given up.
+        """
+        async with self._batch_in_flight:
+            await self.published()
+            consumer = self._consumer()
+            if (
+                consumer is None
+                or partition not in consumer.assignment()
+                or self._pauses.is_paused(partition)
+            ):
+                return False
+            is_new = partition not in self._owned
+            if is_new:
+                await self._take_over({partition: None})
+            owned = self._owned.get(partition)
+            if owned is None or (owned.next_offset or 0) > offset:
+                return False
+            if first is not None and owned.next_offset not in (None, first):
+                return False  # records in front of it come first
+            before = owned.next_offset
+            try:
+                await self._publisher.publish(owned, [], offset, idle_mark(owned.begun_to))
+            except Exception as error:
+                self._disown(partition)
+                self._set_back({partition: None}, error, "kafka")
+                return False
+            if owned.passed_over_from is None and before == owned.begun_to:
+                owned.passed_over_from = before
+            if is_new or first is not None:
+                self._seek(partition, offset)
+            self._health.goes_on(partition)
+            return True
+
+
+def _firsts(batch: Records) -> dict[TopicPartition, int | None]:
+    return {p: records[0].offset for p, records in batch.items()}
 
 
 def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> Begun:
     """The announcement of these records, which is about to begin."""
     announced_to = records[0].offset if owned.next_offset is None else owned.next_offset
+    if owned.passed_over_from is not None:
+        announced_to = owned.passed_over_from  # so that `positions` knows which batch this one follows
     witness = None
     if publications := [one.publication for one in settled if one.publication]:
         # An outcome where there is one: a dead letter may be of long ago, and would be looked for since then.

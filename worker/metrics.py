@@ -1,6 +1,10 @@
 """What the worker counts, in Prometheus' form. One object, built by the composition root."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from worker.settlement import Fate
 
 
 class Metrics:
@@ -49,5 +53,56 @@ class Metrics:
         )
         self.takeovers = Counter("order_worker_partition_takeovers", "Partitions taken over", registry=r)
         self.lag = Gauge(
-            "order_worker_consumer_lag_records", "Records not yet decided", ["partition"], registry=r
+            "order_worker_consumer_lag_records",
+            "Records not yet published, of this worker's partitions and of those nobody owns",
+            ["partition"],
+            registry=r,
         )
+        self.hidden = Gauge(
+            "order_worker_hidden_records",
+            "Records behind an upstream transaction that is still open",
+            ["partition"],
+            registry=r,
+        )
+        self.unowned = Gauge("order_worker_unowned_partitions", "Partitions that no worker owns", registry=r)
+        self.waiting = Gauge(
+            "order_worker_waiting_partitions", "Partitions of this worker that do not go on", registry=r
+        )
+        self.unreadable = Gauge(
+            "order_worker_unreadable_offsets",
+            "Offsets at a partition's head that cannot be unpacked",
+            ["partition"],
+            registry=r,
+        )
+        self.deleted_offsets = Counter(
+            "order_worker_deleted_offsets",
+            "Offsets deleted from the topic before they were decided",
+            ["partition"],
+            registry=r,
+        )
+        self.skipped_offsets = Counter(
+            "order_worker_skipped_offsets", "Offsets passed over for an operator", ["partition"], registry=r
+        )
+        self.other_logs = Counter(
+            "order_worker_partition_logs_replaced", "Partitions whose log was cut or made anew", registry=r
+        )
+
+    def count(self, kinds: Mapping[tuple[Fate, tuple[str, ...]], int]) -> None:
+        """What became of published records: how many of each fate with its codes.
+
+        Added up before: each increment of a metric takes a lock.
+        """
+        counters = {
+            Fate.CONFIRMED: self.confirmed,
+            Fate.REJECTED: self.rejected,
+            Fate.REDELIVERED: self.redelivered,
+            Fate.SILENCED: self.silenced,
+            Fate.DUPLICATE: self.duplicates,
+        }
+        for (fate, codes), count in kinds.items():
+            if fate is Fate.DEAD_LETTER:
+                self.dead_letters.labels(codes[0]).inc(count)
+                continue
+            counters[fate].inc(count)
+            for code in codes:
+                self.reasons.labels(code).inc(count)

@@ -22,6 +22,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
 from db.positions import Begun
+from worker.kafka.offset_mark import MARK, is_workers_mark
 from worker.recall import recall
 from worker.settlement import Publication
 from worker.steps import Reached, Step
@@ -38,7 +39,7 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 # batch for ever, where people watch its end.
 OUTPUTS_KEPT = 3
 # Goes with every offset that a worker commits: one without it was committed by an operator.
-OFFSET_METADATA = "order-worker"
+OFFSET_METADATA = MARK
 
 
 @dataclass(slots=True)
@@ -57,6 +58,9 @@ class OwnedPartition:
     # Where the latest transactions wrote; of a new owner, wherever the one before it may have.
     outputs: deque[AbstractSet[TopicPartition]] = field(default_factory=lambda: deque(maxlen=OUTPUTS_KEPT))
     handed_to: int | None = None  # records below are settled and handed to `publish`, which may still run
+    begun_to: int | None = None  # as `positions` has it
+    # Where the latest batch ended, if nothing but what is passed over lies between it and `next_offset`.
+    passed_over_from: int | None = None
 
 
 class Publisher:
@@ -85,6 +89,24 @@ class Publisher:
 
         Raises KafkaError or TimeoutError; then nothing is owned.
         """
+        owned = await self.fence(partition)
+        try:
+            async with asyncio.timeout(self._publish_timeout_seconds):
+                # Only now: before, the old owner's pending transaction could still move the offset.
+                committed = (await self.committed_offsets([partition]))[partition]
+        except BaseException:
+            self.put_away(owned.producer)
+            raise
+        if committed is not None:
+            owned.next_offset = committed.offset
+            owned.moved = not is_workers_mark(committed.metadata)
+        return owned
+
+    async def fence(self, partition: TopicPartition) -> OwnedPartition:
+        """Start the partition's producer: its owner before can publish and commit nothing from then on.
+
+        Where to go on is not known yet. Raises KafkaError or TimeoutError; then nothing is owned.
+        """
         producer = AIOKafkaProducer(
             **self._options,
             transactional_id=f"{self._group_id}.{partition.topic}.{partition.partition}",
@@ -98,26 +120,27 @@ class Publisher:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.start()
                 self._reached(Step.TAKEOVER_FENCED)
-                # Only now: before, the old owner's pending transaction could still move the offset.
-                committed = await self._committed_offset(partition)
                 outputs = {await output_of(producer, topic, partition) for topic in self._topics}
         except BaseException:
             self.put_away(producer)
             raise
         owned = OwnedPartition(partition, producer, None)
         owned.outputs.append(outputs)
-        if committed is not None:
-            owned.next_offset = committed.offset
-            owned.moved = committed.metadata != OFFSET_METADATA
         return owned
 
-    async def recall(self, owned: OwnedPartition, begun: Begun) -> int | None:
+    async def recall(self, owned: OwnedPartition, begun: Begun) -> int:
         """Where to go on although the broker has forgotten it: see `worker.recall`."""
         async with asyncio.timeout(self._publish_timeout_seconds):
             await self._end_what_hangs(owned.producer)
-            return await recall(self._options, owned.producer, owned.partition, begun, told=owned.next_offset)
+            return await recall(self._options, owned.producer, begun, told=owned.next_offset)
 
-    async def publish(self, owned: OwnedPartition, publications: list[Publication], next_offset: int) -> None:
+    async def publish(
+        self,
+        owned: OwnedPartition,
+        publications: list[Publication],
+        next_offset: int,
+        metadata: str = OFFSET_METADATA,
+    ) -> None:
         """Publish all of it, which may be nothing, and commit the offset, as one step.
 
         Takes the publications out of the list: what is packed for Kafka need not be kept beside it.
@@ -149,7 +172,7 @@ class Publisher:
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*sent)
                 self._reached(Step.AFTER_SENDS)
-                offset = OffsetAndMetadata(next_offset, OFFSET_METADATA)
+                offset = OffsetAndMetadata(next_offset, metadata)
                 await producer.send_offsets_to_transaction({owned.partition: offset}, self._group_id)
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
                 await producer.commit_transaction()
@@ -184,7 +207,9 @@ class Publisher:
                 _join(producer, TopicPartition(topic, number))
         await producer.abort_transaction()
 
-    async def _committed_offset(self, partition: TopicPartition) -> OffsetAndMetadata | None:
+    async def committed_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata | None]:
         """What the group has committed; None only where Kafka says that there is nothing.
 
         aiokafka's consumer says None as well while the group's coordinator loads or has moved: that error is
@@ -194,14 +219,14 @@ class Publisher:
         admin = AIOKafkaAdminClient(**self._options)
         try:
             await admin.start()
-            found = await admin.list_consumer_group_offsets(self._group_id, partitions=[partition])
+            found = await admin.list_consumer_group_offsets(self._group_id, partitions=list(partitions))
         finally:
             await admin.close()
-        if partition not in found:
+        if any(p not in found for p in partitions):
             raise GroupCoordinatorNotAvailableError(
                 f"the coordinator of {self._group_id} knows no offsets yet"
             )
-        return None if found[partition].offset < 0 else found[partition]
+        return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
     def put_away(self, producer: AIOKafkaProducer) -> None:
         """Close a producer in the background: its broker may be the very thing that is away."""

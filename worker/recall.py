@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from db.positions import Begun, Witness
 from worker.reading import reader, records
@@ -35,19 +35,15 @@ def digest(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> by
 async def recall(
     client_options: Mapping[str, Any],
     producer: AIOKafkaProducer,
-    partition: TopicPartition,
     begun: Begun,
     told: int | None,
-) -> int | None:
-    """The first offset that is not announced, for certain; None if the topic is a new one of the same name.
+) -> int:
+    """The first offset that is not announced, for certain.
 
     `told` is what the broker takes for it. The partition's owner before must be fenced, and every transaction
     of its producer must have ended. Raises KafkaError, or TimeoutError while other transactions hide what
     came after them.
     """
-    async with reader(client_options, "read_uncommitted") as consumer:
-        if not await _is_the_same_topic(consumer, partition, begun):
-            return None
     before = begun.acknowledged
     # Its offset would have been undone with it.
     may_be_undone = before is not None and (told is None or told <= before.from_offset)
@@ -75,20 +71,6 @@ async def _is_announced(
         async for record in records(consumer, spans):
             if _is_witness(record, witness):
                 return True
-    return False
-
-
-async def _is_the_same_topic(consumer: AIOKafkaConsumer, partition: TopicPartition, begun: Begun) -> bool:
-    """Whether the last record that was decided is still what it was, or gone with all those before it."""
-    last = begun.begun_to - 1
-    if last < (await consumer.beginning_offsets([partition]))[partition]:
-        return True
-    if last >= (await consumer.end_offsets([partition]))[partition]:
-        return False
-    # What is there may be no record, but the marker of a transaction, or a gap.
-    async for record in records(consumer, {partition: (last, last + 1)}):
-        if record.offset == last:
-            return bool(record.timestamp == begun.last_timestamp_ms)
     return False
 
 

@@ -1,6 +1,6 @@
 """The records of a poll, by partition: grouped, cut into batches, joined again. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -51,6 +51,8 @@ def joined(first: Records, rest: Records) -> Records:
     return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
 
 
-def names(batch: Records) -> str:
-    """As the log names them: each partition at its first offset."""
-    return ", ".join(f"{p.topic}-{p.partition}@{records[0].offset}" for p, records in batch.items())
+def names(firsts: Mapping[TopicPartition, int | None]) -> str:
+    """As the log names them: each partition, at its first offset where that is known."""
+    return ", ".join(
+        f"{p.topic}-{p.partition}" + ("" if first is None else f"@{first}") for p, first in firsts.items()
+    )

@@ -90,7 +90,7 @@ async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_t
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     stage.input.resume(OTHER)
-    taken_over = stage.publisher.hold_next_owner(OTHER)
+    taken_over = stage.takeover.hold(OTHER)
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)  # it runs now, up to where it has to wait
@@ -120,7 +120,7 @@ async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_take
     stage: Stage, topics_tell: bool
 ):
     """Where the topics tell, `recall` would do alone: it goes on before the batch that failed."""
-    stage.publisher.topics_tell = topics_tell
+    stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
     assert stage.input.position[FIRST] == 0
@@ -132,7 +132,7 @@ async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_take
 async def test_records_that_retention_deletes_before_they_come_again_are_asked_for_no_longer(
     stage: Stage, topics_tell: bool
 ):
-    stage.publisher.topics_tell = topics_tell
+    stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     del stage.input.records[FIRST][:POLLED]
     await stage.consumer.handle_order_placed(on_their_way)

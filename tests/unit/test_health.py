@@ -1,10 +1,13 @@
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 
 import pytest
+from aiokafka import TopicPartition
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.health import EXIT_STALLED, Health, monitor, start_watchdog
+from worker.health import EXIT_STALLED, Health, is_refusal, monitor, start_watchdog
 
 
 def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
@@ -73,6 +76,58 @@ def test_orders_that_wait_and_a_fault_of_ours_are_no_signs_of_life():
     health.lags(5)
     health.set_back("worker: KeyError", alive=False)
     assert health.stalled_seconds() > 99
+
+
+@pytest.mark.parametrize("sign", ["no lag, but a batch in hand", "lag unknown", "answer late", "pool empty"])
+def test_what_a_worker_that_hangs_shows_too_is_no_sign_of_life(sign: str):
+    health = Health()
+    health._sign_of_life -= 100
+    {
+        "no lag, but a batch in hand": lambda: health.lags(0, busy=True),
+        "lag unknown": lambda: health.lags(None),
+        "answer late": lambda: health.failed("kafka", "no answer within 2 s", alive=False),
+        "pool empty": lambda: health.failed("database", "QueuePool", alive=is_refusal(PoolTimeoutError())),
+    }[sign]()
+    assert health.stalled_seconds() > 99
+
+
+async def test_an_answer_that_is_late_is_told_and_then_what_the_driver_says_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("worker.health.CHECK_TIMEOUT_SECONDS", 0.01)
+    health, answer = Health(), asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(10):
+        checking = asyncio.create_task(monitor(health, {"kafka": lambda: answer}))
+        await until(lambda: "no answer" in health.troubles().get("kafka", ""))
+        health._sign_of_life -= 100
+        answer.set_exception(ConnectionRefusedError("refused"))
+        await until(lambda: health.troubles().get("kafka") == "refused")
+        checking.cancel()
+    assert health.stalled_seconds() < 10
+
+
+PLACED = TopicPartition("placed", 0)
+
+
+def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_goes_on():
+    health = Health()
+    health.started()
+    assert health.waits(PLACED, "too large")
+    health.progressed()
+    health.relieved()
+    health.answered("kafka")
+    assert re.fullmatch(r"too large \(since 20\d\d-\d\d-\d\d [\d:]{8}Z\)", health.troubles()["placed-0"])
+    health.goes_on(PLACED)
+    assert health.troubles() == {}
+
+
+def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
+    health = Health()
+    health.waits(PLACED, "one")
+    since = health.waiting()["placed-0"].since
+    assert not health.waits(PLACED, "one"), "told already"
+    assert health.waits(PLACED, "another")
+    assert health.waiting()["placed-0"].since == since
 
 
 def test_orders_set_back_make_the_worker_unready_until_one_partition_goes_on_or_they_are_gone():

@@ -1,0 +1,23 @@
+"""The metadata of committed offsets."""
+
+import pytest
+
+from worker.kafka.offset_mark import MARK, begun_when_committed, idle_mark, is_workers_mark
+
+
+@pytest.mark.parametrize("metadata", [MARK, idle_mark(None), idle_mark(120)])
+def test_a_worker_knows_what_a_worker_has_committed(metadata: str):
+    assert is_workers_mark(metadata)
+
+
+@pytest.mark.parametrize("metadata", ["", "by hand", "order-workers", "order-worker-2 5"])
+def test_everything_else_was_moved_by_an_operator(metadata: str):
+    assert not is_workers_mark(metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "begun_to"),
+    [(MARK, 130), (idle_mark(120), 120), (idle_mark(None), 0), (idle_mark(500), 130)],
+)
+def test_an_offset_tells_what_postgresql_knew_when_it_was_committed(metadata: str, begun_to: int):
+    assert begun_when_committed(130, metadata) == begun_to

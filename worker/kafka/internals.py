@@ -1,0 +1,240 @@
+"""All that is touched of aiokafka's private side, as of 0.14; a test tells when it changes.
+
+A fetcher keeps what it fetched in `_records`, one entry a partition, and fetches a partition again when its
+entry is gone. A `Hold` there keeps a partition from being fetched, and costs no other one anything.
+"""
+
+import logging
+import time
+from asyncio import Task
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
+from aiokafka.errors import (
+    KafkaError,
+    LeaderNotAvailableError,
+    NoError,
+    NotLeaderForPartitionError,
+    OffsetOutOfRangeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
+from aiokafka.protocol.fetch import FetchRequest
+
+from worker.kafka.raw_batch import Fetched, RawBatch
+from worker.log import Sparingly
+
+log = logging.getLogger(__name__)
+log.addFilter(Sparingly())  # garbage comes again with each answer
+
+# aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
+REFUSED_SECONDS: Final = 1.0
+# The batch asked for comes whole, however large; what is behind it tells where a broken one ends.
+_RAW_BYTES: Final = 2 * 1024 * 1024
+_HANDLED_BY_AIOKAFKA: Final = frozenset(
+    {
+        NotLeaderForPartitionError,
+        UnknownTopicOrPartitionError,
+        OffsetOutOfRangeError,
+        TopicAuthorizationFailedError,
+    }
+)
+
+
+class Hold:
+    """Stands in a fetcher's buffer instead of records: its partition is not fetched."""
+
+    def calculate_backoff(self) -> float:
+        """Nothing of another partition waits for it."""
+        return 0.0
+
+
+@dataclass(slots=True)
+class Pause(Hold):
+    """Nothing is fetched before a time."""
+
+    until: float
+    """monotonic seconds"""
+
+
+@dataclass(slots=True, eq=False)
+class Reread(Hold):
+    """What begins at `offset` could not be unpacked, and is read raw."""
+
+    offset: int
+    due: float = 0.0
+    """monotonic seconds: not to be read again before"""
+    tries: int = 0
+    task: "Task[None] | None" = None
+    found: RawBatch | None = None
+    taken: int = 0
+    """records of `found` that were handed out"""
+
+
+class ContainedFetcher(Fetcher):  # type: ignore[misc]
+    """A fetcher whose task outlives whatever a broker answers. Made of a fetcher by `adopt`."""
+
+    on_seek: Callable[[TopicPartition, int | None], None]
+    passed: list[tuple[TopicPartition, int]]
+    """what aiokafka passes over as too large, until it has done so"""
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
+        try:
+            try:
+                return bool(await super()._proc_fetch_request(assignment, node_id, request))
+            finally:
+                self._take_back(assignment)
+        except Exception as error:
+            log.warning("what broker %s answered cannot be handled: %r", node_id, error, exc_info=True)
+            asked = [
+                (TopicPartition(topic, partition), offset)
+                for topic, partitions in request.topics
+                for partition, offset, _ in partitions
+            ]
+            if len(asked) > 1:
+                return await self._one_by_one(assignment, node_id, asked)
+            for partition, offset in asked:
+                if assignment.active:
+                    self._records[partition] = Reread(offset)
+            return True
+
+    async def _one_by_one(
+        self, assignment: Any, node_id: int, asked: Iterable[tuple[TopicPartition, int]]
+    ) -> bool:
+        """Find the partition whose answer it was; the others are fetched by the way."""
+        is_woken = False
+        for partition, offset in asked:
+            if assignment.active and partition not in self._records:
+                alone = fetch_request(self, partition, offset, self._max_partition_fetch_bytes)
+                is_woken |= await self._proc_fetch_request(assignment, node_id, alone)
+        return is_woken
+
+    def _set_error(self, tp: TopicPartition, error: KafkaError) -> None:
+        if isinstance(error, RecordTooLargeError):
+            # aiokafka moves the position by one next, whatever is there. But any fetch brings a whole batch
+            # since Kafka 0.10.1: it is its length that is wrong.
+            position = self._subscriptions.subscription.assignment.state_value(tp).position
+            self.passed.append((tp, position))
+            self._records[tp] = Reread(position)
+            return
+        super()._set_error(tp, error)
+
+    def _take_back(self, assignment: Any) -> None:
+        while self.passed:
+            partition, position = self.passed.pop()
+            assignment.state_value(partition).consumed_to(position)
+
+    def seek_to(self, tp: TopicPartition, offset: int) -> None:
+        super().seek_to(tp, offset)
+        self.on_seek(tp, offset)
+
+    def request_offset_reset(self, tps: Iterable[TopicPartition], strategy: int) -> Any:
+        for partition in tps:
+            self.on_seek(partition, None)
+        return super().request_offset_reset(tps, strategy)
+
+
+class Answers:
+    """A fetcher's client, whose answers are looked at on their way."""
+
+    def __init__(self, client: Any, fetcher: Fetcher, note: Callable[[TopicPartition, str], None]) -> None:
+        self._client = client
+        self._fetcher = fetcher
+        self._note = note
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node_id: int, request: Any, **options: Any) -> Any:
+        """As the client's; each partition's answer is noted: the name of its error, or nothing."""
+        response = await self._client.send(node_id, request, **options)
+        if isinstance(request, FetchRequest):
+            for topic, partitions in response.topics or ():
+                for partition, error_code, *_ in partitions:
+                    self._look_at(TopicPartition(topic, partition), error_code)
+        return response
+
+    def _look_at(self, partition: TopicPartition, error_code: int) -> None:
+        error = for_code(error_code)
+        self._note(partition, "" if error is NoError else error.__name__)
+        if error is not NoError and error not in _HANDLED_BY_AIOKAFKA:
+            self._fetcher._records.setdefault(partition, Pause(time.monotonic() + REFUSED_SECONDS))
+
+
+def adopt(
+    fetcher: Fetcher,
+    *,
+    note: Callable[[TopicPartition, str], None],
+    on_seek: Callable[[TopicPartition, int | None], None],
+) -> None:
+    """Make a ContainedFetcher of a fetcher whose task has not begun to run yet.
+
+    `note` is called with each partition's answer, `on_seek` with each new position (None: to be asked for).
+    """
+    fetcher.__class__ = ContainedFetcher
+    fetcher.on_seek = on_seek
+    fetcher.passed = []
+    fetcher._client = Answers(fetcher._client, fetcher, note)
+
+
+def fetch_request(fetcher: Fetcher, partition: TopicPartition, offset: int, max_bytes: int) -> FetchRequest:
+    """For what is there, without waiting for more."""
+    topics = [(partition.topic, [(partition.partition, offset, max_bytes)])]
+    return FetchRequest(0, 0, max_bytes, fetcher._isolation_level, topics, fetcher._client_rack or "")
+
+
+async def fetch_raw(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Fetched:
+    """What the partition's leader has from the batch on that holds the offset. Raises KafkaError."""
+    client, fetcher = consumer._client, consumer._fetcher
+    leader = client.cluster.leader_for_partition(partition)
+    if leader is None or leader == -1:
+        client.force_metadata_update()
+        raise LeaderNotAvailableError(partition)
+    response = await client.send(leader, fetch_request(fetcher, partition, offset, _RAW_BYTES))
+    for _, partitions in response.topics or ():
+        for _, error_code, highwater, *rest in partitions:
+            error = for_code(error_code)
+            if error is not NoError:
+                raise error(partition)
+            aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
+            is_committed_only = fetcher._isolation_level == READ_COMMITTED
+            return Fetched(
+                partition,
+                bytes(rest[-1] or b""),
+                highwater,
+                list(aborted or ()) if is_committed_only else None,
+            )
+    raise KafkaError(f"broker {leader} answered nothing of {partition}")
+
+
+def free(fetcher: Fetcher, partition: TopicPartition) -> None:
+    """Let a partition be fetched again: what is buffered of it is gone."""
+    del fetcher._records[partition]
+    fetcher._notify(fetcher._wait_consume_future)
+
+
+def wake(fetcher: Fetcher) -> None:
+    """Whoever waits for records looks again."""
+    for waiter in fetcher._fetch_waiters:
+        fetcher._notify(waiter)
+
+
+def unpacked_records(result: Any) -> Iterator[Any]:
+    """The records of a FetchResult that were not unpacked yet; raises at what it cannot unpack."""
+    # Not by the method that aiokafka wraps around it: that is called for each record.
+    return iter(result._partition_records._records_iterator)
+
+
+def unpacked_to(result: Any) -> int:
+    """The offset behind what was unpacked of a FetchResult."""
+    return int(result._partition_records.next_fetch_offset)
+
+
+def limit_partition_fetch(consumer: AIOKafkaConsumer, max_bytes: int) -> None:
+    """How much an answer brings of each partition, from the next request on."""
+    consumer._fetcher._max_partition_fetch_bytes = max_bytes

@@ -1,0 +1,25 @@
+"""The metadata that workers commit with an offset: it tells their commits from an operator's. Pure."""
+
+from typing import Final
+
+MARK: Final = "order-worker"
+
+
+def idle_mark(begun_to: int | None) -> str:
+    """For an offset behind which no batch of this group ends: behind transaction markers, or records that are
+    passed over. `begun_to`: what `positions` holds at that time."""
+    return f"{MARK} {begun_to or 0}"
+
+
+def is_workers_mark(metadata: str) -> bool:
+    """False: an operator moved the group there, and is believed."""
+    return metadata == MARK or metadata.startswith(f"{MARK} ")
+
+
+def begun_when_committed(offset: int, metadata: str) -> int:
+    """Up to where `positions` knew of batches, at least, when a worker committed this offset.
+
+    PostgreSQL learns of a batch before Kafka does. Where it knows less now, it has lost what it knew.
+    """
+    begun_to = metadata.removeprefix(MARK).strip()
+    return min(offset, int(begun_to)) if begun_to.isdecimal() else offset
