@@ -69,7 +69,9 @@ class Takeover:
         topic: str,
         client_options: Mapping[str, Any],
         metrics: Metrics,
+        cut_for_seconds: float = CUT_FOR_SECONDS,
     ) -> None:
+        self._cut_for_seconds = cut_for_seconds
         self._publisher = publisher
         self._sessions = sessions
         self._group_id = group_id
@@ -193,7 +195,7 @@ class Takeover:
 
     def _require_certainty(self, partition: TopicPartition, evidence: Evidence) -> None:
         since = self._cut_since.setdefault(partition, time.monotonic())
-        if time.monotonic() - since < CUT_FOR_SECONDS:
+        if time.monotonic() - since < self._cut_for_seconds:
             raise LogCutError(f"{_log_differs(partition, evidence)}; looking again")
         del self._cut_since[partition]
 

@@ -10,11 +10,10 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
-from tests.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
+from tests.subscriber import publish, read_topic, set_option, unverified_transactions
 from tests.topic_names import TopicNames
 from worker.local.services import Services
 from worker.publisher import Publisher
@@ -25,8 +24,8 @@ ANNOUNCED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
 
 
-def begun(witness: Witness | None = None, *, begun_to: int = 5, last_timestamp_ms: int = 0) -> Begun:
-    return Begun(2, begun_to, last_timestamp_ms, witness)
+def begun(witness: Witness | None = None) -> Begun:
+    return Begun(2, 5, 0, witness)
 
 
 class TestIsForgotten:
@@ -62,10 +61,6 @@ class Ground:
         finally:
             await producer.stop()
 
-    async def last_timestamp_ms(self) -> int:
-        messages = await asyncio.to_thread(read_topic, self.kafka, self.topics.order_placed)
-        return messages[-1].timestamp
-
     async def announce(
         self,
         key: bytes | None = b"key",
@@ -86,12 +81,11 @@ class Ground:
 
     async def begun(self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None) -> Begun:
         """What is remembered of the announcement of an outcome, whether it came to its end or not."""
-        remembered = begun(self.witness(key), last_timestamp_ms=await self.last_timestamp_ms())
-        return replace(remembered, acknowledged=acknowledged)
+        return replace(begun(self.witness(key)), acknowledged=acknowledged)
 
-    async def recall(self, remembered: Begun, told: int | None = 0) -> int | None:
+    async def recall(self, remembered: Begun, told: int | None = 0) -> int:
         async with self.producer() as producer, asyncio.timeout(20):
-            return await recall({"bootstrap_servers": self.kafka}, producer, self.source, remembered, told)
+            return await recall({"bootstrap_servers": self.kafka}, producer, remembered, told)
 
 
 @pytest.fixture
@@ -154,26 +148,7 @@ async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground
 
 
 async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):
-    assert await ground.recall(begun(last_timestamp_ms=await ground.last_timestamp_ms())) == 5
-
-
-@pytest.mark.parametrize("new", [begun(begun_to=9), begun(last_timestamp_ms=1)], ids=["shorter", "other"])
-async def test_of_a_new_topic_of_the_same_name_nothing_is_remembered(ground: Ground, new: Begun):
-    assert await ground.recall(new) is None
-
-
-async def test_where_the_new_topic_has_the_marker_of_a_transaction_it_is_no_record(ground: Ground):
-    ground.source = TopicPartition(ground.topics.order_placed, 2)
-    async with ground.producer() as producer, producer.transaction():
-        await producer.send_and_wait(ground.topics.order_placed, b"{}", partition=2)
-    assert await ground.recall(begun(begun_to=2)) is None
-
-
-async def test_records_that_retention_has_deleted_do_not_come_again(ground: Ground):
-    remembered = begun(last_timestamp_ms=await ground.last_timestamp_ms())
-    up_to = Offset(*ground.source, 5)
-    await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
-    assert await ground.recall(remembered) == 5
+    assert await ground.recall(begun()) == 5
 
 
 async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(ground: Ground):
@@ -187,9 +162,7 @@ async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(
         async with ground.producer() as producer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2):
-                    await recall(
-                        {"bootstrap_servers": ground.kafka}, producer, ground.source, remembered, told=0
-                    )
+                    await recall({"bootstrap_servers": ground.kafka}, producer, remembered, told=0)
         await other.abort_transaction()
     assert await ground.recall(remembered) == 5
 

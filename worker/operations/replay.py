@@ -35,6 +35,7 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError, UsageError
+from worker.kafka.offset_mark import is_workers_mark
 from worker.operations import group
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
 from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
@@ -42,7 +43,7 @@ from worker.operations.rehearse import RecordReader
 from worker.operations.replay_plan import Move, Target, moves, require_records
 from worker.operations.screen import progress
 from worker.operations.sole_producer import is_fenced
-from worker.publisher import OFFSET_METADATA, OwnedPartition, Publisher
+from worker.publisher import OwnedPartition, Publisher
 from worker.recall import is_forgotten
 from worker.settings import Settings
 from worker.settlement import Fate
@@ -146,7 +147,7 @@ async def _committed(
         begun = await positions.list_begun(session, settings.group_id, partitions[0].topic)
     for partition, commit in commits.items():
         told = None if commit is None else commit.offset
-        moved = commit is not None and commit.metadata != OFFSET_METADATA
+        moved = commit is not None and not is_workers_mark(commit.metadata)
         latest = begun.get(partition.partition)
         if latest and is_forgotten(told, moved, latest):
             raise _forgotten(partition, told, latest)

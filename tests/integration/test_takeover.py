@@ -1,0 +1,228 @@
+"""Where a worker goes on in a partition that it takes over, on real Kafka and PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db import positions, skips
+from db.engine import session_factory
+from db.positions import Begun
+from tests.subscriber import delete_records, publish, recreate_topic, remember_wrongly
+from tests.topic_names import PARTITIONS, TopicNames
+from worker.kafka.offset_mark import idle_mark
+from worker.local.services import Services
+from worker.metrics import Metrics
+from worker.publisher import OwnedPartition, Publisher
+from worker.reading import reader, records
+from worker.resume import WaitsForOperatorError
+from worker.steps import nothing_happens
+from worker.takeover import LogCutError, Takeover
+
+TIMESTAMP_MS = 1_700_000_000_000
+
+
+class Ground:
+    """The test's topics, with ten records in partition 0 of the input, and a group that takes it over."""
+
+    def __init__(self, kafka: str, topics: TopicNames, engine: AsyncEngine) -> None:
+        self.kafka, self.topics, self.group_id = kafka, topics, f"group-{uuid4()}"
+        self.first, self.other = (TopicPartition(topics.order_placed, n) for n in (0, 1))
+        self.sessions, self.metrics = session_factory(engine), Metrics()
+        self.publisher = Publisher(
+            group_id=self.group_id,
+            client_options={"bootstrap_servers": kafka},
+            topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
+            transaction_timeout_ms=20_000,
+            reached=nothing_happens,
+        )
+        self.takeover = self.taking_over()
+
+    def taking_over(self, cut_for_seconds: float = 0.0, group_id: str | None = None) -> Takeover:
+        return Takeover(
+            publisher=self.publisher,
+            sessions=self.sessions,
+            group_id=group_id or self.group_id,
+            topic=self.topics.order_placed,
+            client_options={"bootstrap_servers": self.kafka},
+            metrics=self.metrics,
+            cut_for_seconds=cut_for_seconds,
+        )
+
+    async def take_over(self, takeover: Takeover | None = None) -> OwnedPartition | Exception:
+        """As a worker does, that asks a group coordinator again which is not there yet."""
+        everything = [TopicPartition(self.topics.order_placed, n) for n in range(PARTITIONS)]
+        async with asyncio.timeout(30):
+            while True:
+                results = await (takeover or self.takeover).take_over([self.first], everything)
+                if not isinstance(results[self.first], GroupCoordinatorNotAvailableError):
+                    return results[self.first]
+
+    async def owned(self) -> OwnedPartition:
+        result = await self.take_over()
+        assert isinstance(result, OwnedPartition), result
+        self.publisher.put_away(result.producer)
+        return result
+
+    async def place(self, count: int, partition: int = 0) -> None:
+        topic = self.topics.order_placed
+        await asyncio.to_thread(publish, self.kafka, topic, [b"{}"] * count, partition=partition)
+
+    async def last_timestamp_ms(self, offset: int) -> int:
+        async with reader({"bootstrap_servers": self.kafka}) as consumer:
+            async for record in records(consumer, {self.first: (offset, offset + 1)}):
+                return int(record.timestamp)
+        raise AssertionError(f"no record at {offset}")
+
+    async def decided(self, to: int, *, timestamp_ms: int | None = None, partition: int = 0) -> None:
+        """PostgreSQL remembers a batch up to there, of which nothing was to be published."""
+        stamp = await self.last_timestamp_ms(to - 1) if timestamp_ms is None else timestamp_ms
+        place = (self.topics.order_placed, partition)
+        async with self.sessions.begin() as session:
+            turn = await positions.take_turn(session, self.group_id, *place)
+            await positions.begin(session, self.group_id, {place: (turn.number, Begun(0, to, stamp, None))})
+
+    async def committed(self, offset: int, partition: int = 0) -> None:
+        """Kafka says that a worker has committed it."""
+        offsets = {partition: offset}
+        await asyncio.to_thread(
+            remember_wrongly, self.kafka, self.group_id, self.topics.order_placed, offsets
+        )
+
+    async def commit_now(self) -> Any:
+        return (await self.publisher.committed_offsets([self.first]))[self.first]
+
+    async def skipped(self) -> list[tuple[str, int, int]]:
+        async with self.sessions() as session:
+            found = await skips.list_skips(session, self.topics.order_placed)
+        return [(skip.kind, skip.from_offset, skip.to_offset) for skip in found]
+
+
+@pytest.fixture
+async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) -> AsyncIterator[Ground]:
+    ground = Ground(services.kafka_bootstrap_servers, topics, engine)
+    await ground.place(10)
+    yield ground
+    await ground.publisher.closed()
+
+
+async def test_of_a_group_that_never_committed_the_first_record_at_hand_counts(ground: Ground):
+    assert (await ground.owned()).next_offset is None
+
+
+async def test_it_goes_on_at_the_committed_offset(ground: Ground):
+    await ground.decided(6)
+    await ground.committed(6)
+    owned = await ground.owned()
+    assert (owned.next_offset, owned.begun_to, owned.moved) == (6, 6, False)
+
+
+async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):
+    await ground.decided(6)
+    assert (await ground.owned()).next_offset == 6
+    assert (await ground.commit_now()).offset == 6
+
+
+async def test_an_offset_beyond_the_end_leads_to_the_first_record_in_silence(ground: Ground):
+    await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
+    await ground.committed(1_000)
+    owned = await ground.owned()
+    assert owned.next_offset == 0
+    assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 1_000)]
+    assert (await ground.commit_now()).offset == 0
+    assert ground.metrics.other_logs._value.get() == 1  # type: ignore[attr-defined]
+
+
+async def test_a_log_that_seems_cut_is_looked_at_again_before_that_is_believed(ground: Ground):
+    await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
+    await ground.committed(1_000)
+    takeover = ground.taking_over(cut_for_seconds=60)
+    assert isinstance(await ground.take_over(takeover), LogCutError)
+    assert (await ground.commit_now()).offset == 1_000
+
+
+async def test_a_topic_made_anew_is_read_from_its_first_record(ground: Ground):
+    await ground.decided(6)
+    await ground.committed(6)
+    await asyncio.to_thread(recreate_topic, ground.kafka, ground.topics.order_placed)
+    await ground.place(20)
+    owned = await ground.owned()
+    assert owned.next_offset == 0
+    assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 6)]
+
+
+async def test_a_transaction_marker_at_the_last_decided_offset_is_another_log(ground: Ground):
+    producer = AIOKafkaProducer(bootstrap_servers=ground.kafka, transactional_id=f"upstream-{uuid4()}")
+    async with producer, producer.transaction():
+        await producer.send_and_wait(ground.topics.order_placed, b"{}", partition=0)
+    await ground.decided(12, timestamp_ms=TIMESTAMP_MS)
+    await ground.committed(12)
+    assert (await ground.owned()).next_offset == 0
+
+
+async def test_it_goes_on_in_the_new_log_where_the_owner_before_was_killed(ground: Ground):
+    """Between its first batch there and the next: what is decided stays silent for every later owner."""
+    await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
+    await ground.committed(1_000)
+    await ground.owned()
+    await ground.decided(4)
+    await ground.committed(4)
+    owned = await ground.owned()
+    assert owned.next_offset == 4
+    assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 1_000)]
+
+
+async def test_what_retention_deleted_before_it_was_decided_leaves_a_lasting_note(ground: Ground):
+    await ground.decided(4)
+    await ground.committed(4)
+    await asyncio.to_thread(delete_records, ground.kafka, ground.topics.order_placed, {0: 7})
+    owned = await ground.owned()
+    assert owned.next_offset == 7
+    assert await ground.skipped() == [("deleted", 4, 7)]
+    commit = await ground.commit_now()
+    assert (commit.offset, commit.metadata) == (7, idle_mark(4))
+    assert (await ground.owned()).next_offset == 7
+    assert await ground.skipped() == [("deleted", 4, 7)]
+
+
+async def test_what_retention_deleted_after_it_was_decided_is_no_loss(ground: Ground):
+    await ground.decided(6)
+    await ground.committed(6)
+    await asyncio.to_thread(delete_records, ground.kafka, ground.topics.order_placed, {0: 6})
+    assert (await ground.owned()).next_offset == 6
+    assert await ground.skipped() == []
+
+
+@pytest.mark.parametrize("partition", [0, 1])
+async def test_where_postgresql_knows_less_than_was_committed_all_partitions_wait(
+    ground: Ground, partition: int
+):
+    await ground.place(10, partition=1)
+    await ground.committed(6, partition)
+    result = await ground.take_over()
+    assert isinstance(result, WaitsForOperatorError)
+    assert f"{ground.topics.order_placed}-{partition} (0, not 6)" in str(result)
+
+
+async def test_a_new_group_waits_where_another_one_has_decided(ground: Ground):
+    await ground.decided(6)
+    old, ground.group_id = ground.group_id, f"group-{uuid4()}"
+    result = await ground.take_over(ground.taking_over())
+    assert isinstance(result, WaitsForOperatorError)
+    assert f"replay --from-group {old}" in str(result)
+
+
+async def test_what_cannot_be_taken_over_leaves_its_producer_closed(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    closed: list[Any] = []
+    put_away: Callable[[Any], None] = ground.publisher.put_away
+    monkeypatch.setattr(ground.publisher, "put_away", lambda p: (closed.append(p), put_away(p)))
+    await ground.committed(6)
+    assert isinstance(await ground.take_over(), WaitsForOperatorError)
+    assert len(closed) == 1
