@@ -4,6 +4,8 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer
 
+from worker.kafka.internals import limit_partition_fetch
+
 # Enough for the largest batch: 8,000 orders of three items take 2.8 MiB. With 768 KiB for each partition two
 # of them gave 4,400, for which worker, PostgreSQL and Kafka took 53 to 56 µs an order; this takes 46 to 50
 # (three rounds, two processes), and 4 MiB no less.
@@ -19,4 +21,4 @@ def share_out(consumer: AIOKafkaConsumer, partitions: int) -> None:
     aiokafka knows a limit for each partition only, set before anybody knows how many there will be.
     """
     of_each = max(PARTITION_LEAST_BYTES, FETCHED_AHEAD_BYTES // max(1, partitions))
-    consumer._fetcher._max_partition_fetch_bytes = of_each
+    limit_partition_fetch(consumer, of_each)

@@ -156,6 +156,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         for task in self._reading:
             task.cancel()
         await asyncio.gather(*self._reading, return_exceptions=True)
+        # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
+        await asyncio.sleep(0)
         await super().stop()
 
     @contextmanager
