@@ -13,6 +13,7 @@ partition of that record raises again at each poll.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from itertools import islice
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from worker.kafka.internals import (
@@ -44,7 +45,6 @@ RAW_READ_SECONDS: Final = 5.0
 # an operator may have mended it.
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
-OUT_OF_RANGE_SECONDS: Final = 1.0
 # While a partition is held somebody has to look whether its pause is over.
 _LOOK_SECONDS: Final = 0.1
 
@@ -64,13 +64,13 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     accepting: what a poll returned counts as handed over once `accept()` is called; else the next poll brings
     it again. report_out_of_range: a position that the log does not have is named in `out_of_range` instead of
-    being raised; nothing resets it.
+    being raised, and nothing resets it; where nothing was ever committed, the first record comes first.
     """
 
     unreadable: dict[TopicPartition, UnreadableSpan]
     """what a partition waits before; `pass_over` goes on behind it"""
-    out_of_range: dict[TopicPartition, int | None]
-    """positions that the log does not have; None where no offset is committed; `seek` ends it"""
+    out_of_range: dict[TopicPartition, int]
+    """positions that the log does not have; `seek` ends it"""
     refused: dict[TopicPartition, str]
     """the error a broker answered last instead of records, until it answers records"""
 
@@ -389,8 +389,13 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             self._owed = self._owed or entry._error
             return
         state = self._state_of(partition)
-        self.out_of_range[partition] = state.position if state.has_valid_position else None
-        self._hold(partition, Pause(time.monotonic() + OUT_OF_RANGE_SECONDS))
+        if isinstance(entry._error, NoOffsetForPartitionError):
+            # Nothing was ever committed, so nothing can be passed over.
+            state.await_reset(OffsetResetStrategy.EARLIEST)
+            return
+        self.out_of_range[partition] = state.position
+        # Until it is sought: a log that was cut may grow past this place, with other records.
+        self._hold(partition, Pause(math.inf))
 
     def _note_answer(self, partition: TopicPartition, error: str) -> None:
         if error:
@@ -399,8 +404,6 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return
         if self.refused:
             self.refused.pop(partition, None)
-        if self.out_of_range:
-            self.out_of_range.pop(partition, None)
 
     def _note_seek(self, partition: TopicPartition, offset: int | None) -> None:
         self._offered.pop(partition, None)
