@@ -14,6 +14,7 @@ import uvicorn
 
 from worker import connections, log
 from worker.app import Worker, build
+from worker.descriptors import raise_limit
 from worker.errors import CommandError
 from worker.settings import Settings
 from worker.steps import Reached, nothing_happens
@@ -35,6 +36,7 @@ def run(settings: Settings, reached: Reached = nothing_happens) -> int:
 
 
 async def _run(settings: Settings, reached: Reached) -> int:
+    raise_limit()
     worker, app = build(settings, reached)
     _spare_the_collector()
     try:

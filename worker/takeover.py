@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, positions, skips
 from db.positions import Begun
+from worker.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
@@ -109,7 +110,11 @@ class Takeover:
 
     async def _fence(self, partition: TopicPartition) -> OwnedPartition:
         async with self._slots:
-            return await self._publisher.fence(partition)
+            try:
+                return await self._publisher.fence(partition)
+            except (KafkaError, OSError):
+                require_descriptors()
+                raise
 
     def _let_go(self, owned: "Collection[OwnedPartition] | Any") -> None:
         for one in owned:
