@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
+from contracts.dead_letters import read_letter_headers
 from worker.triage import Source
 
 # Anybody may write into the topic; what we write has a few dozen groups.
@@ -15,7 +16,6 @@ UNMARKED: Final = "(none)"  # the code of a record that no worker wrote
 
 _PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 _INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")
-_DIGITS: Final = re.compile(r"\d{1,18}")
 
 
 class Place(NamedTuple):
@@ -130,35 +130,14 @@ def parse_place(text: str) -> Place | None:
 
 def read_letter(record: Any) -> Letter:
     """Never raises because of what somebody wrote into the topic."""
-    # Ours come last, and those of an earlier life are gone.
-    texts = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers}
+    said = read_letter_headers(record.headers)
     return Letter(
         place=Place(record.partition, record.offset),
-        source=_source(texts),
-        code=texts.get("error.code", UNMARKED),
-        path=texts.get("error.path", ""),
-        message=texts.get("error.message", ""),
-        failed_at=_time(texts.get("failed_at")),
-        cut_from_bytes=_number(texts.get("value.cut_from_bytes")),
-        redrive_id=texts.get("redrive.id"),
+        source=Source(*said.source) if said.source else None,
+        code=said.code or UNMARKED,
+        path=said.path,
+        message=said.message,
+        failed_at=said.failed_at,
+        cut_from_bytes=said.cut_from_bytes,
+        redrive_id=said.redrive_id,
     )
-
-
-def _source(texts: dict[str, str]) -> Source | None:
-    topic = texts.get("source.topic")
-    partition, offset = _number(texts.get("source.partition")), _number(texts.get("source.offset"))
-    if not topic or "\0" in topic or partition is None or offset is None or partition >= 2**31:
-        return None
-    return Source(topic, partition, offset)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and _DIGITS.fullmatch(text) else None
-
-
-def _time(text: str | None) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text or "")
-    except ValueError:
-        return None
-    return time if time.tzinfo else None

@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from contracts.dead_letters import read_letter_headers
 from worker.connections import kafka_admin
 from worker.settings import Settings
 
@@ -58,10 +59,11 @@ class Tally:
             self.reasons.update({reason["code"] for reason in json.loads(record.value)["reasons"]})
 
     def take_letter(self, record: ConsumerRecord) -> None:
-        headers = _headers(record)
-        source = int(headers["source.partition"]), int(headers["source.offset"])
-        self.letters.append(Letter(headers["error.code"], *source, record.value))
-        self.codes[headers["error.code"]] += 1
+        said = read_letter_headers(record.headers)
+        if said.source is None:  # not of a worker: anybody may write into the topic
+            return
+        self.letters.append(Letter(said.code, said.source.partition, said.source.offset, record.value))
+        self.codes[said.code] += 1
 
     @property
     def outcomes_seen(self) -> int:

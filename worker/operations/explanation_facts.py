@@ -8,6 +8,7 @@ from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from contracts.dead_letters import read_letter_headers
 from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
 from db.ledger import LedgerRow
 from db.models import Order, Outcome
@@ -24,6 +25,8 @@ from worker.operations.explanation import (
 )
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Anybody may give a record any time, up to 2^63 milliseconds; Python's end in the year 9999.
+_LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def _joined(first: Sequence[ConsumerRecord], second: Sequence[ConsumerRecord]) -
 
 def time_of(record: ConsumerRecord) -> datetime:
     """When it was published, by its timestamp."""
-    return _EPOCH + timedelta(milliseconds=max(0, record.timestamp))
+    return _EPOCH + timedelta(milliseconds=min(max(0, record.timestamp), _LAST_MS))
 
 
 def place_of(record: ConsumerRecord) -> Place:
@@ -160,30 +163,16 @@ def dead_letters(records: Sequence[ConsumerRecord]) -> tuple[DeadLetterRecord, .
 
 
 def _dead_letter(record: ConsumerRecord) -> DeadLetterRecord:
+    said = read_letter_headers(record.headers)
     return DeadLetterRecord(
         place_of(record),
         time_of(record),
-        _header(record, "error.code"),
-        _header(record, "error.message"),
-        _header(record, "error.path"),
-        _source(record),
-        _failed_at(record),
+        said.code,
+        said.message,
+        said.path,
+        Place(*said.source) if said.source else None,
+        said.failed_at,
     )
-
-
-def _source(record: ConsumerRecord) -> Place | None:
-    partition, offset = _header(record, "source.partition"), _header(record, "source.offset")
-    if not (partition.isascii() and partition.isdigit() and offset.isascii() and offset.isdigit()):
-        return None
-    return Place(_header(record, "source.topic"), int(partition), int(offset))
-
-
-def _failed_at(record: ConsumerRecord) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(_header(record, "failed_at"))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
 
 
 def sources_of(records: Sequence[ConsumerRecord]) -> list[tuple[TopicPartition, int]]:

@@ -3,17 +3,14 @@
 import json
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Final
 from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
+from contracts.dead_letters import read_letter_headers
 from contracts.envelope import REPUBLISHED, passed_through
 from db.reconciliation import LetterRow, OutcomeRow, RecordRow
 from worker.decode import Decoded, decode
-
-_MAX_INTEGER: Final = 2**31
-_MAX_BIGINT: Final = 2**63
 
 
 def record_row(record: ConsumerRecord, max_bytes: int, *, with_headers: bool) -> RecordRow:
@@ -40,15 +37,16 @@ def outcome_row(record: ConsumerRecord, *, is_confirmation: bool) -> OutcomeRow:
 
 def letter_row(record: ConsumerRecord, input_topic: str) -> LetterRow | None:
     """A dead letter; None: it names no record of the input topic."""
-    headers = dict(record.headers)
-    partition = _number(headers.get("source.partition"), _MAX_INTEGER)
-    offset = _number(headers.get("source.offset"), _MAX_BIGINT)
-    if headers.get("source.topic") != input_topic.encode() or partition is None or offset is None:
+    said = read_letter_headers(record.headers)
+    if said.source is None or said.source.topic != input_topic:
         return None
-    timestamp_ms = _number(headers.get("source.timestamp"), _MAX_BIGINT)
-    if timestamp_ms is None and headers.get("source.timestamp") == b"-1":  # the record has none
-        timestamp_ms = -1
-    return LetterRow(partition, offset, timestamp_ms, record.partition, record.offset)
+    return LetterRow(
+        said.source.partition,
+        said.source.offset,
+        said.source_timestamp_ms,
+        record.partition,
+        record.offset,
+    )
 
 
 def pack_headers(headers: Sequence[tuple[str, bytes]]) -> bytes | None:
@@ -67,7 +65,3 @@ def _order_id(key: bytes | None) -> UUID | None:
         return UUID((key or b"").decode())
     except ValueError:
         return None
-
-
-def _number(text: bytes | None, limit: int) -> int | None:
-    return int(text) if text and text.isdigit() and len(text) < 20 and int(text) < limit else None
