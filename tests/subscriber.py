@@ -19,7 +19,14 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+)
 
 from tests.deadline import eventually
 from worker.publisher import OFFSET_METADATA
@@ -214,6 +221,14 @@ def create_topics(bootstrap_servers: str, largest_bytes: Mapping[str, int | None
         future.result(10)
     # The answer to a creation may come before the broker tells of the topic to those who ask.
     eventually(lambda: largest_bytes.keys() <= admin.list_topics(timeout=10).topics.keys(), 10)
+
+
+def add_partitions(bootstrap_servers: str, topic: str, partitions: int) -> None:
+    """Let the topic have so many, and wait until that shows."""
+    admin = admin_client(bootstrap_servers)
+    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
+        future.result(20)
+    eventually(lambda: len(partition_numbers(admin, topic)) == partitions, 20)
 
 
 def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from tests.builders import line, order_value
 from tests.deadline import eventually
 from tests.order_worker import OrderWorker
 from tests.promises import Scene
-from tests.subscriber import Message, publish
+from tests.subscriber import Message, add_partitions, create_topics, delete_topics, publish
 from tests.worker_process import Workers
 
 
@@ -146,3 +146,55 @@ def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(order_w
     OrderWorker({})("explain", "17").assert_one_line(2, "error: 17 is no order id")
     away = order_worker.here("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     away.assert_one_line(1, "error: cannot reach Kafka")
+
+
+def test_whatever_the_headers_of_a_dead_letter_say_the_order_is_explained(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    scene.shop.stock_up({1: 5})
+    order_id, key = uuid4(), str(uuid4()).encode()
+    scene.place([order_value(line(1), order_id=order_id)], partition=0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    absurd: list[tuple[str, bytes | None]] = [
+        ("error.code", b"not_json"),
+        ("source.topic", scene.topics.order_placed.encode()),
+        ("source.partition", b"1" * 4_301),
+        ("source.offset", b"9" * 5_000),
+        ("source.timestamp", b"9" * 5_000),
+        ("failed_at", b"0001-01-01T00:00:00+23:59"),
+    ]
+    for one in (str(order_id).encode(), key):
+        publish(scene.kafka, scene.topics.dead_letter, [b"x"], partition=3, key=one, headers=absurd)
+
+    told = explained(order_worker, order_id)
+    (letter,) = told["facts"]["dead_letters"]
+    assert (told["state"], letter["code"], letter["source"], letter["failed_at"]) == (
+        "confirmed", "not_json", None, None,
+    )  # fmt: skip
+    assert "(not_json)" in on_screen(order_worker, order_id)
+    assert order_worker.here("reconcile").done().out
+    assert order_worker.here("dead-letters", "list").code == 0
+    assert order_worker.here("dead-letters", "show", "3:0").code == 0
+
+
+def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    """A worker that starts later writes elsewhere; what was announced stays where it is."""
+    scene.shop.stock_up({1: 5})
+    before, after = uuid4(), uuid4()
+    fewer = f"{scene.topics.order_confirmed}-fewer"
+    create_topics(scene.kafka, {fewer: None}, 1)
+    fewer_told = OrderWorker({**order_worker.env, "ORDER_WORKER_ORDER_CONFIRMED_TOPIC": fewer})
+    for order_id, partitions in ((before, 2), (after, 6)):
+        add_partitions(scene.kafka, fewer, partitions)
+        scene.place([order_value(line(1), order_id=order_id)], partition=3)
+        worker = workers.start(order_confirmed_topic=fewer)
+        scene.wait_until_drained()
+        assert worker.stop() == 0
+    for order_id, place in ((before, f"{fewer}-1@0"), (after, f"{fewer}-3@0")):
+        told = explained(fewer_told, order_id)
+        assert told["summary"].endswith(f"announced once at {place}."), told["summary"]
+    delete_topics(scene.kafka, [fewer])

@@ -25,10 +25,10 @@ from worker.operations.explanation import (
     Unread,
     explained,
 )
-from worker.operations.explanation_facts import dead_letters, inputs
+from worker.operations.explanation_facts import dead_letters, inputs, time_of
 from worker.operations.explanation_screen import MOST_ROWS, explanation_screen
 from worker.operations.offsets import Bounds
-from worker.operations.order_records import OrderRecords, first_of, last_of, places, unread
+from worker.operations.order_records import OrderRecords, first_of, homes, last_of, places, unread
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -186,6 +186,21 @@ def test_bounds_are_shared_among_partitions_and_what_is_left_out_is_named():
     assert places([(ZERO, 4), (ZERO, 5), (ZERO, 100), (TopicPartition("other", 0), 1)], whole) == [
         {ZERO: (5, 6)}
     ]
+
+
+def test_an_outcome_may_lie_where_it_went_while_its_topic_had_fewer_partitions():
+    def numbers(source: int, count: int) -> list[int]:
+        return [p.partition for p in homes([TopicPartition("told", n) for n in range(count)], source)]
+
+    assert numbers(0, 6) == [0]
+    assert numbers(5, 6) == [5, 0, 1, 2]
+    assert numbers(5, 3) == [2, 1, 0], "the topic has fewer than the input"
+
+
+def test_a_record_may_claim_any_time_there_is():
+    far, before = record(b"{}"), record(b"{}")
+    far.timestamp, before.timestamp = 2**63 - 1, -(2**63)
+    assert (time_of(far).year, time_of(before).year) == (9999, 1970)
 
 
 def test_an_order_of_a_thousand_items_stays_on_one_screen():

@@ -1,6 +1,6 @@
 """The records of one order, told from others; and which offsets of their topics are read. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -64,6 +64,12 @@ def unread(bounds: Mapping[TopicPartition, Bounds], read: Iterable[Spans]) -> tu
         if start < bound.end:
             gaps.append(Unread(partition.topic, partition.partition, start, bound.end))
     return tuple(gaps)
+
+
+def homes(partitions: Sequence[TopicPartition], source: int) -> list[TopicPartition]:
+    """Where an outcome of that input partition may lie: where it goes now, and went with fewer partitions."""
+    numbers = dict.fromkeys(source % count for count in range(len(partitions), 0, -1))
+    return [partitions[number] for number in numbers]
 
 
 def places(

@@ -10,12 +10,13 @@ from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from contracts.envelope import REPUBLISHED
 from db.ledger import LedgerRow
 from db.models import Outcome
 from worker.operations.explanation import Unread
 from worker.operations.explanation_facts import Found, sources_of, time_of
 from worker.operations.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
-from worker.operations.order_records import OrderRecords, first_of, last_of, places, unread
+from worker.operations.order_records import OrderRecords, first_of, homes, last_of, places, unread
 from worker.operations.screen import Bar
 from worker.reading import Spans, portions
 from worker.settings import Settings
@@ -143,21 +144,27 @@ class OrderSearch:
         # What follows it, too: a publisher that is not sure repeats an order at once.
         following = first_of(there, self.reach.records)
         found = await self._read(following)
-        told = await self._outcome_bounds(row)
+        home, *other_homes = await self._outcome_homes(row)
+        told = await bounds_of(self.consumer, [home])
         # A dead letter has the time of its record, which may have waited for long beside this one.
         since = min([row.decided_at, *map(time_of, found.inputs[:1])]) - _CLOCKS
         # Of these, what is older needs no look: nothing of this order can be in it.
         since_then = {**await self._from(told, row.decided_at - _CLOCKS), **await self._from(letters, since)}
         spans = first_of(since_then, self.reach.records)
-        found, sources = await self._with_sources(found + await self._read(spans), placed)
-        whole = {**placed, **{p: Bounds(*span) for p, span in since_then.items()}}
-        return found, unread(whole, [following, spans, *sources])
+        found = found + await self._read(spans)
+        elsewhere: Spans = {}
+        if all(REPUBLISHED in record.headers for record in found.outcomes):
+            bounds = await bounds_of(self.consumer, other_homes)
+            elsewhere = await self._from(bounds, row.decided_at - _CLOCKS)
+        more = first_of(elsewhere, self.reach.records)
+        found, sources = await self._with_sources(found + await self._read(more), placed)
+        whole = {**placed, **{p: Bounds(*span) for p, span in {**since_then, **elsewhere}.items()}}
+        return found, unread(whole, [following, spans, more, *sources])
 
-    async def _outcome_bounds(self, row: LedgerRow) -> dict[TopicPartition, Bounds]:
-        """Of the one partition that the outcome goes to."""
+    async def _outcome_homes(self, row: LedgerRow) -> list[TopicPartition]:
+        """The partition that the outcome goes to, then those it went to while its topic had fewer."""
         topic = self.where.confirmed if row.outcome == Outcome.CONFIRMED else self.where.rejected
-        places = await self.partitions(topic)
-        return await bounds_of(self.consumer, [places[row.source_partition % len(places)]])
+        return homes(await self.partitions(topic), row.source_partition)
 
     async def _bounds(self, topic: str) -> dict[TopicPartition, Bounds]:
         return await bounds_of(self.consumer, await self.partitions(topic))
