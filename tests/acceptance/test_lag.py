@@ -16,6 +16,7 @@ from tests.builders import line, order_value
 from tests.deadline import eventually
 from tests.order_worker import OrderWorker, ended
 from tests.promises import Scene
+from tests.subscriber import add_partitions, remember_wrongly
 from tests.worker_process import Workers
 
 
@@ -55,8 +56,10 @@ def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, ord
 
     with transaction(scene, 1, orders(5)):
         assert lags(lag_now(order_worker)) == [3, 0, 0, 0], "nobody can read them yet"
-        (remark,) = lag_now(order_worker)["partitions"][1]["remarks"]
-        assert remark == "5 offsets behind a transaction that is still open"
+        found = lag_now(order_worker)
+        assert found["partitions"][1]["remarks"] == ["5 offsets behind a transaction that is still open"]
+        assert (found["partitions"][1]["hidden"], found["hidden"]) == (5, 5)
+        assert "5 offsets behind a transaction" in order_worker.here("lag", "--interval", "0.3").out
     with transaction(scene, 2, orders(2)) as upstream:
         upstream.abort_transaction(10)
         upstream.begin_transaction()
@@ -130,6 +133,71 @@ def test_in_a_terminal_the_screen_is_drawn_again(order_worker: OrderWorker):
     os.close(primary)
     assert b"\x1b[1A" in seen, "the cursor goes up, to draw over what was there"
     assert b"Traceback" not in seen
+
+
+def test_what_was_skipped_or_deleted_stays_in_the_lag(scene: Scene, order_worker: OrderWorker):
+    add = "INSERT INTO skips (topic, partition, kind, from_offset, to_offset, requested_by, note) VALUES"
+    scene.shop.sql(f"{add} ($1, 1, 'skipped', 12, 13, 'ada', 'bad disk')", scene.topics.order_placed)
+    scene.shop.sql(f"{add} ($1, 1, 'deleted', 100, 150, 'shop', 'retention')", scene.topics.order_placed)
+    scene.shop.sql(f"{add} ('another', 1, 'skipped', 1, 2, 'bob', '')")
+    row = lag_now(order_worker)["partitions"][1]
+    assert [(s["kind"], s["from_offset"], s["to_offset"], s["requested_by"]) for s in row["skips"]] == [
+        ("skipped", 12, 13, "ada"),
+        ("deleted", 100, 150, "shop"),
+    ]
+    shown = order_worker.here("lag", "--interval", "0.3").done().out
+    assert f"{scene.topics.order_placed}-1: offset 12 was passed over by ada at 2" in shown
+    assert "offsets 100 to 149 were deleted before they were decided, up to 50 records (found 2" in shown
+    assert "bob" not in shown
+
+
+def test_without_postgresql_the_lag_is_shown_and_what_is_missing_is_said(
+    scene: Scene, order_worker: OrderWorker
+):
+    scene.place(orders(3), partition=0)
+    for url, why in (
+        ("postgresql://shop:secret@127.0.0.1:1/shop", "PostgreSQL says: "),
+        ("postgresql://shop:sec/ret@127.0.0.1:port/shop", "ORDER_WORKER_DATABASE_URL cannot be read"),
+    ):
+        shown = order_worker.here("lag", "--interval", "0.3", ORDER_WORKER_DATABASE_URL=url).done().out
+        assert f"What was skipped or deleted is not known: {why}" in shown
+        assert "secret" not in shown
+        assert "sec/ret" not in shown
+        (total,) = [text.split() for text in shown.splitlines() if text.startswith(" " * 4 + "total")]
+        assert total[1] == "3"
+
+
+def test_partitions_that_nobody_owns_are_lag_and_are_named(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    worker = workers.start().wait_until_ready()
+    watching = order_worker.start("lag", "--watch", "--json", "--interval", "0.2")
+    assert watching.stdout
+    assert len(json.loads(watching.stdout.readline())["partitions"]) == 4
+    worker.signal(signal.SIGSTOP)
+    add_partitions(scene.kafka, scene.topics.order_placed, 6)
+    scene.place(orders(7), partition=5)
+
+    def named() -> bool:
+        found = json.loads(watching.stdout.readline()) if watching.stdout else {}
+        return bool(found["unowned"] == [4, 5] and found["lag"] == found["partitions"][5]["lag"] == 7)
+
+    eventually(named, 10)
+    watching.send_signal(signal.SIGINT)
+    assert ended(watching).code == 130
+    shown = order_worker("lag", "--interval", "0.3").done().out
+    worker.kill()
+    assert f"Nobody owns {scene.topics.order_placed}-4, 5, although the group has members" in shown
+
+
+def test_an_offset_beyond_the_end_is_no_lag_of_zero(scene: Scene, order_worker: OrderWorker):
+    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {2: 50})
+    scene.place(orders(3), partition=2)
+    found = lag_now(order_worker)
+    assert (found["lag"], found["partitions"][2]["lag"]) == (None, None)
+    shown = order_worker.here("lag", "--interval", "0.3").done().out
+    assert "committed at 50, 47 offsets beyond the end" in shown
+    assert f"`order-worker replay --topic {scene.topics.order_placed}:2 --to-earliest`" in shown
 
 
 def test_kafka_away_is_one_line(order_worker: OrderWorker):

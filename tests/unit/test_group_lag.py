@@ -1,11 +1,13 @@
 """What is made of looks at a group: lag, rates, and when nothing will wait."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from worker.operations.group_lag import GroupLag, Look, Place, lag_of, measure
+from db.skips import SkippedSpan
+from worker.operations.group_lag import NO_SKIPS, GroupLag, Look, MemberName, Place, lag_of, measure
+from worker.operations.skip_sentences import Skips, sentence
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
@@ -16,9 +18,9 @@ def place(committed: int | None, end: int, **fields: Any) -> Place:
                     "owner": None, **fields})  # fmt: skip
 
 
-def measured(*looks: dict[int, Place], seconds: float = 1.0) -> GroupLag:
+def measured(*looks: dict[int, Place], seconds: float = 1.0, skips: Skips = NO_SKIPS) -> GroupLag:
     taken = [Look(n * seconds, NOW, (), places) for n, places in enumerate(looks)]
-    return measure("group", "orders", taken)
+    return measure("group", "orders", taken, skips)
 
 
 def test_lag_counts_from_the_next_record_and_not_from_a_marker_before_it():
@@ -65,9 +67,48 @@ def test_a_first_commit_counts_from_the_first_record_there_is():
 def test_what_is_odd_about_a_partition_is_said():
     deleted = measured({0: place(2, 9, first=5)})
     assert deleted.lag == 4
-    assert "3 offsets were deleted before they were decided" in deleted.partitions[0].remarks
-    assert "is the topic a new one?" in measured({0: place(9, 2)}).partitions[0].remarks[0]
+    assert deleted.partitions[0].remarks == (
+        "offsets 2 to 4 were deleted before they were decided, up to 3 records",
+    )
     assert "2 offsets behind a transaction" in measured({0: place(9, 9, hidden=2)}).partitions[0].remarks[0]
+
+
+def test_what_a_worker_has_recorded_as_deleted_is_said_once():
+    recorded = SkippedSpan(0, 2, 5, "group", "retention", NOW, "deleted")
+    (row,) = measured({0: place(2, 9, first=5)}, skips=Skips([recorded])).partitions
+    assert row.remarks == (sentence(recorded),)
+    (row,) = measured({0: place(2, 9, first=6)}, skips=Skips([recorded])).partitions
+    assert len(row.remarks) == 2, "it has grown since"
+
+
+def test_an_offset_beyond_the_end_has_no_lag_and_names_the_command():
+    found = measured({0: place(9, 2), 1: place(0, 7)}, {0: place(9, 4), 1: place(3, 7)})
+    row = found.partitions[0]
+    assert (row.lag, row.pace, found.lag, found.pace) == (None, None, None, None)
+    assert "committed at 9, 5 offsets beyond the end" in row.remarks[0]
+    assert "`order-worker replay --topic orders:0 --to-earliest`" in row.remarks[0]
+
+
+def test_an_offset_behind_an_open_transaction_is_not_beyond_the_end():
+    found = measured({0: place(9, 4, hidden=5)})
+    assert (found.lag, found.hidden, found.partitions[0].hidden) == (0, 5, 5)
+
+
+def test_partitions_that_nobody_owns_are_known_where_the_group_has_members():
+    looks = [Look(0.0, NOW, (MemberName("m", "c", "h"),), {0: place(1, 1, owner="m"), 1: place(1, 1)})]
+    assert measure("group", "orders", looks).unowned == (1,)
+    assert measured({0: place(1, 1)}).unowned == ()
+
+
+def test_skips_are_with_their_partition_and_so_is_why_they_are_not_known():
+    spans = [SkippedSpan(1, n, n + 1, "ada", "checksum", NOW + timedelta(hours=n)) for n in range(5)]
+    found = measured({0: place(1, 1), 1: place(1, 1)}, skips=Skips(spans))
+    assert (found.partitions[0].skips, found.partitions[1].skips) == ((), tuple(spans))
+    assert found.partitions[1].remarks == (
+        *(sentence(span) for span in spans[2:]),
+        "2 earlier spans were skipped or deleted as well: --json lists them",
+    )
+    assert measured({0: place(1, 1)}, skips=Skips(trouble="away")).skips_trouble == "away"
 
 
 def test_a_lag_of_a_second_or_less_is_only_on_its_way():

@@ -80,12 +80,13 @@ class Page(HTMLParser):
 
 def lag_of(*partitions: PartitionLag, **fields: Any) -> GroupLag:
     members = (MemberName(HOSTILE, HOSTILE, HOSTILE),)
-    found = GroupLag("g", HOSTILE, NOW, members, False, 0.0, partitions, sum(p.lag for p in partitions), None)
+    total = sum(p.lag or 0 for p in partitions)
+    found = GroupLag("g", HOSTILE, NOW, members, False, 0.0, partitions, total, 0, (), None)
     return replace(found, **fields)
 
 
 def partition(number: int, lag: int = 0) -> PartitionLag:
-    return PartitionLag(number, 1, 2, lag, HOSTILE, None, (HOSTILE,))
+    return PartitionLag(number, 1, 2, lag, 0, HOSTILE, None, (HOSTILE,))
 
 
 def overview(**fields: Any) -> Overview:

@@ -61,6 +61,14 @@ def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
     return tuple(ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()) if assignment else ()
 
 
+async def partitions_now(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
+    """All partitions of the topic, as Kafka knows them at this moment; a consumer knows those of long ago."""
+    (found,) = await of_some_node(lambda: admin.describe_topics([topic]))
+    if found["error_code"]:
+        raise for_code(found["error_code"])(f"describing the topic {topic}")
+    return [TopicPartition(topic, number) for number in sorted(p["partition"] for p in found["partitions"])]
+
+
 async def require_stopped(admin: AIOKafkaAdminClient, group_id: str) -> None:
     """Nobody is in the group, or a CommandError names who is."""
     running = await members(admin, group_id)

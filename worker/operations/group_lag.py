@@ -8,6 +8,13 @@ decided everything would stay one behind in each partition for ever.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
+
+from db.skips import SkippedSpan
+from worker.operations.skip_sentences import Skips, deleted_text, sentences
+
+NO_SKIPS: Final = Skips()
+NOTHING_COMMITTED: Final = "nothing committed yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +68,30 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """One partition's row. `pace` is None as long as there is one look only."""
+    """One partition's row. `pace` is None as long as there is one look only.
+
+    `lag` is None where nobody can know it: the committed offset lies beyond the end. `hidden` offsets wait
+    behind an open transaction and are no lag. `skips` will never be decided.
+    """
 
     partition: int
     committed: int | None
     end: int
-    lag: int
+    lag: int | None
+    hidden: int
     owner: str | None
     pace: Pace | None
     remarks: tuple[str, ...]
+    skips: tuple[SkippedSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """The whole group. `measured_seconds` is the time between the looks that the paces come from."""
+    """The whole group. `measured_seconds` is the time between the looks that the paces come from.
+
+    `lag` and `hidden` are of all partitions together; no lag where that of one is not known. `unowned` are
+    those that nobody owns while the group has members. `skips_trouble`: why skips are not known.
+    """
 
     group_id: str
     topic: str
@@ -83,24 +100,30 @@ class GroupLag:
     never_committed: bool
     measured_seconds: float
     partitions: tuple[PartitionLag, ...]
-    lag: int
+    lag: int | None
+    hidden: int
+    unowned: tuple[int, ...]
     pace: Pace | None
+    skips_trouble: str = ""
 
 
-def lag_of(place: Place) -> int:
-    """Everything there is, where nothing was ever committed."""
+def lag_of(place: Place) -> int | None:
+    """Everything there is, where nothing was ever committed. None: committed beyond the end."""
+    if place.committed is not None and place.committed > place.end + place.hidden:
+        return None
     return max(0, place.end - max(place.first, place.next_record))
 
 
-def measure(group_id: str, topic: str, looks: Sequence[Look]) -> GroupLag:
+def measure(group_id: str, topic: str, looks: Sequence[Look], skips: Skips = NO_SKIPS) -> GroupLag:
     """The lag by the last look, the paces from the first look to it."""
     before, last = looks[0], looks[-1]
     seconds = last.clock - before.clock
     rows = tuple(
-        _row(number, before.places.get(number), place, seconds)
+        _row(topic, number, before.places.get(number), place, seconds, skips.of(number))
         for number, place in sorted(last.places.items())
     )
-    lag = sum(row.lag for row in rows)
+    lags = [row.lag for row in rows]
+    lag = None if None in lags else sum(one or 0 for one in lags)
     paces = [row.pace for row in rows if row.pace]
     return GroupLag(
         group_id,
@@ -111,17 +134,37 @@ def measure(group_id: str, topic: str, looks: Sequence[Look]) -> GroupLag:
         seconds,
         rows,
         lag,
+        sum(row.hidden for row in rows),
+        tuple(row.partition for row in rows if last.members and row.owner is None),
         _pace(lag, sum(p.decided_per_second for p in paces), sum(p.arriving_per_second for p in paces))
         if paces
         else None,
+        skips.trouble,
     )
 
 
-def _row(number: int, before: Place | None, place: Place, seconds: float) -> PartitionLag:
+def _row(
+    topic: str,
+    number: int,
+    before: Place | None,
+    place: Place,
+    seconds: float,
+    skips: tuple[SkippedSpan, ...],
+) -> PartitionLag:
     lag, pace = lag_of(place), None
     if before is not None and seconds > 0:
         pace = _pace(lag, _decided(before, place) / seconds, (place.end - before.end) / seconds)
-    return PartitionLag(number, place.committed, place.end, lag, place.owner, pace, tuple(_remarks(place)))
+    return PartitionLag(
+        number,
+        place.committed,
+        place.end,
+        lag,
+        place.hidden,
+        place.owner,
+        pace,
+        (*_remarks(f"{topic}:{number}", place, skips), *sentences(skips)),
+        skips,
+    )
 
 
 def _decided(before: Place, place: Place) -> int:
@@ -131,7 +174,9 @@ def _decided(before: Place, place: Place) -> int:
     return place.committed - (before.first if before.committed is None else before.committed)
 
 
-def _pace(lag: int, decided: float, arriving: float) -> Pace:
+def _pace(lag: int | None, decided: float, arriving: float) -> Pace | None:
+    if lag is None:
+        return None
     closer = decided - arriving
     drained = 0.0 if not lag else lag / closer if closer > 0 else None
     return Pace(
@@ -139,16 +184,32 @@ def _pace(lag: int, decided: float, arriving: float) -> Pace:
     )
 
 
-def _remarks(place: Place) -> list[str]:
+def _remarks(selected: str, place: Place, skips: Sequence[SkippedSpan]) -> list[str]:
     remarks = []
     if place.committed is None and lag_of(place):
-        remarks.append("nothing committed yet")
-    if place.committed is not None and place.committed < place.first:
-        remarks.append(f"{place.first - place.committed:,} offsets were deleted before they were decided")
-    if place.committed is not None and place.committed > place.end:
-        remarks.append(
-            f"committed {place.committed - place.end:,} offsets past the end: is the topic a new one?"
-        )
+        remarks.append(NOTHING_COMMITTED)
+    if _is_deleted(place, skips):
+        remarks.append(deleted_text(place.committed or 0, place.first))
+    if place.committed is not None and lag_of(place) is None:
+        remarks.append(_beyond_the_end(selected, place.committed, place.end + place.hidden))
     if place.hidden:
         remarks.append(f"{place.hidden:,} offsets behind a transaction that is still open")
     return remarks
+
+
+def _is_deleted(place: Place, skips: Sequence[SkippedSpan]) -> bool:
+    """Something between the committed offset and the first one there is, and no worker has recorded it."""
+    if place.committed is None or place.committed >= place.first:
+        return False
+    return not any(
+        span.kind == "deleted" and span.from_offset <= place.committed and place.first <= span.to_offset
+        for span in skips
+    )
+
+
+def _beyond_the_end(selected: str, committed: int, end: int) -> str:
+    return (
+        f"committed at {committed:,}, {committed - end:,} offsets beyond the end: the log was cut short (an"
+        " old volume, an unclean election), or the topic is a new one, and nobody can tell how much waits;"
+        f" `order-worker replay --topic {selected} --to-earliest` shows what is there and not decided"
+    )

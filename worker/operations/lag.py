@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,17 +14,22 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import OffsetOutOfRangeError
 from rich.console import Group
 from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
+from db.engine import session_factory
+from db.skips import list_skips
+from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
 from worker.errors import CommandError
 from worker.operations import group, screen
-from worker.operations.group_lag import GroupLag, Look, MemberName, Pace, PartitionLag, Place, measure
-from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.operations.group_lag import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
+from worker.operations.offsets import Bounds, bounds_of, topic_reader
+from worker.operations.skip_sentences import Skips
 from worker.reading import reader
 from worker.settings import Settings
 
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.
 LOOKS_KEPT: Final = 10
+_SKIPS_SECONDS: Final = 2.0
 _PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
 _PROBE_POLL_MS: Final = 50
 # Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
@@ -41,12 +46,13 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
         topic_reader(settings, topic) as consumer,
         kafka_admin(settings) as admin,
         lookout(admin, consumer, settings.kafka_client_options(), settings.group_id, topic) as out,
+        database_engine(settings, "order-worker lag") as engine,
     ):
         looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
         due = time.monotonic()
         while True:
             looks.append(await _told(out))
-            yield measure(settings.group_id, topic, looks)
+            yield measure(settings.group_id, topic, looks, await _skips(engine, topic))
             due = max(due + interval_seconds, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
@@ -58,6 +64,17 @@ async def _told(out: "Lookout") -> Look:
         raise CommandError(
             f"Kafka does not tell how far the group {out.group_id} is: {reason_of(error)}; try again"
         ) from error
+
+
+async def _skips(engine: AsyncEngine, topic: str) -> Skips:
+    """What was skipped or deleted. The lag itself is Kafka's: it is shown without PostgreSQL as well."""
+    try:
+        async with asyncio.timeout(_SKIPS_SECONDS), session_factory(engine)() as session:
+            return Skips(await list_skips(session, topic))
+    except ValueError:  # may quote a piece of the password; asyncpg's own is a ValueError as well
+        return Skips(trouble="ORDER_WORKER_DATABASE_URL cannot be read")
+    except (OSError, TimeoutError, *DATABASE_ERRORS) as error:
+        return Skips(trouble=f"PostgreSQL says: {reason_of(error)}")
 
 
 @asynccontextmanager
@@ -73,29 +90,30 @@ async def lookout(
         reader({**client_options, "max_partition_fetch_bytes": _PROBE_BYTES}) as prober,
         reader(client_options, "read_uncommitted") as uncommitted,
     ):
-        places = await partitions_of(consumer, TopicSelection(topic))
-        yield Lookout(group_id, admin, consumer, prober, uncommitted, places)
+        yield Lookout(group_id, topic, admin, consumer, prober, uncommitted)
 
 
 @dataclass(frozen=True, slots=True)
 class Lookout:
-    """The clients that it takes to look at a group, and the partitions to look at."""
+    """The clients that it takes to look at a group and its topic."""
 
     group_id: str
+    topic: str
     admin: AIOKafkaAdminClient
     consumer: AIOKafkaConsumer
     prober: AIOKafkaConsumer
     uncommitted: AIOKafkaConsumer
-    places: Sequence[TopicPartition]
 
     async def look(self) -> Look:
         """One look. Raises KafkaError, TimeoutError or OSError as Kafka gives them."""
         members = await group.members(self.admin, self.group_id)
+        # Each time: the topic may have got more partitions since.
+        places = await group.partitions_now(self.admin, self.topic)
         # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
-        committed = await group.committed(self.admin, self.group_id, self.places)
+        committed = await group.committed(self.admin, self.group_id, places)
         clock, now = time.monotonic(), datetime.now(UTC)
-        bounds = await bounds_of(self.consumer, self.places)
-        stored = await self.uncommitted.end_offsets(self.places)
+        bounds = await bounds_of(self.consumer, places)
+        stored = await self.uncommitted.end_offsets(places)
         coming = await _next_records(self.prober, _behind(committed, bounds))
         owners = {p: member.member_id for member in members for p in member.partitions}
         return Look(
@@ -111,7 +129,7 @@ class Lookout:
                     hidden=max(0, stored[p] - bounds[p].end),
                     owner=owners.get(p),
                 )
-                for p in self.places
+                for p in places
             },
         )
 
@@ -195,19 +213,36 @@ def remarks_on(found: GroupLag) -> list[str]:
         notes.append(
             f"The group {found.group_id} has never committed: all that is in the topic counts as lag."
         )
-    else:
-        notes += [_note(found, row, remark) for row in found.partitions for remark in row.remarks]
-    if not found.members and found.lag:
+    said = {NOTHING_COMMITTED} if found.never_committed else set()
+    notes += [
+        f"{found.topic}-{row.partition}: {remark}"
+        for row in found.partitions
+        for remark in row.remarks
+        if remark not in said
+    ]
+    if not found.members and found.lag != 0:
         notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
+    if found.unowned:
+        notes.append(_unowned(found))
+    if found.skips_trouble:
+        notes.append(f"What was skipped or deleted is not known: {found.skips_trouble}.")
     return notes
 
 
-def _note(found: GroupLag, row: PartitionLag, remark: str) -> str:
-    return f"{found.topic}-{row.partition}: {remark}"
+def _unowned(found: GroupLag) -> str:
+    if len(found.unowned) == len(found.partitions):
+        return (
+            f"Nobody owns a partition of {found.topic} now: the group is rebalancing, or reads another topic."
+        )
+    numbers = ", ".join(map(str, found.unowned))
+    return (
+        f"Nobody owns {found.topic}-{numbers}, although the group has members: what is placed there waits."
+        " Workers find new partitions within half a minute."
+    )
 
 
-def pace_cells(lag: int, pace: Pace | None) -> tuple[str, str, str]:
-    if pace is None:
+def pace_cells(lag: int | None, pace: Pace | None) -> tuple[str, str, str]:
+    if pace is None or lag is None:
         return "–", "–", "–"
     return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", _drains(lag, pace)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -79,8 +80,13 @@ def overview_page(overview: Overview) -> str:
 
 def _furthest_behind(lag: GroupLag) -> Sequence[PartitionLag]:
     """In the order of their numbers, and of many partitions those with the most lag."""
-    most = sorted(lag.partitions, key=lambda row: (-row.lag, row.partition))[:MOST_PARTITIONS]
+    most = sorted(lag.partitions, key=_behind)[:MOST_PARTITIONS]
     return sorted(most, key=lambda row: row.partition)
+
+
+def _behind(row: PartitionLag) -> tuple[float, int]:
+    """Those first of which nobody knows how much waits."""
+    return (-inf if row.lag is None else -row.lag), row.partition
 
 
 def order_page(
@@ -157,6 +163,8 @@ def utc(time: datetime | None) -> str:
 
 def drained(lag: GroupLag) -> str:
     """When nothing will wait any more. "never" is for a partition among others; alone it would alarm."""
+    if lag.lag is None:
+        return "–"
     if not lag.lag:
         return "nothing waits"
     if lag.pace is None or lag.pace.keeps_up or lag.pace.seconds_to_drain is not None:

@@ -15,7 +15,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from db import sales
 from db.engine import session_factory
-from worker.inquiries import Inquiries
+from db.skips import list_skips
+from worker.inquiries import Inquiries, NoAnswerError
 from worker.letter import Place
 from worker.operations.explain import collect, collect_rows
 from worker.operations.explanation import Explanation
@@ -23,6 +24,7 @@ from worker.operations.group_lag import GroupLag, Look, measure
 from worker.operations.lag import LOOKS_KEPT, lookout
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.order_search import Reach, Where
+from worker.operations.skip_sentences import Skips
 from worker.page.overview import (
     LONGEST_WINDOW,
     LetterGroups,
@@ -76,7 +78,14 @@ class Sources:
                 looks.append(await out.look())
                 await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
             looks.append(await out.look())
-        return measure(group_id, topic, looks)
+        return measure(group_id, topic, looks, await self._skips())
+
+    async def _skips(self) -> Skips:
+        try:
+            async with self.inquiries.session() as session:
+                return Skips(await list_skips(session, self.where.placed))
+        except NoAnswerError as error:
+            return Skips(trouble=str(error))
 
     async def rejections(self) -> Rejections:
         async with self._reader() as consumer:
