@@ -4,6 +4,7 @@ Two kinds. "skipped": nobody can unpack what lies there, and an operator passes 
 deleted it before it was decided. An order that lay there is lost to the workers, so the rows stay for good.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -42,6 +43,17 @@ _COLUMNS: Final = (
     Skip.requested_at,
     Skip.kind,
 )
+
+
+def is_recorded(spans: Iterable[SkippedSpan], partition: int, first: int, end: int) -> bool:
+    """Whether one of the spans says that these offsets, `end` not included, were deleted."""
+    return any(
+        span.kind == "deleted"
+        and span.partition == partition
+        and span.from_offset <= first
+        and end <= span.to_offset
+        for span in spans
+    )
 
 
 async def list_skips(session: AsyncSession, topic: str, partition: int | None = None) -> list[SkippedSpan]:

@@ -1,6 +1,6 @@
 """Copies what the topics hold into the reconciliation's tables, and knows what may be gone from them."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
+from db.skips import SkippedSpan, is_recorded
 from worker.operations.offsets import (
     Bounds,
     TopicSelection,
@@ -31,19 +32,51 @@ _FOR_EVER: Final = 2**62
 Keep = Callable[[TopicPartition, Sequence[ConsumerRecord]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class DeletedSpan:
+    """Offsets of the input, `to_offset` not included, that were deleted before they were decided."""
+
+    partition: int
+    from_offset: int
+    to_offset: int
+
+
 @dataclass(slots=True)
 class InputRead:
-    """The input's window, as it was read."""
+    """The input's window, as it was read.
+
+    `undecided` by partition: from the committed offset to the first one there is, where that is later.
+    """
 
     spans: Spans
     cut: frozenset[int]  # partitions whose earlier records are deleted and would belong to the window
     oldest_ms: dict[int, int] = field(default_factory=dict)
+    undecided: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def earliest_ms(self) -> int | None:
         """The oldest timestamp of all records; None: there are none, or one has none."""
         oldest = min(self.oldest_ms.values(), default=-1)
         return None if oldest < 0 else oldest
+
+    def passed_over(self, skips: Iterable[SkippedSpan]) -> tuple[SkippedSpan, ...]:
+        """Those that lie in the window, or before it where its earlier records are deleted."""
+        ends = {p.partition: span for p, span in self.spans.items()}
+        return tuple(
+            skip
+            for skip in skips
+            if skip.partition in ends
+            and skip.from_offset < ends[skip.partition][1]
+            and (skip.partition in self.cut or skip.to_offset > ends[skip.partition][0])
+        )
+
+    def deleted(self, skips: Sequence[SkippedSpan]) -> tuple[DeletedSpan, ...]:
+        """What was deleted before it was decided, and is not among the skips."""
+        return tuple(
+            DeletedSpan(number, *span)
+            for number, span in sorted(self.undecided.items())
+            if number in self.cut and not is_recorded(skips, number, *span)
+        )
 
 
 @dataclass(slots=True)
@@ -217,7 +250,12 @@ def input_read(
     cut = frozenset(
         p.partition for p, b in bounds.items() if b.first > 0 and (from_first or window[p][0] == b.first)
     )
-    return InputRead(spans, cut)
+    undecided = {
+        p.partition: (offset, b.first)
+        for p, b in bounds.items()
+        if (offset := committed[p]) is not None and offset < b.first
+    }
+    return InputRead(spans, cut, undecided=undecided)
 
 
 async def _read(

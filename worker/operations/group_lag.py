@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from db.skips import SkippedSpan
+from db.skips import SkippedSpan, is_recorded
 from worker.operations.skip_sentences import Skips, deleted_text, sentences
 
 NO_SKIPS: Final = Skips()
@@ -201,10 +201,7 @@ def _is_deleted(place: Place, skips: Sequence[SkippedSpan]) -> bool:
     """Something between the committed offset and the first one there is, and no worker has recorded it."""
     if place.committed is None or place.committed >= place.first:
         return False
-    return not any(
-        span.kind == "deleted" and span.from_offset <= place.committed and place.first <= span.to_offset
-        for span in skips
-    )
+    return not any(is_recorded([span], span.partition, place.committed, place.first) for span in skips)
 
 
 def _beyond_the_end(selected: str, committed: int, end: int) -> str:

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
+from db.skips import SkippedSpan, list_skips
 from worker.connections import (
     DATABASE_ERRORS,
     database_engine,
@@ -32,6 +33,7 @@ from worker.connections import (
 from worker.errors import CommandError, UsageError
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
+    DeletedSpan,
     InputRead,
     LettersRead,
     OutputRead,
@@ -59,6 +61,7 @@ RESULTS: Final = ("confirmed", "rejected", "duplicate", "dead_letter")
 REMARKS: Final = (
     *("republished", "letter_again", "letter_of_nothing", "order_deleted", "earlier_topic"),
     *("input_deleted", "outcome_deleted", "letter_deleted"),
+    "skipped",
 )
 
 
@@ -76,7 +79,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What was found. `records` are those judged, `waiting` those not committed yet; counts are by name."""
+    """What was found. `records` are those judged, `waiting` those not committed yet; counts are by name.
+
+    `skips` are spans of the window that nobody decides, `deleted` those that were deleted before they were
+    decided and of which no worker has made a note yet.
+    """
 
     topic: str
     group_id: str
@@ -88,6 +95,8 @@ class Reconciliation:
     remarks: Mapping[str, int]
     discrepancies: Mapping[str, int]
     repaired: int | None  # None: nothing was to be done
+    skips: tuple[SkippedSpan, ...] = ()
+    deleted: tuple[DeletedSpan, ...] = ()
 
     @property
     def left(self) -> int:
@@ -157,6 +166,7 @@ async def _reconcile(
     await session.commit()
     counts = await _judge(session, settings, inputs, outputs, quiet=asked.quiet)
     found = await reconciliation.count_findings(session)
+    skips = inputs.passed_over(await list_skips(session, settings.order_placed_topic))
     await session.commit()
     repaired = None
     if asked.execute and REPAIRED in found:
@@ -178,6 +188,8 @@ async def _reconcile(
         remarks={name: counts[name] for name in REMARKS if counts[name]},
         discrepancies=found,
         repaired=repaired,
+        skips=skips,
+        deleted=inputs.deleted(skips),
     )
 
 

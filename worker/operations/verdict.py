@@ -13,6 +13,7 @@ from rich.text import Text
 from worker.operations.discrepancies import KINDS, REPAIRED, Discrepancy
 from worker.operations.reconcile import Reconciled, Reconciliation
 from worker.operations.screen import output, shown, table
+from worker.operations.skip_sentences import deleted_text, sentence
 
 _RESULT_NAMES: Final = {
     "confirmed": "confirmed",
@@ -29,6 +30,7 @@ _REMARKS: Final = {
     "input_deleted": "not judged: decided from records that are deleted by now",
     "outcome_deleted": "not judged: decided so long ago that the outcome may be deleted by now",
     "letter_deleted": "not judged: so old that the dead letter may be deleted by now",
+    "skipped": "passed over by an operator, while nobody could read them",
 }
 
 
@@ -56,7 +58,9 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
     if not total and not summary.records:
         return "no record of this window is committed: there is nothing to judge but the stock, which adds up"
     if not total:
-        return f"nothing is missing: each of {_number(summary.records, 'record')} has exactly one result"
+        but = " but what was passed over or deleted" if summary.skips or summary.deleted else ""
+        judged = _number(summary.records - summary.remarks.get("skipped", 0), "record")
+        return f"nothing is missing{but}: each of {judged} has exactly one result"
     repairable = summary.discrepancies.get(REPAIRED, 0)
     left = f"{_number(summary.left, 'discrepancy')} left"
     if summary.repaired is not None:
@@ -88,6 +92,10 @@ def _summary(summary: Reconciliation) -> Iterable[RenderableType]:
         rows.append((summary.waiting, "not judged: not committed yet"))
     yield table(["", f"of {_number(summary.records, 'record')}"], rows, numbers=[""])
     yield ""
+    undecided = list(_undecided(summary))
+    if undecided:
+        yield from map(Text, undecided)
+        yield ""
     if summary.discrepancies:
         yield table(
             ["", "discrepancy", "is"],
@@ -95,6 +103,14 @@ def _summary(summary: Reconciliation) -> Iterable[RenderableType]:
             numbers=[""],
         )
         yield ""
+
+
+def _undecided(summary: Reconciliation) -> Iterable[str]:
+    """What nobody decides, span by span: the orders that lay there are to be sent again."""
+    for skip in summary.skips:
+        yield f"{summary.topic}-{skip.partition}: {sentence(skip)}"
+    for gone in summary.deleted:
+        yield f"{summary.topic}-{gone.partition}: {deleted_text(gone.from_offset, gone.to_offset)}"
 
 
 def _entry(one: Discrepancy) -> Iterable[RenderableType]:
