@@ -198,3 +198,28 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
         told = explained(fewer_told, order_id)
         assert told["summary"].endswith(f"announced once at {place}."), told["summary"]
     delete_topics(scene.kafka, [fewer])
+
+
+def test_an_order_that_is_nowhere_may_have_been_where_somebody_passed_over(
+    scene: Scene, order_worker: OrderWorker
+):
+    unknown, there = uuid4(), uuid4()
+    scene.place([order_value(line(1), order_id=there)], partition=1)
+    scene.rewind("--to-latest")
+    scene.shop.sql(
+        "INSERT INTO skips (topic, partition, kind, from_offset, to_offset, requested_by, note)"
+        " VALUES ($1, 1, 'skipped', 0, 12, 'ada', 'bad disk')",
+        scene.topics.order_placed,
+    )
+    for scan in ("near", "all"):
+        missed = order_worker.here("explain", str(unknown), "--scan", scan)
+        missed.assert_refused(1, "it may have been among 12 offsets that ada passed over at 2")
+    assert order_worker.here("explain", "--json", str(unknown)).document["facts"]["skips"][0]["note"] == (
+        "bad disk"
+    )
+    told = explained(order_worker, there, "--scan", "all")
+    assert told["state"] == "passed_over"
+    assert (
+        f"its record at {scene.topics.order_placed}-1@0 could not be read, and was passed over by ada"
+        in (told["summary"])
+    )

@@ -1,7 +1,7 @@
 """What the facts about an order amount to, in one sentence."""
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from contracts.events import Reason, ReasonCode
+from db.skips import SkipKind, SkippedSpan
 from tests.builders import line, order_value, record
 from worker.operations.explanation import (
     DeadLetterRecord,
@@ -55,6 +56,13 @@ def outcome(offset: int, *, republished: bool = False) -> OutcomeRecord:
 
 def input_record(standing: Standing, offset: int = 20) -> InputRecord:
     return InputRecord(Place("order-placed", 2, offset), NOW, standing, "", 1, ())
+
+
+def skip(
+    partition: int, first: int, end: int | None = None, kind: SkipKind = "skipped", hours: int = 0
+) -> SkippedSpan:
+    when = NOW + timedelta(hours=hours)
+    return SkippedSpan(partition, first, first + 1 if end is None else end, "ada", "bad disk", when, kind)
 
 
 def letter(code: str = "not_json") -> DeadLetterRecord:
@@ -118,6 +126,25 @@ def letter(code: str = "not_json") -> DeadLetterRecord:
             facts(dead_letters=(letter(),)),
             State.DEAD_LETTER,
             "Dead letter because Invalid JSON (not_json): order-placed-dlt-2@5, from order-placed-2@17.",
+        ),
+        (
+            facts(inputs=(input_record(Standing.PASSED_OVER, 3),), skips=(skip(2, 3),)),
+            State.PASSED_OVER,
+            "Not decided: its record at order-placed-2@3 could not be read, and was passed over by ada"
+            " at 2026-11-23 10:00:00.000Z: bad disk. A replay from there would decide it.",
+        ),
+        (
+            facts(skips=(skip(0, 10, 22),)),
+            State.NOT_FOUND,
+            "Not decided: no record of it is in the input or among the dead letters; it may have been among"
+            " 12 offsets that ada passed over at 2026-11-23 10:00:00.000Z.",
+        ),
+        (
+            facts(skips=(skip(0, 10, 22), skip(1, 5, 6, "deleted", hours=1))),
+            State.NOT_FOUND,
+            "Not decided: no record of it is in the input or among the dead letters; it may have been among"
+            " 1 offset that was deleted before it was decided (found 2026-11-23 11:00:00.000Z),"
+            " or among 12 that were passed over or deleted before.",
         ),
         (facts(), State.NOT_FOUND, "Not decided: no record of it is in the input or among the dead letters."),
         (facts(unread=(Unread("order-placed", 2, 0, 9),)), State.NOT_FOUND, "among those that wait"),

@@ -25,6 +25,7 @@ from db import ledger, orders, sales, stock
 from db.engine import session_factory
 from db.errors import NotFoundError
 from db.ledger import LedgerRow
+from db.skips import list_skips
 from worker.connections import (
     DATABASE_ERRORS,
     KAFKA_ERRORS,
@@ -115,6 +116,8 @@ async def collect(
         # In this order: what the group has committed past is in the ledger or among the dead letters by now.
         committed = await group.committed(admin, where.group_id, await looking.partitions(where.placed))
         row, order = await _rows(order_id, sessions)
+        async with sessions() as session:
+            skips = await list_skips(session, where.placed)
         found, left = await (looking.all() if scan is Scan.ALL else looking.near(row, committed))
     facts = Facts(
         order_id,
@@ -128,6 +131,7 @@ async def collect(
         dead_letters=dead_letters(found.dead_letters),
         unread=left,
         notes=_notes(row, where, found),
+        skips=tuple(skips),
     )
     return explained(await _with_products(sessions, facts, sales_seconds))
 

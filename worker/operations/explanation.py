@@ -11,6 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from contracts.events import Reason, ReasonCode
+from db.skips import SkippedSpan
 
 
 class State(StrEnum):
@@ -146,7 +147,10 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What was found. `committed` is the group's offset by partition of the input; None: there is none."""
+    """What was found. `committed` is the group's offset by partition of the input; None: there is none.
+
+    `skips` are all spans of the input that no worker decides.
+    """
 
     order_id: UUID
     group_id: str
@@ -160,6 +164,7 @@ class Facts:
     products: tuple[ProductNow, ...] = ()
     unread: tuple[Unread, ...] = ()
     notes: tuple[str, ...] = ()
+    skips: tuple[SkippedSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +275,29 @@ def _passed_over(facts: Facts) -> str:
             f"Not in the ledger, although its outcome was announced at {facts.outcomes[0].place}:"
             f" the ledger has lost it. Its record is at {place}."
         )
+    if skip := _skip_of(facts, place):
+        return (
+            f"Not decided: its record at {place} could not be read, and was passed over by"
+            f" {skip.requested_by} at {_time(skip.requested_at)}: {skip.note}."
+            " A replay from there would decide it."
+        )
     return (
         f"Not decided, although the group {facts.group_id} has committed past its record at {place},"
         f" and no dead letter of it {'is in what was read' if facts.unread else 'is there'}:"
         " a replay from there would decide it."
+    )
+
+
+def _skip_of(facts: Facts, place: Place) -> SkippedSpan | None:
+    return next(
+        (
+            skip
+            for skip in facts.skips
+            if skip.kind == "skipped"
+            and skip.partition == place.partition
+            and skip.from_offset <= place.offset < skip.to_offset
+        ),
+        None,
     )
 
 
@@ -290,8 +314,26 @@ def _direct(facts: Facts) -> str:
 
 def _not_found(facts: Facts) -> str:
     if facts.unread:
-        return "Not decided, and no record of it is among those that wait, nor among the latest dead letters."
-    return "Not decided: no record of it is in the input or among the dead letters."
+        said = "Not decided, and no record of it is among those that wait, nor among the latest dead letters"
+    else:
+        said = "Not decided: no record of it is in the input or among the dead letters"
+    return f"{said}{_lost_with(facts.skips)}."
+
+
+def _lost_with(skips: Sequence[SkippedSpan]) -> str:
+    """Where an order may have been that is nowhere: the latest span by name, of the others how many."""
+    if not skips:
+        return ""
+    *others, latest = sorted(skips, key=lambda skip: skip.requested_at)
+    offsets = latest.to_offset - latest.from_offset
+    if latest.kind == "skipped":
+        fate = f"that {latest.requested_by} passed over at {_time(latest.requested_at)}"
+    else:
+        were, they = ("was", "it was") if offsets == 1 else ("were", "they were")
+        fate = f"that {were} deleted before {they} decided (found {_time(latest.requested_at)})"
+    more = sum(skip.to_offset - skip.from_offset for skip in others)
+    also = f", or among {more:,} that were passed over or deleted before" if more else ""
+    return f"; it may have been among {offsets:,} offset{'s' * (offsets != 1)} {fate}{also}"
 
 
 _SENTENCES = {
