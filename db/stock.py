@@ -92,6 +92,18 @@ _TAKE: Final = (
     .execution_options(synchronize_session=False)
 )
 
+_sold = (
+    func.unnest(_IDS, cast(bindparam("quantities", type_=Text), ARRAY(BigInteger)))
+    .table_valued(column("id", BigInteger), column("quantity", BigInteger))
+    .render_derived(name="sold")
+)
+_TAKE_SOLD: Final = (
+    update(Product)
+    .where(Product.id == _sold.c.id, Product.stock_quantity >= _sold.c.quantity)
+    .values(stock_quantity=Product.stock_quantity - _sold.c.quantity)
+    .execution_options(synchronize_session=False)
+)
+
 # One key a schema. On a cluster it holds for one node only, which is why no correctness rests on it.
 _TURN: Final = text(
     "SELECT pg_advisory_xact_lock(hashtext('order-worker.stock'), hashtext(current_schema()))"
@@ -148,6 +160,19 @@ async def take_stock(session: AsyncSession, takings: Mapping[int, Taking]) -> bo
             "prices": _array(takings[i].price for i in ids),
         },
     )
+    return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
+
+
+async def take_sold(session: AsyncSession, quantities: Mapping[int, int]) -> bool:
+    """Take what was sold already, whatever the products cost now; False if any stock does not allow it.
+
+    By product, in one statement. After False the transaction holds some of it: roll it back.
+    """
+    if not quantities:
+        return True
+    ids = sorted(quantities)
+    parameters = {"ids": _array(ids), "quantities": _array(quantities[i] for i in ids)}
+    result = await session.execute(_TAKE_SOLD, parameters)
     return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
 
 

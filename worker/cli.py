@@ -5,7 +5,18 @@ from typing import Final
 
 import typer
 
-from worker.commands import dead_letters, explain, lag, orders, reconcile, replay, republish, run, setup
+from worker.commands import (
+    dead_letters,
+    explain,
+    lag,
+    ledger,
+    orders,
+    reconcile,
+    replay,
+    republish,
+    run,
+    setup,
+)
 from worker.commands.style import CONTEXT
 from worker.errors import CommandError
 
@@ -27,6 +38,7 @@ app.add_typer(setup.db, name="db")
 app.add_typer(setup.topics, name="topics")
 app.add_typer(setup.catalog, name="catalog")
 app.add_typer(dead_letters.commands, name="dead-letters")
+app.add_typer(ledger.commands, name="ledger")
 
 
 def main() -> None:

@@ -22,14 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
 from db.skips import SkippedSpan, list_skips
-from worker.connections import (
-    DATABASE_ERRORS,
-    database_engine,
-    kafka_admin,
-    reason_of,
-    require_database,
-    topic_names,
-)
+from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
@@ -49,6 +42,7 @@ from worker.operations.evidence import (
 )
 from worker.operations.group import committed
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
+from worker.operations.one_session import one_session
 from worker.operations.repair import end_what_hangs, repair
 from worker.operations.screen import progress
 from worker.operations.settled import Say
@@ -126,30 +120,10 @@ async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterato
     """
     if asked.start and asked.end and asked.start > asked.end:
         raise UsageError("--from is later than --to")
-    async with _one_session(settings) as session:
+    async with one_session(settings, "reconcile", reconciliation.prepare) as session:
         async with topic_reader(settings, *topic_names(settings)) as consumer:
             summary = await _reconcile(consumer, session, settings, asked, say)
         yield Reconciled(summary, session)
-
-
-@asynccontextmanager
-async def _one_session(settings: Settings) -> AsyncIterator[AsyncSession]:
-    """A session that stays on one connection over its commits, with the temporary tables."""
-    try:
-        async with database_engine(settings, "order-worker reconcile") as engine:
-            await require_database(engine, settings)
-            async with engine.connect() as connection, AsyncSession(connection) as session:
-                await reconciliation.prepare(session)
-                await session.commit()
-                yield session
-    except DATABASE_ERRORS as error:
-        why = reason_of(error)
-        if why.startswith("permission denied to create temporary tables"):
-            raise CommandError(
-                f"{why}: what is compared is copied into such tables; GRANT TEMPORARY ON DATABASE to this"
-                " role, or use another one"
-            ) from error
-        raise CommandError(f"PostgreSQL does not let us compare: {why}; run this again") from error
 
 
 async def _reconcile(
