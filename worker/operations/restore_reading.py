@@ -116,7 +116,7 @@ class Reader:
         bounds = await bounds_of(self.consumer, places)
         skipped = [s for s in await list_skips(self.session, topic) if s.kind == "skipped"]
         of_each = {b.partition: b for b in waiting}
-        inputs = _Inputs(self.session, self.settings.message_max_bytes, of_each, partitions, skipped)
+        inputs = Inputs(self.session, self.settings.message_max_bytes, of_each, partitions, skipped)
         await self._read({p: (b.first, b.end) for p, b in bounds.items()}, inputs.keep, f"reading {topic}")
         return inputs.last_timestamps
 
@@ -144,7 +144,7 @@ class _Placed(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Inputs:
+class Inputs:
     """Keeps what is to be known of the input records of a portion."""
 
     session: AsyncSession
