@@ -114,8 +114,9 @@ def publish(
     headers: list[tuple[str, bytes | None]] | None = None,
     key: bytes | None = None,
     compression: str = "none",
+    timestamp_ms: int = 0,
 ) -> None:
-    """Publish the values in order, and return when all are acknowledged."""
+    """Publish the values in order, and return when all are acknowledged. `timestamp_ms`: 0 is now."""
     # A batch of the client counts as one message against the topic's limit, so it is kept below.
     producer = Producer(
         {
@@ -135,6 +136,7 @@ def publish(
             value=value,
             key=key,
             headers=headers or [],
+            timestamp=timestamp_ms,
             on_delivery=lambda error, _message: failures.append(error) if error else None,
             **where,
         )

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from tests.deadline import eventually
 from worker.local.processes import start_process
 
@@ -47,6 +49,15 @@ class WorkerProcess:
                 return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def metric(self, name: str) -> dict[str, float]:
+        """The metric's values by that of its one label ("" where it has none); empty while it has no value."""
+        return {
+            sample.labels.popitem()[1] if sample.labels else "": sample.value
+            for family in text_string_to_metric_families(self.get("/metrics")[1])
+            for sample in family.samples
+            if sample.name == name
+        }
 
     def wait_for_log(self, text: str, seconds: float = 30.0) -> None:
         eventually(lambda: text in self.log or self._ended(), seconds, lambda: self.log[-2000:])

@@ -1,0 +1,44 @@
+"""Orders of one line, and how many of them are decided."""
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID, uuid4
+
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.promises import Scene
+
+
+class Load:
+    """Orders that can all be confirmed, placed on a scene whose shop it stocks up."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.ids: list[UUID] = []
+        scene.shop.stock_up({1: 1_000_000})
+
+    def values(self, count: int) -> list[bytes]:
+        """New orders, to be placed by the caller."""
+        ids = [uuid4() for _ in range(count)]
+        self.ids += ids
+        return [order_value(line(1), order_id=one) for one in ids]
+
+    def place(self, count: int, *partitions: int, compression: str = "none") -> list[UUID]:
+        """So many new orders on each of these partitions."""
+        before = len(self.ids)
+        for partition in partitions:
+            self._scene.place(self.values(count), partition=partition, compression=compression)
+        return self.ids[before:]
+
+    def undecided(self, ids: Iterable[UUID] | None = None) -> set[UUID]:
+        """Those of them, or of all, that are not in the ledger."""
+        asked: Sequence[UUID] = self.ids if ids is None else list(ids)
+        decided = self._scene.shop.sql("SELECT order_id FROM order_outcomes WHERE order_id = ANY ($1)", asked)
+        return set(asked) - {row["order_id"] for row in decided}
+
+    def wait_until_decided(self, ids: Iterable[UUID] | None = None, seconds: float = 30) -> None:
+        asked = self.ids if ids is None else list(ids)
+        eventually(
+            lambda: not self.undecided(asked),
+            seconds,
+            lambda: f"{len(self.undecided(asked))} of {len(asked)} are not decided",
+        )

@@ -1,0 +1,152 @@
+"""Kafka's log and what the worker has written down disagree: noticed, told, and nothing is lost or twice."""
+
+import re
+import time
+
+import pytest
+
+from tests.acceptance.kafka_edge.load import Load
+from tests.deadline import eventually
+from tests.order_worker import OrderWorker
+from tests.promises import Scene
+from tests.subscriber import delete_records, recreate_topic, remember_wrongly
+from tests.topic_changes import add_partitions
+from tests.topic_names import PARTITIONS
+from tests.worker_process import WorkerProcess, Workers
+
+FOUND_SECONDS = 30.0
+NOTICED_SECONDS = 15.0  # from then on it does not say that all is well
+MACHINE_SECONDS = 10.0  # what a busy machine may add to it
+
+
+@pytest.fixture
+def load(scene: Scene) -> Load:
+    return Load(scene)
+
+
+def decide_and_stop(scene: Scene, workers: Workers) -> None:
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+
+
+def warnings(worker: WorkerProcess, *texts: str) -> list[str]:
+    """Those lines of its log that are loud and hold all of these."""
+    loud = [text for text in worker.log.splitlines() if re.search("WARNING|ERROR|CRITICAL", text)]
+    return [text for text in loud if all(one in text for one in texts)]
+
+
+def test_a_committed_offset_beyond_the_end_drops_no_order(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    load.place(10, 0)
+    decide_and_stop(scene, workers)
+    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 1000})
+    scene.shop.sql("UPDATE positions SET announced_to = 1000, begun_to = 1000")
+    worker = workers.start().wait_until_ready()
+    for _ in range(5):
+        load.wait_until_decided(load.place(10, 0))
+    eventually(lambda: warnings(worker, f"{scene.topics.order_placed}-0", "1000"), 10, lambda: worker.log)
+    scene.wait_until_drained()
+    scene.assert_promises(load.ids)
+    assert order_worker.here("reconcile").code == 0
+
+
+def test_orders_that_wait_while_the_committed_offset_is_beyond_the_end(
+    scene: Scene, workers: Workers, load: Load
+):
+    load.place(10, 0)
+    decide_and_stop(scene, workers)
+    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 1000})
+    scene.shop.sql("UPDATE positions SET announced_to = 1000, begun_to = 1000")
+    load.place(50, 0)
+    workers.start()
+    load.wait_until_decided()
+    scene.wait_until_drained()
+    scene.assert_promises(load.ids)
+
+
+@pytest.mark.parametrize("orders", [30, 150])
+def test_the_topic_is_made_anew_while_nobody_reads_it(
+    scene: Scene, workers: Workers, load: Load, orders: int
+):
+    load.place(100, 0)
+    decide_and_stop(scene, workers)
+    scene.recreate_input_topic()
+    load.place(orders, 0)
+    workers.start()
+    load.wait_until_decided()
+    scene.wait_until_drained()
+    scene.assert_promises(load.ids)
+
+
+def test_the_topic_is_made_anew_under_a_running_worker(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    load.place(100, 0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    recreate_topic(scene.kafka, scene.topics.order_placed)
+    load.place(30, 0, 1)
+    load.wait_until_decided(seconds=FOUND_SECONDS + MACHINE_SECONDS)
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids)
+    assert order_worker.here("reconcile").code == 0
+
+
+def test_partitions_that_are_added_are_found_and_are_lag_until_then(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    load.place(10, 0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    add_partitions(scene.kafka, scene.topics.order_placed, PARTITIONS + 2)
+    new = load.place(20, PARTITIONS, PARTITIONS + 1)
+    told = order_worker.here("lag", "--json", "--interval", "0.2").done().document
+    assert told["lag"] == len(load.undecided(new)) or told["lag"] == len(new)
+    added = time.monotonic()
+    wrongly_ready = []
+
+    def all_decided() -> bool:
+        status, told = worker.get("/readyz")
+        left = load.undecided(new)
+        if left and status == 200 and '"lag": 0' in told and time.monotonic() - added > NOTICED_SECONDS:
+            wrongly_ready.append(told)
+        return not left
+
+    eventually(all_decided, FOUND_SECONDS + MACHINE_SECONDS, lambda: str(worker.get("/readyz")))
+    assert not wrongly_ready
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids)
+
+
+def test_what_retention_deletes_before_it_is_decided_is_told_with_its_offsets(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    load.place(100, 0)
+    decide_and_stop(scene, workers)
+    deleted = load.place(50, 0)
+    load.place(20, 0)
+    gone = load.place(30, 1)  # all of it, and nothing comes after it
+    delete_records(scene.kafka, scene.topics.order_placed, {0: 150, 1: 30})
+    worker = workers.start()
+    scene.wait_until_drained()
+    eventually(lambda: warnings(worker, f"{scene.topics.order_placed}-0", "100", "150"), 20)
+    eventually(
+        lambda: worker.metric("order_worker_deleted_offsets_total") == {"0": 50.0, "1": 30.0},
+        20,
+        lambda: str(worker.metric("order_worker_deleted_offsets_total")),
+    )
+    assert warnings(worker, f"{scene.topics.order_placed}-1", "30")
+    assert load.undecided() == {*deleted, *gone}
+    lag = order_worker.here("lag", "--json", "--interval", "0.2").done()
+    assert "deleted" in " ".join(remark for p in lag.document["partitions"] for remark in p["remarks"])
+    told = order_worker.here("reconcile")
+    assert told.code == 0, told
+    assert re.search(r"deleted.*80|80.*deleted", told.out.replace("\n", " ")), told.out
+    # And it stays told.
+    assert worker.stop() == 0
+    workers.start().wait_until_ready()
+    assert "deleted" in order_worker.here("lag", "--interval", "0.2").done().out

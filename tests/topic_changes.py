@@ -1,0 +1,13 @@
+"""What an operator does to a topic beside running workers."""
+
+from confluent_kafka.admin import NewPartitions
+
+from tests.deadline import eventually
+from tests.subscriber import admin_client, partition_numbers
+
+
+def add_partitions(bootstrap_servers: str, topic: str, count: int) -> None:
+    """Let the topic have so many partitions, and wait until the broker tells of them."""
+    admin = admin_client(bootstrap_servers)
+    admin.create_partitions([NewPartitions(topic, count)])[topic].result(30)
+    eventually(lambda: len(partition_numbers(admin, topic)) == count, 30)
