@@ -50,8 +50,9 @@ class Input:
     def fetched_of_a_partition_bytes(self) -> int:
         return int(self._fetcher._max_partition_fetch_bytes)
 
-    def accept(self) -> None:
+    def accept(self) -> set[TopicPartition]:
         self.accepted += 1
+        return set(self.records)
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         return {p.partition for p in self.records}

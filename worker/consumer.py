@@ -20,7 +20,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from operator import attrgetter, itemgetter
@@ -108,7 +108,9 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._database_failures = 0
         # Held across PostgreSQL, Kafka and the end of a rebalance: no probe and no endpoint may wait for it.
         self._batch_in_flight = asyncio.Lock()
-        self._handling = 0  # calls of `handle_order_placed`, also those that wait for the lock
+        # Whose records are in hand: polled and not settled yet, or being published.
+        self._handling: set[TopicPartition] = set()
+        self._publishing_of: Collection[TopicPartition] = ()
         self._publishing: asyncio.Task[None] | None = None
         # Where a partition was set back to, until its next records are here: they may be later ones.
         self._awaited: dict[TopicPartition, int] = {}
@@ -120,10 +122,9 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Where to find the running consumer: FastStream builds it when the application starts."""
         self._consumer = consumer
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether records are in hand: there is progress to expect."""
-        return self._handling > 0 or self._publishing is not None
+    def in_hand(self) -> set[TopicPartition]:
+        """The partitions whose records are polled and not published yet: there is progress to expect."""
+        return self._handling.union(self._publishing_of)
 
     def waiting_without_records(self) -> set[TopicPartition]:
         """Partitions that no record will make this worker take over again."""
@@ -137,8 +138,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Decide the records and publish what was decided, or set them back to come again. Never raises."""
         # Before the first await: a poll that nobody accepts hands its records over again.
         if consumer := self._consumer():
-            consumer.accept()
-        self._handling += 1
+            self._handling |= consumer.accept()
         try:
             async with self._batch_in_flight:
                 try:
@@ -152,7 +152,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     self._set_back(_firsts(by_partition(records)), error, "worker")
                 self._handled_at = time.monotonic()
         finally:
-            self._handling -= 1
+            self._handling.clear()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
@@ -208,7 +208,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         with suppress(TimeoutError, KafkaError, ConsumerStoppedError):
             async with asyncio.timeout(2 * SINCE_TIMEOUT_MS / 1_000):
                 since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)
-                consumer.accept()
+                self._handling |= consumer.accept()
         return [*records, *chain.from_iterable(since.values())]
 
     async def _handle(self, records: Records) -> None:
@@ -240,6 +240,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if part:
                 # All that is asked of them from now on: the next batch is made beside it.
                 ends = {p: [records_of_one[0], records_of_one[-1]] for p, records_of_one in part.items()}
+                self._publishing_of = tuple(ends)
                 self._publishing = asyncio.create_task(self._publish(ends, settled, began))
 
     def _still_owned(self, batch: Records, owned: Owned) -> Records:
@@ -353,6 +354,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """
         count = sum(len(settled[p]) for p in ends)
         await asyncio.gather(*(self._announce(p, ends[p], settled[p]) for p in ends))
+        self._publishing_of = ()
         self._metrics.batches.inc()
         self._metrics.batch_records.observe(count)
         self._metrics.batch_seconds.observe(time.monotonic() - began)
@@ -466,6 +468,20 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             )
             self._disown(partition)
             await self._take_over({partition: None})
+
+    async def commit_beginning(self, partition: TopicPartition, offset: int) -> None:
+        """Commit where a partition begins that nobody has ever decided: what is deleted later shows by it."""
+        async with self._batch_in_flight:
+            await self.published()
+            consumer = self._consumer()
+            is_new = partition not in self._owned and partition not in self.in_hand()
+            if consumer is None or partition not in consumer.assignment() or not is_new:
+                return
+            async with self._sessions() as session:
+                begun = await positions.list_begun_to(session, self._group_id, self._topic)
+                others = await positions.list_other_groups(session, self._group_id, self._topic)
+            if begun.get(partition.partition) is None and partition.partition not in others:
+                await consumer.commit({partition: (offset, idle_mark(None))})
 
     async def go_on_behind(self, partition: TopicPartition, offset: int, first: int | None = None) -> bool:
         """Commit an offset up to which there is nothing to decide; True: done.

@@ -46,7 +46,7 @@ class Case(Enum):
     """What a take-over has to do."""
 
     COMMITTED = auto()  # go on at the committed offset
-    LOST_COMMIT = auto()  # Kafka has lost commits: the outcome topics tell how far the group came
+    LOST_COMMIT = auto()  # Kafka may have lost a commit: the outcome topics tell how far the group came
     OTHER_LOG = auto()  # the log was cut or made anew: read it from its first record, publish nothing again
 
 
@@ -59,7 +59,7 @@ def case_of(evidence: Evidence) -> Case:
         return Case.COMMITTED
     if not evidence.is_known_log:
         return Case.OTHER_LOG
-    if not evidence.by_operator and (offset is None or offset < begun.announced_to):
+    if not evidence.by_operator and (offset is None or offset < begun.begun_to):
         return Case.LOST_COMMIT
     return Case.COMMITTED
 

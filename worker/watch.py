@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import positions, skips
 from worker.consumer import OrderConsumer
 from worker.health import Health, is_refusal
+from worker.kafka.offset_mark import idle_mark
 from worker.kafka.record_consumer import RecordConsumer
 from worker.kafka.unreadable import UnreadableSpan
 from worker.metrics import Metrics
@@ -30,7 +31,7 @@ from worker.retry import describe
 
 log = logging.getLogger(__name__)
 
-MEND_INTERVAL_SECONDS: Final = 2.0
+MEND_INTERVAL_SECONDS: Final = 0.5
 # Asked less often: who owns what, and whether PostgreSQL still knows all that was committed.
 GROUP_INTERVAL_SECONDS: Final = 10.0
 # A rebalance takes this long at most as a rule; meanwhile nobody owns anything.
@@ -39,7 +40,7 @@ UNOWNED_FOR_SECONDS: Final = 10.0
 STILL_FOR_SECONDS: Final = 60.0
 
 Offsets = Mapping[TopicPartition, int]
-Commits = Mapping[TopicPartition, OffsetAndMetadata | None]
+Commits = dict[TopicPartition, OffsetAndMetadata | None]
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class _Seen:
     unowned_since: dict[TopicPartition, float] = field(default_factory=dict)
     unowned: frozenset[TopicPartition] = frozenset()  # for long enough
     asked_group_at: float = float("-inf")
+    asked_database_at: float = float("-inf")
     unreadable: frozenset[TopicPartition] = frozenset()
 
 
@@ -136,9 +138,13 @@ class Watch:
     def _tell(self, consumer: RecordConsumer, ends: Offsets, firsts: Offsets) -> None:
         assigned, published = consumer.assignment(), self._published(firsts)
         self._metrics.lag.clear()
+        for partition in assigned - self._orders.in_hand():
+            # Behind transaction markers, too: they are not to be decided.
+            position = consumer.settled_position(partition)
+            published[partition] = max(published.get(partition, 0), position or 0)
         lags = {
-            p: max(0, ends[p] - max(published.get(p, 0), consumer.settled_position(p) or 0))
-            for p in ends
+            p: max(0, end - published.get(p, 0))
+            for p, end in ends.items()
             if p in assigned or p in self._seen.unowned_since
         }
         for partition, lag in lags.items():
@@ -150,7 +156,7 @@ class Watch:
         self._look_for_standstill(lags, published, assigned)
         self._tell_unreadable(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
-        self._health.lags(sum(lags.values()), self._orders.is_busy)
+        self._health.lags(sum(lags.values()), busy=bool(self._orders.in_hand()))
 
     def _published(self, firsts: Offsets) -> dict[TopicPartition, int]:
         committed = {p: c.offset for p, c in self._seen.commits.items() if c is not None}
@@ -232,20 +238,24 @@ class Watch:
 
     async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
         """Let the committed offset reach the end where only markers are left: other tools take it for lag."""
-        if self._orders.is_busy:
-            return
-        for partition in consumer.assignment():
+        for partition in consumer.assignment() - self._orders.in_hand():
             position = consumer.settled_position(partition)
             commit = self._seen.commits.get(partition)
             published = self._orders.published_to().get(partition, commit.offset if commit else None)
-            if position is not None and published is not None and published < position:
+            if position is None:
+                continue
+            if published is None:
+                await self._orders.commit_beginning(partition, position)
+                self._seen.commits[partition] = OffsetAndMetadata(position, idle_mark(None))
+            elif published < position:
                 await self._orders.go_on_behind(partition, position)
 
     async def _look_at_database(self) -> None:
         """PostgreSQL may be that of a backup also where no orders come that would show it."""
-        commits = self._seen.commits
-        if not commits:
+        commits, now = self._seen.commits, time.monotonic()
+        if not commits or now - self._seen.asked_database_at < GROUP_INTERVAL_SECONDS:
             return
+        self._seen.asked_database_at = now
         async with self._sessions() as session:
             begun = await positions.list_begun(session, self._group_id, self._topic)
         if lost := database_lost(self._topic, commits, begun):

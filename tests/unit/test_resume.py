@@ -43,7 +43,7 @@ def evidence(
     [
         (evidence(), Case.COMMITTED),
         (evidence(commit(100), begun()), Case.COMMITTED),
-        (evidence(commit(80), begun()), Case.COMMITTED),
+        (evidence(commit(99), begun()), Case.LOST_COMMIT),
         (evidence(commit(79), begun()), Case.LOST_COMMIT),
         (evidence(None, begun()), Case.LOST_COMMIT),
         (evidence(commit(10, ""), begun()), Case.COMMITTED),

@@ -133,9 +133,11 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             for records in found.values():
                 return records[0]
 
-    def accept(self) -> None:
-        """What the last poll returned is in good hands: it is not read again."""
+    def accept(self) -> set[TopicPartition]:
+        """What the last poll returned is in good hands: it is not read again. Returns its partitions."""
+        accepted = set(self._offered)
         self._offered.clear()
+        return accepted
 
     def settled_position(self, partition: TopicPartition) -> int | None:
         """The offset below which every record has been accepted, transaction markers included.

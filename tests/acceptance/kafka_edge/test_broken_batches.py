@@ -77,7 +77,9 @@ def test_each_partition_waits_alone_and_a_skip_lets_it_go_on(
     load.wait_until_decided(before)
     unreadable = {str(p): float(len(span)) for p, span in enumerate(broken.offsets)}
     eventually(
-        lambda: {k: v for k, v in worker.metric("order_worker_unreadable_offsets").items() if v} == unreadable,
+        lambda: (
+            {k: v for k, v in worker.metric("order_worker_unreadable_offsets").items() if v} == unreadable
+        ),
         20,
         lambda: f"{worker.metric('order_worker_unreadable_offsets')} {worker.log[-2000:]}",
     )

@@ -57,7 +57,9 @@ def locked_products(scene: Scene) -> Iterator[None]:
             holder.kill()
 
 
-def test_the_lag_counts_what_is_in_hand(scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker):
+def test_the_lag_counts_what_is_in_hand(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
     load.place(10, 0)
     worker = workers.start(lock_timeout_ms="60000", statement_timeout_ms="60000", batch_timeout_seconds="60")
     scene.wait_until_drained()
@@ -79,9 +81,7 @@ def test_what_an_open_transaction_hides_is_a_number_of_its_own(scene: Scene, wor
         producer.begin_transaction()
         place_in(producer, scene, load.values(1), 1)
         load.place(20, 1)
-        eventually(
-            lambda: worker.metric(HIDDEN).get("1", 0) >= 21, 20, lambda: str(worker.metric(HIDDEN))
-        )
+        eventually(lambda: worker.metric(HIDDEN).get("1", 0) >= 21, 20, lambda: str(worker.metric(HIDDEN)))
         assert not any(v for p, v in worker.metric(HIDDEN).items() if p != "1")
         producer.commit_transaction(20)
     load.wait_until_decided()

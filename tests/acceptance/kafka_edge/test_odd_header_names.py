@@ -59,7 +59,9 @@ def test_one_in_each_poll_holds_up_nobody(scene: Scene, workers: Workers, load: 
     worker = workers.start(batch_max_records="10").wait_until_ready()
     with ExitStack() as stack:
         publishing = [
-            stack.enter_context(start_publishing_odd(scene.kafka, scene.topics.order_placed, values, partition=p))
+            stack.enter_context(
+                start_publishing_odd(scene.kafka, scene.topics.order_placed, values, partition=p)
+            )
             for p in (0, 1, 2, 0, 1, 2)
             for values in [[None, *load.values(8)]]
         ]
