@@ -20,7 +20,6 @@ from worker.operations.lost_outcomes import (
     Event,
     behind,
     could_have_come_of,
-    decided_to,
     letter_row,
     made_up_fingerprint,
     missing_outcome,
@@ -171,26 +170,11 @@ def letter_headers(**changed: str) -> tuple[tuple[str, bytes | None], ...]:
 
 
 class TestPositions:
-    @pytest.mark.parametrize(
-        ("metadata", "to"),
-        [
-            ("order-worker", 50),
-            ("order-worker 47", 47),
-            ("order-worker 51", 50),
-            ("order-worker nonsense", 50),
-            ("order-worker " + "9" * 5_000, 50),
-            ("", None),
-            ("another", None),
-        ],
-    )
-    def test_how_far_a_worker_had_come_is_what_it_committed_or_says(self, metadata: str, to: int | None):
-        assert decided_to(OffsetAndMetadata(50, metadata)) == to
-        assert decided_to(None) is None
-
     def test_a_partition_is_behind_where_postgresql_knows_less_than_is_committed(self):
         committed = OffsetAndMetadata(50, "order-worker")
         moved = OffsetAndMetadata(90, "")
-        commits = dict.fromkeys(range(4), committed) | {4: moved, 5: None}
-        found = behind(commits, {0: 50, 1: 49, 2: 60, 4: 1})
-        assert found == [Behind(1, 49, 50), Behind(3, None, 50)]
-        assert [one.span for one in found] == [(49, 50), (0, 50)]
+        idle = OffsetAndMetadata(70, "order-worker 50")  # it had passed over the markers of transactions
+        commits = dict.fromkeys(range(4), committed) | {4: moved, 5: None, 6: idle, 7: idle}
+        found = behind(commits, {0: 50, 1: 49, 2: 60, 4: 1, 6: 50, 7: 20})
+        assert found == [Behind(1, 49, 50), Behind(3, None, 50), Behind(7, 20, 50)]
+        assert [one.span for one in found] == [(49, 50), (0, 50), (20, 50)]

@@ -75,7 +75,7 @@ def test_a_partition_that_waits_on_fails_the_command_with_the_next_step():
     done = found(Asked(execute=True), written=Written(250, 220), waiting=waiting)
     assert not done.complete
     why = failure(done, execute=True) or ""
-    assert "still wait in order-placed-2" in why
+    assert "wait for order-placed-2" in why
     assert "order-worker replay --topic order-placed:2 --to-offset 31 --execute" in why
     waiting[1] = Waiting(Behind(2, 0, 99), moved=True)
     whole = found(Asked(execute=True), written=Written(250, 220), waiting=waiting)

@@ -40,7 +40,7 @@ def restore(
     """Rebuild what was published and is no longer in PostgreSQL. Without --execute: a rehearsal.
 
     For a database that was restored from a backup, or lost its last
-    transactions, while Kafka is ahead: the workers' partitions wait then.
+    transactions, while Kafka is ahead: the workers wait then.
 
     Reads the outcome topics, where each event lies byte for byte, and the input
     for what each came of. A row that is there is never changed: where it differs
@@ -49,8 +49,8 @@ def restore(
     Orders are written as they were confirmed, pending, and their stock is taken.
     If products lack stock or are gone, they are listed, and nothing is written.
 
-    With --execute the workers go on at the end, by themselves, in each partition
-    where nothing is missing any more. Killed anywhere, run it again.
+    With --execute the workers, which may be running, go on by themselves when
+    nothing is missing any more. Killed anywhere, run it again.
     """
     from worker.operations import screen
     from worker.operations.offsets import parse_time

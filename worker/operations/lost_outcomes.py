@@ -29,8 +29,8 @@ from db.ledger import encode_outcome
 from db.models import Outcome
 from db.orders import encode_items, encode_order
 from db.restoration import LetterRow, MissingOutcome, Restorable
+from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
 from worker.letter import read_letter
-from worker.publisher import OFFSET_METADATA
 
 UNKNOWN_OFFSET: Final = -1
 """the source of an outcome whose input record is gone: no record has this offset"""
@@ -177,25 +177,9 @@ def letter_row(record: ConsumerRecord, input_topic: str) -> LetterRow | None:
     return LetterRow(source.partition, source.offset, timestamp_ms)
 
 
-def decided_to(commit: OffsetAndMetadata | None) -> int | None:
-    """How far a worker had come when it committed this; None: no worker did.
-
-    Behind the markers of transactions, or what was skipped, a worker commits a later offset than it has come
-    to, and says in the metadata how far that is.
-    """
-    if commit is None or not commit.metadata.startswith(OFFSET_METADATA):
-        return None
-    said = commit.metadata.removeprefix(OFFSET_METADATA).strip()
-    return (
-        min(int(said), commit.offset)
-        if said.isascii() and said.isdigit() and len(said) < 20
-        else int(commit.offset)
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """A partition of which PostgreSQL knows less than the group has committed: `known` None: nothing."""
+    """A partition of which PostgreSQL knows less than the group has committed; `known` None: nothing."""
 
     partition: int
     known: int | None
@@ -208,10 +192,12 @@ class Behind:
 
 
 def behind(commits: Mapping[int, OffsetAndMetadata | None], begun_to: Mapping[int, int]) -> list[Behind]:
-    """The partitions whose workers wait, in order."""
+    """The partitions of which PostgreSQL has lost something, in order: as long as there is one, all wait."""
     found = []
     for partition, commit in sorted(commits.items()):
-        committed, known = decided_to(commit), begun_to.get(partition)
-        if committed is not None and committed > (known or 0):
+        if commit is None or not is_workers_mark(commit.metadata):
+            continue  # an operator's move is believed
+        committed, known = begun_when_committed(commit.offset, commit.metadata), begun_to.get(partition)
+        if committed > (known or 0):
             found.append(Behind(partition, known, committed))
     return found

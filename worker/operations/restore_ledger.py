@@ -6,8 +6,8 @@
     write                           ledger rows, orders, items and stock, in whole orders
     positions                       last, and only where everything that is committed is there
 
-The group's workers may be running. Those of a partition that is behind wait, and decide nothing meanwhile; as
-soon as its position is moved they go on. A partition that is not behind is not touched.
+The group's workers may be running: they wait, and decide nothing, as long as one partition is behind. A
+partition that is not is not touched.
 """
 
 import time
@@ -49,7 +49,7 @@ class Asked:
 
 @dataclass(slots=True)
 class Waiting:
-    """A partition whose workers wait. `unaccounted`: committed records of which nothing is known."""
+    """A partition that is behind. `unaccounted`: committed records of which nothing is known."""
 
     behind: Behind
     unaccounted: int = 0

@@ -128,7 +128,7 @@ def failure(found: Report, *, execute: bool) -> str | None:
     if found.refused:
         return f"nothing was changed: {_against(found)}"
     left = ", ".join(f"{found.topic}-{p.partition} ({p.then})" for p in found.partitions if not p.moved)
-    return f"all that was found is written, and the workers still wait in {left}"
+    return f"all that was found is written, and the workers of all partitions wait for {left}"
 
 
 def show(console: Console, found: Report) -> None:
@@ -183,13 +183,13 @@ def _then(settings: Settings, found: Restoration, one: Waiting) -> str:
         place = f"{settings.order_placed_topic}:{one.behind.partition}"
         where = "before --from, or nowhere" if found.asked.start else "nowhere"
         return (
-            f"waits on: the outcomes of {one.unaccounted:,} committed orders are {where} in the topics; to"
-            " have them decided anew, stop the workers and run"
+            f"the outcomes of {one.unaccounted:,} committed records are {where} in the topics; to have them"
+            " decided anew, stop the workers and run"
             f" `order-worker replay --topic {place} --to-offset {one.first_unaccounted} --execute`"
         )
     if one.moved is None:
-        return "would go on" if not found.is_refused else "waits on"
-    return "goes on" if one.moved else "has moved meanwhile: run this again"
+        return "waits on" if found.is_refused else "would be whole"
+    return "is whole" if one.moved else "has moved meanwhile: run this again"
 
 
 def _title(found: Report) -> str:
