@@ -12,7 +12,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from db.positions import Begun, Witness
+from worker.kafka.unreadable import UnreadableSpan
 from worker.reading import reader, records
+from worker.resume import WaitsForOperatorError
 
 # How far the clocks of worker and broker may be apart where the broker stamps the records.
 _CLOCK_MS: Final = 10_000
@@ -42,7 +44,7 @@ async def recall(
 
     `told` is what the broker takes for it. The partition's owner before must be fenced, and every transaction
     of its producer must have ended. Raises KafkaError, or TimeoutError while other transactions hide what
-    came after them.
+    came after them; WaitsForOperatorError where it may lie in what cannot be unpacked.
     """
     before = begun.acknowledged
     # Its offset would have been undone with it.
@@ -67,10 +69,16 @@ async def _is_announced(
         starts = await consumer.offsets_for_times(dict.fromkeys(places, witness.timestamp_ms - _CLOCK_MS))
         ends = await consumer.end_offsets(places)
     spans = {p: (start.offset, ends[p]) for p, start in starts.items() if start is not None}
-    async with reader(client_options, "read_committed") as consumer:
+    unreadable: list[UnreadableSpan] = []
+    async with reader(client_options, "read_committed", unreadable.append) as consumer:
         async for record in records(consumer, spans):
             if _is_witness(record, witness):
                 return True
+    if unreadable:
+        raise WaitsForOperatorError(
+            f"{unreadable[0]}: nobody can tell whether what was decided last was published; look there with"
+            " Kafka's own tools, and commit the group's offset before those orders, or behind them"
+        )
     return False
 
 

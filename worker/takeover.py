@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -22,9 +22,10 @@ from db import ledger, positions, skips
 from db.positions import Begun
 from worker.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
+from worker.kafka.unreadable import UnreadableSpan
 from worker.metrics import Metrics
 from worker.publisher import OwnedPartition, Publisher
-from worker.reading import reader, records
+from worker.reading import TopicReader, reader, records
 from worker.resume import (
     Case,
     Evidence,
@@ -265,11 +266,17 @@ class Takeover:
 
 
 async def _known_logs(
-    consumer: AIOKafkaConsumer, lasts: Mapping[TopicPartition, Begun]
+    consumer: TopicReader, lasts: Mapping[TopicPartition, Begun]
 ) -> dict[TopicPartition, bool]:
     """Whether the last record that was decided of each partition is still what it was."""
     found = dict.fromkeys(lasts, False)
-    async for record in records(consumer, {p: (b.begun_to - 1, b.begun_to) for p, b in lasts.items()}):
+
+    def take_for_known(span: UnreadableSpan) -> None:
+        # What cannot be unpacked by now is no sign of another log.
+        found[span.partition] = True
+
+    spans = {p: (b.begun_to - 1, b.begun_to) for p, b in lasts.items()}
+    async for record in records(consumer, spans, take_for_known):
         partition = TopicPartition(record.topic, record.partition)
         found[partition] = record.timestamp == lasts[partition].last_timestamp_ms
     return found

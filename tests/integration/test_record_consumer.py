@@ -14,6 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 from aiokafka.record.memory_records import MemoryRecords
 
+from db.positions import Begun, Witness
 from tests.broken_records import (
     ODD_NAME,
     Change,
@@ -25,9 +26,12 @@ from tests.broken_records import (
 )
 from tests.subscriber import create_topics, delete_records
 from worker.kafka.record_consumer import FetchStoppedError, RecordConsumer
-from worker.kafka.unreadable import UnreadableRecord
+from worker.kafka.unreadable import UnreadableRecord, UnreadableSpan
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
+from worker.reading import reader, records
+from worker.recall import digest, recall
+from worker.resume import WaitsForOperatorError
 
 PATIENCE_SECONDS: Final = 30
 Read = dict[TopicPartition, list[ConsumerRecord]]
@@ -98,14 +102,14 @@ async def read_until(
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_done(read):
         assert time.monotonic() < deadline, (values(read), consumer.unreadable, consumer.refused)
-        for partition, records in (await consumer.getmany(timeout_ms=50, max_records=max_records)).items():
-            read[partition] += records
+        for partition, of_one in (await consumer.getmany(timeout_ms=50, max_records=max_records)).items():
+            read[partition] += of_one
         consumer.accept()
     return read
 
 
 def values(read: Read) -> dict[int, list[bytes | None]]:
-    return {partition.partition: [r.value for r in records] for partition, records in read.items()}
+    return {partition.partition: [r.value for r in of_one] for partition, of_one in read.items()}
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -382,8 +386,8 @@ class TestHandOver:
         async with reading(kafka, bad) as consumer:
             found: list[ConsumerRecord] = []
             while len(found) < 3:
-                for records in (await consumer.getmany(timeout_ms=1_000, max_records=1)).values():
-                    found += records
+                for of_one in (await consumer.getmany(timeout_ms=1_000, max_records=1)).values():
+                    found += of_one
             assert [r.value for r in found] == numbered(0, 3)
 
     async def test_a_position_that_was_moved_is_set_back(self, kafka: LocalKafka, bad: TopicPartition):
@@ -471,3 +475,75 @@ def test_the_name_is_really_no_utf_8():
     with pytest.raises(UnicodeDecodeError):
         ODD_NAME.decode()
     assert issubclass(FetchStoppedError, KafkaError)
+
+
+class TestReading:
+    """`worker.reading` goes on past what cannot be unpacked."""
+
+    @pytest.mark.parametrize("change", [change for change, _ in BREAKS])
+    async def test_portions_pass_over_what_nobody_can_unpack(
+        self, kafka: LocalKafka, bad: TopicPartition, change: Change
+    ):
+        sound = sound_of(bad)
+        await publish(kafka, bad, *numbered(0, 9))
+        await publish(kafka, sound, *numbered(0, 9))
+        break_batch(kafka, bad.topic, 0, 5, change)
+        met: list[UnreadableSpan] = []
+        async with reader({"bootstrap_servers": kafka.bootstrap_servers}) as consumer:
+            read = [r async for r in records(consumer, {bad: (0, 9), sound: (2, 4)}, met.append)]
+            by_partition = [
+                (r.partition, r.value) for r in sorted(read, key=lambda r: (r.partition, r.offset))
+            ]
+            assert by_partition == [
+                *((0, value) for value in (*numbered(0, 5), *numbered(6, 9))),
+                *((1, value) for value in numbered(2, 4)),
+            ]
+            assert [(span.first, span.end) for span in met] == [(5, 6)]
+            assert [(count.first_offset, count.records) for count in consumer.met.counts()] == [(5, 1)]
+
+    async def test_portions_give_out_what_is_read_raw_and_know_it(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish(kafka, bad, *numbered(0, 2))
+        await send_odd_header(kafka.bootstrap_servers, bad.topic, b"2")
+        await publish(kafka, bad, *numbered(3, 5))
+        async with reader({"bootstrap_servers": kafka.bootstrap_servers}) as consumer:
+            for _ in range(2):
+                read = [r async for r in records(consumer, {bad: (0, 5)})]
+                assert [r.value for r in read] == numbered(0, 5)
+            assert [str(count) for count in consumer.met.counts()] == [
+                f"1 record of {bad.topic}-0 from offset 2 cannot be unpacked"
+                " (the header name \\xff\\xfe is not UTF-8)"
+            ]
+
+    async def test_what_cannot_be_unpacked_behind_the_end_is_nobodys_matter(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish(kafka, bad, *numbered(0, 3))
+        break_batch(kafka, bad.topic, 0, 2, flip_a_byte)
+        async with reader({"bootstrap_servers": kafka.bootstrap_servers}) as consumer:
+            read = [r async for r in records(consumer, {bad: (0, 2)})]
+            assert [r.value for r in read] == numbered(0, 2)
+            assert not consumer.met.counts()
+
+    async def test_by_default_the_log_names_what_is_passed_over(
+        self, kafka: LocalKafka, bad: TopicPartition, caplog: pytest.LogCaptureFixture
+    ):
+        await publish(kafka, bad, b"0")
+        break_batch(kafka, bad.topic, 0, 0, flip_a_byte)
+        async with reader({"bootstrap_servers": kafka.bootstrap_servers}) as consumer:
+            assert [r async for r in records(consumer, {bad: (0, 1)})] == []
+        assert f"{bad.topic}-0 from offset 0 up to 0 cannot be unpacked" in caplog.text
+
+    async def test_whether_something_was_published_is_not_guessed_where_it_may_lie_there(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish(kafka, bad, b"0", b"1")
+        witness = Witness(bad.topic, int(time.time() * 1_000), digest(b"key", []))
+        begun = Begun(2, 5, 0, witness)
+        options = {"bootstrap_servers": kafka.bootstrap_servers}
+        async with AIOKafkaProducer(**options) as producer:
+            assert await recall(options, producer, begun, told=0) == 2
+            break_batch(kafka, bad.topic, 0, 1, flip_a_byte)
+            with pytest.raises(WaitsForOperatorError, match="-0 from offset 1 up to 1 cannot be unpacked"):
+                await recall(options, producer, begun, told=0)

@@ -28,6 +28,7 @@ _TRANSACTIONAL: Final = 0x10
 _CONTROL: Final = 0x20
 _ABORT_MARKER: Final = b"\x00\x00\x00\x00"  # the key of a marker: version, kind
 _VARINT_BYTES: Final = 10
+_NAME_SHOWN: Final = 40  # bytes
 _CODECS: Final[dict[int, tuple[str, Callable[[bytes], bytes]]]] = {
     1: ("gzip", gzip_decode),
     2: ("snappy", snappy_decode),
@@ -303,6 +304,6 @@ def _read_headers(reader: _Bytes, headers: list[tuple[str, bytes | None]]) -> st
             why = why or "a header has no name"
         name = (raw_name or b"").decode("utf-8", "backslashreplace")
         if raw_name is not None and name.encode() != raw_name:
-            why = why or f"the header name {name} is not UTF-8"
+            why = why or f"the header name {repr(raw_name[:_NAME_SHOWN])[2:-1]} is not UTF-8"
         headers.append((name, reader.take_nullable("a header's value")))
     return why or (f"{reader.left} bytes behind its headers" if reader.left else "")

@@ -377,7 +377,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 self._hold(partition, Pause(hold.due))
             return
         if self.unreadable.get(partition) != found.span:
-            log.error("%s: this partition waits there, and is read again now and then", found.span)
+            log.info("%s: this partition waits there, and is read again now and then", found.span)
         self.unreadable[partition] = found.span
 
     def _look_at_hold_or_error(self, partition: TopicPartition, entry: Any) -> None:

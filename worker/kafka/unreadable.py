@@ -1,6 +1,8 @@
 """What Kafka has stored and a client cannot unpack. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -29,3 +31,68 @@ class UnreadableSpan:
     def __str__(self) -> str:
         place = f"{self.partition.topic}-{self.partition.partition}"
         return f"{place} from offset {self.first} up to {self.end - 1} cannot be unpacked ({self.why})"
+
+
+# Each place counts once, however often it is read. Beyond so many nobody asks for the exact number.
+_PLACES_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableCount:
+    """Of one partition: how many records cannot be unpacked, where the first of them is, and why that one."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    records: int
+    why: str
+
+    def __str__(self) -> str:
+        noun = "record" if self.records == 1 else "records"
+        place = f"{self.topic}-{self.partition} from offset {self.first_offset}"
+        return f"{self.records:,} {noun} of {place} cannot be unpacked ({self.why})"
+
+
+class Unreadables:
+    """What a reader met that cannot be unpacked, also where key and value could be read raw."""
+
+    def __init__(self) -> None:
+        self._counts: dict[TopicPartition, UnreadableCount] = {}
+        self._places: set[tuple[TopicPartition, int]] = set()
+
+    def add_span(self, span: UnreadableSpan) -> None:
+        self._add(span.partition, span.first, span.end - span.first, span.why)
+
+    def add_records(self, records: Iterable[ConsumerRecord]) -> None:
+        """Those of the records that were read raw."""
+        for record in records:
+            if type(record) is UnreadableRecord:
+                self._add(TopicPartition(record.topic, record.partition), record.offset, 1, record.why)
+
+    def counts(self) -> list[UnreadableCount]:
+        """By topic and partition."""
+        return [self._counts[partition] for partition in sorted(self._counts)]
+
+    def _add(self, partition: TopicPartition, first: int, records: int, why: str) -> None:
+        if (partition, first) in self._places:
+            return
+        if len(self._places) < _PLACES_REMEMBERED:
+            self._places.add((partition, first))
+        known = self._counts.get(partition)
+        if known is None:
+            self._counts[partition] = UnreadableCount(
+                partition.topic, partition.partition, first, records, why
+            )
+            return
+        is_first = first < known.first_offset
+        self._counts[partition] = replace(
+            known,
+            records=known.records + records,
+            first_offset=first if is_first else known.first_offset,
+            why=why if is_first else known.why,
+        )
+
+
+def joined(*met: Unreadables) -> list[UnreadableCount]:
+    """What several readers of different partitions met."""
+    return sorted((count for one in met for count in one.counts()), key=lambda c: (c.topic, c.partition))

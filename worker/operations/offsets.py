@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from contracts.events import parse_order_id
 from worker.connections import quiet_aiokafka, reason_of, require_topics
 from worker.errors import CommandError, UsageError
-from worker.reading import reader
+from worker.reading import TopicReader, nothing_more, reader
 from worker.settings import Settings
 
 _TOPIC: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})(:(?P<numbers>\d{1,9}(,\d{1,9})*))?")
@@ -92,15 +92,17 @@ def milliseconds(time: datetime) -> int:
 
 
 @asynccontextmanager
-async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicReader]:
     """A reader of committed records, and whatever Kafka refuses meanwhile as a CommandError.
+
+    What cannot be unpacked is in its `met`, for the command to tell.
 
     Raises CommandError, too, where one of the topics is missing.
     """
     await require_topics(settings, *topics)
     with quiet_aiokafka() as last_words:
         try:
-            async with reader(settings.kafka_client_options()) as consumer:
+            async with reader(settings.kafka_client_options(), on_unreadable=nothing_more) as consumer:
                 yield consumer
         except OffsetOutOfRangeError as error:
             raise CommandError(
