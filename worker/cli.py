@@ -16,6 +16,7 @@ from worker.commands import (
     republish,
     run,
     setup,
+    skip,
 )
 from worker.commands.style import CONTEXT
 from worker.errors import CommandError
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
 )
-for theme in (run, orders, lag, explain, replay, republish, reconcile):
+for theme in (run, orders, lag, explain, replay, republish, skip, reconcile):
     app.add_typer(theme.commands)
 app.add_typer(setup.db, name="db")
 app.add_typer(setup.topics, name="topics")

@@ -353,7 +353,7 @@ def test_what_an_operator_passed_over_is_counted_as_that_and_named(scene: Scene,
 
     skip_offsets(scene, "skipped", 3, 4, "ada", "the rest")
     told = reconcile.here().done().out
-    assert "nothing is missing but what was passed over or deleted: each of 0 records" in told
+    assert "nothing is missing but what was skipped or deleted: each of 0 records" in told
 
 
 def test_what_was_deleted_before_it_was_decided_is_named(

@@ -58,7 +58,7 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
     if not total and not summary.records:
         return "no record of this window is committed: there is nothing to judge but the stock, which adds up"
     if not total:
-        but = " but what was passed over or deleted" if summary.skips or summary.deleted else ""
+        but = " but what was skipped or deleted" if summary.skips or summary.deleted else ""
         judged = _number(summary.records - summary.remarks.get("skipped", 0), "record")
         return f"nothing is missing{but}: each of {judged} has exactly one result"
     repairable = summary.discrepancies.get(REPAIRED, 0)
