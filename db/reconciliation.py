@@ -24,6 +24,7 @@ from db.reconciliation_rules import (
     JUDGE_RECORDS,
     JUDGE_STRAY_OUTCOMES,
     JUDGE_TOLD,
+    JUDGE_UNREADABLE,
 )
 from db.reports import stock_discrepancies
 
@@ -78,6 +79,16 @@ class Span(NamedTuple):
     rejected_since_ms: int = 0
 
 
+class UnreadableRow(NamedTuple):
+    """Offsets of the input, `end` not included, that nobody can unpack. `waits`: the group stands there."""
+
+    partition: int
+    start: int
+    end: int
+    why: str
+    waits: bool
+
+
 class Finding(NamedTuple):
     """One discrepancy: where (of the input or of an outcome topic), of which order or product, and what."""
 
@@ -117,6 +128,8 @@ _PREPARE: Final = (
     " letters_from bigint NOT NULL, confirmed_since_ms bigint NOT NULL, rejected_since_ms bigint NOT NULL)",
     "CREATE TEMPORARY TABLE reconciled_findings (code text NOT NULL, topic text, partition integer,"
     " record_offset bigint, order_id uuid, product_id bigint, detail text NOT NULL)",
+    "CREATE TEMPORARY TABLE reconciled_unreadable (partition integer NOT NULL, start_offset bigint NOT NULL,"
+    " end_offset bigint NOT NULL, why text NOT NULL, waits boolean NOT NULL)",
     # As the events write it.
     "CREATE TEMPORARY TABLE reconciled_unbalanced (product_id text PRIMARY KEY)",
     # The records that the ledger names as the source of their own order, with that decision.
@@ -173,6 +186,14 @@ async def add_outcome_records(session: AsyncSession, rows: Iterable[OutcomeRow])
 
 async def add_letters(session: AsyncSession, rows: Iterable[LetterRow]) -> None:
     await _copy(session, "reconciled_letters", _LETTER, _letter_pieces(rows))
+
+
+async def add_unreadable(session: AsyncSession, rows: Sequence[UnreadableRow]) -> None:
+    if rows:
+        await session.execute(
+            text("INSERT INTO reconciled_unreadable VALUES (:partition, :start, :end, :why, :waits)"),
+            [row._asdict() for row in rows],
+        )
 
 
 async def set_spans(session: AsyncSession, topic: str, spans: Sequence[Span]) -> None:
@@ -256,6 +277,11 @@ async def judge_ledger(session: AsyncSession) -> Mapping[str, int]:
     """Ledger rows of the window whose source holds no record of theirs become findings. Reads all rows."""
     rows = await session.execute(text(JUDGE_LEDGER))
     return {name: number for name, number in rows if number}
+
+
+async def judge_unreadable(session: AsyncSession, topic: str) -> None:
+    """Spans that nobody can unpack and nobody skipped become findings. Reads all ledger rows of theirs."""
+    await session.execute(text(JUDGE_UNREADABLE), {"topic": topic})
 
 
 async def count_findings(session: AsyncSession) -> Mapping[str, int]:

@@ -172,6 +172,8 @@ JUDGE_LEDGER: Final = """
 WITH named AS MATERIALIZED (
   SELECT l.order_id, l.outcome, s.topic, l.source_partition, l.source_offset,
     l.source_offset < s.start_offset AS is_before, r.partition IS NOT NULL AS is_there,
+    EXISTS (SELECT FROM reconciled_unreadable u WHERE u.partition = l.source_partition
+      AND l.source_offset >= u.start_offset AND l.source_offset < u.end_offset) AS is_unreadable,
     extract(epoch FROM l.decided_at) * 1000 < s.oldest_ms AS is_of_earlier_topic
   FROM order_outcomes l
   JOIN reconciled_spans s ON s.topic = l.source_topic AND s.partition = l.source_partition
@@ -183,8 +185,33 @@ WITH named AS MATERIALIZED (
   SELECT 'source_differs', topic, source_partition, source_offset, order_id,
     format('%s from this record, where there is %s', outcome,
       CASE WHEN is_there THEN 'another one' ELSE 'none' END)
-  FROM named WHERE NOT is_before AND is_of_earlier_topic IS NOT TRUE
+  FROM named WHERE NOT is_before AND NOT is_unreadable AND is_of_earlier_topic IS NOT TRUE
 )
 SELECT 'input_deleted', count(*) FROM named WHERE is_before
-UNION ALL SELECT 'earlier_topic', count(*) FROM named WHERE NOT is_before AND is_of_earlier_topic
+UNION ALL SELECT 'input_unreadable', count(*) FROM named WHERE NOT is_before AND is_unreadable
+UNION ALL SELECT 'earlier_topic', count(*) FROM named
+  WHERE NOT is_before AND NOT is_unreadable AND is_of_earlier_topic
+"""
+
+# What nobody can unpack has its results all the same where it was decided before it broke. An operator's skip
+# accounts for the rest.
+JUDGE_UNREADABLE: Final = """
+WITH judged AS MATERIALIZED (
+  SELECT u.*, u.end_offset - u.start_offset AS offsets,
+    (SELECT count(DISTINCT d.record_offset) FROM reconciled_letters d WHERE d.partition = u.partition
+      AND d.record_offset >= u.start_offset AND d.record_offset < u.end_offset)
+    + (SELECT count(*) FROM order_outcomes l WHERE l.source_topic = :topic
+      AND l.source_partition = u.partition
+      AND l.source_offset >= u.start_offset AND l.source_offset < u.end_offset) AS results
+  FROM reconciled_unreadable u
+  WHERE NOT EXISTS (SELECT FROM skips k WHERE k.topic = :topic AND k.partition = u.partition
+    AND k.kind = 'skipped' AND k.from_offset <= u.start_offset AND k.to_offset >= u.end_offset)
+)
+INSERT INTO reconciled_findings (code, topic, partition, record_offset, detail)
+SELECT CASE WHEN waits THEN 'blocked_by_unreadable' ELSE 'unreadable_and_lost' END,
+  CAST(:topic AS text), partition, start_offset,
+  CASE WHEN waits THEN format('nobody can unpack it (%s), and all behind it waits', why)
+    ELSE format('offsets %s to %s, of which %s have a result: nobody can unpack them (%s)',
+      start_offset, end_offset - 1, results, why) END
+FROM judged WHERE waits OR results < offsets
 """

@@ -35,6 +35,16 @@ KINDS: Final = {
     "conflict_and_lost": Kind(
         "another order's id, and no dead letter", _REPLAY.replace("{then}", "its dead letter is written then")
     ),
+    "unreadable_and_lost": Kind(
+        "nobody can unpack it, and it was not skipped",
+        "mend the disk or fetch the records from a replica; else ask upstream to send again what lay there:"
+        " what is decided already stays decided",
+    ),
+    "blocked_by_unreadable": Kind(
+        "nobody can unpack what comes next, and the orders behind it wait",
+        "mend the disk, or pass over it: `order-worker skip {topic}:{partition}:{offset}` says what goes with"
+        " it",
+    ),
     "decided_and_dead": Kind(
         "decided, and a dead letter as well",
         f"the decision stands, do not redrive the dead letter; {_EXPLAIN} shows both",

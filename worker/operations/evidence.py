@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
 from db.skips import SkippedSpan, is_recorded
+from worker.kafka.unreadable import UnreadableSpan
 from worker.operations.offsets import (
     Bounds,
     TopicSelection,
@@ -20,7 +21,7 @@ from worker.operations.offsets import (
 from worker.operations.screen import progress
 from worker.operations.settled import Say, settled_bounds
 from worker.operations.traces import letter_row, outcome_row, record_row
-from worker.reading import Spans, portions
+from worker.reading import Spans, TopicReader, portions
 from worker.settings import Settings
 
 # How far the clocks of the database, the workers and the brokers may be apart.
@@ -46,12 +47,16 @@ class InputRead:
     """The input's window, as it was read.
 
     `undecided` by partition: from the committed offset to the first one there is, where that is later.
+    `waiting`: the first offset that is not committed, of those partitions in which something waits.
+    `unreadable`: what nobody can unpack of the window.
     """
 
     spans: Spans
     cut: frozenset[int]  # partitions whose earlier records are deleted and would belong to the window
     oldest_ms: dict[int, int] = field(default_factory=dict)
     undecided: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    waiting: Mapping[TopicPartition, int] = field(default_factory=dict)
+    unreadable: list[UnreadableSpan] = field(default_factory=list)
 
     @property
     def earliest_ms(self) -> int | None:
@@ -86,6 +91,7 @@ class OutputRead:
     spans: dict[TopicPartition, tuple[int, int]]
     cut: frozenset[TopicPartition]  # deleted records may belong to the window
     first_ms: dict[TopicPartition, int] = field(default_factory=dict)
+    unreadable: list[UnreadableSpan] = field(default_factory=list)
 
     def home_of(self, source: int) -> TopicPartition | None:
         """Where workers write what comes of an input partition."""
@@ -93,12 +99,20 @@ class OutputRead:
         return places[source % len(places)] if places else None
 
     def complete_since_ms(self, source: int) -> int:
-        """Outcomes decided before, of this input partition, may be deleted. 0: none is."""
+        """Outcomes decided before, of this input partition, may be deleted. 0: none is.
+
+        Those of a partition of which not all can be unpacked may lie there, whenever they were decided.
+        """
         home = self.home_of(source)
+        if self._is_unreadable(home):
+            return _FOR_EVER
         if home is None or home not in self.cut:
             return 0
         first = self.first_ms.get(home)
         return _FOR_EVER if first is None else first + int(CLOCKS_APART.total_seconds() * 1_000)
+
+    def _is_unreadable(self, home: TopicPartition | None) -> bool:
+        return any(span.partition == home for span in self.unreadable)
 
 
 @dataclass(slots=True)
@@ -106,7 +120,7 @@ class LettersRead(OutputRead):
     """The dead letters' topic as it was read."""
 
     first_source: dict[int, int] = field(default_factory=dict)  # input partition → offset, at home only
-    unreadable: int = 0
+    sourceless: int = 0  # dead letters that name no record of the input
 
     def complete_from(self, source: int) -> int:
         """Dead letters of lower offsets of this input partition may be deleted. 0: none is.
@@ -114,6 +128,8 @@ class LettersRead(OutputRead):
         Those of higher offsets came later: a rewind writes them again in order, too.
         """
         home = self.home_of(source)
+        if self._is_unreadable(home):
+            return _FOR_EVER
         return self.first_source.get(source, _FOR_EVER) if home in self.cut else 0
 
 
@@ -127,7 +143,7 @@ class Outputs:
 
 
 async def read_inputs(
-    consumer: AIOKafkaConsumer,
+    consumer: TopicReader,
     session: AsyncSession,
     settings: Settings,
     inputs: InputRead,
@@ -146,11 +162,12 @@ async def read_inputs(
             session, [record_row(record, limit, with_headers=with_headers) for record in records]
         )
 
-    await _read(consumer, session, inputs.spans, keep, f"reading {settings.order_placed_topic}", quiet)
+    what = f"reading {settings.order_placed_topic}"
+    await _read(consumer, session, inputs.spans, keep, inputs.unreadable, what, quiet)
 
 
 async def read_outcomes(
-    consumer: AIOKafkaConsumer,
+    consumer: TopicReader,
     session: AsyncSession,
     topic: str,
     read: OutputRead,
@@ -165,28 +182,29 @@ async def read_outcomes(
         rows = [outcome_row(record, is_confirmation=is_confirmation) for record in records]
         await reconciliation.add_outcome_records(session, rows)
 
-    await _read(consumer, session, read.spans, keep, f"reading {topic}", quiet)
+    await _read(consumer, session, read.spans, keep, read.unreadable, f"reading {topic}", quiet)
 
 
 async def read_letters(
-    consumer: AIOKafkaConsumer, session: AsyncSession, settings: Settings, read: LettersRead, *, quiet: bool
+    consumer: TopicReader, session: AsyncSession, settings: Settings, read: LettersRead, *, quiet: bool
 ) -> None:
     """Copy the dead letters."""
 
     async def keep(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         rows = [letter_row(record, settings.order_placed_topic) for record in records]
         named = [row for row in rows if row is not None]
-        read.unreadable += len(rows) - len(named)
+        read.sourceless += len(rows) - len(named)
         for row in named:
             if read.home_of(row.partition) == partition:
                 read.first_source.setdefault(row.partition, row.offset)
         await reconciliation.add_letters(session, named)
 
-    await _read(consumer, session, read.spans, keep, f"reading {settings.dead_letter_topic}", quiet)
+    what = f"reading {settings.dead_letter_topic}"
+    await _read(consumer, session, read.spans, keep, read.unreadable, what, quiet)
 
 
 async def output_spans(
-    consumer: AIOKafkaConsumer,
+    consumer: TopicReader,
     settings: Settings,
     topic: str,
     since: datetime | None,
@@ -255,17 +273,33 @@ def input_read(
         for p, b in bounds.items()
         if (offset := committed[p]) is not None and offset < b.first
     }
-    return InputRead(spans, cut, undecided=undecided)
+    waiting = {p: spans[p][1] for p, (_, end) in window.items() if spans[p][1] < end}
+    return InputRead(spans, cut, undecided=undecided, waiting=waiting)
+
+
+async def find_blocks(consumer: TopicReader, inputs: InputRead) -> list[UnreadableSpan]:
+    """What nobody can unpack, where the group stands: from the first offset of it on, without its end."""
+    found: list[UnreadableSpan] = []
+    next_ones = {p: (at, at + 1) for p, at in inputs.waiting.items()}
+    async for _ in portions(consumer, next_ones, found.append):
+        pass
+    return found
 
 
 async def _read(
-    consumer: AIOKafkaConsumer, session: AsyncSession, spans: Spans, keep: Keep, what: str, quiet: bool
+    consumer: TopicReader,
+    session: AsyncSession,
+    spans: Spans,
+    keep: Keep,
+    unreadable: list[UnreadableSpan],
+    what: str,
+    quiet: bool,
 ) -> None:
     if not any(start < end for start, end in spans.values()):
         return
     come_to = {partition: start for partition, (start, _) in spans.items()}
     with progress(what, sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
-        async for partition, records in portions(consumer, spans):
+        async for partition, records in portions(consumer, spans, unreadable.append):
             await keep(partition, records)
             # At once: a transaction that lasts keeps old versions of rows from being cleaned up.
             await session.commit()

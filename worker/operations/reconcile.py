@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import reconciliation
+from db.reconciliation import UnreadableRow
 from db.skips import SkippedSpan, list_skips
 from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
+from worker.kafka.unreadable import UnreadableCount
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
     DeletedSpan,
@@ -31,6 +33,7 @@ from worker.operations.evidence import (
     LettersRead,
     OutputRead,
     Outputs,
+    find_blocks,
     input_read,
     judged_spans,
     letters_since,
@@ -46,7 +49,7 @@ from worker.operations.one_session import one_session
 from worker.operations.repair import end_what_hangs, repair
 from worker.operations.screen import progress
 from worker.operations.settled import Say
-from worker.reading import Spans
+from worker.reading import Spans, TopicReader
 from worker.settings import Settings
 
 # Judged by one statement: long enough to be fast, and short for a database that others use as well.
@@ -55,7 +58,7 @@ RESULTS: Final = ("confirmed", "rejected", "duplicate", "dead_letter")
 REMARKS: Final = (
     *("republished", "letter_again", "letter_of_nothing", "order_deleted", "earlier_topic"),
     *("input_deleted", "outcome_deleted", "letter_deleted"),
-    "skipped",
+    *("skipped", "input_unreadable"),
 )
 
 
@@ -76,7 +79,7 @@ class Reconciliation:
     """What was found. `records` are those judged, `waiting` those not committed yet; counts are by name.
 
     `skips` are spans of the window that nobody decides, `deleted` those that were deleted before they were
-    decided and of which no worker has made a note yet.
+    decided and of which no worker has made a note yet, `unreadable` what cannot be unpacked of all topics.
     """
 
     topic: str
@@ -91,6 +94,7 @@ class Reconciliation:
     repaired: int | None  # None: nothing was to be done
     skips: tuple[SkippedSpan, ...] = ()
     deleted: tuple[DeletedSpan, ...] = ()
+    unreadable: tuple[UnreadableCount, ...] = ()
 
     @property
     def left(self) -> int:
@@ -127,13 +131,14 @@ async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterato
 
 
 async def _reconcile(
-    consumer: AIOKafkaConsumer, session: AsyncSession, settings: Settings, asked: Asked, say: Say
+    consumer: TopicReader, session: AsyncSession, settings: Settings, asked: Asked, say: Say
 ) -> Reconciliation:
     if asked.execute:
         await end_what_hangs(settings)
     inputs, waiting = await _window(consumer, settings, asked)
     await read_inputs(consumer, session, settings, inputs, with_headers=asked.repair, quiet=asked.quiet)
     outputs = await _read_outputs(consumer, session, settings, inputs, asked, say)
+    await reconciliation.add_unreadable(session, await _unreadable(consumer, inputs))
     spans = judged_spans(inputs, outputs.confirmed, outputs.rejected, outputs.letters)
     await reconciliation.set_spans(session, settings.order_placed_topic, spans)
     await reconciliation.index(session)
@@ -164,10 +169,11 @@ async def _reconcile(
         repaired=repaired,
         skips=skips,
         deleted=inputs.deleted(skips),
+        unreadable=tuple(consumer.met.counts()),
     )
 
 
-async def _window(consumer: AIOKafkaConsumer, settings: Settings, asked: Asked) -> tuple[InputRead, int]:
+async def _window(consumer: TopicReader, settings: Settings, asked: Asked) -> tuple[InputRead, int]:
     """What is judged, and how many records of the window are not committed yet."""
     partitions = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
     async with kafka_admin(settings) as admin:
@@ -185,8 +191,14 @@ async def _window(consumer: AIOKafkaConsumer, settings: Settings, asked: Asked) 
     return inputs, waiting
 
 
+async def _unreadable(consumer: TopicReader, inputs: InputRead) -> list[UnreadableRow]:
+    blocks = await find_blocks(consumer, inputs)
+    met = [(span, False) for span in inputs.unreadable] + [(span, True) for span in blocks]
+    return [UnreadableRow(s.partition.partition, s.first, s.end, s.why, waits) for s, waits in met]
+
+
 async def _read_outputs(
-    consumer: AIOKafkaConsumer,
+    consumer: TopicReader,
     session: AsyncSession,
     settings: Settings,
     inputs: InputRead,
@@ -216,7 +228,7 @@ async def _read_outputs(
 async def _judge(
     session: AsyncSession, settings: Settings, inputs: InputRead, outputs: Outputs, *, quiet: bool
 ) -> Counter[str]:
-    counts = Counter({"letter_of_nothing": outputs.letters.unreadable})
+    counts = Counter({"letter_of_nothing": outputs.letters.sourceless})
     await reconciliation.judge_stock(session)
     counts.update(await reconciliation.judge_ledger(session))
     await session.commit()
@@ -231,6 +243,8 @@ async def _judge(
         topic, number = partition
         await reconciliation.judge_stray_outcomes(session, topic == topics[0], topic, number, start, end)
 
+    await reconciliation.judge_unreadable(session, settings.order_placed_topic)
+    await session.commit()
     await _in_portions(session, inputs.spans, judge, "comparing with the ledger", quiet)
     outcomes = {**outputs.confirmed.spans, **outputs.rejected.spans}
     await _in_portions(session, outcomes, judge_strays, "looking for strays", quiet)

@@ -28,9 +28,10 @@ _REMARKS: Final = {
     "order_deleted": "confirmed orders that the shop has deleted since (the books of their products add up)",
     "earlier_topic": "ledger rows of an earlier topic of this name",
     "input_deleted": "not judged: decided from records that are deleted by now",
-    "outcome_deleted": "not judged: decided so long ago that the outcome may be deleted by now",
-    "letter_deleted": "not judged: so old that the dead letter may be deleted by now",
-    "skipped": "passed over by an operator, while nobody could read them",
+    "outcome_deleted": "not judged: the outcome may be deleted by now, or lie where nobody can unpack it",
+    "letter_deleted": "not judged: the dead letter may be deleted by now, or lie where nobody can unpack it",
+    "input_unreadable": "not judged: decided from records that nobody can unpack by now",
+    "skipped": "of a skip of an operator, while nobody could unpack them",
 }
 
 
@@ -88,6 +89,7 @@ def _summary(summary: Reconciliation) -> Iterable[RenderableType]:
     yield ""
     rows = [(summary.results[name], text) for name, text in _RESULT_NAMES.items()]
     rows += [(summary.remarks[name], text) for name, text in _REMARKS.items() if name in summary.remarks]
+    rows += _numbers_of_undecided(summary)
     if summary.waiting:
         rows.append((summary.waiting, "not judged: not committed yet"))
     yield table(["", f"of {_number(summary.records, 'record')}"], rows, numbers=[""])
@@ -105,12 +107,26 @@ def _summary(summary: Reconciliation) -> Iterable[RenderableType]:
         yield ""
 
 
+def _numbers_of_undecided(summary: Reconciliation) -> Iterable[tuple[int, str]]:
+    """Offsets: how many records they held, nobody knows."""
+    known = [(skip.kind, skip.to_offset - skip.from_offset) for skip in summary.skips]
+    known += [("deleted", gone.to_offset - gone.from_offset) for gone in summary.deleted]
+    for kind, text in (
+        ("skipped", "offsets beside these that an operator skipped"),
+        ("deleted", "offsets beside these that were deleted before they were decided"),
+    ):
+        if offsets := sum(number for of, number in known if of == kind):
+            yield offsets, text
+
+
 def _undecided(summary: Reconciliation) -> Iterable[str]:
     """What nobody decides, span by span: the orders that lay there are to be sent again."""
     for skip in summary.skips:
         yield f"{summary.topic}-{skip.partition}: {sentence(skip)}"
     for gone in summary.deleted:
         yield f"{summary.topic}-{gone.partition}: {deleted_text(gone.from_offset, gone.to_offset)}"
+    for count in summary.unreadable:
+        yield shown(f"{count}.")
 
 
 def _entry(one: Discrepancy) -> Iterable[RenderableType]:
