@@ -5,6 +5,8 @@ from uuid import UUID, uuid4
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.faults.arena import publish
+from tests.faults.workload import Kind, Record
 from tests.promises import Scene
 
 
@@ -28,6 +30,12 @@ class Load:
         for partition in partitions:
             self._scene.place(self.values(count), partition=partition, compression=compression)
         return self.ids[before:]
+
+    def place_one_on_each(self, partitions: int) -> None:
+        """A new order on each of so many partitions, by one client."""
+        values = self.values(partitions)
+        records = [Record(Kind.ORDER, p, None, value, (), None, None) for p, value in enumerate(values)]
+        publish(self._scene.kafka, self._scene.topics.order_placed, records)
 
     def undecided(self, ids: Iterable[UUID] | None = None) -> set[UUID]:
         """Those of them, or of all, that are not in the ledger."""

@@ -58,7 +58,7 @@ def test_many_idle_partitions_far_away_are_ready_in_every_look(
 ):
     add_partitions(scene.kafka, scene.topics.order_placed, IDLE_PARTITIONS)
     kafka_network.delay(ROUND_TRIP_SECONDS / 2)
-    load.place(1, *range(IDLE_PARTITIONS))
+    load.place_one_on_each(IDLE_PARTITIONS)
     worker = far_workers.start()
     load.wait_until_decided(seconds=90)
     scene.wait_until_drained()

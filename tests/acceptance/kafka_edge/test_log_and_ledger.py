@@ -9,7 +9,13 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.deadline import eventually
 from tests.order_worker import OrderWorker
 from tests.promises import Scene
-from tests.subscriber import delete_records, recreate_topic, remember_wrongly
+from tests.subscriber import (
+    create_topics,
+    delete_records,
+    delete_topics,
+    recreate_topic,
+    remember_wrongly,
+)
 from tests.topic_changes import add_partitions
 from tests.topic_names import PARTITIONS
 from tests.worker_process import WorkerProcess, Workers
@@ -66,21 +72,7 @@ def test_orders_that_wait_while_the_committed_offset_is_beyond_the_end(
     scene.assert_promises(load.ids)
 
 
-@pytest.mark.parametrize("orders", [30, 150])
-def test_the_topic_is_made_anew_while_nobody_reads_it(
-    scene: Scene, workers: Workers, load: Load, orders: int
-):
-    load.place(100, 0)
-    decide_and_stop(scene, workers)
-    scene.recreate_input_topic()
-    load.place(orders, 0)
-    workers.start()
-    load.wait_until_decided()
-    scene.wait_until_drained()
-    scene.assert_promises(load.ids)
-
-
-def test_the_topic_is_made_anew_under_a_running_worker(
+def test_the_topic_is_made_anew_at_once_under_a_running_worker(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     load.place(100, 0)
@@ -93,6 +85,27 @@ def test_the_topic_is_made_anew_under_a_running_worker(
     eventually(lambda: worker.get("/readyz")[0] == 200)
     scene.assert_promises(load.ids)
     assert order_worker.here("reconcile").code == 0
+
+
+def test_a_topic_that_is_gone_is_not_ready_and_is_read_again_once_it_is_back(
+    scene: Scene, workers: Workers, load: Load
+):
+    topic = scene.topics.order_placed
+    load.place(100, 0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    delete_topics(scene.kafka, [topic])
+    eventually(
+        lambda: worker.get("/readyz")[0] == 503 and topic in worker.get("/readyz")[1],
+        FOUND_SECONDS + MACHINE_SECONDS,
+        lambda: str(worker.get("/readyz")),
+    )
+    create_topics(scene.kafka, {topic: None}, PARTITIONS)
+    load.place(30, 0, 1)
+    load.wait_until_decided(seconds=FOUND_SECONDS + MACHINE_SECONDS)
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids)
 
 
 def test_partitions_that_are_added_are_found_and_are_lag_until_then(
