@@ -1,4 +1,4 @@
-"""Kafka's files of a partition, changed while its broker is stopped, as a bad disk or a copy of long ago would."""
+"""Kafka's files of a partition, changed while its broker is stopped: a bad disk, a copy of long ago."""
 
 import shutil
 import struct

@@ -1,7 +1,7 @@
 """Records with a header whose NAME is not UTF-8, which Kafka takes and few clients can write or read.
 
-As a program, python -m tests.odd_records BOOTSTRAP TOPIC PARTITION COMPRESSION: writes one batch, of the values
-in the JSON list on standard input. null stands for an odd record.
+As a program, python -m tests.odd_records BOOTSTRAP TOPIC PARTITION COMPRESSION: writes one batch, of the
+values in the JSON list on standard input. null stands for an odd record.
 """
 
 import asyncio

@@ -51,7 +51,7 @@ class WorkerProcess:
             return error.code, error.read().decode()
 
     def metric(self, name: str) -> dict[str, float]:
-        """The metric's values by that of its one label ("" where it has none); empty while it has no value."""
+        """The metric's values by that of its label, "" where it has none; empty while it has no value."""
         return {
             sample.labels.popitem()[1] if sample.labels else "": sample.value
             for family in text_string_to_metric_families(self.get("/metrics")[1])

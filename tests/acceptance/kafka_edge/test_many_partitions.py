@@ -33,7 +33,7 @@ def load(scene: Scene) -> Load:
 
 def start_with_files(workers: Workers, soft: int, hard: int) -> WorkerProcess:
     """A worker that may have so many files open, and may raise that to `hard`."""
-    limits = f"ulimit -Hn {hard} && ulimit -Sn {soft} && exec"
+    limits = f"ulimit -Sn {soft} && ulimit -Hn {hard} && exec"
     return workers.start("/bin/sh", "-c", f"{limits} {sys.executable} -m worker run")
 
 

@@ -1,4 +1,4 @@
-"""The group or the ledger is another one than the worker's before: nothing is told twice, nothing decided twice."""
+"""The group or the ledger is another one than before: nothing is told twice, nothing is decided twice."""
 
 from collections.abc import Mapping
 from uuid import uuid4
