@@ -20,6 +20,7 @@ from tests.deadline import eventually
 from tests.order_worker import ROOT, OrderWorker, command_names, ended
 from tests.shop import Shop
 from tests.subscriber import read_topic
+from tests.topic_names import TopicNames
 from worker.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
@@ -140,6 +141,22 @@ class TestTopics:
         assert again.code == 0
         assert again.out.count("exists") == 4
         assert again.out.count("has 2 partitions, not 3") == 4
+
+    def test_what_it_says_of_topics_that_are_new_is_what_was_asked_for(
+        self, order_worker: OrderWorker, topic_names: TopicNames
+    ) -> None:
+        for attempt in range(5):
+            names = {
+                f"ORDER_WORKER_{variable}_TOPIC": f"{name}-{attempt}"
+                for variable, name in zip(
+                    ("ORDER_PLACED", "ORDER_CONFIRMED", "ORDER_REJECTED", "DEAD_LETTER"),
+                    vars(topic_names).values(),
+                    strict=True,
+                )
+            }
+            said = order_worker.here("topics", "create", **names).done().out.splitlines()
+            known = [["created", "4", "1", days, "days"] for days in ("14", "14", "14", "30")]
+            assert [row.split()[1:6] for row in said[1:]] == known, "asked before brokers know of them"
 
     def test_kafka_away_is_one_line(self) -> None:
         result = OrderWorker({})("topics", "create", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

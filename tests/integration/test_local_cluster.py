@@ -16,10 +16,12 @@ from tests.deadline import eventually
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from tests.subscriber import admin_client, read_topic
-from worker.connections import largest_record_bytes
+from worker.connections import kafka_admin, largest_record_bytes
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.local.ports import is_open
+from worker.operations.create_topics import create_topics
+from worker.operations.topic_metadata import until_all_brokers_know
 from worker.publisher import Publisher
 from worker.settings import Settings
 from worker.steps import nothing_happens
@@ -104,6 +106,15 @@ def test_what_was_acknowledged_outlives_its_leader_and_all_are_in_sync_when_it_i
     whole.restart(killed)
     assert whole.in_sync()
     assert values(whole) == [b"acknowledged", b"while it was away"]
+
+
+async def test_topics_that_were_created_are_known_to_each_of_the_brokers(cluster: LocalKafkaCluster) -> None:
+    settings = Settings(kafka_bootstrap_servers=cluster.bootstrap_servers)
+    for attempt in range(3):
+        names = {name: f"{name}-{attempt}" for name in Settings.model_fields if name.endswith("_topic")}
+        await create_topics(settings.model_copy(update=names), partitions=20)
+        async with kafka_admin(settings) as admin:
+            await until_all_brokers_know(admin, dict.fromkeys(names.values(), 20), limit_seconds=0)
 
 
 async def test_a_command_begins_though_a_broker_that_died_is_still_on_the_list(

@@ -1,6 +1,6 @@
 """`topics create`: the four topics, with what each needs to keep its promise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of, topic_names
 from worker.errors import CommandError
+from worker.operations.topic_metadata import until_all_brokers_know
 from worker.settings import Settings
 
 BROKER_DEFAULT: Final = -1
@@ -46,7 +47,10 @@ class TopicState:
 async def create_topics(
     settings: Settings, partitions: int, replication: int = BROKER_DEFAULT
 ) -> list[TopicState]:
-    """Create those of the four topics that are missing; one that exists is never changed."""
+    """Create those of the four topics that are missing; one that exists is never changed.
+
+    Returns when every broker knows all four. Raises CommandError where that is not so in time.
+    """
     names = topic_names(settings)
     async with kafka_admin(settings) as admin:
         try:
@@ -55,13 +59,15 @@ async def create_topics(
                 name: await _create(admin, NewTopic(name, partitions, copies, topic_configs=configs))
                 for name, configs in zip(names[:3], _configs(), strict=True)
             }
-            # Only now the limit of the input topic is known.
+            # Before, a broker may not have heard of it, and would tell no limit.
+            await until_all_brokers_know(admin, _counts(created, partitions))
             limit = max((await _describe(admin, names[:1]))[0].max_message_bytes, _USUAL_MAX_BYTES)
             room = limit + _HEADER_ROOM_BYTES
             configs = _lasting(_DEAD_LETTER_RETENTION_MS) | {_MAX_BYTES: str(room)}
             created[names[3]] = await _create(
                 admin, NewTopic(names[3], partitions, copies, topic_configs=configs)
             )
+            await until_all_brokers_know(admin, _counts(created, partitions))
             found = await _describe(admin, names)
         except KAFKA_ERRORS as error:
             raise CommandError(
@@ -109,6 +115,11 @@ async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:
         if code:
             raise CommandError(f"Kafka refused to create {name}: {message or for_code(code).__name__}")
     return True
+
+
+def _counts(created: Mapping[str, bool], partitions: int) -> dict[str, int]:
+    """How many partitions each topic has at least."""
+    return {name: partitions if is_new else 1 for name, is_new in created.items()}
 
 
 async def _default_replication(admin: AIOKafkaAdminClient) -> int:
