@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
+from aiokafka.admin import AIOKafkaAdminClient
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
@@ -23,7 +24,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented h
 )
 
 from bench.errors import BenchError
+from worker.local.threads import run_async
 from worker.operations.place import Message
+from worker.operations.topic_metadata import until_all_brokers_know
 
 REQUEST_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 5.0  # who looks again anyway need not wait for an answer that may never come
@@ -125,6 +128,16 @@ class Cluster:
         ]
         for created in self._admin.create_topics(new).values():
             created.result(REQUEST_SECONDS)
+        # Acknowledged, and not known to the brokers yet: a worker that starts now would miss its topics.
+        run_async(lambda: self._until_known(topics))
+
+    async def _until_known(self, topics: Topics) -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        await admin.start()
+        try:
+            await until_all_brokers_know(admin, dict.fromkeys(topics.all, topics.partitions))
+        finally:
+            await admin.close()
 
     def delete(self, topics: Topics) -> None:
         for deleted in self._admin.delete_topics(list(topics.all)).values():

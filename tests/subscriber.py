@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import TopicPartition as Partition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from confluent_kafka import (
     Consumer,
@@ -29,6 +30,8 @@ from confluent_kafka.admin import (
 )
 
 from tests.deadline import eventually
+from tests.shop import run_apart
+from worker.operations.topic_metadata import until_all_brokers_know
 from worker.publisher import OFFSET_METADATA
 
 
@@ -212,17 +215,38 @@ def remember_wrongly_while_in_use(
     asyncio.run(commit())
 
 
-def create_topics(bootstrap_servers: str, largest_bytes: Mapping[str, int | None], partitions: int) -> None:
-    """Create topics that take so large records (None: Kafka's own limit), and wait until all see them."""
+def create_topics(
+    bootstrap_servers: str, largest_bytes: Mapping[str, int | None], partitions: int, replicas: int = 1
+) -> None:
+    """Create topics that take so large records (None: Kafka's own limit), and wait until all see them.
+
+    `replicas`: -1 for as many as the brokers are set to.
+    """
     admin = admin_client(bootstrap_servers)
     configs = {
         name: {} if size is None else {"max.message.bytes": str(size)} for name, size in largest_bytes.items()
     }
-    new = [NewTopic(name, partitions, 1, config=config) for name, config in configs.items()]
+    new = [NewTopic(name, partitions, replicas, config=config) for name, config in configs.items()]
     for future in admin.create_topics(new).values():
-        future.result(10)
-    # The answer to a creation may come before the broker tells of the topic to those who ask.
-    eventually(lambda: largest_bytes.keys() <= admin.list_topics(timeout=10).topics.keys(), 10)
+        future.result(20)
+    wait_until_known(bootstrap_servers, dict.fromkeys(largest_bytes, partitions))
+
+
+def wait_until_known(bootstrap_servers: str, partitions: Mapping[str, int]) -> None:
+    """Wait until each broker knows so many partitions of each topic, and a leader of each of them.
+
+    The answer to a creation comes before that, and any of them may be asked next.
+    """
+
+    async def wait() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+        await admin.start()
+        try:
+            await until_all_brokers_know(admin, partitions)
+        finally:
+            await admin.close()
+
+    run_apart(wait())
 
 
 def add_partitions(bootstrap_servers: str, topic: str, partitions: int) -> None:
@@ -252,6 +276,7 @@ def recreate_topic(bootstrap_servers: str, topic: str) -> None:
         return False
 
     eventually(created)
+    wait_until_known(bootstrap_servers, {topic: partitions})
 
 
 def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]) -> None:

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from confluent_kafka.admin import NewTopic
 from fastapi import FastAPI
 from faststream import FastStream
 from sqlalchemy import text
@@ -36,7 +35,7 @@ from examples import with_fastapi, with_faststream
 from tests.bulk_operations import BULK
 from tests.deadline import eventually
 from tests.shop import Shop
-from tests.subscriber import admin_client, committed_lag, publish
+from tests.subscriber import committed_lag, create_topics, delete_topics, publish
 from tests.worker_process import ROOT
 from worker.local.services import Services
 
@@ -386,13 +385,10 @@ async def test_the_fastapi_example_leaves_no_connection_behind(database_url: str
 @pytest.fixture
 def topic(services: Services) -> Iterator[str]:
     """A topic of one partition, so that a record which stands still stops all that follow."""
-    admin = admin_client(services.kafka_bootstrap_servers)
     name = f"user-registered-{uuid4().hex[:8]}"
-    for future in admin.create_topics([NewTopic(name, 1, 1)]).values():
-        future.result(10)
+    create_topics(services.kafka_bootstrap_servers, {name: None}, 1)
     yield name
-    for future in admin.delete_topics([name]).values():
-        future.result(10)
+    delete_topics(services.kafka_bootstrap_servers, [name])
 
 
 class Registration:

@@ -5,14 +5,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from confluent_kafka.admin import NewTopic
 
 from tests.acceptance.test_faults import load, stock_for
 from tests.deadline import eventually
 from tests.faults.proxy import Proxy
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import admin_client
+from tests.subscriber import create_topics
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
 from worker.local.errors import LocalServiceError
@@ -125,9 +124,7 @@ def kafka_network(broker: LocalKafka, broker_port: int) -> Iterator[Proxy]:
 def kafka_scene(broker: LocalKafka, shop: Shop, topic_names: TopicNames, env: dict[str, str]) -> Scene:
     placed, confirmed = topic_names.order_placed, topic_names.order_confirmed
     names = [placed, confirmed, topic_names.order_rejected, topic_names.dead_letter]
-    admin = admin_client(broker.bootstrap_servers)
-    for created in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
-        created.result(10)
+    create_topics(broker.bootstrap_servers, dict.fromkeys(names), PARTITIONS)
     return Scene(broker.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
 
 

@@ -19,14 +19,13 @@ from uuid import uuid4
 import asyncpg
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import NewTopic
 
 from tests.deadline import eventually
 from tests.faults.site import Site
 from tests.faults.workload import PRICE, Record, Workload
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import admin_client, partition_numbers
+from tests.subscriber import create_topics, delete_topics, partition_numbers
 from tests.topic_names import TopicNames
 from tests.worker_process import WorkerProcess, Workers, workers_in
 from worker.steps import Step
@@ -295,16 +294,11 @@ def subscriber(scene: Scene) -> Iterator[Subscriber]:
 
 @contextmanager
 def _topics(bootstrap_servers: str, names: TopicNames, partitions: int) -> Iterator[None]:
-    admin = admin_client(bootstrap_servers)
-    new = [  # with as many replicas as the servers are set to: one, or three on a cluster
-        NewTopic(name, partitions, config={"max.message.bytes": str(LARGEST_BYTES.get(kind, 1024 * 1024))})
-        for kind, name in vars(names).items()
-    ]
-    for created in admin.create_topics(new).values():
-        created.result(20)
+    largest = {name: LARGEST_BYTES.get(kind, 1024 * 1024) for kind, name in vars(names).items()}
+    # With as many replicas as the servers are set to: one, or three on a cluster.
+    create_topics(bootstrap_servers, largest, partitions, replicas=-1)
     yield
-    for deleted in admin.delete_topics(list(vars(names).values())).values():
-        deleted.result(20)
+    delete_topics(bootstrap_servers, largest)
 
 
 def wake(worker: WorkerProcess) -> None:

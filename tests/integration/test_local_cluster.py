@@ -10,17 +10,17 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource
 
 from tests.deadline import eventually
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
-from tests.subscriber import admin_client, read_topic
+from tests.subscriber import admin_client, create_topics, read_topic
 from worker.connections import kafka_admin, largest_record_bytes
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.local.ports import is_open
-from worker.operations.create_topics import create_topics
+from worker.operations import create_topics as operation
 from worker.operations.topic_metadata import until_all_brokers_know
 from worker.publisher import Publisher
 from worker.settings import Settings
@@ -44,8 +44,8 @@ def cluster() -> Iterator[LocalKafkaCluster]:
 def admin(cluster: LocalKafkaCluster) -> AdminClient:
     """The topic exists."""
     admin = admin_client(cluster.bootstrap_servers)
-    admin.create_topics([NewTopic(TOPIC, 4)])[TOPIC].result(20)
-    eventually(lambda: TOPIC in admin.list_topics(timeout=10).topics and cluster.in_sync())
+    create_topics(cluster.bootstrap_servers, {TOPIC: None}, 4, replicas=-1)
+    eventually(cluster.in_sync)
     return admin
 
 
@@ -60,7 +60,7 @@ def whole(cluster: LocalKafkaCluster, admin: AdminClient) -> Iterator[LocalKafka
 def test_a_broker_comes_back_to_a_controller_that_lived_on() -> None:
     with data_folder() as folder, broker_apart(folder) as kafka:
         kafka.start()
-        admin_client(kafka.bootstrap_servers).create_topics([NewTopic(TOPIC, 1)])[TOPIC].result(10)
+        create_topics(kafka.bootstrap_servers, {TOPIC: None}, 1)
         publish(kafka, b"before")
         kafka.crash()
         kafka.start()
@@ -112,7 +112,7 @@ async def test_topics_that_were_created_are_known_to_each_of_the_brokers(cluster
     settings = Settings(kafka_bootstrap_servers=cluster.bootstrap_servers)
     for attempt in range(3):
         names = {name: f"{name}-{attempt}" for name in Settings.model_fields if name.endswith("_topic")}
-        await create_topics(settings.model_copy(update=names), partitions=20)
+        await operation.create_topics(settings.model_copy(update=names), partitions=20)
         async with kafka_admin(settings) as admin:
             await until_all_brokers_know(admin, dict.fromkeys(names.values(), 20), limit_seconds=0)
 

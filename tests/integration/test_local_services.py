@@ -39,6 +39,7 @@ from worker.local.kafka import LocalKafka, kafka_tool_command
 from worker.local.ports import free_port, is_open
 from worker.local.postgres import LocalPostgres
 from worker.local.processes import Child, wait_until
+from worker.operations.topic_metadata import until_all_brokers_know
 
 ROOT = Path(__file__).parents[2]
 CONSUMER_GROUP_COMMAND = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
@@ -572,6 +573,7 @@ async def create_topic(running: Services, name: str) -> None:
     await admin.start()
     try:
         await admin.create_topics([NewTopic(name, 1, 1)])
+        await until_all_brokers_know(admin, {name: 1})
     finally:
         await admin.close()
 

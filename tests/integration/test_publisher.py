@@ -12,8 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import NewPartitions
 
-from tests.deadline import eventually
-from tests.subscriber import Message, admin_client, partition_numbers, read_topic, unverified_transactions
+from tests.subscriber import Message, admin_client, read_topic, unverified_transactions, wait_until_known
 from tests.topic_names import PARTITIONS, TopicNames
 from worker.local.services import Services
 from worker.publisher import OwnedPartition, Publisher
@@ -59,7 +58,7 @@ class Ground:
         def add() -> None:
             admin, topic = admin_client(self.kafka), self.topics.order_placed
             admin.create_partitions([NewPartitions(topic, count)])[topic].result(10)
-            eventually(lambda: len(partition_numbers(admin, topic)) == count)
+            wait_until_known(self.kafka, {topic: count})
 
         await asyncio.to_thread(add)
 

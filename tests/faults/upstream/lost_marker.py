@@ -21,6 +21,7 @@ from tests.faults.cluster import TRANSACTIONS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
+from worker.operations.topic_metadata import until_all_brokers_know
 
 SHOWN_WITHIN_SECONDS = 20.0
 
@@ -30,6 +31,7 @@ async def create(servers: str, topic: str, partitions: int = 1) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     await admin.create_topics([NewTopic(topic, partitions, servers.count(",") + 1)])
+    await until_all_brokers_know(admin, {topic: partitions})
     await admin.close()
 
 

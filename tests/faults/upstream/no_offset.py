@@ -18,6 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.faults.cluster import LocalKafkaCluster
 from worker.local.folders import data_folder
+from worker.operations.topic_metadata import until_all_brokers_know
 
 GROUP, PARTITION = "g", TopicPartition("numbers", 0)
 
@@ -26,6 +27,7 @@ async def main(servers: str) -> int:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     await admin.create_topics([NewTopic(PARTITION.topic, 1, 3)])
+    await until_all_brokers_know(admin, {PARTITION.topic: 1})
     async with AIOKafkaProducer(bootstrap_servers=servers) as producer:
         await producer.send_and_wait(PARTITION.topic, b"one")
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=GROUP, enable_auto_commit=False)

@@ -28,6 +28,7 @@ from aiokafka.errors import KafkaError
 from tests.faults.site import broker_apart
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
+from worker.operations.topic_metadata import until_all_brokers_know
 
 PARTITIONS = 200
 COMMITS = 400  # of each partition: the more there is to load, the longer the answers are wrong
@@ -39,6 +40,7 @@ async def commit_all(servers: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     await admin.create_topics([NewTopic(ASKED.topic, PARTITIONS, 1)])
+    await until_all_brokers_know(admin, {ASKED.topic: PARTITIONS})
     await admin.close()
     producer = AIOKafkaProducer(bootstrap_servers=servers, transactional_id="upstream", retry_backoff_ms=5)
     await producer.start()
