@@ -1,5 +1,7 @@
 """`order-worker reconcile`: a clean shop is clean, each discrepancy is found, what is safe is repaired."""
 
+import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from worker.operations import reconcile as operation
 from worker.operations.reconcile import Asked, reconciled
 from worker.operations.repair import repair
 from worker.settings import Settings
+from worker.steps import Step
 
 Found = set[tuple[str, str | None, str]]
 
@@ -411,6 +414,24 @@ def test_beside_a_running_worker_nothing_in_flight_is_reported_or_told_twice(
     scene.assert_promises(ids)
 
 
+def test_a_worker_that_has_committed_nothing_yet_is_no_reason_to_refuse(
+    scene: Scene, workers: Workers, reconcile: OrderWorker
+):
+    scene.shop.stock_up({1: 1_000})
+    ids = [uuid4() for _ in range(30)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    step = Step.AFTER_DATABASE_COMMIT
+    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGSTOP")
+    worker = workers.start(*at_step, session_timeout_ms="60000")
+    worker.wait_for_log(f"SIGSTOP at {step}")
+    answer = judged(reconcile, "--repair", "--execute")
+    assert (answer.code, found(answer)) == (0, set()), answer.out
+    assert (answer.document["records"], answer.document["waiting"]) == (0, 30)
+    worker.signal(signal.SIGCONT)
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "expected"),
@@ -428,6 +449,10 @@ class TestBadInput:
         scene.place([order_value()])
         other = reconcile.here(ORDER_WORKER_GROUP_ID="other")
         other.assert_one_line(1, "the group other has committed nothing")
+        assert other.out == ""
+        for_scripts = reconcile.here("--json", ORDER_WORKER_GROUP_ID="other")
+        for_scripts.assert_one_line(1, "the group other has committed nothing")
+        assert for_scripts.document == {"error": for_scripts.err.removeprefix("error: ").strip()}
 
     def test_a_role_that_may_not_make_temporary_tables_is_told_what_it_needs(
         self, scene: Scene, reconcile: OrderWorker

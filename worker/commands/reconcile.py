@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.commands.style import AsJson, Execute, example, group
+from worker.commands.style import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,20 +49,21 @@ def reconcile(
     What is compared is copied into temporary tables of PostgreSQL while this
     runs. The stock is always that of all orders, whatever the window.
     """
-    if execute and not repair:
-        raise UsageError("--execute needs --repair: without it nothing is changed")
-    from worker.operations.offsets import parse_time
-    from worker.operations.reconcile import Asked
-    from worker.settings import read_settings
+    with errors_in_json(as_json):
+        if execute and not repair:
+            raise UsageError("--execute needs --repair: without it nothing is changed")
+        from worker.operations.offsets import parse_time
+        from worker.operations.reconcile import Asked
+        from worker.settings import read_settings
 
-    asked = Asked(
-        start=parse_time(start, "--from") if start else None,
-        end=parse_time(end, "--to") if end else None,
-        repair=repair,
-        execute=execute,
-        quiet=as_json,
-    )
-    left = asyncio.run(_run(read_settings(), asked, as_json, limit))
+        asked = Asked(
+            start=parse_time(start, "--from") if start else None,
+            end=parse_time(end, "--to") if end else None,
+            repair=repair,
+            execute=execute,
+            quiet=as_json,
+        )
+        left = asyncio.run(_run(read_settings(), asked, as_json, limit))
     raise typer.Exit(1 if left else 0)
 
 

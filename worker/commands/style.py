@@ -1,8 +1,12 @@
 """How all commands look: examples below the help, groups of commands, and options they share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Final
 
 import typer
+
+from worker.errors import CommandError
 
 CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -10,6 +14,19 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for scr
 Execute = Annotated[
     bool, typer.Option("--execute", help="Do it. Without: show what would be done, and change nothing.")
 ]
+
+
+@contextmanager
+def errors_in_json(as_json: bool) -> Iterator[None]:
+    """With --json, what ends the command is a document as well: `{"error": …}`, and the line for a person."""
+    try:
+        yield
+    except CommandError as error:
+        if as_json:
+            from worker.operations.screen import print_json
+
+            print_json({"error": str(error)})
+        raise
 
 
 def example(*lines: str) -> str:

@@ -26,6 +26,7 @@ from db.skips import SkippedSpan, list_skips
 from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
 from worker.kafka.unreadable import UnreadableCount
+from worker.operations import group
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
     DeletedSpan,
@@ -43,7 +44,6 @@ from worker.operations.evidence import (
     read_letters,
     read_outcomes,
 )
-from worker.operations.group import committed
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
 from worker.operations.one_session import one_session
 from worker.operations.repair import end_what_hangs, repair
@@ -178,12 +178,14 @@ async def _window(consumer: TopicReader, settings: Settings, asked: Asked) -> tu
     partitions = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
     async with kafka_admin(settings) as admin:
         # Before anything is read: what is committed now has all that comes of it in the other topics.
-        offsets = await committed(admin, settings.group_id, partitions)
+        offsets = await group.committed(admin, settings.group_id, partitions)
+        members = await group.members(admin, settings.group_id)
     bounds = await bounds_of(consumer, partitions)
     spans = await window(consumer, partitions, asked.start, asked.end)
     inputs = input_read(bounds, spans, offsets, from_first=asked.start is None)
     waiting = sum(end - inputs.spans[p][1] for p, (_, end) in spans.items())
-    if waiting and all(offset is None for offset in offsets.values()):
+    # Where somebody is in it, it is the right group, and has only just begun.
+    if waiting and not members and all(offset is None for offset in offsets.values()):
         raise CommandError(
             f"the group {settings.group_id} has committed nothing of {settings.order_placed_topic}, so there"
             " is nothing to prove: start a worker, or set ORDER_WORKER_GROUP_ID to the group that has"

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from shutil import copyfileobj
+from tempfile import SpooledTemporaryFile
 from typing import Final
 
 from pydantic_core import to_json
@@ -15,6 +17,7 @@ from worker.operations.reconcile import Reconciled, Reconciliation
 from worker.operations.screen import output, shown, table
 from worker.operations.skip_sentences import deleted_text, sentence
 
+_IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
 _RESULT_NAMES: Final = {
     "confirmed": "confirmed",
     "rejected": "rejected",
@@ -72,14 +75,18 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
 
 
 async def write_json(found: Reconciled) -> None:
-    """One document, whose discrepancies are written as they come."""
+    """One document, whole or not at all, however many discrepancies there are."""
     head = to_json({**asdict(found.summary), "left": found.summary.left}, indent=2).decode()
-    sys.stdout.write(head.removesuffix("\n}") + ',\n  "found": [')
-    separator = "\n    "
-    async for one in found.discrepancies():
-        sys.stdout.write(separator + to_json(one).decode())
-        separator = ",\n    "
-    sys.stdout.write("\n  ]\n}\n")
+    # Aside first: where PostgreSQL fails on the way, nobody gets half a document.
+    with SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8") as document:
+        document.write(head.removesuffix("\n}") + ',\n  "found": [')
+        separator = "\n    "
+        async for one in found.discrepancies():
+            document.write(separator + to_json(one).decode())
+            separator = ",\n    "
+        document.write("\n  ]\n}\n")
+        document.seek(0)
+        copyfileobj(document, sys.stdout)
 
 
 def _summary(summary: Reconciliation) -> Iterable[RenderableType]:
