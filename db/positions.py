@@ -139,6 +139,16 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
     return Turn(number, _known(*state))
 
 
+async def forget(session: AsyncSession, group_id: str, topic: str, partition: int) -> None:
+    """Keep the turn alone, where what was announced is of a log that is no more."""
+    columns = dict.fromkeys((*_STATE, *_ACKNOWLEDGED), None)
+    await session.execute(
+        update(Position)
+        .where(Position.group_id == group_id, Position.topic == topic, Position.partition == partition)
+        .values(columns)
+    )
+
+
 async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:
     """The latest batch of each partition whose announcement began, without becoming its owner."""
     rows = await session.execute(

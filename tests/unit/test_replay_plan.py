@@ -4,19 +4,26 @@ from datetime import UTC, datetime
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
+from db.positions import Begun
 from worker.errors import CommandError, UsageError
 from worker.operations.offsets import Bounds
-from worker.operations.replay_plan import Target, To, moves, remark, require_records
+from worker.operations.replay_plan import Target, To, moves, reached_to, remark, require_records
 
 ONE, TWO = TopicPartition("orders", 1), TopicPartition("orders", 2)
 BOUNDS = {ONE: Bounds(10, 100), TWO: Bounds(0, 50)}
+LOG_ENDS = {ONE: 110, TWO: 50}  # ten of the first are hidden by an open transaction
 COMMITTED = {ONE: 80, TWO: 50}
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
+def commit_of(offset: int, metadata: str = "order-worker") -> OffsetAndMetadata:
+    return OffsetAndMetadata(offset, metadata)
+
+
 def goals(target: Target, committed=COMMITTED, at_time=None):
-    return [move.target for move in moves(target, BOUNDS, committed, at_time or {})]
+    return [move.target for move in moves(target, BOUNDS, LOG_ENDS, committed, at_time or {})]
 
 
 @pytest.mark.parametrize(
@@ -40,12 +47,11 @@ def test_a_time_is_where_its_first_record_is_and_never_ahead_of_the_group():
 
 
 @pytest.mark.parametrize("target", [Target(To.EARLIEST), Target(To.TIME, time=NOON)])
-def test_a_beginning_never_moves_a_group_forward_that_retention_has_overtaken(target: Target):
-    (move,) = moves(target, BOUNDS, {ONE: 3}, {ONE: 10})
-    assert move.target == 3
-    assert remark(target, move) == "7 removed by retention, never read"
-    with pytest.raises(CommandError, match=r"retention has removed records .* never came to: 7 of orders-1"):
-        require_records(target, [move])
+def test_a_beginning_is_the_first_record_also_where_retention_has_overtaken_the_group(target: Target):
+    (move,) = moves(target, BOUNDS, LOG_ENDS, {ONE: 3}, {ONE: 40})
+    assert (move.target, move.deleted, move.skipped) == (10, 7, (10, 10)), "no record is skipped"
+    assert remark(target, move) == "7 deleted before they were decided, from 3 on"
+    require_records(target, [move])
 
 
 @pytest.mark.parametrize(
@@ -65,16 +71,60 @@ def test_an_offset_that_is_not_there_is_refused_with_what_is(target: Target, sai
         goals(target)
 
 
-def test_a_group_beyond_the_end_of_its_topic_is_refused():
-    with pytest.raises(CommandError, match="101 lies beyond the end of orders-1, 100"):
+def test_what_an_open_transaction_hides_is_not_taken_for_the_end():
+    with pytest.raises(CommandError, match="hides orders-1 from offset 100 on, and 101 is committed"):
         goals(Target(To.EARLIEST), {ONE: 101})
 
 
+@pytest.mark.parametrize(("target", "goal"), [(Target(To.EARLIEST), 10), (Target(To.OFFSET, 30), 30)])
+def test_a_group_beyond_the_end_of_the_log_goes_back_and_skips_nothing(target: Target, goal: int):
+    (move,) = moves(target, BOUNDS, LOG_ENDS, {ONE: 1_000}, {})
+    assert (move.target, move.beyond) == (goal, 890)
+    assert move.replayed == (goal, 100), "all that can be read"
+    assert move.skipped == (10, goal), "whatever came since the log was cut may lie there"
+    assert remark(target, move) == (
+        "committed 1,000 lies 890 beyond the end 110: the log was cut or made anew"
+    )
+
+
+BEGUN = Begun(40, 50, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("commit", "begun", "reached"),
+    [
+        (None, None, None),
+        (commit_of(40), None, 40),
+        (commit_of(50), BEGUN, 50),
+        (commit_of(30, ""), BEGUN, 30),  # an operator moved it back
+        (commit_of(52, "order-worker 50"), BEGUN, 52),
+    ],
+)
+def test_a_group_came_as_far_as_kafka_tells(
+    commit: OffsetAndMetadata | None, begun: Begun | None, reached: int | None
+):
+    assert reached_to(ONE, commit, begun, log_end=60) == reached
+
+
+@pytest.mark.parametrize("commit", [None, commit_of(30)])
+def test_an_offset_that_kafka_has_forgotten_is_refused_unless_the_log_ends_before_it(
+    commit: OffsetAndMetadata | None,
+):
+    with pytest.raises(CommandError, match="its workers came to 40 at least; nothing was changed"):
+        reached_to(ONE, commit, BEGUN, log_end=50)
+    assert reached_to(ONE, commit, BEGUN, log_end=49) == 50
+
+
+def test_where_the_log_was_cut_an_operator_is_believed_all_the_same():
+    assert reached_to(ONE, commit_of(30, ""), BEGUN, log_end=20) == 30
+    assert reached_to(ONE, commit_of(70), BEGUN, log_end=20) == 70
+
+
 def test_what_comes_again_and_what_is_skipped():
-    back, forth = moves(Target(To.OFFSET, 20), BOUNDS, {ONE: 80, TWO: 5}, {})
+    back, forth = moves(Target(To.OFFSET, 20), BOUNDS, LOG_ENDS, {ONE: 80, TWO: 5}, {})
     assert (back.replayed, back.skipped) == ((20, 80), (80, 80))
     assert (forth.replayed, forth.skipped) == ((20, 20), (5, 20))
-    (overtaken,) = moves(Target(To.LATEST), BOUNDS, {ONE: 3}, {})
+    (overtaken,) = moves(Target(To.LATEST), BOUNDS, LOG_ENDS, {ONE: 3}, {})
     assert overtaken.skipped == (10, 100), "what retention has removed cannot be read"
 
 
@@ -87,11 +137,11 @@ def test_what_comes_again_and_what_is_skipped():
 )
 def test_nothing_to_move_is_refused(target: Target, said: str):
     with pytest.raises(CommandError, match=said):
-        require_records(target, moves(target, BOUNDS, COMMITTED, {ONE: 80, TWO: 50}))
+        require_records(target, moves(target, BOUNDS, LOG_ENDS, COMMITTED, {ONE: 80, TWO: 50}))
 
 
 def test_retention_is_mentioned_where_it_limits_what_comes_again():
-    limited, whole = moves(Target(To.EARLIEST), BOUNDS, COMMITTED, {})
+    limited, whole = moves(Target(To.EARLIEST), BOUNDS, LOG_ENDS, COMMITTED, {})
     assert remark(Target(To.EARLIEST), limited) == "10 before removed by retention"
     assert remark(Target(To.EARLIEST), whole) == ""
     assert remark(Target(To.OFFSET, 10), limited) == ""

@@ -28,9 +28,9 @@ BACK = Target(To.SHIFT, -100)
 
 
 def found(target: Target = BACK, **changed: Any) -> Report:
-    move = Move(PARTITION, Bounds(0, 250), committed=250, target=150)
+    move = Move(PARTITION, Bounds(0, 250), 250, committed=250, target=150)
     changes = [ProductChange(i, stock=9, taken=9, refused=1, wanted=10, partitions={0, 1}) for i in range(12)]
-    replay = Replay(target, [move], [], {PARTITION: TALLY}, changes, seconds=0.5)
+    replay = Replay(target, [move], [], {}, {PARTITION: TALLY}, changes, seconds=0.5)
     for name, value in changed.items():
         setattr(replay, name, value)
     return report(Settings(_env_file=None), TopicSelection("order-placed", (0,)), replay)

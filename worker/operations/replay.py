@@ -11,17 +11,18 @@ without a move does no harm, since all that lies there is announced already.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, positions
+from db import ledger, positions, skips
 from db.engine import session_factory
 from db.ledger import SilentReplay
 from db.positions import Begun
@@ -35,22 +36,20 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError, UsageError
-from worker.kafka.offset_mark import is_workers_mark
 from worker.operations import group
+from worker.operations.fencing import Fenced, fenced
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
 from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
 from worker.operations.rehearse import RecordReader
-from worker.operations.replay_plan import Move, Target, moves, require_records
-from worker.operations.screen import progress
+from worker.operations.replay_plan import Move, Target, moves, reached_to, require_records
+from worker.operations.screen import command_line, progress
 from worker.operations.sole_producer import is_fenced
-from worker.publisher import OwnedPartition, Publisher
-from worker.recall import is_forgotten
+from worker.reading import reader
 from worker.settings import Settings
 from worker.settlement import Fate
-from worker.steps import nothing_happens
 
 Sessions = async_sessionmaker[AsyncSession]
-Owned = Mapping[TopicPartition, OwnedPartition]
+Commits = Mapping[TopicPartition, OffsetAndMetadata | None]
 
 # How long the group's coordinator may take to tell an offset whose commit it has acknowledged.
 _TOLD_SECONDS: Final = 15.0
@@ -67,6 +66,7 @@ class Replay:
     target: Target
     moves: list[Move]
     members: list[group.Member]
+    commits: Commits
     tallies: dict[TopicPartition, Tally] = field(default_factory=dict)
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
     seconds: float = 0.0  # that the rehearsal took
@@ -99,7 +99,7 @@ async def replay(
                 await group.require_stopped(admin, settings.group_id)
             result = await _rehearse(settings, engine, admin, selected, target, quiet)
             if execute:
-                await _execute(settings, engine, admin, result.moves, recorded)
+                await _execute(settings, engine, admin, result, recorded)
                 result.executed = True
             return result
 
@@ -127,10 +127,14 @@ async def _rehearse(
     async with topic_reader(settings, selected.topic) as consumer:
         partitions = await partitions_of(consumer, selected)
         members = await group.members(admin, settings.group_id)
-        committed = await _committed(settings, sessions, admin, partitions)
+        commits = await group.commits(admin, settings.group_id, partitions)
+        # After the offsets: no log ends before an offset because somebody was quicker than we.
+        log_ends = await _log_ends(settings, partitions)
+        committed = await _committed(settings, sessions, commits, log_ends)
         bounds = await bounds_of(consumer, list(committed))
         at_time = await offsets_at(consumer, bounds, target.time) if target.time else {}
-        result = Replay(target, moves(target, bounds, committed, at_time), members)
+        planned = moves(target, bounds, log_ends, committed, at_time)
+        result = Replay(target, planned, members, commits)
         require_records(target, result.moves)
         reading = RecordReader(settings, sessions, consumer)
         await _require_nothing_lost(reading, target, result.moves)
@@ -138,41 +142,55 @@ async def _rehearse(
     return result
 
 
+async def _log_ends(settings: Settings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    async with reader(settings.kafka_client_options(), "read_uncommitted") as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
+    return ends
+
+
 async def _committed(
-    settings: Settings, sessions: Sessions, admin: AIOKafkaAdminClient, partitions: Sequence[TopicPartition]
+    settings: Settings,
+    sessions: Sessions,
+    commits: Commits,
+    log_ends: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, int]:
     """Of each partition of which anything is decided. Raises CommandError where Kafka tells too little."""
-    commits = await group.commits(admin, settings.group_id, partitions)
     async with sessions() as session:
-        begun = await positions.list_begun(session, settings.group_id, partitions[0].topic)
-    for partition, commit in commits.items():
-        told = None if commit is None else commit.offset
-        moved = commit is not None and not is_workers_mark(commit.metadata)
-        latest = begun.get(partition.partition)
-        if latest and is_forgotten(told, moved, latest):
-            raise _forgotten(partition, told, latest)
-    found = {p: commit.offset for p, commit in commits.items() if commit is not None}
+        begun = await positions.list_begun(session, settings.group_id, settings.order_placed_topic)
+        others = await positions.list_other_groups(session, settings.group_id, settings.order_placed_topic)
+    found = {
+        p: reached
+        for p, commit in commits.items()
+        if (reached := reached_to(p, commit, begun.get(p.partition), log_ends[p])) is not None
+    }
     if not found:
-        names = ", ".join(f"{p.topic}-{p.partition}" for p in partitions)
-        raise CommandError(
-            f"nothing was ever decided by the group {settings.group_id} in {names}: all of it comes by itself"
-            " when workers start (or is ORDER_WORKER_GROUP_ID another one?)"
-        )
+        raise _nothing_decided(settings, commits, {g for p in commits for g in others.get(p.partition, ())})
     return found
 
 
-def _forgotten(partition: TopicPartition, told: int | None, begun: Begun) -> CommandError:
+def _nothing_decided(
+    settings: Settings, partitions: Collection[TopicPartition], others: Collection[str]
+) -> CommandError:
+    names = ", ".join(f"{p.topic}-{p.partition}" for p in partitions)
+    nothing = f"nothing was ever decided by the group {settings.group_id} in {names}"
+    if others:
+        return CommandError(
+            f"{nothing}, but by the group {', '.join(sorted(others))}: take its offsets over first"
+            f" (`{command_line('replay', '--from-group', min(others))}`), then run this again"
+        )
     return CommandError(
-        f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
-        f" {partition.topic}-{partition.partition}, and its workers came to {begun.announced_to} at least;"
-        " nothing was changed; start them once, which find out what is true, stop them, and try again"
+        f"{nothing}: all of it comes by itself when workers start (or is ORDER_WORKER_GROUP_ID another one?)"
     )
 
 
 async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
     # What the replay will record: all that is decided there by now is announced, and will be passed over.
-    silent = {p.partition: [SilentReplay(*span, requested_at=_FOR_EVER)] for p, span in spans.items()}
+    silent = {
+        m.partition.partition: [SilentReplay(m.target, m.committed, _FOR_EVER)]
+        for m in result.moves
+        if m.partition in spans
+    }
     rehearsal, began = Rehearsal(silent), time.monotonic()
     result.tallies = {p: Tally() for p in spans}
     with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
@@ -188,9 +206,14 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
 
     Only a replay's own record tells that something which is decided was announced as well.
     """
-    spans = {m.partition: m.skipped for m in planned if m.target > m.committed}
+    skipping = {m.partition: m for m in planned if m.skipped[0] < m.skipped[1]}
+    spans = {p: move.skipped for p, move in skipping.items()}
     async with reading.sessions() as session:
         silent = {p.partition: await ledger.list_replays(session, p.topic, p.partition) for p in spans}
+    for partition, move in skipping.items():
+        if move.beyond:
+            # All that is decided there was committed, and so was published.
+            silent[partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
     tallies = {p: Tally() for p in spans}
     with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
         async for partition, settled in reading.through(Rehearsal(silent), spans, bar):
@@ -221,71 +244,79 @@ async def _execute(
     settings: Settings,
     engine: AsyncEngine,
     admin: AIOKafkaAdminClient,
-    planned: Sequence[Move],
+    planned: Replay,
     recorded: Callable[[], None],
 ) -> None:
-    moving = [move for move in planned if move.target != move.committed]
-    async with _fenced(settings, moving) as (publisher, owned):
+    moving = [move for move in planned.moves if move.target != move.committed]
+    async with fenced(settings, settings.group_id, [m.partition for m in moving]) as held:
         for move in moving:
-            _require_unmoved(move, owned[move.partition])
+            before, now = planned.commits[move.partition], held.commits[move.partition]
+            _require_unmoved(move, _offset(before), _offset(now))
         # Again: the rehearsal may have taken long.
         await group.require_stopped(admin, settings.group_id)
-        await _record(settings, session_factory(engine), moving, owned)
+        await _record(settings, session_factory(engine), moving, held)
         recorded()
-        await _move(publisher, moving, owned)
+        await _move(held, moving)
     await _until_told(settings, admin, moving)
 
 
-@asynccontextmanager
-async def _fenced(settings: Settings, moving: Sequence[Move]) -> AsyncIterator[tuple[Publisher, Owned]]:
-    """Own the partitions as a worker would: nothing that others still have under way counts from here on.
-
-    A worker that was stopped (SIGSTOP), or cut off, may hold outcomes and an offset in an open transaction.
-    Committed after we have read the offset, they would come again behind it, and be announced again.
-    """
-    publisher = Publisher(
-        group_id=settings.group_id,
-        client_options=settings.kafka_client_options(),
-        topics=(settings.order_confirmed_topic, settings.order_rejected_topic, settings.dead_letter_topic),
-        transaction_timeout_ms=settings.transaction_timeout_ms,
-        reached=nothing_happens,
-    )
-    taking = [asyncio.ensure_future(publisher.take_over(move.partition)) for move in moving]
-    try:
-        taken = await asyncio.gather(*taking)
-        yield publisher, {one.partition: one for one in taken}
-    finally:
-        await asyncio.wait(taking)
-        for one in taking:
-            if not one.cancelled() and one.exception() is None:
-                publisher.put_away(one.result().producer)
-        await publisher.closed()
-
-
-def _require_unmoved(move: Move, owned: OwnedPartition) -> None:
-    if owned.next_offset != move.committed:
+def _require_unmoved(move: Move, told: int | None, tells: int | None) -> None:
+    if tells != told:
         raise CommandError(
-            f"the group has moved in {move.name}, from {move.committed} to {owned.next_offset}, since it was"
-            " rehearsed; nothing was changed; run it again"
+            f"the group has moved in {move.name}, from {told} to {tells}, since it was rehearsed; nothing was"
+            " changed; run it again"
         )
 
 
-async def _record(settings: Settings, sessions: Sessions, moving: Sequence[Move], owned: Owned) -> None:
+def _offset(commit: OffsetAndMetadata | None) -> int | None:
+    return None if commit is None else commit.offset
+
+
+async def _record(settings: Settings, sessions: Sessions, moving: Sequence[Move], held: Fenced) -> None:
     """The replay of all partitions, in one transaction, as their owner."""
-    topic = settings.order_placed_topic
+    topic, silent = settings.order_placed_topic, {}
     async with sessions.begin() as session:
         for move in moving:
-            turn = await positions.take_turn(session, settings.group_id, topic, move.partition.partition)
-            one = owned[move.partition]
-            if turn.begun and is_forgotten(one.next_offset, one.moved, turn.begun):
-                raise _forgotten(move.partition, one.next_offset, turn.begun)
-        spans = {m.partition.partition: m.replayed for m in moving if m.target < m.committed}
-        await ledger.add_replays(session, topic, spans)
+            commit, number = held.commits[move.partition], move.partition.partition
+            turn = await positions.take_turn(session, settings.group_id, topic, number)
+            _require_unmoved(
+                move, move.committed, reached_to(move.partition, commit, turn.begun, move.log_end)
+            )
+            if move.target < move.committed:
+                silent[number] = (move.target, await _published_to(move, held, turn.begun))
+            if move.beyond:
+                # What it tells is of a log that is no more; how far that was published, the replay tells.
+                await positions.forget(session, settings.group_id, topic, number)
+            if move.deleted:
+                await _note_deleted(session, settings, move)
+        await ledger.add_replays(session, topic, {p: span for p, span in silent.items() if span[0] < span[1]})
 
 
-async def _move(publisher: Publisher, moving: Sequence[Move], owned: Owned) -> None:
+async def _published_to(move: Move, held: Fenced, begun: Begun | None) -> int:
+    """The offset below which all that is decided is published."""
+    if not move.beyond or begun is None:
+        return move.committed
+    # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
+    recalled = await held.publisher.recall(held.owned[move.partition], begun)
+    return max(recalled, _offset(held.commits[move.partition]) or 0)
+
+
+async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:
+    """As the worker does that comes upon it, and that will not when the group was moved over it."""
+    topic, number = move.partition
+    await skips.add_skip(
+        session,
+        *(topic, number, move.committed, move.bounds.first),
+        requested_by=settings.group_id,
+        note="deleted from the topic before a worker read it",
+        kind="deleted",
+    )
+
+
+async def _move(held: Fenced, moving: Sequence[Move]) -> None:
     done = await asyncio.gather(
-        *(publisher.move(owned[move.partition], move.target) for move in moving), return_exceptions=True
+        *(held.publisher.move(held.owned[move.partition], move.target) for move in moving),
+        return_exceptions=True,
     )
     failed = [(m, error) for m, error in zip(moving, done, strict=True) if isinstance(error, BaseException)]
     if not failed:

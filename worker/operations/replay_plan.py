@@ -6,9 +6,14 @@ from datetime import datetime
 from enum import Enum
 
 from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
 
+from db.positions import Begun
 from worker.errors import CommandError, UsageError
+from worker.kafka.offset_mark import is_workers_mark
 from worker.operations.offsets import Bounds
+from worker.recall import is_forgotten
+from worker.resume import is_cut
 
 
 class To(Enum):
@@ -32,10 +37,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A partition, from the offset that is committed to the one that workers are to go on at."""
+    """A partition, from the offset that is committed to the one that workers are to go on at.
+
+    `log_end`: behind its last record, committed or not. `committed` may lie beyond it.
+    """
 
     partition: TopicPartition
     bounds: Bounds
+    log_end: int
     committed: int
     target: int
 
@@ -45,34 +54,70 @@ class Move:
         return f"{self.partition.topic}-{self.partition.partition}"
 
     @property
+    def beyond(self) -> int:
+        """How far the committed offset lies beyond the end: the log was cut, or made anew."""
+        return max(0, self.committed - self.log_end)
+
+    @property
+    def deleted(self) -> int:
+        """How many offsets were deleted before the group came to them."""
+        return max(0, self.bounds.first - self.committed)
+
+    @property
     def replayed(self) -> tuple[int, int]:
-        """The offsets that come again."""
-        return self.target, max(self.target, self.committed)
+        """The offsets that come again, and are there to be read."""
+        return self.target, max(self.target, min(self.committed, self.bounds.end))
 
     @property
     def skipped(self) -> tuple[int, int]:
         """The offsets that never come, of those that are still there."""
-        start = max(self.committed, self.bounds.first)
+        # Beyond the end nobody knows which of the records there were read: new ones may lie anywhere.
+        start = self.bounds.first if self.beyond else max(self.committed, self.bounds.first)
         return start, max(start, self.target)
+
+
+def reached_to(
+    partition: TopicPartition, commit: OffsetAndMetadata | None, begun: Begun | None, log_end: int
+) -> int | None:
+    """The offset that the group's workers came to; None: the group has decided nothing here.
+
+    Where the log ends before what PostgreSQL tells (`begun`), they came so far, whatever Kafka tells. Else,
+    where Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
+    CommandError.
+    """
+    told = None if commit is None else commit.offset
+    by_operator = commit is not None and not is_workers_mark(commit.metadata)
+    if begun is None or by_operator:
+        return told
+    if is_cut(begun, log_end):
+        return max(told or 0, begun.begun_to)
+    if not is_forgotten(told, by_operator, begun):
+        return told
+    raise CommandError(
+        f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
+        f" {partition.topic}-{partition.partition}, and its workers came to {begun.announced_to} at least;"
+        " nothing was changed; start them once, which find out what is true, stop them, and try again"
+    )
 
 
 def moves(
     target: Target,
     bounds: Mapping[TopicPartition, Bounds],
+    log_ends: Mapping[TopicPartition, int],
     committed: Mapping[TopicPartition, int],
     at_time: Mapping[TopicPartition, int],
 ) -> list[Move]:
     """One for each partition that has a committed offset, which may stay where it is.
 
-    `at_time`: the first record of each partition that is not older than the target's time. A beginning (the
-    earliest, a time) never moves a partition forward: where the group has not come that far yet, it comes
-    there by itself. Raises UsageError where an offset leads out of what a partition holds, and names the
-    partition and what it holds.
+    `log_ends`: where each log ends, with what is not committed. `at_time`: the first record of each partition
+    that is not older than the target's time. A beginning (the earliest, a time) never moves a partition
+    forward over a record: where the group has not come that far yet, it comes there by itself. Raises
+    UsageError where an offset leads out of what a partition holds, and names the partition and what it holds.
     """
     for partition, offset in committed.items():
-        _require_the_same_topic(partition, bounds[partition], offset)
+        _require_nothing_hidden(partition, bounds[partition], log_ends[partition], offset)
     goals = {p: _goal(target, p, bounds[p], committed[p], at_time) for p in sorted(committed)}
-    return [Move(p, bounds[p], committed[p], goal) for p, goal in goals.items()]
+    return [Move(p, bounds[p], log_ends[p], committed[p], goal) for p, goal in goals.items()]
 
 
 def _goal(
@@ -84,9 +129,9 @@ def _goal(
 ) -> int:
     match target.to:
         case To.EARLIEST:
-            return min(bounds.first, committed)
+            return bounds.first
         case To.TIME:
-            return min(at_time[partition], committed)
+            return max(bounds.first, min(at_time[partition], committed))
         case To.LATEST:
             return bounds.end
         case To.OFFSET:
@@ -109,12 +154,12 @@ def _within(target: Target, partition: TopicPartition, bounds: Bounds, goal: int
     )
 
 
-def _require_the_same_topic(partition: TopicPartition, bounds: Bounds, committed: int) -> None:
-    if committed > bounds.end:
+def _require_nothing_hidden(partition: TopicPartition, bounds: Bounds, log_end: int, committed: int) -> None:
+    if bounds.end < committed <= log_end:
         raise CommandError(
-            f"the group's offset {committed} lies beyond the end of {partition.topic}-{partition.partition},"
-            f" {bounds.end}: is it a new topic of the same name, or does a transaction hang there?"
-            " nothing was changed; start the workers once, which find out"
+            f"an open transaction hides {partition.topic}-{partition.partition} from offset {bounds.end} on,"
+            f" and {committed} is committed: nothing was changed; end it (`kafka-transactions.sh"
+            " find-hanging`, then `abort`) and run this again"
         )
 
 
@@ -128,22 +173,21 @@ def require_records(target: Target, planned: Sequence[Move]) -> None:
     if target.to is To.TIME:
         assert target.time is not None
         what = f"the group has come to no record since {target.time.isoformat()}"
-    raise CommandError(f"nothing to replay: {what}{_expired(planned)}")
-
-
-def _expired(planned: Sequence[Move]) -> str:
-    gone = [move for move in planned if move.committed < move.bounds.first]
-    named = ", ".join(f"{m.bounds.first - m.committed} of {m.name}" for m in gone)
-    return f"; retention has removed records that the group never came to: {named}" if gone else ""
+    raise CommandError(f"nothing to replay: {what}")
 
 
 def remark(target: Target, move: Move) -> str:
     """What an operator should know of a partition, if anything."""
     first, committed = move.bounds.first, move.committed
+    if move.beyond:
+        return (
+            f"committed {committed:,} lies {move.beyond:,} beyond the end {move.log_end:,}:"
+            " the log was cut or made anew"
+        )
+    if move.deleted:
+        return f"{move.deleted:,} deleted before they were decided, from {committed:,} on"
     if move.target > committed:
         return f"forward from {committed:,} to {move.target:,}; what it skips is done with"
-    if committed < first:
-        return f"{first - committed:,} removed by retention, never read"
     if move.target == first > 0 and target.to in (To.EARLIEST, To.TIME):
         return f"{first:,} before removed by retention"
     return ""

@@ -33,6 +33,8 @@ class PartitionReport:
     target: int
     records: int
     undecided: int
+    beyond_end: int  # how far the committed offset lies beyond the log's end
+    deleted: int  # offsets that were deleted before the group came to them
     remark: str
 
 
@@ -121,6 +123,8 @@ def _partitions(replay: Replay) -> Iterator[PartitionReport]:
             target=move.target,
             records=fates.total(),
             undecided=fates[Fate.CONFIRMED] + fates[Fate.REJECTED],
+            beyond_end=move.beyond,
+            deleted=move.deleted,
             remark=remark(replay.target, move),
         )
 
@@ -179,7 +183,7 @@ def _title(found: Report) -> str:
 
 
 def _from_to(of: PartitionReport) -> tuple[int | None, int | None]:
-    return (of.target, of.committed) if of.target < of.committed else (None, None)
+    return (of.target, min(of.committed, of.end)) if of.target < of.committed else (None, None)
 
 
 def _classes(found: Report) -> list[tuple[str, int, str]]:
