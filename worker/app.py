@@ -35,7 +35,7 @@ from worker.metrics import Metrics
 from worker.operations.order_search import Where
 from worker.page.site import Site
 from worker.page.sources import Sources
-from worker.publisher import MAX_REQUEST_BYTES, Publisher
+from worker.publisher import Publisher
 from worker.records import fitting
 from worker.settings import Settings, read_settings
 from worker.settlement import OutputTopics
@@ -76,9 +76,7 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
-        limit_bytes = await connections.largest_record_bytes(self.settings, self.topics.dead_letter)
-        # A topic may take more than one request of ours carries: a dead letter is cut to fit both.
-        self.topics.dead_letter_max_bytes = min(limit_bytes, MAX_REQUEST_BYTES)
+        await self.publisher.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds)
         tasks = [
             asyncio.create_task(monitor(self.health, {"kafka": self.watch.look, "database": self._ping})),
@@ -131,6 +129,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         topics=(topics.confirmed, topics.rejected, topics.dead_letter),
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
+        read_limits=partial(connections.read_topic_limits, settings),
     )
     consumer = OrderConsumer(
         processor=BatchProcessor(

@@ -11,7 +11,6 @@ do not, nothing happened, and the batch runs again with its products locked firs
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -207,8 +206,9 @@ class BatchProcessor:
         await _verify(session, batch.require_same_database)
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)
-        # After that, so that no outcome is stamped before its decision, however often a batch runs again.
-        settlement = Settlement(self.topics, batch.replays, now, int(time.time() * 1_000))
+        # By the database's clock, as the decision: no outcome is stamped before it was decided, and every
+        # publication of the same has another time.
+        settlement = Settlement(self.topics, batch.replays, now, int(now.timestamp() * 1_000))
         if not found and len(arrivals.keys) == len(arrivals.all):
             # As a rule: then triage finds nothing but new orders.
             return await self._decide_new(session, arrivals, settlement, locked)

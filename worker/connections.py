@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from socket import gaierror
 from typing import Final, TypeVar
@@ -25,15 +25,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.engine import create_engine
 from worker.errors import CommandError
+from worker.kafka.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
 from worker.settings import Settings
 
 T = TypeVar("T")
 
 LIMIT_SECONDS: Final = 5.0
 _NEXT_NODE_SECONDS: Final = 0.2
-DEFAULT_MAX_BYTES: Final = 1024 * 1024
-
-_MAX_BYTES: Final = "max.message.bytes"
 
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
@@ -121,20 +119,34 @@ async def require_topics(settings: Settings, *names: str) -> None:
         )
 
 
+async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[str, TopicLimits]:
+    """What each topic takes, by its settings; without those we may not read, or that are not there.
+
+    May be called inside a worker, also beside itself. Raises KafkaError, OSError or TimeoutError.
+    """
+    client = AIOKafkaAdminClient(**settings.kafka_client_options())
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await client.start()
+        return await _limits(client, topics)
+    finally:
+        await client.close()
+
+
 async def largest_record_bytes(settings: Settings, topic: str) -> int:
-    """The topic's `max.message.bytes`, or Kafka's default of 1 MiB where we may not read it."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {_MAX_BYTES: None})
+    """How large a batch of records the topic takes, or Kafka's default of 1 MiB where we may not read it."""
     async with kafka_admin(settings) as client:
         try:
-            responses = await of_some_node(lambda: client.describe_configs([resource]))
+            found = await _limits(client, [topic])
         except KAFKA_ERRORS as error:
             raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
-    for response in responses:
-        for error_code, _, _, _, entries in response.resources:
-            for name, value, *_ in () if error_code else entries:
-                if name == _MAX_BYTES:
-                    return int(value)
-    return DEFAULT_MAX_BYTES
+    return found.get(topic, TopicLimits()).max_batch_bytes
+
+
+async def _limits(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, TopicLimits]:
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(SETTINGS)) for topic in topics]
+    responses = await of_some_node(lambda: client.describe_configs(asked))
+    return {topic: parse_limits(values) for topic, values in settings_of(responses).items()}
 
 
 def topic_names(settings: Settings) -> tuple[str, str, str, str]:

@@ -7,22 +7,33 @@ nothing they still send counts. aiokafka has no KIP-447, which would fence by gr
 
 import asyncio
 import gc
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
 from db.positions import Begun
+from worker.dead_letter import is_letter
+from worker.kafka.adapted import MAX_REQUEST_BYTES, adapted, attempt, order_of, place_of
+from worker.kafka.naming import adapting, refused
 from worker.kafka.offset_mark import MARK, is_workers_mark
+from worker.kafka.output_limits import OutputLimits, ReadLimits, nothing_to_read
+from worker.kafka.refusals import RefusedByKafkaError, Remedy, remedy
+from worker.kafka.topic_limits import TopicLimits
 from worker.recall import recall
 from worker.settlement import Publication
 from worker.steps import Reached, Step
@@ -30,11 +41,11 @@ from worker.steps import Reached, Step
 # After a commit the broker answers the next transaction with a retriable error for a moment. With
 # aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
 RETRY_BACKOFF_MS = 10
-# More than Kafka's default of 1 MiB and headers: as a rule the dead-letter topic's own limit is lower.
-MAX_REQUEST_BYTES = 4 * 1024 * 1024
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
+# Whoever asks for a topic that is not there is told so by nobody: the answer just lacks it.
+TOPIC_TIMEOUT_SECONDS = 5.0
 # One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
 # batch for ever, where people watch its end.
 OUTPUTS_KEPT = 3
@@ -61,6 +72,7 @@ class OwnedPartition:
     begun_to: int | None = None  # as `positions` has it
     # Where the latest batch ended, if nothing but what is passed over lies between it and `next_offset`.
     passed_over_from: int | None = None
+    places: dict[str, TopicPartition] = field(default_factory=dict)  # topic → where its publications go
 
 
 class Publisher:
@@ -74,10 +86,12 @@ class Publisher:
         topics: Sequence[str],
         transaction_timeout_ms: int,
         reached: Reached,
+        read_limits: ReadLimits = nothing_to_read,
     ) -> None:
         self._group_id = group_id
         self._options = client_options
         self._topics = topics
+        self.limits = OutputLimits(topics, read_limits)
         self._transaction_timeout_ms = transaction_timeout_ms
         # The broker ends the transaction at its timeout; give up before, and find out what happened.
         self._publish_timeout_seconds = transaction_timeout_ms / 2_000
@@ -87,7 +101,8 @@ class Publisher:
     async def take_over(self, partition: TopicPartition) -> OwnedPartition:
         """Own the partition: the owner before is fenced, its transaction ended, its offset known.
 
-        Raises KafkaError or TimeoutError; then nothing is owned.
+        Raises KafkaError or TimeoutError, and RefusedByKafkaError where an output topic is missing; then
+        nothing is owned.
         """
         owned = await self.fence(partition)
         try:
@@ -120,12 +135,12 @@ class Publisher:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.start()
                 self._reached(Step.TAKEOVER_FENCED)
-                outputs = {await output_of(producer, topic, partition) for topic in self._topics}
+                places = {topic: await _place_in(producer, topic, partition) for topic in self._topics}
         except BaseException:
             self.put_away(producer)
             raise
-        owned = OwnedPartition(partition, producer, None)
-        owned.outputs.append(outputs)
+        owned = OwnedPartition(partition, producer, None, places=places)
+        owned.outputs.append(set(places.values()))
         return owned
 
     async def recall(self, owned: OwnedPartition, begun: Begun) -> int:
@@ -147,9 +162,12 @@ class Publisher:
 
         After any error nobody knows whether that step happened: drop the partition, take it over again,
         and go on from the offset that is committed then. Never abort and go on with the same producer.
+        AdaptedError: Kafka refused something, which the next attempt makes good; it needs no pause.
+        RefusedByKafkaError: it stays refused until somebody changes what the error names.
         """
+        self.limits.read_now_and_then()
         producer = owned.producer
-        sent: list[asyncio.Future[Any]] = []
+        sent: list[_Sent] = []
         outputs: set[TopicPartition] = set()
         try:
             async with asyncio.timeout(self._publish_timeout_seconds):
@@ -158,30 +176,49 @@ class Publisher:
                 publications.clear()
                 while of_topics:
                     topic, of_topic = of_topics.popitem()
-                    output = await output_of(producer, topic, owned.partition)
+                    output = owned.places[topic]
                     outputs.add(output)
-                    batches = _batches(producer, of_topic)
+                    batches = _batches(of_topic, self.limits.of(topic))
                     del of_topic  # `batches` alone has it now, and nobody once it is packed
-                    for batch in batches:
-                        sent.append(await producer.send_batch(batch, topic, partition=output.partition))
+                    for batch, first in batches:
+                        sent.append(await _send(producer, output, batch, first))
                         self._reached(Step.AFTER_SEND)
                 # Kafka may have undone the transaction before and left it open where it wrote, until another
                 # one ends there: this one (ARCHITECTURE.md, last section).
                 for output in set().union(*owned.outputs) - outputs:
                     _join(producer, output)
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-                await asyncio.gather(*sent)
+                await asyncio.gather(*(one.future for one in sent))
                 self._reached(Step.AFTER_SENDS)
                 offset = OffsetAndMetadata(next_offset, metadata)
                 await producer.send_offsets_to_transaction({owned.partition: offset}, self._group_id)
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
                 await producer.commit_transaction()
+        except Exception:
+            ask_no_more(one.future for one in sent)
+            await self._make_good(sent)
+            raise
         except BaseException:
-            ask_no_more(sent)
+            ask_no_more(one.future for one in sent)
             raise
         owned.next_offset = next_offset
         owned.outputs.append(outputs)
         self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    async def _make_good(self, sent: Sequence["_Sent"]) -> None:
+        """Where Kafka refused for good what was sent: see to what helps with the next attempt, and raise."""
+        for one in sent:
+            refusal, limits = one.refusal(), self.limits.of(one.topic)
+            if refusal is None:
+                continue
+            what = remedy(refusal, attempt(limits, one.records, one.sole, is_letter=one.is_letter))
+            if what in (Remedy.WAIT, Remedy.FENCED):
+                continue
+            if what not in (Remedy.NAMED, Remedy.SET_ASIDE):
+                await self.limits.learn(one.topic, what, one.size)
+                raise adapting(refusal, one.topic, what) from refusal
+            await self.limits.read()
+            raise _named(one, refusal, self.limits.of(one.topic)) from refusal
 
     async def move(self, owned: OwnedPartition, offset: int) -> None:
         """Let the group go on at `offset`, if nobody has taken the partition over since we did.
@@ -243,6 +280,7 @@ class Publisher:
 
     async def closed(self) -> None:
         """Wait until every producer that was put away is closed."""
+        await self.limits.closed()
         while self._closing:
             await asyncio.wait(self._closing)
 
@@ -254,6 +292,19 @@ async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartiti
     there is, each with a request and a marker of its own.
     """
     return TopicPartition(topic, source.partition % len(await producer.partitions_for(topic)))
+
+
+async def _place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
+    """As `output_of`, or RefusedByKafkaError where the topic is not there, or not for us."""
+    try:
+        async with asyncio.timeout(TOPIC_TIMEOUT_SECONDS):
+            return await output_of(producer, topic, source)
+    except (TopicAuthorizationFailedError, UnknownTopicOrPartitionError) as error:
+        raise refused(error, topic, TopicLimits()) from error
+    except TimeoutError as error:
+        if producer.client.cluster.topics() - {topic}:  # it tells of others
+            raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits()) from error
+        raise
 
 
 def _join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
@@ -271,16 +322,62 @@ def _by_topic(publications: Iterable[Publication]) -> dict[str, list[Publication
     return grouped
 
 
-def _batches(producer: AIOKafkaProducer, publications: Iterable[Publication]) -> Iterator[BatchBuilder]:
-    """In batches of `MAX_BATCH_BYTES`: a future for each of them, and not for each record."""
-    batch = producer.create_batch()
-    for _, key, value, headers, timestamp_ms in publications:
+class _Sent(NamedTuple):
+    """A batch that was handed to the producer. `sole`: its record, where it has only one."""
+
+    future: "asyncio.Future[Any]"
+    topic: str
+    size: int
+    records: int
+    sole: Publication | None
+    is_letter: bool
+
+    def refusal(self) -> BaseException | None:
+        """What Kafka said against it, if that is known."""
+        if not self.future.done() or self.future.cancelled():
+            return None
+        return self.future.exception()
+
+
+def _named(one: _Sent, refusal: BaseException, limits: TopicLimits) -> RefusedByKafkaError:
+    place = place_of(one.sole) if one.sole else None
+    order_id = order_of(one.sole) if one.sole else None
+    return refused(refusal, one.topic, limits, size=one.size, place=place, order_id=order_id)
+
+
+async def _send(
+    producer: AIOKafkaProducer, output: TopicPartition, batch: BatchBuilder, first: Publication
+) -> _Sent:
+    size, records = batch.size(), batch.record_count()
+    future = await producer.send_batch(batch, output.topic, partition=output.partition)
+    return _Sent(
+        future, output.topic, size, records, first if records == 1 else None, is_letter(first.headers)
+    )
+
+
+def _batches(
+    publications: list[Publication], limits: TopicLimits
+) -> Iterator[tuple[BatchBuilder, Publication]]:
+    """In batches that the topic takes, each with its first record.
+
+    A future for each of them, and not for each record.
+    """
+    publications = adapted(publications, limits, int(time.time() * 1_000))
+    max_bytes = min(MAX_BATCH_BYTES, limits.max_batch_bytes)
+    batch, first = _new_batch(max_bytes), publications[0]
+    for publication in publications:
+        _, key, value, headers, timestamp_ms = publication
         # None: it is full. An empty one takes any record.
         if batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms) is None:
-            yield batch
-            batch = producer.create_batch()
+            yield batch, first
+            batch, first = _new_batch(max_bytes), publication
             batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms)
-    yield batch
+    yield batch, first
+
+
+def _new_batch(max_bytes: int) -> BatchBuilder:
+    """As `create_batch` of a producer of transactions makes one, but for the size."""
+    return BatchBuilder(max_bytes, 0, is_transactional=True)
 
 
 def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:

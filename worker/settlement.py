@@ -13,7 +13,7 @@ from db import ledger, orders
 from db.decision import Decision, Rejected
 from db.ledger import LedgerRow, SilentReplay
 from db.models import Outcome
-from worker.dead_letter import dead_letter_headers, fit
+from worker.dead_letter import dead_letter_headers
 from worker.outcome import event_json, reason_codes
 from worker.triage import Arrival, Record, Source, Standing
 
@@ -39,7 +39,7 @@ class Publication(NamedTuple):
     """One record to publish.
 
     `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
-    outcome has the time of this one, a dead letter that of its record, and its `failed_at`.
+    outcome has the time of this one, a dead letter says when its record failed.
     """
 
     topic: str
@@ -57,14 +57,13 @@ class Settled(NamedTuple):
     codes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class OutputTopics:
-    """Where outcomes and dead letters go. `dead_letter_max_bytes`: the largest record that topic takes."""
+    """Where outcomes and dead letters go."""
 
     confirmed: str
     rejected: str
     dead_letter: str
-    dead_letter_max_bytes: int = 1024 * 1024  # Kafka's default; the topic's own is read at the start
 
 
 Replays = Mapping[tuple[str, int], Sequence[SilentReplay]]  # by topic and partition
@@ -152,14 +151,15 @@ class Settlement:
 def dead_letter(
     topics: OutputTopics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
 ) -> Settled:
-    """The record as it came, and why it is no order. `failed_at` is aware UTC."""
+    """The record as it came, and why it is no order. `failed_at` is aware UTC.
+
+    Its own time is when it failed, for retention goes by that: by the record's time a letter of an old record
+    would be deleted at once. The record's stays in `source.timestamp`.
+    """
     source = Source(record.topic, record.partition, record.offset)
     headers = dead_letter_headers(code, message, path, source, record.timestamp, failed_at, record.headers)
-    value, headers = fit(record.value, headers, topics.dead_letter_max_bytes)
-    # -1: the record has none. One from the future, which Kafka would refuse, stays in source.timestamp.
     failed_ms = int(failed_at.timestamp() * 1_000)
-    timestamp_ms = record.timestamp if 0 <= record.timestamp <= failed_ms else failed_ms
-    letter = Publication(topics.dead_letter, record.key, value, headers, timestamp_ms)
+    letter = Publication(topics.dead_letter, record.key, record.value, headers, failed_ms)
     return Settled(Fate.DEAD_LETTER, letter, (code.value,))
 
 

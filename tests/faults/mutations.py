@@ -324,7 +324,7 @@ MUTATIONS: Final = (
         "sends-awaited",
         "A transaction commits only what Kafka has acknowledged.",
         "sends are not awaited before the commit",
-        (Edit(_PUBLISHER, "                await asyncio.gather(*sent)\n", ""),),
+        (Edit(_PUBLISHER, "                await asyncio.gather(*(one.future for one in sent))\n", ""),),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),
     Mutation(

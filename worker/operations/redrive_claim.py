@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import redrives
 from db.redrives import Claim, Redrive, Run
 from worker.change import Change, ChangeError
-from worker.dead_letter import own_headers
+from worker.dead_letter import own_headers, own_key
 from worker.decode import Invalid, decode
 from worker.errors import CommandError, UsageError
 from worker.letter import Choice, Group, Letter, Tally
@@ -164,8 +164,9 @@ class Claimer:
 
 async def whole_record(inputs: AIOKafkaConsumer, letter: Letter, record: ConsumerRecord) -> Whole | None:
     """The record before it failed; where its value was cut, from the input topic; None: it is gone there."""
+    key = own_key(record.key, record.headers)
     if letter.cut_from_bytes is None or letter.source is None:
-        return Whole(record.key, record.value, own_headers(record.headers))
+        return Whole(key, record.value, own_headers(record.headers))
     partition = TopicPartition(letter.source.topic, letter.source.partition)
     offset = letter.source.offset
     known = await partitions_of(inputs, TopicSelection(letter.source.topic))
@@ -176,7 +177,9 @@ async def whole_record(inputs: AIOKafkaConsumer, letter: Letter, record: Consume
         return None
     async for found in records(inputs, {partition: (offset, offset + 1)}):
         # Another one at that offset: the topic is a new one of the same name.
-        if len(found.value or b"") == letter.cut_from_bytes and found.key == record.key:
+        # The key of the letter may be cut, too.
+        same_key = (found.key is None) == (key is None) and (found.key or b"").startswith(key or b"")
+        if len(found.value or b"") == letter.cut_from_bytes and same_key:
             return Whole(found.key, found.value, own_headers(found.headers))
     return None
 

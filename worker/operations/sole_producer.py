@@ -10,7 +10,8 @@ from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, KafkaError, P
 
 from worker.connections import KAFKA_ERRORS, quiet_aiokafka, reason_of
 from worker.errors import CommandError
-from worker.publisher import MAX_REQUEST_BYTES, RETRY_BACKOFF_MS, close_producer
+from worker.kafka.adapted import MAX_REQUEST_BYTES
+from worker.publisher import RETRY_BACKOFF_MS, close_producer
 from worker.settings import Settings
 
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
