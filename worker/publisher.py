@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
@@ -44,8 +45,9 @@ RETRY_BACKOFF_MS = 10
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 5.0
-# Whoever asks for a topic that is not there is told so by nobody: the answer just lacks it.
-TOPIC_TIMEOUT_SECONDS = 5.0
+# A topic that was just created need not be known to every broker yet.
+TOPIC_TRIES = 8
+TOPIC_PAUSE_SECONDS = 0.25
 # One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
 # batch for ever, where people watch its end.
 OUTPUTS_KEPT = 3
@@ -295,16 +297,23 @@ async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartiti
 
 
 async def _place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
-    """As `output_of`, or RefusedByKafkaError where the topic is not there, or not for us."""
-    try:
-        async with asyncio.timeout(TOPIC_TIMEOUT_SECONDS):
+    """As `output_of`, but RefusedByKafkaError where the topic is not there, or not for us.
+
+    Left alone, aiokafka would ask for it a hundred times a second until its request timeout.
+    """
+    client = producer.client
+    is_told = True
+    for tries in range(TOPIC_TRIES):
+        if client.cluster.partitions_for_topic(topic) is not None:
             return await output_of(producer, topic, source)
-    except (TopicAuthorizationFailedError, UnknownTopicOrPartitionError) as error:
-        raise refused(error, topic, TopicLimits()) from error
-    except TimeoutError as error:
-        if producer.client.cluster.topics() - {topic}:  # it tells of others
-            raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits()) from error
-        raise
+        await asyncio.sleep(TOPIC_PAUSE_SECONDS if tries else 0)
+        client.add_topic(topic)
+        is_told = await client.force_metadata_update()
+        if topic in client.cluster.unauthorized_topics:
+            raise refused(TopicAuthorizationFailedError(topic), topic, TopicLimits())
+    if not is_told:
+        raise KafkaConnectionError(f"no broker tells of {topic}")
+    raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
 
 
 def _join(producer: AIOKafkaProducer, output: TopicPartition) -> None:

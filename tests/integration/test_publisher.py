@@ -2,8 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 from uuid import uuid4
 
@@ -12,12 +15,28 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import NewPartitions
 
-from tests.subscriber import Message, admin_client, read_topic, unverified_transactions, wait_until_known
+from contracts.events import DeadLetterCode
+from tests.deadline import eventually
+from tests.subscriber import (
+    Message,
+    admin_client,
+    read_topic,
+    set_option,
+    unverified_transactions,
+    wait_until_known,
+)
 from tests.topic_names import PARTITIONS, TopicNames
+from worker.connections import read_topic_limits
+from worker.dead_letter import dead_letter_headers
+from worker.kafka.output_limits import ReadLimits, nothing_to_read
+from worker.kafka.refusals import AdaptedError, RefusedByKafkaError
+from worker.kafka.topic_limits import TopicLimits
 from worker.local.services import Services
 from worker.publisher import OwnedPartition, Publisher
+from worker.settings import Settings
 from worker.settlement import Publication
 from worker.steps import Step
+from worker.triage import Source
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
 
@@ -26,10 +45,24 @@ def outcome(topic: str, *, key: bytes = b"key", value: bytes = b"value") -> Publ
     return Publication(topic, key, value, [("ce_id", b"1"), ("tracestate", None)], ANNOUNCED_MS)
 
 
+def letter(
+    topic: str,
+    *,
+    key: bytes | None = b"key",
+    value: bytes = b"value",
+    own: list[tuple[str, bytes | None]] | None = None,
+    timestamp_ms: int = ANNOUNCED_MS,
+) -> Publication:
+    source = Source("order-placed", 1, 42)
+    failed_at = datetime.fromtimestamp(ANNOUNCED_MS / 1_000, UTC)
+    headers = dead_letter_headers(DeadLetterCode.NOT_JSON, "no", "", source, 7, failed_at, own or [])
+    return Publication(topic, key, value, headers, timestamp_ms)
+
+
 class Ground:
     """A publisher to the test's topics."""
 
-    def __init__(self, kafka: str, topics: TopicNames) -> None:
+    def __init__(self, kafka: str, topics: TopicNames, read_limits: ReadLimits = nothing_to_read) -> None:
         self.kafka, self.topics = kafka, topics
         self.steps: list[Step] = []
         self.publisher = Publisher(
@@ -38,6 +71,7 @@ class Ground:
             topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
             transaction_timeout_ms=20_000,
             reached=self.steps.append,
+            read_limits=read_limits,
         )
 
     def source(self, number: int = 1) -> TopicPartition:
@@ -49,6 +83,25 @@ class Ground:
             while True:
                 with suppress(GroupCoordinatorNotAvailableError):
                     return await self.publisher.take_over(source)
+
+    async def publish(self, publications: list[Publication], next_offset: int = 1) -> list[str]:
+        """As the worker does: what was adapted is tried again with a new owner. Returns what was adapted."""
+        adapted: list[str] = []
+        while True:
+            owned = await self.take_over(self.source())
+            try:
+                await self.publisher.publish(owned, list(publications), next_offset)
+                return adapted
+            except AdaptedError as error:
+                adapted.append(error.reason)
+                assert len(adapted) < 20
+            finally:
+                self.publisher.put_away(owned.producer)
+
+    async def set(self, topic: str, **options: str | int) -> None:
+        """Settings of a topic, `_` for `.`, in force."""
+        for name, value in options.items():
+            await asyncio.to_thread(set_option, self.kafka, topic, name.replace("_", "."), str(value))
 
     async def told(self, topic: str) -> list[Message]:
         """What a subscriber of committed records sees."""
@@ -71,6 +124,24 @@ class Ground:
 @pytest.fixture
 async def ground(services: Services, topics: TopicNames) -> AsyncIterator[Ground]:
     ground = Ground(services.kafka_bootstrap_servers, topics)
+    yield ground
+    await ground.publisher.closed()
+
+
+async def no_rights(_topics: Iterable[str]) -> dict[str, TopicLimits]:
+    """The settings may not be read."""
+    return {}
+
+
+@pytest.fixture(params=["settings may be read", "settings may not be read"])
+async def strict(
+    request: pytest.FixtureRequest, services: Services, topics: TopicNames
+) -> AsyncIterator[Ground]:
+    """A worker that may read the topics' settings, and one that may not."""
+    settings = Settings(kafka_bootstrap_servers=services.kafka_bootstrap_servers)
+    read = partial(read_topic_limits, settings) if request.param == "settings may be read" else no_rights
+    ground = Ground(services.kafka_bootstrap_servers, topics, read)
+    await ground.publisher.limits.read()
     yield ground
     await ground.publisher.closed()
 
@@ -149,3 +220,101 @@ async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_
     await ground.publisher.publish(owned, [outcome(rejected.topic)], 4)
     ground.publisher.put_away(owned.producer)
     assert [message.key for message in await ground.told(confirmed.topic)] == [b"key", b"hidden behind it"]
+
+
+async def test_batches_fit_a_topic_whose_limit_was_lowered(strict: Ground):
+    topic = strict.topics.order_confirmed
+    await strict.set(topic, max_message_bytes=20_000)
+    outcomes = [outcome(topic, value=b"%04d" % number + b"x" * 300) for number in range(1_000)]
+    adapted = await strict.publish(outcomes)
+    assert [message.value for message in await strict.told(topic)] == [one.value for one in outcomes]
+    assert set(adapted) == {"MESSAGE_TOO_LARGE"}
+    assert await strict.publish([outcome(topic)], 2) == [], "what was learned is kept"
+
+
+async def test_a_limit_that_was_known_at_the_start_is_never_met(services: Services, topics: TopicNames):
+    settings = Settings(kafka_bootstrap_servers=services.kafka_bootstrap_servers)
+    ground = Ground(services.kafka_bootstrap_servers, topics, partial(read_topic_limits, settings))
+    await ground.set(topics.order_confirmed, max_message_bytes=20_000)
+    await ground.publisher.limits.read()
+    outcomes = [outcome(topics.order_confirmed, value=b"x" * 300)] * 1_000
+    assert await ground.publish(outcomes) == []
+    await ground.publisher.closed()
+
+
+async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(strict: Ground):
+    topic = strict.topics.order_confirmed
+    await strict.set(topic, max_message_bytes=2_000)
+    with pytest.raises(RefusedByKafkaError) as caught:
+        await strict.publish([outcome(topic), outcome(topic, key=b"order 7", value=b"x" * 5_000)])
+    error = caught.value
+    assert (error.topic, error.order_id, error.setting) == (topic, "order 7", "max.message.bytes")
+    assert f"raise max.message.bytes of {topic} to 5" in str(error)
+    assert await strict.told(topic) == []
+
+
+async def test_a_letter_is_cut_until_its_topic_takes_it(strict: Ground):
+    topic = strict.topics.dead_letter
+    await strict.set(topic, max_message_bytes=2_000)
+    own: list[tuple[str, bytes | None]] = [("\u20ac" * 900, b"y" * 900)]
+    await strict.publish([letter(topic, value=b"x" * 9_000, key=b"k" * 9_000, own=own), letter(topic)])
+    cut, whole = await strict.told(topic)
+    assert (cut.header("value.cut_from_bytes"), cut.header("key.cut_from_bytes")) == ("9000", "9000")
+    assert (cut.header("source.offset"), cut.header("headers.cut")) == ("42", "1")
+    assert (whole.key, whole.value) == (b"key", b"value")
+
+
+async def test_a_letter_that_cannot_be_small_enough_is_named(strict: Ground):
+    topic = strict.topics.dead_letter
+    await strict.set(topic, max_message_bytes=100)
+    with pytest.raises(RefusedByKafkaError) as caught:
+        await strict.publish([letter(topic, value=b"x" * 500)])
+    assert (caught.value.place, caught.value.setting) == ("order-placed-1@42", "max.message.bytes")
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+async def test_a_time_that_the_topic_refuses_becomes_that_of_publishing(strict: Ground, days: int):
+    times = {"message_timestamp_before_max_ms": 60_000, "message_timestamp_after_max_ms": 60_000}
+    letters, confirmed = strict.topics.dead_letter, strict.topics.order_confirmed
+    await strict.set(letters, **times)
+    await strict.set(confirmed, **times)
+    odd_ms = ANNOUNCED_MS + days * 86_400_000
+    await strict.publish(
+        [letter(letters, timestamp_ms=odd_ms), outcome(confirmed)._replace(timestamp_ms=odd_ms)]
+    )
+    (told,) = await strict.told(letters)
+    assert abs(told.timestamp - time.time() * 1_000) < 60_000
+    assert told.header("source.timestamp") == "7"
+    (told,) = await strict.told(confirmed)
+    assert abs(told.timestamp - time.time() * 1_000) < 60_000
+
+
+async def test_a_time_that_is_refused_whatever_it_is_is_named(
+    strict: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    topic = strict.topics.order_confirmed
+    await strict.set(topic, message_timestamp_after_max_ms=60_000)
+    real = time.time
+    monkeypatch.setattr("worker.publisher.time.time", lambda: real() + 7_200)
+    with pytest.raises(RefusedByKafkaError) as caught:
+        await strict.publish([outcome(topic)._replace(timestamp_ms=ANNOUNCED_MS + 7_200_000)])
+    assert caught.value.reason == "INVALID_TIMESTAMP"
+    assert "clocks" in caught.value.what_to_do
+
+
+async def test_a_letter_without_key_gets_one_where_the_topic_is_compacted(strict: Ground):
+    topic = strict.topics.dead_letter
+    await strict.set(topic, cleanup_policy="compact")
+    await strict.publish([letter(topic), letter(topic, key=None)])
+    with_key, without = await strict.told(topic)
+    assert (with_key.key, with_key.header("key.made_up")) == (b"key", None)
+    assert (without.key, without.header("key.made_up")) == (b"order-placed-1-42", "true")
+
+
+async def test_a_topic_that_is_not_there_is_named(services: Services, topics: TopicNames):
+    ground = Ground(services.kafka_bootstrap_servers, replace(topics, order_rejected="nowhere"))
+    with pytest.raises(RefusedByKafkaError) as caught:
+        await ground.take_over(ground.source())
+    assert caught.value.topic == "nowhere"
+    assert "topics create" in caught.value.what_to_do
+    await ground.publisher.closed()

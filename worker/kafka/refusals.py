@@ -141,4 +141,6 @@ class AdaptedError(RefusedByKafkaError):
 
 def name_of(error: BaseException) -> str:
     """Kafka's own name of an error."""
+    if isinstance(error, MessageSizeTooLargeError):
+        return "MESSAGE_TOO_LARGE"  # aiokafka has a name of its own
     return str(getattr(error, "message", "") or type(error).__name__)
