@@ -16,7 +16,6 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import NewPartitions
 
 from contracts.events import DeadLetterCode
-from tests.deadline import eventually
 from tests.subscriber import (
     Message,
     admin_client,
