@@ -237,11 +237,15 @@ class Position(Base):
     witness_topic: Mapped[str | None]
     witness_timestamp_ms: Mapped[int | None]
     witness_digest: Mapped[bytes | None]
+    witness_partition: Mapped[int | None] = mapped_column(Integer)
+    witness_from_offset: Mapped[int | None]
     # The batch before, from here to `announced_to`.
     acknowledged_from: Mapped[int | None]
     acknowledged_topic: Mapped[str | None]
     acknowledged_timestamp_ms: Mapped[int | None]
     acknowledged_digest: Mapped[bytes | None]
+    acknowledged_partition: Mapped[int | None] = mapped_column(Integer)
+    acknowledged_from_offset: Mapped[int | None]
 
 
 class Skip(Base):

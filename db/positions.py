@@ -7,7 +7,7 @@ and by which record one sees that it was. The same of the batch before.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -34,12 +34,16 @@ from db.models import Position
 class Witness:
     """One record of an announcement, by which it is told from every other announcement of the same.
 
-    `timestamp_ms` is the record's own, `digest` stands for its key and headers.
+    `digest` stands for its key and headers. It lies in that partition of its topic, at `from_offset` or
+    behind it, and no earlier announcement of the same does. Where these are None, an earlier version has
+    begun it: then `timestamp_ms`, the record's own by the worker's clock, has to do.
     """
 
     topic: str
     timestamp_ms: int
     digest: bytes
+    partition: int | None = None
+    from_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,8 @@ _STATE: Final = {
     "witness_topic": Text,
     "witness_timestamp_ms": BigInteger,
     "witness_digest": LargeBinary,
+    "witness_partition": Integer,
+    "witness_from_offset": BigInteger,
 }
 # The batch before: the latest so far where this one goes on behind it, and still the same one where the same
 # batch begins once more. Anything else does not follow on it.
@@ -90,6 +96,8 @@ _ACKNOWLEDGED: Final = {
     "acknowledged_topic": "witness_topic",
     "acknowledged_timestamp_ms": "witness_timestamp_ms",
     "acknowledged_digest": "witness_digest",
+    "acknowledged_partition": "witness_partition",
+    "acknowledged_from_offset": "witness_from_offset",
 }
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
 _FOLLOWS_ANYTHING: Final = -1
@@ -202,7 +210,7 @@ async def begin(
             begun.announced_to,
             begun.begun_to,
             begun.last_timestamp_ms,
-            *(astuple(begun.witness) if begun.witness else (None, None, None)),
+            *(astuple(begun.witness) if begun.witness else [None] * len(fields(Witness))),
         )
         for place, (turn, begun) in batches.items()
     ]
@@ -220,15 +228,21 @@ def _columns() -> list[InstrumentedAttribute[Any]]:
 def _known(announced_to: int | None, *rest: Any) -> Begun | None:
     if announced_to is None:
         return None
-    begun_to, last_timestamp_ms, topic, timestamp_ms, digest, acknowledged_from, *seen_before = rest
+    begun_to, last_timestamp_ms, *told = rest
+    seen, (acknowledged_from, *seen_before) = told[: len(fields(Witness))], told[len(fields(Witness)) :]
     acknowledged = None
     if acknowledged_from is not None:
         acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
-    witness = _witness(topic, timestamp_ms, digest)
-    return Begun(announced_to, begun_to, last_timestamp_ms, witness, acknowledged)
+    return Begun(announced_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged)
 
 
-def _witness(topic: str | None, timestamp_ms: int | None, digest: bytes | None) -> Witness | None:
+def _witness(
+    topic: str | None,
+    timestamp_ms: int | None,
+    digest: bytes | None,
+    partition: int | None,
+    from_offset: int | None,
+) -> Witness | None:
     if topic is None or timestamp_ms is None or digest is None:
         return None
-    return Witness(topic, timestamp_ms, digest)
+    return Witness(topic, timestamp_ms, digest, partition, from_offset)

@@ -113,7 +113,8 @@ class Scene:
         self.shop.sql(
             "UPDATE positions SET announced_to = begun_to, acknowledged_from = announced_to,"
             " acknowledged_topic = witness_topic, acknowledged_timestamp_ms = witness_timestamp_ms,"
-            " acknowledged_digest = witness_digest, witness_topic = NULL"
+            " acknowledged_digest = witness_digest, acknowledged_partition = witness_partition,"
+            " acknowledged_from_offset = witness_from_offset, witness_topic = NULL"
         )
 
     def recreate_input_topic(self) -> None:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Final, Literal
 
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -31,7 +31,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError,
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
-from db.positions import Begun, Witness
+from db.positions import Begun
 from worker.batch import BatchProcessor
 from worker.fetching import share_out
 from worker.health import Health
@@ -39,8 +39,7 @@ from worker.kafka.offset_mark import idle_mark
 from worker.kafka.record_consumer import RecordConsumer
 from worker.metrics import Metrics
 from worker.pauses import Pauses
-from worker.publisher import OwnedPartition, Publisher
-from worker.recall import digest
+from worker.publisher import OwnedPartition, Publisher, witness_of
 from worker.records import Records, by_partition, cut, fitting, joined, names
 from worker.resume import WaitsForOperatorError
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
@@ -58,7 +57,6 @@ SINCE_TIMEOUT_MS: Final = 10
 TAKEN_OVER_AT_ONCE: Final = 32
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
-_TIMESTAMP: Final = attrgetter("timestamp_ms")
 
 Server = Literal["database", "kafka", "worker"]
 SettledRecords = dict[TopicPartition, list[Settled]]
@@ -530,9 +528,6 @@ def _begun(owned: OwnedPartition, records: Sequence[ConsumerRecord], settled: Se
     announced_to = records[0].offset if owned.next_offset is None else owned.next_offset
     if owned.passed_over_from is not None:
         announced_to = owned.passed_over_from  # so that `positions` knows which batch this one follows
-    witness = None
-    if publications := [one.publication for one in settled if one.publication]:
-        # An outcome where there is one: a dead letter may be of long ago, and would be looked for since then.
-        seen = max(publications, key=_TIMESTAMP)
-        witness = Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers))
+    seen = next((one.publication for one in settled if one.publication), None)
+    witness = witness_of(owned, seen) if seen else None
     return Begun(announced_to, records[-1].offset + 1, records[-1].timestamp, witness)

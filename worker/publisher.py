@@ -27,15 +27,16 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from db.ledger import SilentReplay
-from db.positions import Begun
+from db.positions import Begun, Witness
 from worker.dead_letter import is_letter
 from worker.kafka.adapted import MAX_REQUEST_BYTES, adapted, attempt, order_of, place_of
+from worker.kafka.ends import end_offsets
 from worker.kafka.naming import adapting, refused
 from worker.kafka.offset_mark import MARK, is_workers_mark
 from worker.kafka.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.refusals import RefusedByKafkaError, Remedy, remedy
 from worker.kafka.topic_limits import TopicLimits
-from worker.recall import recall
+from worker.recall import digest, recall
 from worker.settlement import Publication
 from worker.steps import Reached, Step
 
@@ -75,6 +76,16 @@ class OwnedPartition:
     # Where the latest batch ended, if nothing but what is passed over lies between it and `next_offset`.
     passed_over_from: int | None = None
     places: dict[str, TopicPartition] = field(default_factory=dict)  # topic → where its publications go
+    # Where these places ended when this owner began, or last published there: what it publishes from now on
+    # lies behind, and nothing that was published of the same before.
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+
+
+def witness_of(owned: OwnedPartition, seen: Publication) -> Witness:
+    """What to remember of a publication that comes next, to see later whether it happened."""
+    place = owned.places.get(seen.topic)
+    where = (place.partition, owned.ends[place]) if place else (None, None)
+    return Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)
 
 
 class Publisher:
@@ -138,10 +149,11 @@ class Publisher:
                 await producer.start()
                 self._reached(Step.TAKEOVER_FENCED)
                 places = {topic: await _place_in(producer, topic, partition) for topic in self._topics}
+                ends = await end_offsets(producer, places.values())
         except BaseException:
             self.put_away(producer)
             raise
-        owned = OwnedPartition(partition, producer, None, places=places)
+        owned = OwnedPartition(partition, producer, None, places=places, ends=ends)
         owned.outputs.append(set(places.values()))
         return owned
 
@@ -205,6 +217,9 @@ class Publisher:
             raise
         owned.next_offset = next_offset
         owned.outputs.append(outputs)
+        for one in sent:
+            place, end = owned.places[one.topic], one.future.result().offset + one.records
+            owned.ends[place] = max(owned.ends[place], end)
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
     async def _make_good(self, sent: Sequence["_Sent"]) -> None:

@@ -6,18 +6,20 @@ What was written to PostgreSQL before the last announcements, and the topics the
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from db.positions import Begun, Witness
+from worker.kafka.adapted import identity
 from worker.kafka.unreadable import UnreadableSpan
 from worker.reading import reader, records
 from worker.resume import WaitsForOperatorError
 
-# How far the clocks of worker and broker may be apart where the broker stamps the records.
-_CLOCK_MS: Final = 10_000
+# How far the clocks of worker and broker may be apart where an earlier version has remembered no place: then
+# the record is looked for by its time.
+_CLOCK_MS: Final = 60 * 60 * 1_000
 _STAMPED_BY_BROKER: Final = 1
 
 
@@ -29,9 +31,9 @@ def is_forgotten(told: int | None, by_operator: bool, begun: Begun | None) -> bo
     return begun is not None and not by_operator and (told is None or told < begun.announced_to)
 
 
-def digest(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> bytes:
-    """The same for the same key and headers only."""
-    return hashlib.sha256(repr((key, [tuple(header) for header in headers])).encode()).digest()
+def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
+    """The same for the same publication only, however a dead letter was cut or keyed for its topic."""
+    return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
 
 
 async def recall(
@@ -61,14 +63,13 @@ async def _is_announced(
     """Whether a subscriber sees the witness. A batch without one has nothing to announce."""
     if witness is None:
         return True
-    places = [
-        TopicPartition(witness.topic, number) for number in await producer.partitions_for(witness.topic)
-    ]
+    numbers = await producer.partitions_for(witness.topic)
+    places = [TopicPartition(witness.topic, number) for number in numbers]
     async with reader(client_options, "read_uncommitted") as consumer:
         # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
-        starts = await consumer.offsets_for_times(dict.fromkeys(places, witness.timestamp_ms - _CLOCK_MS))
         ends = await consumer.end_offsets(places)
-    spans = {p: (start.offset, ends[p]) for p, start in starts.items() if start is not None}
+        starts = await _starts(consumer, witness, ends)
+    spans = {place: (start, ends[place]) for place, start in starts.items()}
     unreadable: list[UnreadableSpan] = []
     async with reader(client_options, "read_committed", unreadable.append) as consumer:
         async for record in records(consumer, spans):
@@ -82,7 +83,32 @@ async def _is_announced(
     return False
 
 
+async def _starts(
+    consumer: AIOKafkaConsumer, witness: Witness, ends: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """From where on the witness is looked for, in each partition where it may be."""
+    if witness.partition is None or witness.from_offset is None:
+        return await _starts_by_time(consumer, witness, ends.keys())
+    place = TopicPartition(witness.topic, witness.partition)
+    if witness.from_offset > ends.get(place, -1):
+        # The place is gone: the topic is a new one, or its broker has lost what was behind it.
+        return await _starts_by_time(consumer, witness, ends.keys())
+    return {place: max(witness.from_offset, (await consumer.beginning_offsets([place]))[place])}
+
+
+async def _starts_by_time(
+    consumer: AIOKafkaConsumer, witness: Witness, places: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    since = dict.fromkeys(places, max(0, witness.timestamp_ms - _CLOCK_MS))
+    starts = await consumer.offsets_for_times(since)
+    return {place: start.offset for place, start in starts.items() if start is not None}
+
+
 def _is_witness(record: ConsumerRecord, witness: Witness) -> bool:
-    # Another announcement of the same outcome, before or after a replay, differs in its time only.
-    at_that_time = record.timestamp_type == _STAMPED_BY_BROKER or record.timestamp == witness.timestamp_ms
-    return at_that_time and digest(record.key, record.headers) == witness.digest
+    if digest(record.key, record.headers) != witness.digest:
+        return False
+    # Behind that place there is no other announcement of the same. Without one, before or after a replay,
+    # another differs in its time only.
+    has_place = witness.from_offset is not None
+    is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
+    return has_place or is_stamped or bool(record.timestamp == witness.timestamp_ms)

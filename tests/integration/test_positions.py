@@ -5,7 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.positions import Acknowledged, Begun, Turn, Witness, begin, take_turn
 
 PLACE = ("placed", 3)
-FIRST, SECOND, THIRD = (Witness("confirmed", time_ms, b"\xff\x00") for time_ms in (11_000, 22_000, 33_000))
+FIRST, SECOND, THIRD = (
+    Witness("confirmed", time_ms, b"\xff\x00", 2, time_ms // 1_000) for time_ms in (11_000, 22_000, 33_000)
+)
 
 
 def begun(

@@ -31,7 +31,7 @@ from worker.kafka.output_limits import ReadLimits, nothing_to_read
 from worker.kafka.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.topic_limits import TopicLimits
 from worker.local.services import Services
-from worker.publisher import OwnedPartition, Publisher
+from worker.publisher import OwnedPartition, Publisher, witness_of
 from worker.settings import Settings
 from worker.settlement import Publication
 from worker.steps import Step
@@ -125,6 +125,20 @@ async def ground(services: Services, topics: TopicNames) -> AsyncIterator[Ground
     ground = Ground(services.kafka_bootstrap_servers, topics)
     yield ground
     await ground.publisher.closed()
+
+
+async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground: Ground):
+    topic = ground.topics.order_confirmed
+    await ground.tell_by_another(TopicPartition(topic, 1), b"key")
+    owned = await ground.take_over(ground.source())
+    assert witness_of(owned, outcome(topic)).from_offset == 2  # a record and a marker
+    for next_offset in (1, 2):
+        witness = witness_of(owned, outcome(topic))
+        await ground.publisher.publish(owned, [outcome(topic)] * 3, next_offset)
+        last = [m.offset for m in await ground.told(topic) if m.partition == witness.partition][-3:]
+        assert witness.from_offset is not None
+        assert witness.from_offset in (last[0], last[0] - 1)  # the marker in between is not told
+    ground.publisher.put_away(owned.producer)
 
 
 async def no_rights(_topics: Iterable[str]) -> dict[str, TopicLimits]:

@@ -15,6 +15,7 @@ from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
 from tests.subscriber import publish, read_topic, set_option, unverified_transactions
 from tests.topic_names import TopicNames
+from worker.kafka.ends import end_offsets
 from worker.local.services import Services
 from worker.publisher import Publisher
 from worker.recall import digest, is_forgotten, recall
@@ -73,11 +74,22 @@ class Ground:
         topic = self.topics.order_confirmed
         async with self.producer() as producer:
             await producer.begin_transaction()
-            await producer.send_and_wait(topic, b"value", key=key, headers=headers, timestamp_ms=timestamp_ms)
+            await producer.send_and_wait(
+                topic, b"value", key=key, headers=headers, timestamp_ms=timestamp_ms, partition=0
+            )
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
     def witness(self, key: bytes | None = b"key") -> Witness:
+        """As an earlier version remembers it: by its time."""
         return Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(key, HEADERS))
+
+    async def placed_witness(self, key: bytes | None = b"key") -> Witness:
+        """As it is remembered now: by where the partition ends. Its time is that of a clock gone wrong."""
+        place = TopicPartition(self.topics.order_confirmed, 0)
+        async with self.producer() as producer:
+            end = (await end_offsets(producer, [place]))[place]
+        wrong_ms = ANNOUNCED_MS + 86_400_000
+        return Witness(place.topic, wrong_ms, digest(key, HEADERS), place.partition, end)
 
     async def begun(self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None) -> Begun:
         """What is remembered of the announcement of an outcome, whether it came to its end or not."""
@@ -145,6 +157,60 @@ async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", "LogAppendTime")
     await ground.announce()
     assert await ground.recall(await ground.begun()) == 5
+
+
+@pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
+@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
+async def test_no_clock_has_to_be_right_to_find_what_is_announced(
+    ground: Ground, stamp: str, commit: bool, goes_on_at: int
+):
+    topic = ground.topics.order_confirmed
+    await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", stamp)
+    await ground.announce(b"another key")
+    remembered = replace(await ground.begun(), witness=await ground.placed_witness())
+    await ground.announce(commit=commit, timestamp_ms=ANNOUNCED_MS - 86_400_000)
+    await ground.announce(b"another key")
+    assert await ground.recall(remembered) == goes_on_at
+
+
+async def test_the_same_announced_before_does_not_count(ground: Ground):
+    await ground.announce()
+    remembered = replace(await ground.begun(), witness=await ground.placed_witness())
+    assert await ground.recall(remembered) == 2
+
+
+async def test_where_the_place_is_gone_the_time_has_to_do(ground: Ground):
+    """As after an unclean election, or in a new topic of the same name."""
+    beyond = replace(ground.witness(), partition=0, from_offset=1_000)
+    remembered = replace(await ground.begun(), witness=beyond)
+    assert await ground.recall(remembered) == 2
+    await ground.announce()
+    assert await ground.recall(remembered) == 5
+
+
+async def test_what_retention_has_deleted_before_it_is_no_hindrance(ground: Ground):
+    await ground.announce(b"another key")
+    remembered = replace(await ground.begun(), witness=replace(await ground.placed_witness(), from_offset=0))
+    await ground.announce()
+    up_to = Offset(ground.topics.order_confirmed, 0, 2)
+    await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
+    assert await ground.recall(remembered) == 5
+
+
+async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
+    source = [
+        ("source.topic", b"t"),
+        ("source.partition", b"1"),
+        ("source.offset", b"7"),
+        ("failed_at", b"now"),
+    ]
+    whole, cut = [("mine", b"x"), *source], [*source, ("headers.cut", b"1")]
+    witness = replace(await ground.placed_witness(), digest=digest(None, whole))
+    remembered = replace(await ground.begun(), witness=witness)
+    await ground.announce(b"made up", headers=[*source[:3], ("failed_at", b"before")])
+    assert await ground.recall(remembered) == 2
+    await ground.announce(b"made up", headers=cut)
+    assert await ground.recall(remembered) == 5
 
 
 async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):

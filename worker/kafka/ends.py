@@ -1,0 +1,59 @@
+"""Where partitions end, asked through a producer's own connections: it has no call for that."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import LeaderNotAvailableError, NoError, for_code
+from aiokafka.protocol.offset import OffsetRequest, OffsetResetStrategy
+
+_PAUSE_SECONDS: Final = 0.2
+_ANY_CLIENT: Final = -1
+_READ_UNCOMMITTED: Final = 0
+
+
+async def end_offsets(
+    producer: AIOKafkaProducer, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The offset behind the last record of each, whether it is of an open transaction or not.
+
+    Waits for a new leader, within the caller's time limit. Raises KafkaError.
+    """
+    ends: dict[TopicPartition, int] = {}
+    while missing := set(partitions) - ends.keys():
+        for node_id, of_node in _by_leader(producer, missing).items():
+            topics = defaultdict(list)
+            for partition in of_node:
+                topics[partition.topic].append((partition.partition, OffsetResetStrategy.LATEST))
+            request = OffsetRequest(_ANY_CLIENT, _READ_UNCOMMITTED, list(topics.items()))
+            ends |= _read(await producer.client.send(node_id, request))
+        if set(partitions) - ends.keys():
+            await asyncio.sleep(_PAUSE_SECONDS)
+            await producer.client.force_metadata_update()
+    return ends
+
+
+def _by_leader(
+    producer: AIOKafkaProducer, partitions: Collection[TopicPartition]
+) -> dict[int, list[TopicPartition]]:
+    grouped: dict[int, list[TopicPartition]] = defaultdict(list)
+    for partition in partitions:
+        leader = producer.client.cluster.leader_for_partition(partition)
+        if leader is not None and leader >= 0:
+            grouped[leader].append(partition)
+    return grouped
+
+
+def _read(response: Any) -> dict[TopicPartition, int]:
+    """Those that were told; of the others somebody else is the leader by now."""
+    ends: dict[TopicPartition, int] = {}
+    for topic, of_topic in response.topics:
+        for partition, code, _, offset in of_topic:
+            error = for_code(code)
+            if error is NoError:
+                ends[TopicPartition(topic, partition)] = offset
+            elif not error.retriable and not issubclass(error, LeaderNotAvailableError):
+                raise error(f"{topic}-{partition}")
+    return ends
