@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from socket import gaierror
@@ -25,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.engine import create_engine
 from worker.errors import CommandError
+from worker.kafka.remarks import LETTER_HEADER_BYTES, Use, remarks
 from worker.kafka.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
 from worker.settings import Settings
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 LIMIT_SECONDS: Final = 5.0
 _NEXT_NODE_SECONDS: Final = 0.2
+_TOPIC_TRIES: Final = 5
+_TOPIC_PAUSE_SECONDS: Final = 0.3
 
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
@@ -95,6 +99,14 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
     raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
 
 
+async def seconds_ahead_of_database(engine: AsyncEngine) -> float:
+    """How far this machine's clock is ahead of PostgreSQL's, as well as a round trip tells."""
+    async with engine.connect() as connection:
+        asked = time.time()
+        theirs = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
+    return (asked + time.time()) / 2 - float(theirs)
+
+
 async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str | None:
     """The revision of the tables (None: there are none), or a CommandError if we do not know it."""
     revision = await migrate.current_revision(engine)
@@ -109,14 +121,19 @@ async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str
 
 async def require_topics(settings: Settings, *names: str) -> None:
     """The topics, without names all four, exist, or a CommandError names those that do not."""
+    wanted = names or topic_names(settings)
     async with kafka_admin(settings) as client:
-        present = set(await of_some_node(client.list_topics))
-    missing = [name for name in names or topic_names(settings) if name not in present]
-    if missing:
-        raise CommandError(
-            f"Kafka at {settings.kafka_bootstrap_servers} lacks the topic{'s' * (len(missing) > 1)}"
-            f" {', '.join(missing)}: run `order-worker topics create`"
-        )
+        for tries in range(_TOPIC_TRIES):
+            # Just created, they need not be known to the broker that is asked.
+            await asyncio.sleep(_TOPIC_PAUSE_SECONDS if tries else 0)
+            present = set(await of_some_node(client.list_topics))
+            missing = [name for name in wanted if name not in present]
+            if not missing:
+                return
+    raise CommandError(
+        f"Kafka at {settings.kafka_bootstrap_servers} lacks the topic{'s' * (len(missing) > 1)}"
+        f" {', '.join(missing)}: run `order-worker topics create`"
+    )
 
 
 async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[str, TopicLimits]:
@@ -128,7 +145,7 @@ async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[s
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             await client.start()
-        return await _limits(client, topics)
+        return await describe_limits(client, topics)
     finally:
         await client.close()
 
@@ -137,13 +154,14 @@ async def largest_record_bytes(settings: Settings, topic: str) -> int:
     """How large a batch of records the topic takes, or Kafka's default of 1 MiB where we may not read it."""
     async with kafka_admin(settings) as client:
         try:
-            found = await _limits(client, [topic])
+            found = await describe_limits(client, [topic])
         except KAFKA_ERRORS as error:
             raise CommandError(f"cannot read the settings of topic {topic}: {reason_of(error)}") from error
     return found.get(topic, TopicLimits()).max_batch_bytes
 
 
-async def _limits(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, TopicLimits]:
+async def describe_limits(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, TopicLimits]:
+    """As `read_topic_limits`, by a client that is there already."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(SETTINGS)) for topic in topics]
     responses = await of_some_node(lambda: client.describe_configs(asked))
     return {topic: parse_limits(values) for topic, values in settings_of(responses).items()}
@@ -157,6 +175,27 @@ def topic_names(settings: Settings) -> tuple[str, str, str, str]:
         settings.order_rejected_topic,
         settings.dead_letter_topic,
     )
+
+
+async def topic_remarks(settings: Settings) -> list[str]:
+    """What in the settings of the four topics will hurt, a line each; nothing where we may not read them."""
+    uses = topic_uses(settings)
+    try:
+        found = await read_topic_limits(settings, uses)
+    except KAFKA_ERRORS:
+        return []  # what is wrong with Kafka, others tell
+    placed = found.get(settings.order_placed_topic, TopicLimits())
+    return [
+        remark
+        for topic, limits in found.items()
+        for remark in remarks(topic, uses[topic], limits, placed.max_batch_bytes + LETTER_HEADER_BYTES)
+    ]
+
+
+def topic_uses(settings: Settings) -> dict[str, Use]:
+    """What each of the four topics is for, in their order."""
+    uses = (Use.INPUT, Use.OUTCOMES, Use.OUTCOMES, Use.DEAD_LETTERS)
+    return dict(zip(topic_names(settings), uses, strict=True))
 
 
 def database_address(url: str) -> str:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -22,6 +22,8 @@ from worker.steps import Reached, nothing_happens
 logger = logging.getLogger(__name__)
 
 EXIT_AT_ONCE: Final = 130
+# Of clocks that are set by the network, none is so far off.
+CLOCKS_APART_SECONDS: Final = 10.0
 
 
 def run(settings: Settings, reached: Reached = nothing_happens) -> int:
@@ -42,6 +44,7 @@ async def _run(settings: Settings, reached: Reached) -> int:
     try:
         await connections.require_database(worker.engine, settings)
         await connections.require_topics(settings)
+        await _remark(worker, settings)
         listening = _listen(settings)
     except CommandError:
         await worker.engine.dispose()
@@ -54,6 +57,20 @@ async def _run(settings: Settings, reached: Reached) -> int:
         return 1
     logger.info("stopped")
     return 0
+
+
+async def _remark(worker: Worker, settings: Settings) -> None:
+    """Say what will hurt before it does."""
+    for remark in await connections.topic_remarks(settings):
+        logger.warning("%s", remark)
+    ahead = 0.0
+    with suppress(*connections.DATABASE_ERRORS, OSError):  # the first batch will tell
+        ahead = await connections.seconds_ahead_of_database(worker.engine)
+    if abs(ahead) > CLOCKS_APART_SECONDS:
+        logger.warning(
+            "this worker's clock is %.0f s %s PostgreSQL's: set the clocks of both machines right",
+            *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+        )
 
 
 def _listen(settings: Settings) -> socket.socket:

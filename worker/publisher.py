@@ -7,6 +7,7 @@ nothing they still send counts. aiokafka has no KIP-447, which would fence by gr
 
 import asyncio
 import gc
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,6 +41,8 @@ from worker.recall import digest, recall
 from worker.settlement import Publication
 from worker.steps import Reached, Step
 
+log = logging.getLogger(__name__)
+
 # After a commit the broker answers the next transaction with a retriable error for a moment. With
 # aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
 RETRY_BACKOFF_MS = 10
@@ -49,6 +52,8 @@ CLOSE_TIMEOUT_SECONDS = 5.0
 # A topic that was just created need not be known to every broker yet.
 TOPIC_TRIES = 8
 TOPIC_PAUSE_SECONDS = 0.25
+# Of clocks that are set by the network, none is so far off.
+CLOCKS_APART_SECONDS = 10.0
 # One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
 # batch for ever, where people watch its end.
 OUTPUTS_KEPT = 3
@@ -110,6 +115,7 @@ class Publisher:
         self._publish_timeout_seconds = transaction_timeout_ms / 2_000
         self._reached = reached
         self._closing: set[asyncio.Task[None]] = set()
+        self._has_compared_clocks = False
 
     async def take_over(self, partition: TopicPartition) -> OwnedPartition:
         """Own the partition: the owner before is fenced, its transaction ended, its offset known.
@@ -183,6 +189,7 @@ class Publisher:
         producer = owned.producer
         sent: list[_Sent] = []
         outputs: set[TopicPartition] = set()
+        began = time.time()
         try:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.begin_transaction()
@@ -203,6 +210,7 @@ class Publisher:
                     _join(producer, output)
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*(one.future for one in sent))
+                self._compare_clocks(sent, began)
                 self._reached(Step.AFTER_SENDS)
                 offset = OffsetAndMetadata(next_offset, metadata)
                 await producer.send_offsets_to_transaction({owned.partition: offset}, self._group_id)
@@ -221,6 +229,22 @@ class Publisher:
             place, end = owned.places[one.topic], one.future.result().offset + one.records
             owned.ends[place] = max(owned.ends[place], end)
         self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    def _compare_clocks(self, sent: Sequence["_Sent"], began: float) -> None:
+        """Say once that Kafka's clock is another: it tells its time only where it stamps the records."""
+        if self._has_compared_clocks or not sent:
+            return
+        stamped_ms = sent[0].future.result().timestamp
+        if stamped_ms is None or stamped_ms < 0:
+            return
+        self._has_compared_clocks = True
+        stamped = stamped_ms / 1_000
+        ahead = max(0.0, began - stamped) or min(0.0, time.time() - stamped)
+        if abs(ahead) > CLOCKS_APART_SECONDS:
+            log.warning(
+                "this worker's clock is %.0f s %s Kafka's: set the clocks of both machines right",
+                *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+            )
 
     async def _make_good(self, sent: Sequence["_Sent"]) -> None:
         """Where Kafka refused for good what was sent: see to what helps with the next attempt, and raise."""

@@ -19,7 +19,7 @@ from tests.builders import line, order_value
 from tests.deadline import eventually
 from tests.order_worker import ROOT, OrderWorker, command_names, ended
 from tests.shop import Shop
-from tests.subscriber import read_topic
+from tests.subscriber import publish, read_topic, set_option
 from tests.topic_names import TopicNames
 from worker.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
@@ -157,6 +157,38 @@ class TestTopics:
             said = order_worker.here("topics", "create", **names).done().out.splitlines()
             known = [["created", "4", "1", days, "days"] for days in ("14", "14", "14", "30")]
             assert [row.split()[1:6] for row in said[1:]] == known, "asked before brokers know of them"
+
+    def test_the_broker_stamps_what_is_created_whatever_time_a_record_claims(
+        self, services: Services, order_worker: OrderWorker, topic_names: Any
+    ) -> None:
+        assert order_worker("topics", "create", "--partitions", "1").code == 0
+        publish(services.kafka_bootstrap_servers, topic_names.dead_letter, [b"x"], timestamp_ms=1)
+        (message,) = read_topic(services.kafka_bootstrap_servers, topic_names.dead_letter)
+        assert time.time() * 1_000 - message.timestamp < 60_000
+
+    def test_settings_that_will_hurt_are_remarked_with_the_remedy(
+        self, services: Services, order_worker: OrderWorker, topics: TopicNames
+    ) -> None:
+        kafka = services.kafka_bootstrap_servers
+        set_option(kafka, topics.order_confirmed, "max.message.bytes", "20000")
+        set_option(kafka, topics.order_rejected, "message.timestamp.before.max.ms", "60000")
+        set_option(kafka, topics.dead_letter, "cleanup.policy", "compact")
+        set_option(kafka, topics.order_placed, "retention.ms", "3600000")
+        remarks = order_worker("topics", "create").out.splitlines()[5:]
+        assert [remark.split(":")[0] for remark in remarks] == [
+            topics.order_placed,
+            topics.order_confirmed,
+            topics.order_rejected,
+            topics.dead_letter,
+        ]
+        assert remarks[0].endswith(
+            "retention.ms=3600000 deletes records after 1.0 hours: set it to 86400000 or more"
+        )
+        assert remarks[1].endswith(
+            "max.message.bytes=20000 is too small for an outcome of 1,000 items: it should be 262144 or more"
+        )
+        assert remarks[2].endswith("set message.timestamp.type=LogAppendTime")
+        assert remarks[3].endswith("set cleanup.policy=delete")
 
     def test_kafka_away_is_one_line(self) -> None:
         result = OrderWorker({})("topics", "create", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

@@ -10,10 +10,11 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
-from tests.subscriber import publish, read_topic, set_option, unverified_transactions
+from tests.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.topic_names import TopicNames
 from worker.kafka.ends import end_offsets
 from worker.local.services import Services

@@ -8,8 +8,17 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of, topic_names
+from worker.connections import (
+    KAFKA_ERRORS,
+    describe_limits,
+    kafka_admin,
+    reason_of,
+    topic_names,
+    topic_uses,
+)
 from worker.errors import CommandError
+from worker.kafka.remarks import remarks
+from worker.kafka.topic_limits import TopicLimits, settings_of
 from worker.operations.topic_metadata import until_all_brokers_know
 from worker.settings import Settings
 
@@ -28,20 +37,18 @@ _DEAD_LETTER_RETENTION_MS: Final = 30 * _DAY_MS
 # default limit is 1 MiB and 12 bytes: beside it a dead letter may have 2 MiB.
 _HEADER_ROOM_BYTES: Final = _MIB - 12
 _USUAL_MAX_BYTES: Final = _MIB + 12
-_MAX_BYTES: Final = "max.message.bytes"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """One topic after `create_topics`; `remark` says what an operator should look at."""
+    """One topic after `create_topics`; `remarks` say what an operator should look at."""
 
     name: str
     created: bool
     partitions: int
     replicas: int
-    retention_ms: int
-    max_message_bytes: int
-    remark: str = ""
+    limits: TopicLimits
+    remarks: tuple[str, ...] = ()
 
 
 async def create_topics(
@@ -51,7 +58,7 @@ async def create_topics(
 
     Returns when every broker knows all four. Raises CommandError where that is not so in time.
     """
-    names = topic_names(settings)
+    names, uses = topic_names(settings), topic_uses(settings)
     async with kafka_admin(settings) as admin:
         try:
             copies = replication if replication > 0 else await _default_replication(admin)
@@ -61,39 +68,41 @@ async def create_topics(
             }
             # Before, a broker may not have heard of it, and would tell no limit.
             await until_all_brokers_know(admin, _counts(created, partitions))
-            limit = max((await _describe(admin, names[:1]))[0].max_message_bytes, _USUAL_MAX_BYTES)
-            room = limit + _HEADER_ROOM_BYTES
-            configs = _lasting(_DEAD_LETTER_RETENTION_MS) | {_MAX_BYTES: str(room)}
+            (placed,) = await _described(admin, names[:1])
+            room = max(placed.limits.max_batch_bytes, _USUAL_MAX_BYTES) + _HEADER_ROOM_BYTES
+            configs = _lasting(_DEAD_LETTER_RETENTION_MS) | {"max.message.bytes": str(room)}
             created[names[3]] = await _create(
                 admin, NewTopic(names[3], partitions, copies, topic_configs=configs)
             )
             await until_all_brokers_know(admin, _counts(created, partitions))
-            found = await _describe(admin, names)
+            found = await _described(admin, names)
         except KAFKA_ERRORS as error:
             raise CommandError(
                 f"Kafka at {settings.kafka_bootstrap_servers} could not create the topics: {reason_of(error)}"
             ) from error
-    needed = dict.fromkeys(names, 0) | {names[3]: room}
     return [
         replace(
             topic,
             created=created[topic.name],
-            remark="" if created[topic.name] else _remark(topic, partitions, needed[topic.name]),
+            # What was created just now is as it should be.
+            remarks=()
+            if created[topic.name]
+            else (*_few(topic, partitions), *remarks(topic.name, uses[topic.name], topic.limits, room)),
         )
         for topic in found
     ]
 
 
 def table(topics: Sequence[TopicState]) -> str:
-    """The topics, a line each, in columns that align."""
+    """The topics, a line each, in columns that align; below, a line for each remark."""
     width = max(len("topic"), *(len(t.name) for t in topics))
     lines = [f"{'topic':<{width}}  {'':<7}  {'partitions':>10}  {'replicas':>8}  {'kept':>8}  {'largest':>9}"]
     lines += [
         f"{t.name:<{width}}  {'created' if t.created else 'exists':<7}  {t.partitions:>10}  {t.replicas:>8}"
-        f"  {_duration(t.retention_ms):>8}  {t.max_message_bytes // 1024:>5} KiB  {t.remark}".rstrip()
+        f"  {_duration(t.limits):>8}  {_largest(t.limits):>9}"
         for t in topics
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(remark for topic in topics for remark in topic.remarks)])
 
 
 def _configs() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
@@ -103,7 +112,12 @@ def _configs() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
 
 def _lasting(retention_ms: int) -> dict[str, str]:
     # Never compacted: a second record of a key must not remove the first before everybody has read it.
-    return {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
+    # Stamped by the broker: whatever time a record claims, none is refused for it or deleted before its time.
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention_ms),
+        "message.timestamp.type": "LogAppendTime",
+    }
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:
@@ -131,53 +145,36 @@ async def _default_replication(admin: AIOKafkaAdminClient) -> int:
     resource = ConfigResource(
         ConfigResourceType.BROKER, str(brokers[0]["node_id"]), {"default.replication.factor": None}
     )
-    values = _values(await admin.describe_configs([resource]))
+    values = settings_of(await admin.describe_configs([resource]))
     return int(next(iter(values.values()), {}).get("default.replication.factor", 1))
 
 
-async def _describe(admin: AIOKafkaAdminClient, names: Sequence[str]) -> list[TopicState]:
-    resources = [
-        ConfigResource(ConfigResourceType.TOPIC, name, {"retention.ms": None, _MAX_BYTES: None})
-        for name in names
-    ]
-    configs = _values(await admin.describe_configs(resources))
-    metadata = {topic["topic"]: topic for topic in await admin.describe_topics()}
-    return [_state(name, metadata.get(name), configs.get(name, {})) for name in names]
+async def _described(admin: AIOKafkaAdminClient, names: Sequence[str]) -> list[TopicState]:
+    """Topics that every broker knows."""
+    known = {topic["topic"]: topic["partitions"] for topic in await admin.describe_topics()}
+    limits = await describe_limits(admin, names)
+    return [_state(name, known[name], limits.get(name, TopicLimits())) for name in names]
 
 
-def _state(name: str, metadata: dict[str, Any] | None, configs: dict[str, str]) -> TopicState:
-    partitions = metadata["partitions"] if metadata else []
-    return TopicState(
-        name=name,
-        created=False,
-        partitions=len(partitions),
-        replicas=min((len(p["replicas"]) for p in partitions), default=0),
-        retention_ms=int(configs.get("retention.ms", -1)),
-        max_message_bytes=int(configs.get(_MAX_BYTES, 0)),
-    )
+def _state(name: str, partitions: Sequence[Mapping[str, Any]], limits: TopicLimits) -> TopicState:
+    replicas = min(len(partition["replicas"]) for partition in partitions)
+    return TopicState(name, created=False, partitions=len(partitions), replicas=replicas, limits=limits)
 
 
-def _values(responses: Sequence[Any]) -> dict[str, dict[str, str]]:
-    """Resource name → setting → value, of those resources that may be read."""
-    return {
-        name: {entry[0]: entry[1] for entry in entries}
-        for response in responses
-        for error_code, _, _, name, entries in response.resources
-        if not error_code
-    }
+def _few(topic: TopicState, partitions: int) -> list[str]:
+    if topic.partitions >= partitions:
+        return []
+    return [f"{topic.name}: has {topic.partitions} partitions, not {partitions}"]
 
 
-def _remark(topic: TopicState, partitions: int, needed_bytes: int) -> str:
-    remarks = []
-    if topic.partitions < partitions:
-        remarks.append(f"has {topic.partitions} partitions, not {partitions}")
-    if 0 < topic.max_message_bytes < needed_bytes:
-        remarks.append(f"{_MAX_BYTES} should be {needed_bytes} to hold any dead letter")
-    return "; ".join(remarks)
+def _largest(limits: TopicLimits) -> str:
+    return f"{limits.max_batch_bytes // 1024} KiB" if limits.is_read else "?"
 
 
-def _duration(milliseconds: int) -> str:
-    if milliseconds < 0:
+def _duration(limits: TopicLimits) -> str:
+    if not limits.is_read:
+        return "?"
+    if limits.retention_ms < 0:
         return "for good"
-    days, rest = divmod(milliseconds, _DAY_MS)
-    return f"{days} days" if not rest else f"{milliseconds / _DAY_MS:.1f} days"
+    days, rest = divmod(limits.retention_ms, _DAY_MS)
+    return f"{days} days" if not rest else f"{limits.retention_ms / _DAY_MS:.1f} days"
