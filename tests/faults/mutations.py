@@ -500,9 +500,9 @@ MUTATIONS: Final = (
     Mutation(
         "witness-of-this-announcement",
         "An earlier announcement of the same outcome does not count for the one that was begun.",
-        "its time does not matter",
-        (Edit(_RECALL, "or record.timestamp == witness.timestamp_ms", "or True"),),
-        (Test("tests/integration/test_recall.py", "another_announcement"),),
+        "its place does not matter",
+        (Edit(_RECALL, "{place: max(witness.from_offset, ", "{place: max(0, "),),
+        (Test("tests/integration/test_recall.py", "announced_before"),),
     ),
     Mutation(
         "undone",
