@@ -269,6 +269,31 @@ class Skip(Base):
     requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class WithheldOutcome(Base):
+    """An outcome that is decided, and that its topic refuses: its partition has gone on without it.
+
+    Whoever has the partition publishes it once the topic takes it. The row stays for a while after that, so
+    that it is not published again should Kafka lose the offset of its batch.
+    """
+
+    __tablename__ = "withheld_outcomes"
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    topic: Mapped[str]
+    source_topic: Mapped[str]
+    source_partition: Mapped[int] = mapped_column(Integer)
+    source_offset: Mapped[int]
+    headers: Mapped[str]  # as JSON; the event is in the ledger
+    size_bytes: Mapped[int]
+    reason: Mapped[str]
+    what_to_do: Mapped[str]
+    withheld_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # Where it lies if it was published, as of the last try.
+    tried_partition: Mapped[int | None] = mapped_column(Integer)
+    tried_from_offset: Mapped[int | None]
+    published_at: Mapped[datetime | None]
+
+
 class DeadLetterRedrive(Base):
     """A dead letter that was sent to the input topic again. There is one of a source: never a second time."""
 

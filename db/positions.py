@@ -157,6 +157,21 @@ async def forget(session: AsyncSession, group_id: str, topic: str, partition: in
     )
 
 
+async def hold_turn(session: AsyncSession, group_id: str, topic: str, partition: int, turn: int) -> bool:
+    """Whether it is still this owner's turn; if so, nobody else takes it before this transaction ends."""
+    held = await session.scalar(
+        select(Position.turn)
+        .where(
+            Position.group_id == group_id,
+            Position.topic == topic,
+            Position.partition == partition,
+            Position.turn == turn,
+        )
+        .with_for_update(read=True)
+    )
+    return held is not None
+
+
 async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:
     """The latest batch of each partition whose announcement began, without becoming its owner."""
     rows = await session.execute(

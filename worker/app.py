@@ -42,6 +42,7 @@ from worker.settlement import OutputTopics
 from worker.steps import Reached, nothing_happens
 from worker.takeover import Takeover
 from worker.watch import Watch
+from worker.withheld import WithheldOutcomes, set_aside
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
@@ -72,6 +73,7 @@ class Worker:
     publisher: Publisher
     consumer: OrderConsumer
     watch: Watch
+    withheld: WithheldOutcomes
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -81,6 +83,7 @@ class Worker:
         tasks = [
             asyncio.create_task(monitor(self.health, {"kafka": self.watch.look, "database": self._ping})),
             asyncio.create_task(self.watch.mend()),
+            asyncio.create_task(self.withheld.run()),
         ]
         self.health.started()
         try:
@@ -130,6 +133,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
         read_limits=partial(connections.read_topic_limits, settings),
+        set_aside=partial(set_aside, sessions, settings.group_id),
     )
     consumer = OrderConsumer(
         processor=BatchProcessor(
@@ -171,6 +175,16 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         health=health,
         metrics=metrics,
     )
+    outcomes = WithheldOutcomes(
+        publisher=publisher,
+        sessions=sessions,
+        group_id=settings.group_id,
+        topic=settings.order_placed_topic,
+        client_options=settings.kafka_client_options(),
+        assigned=lambda: subscriber.consumer.assignment() if subscriber.consumer else frozenset(),
+        health=health,
+        metrics=metrics,
+    )
     inquiries = _inquiries(settings)
     worker = Worker(
         settings,
@@ -183,6 +197,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         publisher,
         consumer,
         watch,
+        outcomes,
     )
     return worker, _application(worker, broker)
 

@@ -37,6 +37,7 @@ from worker.fetching import share_out
 from worker.health import Health
 from worker.kafka.offset_mark import idle_mark
 from worker.kafka.record_consumer import RecordConsumer
+from worker.kafka.refusals import AdaptedError
 from worker.metrics import Metrics
 from worker.pauses import Pauses
 from worker.publisher import OwnedPartition, Publisher, witness_of
@@ -45,6 +46,7 @@ from worker.resume import WaitsForOperatorError
 from worker.retry import backoff_seconds, describe, is_of_database, is_outage
 from worker.settlement import Settled
 from worker.takeover import Takeover
+from worker.withheld import without_withheld
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ SINCE_TIMEOUT_MS: Final = 10
 # One batch takes over so many partitions at most; the records of further ones come again with the next poll.
 # A round of 32 takes about a second on two cores, and the group waits for it in a rebalance.
 TAKEN_OVER_AT_ONCE: Final = 32
+# What Kafka refused and is sent otherwise next needs no pause. Batches that are halved down to single records
+# take ten attempts.
+ADAPTED_AT_ONCE: Final = 20
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
 
@@ -250,7 +255,10 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         settled = await self._processor.settle(records, replays, self._require_same_database)
         self._database_failures = 0
         rest = iter(settled)
-        return {p: list(islice(rest, len(records))) for p, records in batch.items()}
+        return {
+            p: without_withheld(list(islice(rest, len(records))), owned[p].withheld)
+            for p, records in batch.items()
+        }
 
     async def _require_same_database(self, session: AsyncSession) -> None:
         """What the owned partitions wrote last is still there, or DatabaseReplacedError."""
@@ -401,6 +409,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         else:
             attempt, waiting = max(self._failures.get(p, 0) for p in firsts), list(firsts)
             self._failures.update(dict.fromkeys(firsts, attempt + 1))
+        if isinstance(error, AdaptedError):
+            attempt = max(0, attempt - ADAPTED_AT_ONCE)
         self._pauses.pause(waiting, backoff_seconds(attempt, self._retry_max_seconds))
         self._report(firsts, error, server)
 
@@ -424,6 +434,10 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._health.tried(alive=True)
             return
         why = f"{server}: {describe(error)}"
+        if isinstance(error, AdaptedError):
+            log.warning("%s; %s will be tried again at once", error, names(firsts))
+            self._health.tried(alive=True)
+            return
         if isinstance(error, ProducerFenced):
             log.warning("fenced: another worker has taken over %s", names(firsts))
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):

@@ -51,6 +51,12 @@ class Metrics:
         self.retries = Counter(
             "order_worker_batch_retries", "Batches set back to be retried later", ["server"], registry=r
         )
+        self.withheld = Gauge(
+            "order_worker_withheld_outcomes",
+            "Outcomes that are decided, and that their topic refuses",
+            ["partition"],
+            registry=r,
+        )
         self.takeovers = Counter("order_worker_partition_takeovers", "Partitions taken over", registry=r)
         self.lag = Gauge(
             "order_worker_consumer_lag_records",

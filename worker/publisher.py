@@ -10,7 +10,7 @@ import gc
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     KafkaConnectionError,
+    MessageSizeTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
@@ -32,7 +33,7 @@ from db.positions import Begun, Witness
 from worker.dead_letter import is_letter
 from worker.kafka.adapted import MAX_REQUEST_BYTES, adapted, attempt, order_of, place_of
 from worker.kafka.ends import end_offsets
-from worker.kafka.naming import adapting, refused
+from worker.kafka.naming import adapting, raised, refused
 from worker.kafka.offset_mark import MARK, is_workers_mark
 from worker.kafka.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.refusals import RefusedByKafkaError, Remedy, remedy
@@ -84,6 +85,8 @@ class OwnedPartition:
     # Where these places ended when this owner began, or last published there: what it publishes from now on
     # lies behind, and nothing that was published of the same before.
     ends: dict[TopicPartition, int] = field(default_factory=dict)
+    # Order ids whose outcome is not published with its batch: `worker.withheld` sees to it.
+    withheld: AbstractSet[str] = frozenset()
 
 
 def witness_of(owned: OwnedPartition, seen: Publication) -> Witness:
@@ -91,6 +94,17 @@ def witness_of(owned: OwnedPartition, seen: Publication) -> Witness:
     place = owned.places.get(seen.topic)
     where = (place.partition, owned.ends[place]) if place else (None, None)
     return Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)
+
+
+Refusals = Sequence[tuple[Publication, int, RefusedByKafkaError]]
+"""outcomes that their topic refuses, each with its size as a batch of its own"""
+SetAside = Callable[[OwnedPartition, Refusals], Awaitable[bool]]
+"""remembers refused outcomes, so that their partition may go on without them; False: it must not"""
+
+
+async def nothing_is_set_aside(_owned: OwnedPartition, _refusals: Refusals) -> bool:
+    """Where nobody would publish later what is refused now."""
+    return False
 
 
 class Publisher:
@@ -105,11 +119,13 @@ class Publisher:
         transaction_timeout_ms: int,
         reached: Reached,
         read_limits: ReadLimits = nothing_to_read,
+        set_aside: SetAside = nothing_is_set_aside,
     ) -> None:
         self._group_id = group_id
         self._options = client_options
         self._topics = topics
         self.limits = OutputLimits(topics, read_limits)
+        self._set_aside = set_aside
         self._transaction_timeout_ms = transaction_timeout_ms
         # The broker ends the transaction at its timeout; give up before, and find out what happened.
         self._publish_timeout_seconds = transaction_timeout_ms / 2_000
@@ -199,15 +215,16 @@ class Publisher:
                     topic, of_topic = of_topics.popitem()
                     output = owned.places[topic]
                     outputs.add(output)
-                    batches = _batches(of_topic, self.limits.of(topic))
+                    limits = self.limits.of(topic)
+                    batches = _batches(of_topic, limits)
                     del of_topic  # `batches` alone has it now, and nobody once it is packed
                     for batch, first in batches:
-                        sent.append(await _send(producer, output, batch, first))
+                        sent.append(await _send(producer, output, batch, first, limits))
                         self._reached(Step.AFTER_SEND)
                 # Kafka may have undone the transaction before and left it open where it wrote, until another
                 # one ends there: this one (ARCHITECTURE.md, last section).
                 for output in set().union(*owned.outputs) - outputs:
-                    _join(producer, output)
+                    join(producer, output)
                 # aiokafka commits a transaction in which a send failed, so every send is awaited first.
                 await asyncio.gather(*(one.future for one in sent))
                 self._compare_clocks(sent, began)
@@ -218,7 +235,7 @@ class Publisher:
                 await producer.commit_transaction()
         except Exception:
             ask_no_more(one.future for one in sent)
-            await self._make_good(sent)
+            await self._make_good(owned, sent)
             raise
         except BaseException:
             ask_no_more(one.future for one in sent)
@@ -246,20 +263,45 @@ class Publisher:
                 *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
             )
 
-    async def _make_good(self, sent: Sequence["_Sent"]) -> None:
+    async def _make_good(self, owned: OwnedPartition, sent: Sequence["_Sent"]) -> None:
         """Where Kafka refused for good what was sent: see to what helps with the next attempt, and raise."""
+        stays: list[tuple[_Sent, BaseException]] = []
         for one in sent:
             refusal, limits = one.refusal(), self.limits.of(one.topic)
             if refusal is None:
                 continue
             what = remedy(refusal, attempt(limits, one.records, one.sole, is_letter=one.is_letter))
-            if what in (Remedy.WAIT, Remedy.FENCED):
-                continue
-            if what not in (Remedy.NAMED, Remedy.SET_ASIDE):
+            if what is Remedy.NAMED:
+                await self.limits.read()
+                raise _named(one, refusal, self.limits.of(one.topic)) from refusal
+            if what is Remedy.SET_ASIDE:
+                stays.append((one, refusal))
+            elif what not in (Remedy.WAIT, Remedy.FENCED):
                 await self.limits.learn(one.topic, what, one.size)
                 raise adapting(refusal, one.topic, what) from refusal
-            await self.limits.read()
-            raise _named(one, refusal, self.limits.of(one.topic)) from refusal
+        if stays:
+            await self._set_refused_aside(owned, stays)
+
+    async def _set_refused_aside(
+        self, owned: OwnedPartition, stays: Sequence[tuple["_Sent", BaseException]]
+    ) -> None:
+        """Raise AdaptedError if the orders behind may go on, else what is refused."""
+        known_before = {one.topic: self.limits.of(one.topic) for one, _ in stays}
+        await self.limits.read()
+        if any(not known_before[one.topic].fits(one.size) and self._may_fit(one) for one, _ in stays):
+            raise raised(stays[0][0].topic)
+        refusals = [
+            (one.sole, one.size, _named(one, refusal, self.limits.of(one.topic)))
+            for one, refusal in stays
+            if one.sole
+        ]
+        if not await self._set_aside(owned, refusals):
+            raise refusals[0][2] from stays[0][1]
+        raise adapting(stays[0][1], stays[0][0].topic, Remedy.SET_ASIDE)
+
+    def _may_fit(self, one: "_Sent") -> bool:
+        limits = self.limits.of(one.topic)
+        return limits.is_read and limits.fits(one.size)
 
     async def move(self, owned: OwnedPartition, offset: int) -> None:
         """Let the group go on at `offset`, if nobody has taken the partition over since we did.
@@ -282,7 +324,7 @@ class Publisher:
         await producer.begin_transaction()
         for topic in self._topics:
             for number in await producer.partitions_for(topic):
-                _join(producer, TopicPartition(topic, number))
+                join(producer, TopicPartition(topic, number))
         await producer.abort_transaction()
 
     async def committed_offsets(
@@ -355,7 +397,7 @@ async def _place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartiti
     raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
 
 
-def _join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
+def join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
     """Let the transaction end in this partition too, although nothing was sent there.
 
     Its marker is written there. aiokafka itself adds a partition with a record only.
@@ -394,10 +436,19 @@ def _named(one: _Sent, refusal: BaseException, limits: TopicLimits) -> RefusedBy
 
 
 async def _send(
-    producer: AIOKafkaProducer, output: TopicPartition, batch: BatchBuilder, first: Publication
+    producer: AIOKafkaProducer,
+    output: TopicPartition,
+    batch: BatchBuilder,
+    first: Publication,
+    limits: TopicLimits,
 ) -> _Sent:
     size, records = batch.size(), batch.record_count()
-    future = await producer.send_batch(batch, output.topic, partition=output.partition)
+    if limits.is_read and not limits.fits(size):
+        # One record, for batches are made to fit. Sent, it would be the only one that is found out about.
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_exception(MessageSizeTooLargeError())
+    else:
+        future = await producer.send_batch(batch, output.topic, partition=output.partition)
     return _Sent(
         future, output.topic, size, records, first if records == 1 else None, is_letter(first.headers)
     )

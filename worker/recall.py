@@ -51,13 +51,13 @@ async def recall(
     before = begun.acknowledged
     # Its offset would have been undone with it.
     may_be_undone = before is not None and (told is None or told <= before.from_offset)
-    if before and may_be_undone and not await _is_announced(client_options, producer, before.witness):
+    if before and may_be_undone and not await is_published(client_options, producer, before.witness):
         return before.from_offset
-    is_announced = await _is_announced(client_options, producer, begun.witness)
+    is_announced = await is_published(client_options, producer, begun.witness)
     return begun.begun_to if is_announced else begun.announced_to
 
 
-async def _is_announced(
+async def is_published(
     client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
 ) -> bool:
     """Whether a subscriber sees the witness. A batch without one has nothing to announce."""

@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import ledger, positions, skips
+from db import ledger, positions, skips, withheld
 from db.positions import Begun
 from worker.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
@@ -196,6 +196,10 @@ class Takeover:
         await self._pass_over_deleted(owned, evidence)
         async with self._sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
+            rows = await withheld.list_withheld(session, partition.topic, partition.partition)
+        # What an operator has read again is published again, where it was published.
+        again = evidence.by_operator
+        owned.withheld = {str(row.order_id) for row in rows if row.published_at is None or not again}
         self._metrics.takeovers.inc()
         log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.next_offset)
 

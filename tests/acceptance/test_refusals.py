@@ -6,6 +6,7 @@ from uuid import uuid4
 import pytest
 
 from tests.builders import line, order_value
+from tests.deadline import eventually
 from tests.promises import Scene
 from tests.subscriber import publish, set_option
 from tests.worker_process import Workers
@@ -76,3 +77,36 @@ def test_settings_that_will_hurt_are_said_at_the_start(scene: Scene, workers: Wo
     set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "20000")
     worker = workers.start().wait_until_ready()
     assert worker.log.count("is too small for an outcome of 1,000 items") == 1
+
+
+THOUSAND_ITEMS = [line(number) for number in range(1, 1_001)]
+
+
+def test_an_outcome_its_topic_refuses_waits_alone_and_is_published_once_by_itself(
+    scene: Scene, workers: Workers
+):
+    scene.shop.stock_up(dict.fromkeys(range(1, 1_001), 1_000))
+    set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "20000")
+    worker = workers.start().wait_until_ready()
+    large, others = uuid4(), [uuid4() for _ in range(50)]
+    orders = [order_value(line(1), order_id=one) for one in others]
+    orders.insert(10, order_value(*THOUSAND_ITEMS, order_id=large))
+    scene.place(orders, partition=0)
+    scene.wait_until_drained()
+    assert {m.event["order_id"] for m in scene.confirmed()} == {str(one) for one in others}
+
+    named = f"{scene.topics.order_confirmed} refuses the outcome of order {large}"
+    eventually(lambda: named in worker.get("/readyz")[1], 40, lambda: worker.log[-2000:])
+    status, reasons = worker.get("/readyz")
+    assert status == 503
+    assert f"from {scene.topics.order_placed}-0@10" in reasons
+    assert f"raise max.message.bytes of {scene.topics.order_confirmed} to" in reasons
+    assert 'order_worker_withheld_outcomes{partition="0"} 1.0' in worker.get("/metrics")[1]
+
+    worker.kill()
+    set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "1048588")
+    worker = workers.start().wait_until_ready()
+    eventually(lambda: len(scene.confirmed()) > len(others), 60, lambda: worker.log[-2000:])
+    eventually(lambda: 'withheld_outcomes{partition="0"} 0.0' in worker.get("/metrics")[1], 40)
+    assert worker.get("/readyz")[0] == 200
+    scene.assert_promises([large, *others])

@@ -439,7 +439,7 @@ MUTATIONS: Final = (
             Edit(
                 _PUBLISHER,
                 "                for output in set().union(*owned.outputs) - outputs:\n"
-                "                    _join(producer, output)\n",
+                "                    join(producer, output)\n",
                 "",
             ),
         ),

@@ -17,6 +17,7 @@ _ADAPTED = {
     Remedy.ALONE: "it is sent in smaller batches, to find the record",
     Remedy.CUT: "the dead letter is cut further",
     Remedy.OWN_TIME: "it is sent with the time of publishing",
+    Remedy.SET_ASIDE: "it is set aside, and the orders behind it go on",
     Remedy.MADE_UP_KEY: "dead letters without key get one",
 }
 
@@ -24,6 +25,11 @@ _ADAPTED = {
 def adapting(error: BaseException, topic: str, remedy: Remedy) -> AdaptedError:
     """What was refused and is sent otherwise next."""
     return AdaptedError(topic, name_of(error), setting="", what_to_do=_ADAPTED[remedy])
+
+
+def raised(topic: str) -> AdaptedError:
+    """What was refused by a limit that is another one by now."""
+    return AdaptedError(topic, "MESSAGE_TOO_LARGE", setting="", what_to_do="its limit was raised meanwhile")
 
 
 def refused(

@@ -1,0 +1,274 @@
+"""Outcomes that their topic refuses: set aside, and published once, on real Kafka and PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Final
+from uuid import UUID, uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from db import ledger, positions
+from db.engine import session_factory
+from db.withheld import Withheld, list_withheld
+from tests.builders import line, order_value, record
+from tests.subscriber import Message, read_topic, set_option
+from tests.topic_names import TopicNames
+from worker.batch import BatchProcessor
+from worker.connections import read_topic_limits
+from worker.health import Health
+from worker.kafka.refusals import AdaptedError, RefusedByKafkaError
+from worker.local.services import Services
+from worker.metrics import Metrics
+from worker.publisher import OwnedPartition, Publisher
+from worker.settings import Settings
+from worker.settlement import OutputTopics, Publication
+from worker.steps import nothing_happens
+from worker.withheld import WithheldOutcomes, set_aside, without_withheld
+
+GROUP: Final = "group"
+PLENTY: Final = 1024 * 1024
+
+
+class Ground:
+    """A worker's parts on the test's topics, of which one partition has orders."""
+
+    def __init__(self, kafka: str, topics: TopicNames, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self.kafka, self.topics, self.sessions = kafka, topics, sessions
+        self.source = TopicPartition(topics.order_placed, 1)
+        self.metrics, self.health = Metrics(), Health()
+        self.health.started()
+        outputs = OutputTopics(topics.order_confirmed, topics.order_rejected, topics.dead_letter)
+        self.processor = BatchProcessor(sessions, outputs, self.metrics, nothing_happens, 256 * 1024, 30)
+        self.publisher = Publisher(
+            group_id=GROUP,
+            client_options={"bootstrap_servers": kafka},
+            topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
+            transaction_timeout_ms=20_000,
+            reached=nothing_happens,
+            read_limits=partial(read_topic_limits, Settings(kafka_bootstrap_servers=kafka)),
+            set_aside=partial(set_aside, sessions, GROUP),
+        )
+
+    def outcomes(self) -> WithheldOutcomes:
+        """As a worker that was just started has it."""
+        return WithheldOutcomes(
+            publisher=self.publisher,
+            sessions=self.sessions,
+            group_id=GROUP,
+            topic=self.source.topic,
+            client_options={"bootstrap_servers": self.kafka},
+            assigned=lambda: {self.source},
+            health=self.health,
+            metrics=self.metrics,
+        )
+
+    async def take(self, max_bytes: int) -> None:
+        topic = self.topics.order_confirmed
+        await asyncio.to_thread(set_option, self.kafka, topic, "max.message.bytes", str(max_bytes))
+
+    async def take_over(self) -> OwnedPartition:
+        owned = await self._take_over()
+        async with self.sessions.begin() as session:
+            owned.turn = (await positions.take_turn(session, GROUP, *self.source)).number
+            rows = await list_withheld(session, *self.source)
+        owned.withheld = {str(row.order_id) for row in rows}
+        return owned
+
+    async def _take_over(self) -> OwnedPartition:
+        """As the worker does: a group coordinator that is not there yet is asked again."""
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(GroupCoordinatorNotAvailableError):
+                    return await self.publisher.take_over(self.source)
+
+    async def decide(self, values: list[bytes], owned: OwnedPartition) -> list[Publication]:
+        topic, partition = self.source
+        records = [
+            record(value, offset=offset, partition=partition, topic=topic)
+            for offset, value in enumerate(values)
+        ]
+        settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
+        return [one.publication for one in settled if one.publication]
+
+    async def publish(self, values: list[bytes]) -> int:
+        """As the worker does, until all is published or set aside; how many attempts it took."""
+        for attempt in range(1, 10):
+            owned = await self.take_over()
+            try:
+                await self.publisher.publish(owned, await self.decide(values, owned), len(values))
+                return attempt
+            except AdaptedError:
+                continue
+            finally:
+                self.publisher.put_away(owned.producer)
+        raise AssertionError("never published")
+
+    async def rows(self) -> list[Withheld]:
+        async with self.sessions() as session:
+            return await list_withheld(session, self.source.topic)
+
+    async def confirmed(self) -> list[Message]:
+        return await asyncio.to_thread(read_topic, self.kafka, self.topics.order_confirmed)
+
+    async def published(self) -> list[str]:
+        return [(message.key or b"").decode() for message in await self.confirmed()]
+
+
+@pytest.fixture
+async def ground(
+    services: Services, topics: TopicNames, engine: AsyncEngine, little_shop: None
+) -> AsyncIterator[Ground]:
+    ground = Ground(services.kafka_bootstrap_servers, topics, session_factory(engine))
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "UPDATE products SET stock_quantity = 100000, received_quantity = 100000 + received_quantity"
+                " - stock_quantity"
+            )
+        )
+    yield ground
+    await ground.publisher.closed()
+
+
+def small(order_id: UUID) -> bytes:
+    return order_value(line(1), order_id=order_id)
+
+
+def large(order_id: UUID) -> bytes:
+    return order_value(*(line(1) for _ in range(200)), order_id=order_id)
+
+
+async def test_outcomes_that_are_refused_are_set_aside_and_those_behind_them_published(ground: Ground):
+    await ground.take(4_000)
+    ids = [uuid4() for _ in range(7)]
+    values = [large(one) if number in (2, 5) else small(one) for number, one in enumerate(ids)]
+    assert await ground.publish(values) <= 3, "all that are known to be too large at once"
+    assert await ground.published() == [str(one) for number, one in enumerate(ids) if number not in (2, 5)]
+    rows = await ground.rows()
+    assert [(row.order_id, row.source_offset) for row in rows] == [(ids[2], 2), (ids[5], 5)]
+    assert all(row.size_bytes > 4_000 and "raise max.message.bytes" in row.what_to_do for row in rows)
+
+
+async def test_they_are_published_once_when_their_topic_takes_them_and_not_before(ground: Ground):
+    await ground.take(4_000)
+    ids = [uuid4() for _ in range(3)]
+    await ground.publish([small(ids[0]), large(ids[1]), small(ids[2])])
+    outcomes = ground.outcomes()
+    await outcomes.look()
+    assert await ground.published() == [str(ids[0]), str(ids[2])]
+    assert str(ids[1]) in ground.health.troubles()["withheld"]
+
+    await ground.take(PLENTY)
+    for _ in range(3):
+        await outcomes.look()
+    assert await ground.published() == [str(ids[0]), str(ids[2]), str(ids[1])]
+    assert "withheld" not in ground.health.troubles()
+    message = (await ground.confirmed())[-1]
+    async with ground.sessions() as session:
+        row = (await ledger.find_outcomes(session, [ids[1]]))[ids[1]]
+    assert message.value == row.event.encode()
+    assert [name for name, _ in message.headers][:2] == ["ce_specversion", "ce_id"]
+
+
+@pytest.mark.parametrize("dies", ["mark_published", "is_published"])
+async def test_a_worker_that_dies_before_it_knows_that_it_published_does_not_publish_again(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, dies: str
+):
+    await ground.take(4_000)
+    ids = [uuid4() for _ in range(2)]
+    await ground.publish([small(ids[0]), large(ids[1])])
+    await ground.take(PLENTY)
+
+    async def die(*_arguments: object) -> bool:
+        raise SystemError
+
+    with monkeypatch.context() as patched:
+        module = "worker.withheld.withheld" if dies == "mark_published" else "worker.withheld"
+        patched.setattr(f"{module}.{dies}", die)
+        with pytest.raises(SystemError):
+            await ground.outcomes().look()
+    assert await ground.published() == [str(one) for one in ids]
+    assert (await ground.rows())[0].published_at is None
+    await ground.outcomes().look()
+    assert await ground.published() == [str(one) for one in ids]
+    assert (await ground.rows())[0].published_at is not None
+
+
+async def test_a_try_that_another_worker_has_under_way_can_publish_nothing_more(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    await ground.take(4_000)
+    ids = [uuid4() for _ in range(2)]
+    await ground.publish([small(ids[0]), large(ids[1])])
+    await ground.take(PLENTY)
+    stopped, go_on = asyncio.Event(), asyncio.Event()
+    commit = AIOKafkaProducer.commit_transaction
+
+    async def stop_before(producer: AIOKafkaProducer) -> None:
+        stopped.set()
+        await go_on.wait()
+        await commit(producer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AIOKafkaProducer, "commit_transaction", stop_before)
+        zombie = asyncio.create_task(ground.outcomes().look())
+        await stopped.wait()
+    await ground.outcomes().look()
+    go_on.set()
+    await zombie
+    assert await ground.published() == [str(one) for one in ids]
+
+
+async def test_an_owner_before_sets_nothing_aside(ground: Ground):
+    await ground.take(4_000)
+    owned = await ground.take_over()
+    publications = await ground.decide([large(uuid4())], owned)
+    owned = replace(owned, turn=owned.turn - 1)
+    with pytest.raises(RefusedByKafkaError):
+        await ground.publisher.publish(owned, publications, 1)
+    ground.publisher.put_away(owned.producer)
+    assert await ground.rows() == []
+
+
+async def test_nothing_is_published_before_its_batch_is_done_with(ground: Ground):
+    """Until then it comes again, and would be published with its batch as well."""
+    await ground.take(4_000)
+    owned = await ground.take_over()
+    order_id = uuid4()
+    with pytest.raises(AdaptedError):
+        await ground.publisher.publish(owned, await ground.decide([large(order_id)], owned), 1)
+    ground.publisher.put_away(owned.producer)
+    await ground.take(PLENTY)
+    await ground.outcomes().look()
+    assert await ground.published() == []
+    assert await ground.publish([large(order_id)]) == 1
+    await ground.outcomes().look()
+    assert await ground.published() == [str(order_id)]
+
+
+async def test_too_many_are_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.withheld.MOST_OF_A_PARTITION", 1)
+    await ground.take(4_000)
+    with pytest.raises(RefusedByKafkaError):
+        await ground.publish([large(uuid4()), large(uuid4())])
+    assert await ground.rows() == []
+
+
+async def test_a_published_one_is_forgotten_once_its_batch_cannot_come_again(ground: Ground):
+    await ground.take(4_000)
+    await ground.publish([large(uuid4())])
+    await ground.take(PLENTY)
+    outcomes = ground.outcomes()
+    await outcomes.look()
+    assert len(await ground.rows()) == 1
+    async with ground.sessions.begin() as session:
+        await session.execute(text("UPDATE positions SET acknowledged_from = 1"))
+    await outcomes.look()
+    assert await ground.rows() == []

@@ -1,0 +1,290 @@
+"""Outcomes that their topic refuses, set aside so that no order behind them waits, and published later.
+
+    set_aside   PostgreSQL remembers it, while the partition is ours; then the partition goes on without it
+    look        every few seconds: publish what its topic takes by now, once, and see that it is there
+
+An outcome that has a row is never published with its batch, so `look` alone publishes it. It does so with
+a producer of its own for each partition: starting that ends what a try before had begun, here or elsewhere;
+only then the topic is searched, from where that try began; and only where nothing is found it is published.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import ledger, positions, withheld
+from db.positions import Witness
+from db.withheld import Refused, Withheld
+from worker.dead_letter import is_letter
+from worker.health import Health
+from worker.kafka.adapted import MAX_REQUEST_BYTES
+from worker.kafka.ends import end_offsets
+from worker.kafka.refusals import RefusedByKafkaError
+from worker.metrics import Metrics
+from worker.publisher import (
+    RETRY_BACKOFF_MS,
+    OwnedPartition,
+    Publisher,
+    close_producer,
+    join,
+    output_of,
+)
+from worker.recall import digest, is_published
+from worker.retry import describe
+from worker.settlement import Publication, Settled
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_SECONDS: Final = 15.0
+# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them.
+MOST_OF_A_PARTITION: Final = 1_000
+# Published by one look, of a partition, so that a look ends.
+_MOST_AT_ONCE: Final = 100
+_TRANSACTION_TIMEOUT_MS: Final = 20_000
+_TRY_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
+_TROUBLE: Final = "withheld"
+_NAMED: Final = 3  # in one line
+
+
+def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
+    """What was settled, with nothing to publish for orders whose outcome is withheld."""
+    if not order_ids:
+        return settled
+    return [
+        one._replace(publication=None) if one.publication and _is_of(one.publication, order_ids) else one
+        for one in settled
+    ]
+
+
+def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
+    return (publication.key or b"").decode(errors="replace") in order_ids and not is_letter(
+        publication.headers
+    )
+
+
+async def set_aside(
+    sessions: async_sessionmaker[AsyncSession],
+    group_id: str,
+    owned: OwnedPartition,
+    refused: Sequence[tuple[Publication, int, RefusedByKafkaError]],
+) -> bool:
+    """Withhold these outcomes of a partition, if it is still ours and not too many are.
+
+    From then on no owner publishes them with their batch. `refused`: each with its size as a batch.
+    """
+    partition = owned.partition
+    async with sessions.begin() as session:
+        if not await positions.hold_turn(session, group_id, partition.topic, partition.partition, owned.turn):
+            return False
+        number = (await withheld.count_withheld(session, partition.topic)).get(partition.partition, 0)
+        if number + len(refused) > MOST_OF_A_PARTITION:
+            return False
+        await withheld.add_withheld(
+            session,
+            [
+                Refused(
+                    UUID((publication.key or b"").decode()),
+                    publication.topic,
+                    _packed(publication.headers),
+                    size,
+                    error.reason,
+                    error.what_to_do,
+                )
+                for publication, size, error in refused
+            ],
+        )
+    for _, _, error in refused:
+        log.error("%s; it is set aside, and the orders behind it go on", error)
+    return True
+
+
+def _packed(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    # Latin-1 has a character for each byte.
+    return json.dumps([[name, None if value is None else value.decode("latin-1")] for name, value in headers])
+
+
+def _unpacked(headers: str) -> list[tuple[str, bytes | None]]:
+    return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers)]
+
+
+class WithheldOutcomes:
+    """Publishes the withheld outcomes of the partitions that are assigned to this worker."""
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        sessions: async_sessionmaker[AsyncSession],
+        group_id: str,
+        topic: str,
+        client_options: Mapping[str, Any],
+        assigned: Callable[[], Collection[TopicPartition]],
+        health: Health,
+        metrics: Metrics,
+    ) -> None:
+        self._publisher = publisher
+        self._sessions = sessions
+        self._group_id = group_id
+        self._topic = topic
+        self._options = client_options
+        self._assigned = assigned
+        self._health = health
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+            try:
+                await self.look()
+            except Exception as error:
+                log.warning("withheld outcomes could not be seen to: %s", describe(error))
+
+    async def look(self) -> None:
+        """Publish what its topic takes by now, and say what it does not take yet."""
+        async with self._sessions() as session:
+            rows = await withheld.list_withheld(session, self._topic)
+        if rows:
+            await self._see_to(rows)
+            async with self._sessions.begin() as session:
+                await withheld.remove_published(session, self._group_id, self._topic)
+                rows = await withheld.list_withheld(session, self._topic)
+        self._tell([row for row in rows if row.published_at is None])
+
+    async def _see_to(self, rows: Sequence[Withheld]) -> None:
+        await self._publisher.limits.read()
+        mine = {p.partition: p for p in self._assigned()}
+        committed = await self._publisher.committed_offsets(list(mine.values())) if mine else {}
+        due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
+        for row in rows:
+            partition = mine.get(row.source_partition)
+            commit = committed.get(partition) if partition else None
+            # Not before its batch is done with: until then it comes again.
+            if partition and commit and row.source_offset < commit.offset and self._is_due(row):
+                due[partition].append(row)
+        for partition, of_one in due.items():
+            try:
+                await self._publish(partition, of_one[:_MOST_AT_ONCE])
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning(
+                    "withheld outcomes of %s-%d stay withheld: %s",
+                    *(partition.topic, partition.partition, describe(error)),
+                )
+
+    def _is_due(self, row: Withheld) -> bool:
+        """Whether it was tried, and may be published, or its topic may take it by now."""
+        limits = self._publisher.limits.of(row.topic)
+        fits = not limits.is_read or limits.fits(row.size_bytes)
+        return row.published_at is None and (fits or row.tried_from_offset is not None)
+
+    async def _publish(self, partition: TopicPartition, rows: Sequence[Withheld]) -> None:
+        async with self._sessions() as session:
+            events = await ledger.find_outcomes(session, [row.order_id for row in rows])
+        async with self._producer(partition) as producer:
+            for row in rows:
+                async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+                    await self._publish_one(producer, partition, row.order_id, events[row.order_id].event)
+
+    async def _publish_one(
+        self, producer: AIOKafkaProducer, partition: TopicPartition, order_id: UUID, event: str
+    ) -> None:
+        # Only now that the producer is started: whoever tried before can publish nothing more.
+        async with self._sessions() as session:
+            row = await withheld.find_withheld(session, order_id)
+        if row is None or row.published_at is not None:
+            return
+        if not await self._is_there(producer, row):
+            row = await self._try(producer, partition, row, event)
+            if not await self._is_there(producer, row):
+                return  # acknowledged, and not yet to be seen: the next look will
+        async with self._sessions.begin() as session:
+            await withheld.mark_published(session, order_id)
+        log.info("the withheld outcome of order %s is published in %s", order_id, row.topic)
+
+    async def _is_there(self, producer: AIOKafkaProducer, row: Withheld) -> bool:
+        """Whether a subscriber sees it, of any try."""
+        if row.tried_partition is None or row.tried_from_offset is None:
+            return False
+        place = TopicPartition(row.topic, row.tried_partition)
+        # What Kafka may have left open of a try that it takes for ended would hide all behind it.
+        await producer.begin_transaction()
+        join(producer, place)
+        await producer.abort_transaction()
+        seen = digest(str(row.order_id).encode(), _unpacked(row.headers))
+        witness = Witness(row.topic, 0, seen, row.tried_partition, row.tried_from_offset)
+        return await is_published(self._options, producer, witness)
+
+    async def _try(
+        self, producer: AIOKafkaProducer, partition: TopicPartition, row: Withheld, event: str
+    ) -> Withheld:
+        place = await output_of(producer, row.topic, partition)
+        end = (await end_offsets(producer, [place]))[place]
+        async with self._sessions.begin() as session:
+            await withheld.begin_try(session, row.order_id, place.partition, end)
+        await producer.begin_transaction()
+        sent = await producer.send(
+            place.topic,
+            event.encode(),
+            str(row.order_id).encode(),
+            partition=place.partition,
+            timestamp_ms=int(time.time() * 1_000),
+            headers=_unpacked(row.headers),
+        )
+        await sent
+        await producer.commit_transaction()
+        async with self._sessions() as session:
+            tried = await withheld.find_withheld(session, row.order_id)
+        assert tried is not None
+        return tried
+
+    @asynccontextmanager
+    async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
+        """The one that publishes the withheld outcomes of a partition: every try before it has ended."""
+        producer = AIOKafkaProducer(
+            **self._options,
+            transactional_id=f"{self._group_id}.{partition.topic}.{partition.partition}.withheld",
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            acks="all",
+        )
+        try:
+            async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+                await producer.start()
+            yield producer
+        finally:
+            await close_producer(producer)
+
+    def _tell(self, rows: Sequence[Withheld]) -> None:
+        """In metrics, log and readiness: those of the partitions that are ours."""
+        numbers = {p.partition for p in self._assigned()}
+        mine = [row for row in rows if row.source_partition in numbers]
+        self._metrics.withheld.clear()
+        for number in numbers:
+            count = sum(row.source_partition == number for row in mine)
+            self._metrics.withheld.labels(str(number)).set(count)
+        if mine:
+            self._health.failed(_TROUBLE, "; ".join(sentences(mine)), alive=False)
+        else:
+            self._health.answered(_TROUBLE)
+
+
+def sentences(rows: Sequence[Withheld]) -> list[str]:
+    """What is withheld, the first ones, each with what to do, and how many more there are."""
+    told = [
+        f"{row.topic} refuses the outcome of order {row.order_id}, from"
+        f" {row.source_topic}-{row.source_partition}@{row.source_offset} ({row.reason}): {row.what_to_do}"
+        for row in rows[:_NAMED]
+    ]
+    left = len(rows) - len(told)
+    return [*told, f"{left:,} more outcomes are refused as well"] if left else told
