@@ -72,7 +72,7 @@ class TestPublished:
             {"headers": ()},
             {"headers": (("ce_id", str(uuid4()).encode()),)},
         ],
-        ids=str,
+        ids=["no key", "key of no text", "key of no order", "no event id", "event id of another"],
     )
     def test_what_no_worker_wrote_is_no_outcome(self, changed: dict[str, Any]):
         assert published(in_topic(b"{}", uuid4(), **changed), Outcome.CONFIRMED) is None
