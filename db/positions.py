@@ -19,6 +19,7 @@ from sqlalchemy import (
     case,
     column,
     func,
+    literal,
     or_,
     select,
     update,
@@ -170,6 +171,34 @@ async def hold_turn(session: AsyncSession, group_id: str, topic: str, partition:
         .with_for_update(read=True)
     )
     return held is not None
+
+
+async def copy_to_group(
+    session: AsyncSession, old_group: str, new_group: str, topic: str, partition: int
+) -> None:
+    """Let the new group be as far as the old one, unless it has begun something by itself.
+
+    Whoever has taken a turn of the new group has to take another one, since it knows nothing of this.
+    """
+    state = [*_STATE, *_ACKNOWLEDGED]
+    copied = select(literal(new_group), Position.topic, Position.partition, Position.turn + 1, *_columns())
+    statement = insert(Position).from_select(
+        ["group_id", "topic", "partition", "turn", *state],
+        copied.where(
+            Position.group_id == old_group, Position.topic == topic, Position.partition == partition
+        ),
+    )
+    new = statement.excluded
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Position.group_id, Position.topic, Position.partition],
+            set_={
+                "turn": func.greatest(Position.turn + 1, new.turn),
+                **{name: getattr(new, name) for name in state},
+            },
+            where=Position.begun_to.is_(None),
+        )
+    )
 
 
 async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:

@@ -279,6 +279,21 @@ async def release_group(session: AsyncSession, group_id: str, input_topic: str) 
     return int(result.rowcount)  # type: ignore[attr-defined]
 
 
+async def move_to_group(session: AsyncSession, old_group: str, new_group: str, input_topic: str) -> int:
+    """Let another group finish what one has not; how many. No redrive of the old one may run any more."""
+    result = await session.execute(
+        update(DeadLetterRedrive)
+        .where(
+            DeadLetterRedrive.group_id == old_group,
+            DeadLetterRedrive.source_topic == input_topic,
+            _is(RedriveStatus.CLAIMED, RedriveStatus.SENT),
+        )
+        .values({"group_id": new_group})
+        .execution_options(synchronize_session=False)
+    )
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
 async def list_sent(session: AsyncSession, group_id: str, input_topic: str, limit: int) -> list[Redrive]:
     """Letters of any run that are in the input topic and of which nobody has seen the result."""
     rows = await session.execute(

@@ -303,14 +303,14 @@ class Publisher:
         limits = self.limits.of(one.topic)
         return limits.is_read and limits.fits(one.size)
 
-    async def move(self, owned: OwnedPartition, offset: int) -> None:
+    async def move(self, owned: OwnedPartition, offset: int, metadata: str = "") -> None:
         """Let the group go on at `offset`, if nobody has taken the partition over since we did.
 
         An operator's move: without our metadata, so that it is believed. Raises as `publish` does.
         """
         async with asyncio.timeout(self._publish_timeout_seconds):
             await owned.producer.begin_transaction()
-            to = OffsetAndMetadata(offset, "")
+            to = OffsetAndMetadata(offset, metadata)
             # No output is joined: what Kafka may have left hanging there is for the next owner to end.
             await owned.producer.send_offsets_to_transaction({owned.partition: to}, self._group_id)
             await owned.producer.commit_transaction()

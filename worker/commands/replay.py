@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.commands.style import AsJson, Execute, example, group
+from worker.commands.style import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
+    from worker.operations.offsets import TopicSelection
     from worker.operations.replay_plan import Target
+    from worker.settings import Settings
 
 commands = group()
 
@@ -20,6 +22,7 @@ commands = group()
         "order-worker replay --by-duration PT2H",
         "order-worker replay --to-datetime 2026-11-23T10:00:00Z --topic order-placed:0,2 --execute",
         "order-worker replay --shift-by -500",
+        "order-worker replay --from-group order-worker-old",
     )
 )
 def replay(
@@ -37,6 +40,10 @@ def replay(
         int | None, typer.Option(metavar="N", help="From the committed offset; -500: the last 500 again.")
     ] = None,
     to_latest: Annotated[bool, typer.Option("--to-latest", help="Behind the last record there is.")] = False,
+    from_group: Annotated[
+        str | None,
+        typer.Option(metavar="OLD_GROUP", help="Where that group is: ORDER_WORKER_GROUP_ID is its new name."),
+    ] = None,
     topic: Annotated[
         str | None,
         typer.Option(metavar="TOPIC[:P,P]", help="The input topic, or some of its partitions. Default: all."),
@@ -55,34 +62,52 @@ def replay(
     It names the products that orders of several partitions want more of than there is: first come decides.
 
     With --execute the workers must be stopped. What would skip anything that is not done with is refused.
-    """
-    options: dict[str, str | int | bool | None] = {
-        "--to-datetime": to_datetime,
-        "--by-duration": by_duration,
-        "--to-earliest": to_earliest or None,
-        "--to-offset": to_offset,
-        "--shift-by": shift_by,
-        "--to-latest": to_latest or None,
-    }
-    given = {option: value for option, value in options.items() if value is not None}
-    if len(given) != 1:
-        raise UsageError(f"give exactly one of {', '.join(options)}")
-    ((option, value),) = given.items()
-    from worker.operations import replay as operation
-    from worker.operations import screen
-    from worker.operations.offsets import TopicSelection, parse_topic
-    from worker.operations.replay_report import report, show
-    from worker.settings import read_settings
 
-    settings = read_settings()
-    selected = TopicSelection(settings.order_placed_topic) if topic is None else parse_topic(topic)
-    target = _target(option, value)
-    done = asyncio.run(operation.replay(settings, selected, target, execute=execute, quiet=as_json))
-    found = report(settings, selected, done)
-    if as_json:
-        screen.print_json(found)
-    else:
-        show(screen.output(), found)
+    --from-group: the group has a new name, and goes on where the old one stopped. Nothing comes again.
+    """
+    with errors_in_json(as_json):
+        options: dict[str, str | int | bool | None] = {
+            "--to-datetime": to_datetime,
+            "--by-duration": by_duration,
+            "--to-earliest": to_earliest or None,
+            "--to-offset": to_offset,
+            "--shift-by": shift_by,
+            "--to-latest": to_latest or None,
+            "--from-group": from_group,
+        }
+        given = {option: value for option, value in options.items() if value is not None}
+        if len(given) != 1:
+            raise UsageError(f"give exactly one of {', '.join(options)}")
+        ((option, value),) = given.items()
+        from worker.operations.offsets import TopicSelection, parse_topic
+        from worker.settings import read_settings
+
+        settings = read_settings()
+        selected = TopicSelection(settings.order_placed_topic) if topic is None else parse_topic(topic)
+        if from_group is not None:
+            asyncio.run(_from_group(settings, from_group, selected, execute, as_json))
+        else:
+            asyncio.run(_replay(settings, _target(option, value), selected, execute, as_json))
+
+
+async def _from_group(
+    settings: "Settings", old_group: str, selected: "TopicSelection", execute: bool, as_json: bool
+) -> None:
+    from worker.operations import from_group, from_group_report, screen
+
+    done = await from_group.from_group(settings, old_group, selected, execute=execute)
+    found = from_group_report.report(settings, selected, done)
+    screen.print_json(found) if as_json else from_group_report.show(screen.output(), found)
+
+
+async def _replay(
+    settings: "Settings", target: "Target", selected: "TopicSelection", execute: bool, as_json: bool
+) -> None:
+    from worker.operations import replay, replay_report, screen
+
+    done = await replay.replay(settings, selected, target, execute=execute, quiet=as_json)
+    found = replay_report.report(settings, selected, done)
+    screen.print_json(found) if as_json else replay_report.show(screen.output(), found)
 
 
 def _target(option: str, value: str | int | bool) -> "Target":

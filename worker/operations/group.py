@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -21,8 +21,12 @@ from worker.connections import LIMIT_SECONDS, of_some_node
 from worker.errors import CommandError
 
 T = TypeVar("T")
+Commits = Mapping[TopicPartition, OffsetAndMetadata | None]
 
 _AGAIN_SECONDS: Final = 0.2
+# How long the coordinator may take to tell an offset whose commit it has acknowledged.
+_TOLD_SECONDS: Final = 15.0
+_ASK_AGAIN_SECONDS: Final = 0.05
 # A new cluster has no coordinators before somebody asks for one, and after a crash they load for a moment.
 _NOT_YET: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 
@@ -102,6 +106,22 @@ async def commits(
     if not partitions:
         return {}
     return await _patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
+
+
+async def until_told(
+    admin: AIOKafkaAdminClient,
+    group_id: str,
+    partitions: Sequence[TopicPartition],
+    is_right: Callable[[Commits], bool],
+) -> None:
+    """Return when Kafka tells what was committed: it acknowledges a commit a moment before it shows it."""
+    deadline = time.monotonic() + _TOLD_SECONDS
+    while not is_right(await commits(admin, group_id, partitions)):
+        if time.monotonic() > deadline:
+            raise CommandError(
+                "the group was moved, and Kafka still tells another offset: look again before workers start"
+            )
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
 
 async def _commits(

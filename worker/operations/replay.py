@@ -9,51 +9,40 @@ Recorded before moved: a partition that was moved without a record would be anno
 without a move does no harm, since all that lies there is announced already.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, positions, skips
+from db import ledger, positions
 from db.engine import session_factory
 from db.ledger import SilentReplay
-from db.positions import Begun
 from worker.connections import (
-    DATABASE_ERRORS,
-    KAFKA_ERRORS,
     database_engine,
     kafka_admin,
-    reason_of,
     require_database,
     require_topics,
 )
 from worker.errors import CommandError, UsageError
 from worker.operations import group
-from worker.operations.fencing import Fenced, fenced
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
+from worker.operations.one_line import in_one_line
 from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
 from worker.operations.rehearse import RecordReader
+from worker.operations.replay_execution import execute as execute_moves
 from worker.operations.replay_plan import Move, Target, moves, reached_to, require_records
 from worker.operations.screen import command_line, progress
-from worker.operations.sole_producer import is_fenced
 from worker.reading import reader
 from worker.settings import Settings
 from worker.settlement import Fate
 
 Sessions = async_sessionmaker[AsyncSession]
-Commits = Mapping[TopicPartition, OffsetAndMetadata | None]
 
-# How long the group's coordinator may take to tell an offset whose commit it has acknowledged.
-_TOLD_SECONDS: Final = 15.0
-_ASK_AGAIN_SECONDS: Final = 0.05
 _FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
 # What a worker passes over without a word: records that may be skipped without anybody missing them.
 _NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
@@ -66,7 +55,7 @@ class Replay:
     target: Target
     moves: list[Move]
     members: list[group.Member]
-    commits: Commits
+    commits: group.Commits
     tallies: dict[TopicPartition, Tally] = field(default_factory=dict)
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
     seconds: float = 0.0  # that the rehearsal took
@@ -94,24 +83,14 @@ async def replay(
     await require_topics(settings)
     async with database_engine(settings, "order-worker replay") as engine, kafka_admin(settings) as admin:
         await require_database(engine, settings)
-        with _in_one_line():
+        with in_one_line():
             if execute:
                 await group.require_stopped(admin, settings.group_id)
             result = await _rehearse(settings, engine, admin, selected, target, quiet)
             if execute:
-                await _execute(settings, engine, admin, result, recorded)
+                await execute_moves(settings, engine, admin, result.moves, result.commits, recorded)
                 result.executed = True
             return result
-
-
-@contextmanager
-def _in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        raise CommandError(f"PostgreSQL ended it: {reason_of(error)}; run it again") from error
-    except KAFKA_ERRORS as error:
-        raise CommandError(f"Kafka ended it: {reason_of(error)}; run it again") from error
 
 
 async def _rehearse(
@@ -151,7 +130,7 @@ async def _log_ends(settings: Settings, partitions: Sequence[TopicPartition]) ->
 async def _committed(
     settings: Settings,
     sessions: Sessions,
-    commits: Commits,
+    commits: group.Commits,
     log_ends: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, int]:
     """Of each partition of which anything is decided. Raises CommandError where Kafka tells too little."""
@@ -238,106 +217,3 @@ def _lost(tally: Tally) -> str:
         "dead letters to write": fates[Fate.DEAD_LETTER],
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
-async def _execute(
-    settings: Settings,
-    engine: AsyncEngine,
-    admin: AIOKafkaAdminClient,
-    planned: Replay,
-    recorded: Callable[[], None],
-) -> None:
-    moving = [move for move in planned.moves if move.target != move.committed]
-    async with fenced(settings, settings.group_id, [m.partition for m in moving]) as held:
-        for move in moving:
-            before, now = planned.commits[move.partition], held.commits[move.partition]
-            _require_unmoved(move, _offset(before), _offset(now))
-        # Again: the rehearsal may have taken long.
-        await group.require_stopped(admin, settings.group_id)
-        await _record(settings, session_factory(engine), moving, held)
-        recorded()
-        await _move(held, moving)
-    await _until_told(settings, admin, moving)
-
-
-def _require_unmoved(move: Move, told: int | None, tells: int | None) -> None:
-    if tells != told:
-        raise CommandError(
-            f"the group has moved in {move.name}, from {told} to {tells}, since it was rehearsed; nothing was"
-            " changed; run it again"
-        )
-
-
-def _offset(commit: OffsetAndMetadata | None) -> int | None:
-    return None if commit is None else commit.offset
-
-
-async def _record(settings: Settings, sessions: Sessions, moving: Sequence[Move], held: Fenced) -> None:
-    """The replay of all partitions, in one transaction, as their owner."""
-    topic, silent = settings.order_placed_topic, {}
-    async with sessions.begin() as session:
-        for move in moving:
-            commit, number = held.commits[move.partition], move.partition.partition
-            turn = await positions.take_turn(session, settings.group_id, topic, number)
-            _require_unmoved(
-                move, move.committed, reached_to(move.partition, commit, turn.begun, move.log_end)
-            )
-            if move.target < move.committed:
-                silent[number] = (move.target, await _published_to(move, held, turn.begun))
-            if move.beyond:
-                # What it tells is of a log that is no more; how far that was published, the replay tells.
-                await positions.forget(session, settings.group_id, topic, number)
-            if move.deleted:
-                await _note_deleted(session, settings, move)
-        await ledger.add_replays(session, topic, {p: span for p, span in silent.items() if span[0] < span[1]})
-
-
-async def _published_to(move: Move, held: Fenced, begun: Begun | None) -> int:
-    """The offset below which all that is decided is published."""
-    if not move.beyond or begun is None:
-        return move.committed
-    # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
-    recalled = await held.publisher.recall(held.owned[move.partition], begun)
-    return max(recalled, _offset(held.commits[move.partition]) or 0)
-
-
-async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:
-    """As the worker does that comes upon it, and that will not when the group was moved over it."""
-    topic, number = move.partition
-    await skips.add_skip(
-        session,
-        *(topic, number, move.committed, move.bounds.first),
-        requested_by=settings.group_id,
-        note="deleted from the topic before a worker read it",
-        kind="deleted",
-    )
-
-
-async def _move(held: Fenced, moving: Sequence[Move]) -> None:
-    done = await asyncio.gather(
-        *(held.publisher.move(held.owned[move.partition], move.target) for move in moving),
-        return_exceptions=True,
-    )
-    failed = [(m, error) for m, error in zip(moving, done, strict=True) if isinstance(error, BaseException)]
-    if not failed:
-        return
-    names = ", ".join(move.name for move, _ in failed)
-    numbers = ",".join(str(move.partition.partition) for move, _ in failed)
-    _, why = failed[0]
-    reason = "a worker has taken it over" if is_fenced(why) else reason_of(why)
-    raise CommandError(
-        f"{len(moving) - len(failed)} of {len(moving)} partitions were moved, and perhaps not {names}"
-        f" ({reason}); stop the workers and run it again with --topic {moving[0].partition.topic}:{numbers}"
-    )
-
-
-async def _until_told(settings: Settings, admin: AIOKafkaAdminClient, moving: Sequence[Move]) -> None:
-    """Kafka acknowledges a commit a moment before it tells the offset to whoever asks next."""
-    expected: dict[TopicPartition, int | None] = {move.partition: move.target for move in moving}
-    deadline = asyncio.get_running_loop().time() + _TOLD_SECONDS
-    while await group.committed(admin, settings.group_id, list(expected)) != expected:
-        if asyncio.get_running_loop().time() > deadline:
-            raise CommandError(
-                "the group was moved, and Kafka still tells another offset: look again before workers start"
-            )
-        await asyncio.sleep(_ASK_AGAIN_SECONDS)

@@ -1,0 +1,233 @@
+"""`replay --from-group`: a group that gets another name publishes nothing again, whatever was under way."""
+
+import signal
+import sys
+from dataclasses import replace
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.builders import line, order_value
+from tests.deadline import eventually
+from tests.order_worker import OrderWorker
+from tests.promises import Scene
+from tests.subscriber import group_members, remember_wrongly
+from tests.worker_process import WorkerProcess, Workers
+from worker.steps import Step
+
+
+@pytest.fixture
+def renamed(scene: Scene) -> Scene:
+    """The same shop and topics, with the group's new name."""
+    return replace(scene, group_id=f"{scene.group_id}-new")
+
+
+@pytest.fixture
+def take_over(order_worker: OrderWorker, scene: Scene, renamed: Scene) -> OrderWorker:
+    """The command, as the new group."""
+    env = {**order_worker.env, "ORDER_WORKER_GROUP_ID": renamed.group_id}
+    return replace(order_worker, env=env).of("replay", "--from-group", scene.group_id)
+
+
+def place(scene: Scene, count: int, *, partition: int = 0) -> list[UUID]:
+    ids = [uuid4() for _ in range(count)]
+    scene.place([order_value(line(1), order_id=i) for i in ids], partition=partition)
+    return ids
+
+
+def drained(scene: Scene, workers: Workers, **settings: str) -> None:
+    worker = workers.start(group_id=scene.group_id, **settings)
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+
+
+def at_step(workers: Workers, step: Step, action: str, *, passed: int = 0) -> WorkerProcess:
+    command = (sys.executable, "-m", "tests.worker_at_step", step.value, action, "1", str(passed))
+    return workers.start(*command, batch_max_records="10", session_timeout_ms="2000")
+
+
+def nobody_is_in_the_group(scene: Scene) -> None:
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 0, 30)
+
+
+@pytest.fixture
+def decided(scene: Scene, workers: Workers) -> list[UUID]:
+    """Orders that the old group has decided, in two of four partitions, in two batches at least."""
+    scene.shop.stock_up({1: 1_000})
+    ids = place(scene, 30)
+    drained(scene, workers)
+    ids += place(scene, 10) + place(scene, 20, partition=1)
+    drained(scene, workers)
+    return ids
+
+
+def test_a_group_goes_on_under_another_name_and_publishes_nothing_again(
+    scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
+):
+    more = place(scene, 15)
+    said = take_over.here("--json").done().document
+    assert [(p["old_committed"], p["old_decided_to"], p["committed"]) for p in said["partitions"]] == [
+        (40, 40, None),
+        (20, 20, None),
+        (None, None, None),
+        (None, None, None),
+    ]
+    assert [p["stage"] for p in said["partitions"]][1:3] == [
+        "to be taken over",
+        "the old group has decided nothing",
+    ]
+    assert said["next_command"] == f"order-worker replay --from-group {scene.group_id} --execute"
+    assert renamed.shop.value("SELECT count(DISTINCT group_id) FROM positions") == 1
+    assert renamed.lag() == 75, "a rehearsal changes nothing"
+
+    done = take_over("--execute")
+    assert done.code == 0, done.err
+    assert "done." in done.out
+    assert renamed.lag() == 15
+    assert "All is taken over" not in done.err
+    drained(renamed, workers)
+    renamed.assert_promises([*decided, *more])
+    again = take_over.here("--execute", "--json").done().document
+    assert {p["stage"] for p in again["partitions"]} == {"taken over", "the old group has decided nothing"}
+    assert again["next_command"] == "order-worker run"
+    assert renamed.lag() == 0, "what the new group has decided since stays"
+
+
+def test_workers_of_the_new_name_wait_for_it_and_go_on_by_themselves(
+    scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
+):
+    more = place(scene, 15)
+    worker = workers.start(group_id=renamed.group_id)
+    worker.wait_for_log("replay --from-group")
+    status, why = worker.get("/readyz")
+    assert (status, f"order-worker replay --from-group {scene.group_id}" in why) == (503, True)
+    assert take_over("--execute").code == 0
+    renamed.wait_until_drained()
+    assert worker.stop() == 0
+    renamed.assert_promises([*decided, *more])
+
+
+def test_outcomes_that_a_frozen_worker_of_the_old_group_holds_are_not_published_twice(
+    scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker
+):
+    scene.shop.stock_up({1: 1_000})
+    ids = place(scene, 25)
+    frozen = at_step(workers, Step.BEFORE_KAFKA_COMMIT, "SIGSTOP", passed=1)
+    frozen.wait_for_log("SIGSTOP at before_kafka_commit")
+    nobody_is_in_the_group(scene)
+    assert take_over("--execute").code == 0
+    drained(renamed, workers)
+    renamed.assert_promises(ids)
+    frozen.kill()
+    renamed.assert_promises(ids)
+
+
+@pytest.mark.parametrize("told", [None, 5], ids=["nothing", "an offset of long ago"])
+def test_what_kafka_has_forgotten_of_the_old_group_is_found_out(
+    scene: Scene,
+    renamed: Scene,
+    workers: Workers,
+    take_over: OrderWorker,
+    decided: list[UUID],
+    told: int | None,
+):
+    scene.forget_offsets()
+    if told is not None:
+        remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: told})
+    said = take_over.here("--json").done().document
+    assert "its workers came to 30 at least" in said["partitions"][0]["remark"]
+    assert take_over("--execute").code == 0
+    assert renamed.lag() == 0
+    more = place(scene, 5)
+    drained(renamed, workers)
+    renamed.assert_promises([*decided, *more])
+
+
+def test_a_replay_of_the_old_group_that_has_not_begun_is_one_of_the_new_group(
+    scene: Scene,
+    renamed: Scene,
+    workers: Workers,
+    take_over: OrderWorker,
+    order_worker: OrderWorker,
+    decided: list[UUID],
+):
+    assert order_worker("replay", "--to-offset", "10", "--execute").code == 0
+    said = take_over.here("--execute", "--json").done().document
+    assert [p["committed"] for p in said["partitions"]] == [10, 10, None, None]
+    worker = workers.start(group_id=renamed.group_id)
+    renamed.wait_until_drained()
+    assert "order_worker_orders_silenced_total 40.0" in worker.get("/metrics")[1]
+    assert worker.stop() == 0
+    renamed.assert_promises(decided)
+
+
+@pytest.mark.parametrize("started_before", [False, True], ids=["run again", "workers started instead"])
+def test_a_takeover_that_was_killed_half_way_may_be_run_again_or_left(
+    scene: Scene,
+    renamed: Scene,
+    workers: Workers,
+    take_over: OrderWorker,
+    decided: list[UUID],
+    started_before: bool,
+):
+    program = (
+        "import asyncio, os, signal, sys\n"
+        "from worker.operations.from_group import from_group\n"
+        "from worker.operations.offsets import TopicSelection\n"
+        "from worker.settings import read_settings\n"
+        "settings = read_settings()\n"
+        "asyncio.run(from_group(settings, sys.argv[3], TopicSelection(settings.order_placed_topic),\n"
+        "    execute=True, copied=lambda: os.kill(os.getpid(), signal.SIGKILL)))\n"
+    )
+    assert take_over.python("-c", program)().code == -signal.SIGKILL
+    assert renamed.lag() == 60, "copied, and not committed"
+    if not started_before:
+        assert take_over("--execute").code == 0
+        assert renamed.lag() == 0
+    more = place(scene, 5)
+    drained(renamed, workers)
+    renamed.assert_promises([*decided, *more])
+
+
+def test_dead_letters_that_the_old_group_redrives_go_with_it(
+    scene: Scene, renamed: Scene, take_over: OrderWorker, decided: list[UUID]
+):
+    scene.shop.sql(
+        "INSERT INTO dead_letter_redrives (id, run_id, group_id, requested_by, source_topic,"
+        " source_partition, source_offset, letter_topic, letter_partition, letter_offset,"
+        " error_code, error_path, input_partition, input_from)"
+        " VALUES ($1, $1, $2, 'Ann', $3, 0, 0, 'letters', 0, 0, 'not_json', '', 0, 0)",
+        uuid4(),
+        scene.group_id,
+        scene.topics.order_placed,
+    )
+    assert "1 dead letters that are being redriven go with it" in take_over.here().out
+    take_over.here("--execute", "--json").done()
+    assert scene.shop.value("SELECT group_id FROM dead_letter_redrives") == renamed.group_id
+
+
+def test_what_cannot_be_taken_over_is_refused_in_one_line(
+    scene: Scene,
+    renamed: Scene,
+    workers: Workers,
+    take_over: OrderWorker,
+    order_worker: OrderWorker,
+    decided: list[UUID],
+):
+    of_itself = order_worker.here("replay", "--from-group", scene.group_id, "--execute")
+    of_itself.assert_refused(2, "is ORDER_WORKER_GROUP_ID itself")
+    unknown = replace(take_over, words=("replay", "--from-group", "unknown"))
+    unknown.here("--execute").assert_refused(1, "the group unknown has committed nothing in")
+    earliest = replace(take_over, words=("replay",)).here("--to-earliest", "--execute")
+    earliest.assert_refused(1, f"replay --from-group {scene.group_id} --execute`), then run this again")
+
+    running = workers.start().wait_until_ready()
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 1)
+    assert "stop its workers first" in take_over.here().out
+    take_over.here("--execute").assert_refused(1, f"the group {scene.group_id} is running")
+    assert running.stop() == 0
+
+    remember_wrongly(scene.kafka, renamed.group_id, scene.topics.order_placed, {0: 7})
+    own = f"has an offset of its own in {scene.topics.order_placed}-0 (offset 7, {scene.group_id}: offset 40"
+    take_over.here("--execute").assert_refused(1, own)
+    assert scene.shop.value("SELECT count(DISTINCT group_id) FROM positions") == 1

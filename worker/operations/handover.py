@@ -1,0 +1,112 @@
+"""What one consumer group takes over of another, partition by partition. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from db.positions import Begun
+from worker.errors import CommandError
+from worker.kafka.offset_mark import is_workers_mark
+from worker.resume import database_lost
+
+
+class Stage(Enum):
+    """How far a partition's takeover has come."""
+
+    NOTHING = "the old group has decided nothing"
+    AHEAD = "to be taken over"
+    DONE = "taken over"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a group is in a partition, as Kafka (`commit`) and PostgreSQL (`begun`) tell it."""
+
+    commit: OffsetAndMetadata | None
+    begun: Begun | None
+
+    @property
+    def offset(self) -> int | None:
+        return None if self.commit is None else self.commit.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One partition, as both groups stand in it. `end`: behind the last committed record."""
+
+    partition: TopicPartition
+    old: Standing
+    new: Standing
+    end: int
+
+    @property
+    def name(self) -> str:
+        """As messages name the partition."""
+        return f"{self.partition.topic}-{self.partition.partition}"
+
+    @property
+    def stage(self) -> Stage | None:
+        """None: the new group has gone a way of its own, and cannot take anything over."""
+        old, new = self.old, self.new
+        if old.commit is None and old.begun is None:
+            return Stage.NOTHING
+        if new.commit is None and (new.begun is None or new.begun == old.begun):
+            # The row is copied before the offset is committed: killed between them, it is done once more.
+            return Stage.AHEAD
+        if new.begun is None:
+            return Stage.AHEAD if new.commit == old.commit and old.begun is not None else _if_equal(old, new)
+        is_as_far = old.begun is None or new.begun.begun_to >= old.begun.begun_to
+        return Stage.DONE if is_as_far else None
+
+    @property
+    def remark(self) -> str:
+        """Where Kafka and PostgreSQL do not tell the same of the old group."""
+        commit, begun = self.old.commit, self.old.begun
+        if begun is None:
+            return ""
+        if commit is None:
+            return f"Kafka has forgotten the offset; its workers came to {begun.announced_to:,} at least"
+        if not is_workers_mark(commit.metadata):
+            return f"an operator moved it to {commit.offset:,}; its workers came to {begun.begun_to:,}"
+        if commit.offset < begun.announced_to:
+            return f"Kafka has lost a commit; its workers came to {begun.announced_to:,} at least"
+        return ""
+
+
+def _if_equal(old: Standing, new: Standing) -> Stage | None:
+    return Stage.DONE if new.commit == old.commit else None
+
+
+def require_possible(old_group: str, new_group: str, handovers: Sequence[Handover]) -> None:
+    """There is something to take over, and nothing stands against it, or a CommandError says what does."""
+    if all(one.stage is Stage.NOTHING for one in handovers):
+        names = ", ".join(one.name for one in handovers)
+        raise CommandError(
+            f"the group {old_group} has committed nothing in {names}: is that its name, and the topic's?"
+            " nothing was changed"
+        )
+    apart = [one for one in handovers if one.stage is None]
+    if apart:
+        ways = ", ".join(f"{one.name} ({_way(one.new)}, {old_group}: {_way(one.old)})" for one in apart)
+        raise CommandError(
+            f"the group {new_group} has an offset of its own in {ways}; nothing was changed: set"
+            " ORDER_WORKER_GROUP_ID to a name that no group has had, or delete its offsets"
+            " (`kafka-consumer-groups.sh --delete-offsets`) if no worker of it has ever run"
+        )
+    _require_known(handovers)
+
+
+def _require_known(handovers: Sequence[Handover]) -> None:
+    commits = {one.partition: one.old.commit for one in handovers}
+    begun = {one.partition.partition: one.old.begun for one in handovers if one.old.begun}
+    if lost := database_lost(handovers[0].partition.topic, commits, begun):
+        raise CommandError(f"{lost}; nothing was changed")
+
+
+def _way(of: Standing) -> str:
+    if of.begun is None:
+        return f"offset {of.offset}"
+    return f"offset {of.offset}, decided to {of.begun.begun_to}"

@@ -1,0 +1,18 @@
+"""What a server refuses while a command moves a group, as the one line that ends the command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, reason_of
+from worker.errors import CommandError
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Whatever fails in the block can be done again."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        raise CommandError(f"PostgreSQL ended it: {reason_of(error)}; run it again") from error
+    except KAFKA_ERRORS as error:
+        raise CommandError(f"Kafka ended it: {reason_of(error)}; run it again") from error
