@@ -335,8 +335,17 @@ def _message(message: Any) -> Message:
     return Message(
         message.key(),
         message.value(),
-        message.headers() or [],
+        _headers(message),
         message.partition(),
         message.offset(),
         message.timestamp()[1],
     )
+
+
+def _headers(message: Any) -> list[tuple[str, bytes | None]]:
+    """None where a name is not UTF-8: librdkafka's binding fails then, at this call or at the one after it."""
+    try:
+        found = message.headers()
+        return list(found or ())
+    except (SystemError, UnicodeDecodeError):
+        return []

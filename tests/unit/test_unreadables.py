@@ -39,8 +39,10 @@ def test_they_are_counted_by_partition_from_the_first_on():
     met.add_span(span(5, 6, TopicPartition("order-confirmed", 1)))
     assert told(met) == [
         "1 record of order-confirmed-1 from offset 5 cannot be unpacked (its batch has a wrong checksum)",
-        "5 records of order-placed-0 from offset 7 cannot be unpacked (the header name \\xff is not UTF-8)",
+        "3 records of order-placed-0 from offset 9 cannot be unpacked (its batch has a wrong checksum)",
+        "2 records of order-placed-0 from offset 7 cannot be unpacked (the header name \\xff is not UTF-8)",
     ]
+    assert [count.read_raw for count in met.counts()] == [False, False, True]
 
 
 def test_a_place_that_is_read_twice_counts_once():
@@ -48,7 +50,7 @@ def test_a_place_that_is_read_twice_counts_once():
     for _ in range(2):
         met.add_span(span(9, 12))
         met.add_records([unreadable(7)])
-    assert [count.records for count in met.counts()] == [4]
+    assert [count.records for count in met.counts()] == [3, 1]
 
 
 def test_what_several_readers_met_is_told_together():

@@ -42,13 +42,17 @@ def list_(
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
-    groups = asyncio.run(list_groups(read_settings(), _choice(code, path, start, end), quiet=as_json))
+    choice = _choice(code, path, start, end)
+    groups, unreadable = asyncio.run(list_groups(read_settings(), choice, quiet=as_json))
     if as_json:
         print_json(groups)
     elif groups:
         output().print(groups_table(groups))
     else:
         typer.echo("no dead letters" if code is path is start is end is None else "no dead letters like that")
+    # A script reads groups out of the list, and nothing else.
+    for count in unreadable:
+        typer.echo(f"{count}.", err=as_json)
 
 
 @commands.command(epilog=example("order-worker dead-letters show 2:17"))
@@ -90,9 +94,12 @@ def export(
     from worker.operations.dead_letters import export as write
     from worker.settings import read_settings
 
-    count = asyncio.run(write(read_settings(), _choice(code, path, start, end), out, force=force))
+    choice = _choice(code, path, start, end)
+    count, unreadable = asyncio.run(write(read_settings(), choice, out, force=force))
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
+    for met in unreadable:
+        typer.echo(f"{met}.", err=True)
 
 
 @commands.command(

@@ -39,13 +39,17 @@ _PLACES_REMEMBERED: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class UnreadableCount:
-    """Of one partition: how many records cannot be unpacked, where the first of them is, and why that one."""
+    """Of one partition: how many records cannot be unpacked, where the first of them is, and why that one.
+
+    `read_raw`: of these key and value could be read all the same.
+    """
 
     topic: str
     partition: int
     first_offset: int
     records: int
     why: str
+    read_raw: bool
 
     def __str__(self) -> str:
         noun = "record" if self.records == 1 else "records"
@@ -57,35 +61,37 @@ class Unreadables:
     """What a reader met that cannot be unpacked, also where key and value could be read raw."""
 
     def __init__(self) -> None:
-        self._counts: dict[TopicPartition, UnreadableCount] = {}
+        self._counts: dict[tuple[TopicPartition, bool], UnreadableCount] = {}
         self._places: set[tuple[TopicPartition, int]] = set()
 
     def add_span(self, span: UnreadableSpan) -> None:
-        self._add(span.partition, span.first, span.end - span.first, span.why)
+        self._add(span.partition, span.first, span.end - span.first, span.why, read_raw=False)
 
     def add_records(self, records: Iterable[ConsumerRecord]) -> None:
         """Those of the records that were read raw."""
         for record in records:
             if type(record) is UnreadableRecord:
-                self._add(TopicPartition(record.topic, record.partition), record.offset, 1, record.why)
+                partition = TopicPartition(record.topic, record.partition)
+                self._add(partition, record.offset, 1, record.why, read_raw=True)
 
     def counts(self) -> list[UnreadableCount]:
         """By topic and partition."""
-        return [self._counts[partition] for partition in sorted(self._counts)]
+        return [self._counts[key] for key in sorted(self._counts)]
 
-    def _add(self, partition: TopicPartition, first: int, records: int, why: str) -> None:
+    def _add(self, partition: TopicPartition, first: int, records: int, why: str, *, read_raw: bool) -> None:
         if (partition, first) in self._places:
             return
         if len(self._places) < _PLACES_REMEMBERED:
             self._places.add((partition, first))
-        known = self._counts.get(partition)
+        key = partition, read_raw
+        known = self._counts.get(key)
         if known is None:
-            self._counts[partition] = UnreadableCount(
-                partition.topic, partition.partition, first, records, why
+            self._counts[key] = UnreadableCount(
+                partition.topic, partition.partition, first, records, why, read_raw
             )
             return
         is_first = first < known.first_offset
-        self._counts[partition] = replace(
+        self._counts[key] = replace(
             known,
             records=known.records + records,
             first_offset=first if is_first else known.first_offset,
@@ -95,4 +101,4 @@ class Unreadables:
 
 def joined(*met: Unreadables) -> list[UnreadableCount]:
     """What several readers of different partitions met."""
-    return sorted((count for one in met for count in one.counts()), key=lambda c: (c.topic, c.partition))
+    return sorted((c for one in met for c in one.counts()), key=lambda c: (c.topic, c.partition, c.read_raw))

@@ -21,10 +21,11 @@ from db.engine import session_factory
 from db.redrives import Redrive
 from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.errors import CommandError, UsageError
+from worker.kafka.unreadable import UnreadableCount, UnreadableSpan
 from worker.letter import Choice, Group, Letter, Place, Tally, read_letter
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.screen import progress
-from worker.reading import Spans, portions
+from worker.reading import Spans, TopicReader, portions
 from worker.settings import Settings
 from worker.triage import Source
 
@@ -66,8 +67,10 @@ async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async
             raise CommandError(f"PostgreSQL stopped answering: {reason_of(error)}; run it again") from error
 
 
-async def list_groups(settings: Settings, choice: Choice, *, quiet: bool = False) -> list[Group]:
-    """The dead letters that are there now, in groups, with what was redriven of them."""
+async def list_groups(
+    settings: Settings, choice: Choice, *, quiet: bool = False
+) -> tuple[list[Group], list[UnreadableCount]]:
+    """The dead letters that are there now, in groups, with what was redriven; and what cannot be unpacked."""
     tally = Tally()
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
@@ -80,7 +83,7 @@ async def list_groups(settings: Settings, choice: Choice, *, quiet: bool = False
             for letter, _ in found:
                 redrive = known.get(letter.source) if letter.source else None
                 tally.add(letter, redrive.status if redrive else None)
-    return tally.groups()
+        return tally.groups(), consumer.met.counts()
 
 
 async def show(settings: Settings, place: Place) -> Shown:
@@ -109,8 +112,13 @@ async def show(settings: Settings, place: Place) -> Shown:
     )
 
 
-async def export(settings: Settings, choice: Choice, out: Path, *, force: bool) -> int:
-    """Write the chosen letters as JSON lines ("-": standard output), all or none; how many."""
+async def export(
+    settings: Settings, choice: Choice, out: Path, *, force: bool
+) -> tuple[int, list[UnreadableCount]]:
+    """Write the chosen letters as JSON lines ("-": standard output), all or none.
+
+    Returns how many there are, and what in their topic cannot be unpacked.
+    """
     count = 0
     with _written(out, force) as file:
         async with topic_reader(settings, settings.dead_letter_topic) as consumer:
@@ -119,9 +127,10 @@ async def export(settings: Settings, choice: Choice, out: Path, *, force: bool) 
                 for letter, record in found:
                     _write(file, to_json(_line(letter, record)) + b"\n", out)
                     count += 1
+            unreadable = consumer.met.counts()
         if not count:
             raise CommandError(NOTHING)
-    return count
+    return count, unreadable
 
 
 NOTHING = "no dead letter is like that: see `order-worker dead-letters list`"
@@ -155,14 +164,15 @@ async def letter_spans(consumer: AIOKafkaConsumer, settings: Settings, choice: C
 
 
 async def chosen(
-    consumer: AIOKafkaConsumer, spans: Spans, choice: Choice, what: str = "", *, quiet: bool = False
+    consumer: TopicReader, spans: Spans, choice: Choice, what: str = "", *, quiet: bool = False
 ) -> AsyncIterator[list[Found]]:
     """The chosen letters, some of one partition at a time. Raises CommandError for a place without one."""
     missing = set(choice.places)
+    unreadable: list[UnreadableSpan] = []
     total = sum(end - start for start, end in spans.values())
     with progress(what, total, quiet=quiet or not what) as bar:
         behind = {p: start for p, (start, _) in spans.items()}
-        async for partition, records in portions(consumer, spans):
+        async for partition, records in portions(consumer, spans, unreadable.append):
             found = [(letter, r) for r in records if choice.takes(letter := read_letter(r))]
             missing -= {letter.place for letter, _ in found}
             if found:
@@ -171,10 +181,13 @@ async def chosen(
             bar.advance(records[-1].offset + 1 - behind[partition])
             behind[partition] = records[-1].offset + 1
     if missing:
-        raise CommandError(_no_letter(min(missing), choice))
+        raise CommandError(_no_letter(min(missing), choice, unreadable))
 
 
-def _no_letter(place: Place, choice: Choice) -> str:
+def _no_letter(place: Place, choice: Choice, unreadable: Sequence[UnreadableSpan]) -> str:
+    for span in unreadable:
+        if span.partition.partition == place.partition and span.first <= place.offset < span.end:
+            return f"{place}: {span}"
     if choice != Choice(choice.places):
         return f"{place}: no dead letter like that is there: leave out --code, --path, --from and --to"
     return f"{place}: no dead letter is there, but a mark of Kafka's own; `export` tells the places"

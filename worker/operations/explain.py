@@ -54,7 +54,7 @@ from worker.operations.explanation_facts import (
     stored_order,
 )
 from worker.operations.order_search import FAR, OrderSearch, Progress, Reach, Scan, Where
-from worker.reading import reader
+from worker.reading import nothing_more, reader
 from worker.settings import Settings
 
 SALES_SECONDS: Final = 3.0
@@ -110,7 +110,9 @@ async def collect(
         stack.push_async_callback(admin.close)
         await admin.start()
         fetch = {"max_partition_fetch_bytes": reach.fetch_bytes}  # 1 MiB is aiokafka's own default
-        consumer = await stack.enter_async_context(reader({**client_options, **fetch}))
+        consumer = await stack.enter_async_context(
+            reader({**client_options, **fetch}, on_unreadable=nothing_more)
+        )
         looking = OrderSearch(consumer, where, order_id, progress, reach)
         members = await group.members(admin, where.group_id)
         # In this order: what the group has committed past is in the ledger or among the dead letters by now.
@@ -131,6 +133,7 @@ async def collect(
         dead_letters=dead_letters(found.dead_letters),
         unread=left,
         notes=_notes(row, where, found),
+        unreadable=tuple(consumer.met.counts()),
         skips=tuple(skips),
     )
     return explained(await _with_products(sessions, facts, sales_seconds))

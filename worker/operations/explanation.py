@@ -12,6 +12,7 @@ from uuid import UUID
 
 from contracts.events import Reason, ReasonCode
 from db.skips import SkippedSpan
+from worker.kafka.unreadable import UnreadableCount
 
 
 class State(StrEnum):
@@ -164,6 +165,7 @@ class Facts:
     products: tuple[ProductNow, ...] = ()
     unread: tuple[Unread, ...] = ()
     notes: tuple[str, ...] = ()
+    unreadable: tuple[UnreadableCount, ...] = ()
     skips: tuple[SkippedSpan, ...] = ()
 
 

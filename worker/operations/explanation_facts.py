@@ -12,7 +12,7 @@ from contracts.dead_letters import read_letter_headers
 from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
 from db.ledger import LedgerRow
 from db.models import Order, Outcome
-from worker.decode import Invalid, decode
+from worker.decode import Invalid
 from worker.operations.explanation import (
     DeadLetterRecord,
     Decision,
@@ -23,6 +23,7 @@ from worker.operations.explanation import (
     Standing,
     StoredOrder,
 )
+from worker.operations.input_records import decode_record
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Anybody may give a record any time, up to 2^63 milliseconds; Python's end in the year 9999.
@@ -108,7 +109,7 @@ def _input(
     committed: Mapping[TopicPartition, int | None],
     max_bytes: int,
 ) -> InputRecord:
-    decoded = decode(record.value, max_bytes)
+    decoded = decode_record(record, max_bytes)
     place, time = place_of(record), time_of(record)
     if isinstance(decoded, Invalid):
         path = f"{decoded.path}: " if decoded.path else ""

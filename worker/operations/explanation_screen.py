@@ -39,5 +39,6 @@ def _section(section: Section) -> Iterator[RenderableType]:
 
 def _ends(facts: Facts) -> Iterator[str]:
     yield from facts.notes
+    yield from (f"{count}." for count in facts.unreadable)
     if unread := not_looked_at(facts.unread):
         yield f"{unread} `--scan all` reads everything; --json names the offsets."

@@ -23,7 +23,7 @@ class Place:
 
     `next_record` is the offset of the first record from `committed` on; `end` where there is none.
     `hidden` records are stored behind `end`, and wait for a transaction that is still open. `owner` is the id
-    of a member.
+    of a member. `unreadable`: why the next record cannot be unpacked; empty where it can.
     """
 
     first: int
@@ -32,6 +32,7 @@ class Place:
     next_record: int
     hidden: int
     owner: str | None
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,10 @@ def _remarks(selected: str, place: Place, skips: Sequence[SkippedSpan]) -> list[
         remarks.append(_beyond_the_end(selected, place.committed, place.end + place.hidden))
     if place.hidden:
         remarks.append(f"{place.hidden:,} offsets behind a transaction that is still open")
+    if place.unreadable:
+        remarks.append(
+            f"the next record, at offset {place.next_record}, cannot be unpacked ({place.unreadable})"
+        )
     return remarks
 
 

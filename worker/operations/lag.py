@@ -3,13 +3,13 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import OffsetOutOfRangeError
 from rich.console import Group
@@ -20,11 +20,12 @@ from db.engine import session_factory
 from db.skips import list_skips
 from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
 from worker.errors import CommandError
+from worker.kafka.unreadable import UnreadableRecord
 from worker.operations import group, screen
 from worker.operations.group_lag import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
 from worker.operations.offsets import Bounds, bounds_of, topic_reader
 from worker.operations.skip_sentences import Skips
-from worker.reading import reader
+from worker.reading import TopicReader, reader
 from worker.settings import Settings
 
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.
@@ -101,7 +102,7 @@ class Lookout:
     topic: str
     admin: AIOKafkaAdminClient
     consumer: AIOKafkaConsumer
-    prober: AIOKafkaConsumer
+    prober: TopicReader
     uncommitted: AIOKafkaConsumer
 
     async def look(self) -> Look:
@@ -114,7 +115,7 @@ class Lookout:
         clock, now = time.monotonic(), datetime.now(UTC)
         bounds = await bounds_of(self.consumer, places)
         stored = await self.uncommitted.end_offsets(places)
-        coming = await _next_records(self.prober, _behind(committed, bounds))
+        coming, unreadable = await _next_records(self.prober, _behind(committed, bounds))
         owners = {p: member.member_id for member in members for p in member.partitions}
         return Look(
             clock,
@@ -128,6 +129,7 @@ class Lookout:
                     next_record=coming.get(p, bounds[p].end),
                     hidden=max(0, stored[p] - bounds[p].end),
                     owner=owners.get(p),
+                    unreadable=unreadable.get(p, ""),
                 )
                 for p in places
             },
@@ -142,15 +144,17 @@ def _behind(
 
 
 async def _next_records(
-    prober: AIOKafkaConsumer, spans: Mapping[TopicPartition, tuple[int, int]]
-) -> dict[TopicPartition, int]:
+    prober: TopicReader, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
     """The offset of the first record of each span; its end where it holds nothing but markers.
 
-    Where that takes too long (many aborted transactions), the offset that was come to.
+    Where that takes too long (many aborted transactions), the offset that was come to. And of those that
+    cannot be unpacked, why.
     """
     coming = {p: start for p, (start, _) in spans.items()}
+    unreadable: dict[TopicPartition, str] = {}
     if not spans:
-        return coming
+        return coming, unreadable
     prober.assign(list(spans))
     for partition, start in coming.items():
         prober.seek(partition, start)
@@ -163,10 +167,21 @@ async def _next_records(
             records, end = found.get(partition), spans[partition][1]
             come_to = records[0].offset if records else await prober.position(partition)
             coming[partition] = min(come_to, end)
-            if records or come_to >= end:
+            if why := _why_unreadable(prober, partition, records):
+                unreadable[partition] = why
+            if records or why or come_to >= end:
                 waiting.discard(partition)
                 prober.pause(partition)
-    return coming
+    return coming, unreadable
+
+
+def _why_unreadable(
+    prober: TopicReader, partition: TopicPartition, records: Sequence[ConsumerRecord] | None
+) -> str:
+    if records:
+        return records[0].why if isinstance(records[0], UnreadableRecord) else ""
+    span = prober.unreadable.get(partition)
+    return span.why if span else ""
 
 
 def lag_screen(found: GroupLag) -> Group:

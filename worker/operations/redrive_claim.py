@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import redrives
@@ -15,10 +15,11 @@ from worker.change import Change, ChangeError
 from worker.dead_letter import own_headers, own_key
 from worker.decode import Invalid, decode
 from worker.errors import CommandError, UsageError
+from worker.kafka.unreadable import UnreadableCount, joined
 from worker.letter import Choice, Group, Letter, Tally
 from worker.operations.dead_letters import Found, chosen, letter_spans, sources_of
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
-from worker.reading import records
+from worker.reading import TopicReader, records
 from worker.settings import Settings
 
 MAX_SAMPLES: Final = 3  # of the edit
@@ -58,6 +59,8 @@ class Selection:
     gone: int = 0
     """their value was cut, and the whole record is no longer in the input topic"""
     changes: list[Difference] = field(default_factory=list)
+    unreadable: list[UnreadableCount] = field(default_factory=list)
+    """of what was read for it"""
 
     @property
     def left_out(self) -> int:
@@ -70,8 +73,8 @@ class Claimer:
     def __init__(
         self,
         settings: Settings,
-        letters: AIOKafkaConsumer,
-        inputs: AIOKafkaConsumer,
+        letters: TopicReader,
+        inputs: TopicReader,
         session: AsyncSession,
         run: Run,
         change: Change | None,
@@ -94,6 +97,7 @@ class Claimer:
         async for found in chosen(self._letters, spans, choice, "choosing", quiet=quiet):
             await self._claim_some(found)
         self._selection.groups = self._tally.groups()
+        self._selection.unreadable = joined(self._letters.met, self._inputs.met)
         return self._selection
 
     async def _claim_some(self, found: Sequence[Found]) -> None:
@@ -162,7 +166,7 @@ class Claimer:
                 )
 
 
-async def whole_record(inputs: AIOKafkaConsumer, letter: Letter, record: ConsumerRecord) -> Whole | None:
+async def whole_record(inputs: TopicReader, letter: Letter, record: ConsumerRecord) -> Whole | None:
     """The record before it failed; where its value was cut, from the input topic; None: it is gone there."""
     key = own_key(record.key, record.headers)
     if letter.cut_from_bytes is None or letter.source is None:

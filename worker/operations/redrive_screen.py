@@ -29,6 +29,7 @@ def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
     parts.append(_line(f"{_letters(selection.letters)} would be sent to the input topic again."))
     if selection.left_out:
         parts.append(_line(f"Left out: {left_out_text(selection)}."))
+    parts += [_line(f"{count}.") for count in selection.unreadable]
     if selection.changes:
         parts += [Text(""), _changes(selection.changes), Text("")]
     if rehearsal.steps:
@@ -55,6 +56,7 @@ def report_screen(report: Report) -> RenderableType:
     )
     if report.selection.left_out:
         parts.append(_line(f"Left out: {left_out_text(report.selection)}."))
+    parts += [_line(f"{count}.") for count in report.selection.unreadable]
     if report.gone:
         parts.append(_line(f"Not sent, because deleted meanwhile (retention): {report.gone:,}."))
     if report.released:

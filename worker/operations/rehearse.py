@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, stock
-from worker.decode import Decoded, Invalid, decode
+from worker.decode import Decoded, Invalid
+from worker.operations.input_records import decode_record
 from worker.operations.rehearsal import Found, Rehearsal, Rehearsed
 from worker.operations.screen import Bar
-from worker.reading import Spans, portions
+from worker.reading import OnUnreadable, Spans, TopicReader, portions
 from worker.records import cut
 from worker.settings import Settings
 from worker.settlement import Fate
@@ -23,15 +24,15 @@ class RecordReader:
 
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
-    consumer: AIOKafkaConsumer
+    consumer: TopicReader
 
     async def through(
-        self, rehearsal: Rehearsal, spans: Spans, bar: Bar
+        self, rehearsal: Rehearsal, spans: Spans, bar: Bar, on_unreadable: OnUnreadable | None = None
     ) -> AsyncIterator[tuple[TopicPartition, list[Rehearsed]]]:
         for partition, span in sorted(spans.items()):
             # One after the other: what a rehearsal says must not depend on which broker answers first.
             at = span[0]
-            async for _, records in portions(self.consumer, {partition: span}):
+            async for _, records in portions(self.consumer, {partition: span}, on_unreadable):
                 rest = {partition: list(records)}
                 while rest:
                     part, rest = cut(rest, self.settings.batch_max_bytes)
@@ -42,7 +43,7 @@ class RecordReader:
 
     async def settle(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
         """One result per record, in their order: what `BatchProcessor.settle` would come to."""
-        decoded = [decode(record.value, self.settings.message_max_bytes) for record in records]
+        decoded = [decode_record(record, self.settings.message_max_bytes) for record in records]
         arrivals = [
             Arrival(d.order, d.fingerprint, record)
             for record, d in zip(records, decoded, strict=True)

@@ -29,6 +29,7 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError, UsageError
+from worker.kafka.unreadable import UnreadableCount, UnreadableSpan
 from worker.operations import group
 from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
 from worker.operations.one_line import in_one_line
@@ -60,6 +61,7 @@ class Replay:
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
     seconds: float = 0.0  # that the rehearsal took
     executed: bool = False
+    unreadable: list[UnreadableCount] = field(default_factory=list)  # of what comes again
 
 
 async def replay(
@@ -118,6 +120,7 @@ async def _rehearse(
         reading = RecordReader(settings, sessions, consumer)
         await _require_nothing_lost(reading, target, result.moves)
         await _read_what_comes_again(reading, result, quiet)
+        result.unreadable = consumer.met.counts()
     return result
 
 
@@ -194,14 +197,15 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
             # All that is decided there was committed, and so was published.
             silent[partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
     tallies = {p: Tally() for p in spans}
+    unreadable: list[UnreadableSpan] = []
     with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
-        async for partition, settled in reading.through(Rehearsal(silent), spans, bar):
+        async for partition, settled in reading.through(Rehearsal(silent), spans, bar, unreadable.append):
             tallies[partition].add(settled)
     lost = [
         f"{p.topic}-{p.partition} {start} to {end} ({_lost(tallies[p])})"
         for p, (start, end) in spans.items()
         if tallies[p].fates.keys() - _NOTHING_TO_TELL
-    ]
+    ] + [str(span) for span in unreadable]
     if lost:
         raise CommandError(
             f"{target.to.value} would skip records that nobody has dealt with: {', '.join(lost)};"

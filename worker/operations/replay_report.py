@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
 from contracts.events import DeadLetterCode
+from worker.kafka.unreadable import UnreadableCount
 from worker.operations import screen
 from worker.operations.group import Member
 from worker.operations.offsets import TopicSelection
@@ -72,6 +73,7 @@ class Report:
     products: list[ProductReport]
     running_members: list[Member]
     next_command: str
+    unreadable: list[UnreadableCount] = field(default_factory=list)
 
 
 def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Report:
@@ -97,6 +99,7 @@ def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Repo
         products=[_product(change) for change in replay.products],
         running_members=[] if replay.executed else replay.members,
         next_command="order-worker run" if replay.executed else _command(selected, replay.target),
+        unreadable=replay.unreadable,
     )
 
 
@@ -166,6 +169,8 @@ def show(console: Console, found: Report) -> None:
         console.print(screen.table(columns, _classes(found), numbers=("records",)))
         rate = found.records / max(found.seconds, 1e-9)
         console.print(Text(f"{found.records:,} records rehearsed in {found.seconds:.1f} s ({rate:,.0f}/s)"))
+    for count in found.unreadable:
+        console.print(Text(screen.shown(f"{count}.")))
     if found.products:
         console.print()
         _show_products(console, found.products)

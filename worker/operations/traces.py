@@ -10,12 +10,13 @@ from aiokafka import ConsumerRecord
 from contracts.dead_letters import read_letter_headers
 from contracts.envelope import REPUBLISHED, passed_through
 from db.reconciliation import LetterRow, OutcomeRow, RecordRow
-from worker.decode import Decoded, decode
+from worker.decode import Decoded
+from worker.operations.input_records import decode_record
 
 
 def record_row(record: ConsumerRecord, max_bytes: int, *, with_headers: bool) -> RecordRow:
     """An input record. `with_headers`: also those that its outcome's announcement carries on."""
-    decoded = decode(record.value, max_bytes)
+    decoded = decode_record(record, max_bytes)
     place = (record.partition, record.offset, record.timestamp)
     if not isinstance(decoded, Decoded):
         return RecordRow(*place, None, None, decoded.code.value, None)

@@ -11,6 +11,7 @@ from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from contracts.events import OrderRejected
+from worker.kafka.unreadable import UnreadableCount
 from worker.letter import Group, Tally, read_letter
 from worker.operations.explanation import reason_text
 from worker.operations.group_lag import GroupLag
@@ -45,6 +46,7 @@ class Rejections:
     whole_after: datetime | None
     strange: int
     blind: bool
+    unreadable: tuple[UnreadableCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class LetterGroups:
     groups: tuple[Group, ...]
     read: int
     cut: bool
+    unreadable: tuple[UnreadableCount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def rejections(tail: Tail) -> Rejections:
             oldest[record.partition] = min(found.decided_at, oldest.get(record.partition, found.decided_at))
     latest = sorted(told.values(), key=lambda r: r.decided_at, reverse=True)
     blind = bool(tail.cut - oldest.keys())
-    return Rejections(tuple(latest), max(oldest.values(), default=None), strange, blind)
+    return Rejections(tuple(latest), max(oldest.values(), default=None), strange, blind, tail.unreadable)
 
 
 def _rejection(record: ConsumerRecord) -> Rejection | None:
@@ -153,7 +156,7 @@ def letter_groups(tail: Tail) -> LetterGroups:
     tally = Tally()
     for record in tail.records:
         tally.add(read_letter(record))
-    return LetterGroups(tuple(tally.groups()), len(tail.records), bool(tail.cut))
+    return LetterGroups(tuple(tally.groups()), len(tail.records), bool(tail.cut), tail.unreadable)
 
 
 def outcomes(now: datetime, orders: Part[StoredOrders], rejected: Part[Rejections]) -> Outcomes:

@@ -128,6 +128,7 @@ def trouble_page(trouble: str, searched: str = "") -> str:
 
 def _ends(explanation: Explanation) -> Iterator[str]:
     yield from explanation.facts.notes
+    yield from (f"{count}." for count in explanation.facts.unreadable)
     if unread := not_looked_at(explanation.facts.unread):
         yield f"{unread} `order-worker explain --scan all {explanation.order_id}` reads everything."
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from db import sales
@@ -35,7 +35,7 @@ from worker.page.overview import (
     stored_orders,
 )
 from worker.page.tail import read_tail
-from worker.reading import portions, reader
+from worker.reading import TopicReader, nothing_more, portions, reader
 
 # The loop is that of the batch: so much is parsed at most for one view, some 30 ms of it.
 MOST_REJECTIONS: Final = 1_000
@@ -134,8 +134,9 @@ class Sources:
         return {**self.client_options, "request_timeout_ms": _REQUEST_MS}
 
     @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
-        async with reader({**self._options(), "max_partition_fetch_bytes": FETCH_BYTES}) as consumer:
+    async def _reader(self) -> AsyncIterator[TopicReader]:
+        options = {**self._options(), "max_partition_fetch_bytes": FETCH_BYTES}
+        async with reader(options, on_unreadable=nothing_more) as consumer:
             yield consumer
 
     @asynccontextmanager

@@ -5,10 +5,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
+from worker.kafka.unreadable import UnreadableCount
 from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of
-from worker.reading import Spans, portions
+from worker.reading import Spans, TopicReader, portions
 
 _FIRST_STEP: Final = 16  # offsets of a partition; every other one may be the mark of a transaction
 _STEPS_GROW: Final = 4
@@ -24,9 +25,10 @@ class Tail:
     records: tuple[ConsumerRecord, ...]
     read_from: Mapping[int, int]
     cut: frozenset[int]
+    unreadable: tuple[UnreadableCount, ...] = ()
 
 
-async def read_tail(consumer: AIOKafkaConsumer, topic: str, at_most: int, max_bytes: int) -> Tail:
+async def read_tail(consumer: TopicReader, topic: str, at_most: int, max_bytes: int) -> Tail:
     """About `at_most` of the newest records, fewer where they are large. `consumer` reads committed ones."""
     bounds = await bounds_of(consumer, await partitions_of(consumer, TopicSelection(topic)))
     edges = {p: bound.end for p, bound in bounds.items()}
@@ -41,7 +43,8 @@ async def read_tail(consumer: AIOKafkaConsumer, topic: str, at_most: int, max_by
         step = max(_FIRST_STEP, min(step * _STEPS_GROW, (at_most - len(records)) // len(spans)))
     records.sort(key=lambda r: (r.timestamp, r.partition, r.offset), reverse=True)
     cut = frozenset(p.partition for p, edge in edges.items() if edge > bounds[p].first)
-    return Tail(tuple(records), {p.partition: edge for p, edge in edges.items()}, cut)
+    read_from = {p.partition: edge for p, edge in edges.items()}
+    return Tail(tuple(records), read_from, cut, tuple(consumer.met.counts()))
 
 
 def _before(
@@ -52,7 +55,7 @@ def _before(
     }
 
 
-async def _some(consumer: AIOKafkaConsumer, spans: Spans, max_bytes: int) -> list[ConsumerRecord]:
+async def _some(consumer: TopicReader, spans: Spans, max_bytes: int) -> list[ConsumerRecord]:
     """The records of the spans, until they are too large together."""
     found: list[ConsumerRecord] = []
     async with aclosing(portions(consumer, spans)) as reading:

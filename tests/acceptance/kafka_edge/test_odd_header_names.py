@@ -107,7 +107,8 @@ def test_every_command_that_reads_the_input_goes_on_past_it(
     assert order_worker.here("reconcile").code == 0
     assert str(load.ids[3]) in order_worker.here("explain", str(load.ids[3]), "--scan", "all").done().out
     assert "unreadable" in order_worker.here("dead-letters", "list").done().out
-    assert "unreadable" in order_worker.here("dead-letters", "show", "0:0").done().out
+    (group,) = order_worker.here("dead-letters", "list", "--json").done().document
+    assert "unreadable" in order_worker.here("dead-letters", "show", group["sample"]).done().out
     assert worker.get("/")[0] == 200
     assert worker.stop() == 0
     order_worker.here("replay", "--to-earliest").done()

@@ -1,0 +1,14 @@
+"""What an input record is to a worker: an order, or why not. Pure."""
+
+from aiokafka import ConsumerRecord
+
+from contracts.events import DeadLetterCode
+from worker.decode import Decoded, Invalid, decode
+from worker.kafka.unreadable import UnreadableRecord
+
+
+def decode_record(record: ConsumerRecord, max_bytes: int) -> Decoded | Invalid:
+    """As `decode`; one that no client unpacks is none, whatever its value holds."""
+    if type(record) is UnreadableRecord:
+        return Invalid(DeadLetterCode.UNREADABLE, record.why, "")
+    return decode(record.value, max_bytes)
