@@ -68,8 +68,9 @@ WITH decided AS MATERIALIZED (
   FROM reconciled_decided d
   WHERE d.partition = :partition AND d.record_offset >= :start AND d.record_offset < :end
 ), told AS MATERIALIZED (
-  SELECT d.*, o.originals, o.exact, o.republished, o.places
+  SELECT d.*, o.originals, o.exact, o.republished, o.places, w.reason, w.what_to_do
   FROM decided d
+  LEFT JOIN withheld_outcomes w ON w.order_id = d.order_id AND w.published_at IS NULL
   -- One by one, by the index: how many rows a portion has is estimated too low for any other join of it.
   CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE NOT o.republished) AS originals,
@@ -81,10 +82,13 @@ WITH decided AS MATERIALIZED (
     FROM reconciled_outcomes o WHERE o.order_id = d.order_id) o
 ), found AS (
   INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
-  SELECT 'not_told', topic, partition, record_offset, order_id,
-    format('%s, and never announced%s', outcome,
-      CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)
-  FROM told WHERE originals = 0 AND NOT may_be_deleted
+  SELECT CASE WHEN reason IS NULL THEN 'not_told' ELSE 'withheld' END,
+    topic, partition, record_offset, order_id,
+    CASE WHEN reason IS NULL THEN format('%s, and never announced%s', outcome,
+        CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)
+      ELSE format('%s, and not published: %s; %s', outcome, reason, what_to_do) END
+  -- What is withheld is published from the ledger, however long ago it was decided.
+  FROM told WHERE originals = 0 AND (reason IS NOT NULL OR NOT may_be_deleted)
   UNION ALL
   SELECT 'told_twice', topic, partition, record_offset, order_id,
     format('%s, and announced %s times: at %s', outcome, exact, array_to_string(places, ', '))
@@ -100,7 +104,8 @@ WITH decided AS MATERIALIZED (
     AND NOT (o.is_confirmation = d.is_confirmed AND o.digest = d.digest)
 )
 SELECT 'republished', sum(republished) FROM told
-UNION ALL SELECT 'outcome_deleted', count(*) FROM told WHERE originals = 0 AND may_be_deleted
+UNION ALL SELECT 'outcome_deleted', count(*) FROM told
+  WHERE originals = 0 AND may_be_deleted AND reason IS NULL
 """
 
 # Confirmed: order and items are there, as they were announced. Rejected: no order. A confirmed order that is

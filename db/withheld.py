@@ -4,7 +4,7 @@ The order is decided, its event is in the ledger, and its partition has gone on.
 be published, and from where on in the topic to look whether a try that nobody saw the end of has done it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -121,25 +121,32 @@ async def count_withheld(session: AsyncSession, topic: str) -> Mapping[int, int]
     return {row[0]: row[1] for row in rows}
 
 
-async def find_withheld(session: AsyncSession, order_id: UUID) -> Withheld | None:
-    row = (await session.execute(select(*_COLUMNS).where(WithheldOutcome.order_id == order_id))).one_or_none()
-    return Withheld(**row._asdict()) if row else None
+async def find_unpublished(session: AsyncSession, order_ids: Collection[UUID]) -> list[Withheld]:
+    """Those of these orders that are withheld still, by their source."""
+    rows = await session.execute(
+        select(*_COLUMNS)
+        .where(WithheldOutcome.order_id.in_(order_ids), WithheldOutcome.published_at.is_(None))
+        .order_by(WithheldOutcome.source_partition, WithheldOutcome.source_offset)
+    )
+    return [Withheld(**row._asdict()) for row in rows]
 
 
-async def begin_try(session: AsyncSession, order_id: UUID, partition: int, from_offset: int) -> None:
-    """Remember where it will lie, before it is published."""
+async def begin_try(
+    session: AsyncSession, order_ids: Collection[UUID], partition: int, from_offset: int
+) -> None:
+    """Remember where they will lie, before they are published."""
     await session.execute(
         update(WithheldOutcome)
-        .where(WithheldOutcome.order_id == order_id)
+        .where(WithheldOutcome.order_id.in_(order_ids))
         .values(tried_partition=partition, tried_from_offset=from_offset)
     )
 
 
-async def mark_published(session: AsyncSession, order_id: UUID) -> None:
-    """It was read in its topic."""
+async def mark_published(session: AsyncSession, order_ids: Collection[UUID]) -> None:
+    """They were read in their topic."""
     await session.execute(
         update(WithheldOutcome)
-        .where(WithheldOutcome.order_id == order_id, WithheldOutcome.published_at.is_(None))
+        .where(WithheldOutcome.order_id.in_(order_ids), WithheldOutcome.published_at.is_(None))
         .values(published_at=func.now())
     )
 

@@ -5,6 +5,7 @@ restart may undo the last transaction before it, outcomes and offset together (A
 What was written to PostgreSQL before the last announcements, and the topics themselves, know better.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
@@ -13,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 
 from db.positions import Begun, Witness
 from worker.kafka.adapted import identity
+from worker.kafka.ends import end_offsets
 from worker.kafka.unreadable import UnreadableSpan
 from worker.reading import reader, records
 from worker.resume import WaitsForOperatorError
@@ -21,6 +23,9 @@ from worker.resume import WaitsForOperatorError
 # the record is looked for by its time.
 _CLOCK_MS: Final = 60 * 60 * 1_000
 _STAMPED_BY_BROKER: Final = 1
+# Some 100,000 records a second are read; and the transaction of others that hides what came after it ends by
+# its timeout.
+_FIND_SECONDS: Final = 300.0
 
 
 def is_forgotten(told: int | None, by_operator: bool, begun: Begun | None) -> bool:
@@ -51,13 +56,13 @@ async def recall(
     before = begun.acknowledged
     # Its offset would have been undone with it.
     may_be_undone = before is not None and (told is None or told <= before.from_offset)
-    if before and may_be_undone and not await is_published(client_options, producer, before.witness):
+    if before and may_be_undone and not await _is_announced(client_options, producer, before.witness):
         return before.from_offset
-    is_announced = await is_published(client_options, producer, begun.witness)
+    is_announced = await _is_announced(client_options, producer, begun.witness)
     return begun.begun_to if is_announced else begun.announced_to
 
 
-async def is_published(
+async def _is_announced(
     client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
 ) -> bool:
     """Whether a subscriber sees the witness. A batch without one has nothing to announce."""
@@ -81,6 +86,28 @@ async def is_published(
             " Kafka's own tools, and commit the group's offset before those orders, or behind them"
         )
     return False
+
+
+async def find_published(
+    client_options: Mapping[str, Any],
+    producer: AIOKafkaProducer,
+    place: TopicPartition,
+    start: int,
+    digests: Collection[bytes],
+) -> dict[bytes, int]:
+    """By `digest`, the last offset of each that a subscriber sees in a partition from `start` on.
+
+    Raises KafkaError, or TimeoutError while other transactions hide what came after them.
+    """
+    found: dict[bytes, int] = {}
+    async with asyncio.timeout(_FIND_SECONDS):
+        end = (await end_offsets(producer, [place]))[place]
+        async with reader(client_options, "read_committed") as consumer:
+            first = (await consumer.beginning_offsets([place]))[place]
+            async for record in records(consumer, {place: (max(start, first), end)}):
+                if (seen := digest(record.key, record.headers)) in digests:
+                    found[seen] = record.offset
+    return found
 
 
 async def _starts(

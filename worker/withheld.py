@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -23,37 +23,36 @@ from aiokafka.errors import KafkaError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, positions, withheld
-from db.positions import Witness
 from db.withheld import Refused, Withheld
 from worker.dead_letter import is_letter
 from worker.health import Health
 from worker.kafka.adapted import MAX_REQUEST_BYTES
 from worker.kafka.ends import end_offsets
+from worker.kafka.naming import withheld_sentences
 from worker.kafka.refusals import RefusedByKafkaError
 from worker.metrics import Metrics
 from worker.publisher import (
     RETRY_BACKOFF_MS,
     OwnedPartition,
     Publisher,
+    ask_no_more,
     close_producer,
     join,
     output_of,
 )
-from worker.recall import digest, is_published
+from worker.recall import digest, find_published
 from worker.retry import describe
 from worker.settlement import Publication, Settled
 
 log = logging.getLogger(__name__)
 
-LOOK_INTERVAL_SECONDS: Final = 15.0
-# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them.
-MOST_OF_A_PARTITION: Final = 1_000
-# Published by one look, of a partition, so that a look ends.
-_MOST_AT_ONCE: Final = 100
+LOOK_INTERVAL_SECONDS: Final = 5.0
+# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them:
+# then the partition waits.
+MOST_OF_A_PARTITION: Final = 100
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
 _TRY_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
 _TROUBLE: Final = "withheld"
-_NAMED: Final = 3  # in one line
 
 
 def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
@@ -174,7 +173,7 @@ class WithheldOutcomes:
                 due[partition].append(row)
         for partition, of_one in due.items():
             try:
-                await self._publish(partition, of_one[:_MOST_AT_ONCE])
+                await self._publish(partition, [row.order_id for row in of_one])
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning(
                     "withheld outcomes of %s-%d stay withheld: %s",
@@ -187,65 +186,97 @@ class WithheldOutcomes:
         fits = not limits.is_read or limits.fits(row.size_bytes)
         return row.published_at is None and (fits or row.tried_from_offset is not None)
 
-    async def _publish(self, partition: TopicPartition, rows: Sequence[Withheld]) -> None:
-        async with self._sessions() as session:
-            events = await ledger.find_outcomes(session, [row.order_id for row in rows])
+    async def _publish(self, partition: TopicPartition, order_ids: Sequence[UUID]) -> None:
         async with self._producer(partition) as producer:
-            for row in rows:
+            # Only now that it is started: whoever tried before can publish nothing more.
+            rows = await self._rows(order_ids)
+            await self._end_what_hangs(producer, rows)
+            there = await self._mark_those_there(producer, rows)
+            rest = [row for row in rows if row.order_id not in there]
+            for portion in self._portions(rest):
                 async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
-                    await self._publish_one(producer, partition, row.order_id, events[row.order_id].event)
+                    await self._try(producer, partition, portion)
+            # What is acknowledged and not to be seen yet, the next look will see.
+            await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
 
-    async def _publish_one(
-        self, producer: AIOKafkaProducer, partition: TopicPartition, order_id: UUID, event: str
-    ) -> None:
-        # Only now that the producer is started: whoever tried before can publish nothing more.
+    async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
         async with self._sessions() as session:
-            row = await withheld.find_withheld(session, order_id)
-        if row is None or row.published_at is not None:
-            return
-        if not await self._is_there(producer, row):
-            row = await self._try(producer, partition, row, event)
-            if not await self._is_there(producer, row):
-                return  # acknowledged, and not yet to be seen: the next look will
-        async with self._sessions.begin() as session:
-            await withheld.mark_published(session, order_id)
-        log.info("the withheld outcome of order %s is published in %s", order_id, row.topic)
+            return await withheld.find_unpublished(session, order_ids)
 
-    async def _is_there(self, producer: AIOKafkaProducer, row: Withheld) -> bool:
-        """Whether a subscriber sees it, of any try."""
-        if row.tried_partition is None or row.tried_from_offset is None:
-            return False
-        place = TopicPartition(row.topic, row.tried_partition)
-        # What Kafka may have left open of a try that it takes for ended would hide all behind it.
-        await producer.begin_transaction()
-        join(producer, place)
-        await producer.abort_transaction()
-        seen = digest(str(row.order_id).encode(), _unpacked(row.headers))
-        witness = Witness(row.topic, 0, seen, row.tried_partition, row.tried_from_offset)
-        return await is_published(self._options, producer, witness)
+    def _portions(self, rows: Sequence[Withheld]) -> Iterator[Sequence[Withheld]]:
+        """What goes in one transaction: those of a topic that is known to take them, the others each alone.
+
+        The smallest first: what is behind a refusal waits for the next look, and is refused as well then.
+        """
+        known: dict[str, list[Withheld]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row.size_bytes):
+            limits = self._publisher.limits.of(row.topic)
+            if not limits.is_read:
+                yield [row]
+            elif limits.fits(row.size_bytes):
+                known[row.topic].append(row)
+        yield from known.values()
+
+    async def _end_what_hangs(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> None:
+        """What Kafka may have left open of a try that it takes for ended would hide all behind it."""
+        places = {place for row in rows if (place := _place_of(row))}
+        if places:
+            await producer.begin_transaction()
+            for place in places:
+                join(producer, place)
+            await producer.abort_transaction()
+
+    async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
+        """Which of them a subscriber sees, of any try; PostgreSQL knows it from then on."""
+        places: dict[TopicPartition, list[Withheld]] = defaultdict(list)
+        for row in rows:
+            if place := _place_of(row):
+                places[place].append(row)
+        found: set[UUID] = set()
+        for place, of_one in places.items():
+            start = min(row.tried_from_offset or 0 for row in of_one)
+            wanted = {_digest(row) for row in of_one}
+            seen = await find_published(self._options, producer, place, start, wanted)
+            # What lies before its own try is an earlier publication of the same.
+            found |= {
+                row.order_id for row in of_one if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)
+            }
+        if found:
+            async with self._sessions.begin() as session:
+                await withheld.mark_published(session, found)
+            log.info("%d withheld outcomes are published by now", len(found))
+        return found
 
     async def _try(
-        self, producer: AIOKafkaProducer, partition: TopicPartition, row: Withheld, event: str
-    ) -> Withheld:
-        place = await output_of(producer, row.topic, partition)
+        self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]
+    ) -> None:
+        """Publish these, of one topic, in one transaction."""
+        place = await output_of(producer, rows[0].topic, partition)
         end = (await end_offsets(producer, [place]))[place]
+        order_ids = [row.order_id for row in rows]
         async with self._sessions.begin() as session:
-            await withheld.begin_try(session, row.order_id, place.partition, end)
+            events = await ledger.find_outcomes(session, order_ids)
+            await withheld.begin_try(session, order_ids, place.partition, end)
+        now_ms = int(time.time() * 1_000)
         await producer.begin_transaction()
-        sent = await producer.send(
-            place.topic,
-            event.encode(),
-            str(row.order_id).encode(),
-            partition=place.partition,
-            timestamp_ms=int(time.time() * 1_000),
-            headers=_unpacked(row.headers),
-        )
-        await sent
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            for row in rows:
+                future = await producer.send(
+                    place.topic,
+                    events[row.order_id].event.encode(),
+                    str(row.order_id).encode(),
+                    partition=place.partition,
+                    timestamp_ms=now_ms,
+                    headers=_unpacked(row.headers),
+                )
+                sent.append(future)
+            # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+            await asyncio.gather(*sent)
+        except BaseException:
+            ask_no_more(sent)
+            raise
         await producer.commit_transaction()
-        async with self._sessions() as session:
-            tried = await withheld.find_withheld(session, row.order_id)
-        assert tried is not None
-        return tried
 
     @asynccontextmanager
     async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
@@ -256,6 +287,7 @@ class WithheldOutcomes:
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
             max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=0,  # each record by itself: their topic may take no more
             acks="all",
         )
         try:
@@ -274,17 +306,15 @@ class WithheldOutcomes:
             count = sum(row.source_partition == number for row in mine)
             self._metrics.withheld.labels(str(number)).set(count)
         if mine:
-            self._health.failed(_TROUBLE, "; ".join(sentences(mine)), alive=False)
+            self._health.failed(_TROUBLE, "; ".join(withheld_sentences(mine)), alive=False)
         else:
             self._health.answered(_TROUBLE)
 
 
-def sentences(rows: Sequence[Withheld]) -> list[str]:
-    """What is withheld, the first ones, each with what to do, and how many more there are."""
-    told = [
-        f"{row.topic} refuses the outcome of order {row.order_id}, from"
-        f" {row.source_topic}-{row.source_partition}@{row.source_offset} ({row.reason}): {row.what_to_do}"
-        for row in rows[:_NAMED]
-    ]
-    left = len(rows) - len(told)
-    return [*told, f"{left:,} more outcomes are refused as well"] if left else told
+def _place_of(row: Withheld) -> TopicPartition | None:
+    """Where it lies if it was published; None: it was never tried."""
+    return None if row.tried_partition is None else TopicPartition(row.topic, row.tried_partition)
+
+
+def _digest(row: Withheld) -> bytes:
+    return digest(str(row.order_id).encode(), _unpacked(row.headers))

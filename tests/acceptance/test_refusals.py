@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.subscriber import publish, set_option
 from tests.worker_process import Workers
@@ -83,7 +84,7 @@ THOUSAND_ITEMS = [line(number) for number in range(1, 1_001)]
 
 
 def test_an_outcome_its_topic_refuses_waits_alone_and_is_published_once_by_itself(
-    scene: Scene, workers: Workers
+    scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     scene.shop.stock_up(dict.fromkeys(range(1, 1_001), 1_000))
     set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "20000")
@@ -103,10 +104,18 @@ def test_an_outcome_its_topic_refuses_waits_alone_and_is_published_once_by_itsel
     assert f"raise max.message.bytes of {scene.topics.order_confirmed} to" in reasons
     assert 'order_worker_withheld_outcomes{partition="0"} 1.0' in worker.get("/metrics")[1]
 
+    for command in (["lag"], ["explain", str(large)], ["reconcile"]):
+        assert "raise max.message.bytes of" in order_worker(*command).out, command
+    repair = order_worker("reconcile", "--repair", "--execute")
+    assert "withheld" in repair.out
+    assert "0 outcomes announced" in repair.out or "1 discrepancy" in repair.out
+    assert len(scene.confirmed()) == len(others)
+
     worker.kill()
     set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "1048588")
     worker = workers.start().wait_until_ready()
     eventually(lambda: len(scene.confirmed()) > len(others), 60, lambda: worker.log[-2000:])
     eventually(lambda: 'withheld_outcomes{partition="0"} 0.0' in worker.get("/metrics")[1], 40)
     assert worker.get("/readyz")[0] == 200
+    assert order_worker("reconcile").code == 0
     scene.assert_promises([large, *others])

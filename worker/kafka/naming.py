@@ -1,5 +1,8 @@
 """Says what Kafka refuses, by which setting or right, and what to do about it. Pure."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     InvalidTimestampError,
@@ -9,10 +12,12 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from db.withheld import Withheld
 from worker.kafka.refusals import AdaptedError, RefusedByKafkaError, Remedy, name_of
 from worker.kafka.topic_limits import TopicLimits
 
-_ADAPTED = {
+_MOST_NAMED: Final = 3  # withheld outcomes, in one line
+_ADAPTED: Final = {
     Remedy.SMALLER_BATCHES: "it is sent in smaller batches",
     Remedy.ALONE: "it is sent in smaller batches, to find the record",
     Remedy.CUT: "the dead letter is cut further",
@@ -68,3 +73,14 @@ def _explained(error: BaseException, topic: str, limits: TopicLimits, size: int)
     if limits.compacted:
         return name, "cleanup.policy", f"set cleanup.policy of {topic} to delete"
     return name, "a rule of the broker", f"the brokers' log says why they take it not into {topic}"
+
+
+def withheld_sentences(rows: Sequence[Withheld]) -> list[str]:
+    """What is withheld, the first ones, each with what to do, and how many more there are."""
+    told = [
+        f"{row.topic} refuses the outcome of order {row.order_id}, from"
+        f" {row.source_topic}-{row.source_partition}@{row.source_offset} ({row.reason}): {row.what_to_do}"
+        for row in rows[:_MOST_NAMED]
+    ]
+    left = len(rows) - len(told)
+    return [*told, f"{left:,} more outcomes are refused as well"] if left else told

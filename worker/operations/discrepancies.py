@@ -61,6 +61,10 @@ KINDS: Final = {
     "not_told": Kind(
         "decided, and its outcome never announced", "`order-worker reconcile --repair --execute` announces it"
     ),
+    "withheld": Kind(
+        "decided, and its outcome not published, because its topic refuses it",
+        "do what is said there: a worker publishes it by itself, once its topic takes it; --repair does not",
+    ),
     "told_twice": Kind(
         "announced more than once",
         "none where subscribers drop repeats by ce_id; it comes of offsets moved back with Kafka's own tool"

@@ -26,6 +26,7 @@ from db.engine import session_factory
 from db.errors import NotFoundError
 from db.ledger import LedgerRow
 from db.skips import list_skips
+from db.withheld import find_unpublished
 from worker.connections import (
     DATABASE_ERRORS,
     KAFKA_ERRORS,
@@ -120,6 +121,7 @@ async def collect(
         row, order = await _rows(order_id, sessions)
         async with sessions() as session:
             skips = await list_skips(session, where.placed)
+            withheld = await find_unpublished(session, [order_id])
         found, left = await (looking.all() if scan is Scan.ALL else looking.near(row, committed))
     facts = Facts(
         order_id,
@@ -135,6 +137,7 @@ async def collect(
         notes=_notes(row, where, found),
         unreadable=tuple(consumer.met.counts()),
         skips=tuple(skips),
+        withheld="; ".join(f"{one.reason}; {one.what_to_do}" for one in withheld),
     )
     return explained(await _with_products(sessions, facts, sales_seconds))
 

@@ -150,7 +150,8 @@ class Unread:
 class Facts:
     """What was found. `committed` is the group's offset by partition of the input; None: there is none.
 
-    `skips` are all spans of the input that no worker decides.
+    `skips` are all spans of the input that no worker decides. `withheld`: why the outcome's topic refuses it,
+    and what to do; empty where it does not.
     """
 
     order_id: UUID
@@ -167,6 +168,7 @@ class Facts:
     notes: tuple[str, ...] = ()
     unreadable: tuple[UnreadableCount, ...] = ()
     skips: tuple[SkippedSpan, ...] = ()
+    withheld: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,8 @@ def _announced(facts: Facts) -> str:
 
 
 def _not_announced(facts: Facts, source: Place) -> str:
+    if facts.withheld:
+        return f"not published yet, because its topic refuses it: {facts.withheld}"
     committed = facts.committed.get(source.partition)
     if committed is None or committed <= source.offset:
         return f"not announced yet: the group {facts.group_id} has not committed past that record"

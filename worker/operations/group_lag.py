@@ -92,6 +92,7 @@ class GroupLag:
 
     `lag` and `hidden` are of all partitions together; no lag where that of one is not known. `unowned` are
     those that nobody owns while the group has members. `skips_trouble`: why skips are not known.
+    `withheld`: of the outcomes that their topic refuses, the first ones and how many more.
     """
 
     group_id: str
@@ -106,6 +107,7 @@ class GroupLag:
     unowned: tuple[int, ...]
     pace: Pace | None
     skips_trouble: str = ""
+    withheld: tuple[str, ...] = ()
 
 
 def lag_of(place: Place) -> int | None:
@@ -115,7 +117,13 @@ def lag_of(place: Place) -> int | None:
     return max(0, place.end - max(place.first, place.next_record))
 
 
-def measure(group_id: str, topic: str, looks: Sequence[Look], skips: Skips = NO_SKIPS) -> GroupLag:
+def measure(
+    group_id: str,
+    topic: str,
+    looks: Sequence[Look],
+    skips: Skips = NO_SKIPS,
+    withheld: Sequence[str] = (),
+) -> GroupLag:
     """The lag by the last look, the paces from the first look to it."""
     before, last = looks[0], looks[-1]
     seconds = last.clock - before.clock
@@ -141,6 +149,7 @@ def measure(group_id: str, topic: str, looks: Sequence[Look], skips: Skips = NO_
         if paces
         else None,
         skips.trouble,
+        tuple(withheld),
     )
 
 

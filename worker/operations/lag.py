@@ -18,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
 from db.skips import list_skips
+from db.withheld import list_withheld
 from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
 from worker.errors import CommandError
+from worker.kafka.naming import withheld_sentences
 from worker.kafka.unreadable import UnreadableRecord
 from worker.operations import group, screen
 from worker.operations.group_lag import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
@@ -53,7 +55,7 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
         due = time.monotonic()
         while True:
             looks.append(await _told(out))
-            yield measure(settings.group_id, topic, looks, await _skips(engine, topic))
+            yield measure(settings.group_id, topic, looks, *await _notes(engine, topic))
             due = max(due + interval_seconds, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
@@ -67,15 +69,20 @@ async def _told(out: "Lookout") -> Look:
         ) from error
 
 
-async def _skips(engine: AsyncEngine, topic: str) -> Skips:
-    """What was skipped or deleted. The lag itself is Kafka's: it is shown without PostgreSQL as well."""
+async def _notes(engine: AsyncEngine, topic: str) -> tuple[Skips, Sequence[str]]:
+    """What was skipped or deleted, and what is withheld.
+
+    The lag itself is Kafka's: it is shown without PostgreSQL as well.
+    """
     try:
         async with asyncio.timeout(_SKIPS_SECONDS), session_factory(engine)() as session:
-            return Skips(await list_skips(session, topic))
+            skips = Skips(await list_skips(session, topic))
+            rows = await list_withheld(session, topic)
     except ValueError:  # may quote a piece of the password; asyncpg's own is a ValueError as well
-        return Skips(trouble="ORDER_WORKER_DATABASE_URL cannot be read")
+        return Skips(trouble="ORDER_WORKER_DATABASE_URL cannot be read"), ()
     except (OSError, TimeoutError, *DATABASE_ERRORS) as error:
-        return Skips(trouble=f"PostgreSQL says: {reason_of(error)}")
+        return Skips(trouble=f"PostgreSQL says: {reason_of(error)}"), ()
+    return skips, withheld_sentences([row for row in rows if row.published_at is None])
 
 
 @asynccontextmanager
@@ -239,6 +246,7 @@ def remarks_on(found: GroupLag) -> list[str]:
         notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
     if found.unowned:
         notes.append(_unowned(found))
+    notes += found.withheld
     if found.skips_trouble:
         notes.append(f"What was skipped or deleted is not known: {found.skips_trouble}.")
     return notes
