@@ -82,7 +82,7 @@ WITH decided AS MATERIALIZED (
     FROM reconciled_outcomes o WHERE o.order_id = d.order_id) o
 ), found AS (
   INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
-  SELECT CASE WHEN reason IS NULL THEN 'not_told' ELSE 'withheld' END,
+  SELECT CASE WHEN reason IS NULL THEN 'not_told' ELSE 'outcome_withheld' END,
     topic, partition, record_offset, order_id,
     CASE WHEN reason IS NULL THEN format('%s, and never announced%s', outcome,
         CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)

@@ -61,7 +61,7 @@ KINDS: Final = {
     "not_told": Kind(
         "decided, and its outcome never announced", "`order-worker reconcile --repair --execute` announces it"
     ),
-    "withheld": Kind(
+    "outcome_withheld": Kind(
         "decided, and its outcome not published, because its topic refuses it",
         "do what is said there: a worker publishes it by itself, once its topic takes it; --repair does not",
     ),
