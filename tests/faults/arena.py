@@ -9,20 +9,25 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from contracts.events import DeadLetterCode
+from tests.builders import line, order_value
 from tests.deadline import eventually
+from tests.faults.placed import Placed
 from tests.faults.site import Site
-from tests.faults.workload import PRICE, Record, Workload
+from tests.faults.workload import PRICE, Kind, Record, Workload
+from tests.odd_records import ODD_VALUE, publish_odd
+from tests.order_worker import OrderWorker, Result
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.subscriber import create_topics, delete_topics, partition_numbers
@@ -54,10 +59,15 @@ class Arena:
     chance: random.Random
     workers: Workers
     size: int
+    partitions: int
+    """of the input topic"""
     settings: dict[str, str] = field(default_factory=lambda: dict(SETTINGS))
     crew: list[WorkerProcess] = field(default_factory=list)
     injected: int = 0
     published: int = 0
+    placed: Placed = field(default_factory=Placed)
+    clocks: Sequence[int] = ()
+    """by how many seconds the clock of a new worker is off: one of these; empty: it is right"""
     rewinds: int = 0
     """how often the run moved the offsets back: outcomes may be announced again so many times"""
 
@@ -78,6 +88,44 @@ class Arena:
         self.published = min(first + round(share * len(self.workload.records)), len(self.workload.records))
         records = self.workload.records[first : self.published]
         publish(self.scene.kafka, self.scene.topics.order_placed, records)
+        self.placed.add(records)
+
+    def place_extra(self, partition: int, count: int) -> None:
+        """Publish so many orders beside the workload, as one batch if the client does so."""
+        extra = [self._extra_order(partition) for _ in range(count)]
+        publish(self.scene.kafka, self.scene.topics.order_placed, extra)
+        self.placed.add(extra, extra=True)
+
+    def place_odd(self, partition: int) -> None:
+        """Publish a batch in which each second record has a header name that nobody can decode."""
+        orders = [self._extra_order(partition) for _ in range(self.chance.randint(1, 3))]
+        records = [record for order in orders for record in (_odd_record(partition), order)]
+        publish_odd(
+            self.scene.kafka,
+            self.scene.topics.order_placed,
+            [None if record.code else record.value for record in records],
+            partition=partition,
+            compression=self.chance.choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+        )
+        self.placed.add(records, extra=True)
+
+    def _extra_order(self, partition: int) -> Record:
+        order_id = UUID(int=self.chance.getrandbits(128), version=4)
+        items = [line(self.chance.choice(list(self.workload.products)), self.chance.randint(1, 3))]
+        value = order_value(*items, order_id=order_id, user_id=self.chance.randint(1, self.workload.users))
+        return Record(Kind.ORDER, partition, None, value, (), order_id, None)
+
+    def command(self, *words: str) -> Result:
+        """Run `order-worker` in the environment of the workers."""
+        return OrderWorker(self.workers.environment)(*words)
+
+    def reasons(self) -> str:
+        """What all workers that answer say of their readiness."""
+        told = ""
+        for worker in self.crew:
+            with suppress(AssertionError, OSError):  # it has only just been started
+                told += worker.get("/readyz")[1]
+        return told
 
     def some_progress(self) -> None:
         """Feed a little, and wait until some of what is there is decided; who died meanwhile is replaced."""
@@ -104,7 +152,21 @@ class Arena:
         """Replace every worker that has ended."""
         self.crew = [w for w in self.crew if w.process.poll() is None]
         while len(self.crew) < self.size:
-            self.crew.append(self.workers.start(**self.settings))
+            self.crew.append(self.workers.start(*self._with_a_clock(), **self.settings))
+
+    def _with_a_clock(self) -> Sequence[str]:
+        if not self.clocks:
+            return ()
+        return (sys.executable, "-m", "tests.worker_off_clock", str(self.chance.choice(self.clocks)))
+
+    def kill_all(self) -> None:
+        """Nobody is left until `keep` starts others."""
+        for worker in self.crew:
+            worker.kill()
+
+    def drain(self) -> None:
+        """All that is published is decided and committed."""
+        self.until(lambda: self.scene.lag() == 0)
 
     def add_at_step(self, step: Step, action: str, passed: int, **settings: str) -> WorkerProcess:
         """One more worker, which does this to itself when it has passed the step so many times."""
@@ -182,7 +244,7 @@ def arena(
             _topics(scene.kafka, names, partitions),
             workers_in(_environment(scene, kafka, database_url), folder) as workers,
         ):
-            yield Arena(site, scene, workload, chance, workers, size=chance.randint(2, 4))
+            yield Arena(site, scene, workload, chance, workers, chance.randint(2, 4), partitions)
     finally:
         site.postgres.drop_database(database)
 
@@ -199,6 +261,10 @@ def _environment(scene: Scene, kafka: str, database_url: str) -> Mapping[str, st
         "ORDER_WORKER_ORDER_REJECTED_TOPIC": scene.topics.order_rejected,
         "ORDER_WORKER_DEAD_LETTER_TOPIC": scene.topics.dead_letter,
     }
+
+
+def _odd_record(partition: int) -> Record:
+    return Record(Kind.POISON, partition, None, ODD_VALUE, (), None, DeadLetterCode.UNREADABLE.value)
 
 
 def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:

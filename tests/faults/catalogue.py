@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.faults.arena import Arena
-from tests.faults.strikes import Strike, broker, cluster, database, network, processes
+from tests.faults.strikes import Strike, broker, cluster, database, network, processes, topics, volume
 from worker.steps import Step
 
 
@@ -88,6 +88,14 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "forgotten-offsets": Fault(broker.forgotten_offsets),
     "refused-sends": Fault(broker.refused_sends),
     "refused-sends-in-parts": Fault(broker.refused_sends_in_parts),
+    "odd-header-names": Fault(topics.odd_header_names),
+    "broken-batches": Fault(volume.broken_batches),
+    "restored-volume": Fault(volume.restored_volume),
+    "settings-changed": Fault(topics.settings_changed),
+    "partitions-added": Fault(topics.partitions_added),
+    "deleted-records": Fault(topics.deleted_records),
+    "group-renamed": Fault(topics.group_renamed),
+    "clocks": Fault(topics.clocks_are_off),
     "mixed": Fault(mixed, networked=True),
 }
 

@@ -14,6 +14,7 @@ from confluent_kafka.admin import OffsetSpec
 from tests.deadline import eventually
 from tests.faults import model
 from tests.faults.arena import Arena, Subscriber
+from tests.faults.placed import Letter
 from tests.faults.workload import PRICE, Kind
 from tests.promises import Scene
 from tests.subscriber import Message, admin_client, committed_lag, partition_numbers
@@ -27,6 +28,7 @@ def find_violations(arena: Arena, along: Subscriber) -> list[str]:
     return [
         *_books(arena),
         *_ledger(arena),
+        *_passed_over(arena),
         *_told(arena, outcomes),
         *_subscriber(outcomes, along),
         *_dead_letters(arena),
@@ -38,7 +40,8 @@ def find_violations(arena: Arena, along: Subscriber) -> list[str]:
 def _decisions(arena: Arena) -> list[str]:
     """Every outcome and reason is what deciding one order at a time gives, in the order of the commits."""
     workload = arena.workload
-    placed = {order_id: model.parse_order(value) for order_id, value in workload.orders.items()}
+    orders = {**workload.orders, **arena.placed.orders}
+    placed = {order_id: model.parse_order(value) for order_id, value in orders.items()}
     start = model.Start(
         workload.products,
         dict.fromkeys(workload.products, Decimal(PRICE)),
@@ -56,9 +59,24 @@ def _books(arena: Arena) -> Iterable[str]:
 
 def _ledger(arena: Arena) -> Iterable[str]:
     decided = {str(row["order_id"]) for row in arena.shop.sql("SELECT order_id FROM order_outcomes")}
-    placed = {str(order_id) for order_id in arena.workload.orders}
+    placed = {str(order_id) for order_id in (*arena.workload.orders, *arena.placed.orders)}
+    doomed = {str(order_id) for order_id in arena.placed.doomed}
     yield from _differences("decided, though never placed", decided - placed)
-    yield from _differences("placed and never decided", placed - decided)
+    yield from _differences("placed and never decided", placed - decided - doomed)
+
+
+def _passed_over(arena: Arena) -> Iterable[str]:
+    """What nobody can decide is on record, and nothing else is."""
+    decided = {row["order_id"] for row in arena.shop.sql("SELECT order_id FROM order_outcomes")}
+    doomed = arena.placed.doomed_at()
+    recorded = {
+        (row["partition"], offset)
+        for row in arena.shop.sql("SELECT partition, from_offset, to_offset FROM skips")
+        for offset in range(row["from_offset"], row["to_offset"])
+    }
+    lost = {place for place, order_id in doomed.items() if order_id not in decided}
+    yield from _differences("passed over, and not on record", lost - recorded)
+    yield from _differences("passed over, though it could be decided", recorded - set(doomed))
 
 
 def _told(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
@@ -101,18 +119,13 @@ def _subscriber(outcomes: Sequence[Message], along: Subscriber) -> Iterable[str]
 
 def _dead_letters(arena: Arena) -> Iterable[str]:
     """The dead letters are the poison and the conflicts that were placed, once each."""
-    ends: Counter[int] = Counter()
-    expected: Counter[tuple[str | None, ...]] = Counter()
-    for record in arena.workload.records:
-        if record.code is not None:
-            expected[str(record.partition), str(ends[record.partition]), record.code] += 1
-        ends[record.partition] += 1
-    found: Counter[tuple[str | None, ...]] = Counter(
+    expected = arena.placed.letters
+    found: Counter[Letter] = Counter(
         (m.header("source.partition"), m.header("source.offset"), m.header("error.code"))
         for m in arena.scene.dead_letters()
     )
-    if arena.rewinds:
-        found = Counter(set(found))
+    if arena.rewinds or arena.placed.is_cut:
+        found, expected = Counter(set(found)), Counter(set(expected))
     yield from _differences("missing dead letters", expected - found)
     yield from _differences("dead letters that should not be", found - expected)
 

@@ -1,0 +1,57 @@
+"""What a run has written to the input, by partition and offset, and what has to become of it.
+
+Beside the workload, a fault may place orders of its own, and make some of these unreadable or delete them:
+they are doomed, and may be decided or not. All others have to be.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from tests.faults.workload import Record
+
+Letter = tuple[str | None, ...]
+"""partition, offset and code of a dead letter's record"""
+
+
+@dataclass
+class Placed:
+    """The input as the run wrote it."""
+
+    ends: Counter[int] = field(default_factory=Counter)
+    """where each partition's log ends"""
+    letters: Counter[Letter] = field(default_factory=Counter)
+    """the dead letters there have to be"""
+    orders: dict[UUID, bytes] = field(default_factory=dict)
+    """beside those of the workload"""
+    doomed: dict[UUID, tuple[int, int]] = field(default_factory=dict)
+    """those of them that may stay undecided, with partition and offset"""
+    is_cut: bool = False
+    """a log was set back: dead letters of before may be written again"""
+    _extra: dict[tuple[int, int], UUID] = field(default_factory=dict)
+
+    def add(self, records: Iterable[Record], *, extra: bool = False) -> None:
+        """They were written, in this order. `extra`: beside the workload."""
+        for record in records:
+            place = record.partition, self.ends[record.partition]
+            if record.code is not None:
+                self.letters[str(place[0]), str(place[1]), record.code] += 1
+            if extra and record.order_id is not None:
+                assert record.value is not None
+                self.orders[record.order_id] = record.value
+                self._extra[place] = record.order_id
+            self.ends[record.partition] += 1
+
+    def doom(self, partition: int, offsets: range) -> None:
+        """Nobody can read these any more, of which each is an order beside the workload."""
+        for offset in offsets:
+            self.doomed[self._extra[partition, offset]] = partition, offset
+
+    def cut(self, partition: int, end: int) -> None:
+        """The partition's log ends here now; what lay behind was decided before."""
+        self.ends[partition] = end
+        self.is_cut = True
+
+    def doomed_at(self) -> Mapping[tuple[int, int], UUID]:
+        return {place: order_id for order_id, place in self.doomed.items()}
