@@ -343,7 +343,7 @@ def _message(message: Any) -> Message:
 
 
 def _headers(message: Any) -> list[tuple[str, bytes | None]]:
-    """None where a name is not UTF-8: librdkafka's binding fails then, at this call or at the one after it."""
+    """None where a name is not UTF-8: librdkafka's binding fails then, now or at the next call."""
     try:
         found = message.headers()
         return list(found or ())

@@ -10,7 +10,7 @@ Nothing of a partition is decided before this has ended well. Run again at any t
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,8 +40,12 @@ from worker.resume import (
 
 log = logging.getLogger(__name__)
 
+Offsets = Mapping[TopicPartition, int]
+
 # Producers started side by side: each asks the broker some five times, over connections of its own.
 FENCED_AT_ONCE: Final = 16
+# The batches of all partitions wait for it.
+LOOK_SECONDS: Final = 30.0
 # A leader may tell an end that lies too low, for a moment after it was elected.
 CUT_FOR_SECONDS: Final = 2.0
 
@@ -117,14 +121,15 @@ class Takeover:
                 require_descriptors()
                 raise
 
-    def _let_go(self, owned: "Collection[OwnedPartition] | Any") -> None:
+    def _let_go(self, owned: Iterable[OwnedPartition]) -> None:
         for one in owned:
             self._publisher.put_away(one.producer)
 
     async def _resume_all(
         self, owned: Mapping[TopicPartition, OwnedPartition], all_partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, OwnedPartition | Exception]:
-        look = await self._look(sorted(owned), all_partitions)
+        async with asyncio.timeout(LOOK_SECONDS):
+            look = await self._look(sorted(owned), all_partitions)
         resumed = await asyncio.gather(
             *(self._resume(one, look) for one in owned.values()), return_exceptions=True
         )
@@ -152,11 +157,7 @@ class Takeover:
         if lost := database_lost(self._topic, commits, begun):
             raise WaitsForOperatorError(lost)
         known = {p: turn.begun for p, turn in turns.items() if turn.begun}
-        async with reader(self._options, "read_uncommitted") as consumer:
-            firsts = await consumer.beginning_offsets(partitions)
-            ends = await consumer.end_offsets(partitions)
-            lasts = {p: begun for p, begun in known.items() if may_lie_in_log(begun, firsts[p], ends[p])}
-            found = await _known_logs(consumer, lasts)
+        firsts, ends, found = await self._look_at_logs(partitions, known)
         evidence = {
             p: Evidence(
                 commits[p],
@@ -169,6 +170,16 @@ class Takeover:
         }
         return _Look(turns, evidence, others)
 
+    async def _look_at_logs(
+        self, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, Begun]
+    ) -> tuple[Offsets, Offsets, dict[TopicPartition, bool]]:
+        """The ends of each log; and of those where it can be seen, whether it is the one that was decided."""
+        async with reader(self._options, "read_uncommitted") as consumer:
+            firsts = await consumer.beginning_offsets(partitions)
+            ends = await consumer.end_offsets(partitions)
+            lasts = {p: begun for p, begun in known.items() if may_lie_in_log(begun, firsts[p], ends[p])}
+            return firsts, ends, await _known_logs(consumer, lasts)
+
     async def _resume(self, owned: OwnedPartition, look: _Look) -> None:
         partition = owned.partition
         turn, evidence = look.turns[partition], look.evidence[partition]
@@ -178,12 +189,7 @@ class Takeover:
             raise WaitsForOperatorError(why)
         owned.turn, owned.begun_to = turn.number, turn.begun.begun_to if turn.begun else None
         owned.next_offset = evidence.offset
-        if (
-            not evidence.by_operator
-            and evidence.offset
-            and turn.begun
-            and evidence.offset > turn.begun.begun_to
-        ):
+        if turn.begun and not evidence.by_operator and (evidence.offset or 0) > turn.begun.begun_to:
             owned.passed_over_from = turn.begun.begun_to
         case = case_of(evidence)
         if case is Case.OTHER_LOG:

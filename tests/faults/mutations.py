@@ -79,6 +79,13 @@ _BATCH: Final = "worker/batch.py"
 _SETTLEMENT: Final = "worker/settlement.py"
 _CONSUMER: Final = "worker/consumer.py"
 _PUBLISHER: Final = "worker/publisher.py"
+_TAKEOVER: Final = "worker/takeover.py"
+_RESUME: Final = "worker/resume.py"
+_WATCH: Final = "worker/watch.py"
+_PAUSES: Final = "worker/pauses.py"
+_HEALTH: Final = "worker/health.py"
+_RECORDS: Final = "worker/kafka/record_consumer.py"
+_POSITIONS: Final = "db/positions.py"
 _TRIAGE: Final = "worker/triage.py"
 _RECALL: Final = "worker/recall.py"
 _RETRY: Final = "worker/retry.py"
@@ -88,6 +95,11 @@ _LEDGER: Final = "db/ledger.py"
 _STOCK: Final = "db/stock.py"
 _DECISION: Final = "db/decision.py"
 
+_TAKEN_ALL: Final = """\
+    return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
+
+
+async def take_sold("""
 _LETTER_FIRST = """\
                 await producer.begin_transaction()
                 letters = [p for p in publications if any(name == "error.code" for name, _ in p.headers)]
@@ -201,7 +213,7 @@ MUTATIONS: Final = (
         "products-of-new-items",
         "An item's product is in the table at the commit, also where its foreign key was not asked.",
         "nobody looks whether all stock was taken",
-        (Edit(_STOCK, "return bool(result.rowcount == len(ids))", "return bool(result.rowcount)"),),
+        (Edit(_STOCK, _TAKEN_ALL, _TAKEN_ALL.replace(" == len(ids)", "")),),
         (Test("tests/integration/test_batch.py", "product_deleted"),),
     ),
     Mutation(
@@ -308,14 +320,17 @@ MUTATIONS: Final = (
         "the offset is read before the producer is started",
         (
             Edit(
-                _PUBLISHER,
-                "                await producer.start()\n",
-                "                committed = await self._committed_offset(partition)\n",
+                _TAKEOVER,
+                "        fenced = await asyncio.gather(",
+                "        self._early = await self._publisher.committed_offsets(\n"
+                "            sorted({*partitions, *all_partitions})\n"
+                "        )\n"
+                "        fenced = await asyncio.gather(",
             ),
             Edit(
-                _PUBLISHER,
-                "the offset.\n                committed = await self._committed_offset(partition)\n",
-                "the offset.\n                await producer.start()\n",
+                _TAKEOVER,
+                "commits = await self._publisher.committed_offsets(sorted({*partitions, *all_partitions}))",
+                "commits = self._early",
             ),
         ),
         (Trial("late-commit"), Trial("late-commit", 2)),
@@ -361,8 +376,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "self._disown(partition)\n            self._set_back({partition: ends}",
-                "self._set_back({partition: ends}",
+                "self._disown(partition)\n            self._set_back(_firsts({partition: ends})",
+                "self._set_back(_firsts({partition: ends})",
             ),
             Edit(
                 _PUBLISHER,
@@ -381,8 +396,13 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "if result.next_offset is not None and mine[partition][0].offset != result.next_offset:",
-                "if False:",
+                "if result.next_offset is not None and at_hand[partition] != result.next_offset:",
+                "if result.next_offset is not None and at_hand[partition] is None:",
+            ),
+            Edit(
+                _CONSUMER,
+                "if owner is None or owner.next_offset not in (None, mine[partition][0].offset):",
+                "if owner is None:",
             ),
             Edit(
                 _CONSUMER,
@@ -471,8 +491,10 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "        if partition not in found:\n            raise",
-                "        if partition not in found:\n            return None\n            raise",
+                "        if any(p not in found for p in partitions):\n            raise",
+                "        if any(p not in found for p in partitions):\n"
+                "            return dict.fromkeys(partitions)\n"
+                "            raise",
             ),
         ),
         (Test("tests/integration/test_local_cluster.py", "not_taken_for_none"),),
@@ -481,7 +503,13 @@ MUTATIONS: Final = (
         "remembered-by-postgresql",
         "A broker that forgets the committed offsets makes nobody tell anything again.",
         "Kafka is believed whatever it tells",
-        (Edit(_CONSUMER, "if turn.begun and is_forgotten(", "if turn.begun is None and is_forgotten("),),
+        (
+            Edit(
+                _RESUME,
+                "if not evidence.by_operator and (offset is None or offset < begun.begun_to):",
+                "if offset is not None and offset < 0:",
+            ),
+        ),
         (Trial("forgotten-offsets"), Trial("forgotten-offsets", 2)),
     ),
     Mutation(
@@ -528,7 +556,7 @@ MUTATIONS: Final = (
         "resting-partitions",
         "A worker without orders notices that Kafka tells less than it has acknowledged.",
         "nobody asks while no orders come",
-        (Edit(_CONSUMER, "if told is None or told < announced_to:", "if told is not None and told < 0:"),),
+        (Edit(_WATCH, "_offset(commits[p]) < to}", "_offset(commits[p]) < -1}"),),
         (Test("tests/acceptance/test_forgotten_offsets.py", "without_orders"),),
     ),
     Mutation(
@@ -553,9 +581,9 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "                consumer.seek(partition, awaited)\n"
+                "            if self._seek(partition, awaited):\n"
                 "                self._awaited[partition] = awaited\n",
-                "                pass\n",
+                "",
             ),
         ),
         (Trial("backends"), Trial("refused-sends"), Trial("locks")),
@@ -566,9 +594,9 @@ MUTATIONS: Final = (
         "nobody resumes what was paused",
         (
             Edit(
-                _CONSUMER,
-                "        asyncio.get_running_loop().call_later(pause_seconds, self._resume, waiting)\n",
-                "",
+                _PAUSES,
+                "            consumer.resume(*(p for p in due if p in consumer.assignment()))\n",
+                "            pass\n",
             ),
         ),
         (Trial("refused-sends"), Trial("backends"), Trial("locks")),
@@ -631,7 +659,7 @@ MUTATIONS: Final = (
         "from-the-beginning",
         "Orders that were placed before the first worker came are decided.",
         "a new group begins at the end of the topic",
-        (Edit(_APP, 'auto_offset_reset="earliest"', 'auto_offset_reset="latest"'),),
+        (Edit(_RECORDS, "OffsetResetStrategy.EARLIEST)", "OffsetResetStrategy.LATEST)"),),
         (Trial("none"), Trial("none", 2)),
     ),
     Mutation(
@@ -667,5 +695,108 @@ MUTATIONS: Final = (
             ),
         ),
         (Trial("none"), Trial("none", 2), Trial("none", 1, 5_000)),
+    ),
+    # Kafka's edge -----------------------------------------------------------------------------------------
+    Mutation(
+        "neighbours-of-the-unreadable",
+        "A record that cannot be unpacked costs no other one.",
+        "the error of one partition's record ends the poll",
+        (
+            Edit(
+                _RECORDS, "except Exception as error:  # of a codec", "except ZeroDivisionError as error:  #"
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_odd_header_names.py", "loses_no_order"),),
+    ),
+    Mutation(
+        "polls-are-accepted",
+        "What a poll returned and nobody handled comes again.",
+        "what is returned counts as handled",
+        (Edit(_RECORDS, "                self._offered[partition] = began\n", "                pass\n"),),
+        (Test("tests/integration/test_record_consumer.py", "not_accepted_comes_again"),),
+    ),
+    Mutation(
+        "the-later-pause",
+        "A partition's pause is not cut short by one that ends sooner.",
+        "the last pause counts",
+        (Edit(_PAUSES, "max(until, self._until.get(partition, until))", "until"),),
+        (Test("tests/integration/test_pauses.py", "cut_short"),),
+    ),
+    Mutation(
+        "offsets-beyond-the-end",
+        "A committed offset beyond the log's end costs no order that comes after it.",
+        "the offset is believed",
+        (
+            Edit(_RESUME, "if offset is not None and offset > evidence.end:", "if offset == -1:"),
+            Edit(_RESUME, "if not evidence.is_known_log:", "if offset == -1:"),
+        ),
+        (Test("tests/integration/test_takeover.py", "beyond_the_end"),),
+    ),
+    Mutation(
+        "silence-in-another-log",
+        "A log that is read from its first record makes nobody publish again.",
+        "nothing is recorded before the offset moves",
+        (Edit(_TAKEOVER, "if silent_to > evidence.first:", "if silent_to < 0:"),),
+        (Test("tests/integration/test_takeover.py", "beyond_the_end"),),
+    ),
+    Mutation(
+        "a-cut-log-is-looked-at-twice",
+        "A leader that says too low an end for a moment changes nothing.",
+        "the first answer is believed",
+        (
+            Edit(
+                _TAKEOVER,
+                "if time.monotonic() - since < self._cut_for_seconds:",
+                "if time.monotonic() < since:",
+            ),
+        ),
+        (Test("tests/integration/test_takeover.py", "looked_at_again"),),
+    ),
+    Mutation(
+        "a-backup-decides-nothing",
+        "A PostgreSQL that knows less than was committed decides nothing.",
+        "nobody compares",
+        (Edit(_RESUME, "if expected > known:", "if expected < 0:"),),
+        (Test("tests/integration/test_takeover.py", "all_partitions_wait"),),
+    ),
+    Mutation(
+        "a-backup-under-a-running-worker",
+        "A row of `positions` that its owner did not write stops it.",
+        "only the turn counts",
+        (
+            Edit(
+                _POSITIONS,
+                "_begun.c.follows == _FOLLOWS_ANYTHING,",
+                "_begun.c.follows >= _FOLLOWS_ANYTHING,",
+            ),
+        ),
+        (Test("tests/integration/test_positions.py", "row_of_a_backup"),),
+    ),
+    Mutation(
+        "a-new-group-asks",
+        "A group of another name publishes nothing again.",
+        "it begins at the first record",
+        (Edit(_RESUME, " or not others:\n", " or others:\n"),),
+        (Test("tests/integration/test_takeover.py", "new_group_waits"),),
+    ),
+    Mutation(
+        "deleted-is-noted",
+        "What retention deletes before it is decided leaves a note.",
+        "the partition goes on in silence",
+        (Edit(_RESUME, "if start < evidence.first else None", "if start < 0 else None"),),
+        (Test("tests/integration/test_takeover.py", "lasting_note"),),
+    ),
+    Mutation(
+        "a-late-answer-is-no-life",
+        "A worker that hangs is not kept alive by its own late questions.",
+        "each failed question is a sign of life",
+        (
+            Edit(
+                _HEALTH,
+                "        self._troubles[server] = why\n        if alive:\n",
+                "        self._troubles[server] = why\n        if True:\n",
+            ),
+        ),
+        (Test("tests/unit/test_health.py", "hangs_shows_too"),),
     ),
 )

@@ -82,3 +82,11 @@ async def test_groups_keep_apart(session: AsyncSession):
     turn = (await take_turn(session, "group", *PLACE)).number
     await begin(session, "group", {PLACE: (turn, begun())})
     assert await take_turn(session, "another", *PLACE) == Turn(1, None)
+
+
+async def test_an_owner_begins_nothing_on_top_of_the_row_of_a_backup(session: AsyncSession):
+    turn = (await take_turn(session, "group", *PLACE)).number
+    assert await begin(session, "group", {PLACE: (turn, begun(0, 10))}, {PLACE: None}) == {PLACE}
+    assert await begin(session, "group", {PLACE: (turn, begun(20, 30))}, {PLACE: 20}) == set()
+    assert await begin(session, "group", {PLACE: (turn, begun(10, 20))}, {PLACE: None}) == set()
+    assert await begin(session, "group", {PLACE: (turn, begun(10, 20))}, {PLACE: 10}) == {PLACE}
