@@ -234,11 +234,11 @@ class Publisher:
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
                 await producer.commit_transaction()
         except Exception:
-            ask_no_more(one.future for one in sent)
+            _ask_no_more_of(producer, sent)
             await self._make_good(owned, sent)
             raise
         except BaseException:
-            ask_no_more(one.future for one in sent)
+            _ask_no_more_of(producer, sent)
             raise
         owned.next_offset = next_offset
         owned.outputs.append(outputs)
@@ -477,6 +477,12 @@ def _batches(
 def _new_batch(max_bytes: int) -> BatchBuilder:
     """As `create_batch` of a producer of transactions makes one, but for the size."""
     return BatchBuilder(max_bytes, 0, is_transactional=True)
+
+
+def _ask_no_more_of(producer: AIOKafkaProducer, sent: Iterable[_Sent]) -> None:
+    # A right that is missing fails this one as well.
+    end = producer._txn_manager.wait_for_transaction_end()
+    ask_no_more([*(one.future for one in sent), *([end] if end else [])])
 
 
 def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:

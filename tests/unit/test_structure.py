@@ -13,6 +13,7 @@ CORE = [
     *("db/decision", "worker/triage", "worker/decode", "worker/outcome", "worker/dead_letter"),
     "worker/settlement",
     *("worker/letter", "worker/change", "worker/ramp"),
+    *("worker/kafka/topic_limits", "worker/kafka/adapted", "worker/kafka/remarks"),
 ]
 
 

@@ -231,7 +231,7 @@ def outcomes_since(first_decision: datetime | None, start: datetime | None) -> d
 def letters_since(inputs: InputRead, start: datetime | None, now: datetime) -> datetime | None:
     """No dead letter of the window has an earlier time; None: from the first record on."""
     earliest_ms = inputs.earliest_ms
-    # A time from the future is replaced by that of the decision, of which nothing is known here.
+    # A record may claim a time from the future; its letter has the time at which it failed.
     if start is None or earliest_ms is None or earliest_ms > milliseconds(now):
         return None
     return datetime.fromtimestamp(earliest_ms / 1_000, now.tzinfo) - _UPSTREAM_CLOCKS_APART

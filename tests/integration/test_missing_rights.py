@@ -1,0 +1,89 @@
+"""A topic that the worker may not write to, on a Kafka that asks for rights."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from tests.subscriber import admin_client, create_topics
+from worker.kafka.refusals import RefusedByKafkaError
+from worker.local.folders import data_folder
+from worker.local.kafka import LocalKafka
+from worker.publisher import Publisher
+from worker.settlement import Publication
+from worker.steps import nothing_happens
+
+TOPIC, OTHER, SOURCE = "told", "untold", TopicPartition("placed", 0)
+ASKS_FOR_RIGHTS = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+}
+
+
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[LocalKafka]:
+    with data_folder() as folder:
+        kafka = LocalKafka(folder, settings=ASKS_FOR_RIGHTS)
+        try:
+            kafka.start()
+            create_topics(kafka.bootstrap_servers, dict.fromkeys([TOPIC, OTHER, SOURCE.topic]), 1)
+            yield kafka
+        finally:
+            kafka.abandon()
+
+
+def grant(kafka: LocalKafka, *operations: AclOperation) -> None:
+    """These rights on the topic to everybody, and no others."""
+    admin = admin_client(kafka.bootstrap_servers)
+    for operation in operations:
+        acl = AclBinding(
+            ResourceType.TOPIC,
+            TOPIC,
+            ResourcePatternType.LITERAL,
+            "User:*",
+            "*",
+            operation,
+            AclPermissionType.ALLOW,
+        )
+        admin.create_acls([acl])[acl].result(10)
+
+
+async def publish(kafka: LocalKafka) -> None:
+    """One outcome, as a worker does: a group coordinator that is not there yet is asked again."""
+    publisher = Publisher(
+        group_id=f"group-{uuid4()}",
+        client_options={"bootstrap_servers": kafka.bootstrap_servers},
+        topics=(TOPIC, OTHER),
+        transaction_timeout_ms=20_000,
+        reached=nothing_happens,
+    )
+    owned = None
+    try:
+        while owned is None:
+            with suppress(GroupCoordinatorNotAvailableError):
+                owned = await publisher.take_over(SOURCE)
+        await publisher.publish(owned, [Publication(TOPIC, b"key", b"value", [], 1)], 1)
+    finally:
+        if owned:
+            publisher.put_away(owned.producer)
+        await publisher.closed()
+
+
+@pytest.mark.parametrize("right", [AclOperation.DESCRIBE_CONFIGS, AclOperation.DESCRIBE])
+async def test_a_right_that_is_missing_is_named(kafka: LocalKafka, right: AclOperation):
+    """First the topic is not even seen, then it may be seen and not written to."""
+    grant(kafka, right)
+    with pytest.raises(RefusedByKafkaError) as caught:
+        await publish(kafka)
+    assert (caught.value.topic, caught.value.setting) == (TOPIC, "ACL")
+    assert f"grant the worker's user WRITE and DESCRIBE on topic {TOPIC}" in str(caught.value)
