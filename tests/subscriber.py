@@ -34,6 +34,13 @@ from tests.shop import run_apart
 from worker.operations.topic_metadata import until_all_brokers_know
 from worker.publisher import OFFSET_METADATA
 
+# A new broker says so for a moment, whoever asks it first.
+_NO_COORDINATOR_YET = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+
 
 @dataclass(frozen=True)
 class Message:
@@ -286,10 +293,15 @@ def delete_records(bootstrap_servers: str, topic: str, before: Mapping[int, int]
         future.result(10)
 
 
-def group_members(bootstrap_servers: str, group_id: str) -> int:
-    """How many members the consumer group has."""
+def group_members(bootstrap_servers: str, group_id: str) -> int | None:
+    """How many are in the group; None while its coordinator does not know yet."""
     admin = admin_client(bootstrap_servers)
-    return len(admin.describe_consumer_groups([group_id])[group_id].result(10).members)
+    try:
+        return len(admin.describe_consumer_groups([group_id])[group_id].result(10).members)
+    except KafkaException as error:
+        if error.args[0].code() in _NO_COORDINATOR_YET:
+            return None
+        raise
 
 
 def set_largest_record(bootstrap_servers: str, topic: str, largest_bytes: int) -> None:

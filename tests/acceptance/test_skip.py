@@ -88,6 +88,7 @@ def test_workers_go_on_behind_what_an_operator_skips_and_it_stays_on_record(
         lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") == 5, 30, lambda: worker.log[-2000:]
     )
     worker.wait_for_log("cannot be unpacked")
+    eventually(lambda: rehearsed(skip, place_of(scene, 5))["committed"] is not None)
 
     plan = rehearsed(skip, place_of(scene, 5))
     first, end = plan["from_offset"], plan["to_offset"]
