@@ -19,6 +19,7 @@ from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions, skips
+from db.skips import SkippedSpan
 from worker.consumer import OrderConsumer
 from worker.health import Health, is_refusal
 from worker.kafka.offset_mark import idle_mark
@@ -216,25 +217,23 @@ class Watch:
         await self._look_at_database()
 
     async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
-        """Go on behind what nobody can unpack and an operator has given up."""
-        if not consumer.unreadable:
+        """Go on behind what nobody can unpack, or Kafka cannot serve, and an operator has given up."""
+        heads = {p: span.first for p, span in consumer.unreadable.items()}
+        heads |= {p: at for p in consumer.refused if (at := consumer.settled_position(p)) is not None}
+        if not heads:
             return
         async with self._sessions() as session:
-            given_up = await skips.list_skips(session, self._topic)
-        for partition, span in list(consumer.unreadable.items()):
-            for skip in given_up:
-                if skip.partition == partition.partition and skip.from_offset <= span.first < skip.to_offset:
-                    if await self._orders.go_on_behind(partition, skip.to_offset, first=span.first):
-                        consumer.pass_over(span)
-                        self._metrics.skipped_offsets.labels(str(partition.partition)).inc(
-                            skip.to_offset - span.first
-                        )
-                        log.warning(
-                            "passed over offsets %d to %d of %s-%d, as %s asked: %s",
-                            *(span.first, skip.to_offset - 1, partition.topic, partition.partition),
-                            *(skip.requested_by, skip.note),
-                        )
-                    break
+            given_up = [s for s in await skips.list_skips(session, self._topic) if s.kind == "skipped"]
+        for partition, first in heads.items():
+            skip = next((s for s in given_up if _covers(s, partition, first)), None)
+            if skip and await self._orders.go_on_behind(partition, skip.to_offset, first=first):
+                skipped = self._metrics.skipped_offsets.labels(str(partition.partition))
+                skipped.inc(skip.to_offset - first)
+                log.warning(
+                    "passed over offsets %d to %d of %s-%d, as %s asked: %s",
+                    *(first, skip.to_offset - 1, partition.topic, partition.partition),
+                    *(skip.requested_by, skip.note),
+                )
 
     async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
         """Let the committed offset reach the end where only markers are left: other tools take it for lag."""
@@ -279,6 +278,10 @@ class Watch:
         admin, self._admin = self._admin, None
         if admin is not None:
             await admin.close()
+
+
+def _covers(skip: SkippedSpan, partition: TopicPartition, offset: int) -> bool:
+    return skip.partition == partition.partition and skip.from_offset <= offset < skip.to_offset
 
 
 def _offset(commit: OffsetAndMetadata | None) -> int:
