@@ -6,8 +6,12 @@ transactions and to that of the group (500 partitions, seen with `/proc/PID/fd`)
 
 import os
 import resource
+from typing import Final
 
 from aiokafka.errors import KafkaError
+
+# A take-over opens so many connections at least, and the page and its probes a few.
+LEAST_LEFT: Final = 8
 
 
 class OutOfDescriptorsError(KafkaError):  # type: ignore[misc]
@@ -24,15 +28,24 @@ def raise_limit() -> None:
 
 
 def require_descriptors() -> None:
-    """Raise OutOfDescriptorsError where no further file can be opened.
+    """Raise OutOfDescriptorsError where hardly a further file can be opened.
 
     Asked after a connection failed: aiokafka says then that it could not connect, and not why.
     """
+    if shortage := descriptor_shortage():
+        raise OutOfDescriptorsError(shortage)
+
+
+def descriptor_shortage() -> str | None:
+    """What to say where this process may open hardly any further file. None: there are enough."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        os.close(os.dup(2))
-    except OSError as error:
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        raise OutOfDescriptorsError(
-            f"all {limit} file descriptors of this process are in use, and each partition takes about three:"
-            " raise the hard limit (`ulimit -Hn`), or start more workers"
-        ) from error
+        in_use = len(os.listdir("/dev/fd"))
+    except OSError:
+        in_use = limit  # not even that
+    if limit - in_use > LEAST_LEFT:
+        return None
+    return (
+        f"{in_use} of at most {limit} files of this process are open, and each partition takes about three:"
+        " raise the hard limit (`ulimit -Hn`), or start more workers"
+    )

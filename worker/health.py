@@ -62,14 +62,15 @@ class Health:
         """`server` ("database", "kafka") answers."""
         self._troubles.pop(server, None)
 
-    def failed(self, server: str, why: str, alive: bool = True) -> None:
-        """`server` does not, and why; ready again once it answers.
+    def failed(self, server: str, why: str, alive: bool = True) -> bool:
+        """`server` does not, and why; ready again once it answers. True: that is new.
 
         `alive`: it refuses, which is no fault of ours. An answer that is only late may be one.
         """
-        self._troubles[server] = why
+        before, self._troubles[server] = self._troubles.get(server), why
         if alive:
             self._sign_of_life = time.monotonic()
+        return before is None
 
     def set_back(self, why: str, alive: bool) -> None:
         """All orders wait to be tried again. `alive`: for a server that is away, which is no stall."""

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import positions, skips
 from db.skips import SkippedSpan
 from worker.consumer import OrderConsumer
+from worker.descriptors import descriptor_shortage
 from worker.health import Health, is_refusal
 from worker.kafka.offset_mark import idle_mark
 from worker.kafka.record_consumer import RecordConsumer
@@ -93,6 +94,7 @@ class Watch:
         try:
             numbers = consumer.partitions_for_topic(self._topic) or ()
             everything = [TopicPartition(self._topic, number) for number in numbers]
+            self._look_at_surroundings(is_there=bool(everything))
             admin = await self._asking()
             published = self._orders.published_to()
             # Before the ends, and each in one request: what is committed meanwhile is not past them.
@@ -107,6 +109,17 @@ class Watch:
             await self.close()
             raise
         self._tell(consumer, ends, firsts)
+
+    def _look_at_surroundings(self, *, is_there: bool) -> None:
+        """Name a topic that is gone, and files that run short: there is no partition to name with them."""
+        gone = (
+            f"Kafka knows no topic {self._topic}: was it deleted? Make it with `order-worker topics create`"
+        )
+        for what, why in (("topic", None if is_there else gone), ("files", descriptor_shortage())):
+            if why is None:
+                self._health.answered(what)
+            elif self._health.failed(what, why):
+                log.error("%s", why)
 
     def _look_for_lost_commits(self, published: Offsets) -> None:
         """Twice in a row, because a commit need not show at once when it is acknowledged."""
@@ -234,6 +247,7 @@ class Watch:
                     *(first, skip.to_offset - 1, partition.topic, partition.partition),
                     *(skip.requested_by, skip.note),
                 )
+        self._tell_unreadable(consumer)
 
     async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
         """Let the committed offset reach the end where only markers are left: other tools take it for lag."""

@@ -793,8 +793,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _HEALTH,
-                "        self._troubles[server] = why\n        if alive:\n",
-                "        self._troubles[server] = why\n        if True:\n",
+                "self._troubles.get(server), why\n        if alive:\n",
+                "self._troubles.get(server), why\n        if True:\n",
             ),
         ),
         (Test("tests/unit/test_health.py", "hangs_shows_too"),),

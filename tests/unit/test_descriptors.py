@@ -34,5 +34,5 @@ def test_a_process_that_has_none_left_says_so_with_the_next_step():
         "except OutOfDescriptorsError as error: print(error)"
     )
     said = in_a_process_with(64, 64, code)
-    assert "all 64 file descriptors" in said
+    assert "of at most 64 files" in said
     assert "ulimit -Hn" in said

@@ -62,7 +62,9 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
     if not total and not summary.records:
         return "no record of this window is committed: there is nothing to judge but the stock, which adds up"
     if not total:
-        but = " but what was skipped or deleted" if summary.skips or summary.deleted else ""
+        gone = "what was skipped or deleted" if summary.skips or summary.deleted else ""
+        unread = "what cannot be unpacked" if summary.unreadable else ""
+        but = " but " * bool(gone or unread) + " and ".join(filter(None, (gone, unread)))
         judged = _number(summary.records - summary.remarks.get("skipped", 0), "record")
         return f"nothing is missing{but}: each of {judged} has exactly one result"
     repairable = summary.discrepancies.get(REPAIRED, 0)

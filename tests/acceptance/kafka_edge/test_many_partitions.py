@@ -62,5 +62,5 @@ def test_too_few_files_are_named_with_what_to_do(scene: Scene, workers: Workers,
         lambda: worker.log[-2000:],
     )
     assert "Too many open files" in worker.log
-    assert "ulimit" in worker.log
+    eventually(lambda: "ulimit" in worker.log, 30, lambda: worker.log[-2000:])
     assert worker.log.count("Traceback") == 0
