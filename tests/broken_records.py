@@ -88,6 +88,16 @@ def broken_compression(batch: bytearray) -> None:
     _set_codec(batch, 1)
 
 
+def absurd_length(batch: bytearray) -> None:
+    """It claims to be longer than what is there."""
+    struct.pack_into(">i", batch, 8, 1 << 20)
+
+
+def absurd_offset(batch: bytearray) -> None:
+    """It claims to lie beyond the log's end; its checksum does not cover that."""
+    struct.pack_into(">q", batch, 0, 5_000)
+
+
 def _set_codec(batch: bytearray, codec: int) -> None:
     batch[22] = batch[22] & ~0x07 | codec
     struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))

@@ -18,6 +18,8 @@ from db.positions import Begun, Witness
 from tests.broken_records import (
     ODD_NAME,
     Change,
+    absurd_length,
+    absurd_offset,
     break_batch,
     broken_compression,
     flip_a_byte,
@@ -208,6 +210,33 @@ class TestUnreadableBatches:
             consumer.pass_over(span)
             assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9), 1: []}
             assert not consumer.unreadable
+
+    async def test_a_broker_that_finds_nothing_behind_a_wrong_length_is_not_taken_for_the_end(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish(kafka, bad, *numbered(0, 9))
+        break_batch(kafka, bad.topic, 0, 5, absurd_length)
+        async with reading(kafka, bad) as consumer:
+            read = await read_until(consumer, lambda _: bool(consumer.unreadable))
+            assert values(read) == {0: numbered(0, 5)}
+            # So small a log has no index: nothing behind that batch is found either.
+            span = consumer.unreadable[bad]
+            assert (span.first, span.end) == (5, 9)
+            assert span.why == "the broker finds nothing there, and has records up to offset 8"
+            assert await consumer.position(bad) == 5
+
+    async def test_a_batch_that_claims_to_lie_beyond_the_log_moves_nothing_there(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish(kafka, bad, *numbered(0, 9))
+        break_batch(kafka, bad.topic, 0, 5, absurd_offset)
+        async with reading(kafka, bad) as consumer:
+            read = await read_until(consumer, lambda _: bool(consumer.unreadable))
+            assert [r.offset for r in read[bad]] == list(range(5))
+            span = consumer.unreadable[bad]
+            assert span == UnreadableSpan(bad, 5, 6, "its batch claims to go from 5000 to 5000")
+            consumer.pass_over(span)
+            assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9)}
 
     async def test_what_is_mended_is_read_and_named_no_more(self, kafka: LocalKafka, bad: TopicPartition):
         await publish(kafka, bad, *numbered(0, 3))

@@ -79,7 +79,7 @@ def header(name: bytes, value: bytes = b"1") -> bytes:
 
 
 def read(*batches: bytes, offset: int = 100, aborted: list[tuple[int, int]] | None = None) -> RawBatch:
-    found = read_first_batch(Fetched(PARTITION, b"".join(batches), END, aborted), offset)
+    found = read_first_batch(Fetched(PARTITION, b"".join(batches), END, END, aborted), offset)
     assert found is not None
     return found
 
@@ -129,7 +129,7 @@ class TestSoundBatches:
         assert offsets(read(batch(base=110), offset=105)) == [110, 111, 112]
 
     def test_nothing_is_made_of_nothing(self):
-        assert read_first_batch(Fetched(PARTITION, b"", END), 100) is None
+        assert read_first_batch(Fetched(PARTITION, b"", END, END), 100) is None
 
 
 class TestTransactions:
@@ -334,6 +334,10 @@ class TestWhereAnUncertainBatchEnds:
         found = read(wrong(absurd_last_offset), offset=102)
         assert found.span is not None
         assert (found.span.first, found.span.end) == (102, 103)
+
+    def test_one_that_lies_before_the_offset_wherever_it_claims_to_be_is_passed(self):
+        found = read(wrong(beyond_the_end), batch(base=103), batch(base=106), offset=104)
+        assert (offsets(found), found.next_offset, found.span) == ([104, 105], 106, None)
 
     def test_batches_that_all_lie_before_the_offset_are_named(self):
         assert read(batch(base=10), offset=100).span == UnreadableSpan(

@@ -7,7 +7,7 @@ entry is gone. A `Hold` there keeps a partition from being fetched, and costs no
 import logging
 import time
 from asyncio import Task
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,8 +34,11 @@ log.addFilter(Sparingly())  # garbage comes again with each answer
 
 # aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
 REFUSED_SECONDS: Final = 1.0
+# A broker whose log has a batch of a wrong length finds nothing behind it, and answers so without an error.
+# An answer may also be empty because others filled it, but not again and again.
+NOTHING_SECONDS: Final = 3.0
 # The batch asked for comes whole, however large; what is behind it tells where a broken one ends.
-_RAW_BYTES: Final = 2 * 1024 * 1024
+RAW_BYTES: Final = 2 * 1024 * 1024
 _HANDLED_BY_AIOKAFKA: Final = frozenset(
     {
         NotLeaderForPartitionError,
@@ -146,6 +149,8 @@ class Answers:
         self._client = client
         self._fetcher = fetcher
         self._note = note
+        # Where a partition was answered nothing although there is something, and since when.
+        self._nothing: dict[TopicPartition, tuple[int, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -154,10 +159,24 @@ class Answers:
         """As the client's; each partition's answer is noted: the name of its error, or nothing."""
         response = await self._client.send(node_id, request, **options)
         if isinstance(request, FetchRequest):
+            asked = {TopicPartition(topic, p): at for topic, ps in request.topics for p, at, _ in ps}
             for topic, partitions in response.topics or ():
-                for partition, error_code, *_ in partitions:
-                    self._look_at(TopicPartition(topic, partition), error_code)
+                for number, error_code, *rest in partitions:
+                    partition = TopicPartition(topic, number)
+                    self._look_at(partition, error_code)
+                    self._look_for_nothing(partition, asked.get(partition, 0), rest)
         return response
+
+    def _look_for_nothing(self, partition: TopicPartition, offset: int, rest: Sequence[Any]) -> None:
+        if rest[-1] or offset >= _readable_end(self._fetcher, rest):
+            self._nothing.pop(partition, None)
+            return
+        at, since = self._nothing.get(partition, (-1, 0.0))
+        if at != offset:
+            self._nothing[partition] = offset, time.monotonic()
+        elif time.monotonic() - since > NOTHING_SECONDS:
+            del self._nothing[partition]
+            self._fetcher._records.setdefault(partition, Reread(offset))
 
     def _look_at(self, partition: TopicPartition, error_code: int) -> None:
         error = for_code(error_code)
@@ -188,25 +207,34 @@ def fetch_request(fetcher: Fetcher, partition: TopicPartition, offset: int, max_
     return FetchRequest(0, 0, max_bytes, fetcher._isolation_level, topics, fetcher._client_rack or "")
 
 
-async def fetch_raw(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> Fetched:
+def _readable_end(fetcher: Fetcher, rest: Sequence[Any]) -> int:
+    """Of a partition's part of an answer, behind its error: where a reader's records end."""
+    end, stable_end = rest[0], rest[1]
+    return int(stable_end if fetcher._isolation_level == READ_COMMITTED and stable_end >= 0 else end)
+
+
+async def fetch_raw(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int, max_bytes: int = RAW_BYTES
+) -> Fetched:
     """What the partition's leader has from the batch on that holds the offset. Raises KafkaError."""
     client, fetcher = consumer._client, consumer._fetcher
     leader = client.cluster.leader_for_partition(partition)
     if leader is None or leader == -1:
         client.force_metadata_update()
         raise LeaderNotAvailableError(partition)
-    response = await client.send(leader, fetch_request(fetcher, partition, offset, _RAW_BYTES))
+    response = await client.send(leader, fetch_request(fetcher, partition, offset, max_bytes))
     for _, partitions in response.topics or ():
-        for _, error_code, highwater, *rest in partitions:
+        for _, error_code, *rest in partitions:
             error = for_code(error_code)
             if error is not NoError:
                 raise error(partition)
-            aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
+            aborted = rest[3] if response.API_VERSION >= 11 else rest[-2]
             is_committed_only = fetcher._isolation_level == READ_COMMITTED
             return Fetched(
                 partition,
                 bytes(rest[-1] or b""),
-                highwater,
+                rest[0],
+                _readable_end(fetcher, rest),
                 list(aborted or ()) if is_committed_only else None,
             )
     raise KafkaError(f"broker {leader} answered nothing of {partition}")

@@ -45,6 +45,8 @@ class Fetched:
     record_set: bytes
     end: int
     """no offset of the record set can be beyond it"""
+    readable_end: int
+    """the same for who reads committed records only"""
     aborted: Sequence[tuple[int, int]] | None = None
     """producer id and first offset of each aborted transaction; None: uncommitted records are read"""
 
@@ -78,6 +80,11 @@ class _Header(NamedTuple):
         return self.base_offset + self.last_offset_delta + 1
 
 
+class _Next(NamedTuple):
+    at: int
+    base_offset: int
+
+
 class _BrokenError(Exception):
     """The bytes are no record."""
 
@@ -93,7 +100,11 @@ def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
     at = 0
     while at < len(data):
         if why := _what_is_wrong_with_batch(data, at, fetched.end):
-            return _unreadable(fetched, offset, at, why)
+            behind = _next_batch(data, at)
+            if behind is None or behind.base_offset > offset:
+                return _unreadable(fetched, offset, at, why)
+            at = behind.at  # the broken one lies before the offset
+            continue
         header = _Header(*_HEADER.unpack_from(data, at))
         body = data[at + _HEADER.size : at + _LENGTH_ENDS + header.length]
         is_left_out = aborting.leaves_out(header, body)
@@ -103,6 +114,13 @@ def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
             return _unpacked(fetched.partition, header, body, offset)
         at += _LENGTH_ENDS + header.length
     return _unreadable(fetched, offset, 0, "no batch holds it") if data else None
+
+
+def first_offset(fetched: Fetched) -> int | None:
+    """Where what was fetched claims to begin; None where nothing was."""
+    if len(fetched.record_set) < _LENGTH_ENDS:
+        return None
+    return int(struct.unpack_from(">q", fetched.record_set)[0])
 
 
 @dataclass(slots=True)
@@ -161,15 +179,25 @@ def _guessed_end(data: bytes, offset: int, limit: int) -> int:
     """Where a batch of which nothing is certain ends: before the next one, else where it says."""
     if len(data) < _HEADER.size:
         return offset + 1
+    behind = _next_batch(data, 0)
+    if behind is not None and offset < behind.base_offset <= limit:
+        return behind.base_offset
     header = _Header(*_HEADER.unpack_from(data))
-    next_at = _LENGTH_ENDS + header.length
-    if header.version == _FORMAT and _HEADER.size <= next_at <= len(data) - _START.size:
-        next_base, _, _, version = _START.unpack_from(data, next_at)
-        if version == _FORMAT and offset < next_base <= limit:
-            return int(next_base)
     if header.version == _FORMAT and offset < header.next_offset <= limit:
         return header.next_offset
     return offset + 1
+
+
+def _next_batch(data: bytes, at: int) -> _Next | None:
+    """What lies behind a batch by its length, which may be wrong, if it looks like a batch."""
+    if at + _START.size > len(data):
+        return None
+    _, length, _, version = _START.unpack_from(data, at)
+    behind = at + _LENGTH_ENDS + length
+    if version != _FORMAT or not at + _HEADER.size <= behind <= len(data) - _START.size:
+        return None
+    base_offset, _, _, version = _START.unpack_from(data, behind)
+    return _Next(behind, base_offset) if version == _FORMAT else None
 
 
 def _unpacked(partition: TopicPartition, header: _Header, body: bytes, offset: int) -> RawBatch:

@@ -17,7 +17,8 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, takewhile
+from operator import attrgetter
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -35,16 +36,18 @@ from worker.kafka.internals import (
     unpacked_to,
     wake,
 )
-from worker.kafka.raw_batch import RawBatch, read_first_batch
+from worker.kafka.raw_batch import RawBatch, first_offset, read_first_batch
 from worker.kafka.unreadable import UnreadableSpan
 
 log = logging.getLogger(__name__)
 
 RAW_READ_SECONDS: Final = 5.0
+SEARCH_SECONDS: Final = 30.0  # some 40 requests, each of which may wait behind aiokafka's own
 # What was broken on its way is sound the next time; what is broken on disk is worth a look now and then, for
 # an operator may have mended it.
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
+_OFFSET: Final = attrgetter("offset")
 # While a partition is held somebody has to look whether its pause is over.
 _LOOK_SECONDS: Final = 0.1
 
@@ -301,8 +304,12 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
             log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
             is_sound = False
-        # A batch that claims another place would move the position back.
+        # A batch that claims another place, which no checksum covers, would move the position back, or beyond
+        # the log. What follows it is told from it by offsets, and would be lost with it.
         position = max(began, unpacked_to(result))
+        if state.highwater is not None and max(map(_OFFSET, records), default=-1) >= state.highwater:
+            records = list(takewhile(lambda record: record.offset < state.highwater, records))
+            position, is_sound = records[-1].offset + 1 if records else began, False
         state.consumed_to(position)
         if not is_sound or unpacked_to(result) < began:
             self._hold(partition, Reread(position, tries=int(partition in self.unreadable)))
@@ -325,8 +332,12 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         try:
             async with asyncio.timeout(RAW_READ_SECONDS):
                 fetched = await fetch_raw(self, partition, hold.offset)
+            found = read_first_batch(fetched, hold.offset)
+            if found is None and hold.offset < fetched.readable_end:
+                async with asyncio.timeout(SEARCH_SECONDS):
+                    found = await self._search_behind(partition, hold.offset, fetched.readable_end)
             # Nothing there: it is gone, or another broker leads by now. The next fetch tells.
-            hold.found = read_first_batch(fetched, hold.offset) or RawBatch((), hold.offset)
+            hold.found = found or RawBatch((), hold.offset)
         except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
             log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error)
         except Exception as error:
@@ -338,6 +349,32 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             hold.task = None
             self._wait_longer(hold)
             wake(self._fetcher)
+
+    async def _search_behind(self, partition: TopicPartition, offset: int, end: int) -> RawBatch:
+        """The leader finds nothing there, and has records behind it: where the next ones are that it finds.
+
+        It finds them by an index with few entries: about the first one of these is looked for, by halving.
+        """
+        missed, found, step = offset, end, 1
+        while missed + step < end:
+            if (at := await self._first_at(partition, missed + step)) is not None:
+                found = at
+                break
+            missed, step = missed + step, 2 * step
+        while found - missed > 1:
+            middle = (missed + found) // 2
+            if (at := await self._first_at(partition, middle)) is None:
+                missed = middle
+            else:
+                found = min(at, found - 1)
+        why = f"the broker finds nothing there, and has records up to offset {end - 1}"
+        return RawBatch((), offset, UnreadableSpan(partition, offset, max(found, offset + 1), why))
+
+    async def _first_at(self, partition: TopicPartition, offset: int) -> int | None:
+        """Where the first batch begins that the leader finds, or that offset in it; None: it finds none."""
+        fetched = await fetch_raw(self, partition, offset, max_bytes=1)
+        base = first_offset(fetched)
+        return None if base is None else max(base, offset)
 
     def _wait_longer(self, hold: Reread) -> None:
         # 2 to the power of all tries would be no float after some hours.
