@@ -27,6 +27,7 @@ from tests.broken_records import (
     unknown_codec,
 )
 from tests.subscriber import create_topics, delete_records
+from worker.kafka.raw_reader import RawReader
 from worker.kafka.record_consumer import FetchStoppedError, RecordConsumer
 from worker.kafka.unreadable import UnreadableRecord, UnreadableSpan
 from worker.local.folders import data_folder
@@ -173,7 +174,7 @@ class TestOddHeaderNames:
         async with reading(kafka, bad) as consumer:
             await until(lambda: bad in consumer._fetcher._records)
             assert await consumer.getmany() == {}
-            assert consumer._reading
+            assert consumer._raw._tasks
             consumer.seek(bad, 2)
             assert values(await read_until(consumer, has(1))) == {0: [b"2"]}
 
@@ -225,6 +226,20 @@ class TestUnreadableBatches:
             assert span.why == "the broker finds nothing there, and has records up to offset 8"
             assert await consumer.position(bad) == 5
 
+    async def test_behind_a_wrong_length_it_goes_on_at_the_next_that_the_broker_finds(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        """A large enough log has an index, whose next entry leads past that batch."""
+        await publish(kafka, bad, *(b"%d" % n + b"x" * 1_000 for n in range(30)))
+        break_batch(kafka, bad.topic, 0, 5, absurd_length)
+        async with reading(kafka, bad) as consumer:
+            await read_until(consumer, lambda _: bool(consumer.unreadable))
+            span = consumer.unreadable[bad]
+            assert 5 < span.end < 15
+            consumer.pass_over(span)
+            read = await read_until(consumer, has(30 - span.end))
+            assert [r.offset for r in read[bad]] == list(range(span.end, 30))
+
     async def test_a_batch_that_claims_to_lie_beyond_the_log_moves_nothing_there(
         self, kafka: LocalKafka, bad: TopicPartition
     ):
@@ -254,13 +269,13 @@ class TestUnreadableBatches:
         await publish(kafka, bad, b"0")
         break_batch(kafka, bad.topic, 0, 0, flip_a_byte)
         asked: list[float] = []
-        read_raw = RecordConsumer._read_raw
+        read_raw = RawReader._read
 
-        async def counted(self: RecordConsumer, *arguments: Any) -> None:
+        async def counted(self: RawReader, *arguments: Any) -> None:
             asked.append(time.monotonic())
             await read_raw(self, *arguments)
 
-        monkeypatch.setattr(RecordConsumer, "_read_raw", counted)
+        monkeypatch.setattr(RawReader, "_read", counted)
         async with reading(kafka, bad) as consumer:
             await read_until(consumer, lambda _: len(asked) >= 4)
         pauses = [after - before for before, after in pairwise(asked)]

@@ -30,23 +30,16 @@ from worker.kafka.internals import (
     Pause,
     Reread,
     adopt,
-    fetch_raw,
     free,
     unpacked_records,
     unpacked_to,
-    wake,
 )
-from worker.kafka.raw_batch import RawBatch, first_offset, read_first_batch
+from worker.kafka.raw_batch import RawBatch
+from worker.kafka.raw_reader import RawReader
 from worker.kafka.unreadable import UnreadableSpan
 
 log = logging.getLogger(__name__)
 
-RAW_READ_SECONDS: Final = 5.0
-SEARCH_SECONDS: Final = 30.0  # some 40 requests, each of which may wait behind aiokafka's own
-# What was broken on its way is sound the next time; what is broken on disk is worth a look now and then, for
-# an operator may have mended it.
-FIRST_PAUSE_SECONDS: Final = 0.5
-LONGEST_PAUSE_SECONDS: Final = 15.0
 _OFFSET: Final = attrgetter("offset")
 # While a partition is held somebody has to look whether its pause is over.
 _LOOK_SECONDS: Final = 0.1
@@ -94,7 +87,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         # Where the last poll or seek left each partition.
         self._left_at: dict[TopicPartition, int] = {}
         self._owed: KafkaError | None = None  # raised by the next poll
-        self._reading: set[asyncio.Task[None]] = set()
+        self._raw = RawReader(self)
         self._adopted: Any = None
         super().__init__(*topics, **options)
 
@@ -158,9 +151,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     async def stop(self) -> None:
         """As aiokafka's."""
-        for task in self._reading:
-            task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
+        await self._raw.stop()
         # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
         await asyncio.sleep(0)
         await super().stop()
@@ -320,67 +311,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _hold(self, partition: TopicPartition, hold: Hold) -> None:
         self._fetcher._records[partition] = hold
         if isinstance(hold, Reread):
-            self._read_again(partition, hold)
-
-    def _read_again(self, partition: TopicPartition, hold: Reread) -> None:
-        if hold.task is None and time.monotonic() >= hold.due:
-            hold.task = asyncio.create_task(self._read_raw(partition, hold))
-            self._reading.add(hold.task)
-            hold.task.add_done_callback(self._reading.discard)
-
-    async def _read_raw(self, partition: TopicPartition, hold: Reread) -> None:
-        try:
-            async with asyncio.timeout(RAW_READ_SECONDS):
-                fetched = await fetch_raw(self, partition, hold.offset)
-            found = read_first_batch(fetched, hold.offset)
-            if found is None and hold.offset < fetched.readable_end:
-                async with asyncio.timeout(SEARCH_SECONDS):
-                    found = await self._search_behind(partition, hold.offset, fetched.readable_end)
-            # Nothing there: it is gone, or another broker leads by now. The next fetch tells.
-            hold.found = found or RawBatch((), hold.offset)
-        except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-            log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error)
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            log.exception("%s at %d: a fault in reading it raw", partition, hold.offset)
-            span = UnreadableSpan(partition, hold.offset, hold.offset + 1, why)
-            hold.found = RawBatch((), hold.offset, span)
-        finally:
-            hold.task = None
-            self._wait_longer(hold)
-            wake(self._fetcher)
-
-    async def _search_behind(self, partition: TopicPartition, offset: int, end: int) -> RawBatch:
-        """The leader finds nothing there, and has records behind it: where the next ones are that it finds.
-
-        It finds them by an index with few entries: about the first one of these is looked for, by halving.
-        """
-        missed, found, step = offset, end, 1
-        while missed + step < end:
-            if (at := await self._first_at(partition, missed + step)) is not None:
-                found = at
-                break
-            missed, step = missed + step, 2 * step
-        while found - missed > 1:
-            middle = (missed + found) // 2
-            if (at := await self._first_at(partition, middle)) is None:
-                missed = middle
-            else:
-                found = min(at, found - 1)
-        why = f"the broker finds nothing there, and has records up to offset {end - 1}"
-        return RawBatch((), offset, UnreadableSpan(partition, offset, max(found, offset + 1), why))
-
-    async def _first_at(self, partition: TopicPartition, offset: int) -> int | None:
-        """Where the first batch begins that the leader finds, or that offset in it; None: it finds none."""
-        fetched = await fetch_raw(self, partition, offset, max_bytes=1)
-        base = first_offset(fetched)
-        return None if base is None else max(base, offset)
-
-    def _wait_longer(self, hold: Reread) -> None:
-        # 2 to the power of all tries would be no float after some hours.
-        grown = FIRST_PAUSE_SECONDS * 2 ** min(hold.tries, 10)
-        hold.due = time.monotonic() + min(LONGEST_PAUSE_SECONDS, grown)
-        hold.tries += 1
+            self._raw.read(partition, hold)
 
     def _take_raw(
         self, partition: TopicPartition, state: Any, hold: Reread, room: int | None
@@ -392,7 +323,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if state.paused:
             return []
         if hold.found is None:
-            self._read_again(partition, hold)
+            self._raw.read(partition, hold)
             return []
         found, begin = hold.found, hold.taken
         records = list(found.records[begin : None if room is None else begin + room])
