@@ -101,5 +101,5 @@ class RawReader:
 
 def pause_seconds(tries: int) -> float:
     """Before the next try, after so many."""
-    # 2 to the power of all tries would be no float after some hours.
-    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(tries, 10))
+    # With all of its tries the number would be larger than any float after some hours.
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * (1 << min(tries, 10)))
