@@ -89,6 +89,8 @@ _POSITIONS: Final = "db/positions.py"
 _TRIAGE: Final = "worker/triage.py"
 _RECALL: Final = "worker/recall.py"
 _RETRY: Final = "worker/retry.py"
+_WITHHELD: Final = "worker/withheld.py"
+_ADAPTED: Final = "worker/kafka/adapted.py"
 _DECODE: Final = "worker/decode.py"
 _APP: Final = "worker/app.py"
 _LEDGER: Final = "db/ledger.py"
@@ -646,6 +648,82 @@ MUTATIONS: Final = (
             ),
         ),
         (Test("tests/integration/test_batch.py", "refuses_is_found"),),
+    ),
+    Mutation(
+        "withheld-is-looked-for",
+        "A withheld outcome is not published again where a try before has done it.",
+        "it is tried without looking",
+        (
+            Edit(
+                _WITHHELD,
+                "            there = await self._mark_those_there(producer, rows)\n",
+                "            there: set[UUID] = set()\n",
+            ),
+        ),
+        (Test("tests/integration/test_withheld.py", "dies_before"),),
+    ),
+    Mutation(
+        "withheld-after-its-batch",
+        "A withheld outcome is published only when its batch cannot come again without it being known.",
+        "as soon as its topic takes it",
+        (Edit(_WITHHELD, "commit and row.source_offset < commit.offset and", "(commit or True) and"),),
+        (Test("tests/integration/test_withheld.py", "done_with"),),
+    ),
+    Mutation(
+        "withheld-apart",
+        "An outcome that is withheld is not published with its batch.",
+        "it is, where it comes again",
+        (Edit(_WITHHELD, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
+        (Test("tests/integration/test_withheld.py", "done_with"),),
+    ),
+    Mutation(
+        "withheld-by-the-owner",
+        "An owner before sets nothing aside.",
+        "whoever meets a refusal does",
+        (
+            Edit(
+                _WITHHELD,
+                "        if not await positions.hold_turn(\n"
+                "            session, group_id, partition.topic, partition.partition, owned.turn\n"
+                "        ):\n"
+                "            return False\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/test_withheld.py", "owner_before"),),
+    ),
+    Mutation(
+        "batches-fit",
+        "Batches are made to fit the limit of their topic.",
+        "they are as large as ever",
+        (
+            Edit(
+                _PUBLISHER,
+                "    max_bytes = min(MAX_BATCH_BYTES, limits.max_batch_bytes)\n",
+                "    max_bytes = MAX_BATCH_BYTES\n",
+            ),
+        ),
+        (Test("tests/integration/test_publisher.py", "limit_was_lowered"),),
+    ),
+    Mutation(
+        "refused-times",
+        "A time that its topic refuses becomes that of publishing.",
+        "it is sent as it is",
+        (
+            Edit(
+                _ADAPTED,
+                "    if limits.takes_time(publications[0].timestamp_ms, now_ms):\n",
+                "    if True:\n",
+            ),
+        ),
+        (Test("tests/integration/test_publisher.py", "becomes_that_of_publishing"),),
+    ),
+    Mutation(
+        "keys-of-letters",
+        "A dead letter without key gets one where its topic takes none without.",
+        "it has none",
+        (Edit(_ADAPTED, "    if limits.needs_key:\n", "    if False:\n"),),
+        (Test("tests/integration/test_publisher.py", "topic_is_compacted"),),
     ),
     Mutation(
         "watchdog",
