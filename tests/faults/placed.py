@@ -30,11 +30,16 @@ class Placed:
     is_cut: bool = False
     """a log was set back: dead letters of before may be written again"""
     _extra: dict[tuple[int, int], UUID] = field(default_factory=dict)
+    _turns: dict[tuple[int, int, UUID], int] = field(default_factory=dict)
+    _count: int = 0
 
     def add(self, records: Iterable[Record], *, extra: bool = False) -> None:
         """They were written, in this order. `extra`: beside the workload."""
         for record in records:
             place = record.partition, self.ends[record.partition]
+            self._count += 1
+            if record.order_id is not None:
+                self._turns[(*place, record.order_id)] = self._count
             if record.code is not None:
                 self.letters[str(place[0]), str(place[1]), record.code] += 1
             if extra and record.order_id is not None:
@@ -52,6 +57,13 @@ class Placed:
         """The partition's log ends here now; what lay behind was decided before."""
         self.ends[partition] = end
         self.is_cut = True
+
+    def turn(self, partition: int, offset: int, order_id: UUID) -> int:
+        """When the order was written there, as a number that grows from record to record; -1: it never was.
+
+        Offsets are no such number: those of a log that was set back come again.
+        """
+        return self._turns.get((partition, offset, order_id), -1)
 
     def doomed_at(self) -> Mapping[tuple[int, int], UUID]:
         return {place: order_id for order_id, place in self.doomed.items()}

@@ -5,6 +5,7 @@ Everything is read from outside: the tables by plain SQL, the topics by librdkaf
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +29,7 @@ def find_violations(arena: Arena, along: Subscriber) -> list[str]:
     return [
         *_books(arena),
         *_ledger(arena),
+        *_sources(arena),
         *_passed_over(arena),
         *_told(arena, outcomes),
         *_subscriber(outcomes, along),
@@ -47,7 +49,25 @@ def _decisions(arena: Arena) -> list[str]:
         dict.fromkeys(workload.products, Decimal(PRICE)),
         frozenset(range(1, workload.users + 1)),
     )
-    return model.find_violations(model.read_decided(arena.shop), placed, start)
+    return model.find_violations(_in_turn(arena), placed, start)
+
+
+def _in_turn(arena: Arena) -> list[model.Decided]:
+    """What is decided; where offsets came again, the turn of its record is in the place of each offset."""
+    decided = model.read_decided(arena.shop)
+    return (
+        [replace(one, source_offset=_turn(arena, one)) for one in decided] if arena.placed.is_cut else decided
+    )
+
+
+def _turn(arena: Arena, one: model.Decided) -> int:
+    return arena.placed.turn(one.source_partition, one.source_offset, one.order_id)
+
+
+def _sources(arena: Arena) -> Iterable[str]:
+    decided = model.read_decided(arena.shop)
+    nowhere = {one for one in decided if _turn(arena, one) < 0}
+    yield from _differences("decided from a place where it does not lie", nowhere)
 
 
 def _books(arena: Arena) -> Iterable[str]:

@@ -33,7 +33,9 @@ def test_a_log_that_is_set_back_goes_on_from_there():
     placed = Placed()
     placed.add([poison(0), poison(0)])
     placed.cut(0, 1)
-    placed.add([poison(0, "too_large")])
+    placed.add([poison(0, "too_large"), again := order(0)])
     assert placed.letters["0", "1", "too_large"] == 1
     assert placed.letters["0", "1", "not_json"] == 1
     assert placed.is_cut
+    assert placed.turn(0, 2, again.order_id or uuid4()) == 4
+    assert placed.turn(0, 1, again.order_id or uuid4()) == -1, "it does not lie there"

@@ -17,6 +17,7 @@ from worker.local.services import Services
 # Where a neighbour is not held up, this is a hundred times what it takes.
 AT_ONCE_SECONDS = 5.0
 SKIPPED_SECONDS = 20.0
+UNREADABLE = "order_worker_unreadable_offsets"
 BREAKINGS = (wrong_checksum, unknown_codec, broken_compression)
 SOUND = len(BREAKINGS)  # the partition beside them
 
@@ -77,11 +78,9 @@ def test_each_partition_waits_alone_and_a_skip_lets_it_go_on(
     load.wait_until_decided(before)
     unreadable = {str(p): float(len(span)) for p, span in enumerate(broken.offsets)}
     eventually(
-        lambda: (
-            {k: v for k, v in worker.metric("order_worker_unreadable_offsets").items() if v} == unreadable
-        ),
+        lambda: {k: v for k, v in worker.metric(UNREADABLE).items() if v} == unreadable,
         20,
-        lambda: f"{worker.metric('order_worker_unreadable_offsets')} {worker.log[-2000:]}",
+        lambda: f"{worker.metric(UNREADABLE)} {worker.log[-2000:]}",
     )
     eventually(lambda: worker.get("/readyz")[0] == 503)
     for _ in range(20):
@@ -97,7 +96,7 @@ def test_each_partition_waits_alone_and_a_skip_lets_it_go_on(
     load.wait_until_decided(broken.behind, SKIPPED_SECONDS)
     scene.wait_until_drained(20)
     eventually(lambda: worker.get("/readyz")[0] == 200)
-    assert not any(worker.metric("order_worker_unreadable_offsets").values())
+    eventually(lambda: not any(worker.metric(UNREADABLE).values()), 10)
     scene.assert_promises([one for one in load.ids if one not in broken.lost])
     told = order_worker.here("reconcile")
     assert told.code == 0, told
