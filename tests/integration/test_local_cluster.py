@@ -181,7 +181,15 @@ def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:
 def commit(cluster: LocalKafkaCluster, group: str) -> None:
     """An offset of the group, which exists from then on."""
     consumer = Consumer({"bootstrap.servers": cluster.bootstrap_servers, "group.id": group, "log_level": 0})
-    consumer.commit(offsets=[Offset(TOPIC, 0, 0)], asynchronous=False)
+
+    def committed() -> bool:
+        # A new cluster has no coordinators before somebody asks for one, and says so while they load.
+        with suppress(KafkaException):
+            consumer.commit(offsets=[Offset(TOPIC, 0, 0)], asynchronous=False)
+            return True
+        return False
+
+    eventually(committed)
     consumer.close()
 
 
