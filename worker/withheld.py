@@ -116,6 +116,11 @@ def _unpacked(headers: str) -> list[tuple[str, bytes | None]]:
     return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers)]
 
 
+def producer_id(group_id: str, partition: TopicPartition) -> str:
+    """The transactional id of whoever publishes the withheld outcomes of a partition."""
+    return f"{group_id}.{partition.topic}.{partition.partition}.withheld"
+
+
 class WithheldOutcomes:
     """Publishes the withheld outcomes of the partitions that are assigned to this worker."""
 
@@ -283,7 +288,7 @@ class WithheldOutcomes:
         """The one that publishes the withheld outcomes of a partition: every try before it has ended."""
         producer = AIOKafkaProducer(
             **self._options,
-            transactional_id=f"{self._group_id}.{partition.topic}.{partition.partition}.withheld",
+            transactional_id=producer_id(self._group_id, partition),
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
             max_request_size=MAX_REQUEST_BYTES,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
+from confluent_kafka import KafkaException, Producer
 
 from tests.builders import line, order_value
 from tests.deadline import eventually
@@ -66,15 +67,11 @@ def test_a_group_goes_on_under_another_name_and_publishes_nothing_again(
 ):
     more = place(scene, 15)
     said = take_over.here("--json").done().document
-    assert [(p["old_committed"], p["old_decided_to"], p["committed"]) for p in said["partitions"]] == [
+    stages = ["to be taken over"] * 2 + ["the old group has decided nothing"] * 2
+    assert [p["stage"] for p in said["partitions"]] == stages
+    assert [(p["old_committed"], p["old_decided_to"], p["committed"]) for p in said["partitions"][:2]] == [
         (40, 40, None),
         (20, 20, None),
-        (None, None, None),
-        (None, None, None),
-    ]
-    assert [p["stage"] for p in said["partitions"]][1:3] == [
-        "to be taken over",
-        "the old group has decided nothing",
     ]
     assert said["next_command"] == f"order-worker replay --from-group {scene.group_id} --execute"
     assert renamed.shop.value("SELECT count(DISTINCT group_id) FROM positions") == 1
@@ -153,7 +150,7 @@ def test_a_replay_of_the_old_group_that_has_not_begun_is_one_of_the_new_group(
 ):
     assert order_worker("replay", "--to-offset", "10", "--execute").code == 0
     said = take_over.here("--execute", "--json").done().document
-    assert [p["committed"] for p in said["partitions"]] == [10, 10, None, None]
+    assert [p["committed"] for p in said["partitions"][:2]] == [10, 10]
     worker = workers.start(group_id=renamed.group_id)
     renamed.wait_until_drained()
     assert "order_worker_orders_silenced_total 40.0" in worker.get("/metrics")[1]
@@ -187,6 +184,28 @@ def test_a_takeover_that_was_killed_half_way_may_be_run_again_or_left(
     more = place(scene, 5)
     drained(renamed, workers)
     renamed.assert_promises([*decided, *more])
+
+
+def test_a_try_of_the_old_group_to_publish_what_was_refused_can_be_committed_no_more(
+    scene: Scene, take_over: OrderWorker, decided: list[UUID]
+):
+    topic = scene.topics.order_placed
+    name = f"{scene.group_id}.{topic}.0.withheld"
+    tried = Producer({"bootstrap.servers": scene.kafka, "transactional.id": name, "log_level": 0})
+    tried.init_transactions(20)
+    tried.begin_transaction()
+    tried.produce(scene.topics.order_confirmed, b"outcome", partition=0)
+    assert tried.flush(20) == 0
+    scene.shop.sql(
+        "INSERT INTO withheld_outcomes (order_id, topic, source_topic, source_partition, source_offset,"
+        " headers, size_bytes, reason, what_to_do) VALUES ($1, $2, $3, 0, 0, '[]', 1, 'refused', 'wait')",
+        decided[0],
+        scene.topics.order_confirmed,
+        topic,
+    )
+    take_over.here("--execute", "--json").done()
+    with pytest.raises(KafkaException):
+        tried.commit_transaction(20)
 
 
 def test_dead_letters_that_the_old_group_redrives_go_with_it(

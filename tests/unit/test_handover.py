@@ -6,12 +6,11 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.positions import Begun
 from worker.errors import CommandError
+from worker.kafka.offset_mark import MARK, idle_mark
 from worker.operations.handover import Handover, Stage, Standing, require_possible
 
 
-def standing(
-    offset: int | None = None, decided_to: int | None = None, mark: str = "order-worker"
-) -> Standing:
+def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> Standing:
     commit = None if offset is None else OffsetAndMetadata(offset, mark)
     return Standing(commit, None if decided_to is None else Begun(decided_to - 10, decided_to, 0, None))
 
@@ -21,6 +20,7 @@ def handover(old: Standing, new: Standing, partition: int = 0) -> Handover:
 
 
 NOTHING, OLD = standing(), standing(50, 50)
+IDLE = standing(3, mark=idle_mark(None))  # behind markers; nothing was decided
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,8 @@ NOTHING, OLD = standing(), standing(50, 50)
     [
         (NOTHING, NOTHING, Stage.NOTHING),
         (NOTHING, standing(10, 10), Stage.NOTHING),
+        (IDLE, NOTHING, Stage.NOTHING),
+        (OLD, IDLE, Stage.AHEAD),
         (OLD, NOTHING, Stage.AHEAD),
         (standing(50), NOTHING, Stage.AHEAD),
         (standing(None, 50), NOTHING, Stage.AHEAD),

@@ -95,6 +95,8 @@ BEGUN = Begun(40, 50, 0, None)
     [
         (None, None, None),
         (commit_of(40), None, 40),
+        (commit_of(3, "order-worker 0"), None, None),  # an idle worker, behind markers
+        (commit_of(3, ""), None, 3),
         (commit_of(50), BEGUN, 50),
         (commit_of(30, ""), BEGUN, 30),  # an operator moved it back
         (commit_of(52, "order-worker 50"), BEGUN, 52),

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from aiokafka.structs import OffsetAndMetadata
+
 MARK: Final = "order-worker"
 
 
@@ -23,3 +25,10 @@ def begun_when_committed(offset: int, metadata: str) -> int:
     """
     begun_to = metadata.removeprefix(MARK).strip()
     return min(offset, int(begun_to)) if begun_to.isdecimal() else offset
+
+
+def has_decided(commit: OffsetAndMetadata | None) -> bool:
+    """Whether the group had decided anything, or an operator moved it: an idle worker commits as well."""
+    if commit is None:
+        return False
+    return not is_workers_mark(commit.metadata) or begun_when_committed(commit.offset, commit.metadata) > 0

@@ -8,7 +8,7 @@ Copied before committed: with the copy alone workers go on at the right place as
 it may be killed anywhere, and run again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from aiokafka import TopicPartition
@@ -16,11 +16,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import positions, redrives
+from db import positions, redrives, withheld
 from db.engine import session_factory
 from worker.connections import database_engine, kafka_admin, require_database, require_topics
 from worker.errors import UsageError
-from worker.kafka.offset_mark import MARK, is_workers_mark
+from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.operations import group
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.handover import Handover, Stage, Standing, require_possible
@@ -29,6 +29,7 @@ from worker.operations.one_line import in_one_line
 from worker.operations.sole_producer import is_fenced, sole_producer
 from worker.recall import is_forgotten
 from worker.settings import Settings
+from worker.withheld import producer_id
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -120,10 +121,11 @@ async def _execute(
         # Again: who came meanwhile is fenced, but would take its partitions over once more.
         await group.require_stopped(admin, old_group)
         commits = await _final_commits(sessions, old_group, old)
+        await _end_tries(settings, sessions, old_group, taking)
         # Before the copy, with which workers that wait begin: afterwards it would fence them.
         async with fenced(settings, settings.group_id, taking) as new:
             await _take(sessions, old_group, settings.group_id, new, commits, copied)
-    await group.until_told(admin, settings.group_id, [p for p in taking if commits[p]], _all_are_there)
+    await group.until_told(admin, settings.group_id, [p for p in taking if commits[p]], _all_have_decided)
     if planned.redrives:
         await _take_over_redrives(settings, sessions, old_group)
 
@@ -154,7 +156,7 @@ async def _take(
     commits: group.Commits,
     copied: Callable[[], None],
 ) -> None:
-    missing = {p: commit for p, commit in commits.items() if commit and new.commits[p] is None}
+    missing = {p: commit for p, commit in commits.items() if commit and not has_decided(new.commits[p])}
     # An operator's move of the old group is one of the new group. The copy alone would overrule it.
     for partition, commit in missing.items():
         if not is_workers_mark(commit.metadata):
@@ -173,14 +175,29 @@ async def _take(
                     raise
 
 
-def _all_are_there(commits: group.Commits) -> bool:
-    return None not in commits.values()
+def _all_have_decided(commits: group.Commits) -> bool:
+    return all(has_decided(commit) for commit in commits.values())
+
+
+async def _end_tries(
+    settings: Settings, sessions: Sessions, old_group: str, partitions: Sequence[TopicPartition]
+) -> None:
+    """Outcomes that their topic has refused are published later, by producers of names of their own."""
+    async with sessions() as session:
+        waiting = await withheld.count_withheld(session, settings.order_placed_topic)
+    for partition in partitions:
+        if waiting.get(partition.partition):
+            await _end(settings, producer_id(old_group, partition))
+
+
+async def _end(settings: Settings, transactional_id: str) -> None:
+    """Whoever has a producer of this name can commit nothing more, and what it left open has ended."""
+    async with sole_producer(settings, transactional_id, settings.transaction_timeout_ms):
+        pass
 
 
 async def _take_over_redrives(settings: Settings, sessions: Sessions, old_group: str) -> None:
     """Dead letters that are being redriven: the next run of the new group finds out what was sent of them."""
-    # Ends what a killed run of the old group may have left open.
-    async with sole_producer(settings, f"{old_group}.redrive", settings.transaction_timeout_ms):
-        pass
+    await _end(settings, f"{old_group}.redrive")
     async with sessions.begin() as session:
         await redrives.move_to_group(session, old_group, settings.group_id, settings.order_placed_topic)

@@ -9,7 +9,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.positions import Begun
 from worker.errors import CommandError
-from worker.kafka.offset_mark import is_workers_mark
+from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.resume import database_lost
 
 
@@ -27,6 +27,10 @@ class Standing:
 
     commit: OffsetAndMetadata | None
     begun: Begun | None
+
+    @property
+    def has_decided(self) -> bool:
+        return self.begun is not None or has_decided(self.commit)
 
     @property
     def offset(self) -> int | None:
@@ -51,9 +55,9 @@ class Handover:
     def stage(self) -> Stage | None:
         """None: the new group has gone a way of its own, and cannot take anything over."""
         old, new = self.old, self.new
-        if old.commit is None and old.begun is None:
+        if not old.has_decided:
             return Stage.NOTHING
-        if new.commit is None and (new.begun is None or new.begun == old.begun):
+        if not has_decided(new.commit) and (new.begun is None or new.begun == old.begun):
             # The row is copied before the offset is committed: killed between them, it is done once more.
             return Stage.AHEAD
         if new.begun is None:

@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.positions import Begun
 from worker.errors import CommandError, UsageError
-from worker.kafka.offset_mark import is_workers_mark
+from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.operations.offsets import Bounds
 from worker.recall import is_forgotten
 from worker.resume import is_cut
@@ -87,7 +87,9 @@ def reached_to(
     """
     told = None if commit is None else commit.offset
     by_operator = commit is not None and not is_workers_mark(commit.metadata)
-    if begun is None or by_operator:
+    if begun is None:
+        return told if has_decided(commit) else None
+    if by_operator:
         return told
     if is_cut(begun, log_end):
         return max(told or 0, begun.begun_to)
