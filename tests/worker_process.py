@@ -64,8 +64,9 @@ class WorkerProcess:
         assert text in self.log, self.log[-3000:]
 
     def wait_until_ready(self) -> "WorkerProcess":
-        self.wait_for_log("health, metrics and docs on")
-        eventually(lambda: self.get("/readyz")[0] == 200, 30, lambda: self.log[-2000:])
+        # Beside others that start, too, on two cores: importing alone took 20 s where ten did.
+        self.wait_for_log("health, metrics and docs on", 60)
+        eventually(lambda: self.get("/readyz")[0] == 200, 60, lambda: self.log[-2000:])
         return self
 
     def signal(self, number: int) -> None:
