@@ -217,9 +217,10 @@ class Takeover:
 
     async def _begin_other_log(self, owned: OwnedPartition, evidence: Evidence) -> None:
         """Read the log from its first record on. What was published is in the ledger, and stays published."""
-        partition, silent_to = owned.partition, 0
+        partition = owned.partition
+        silent_to = 0 if evidence.by_operator else evidence.offset or 0
         if evidence.begun:
-            silent_to = await self._publisher.recall(owned, evidence.begun)
+            silent_to = max(silent_to, await self._publisher.recall(owned, evidence.begun))
         if silent_to > evidence.first:
             # Recorded before the offset moves: every later owner has to know it, too.
             async with self._sessions.begin() as session:
