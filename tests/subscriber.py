@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from operator import methodcaller
+from typing import Any, Final
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -354,10 +355,14 @@ def _message(message: Any) -> Message:
     )
 
 
+# By way of C, which looks whether a call has left an error behind. The interpreter's own way to call a method
+# need not, and the error then comes out of whatever is called next.
+_READ_HEADERS: Final = methodcaller("headers")
+
+
 def _headers(message: Any) -> list[tuple[str, bytes | None]]:
-    """None where a name is not UTF-8: librdkafka's binding fails then, now or at the next call."""
+    """Empty where a name is not UTF-8, which librdkafka's binding cannot read."""
     try:
-        found = message.headers()
-        return list(found or ())
+        return list(_READ_HEADERS(message) or ())
     except (SystemError, UnicodeDecodeError):
         return []

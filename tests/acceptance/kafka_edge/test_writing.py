@@ -47,7 +47,7 @@ def test_a_limit_that_is_lowered_under_a_running_worker(scene: Scene, workers: W
     scene.assert_promises(load.ids)
 
 
-def test_an_outcome_larger_than_its_topic_takes_is_named_and_holds_up_no_other_partition(
+def test_an_outcome_larger_than_its_topic_takes_is_named_and_holds_up_nobody(
     scene: Scene, workers: Workers, load: Load
 ):
     set_largest_record(scene.kafka, scene.topics.order_confirmed, 2_000)
