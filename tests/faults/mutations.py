@@ -698,7 +698,7 @@ MUTATIONS: Final = (
                 "    max_bytes = MAX_BATCH_BYTES\n",
             ),
         ),
-        (Test("tests/integration/test_publisher.py", "limit_was_lowered"),),
+        (Trial("settings-changed"), Test("tests/integration/test_publisher.py", "limit_was_lowered")),
     ),
     Mutation(
         "refused-times",
@@ -711,14 +711,17 @@ MUTATIONS: Final = (
                 "    if True:\n",
             ),
         ),
-        (Test("tests/integration/test_publisher.py", "becomes_that_of_publishing"),),
+        (
+            Trial("settings-changed"),
+            Test("tests/integration/test_publisher.py", "becomes_that_of_publishing"),
+        ),
     ),
     Mutation(
         "keys-of-letters",
         "A dead letter without key gets one where its topic takes none without.",
         "it has none",
         (Edit(_ADAPTED, "    if limits.needs_key:\n", "    if False:\n"),),
-        (Test("tests/integration/test_publisher.py", "topic_is_compacted"),),
+        (Trial("settings-changed"), Test("tests/integration/test_publisher.py", "topic_is_compacted")),
     ),
     Mutation(
         "watchdog",
@@ -779,7 +782,10 @@ MUTATIONS: Final = (
                 _RECORDS, "except Exception as error:  # of a codec", "except ZeroDivisionError as error:  #"
             ),
         ),
-        (Test("tests/acceptance/kafka_edge/test_odd_header_names.py", "loses_no_order"),),
+        (
+            Trial("odd-header-names"),
+            Test("tests/acceptance/kafka_edge/test_odd_header_names.py", "loses_no_order"),
+        ),
     ),
     Mutation(
         "polls-are-accepted",
@@ -803,14 +809,14 @@ MUTATIONS: Final = (
             Edit(_RESUME, "if offset is not None and offset > evidence.end:", "if offset == -1:"),
             Edit(_RESUME, "if not evidence.is_known_log:", "if offset == -1:"),
         ),
-        (Test("tests/integration/test_takeover.py", "beyond_the_end"),),
+        (Trial("restored-volume"), Test("tests/integration/test_takeover.py", "beyond_the_end")),
     ),
     Mutation(
         "silence-in-another-log",
         "A log that is read from its first record makes nobody publish again.",
         "nothing is recorded before the offset moves",
         (Edit(_TAKEOVER, "if silent_to > evidence.first:", "if silent_to < 0:"),),
-        (Test("tests/integration/test_takeover.py", "beyond_the_end"),),
+        (Trial("restored-volume"), Test("tests/integration/test_takeover.py", "beyond_the_end")),
     ),
     Mutation(
         "a-cut-log-is-looked-at-twice",
@@ -850,14 +856,14 @@ MUTATIONS: Final = (
         "A group of another name publishes nothing again.",
         "it begins at the first record",
         (Edit(_RESUME, " or not others:\n", " or others:\n"),),
-        (Test("tests/integration/test_takeover.py", "new_group_waits"),),
+        (Trial("group-renamed"), Test("tests/integration/test_takeover.py", "new_group_waits")),
     ),
     Mutation(
         "deleted-is-noted",
         "What retention deletes before it is decided leaves a note.",
         "the partition goes on in silence",
         (Edit(_RESUME, "if start < evidence.first else None", "if start < 0 else None"),),
-        (Test("tests/integration/test_takeover.py", "lasting_note"),),
+        (Trial("deleted-records"), Test("tests/integration/test_takeover.py", "lasting_note")),
     ),
     Mutation(
         "a-late-answer-is-no-life",
@@ -871,5 +877,72 @@ MUTATIONS: Final = (
             ),
         ),
         (Test("tests/unit/test_health.py", "hangs_shows_too"),),
+    ),
+    Mutation(
+        "unreadable-is-said",
+        "A record that was read raw is a dead letter that says so, whatever its bytes are.",
+        "it is decoded as any other",
+        (Edit(_BATCH, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
+        (Trial("odd-header-names"),),
+    ),
+    Mutation(
+        "an-unreadable-batch-waits",
+        "A batch that cannot be unpacked is passed over by nobody but an operator.",
+        "its partition goes on behind it",
+        (
+            Edit(
+                _RECORDS,
+                "        self.unreadable[partition] = found.span\n\n    def _look",
+                "        self.pass_over(found.span)\n\n    def _look",
+            ),
+        ),
+        (Trial("broken-batches"),),
+    ),
+    Mutation(
+        "partitions-are-found",
+        "Partitions that are added are read within half a minute.",
+        "the list of partitions is asked for every five minutes",
+        (Edit(_APP, "METADATA_MAX_AGE_MS: Final = 10_000", "METADATA_MAX_AGE_MS: Final = 300_000"),),
+        (Trial("partitions-added"),),
+    ),
+    Mutation(
+        "behind-markers",
+        "An idle group's committed offset reaches the log's end, where transactions end with markers.",
+        "only what was decided is committed",
+        (Edit(_WATCH, "        await self._go_on_behind_markers(consumer)\n", ""),),
+        (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
+    ),
+    Mutation(
+        "lag-is-what-is-not-published",
+        "What is in hand is lag until it is published.",
+        "what was fetched counts as published",
+        (
+            Edit(
+                _WATCH,
+                "for partition in assigned - self._orders.in_hand():\n            # Behind",
+                "for partition in assigned:\n            # Behind",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_health.py", "in_hand"),),
+    ),
+    Mutation(
+        "no-lag-of-an-absent-kafka",
+        "While Kafka does not answer there is no lag to believe.",
+        "the last one stays",
+        (
+            Edit(
+                _WATCH,
+                "            self._metrics.lag.clear()\n            self._health.lags(None)\n",
+                "",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_health_on_a_network.py", "no_lag_to_believe"),),
+    ),
+    Mutation(
+        "as-many-files-as-it-may",
+        "A worker opens as many files as the system allows it.",
+        "the usual soft limit counts",
+        (Edit("worker/process.py", "    raise_limit()\n", ""),),
+        (Test("tests/acceptance/kafka_edge/test_many_partitions.py", "five_hundred"),),
     ),
 )
