@@ -225,6 +225,7 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         broker,
         paths=[*http.paths(worker.inquiries), *worker.site.paths()],
         lifespan=worker.running,
+        on_shutdown=[worker.watch.look_back],
         logger=None,
         asgi_routes=http.routes(worker.health, worker.metrics),
         specification=AsyncAPI(

@@ -235,10 +235,12 @@ class Takeover:
 
     async def _recover_commit(self, owned: OwnedPartition, begun: Begun) -> None:
         committed, resumed = owned.next_offset, await self._publisher.recall(owned, begun)
-        if resumed == begun.announced_to and committed in (None, resumed):
+        if committed == resumed == begun.announced_to:
             return  # its owner ended between PostgreSQL and Kafka: nothing is lost
         # At once, and not with the next orders: until then the group's lag would be wrong, too.
         await self._commit(owned, resumed)
+        if committed is None and resumed == begun.announced_to and begun.acknowledged is None:
+            return  # as above, of the first batch ever
         what = "undone what it had acknowledged" if resumed < begun.announced_to else "forgotten the offset"
         log.warning(
             "Kafka has %s of %s-%d: it says %s, all before %d was published; going on at %d",

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,6 +41,9 @@ GROUP_INTERVAL_SECONDS: Final = 10.0
 UNOWNED_FOR_SECONDS: Final = 10.0
 # A partition with orders waiting and no reason known may only wait for its turn.
 STILL_FOR_SECONDS: Final = 60.0
+
+# Of the time that a supervisor gives a worker to stop.
+LOOK_BACK_SECONDS: Final = 2.0
 
 Offsets = Mapping[TopicPartition, int]
 Commits = dict[TopicPartition, OffsetAndMetadata | None]
@@ -127,6 +131,15 @@ class Watch:
         behind = {p: to for p, to in published.items() if p in commits and _offset(commits[p]) < to}
         seen.lost = {p: to for p, to in behind.items() if seen.behind.get(p) == to}
         seen.behind = behind
+
+    async def look_back(self) -> None:
+        """Before the group is left: commit behind what holds nothing to decide. What fails costs nothing."""
+        consumer = self._consumer()
+        with suppress(Exception):
+            async with asyncio.timeout(LOOK_BACK_SECONDS):
+                await self.look()
+                if consumer is not None:
+                    await self._go_on_behind_markers(consumer)
 
     async def _firsts(self, consumer: RecordConsumer, everything: Iterable[TopicPartition]) -> Offsets:
         """The first offset of each partition of which nothing was ever committed."""

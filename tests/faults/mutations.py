@@ -909,7 +909,14 @@ MUTATIONS: Final = (
         "behind-markers",
         "An idle group's committed offset reaches the log's end, where transactions end with markers.",
         "only what was decided is committed",
-        (Edit(_WATCH, "        await self._go_on_behind_markers(consumer)\n", ""),),
+        (
+            Edit(
+                _WATCH,
+                "        await self._go_on_behind_markers(consumer)\n        await self._look_at_database()\n",
+                "        await self._look_at_database()\n",
+            ),
+            Edit(_WATCH, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
+        ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
     ),
     Mutation(
