@@ -115,4 +115,6 @@ SHORT: Final = (
     "broker-cut",
     "locks",
     "constraint",
+    "odd-header-names",
+    "settings-changed",
 )

@@ -63,9 +63,11 @@ def test_an_outcome_larger_than_its_topic_takes_is_named_and_holds_up_nobody(
     )
     assert "max.message.bytes" in worker.get("/readyz")[1]
     load.place(20, 1)
-    eventually(lambda: len(scene.outcomes()) >= 20, 20, lambda: worker.log[-2000:])
+    # Neither of the other partition nor behind it.
+    eventually(lambda: len(scene.outcomes()) == 40, 20, lambda: worker.log[-2000:])
     set_largest_record(scene.kafka, scene.topics.order_confirmed, 1024 * 1024)
     scene.wait_until_drained(30)
+    eventually(lambda: len(scene.outcomes()) == 41, 60, lambda: worker.log[-2000:])
     eventually(lambda: worker.get("/readyz")[0] == 200)
     scene.assert_promises(load.ids)
 
