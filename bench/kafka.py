@@ -144,21 +144,28 @@ class Cluster:
             deleted.result(REQUEST_SECONDS)
 
     def committed(self, group_id: str, topics: Topics) -> dict[int, int]:
-        """How many records of each partition of the input, filled from offset 0, the group is done with."""
+        """How many records of each partition of the input, filled from offset 0, the group is done with.
+
+        The marker of the backlog's transaction, at each partition's end, is no record.
+        """
         group = ConsumerGroupTopicPartitions(group_id, _parts(topics.placed, topics))
         answer = self._admin.list_consumer_group_offsets([group], request_timeout=REQUEST_SECONDS)
         found = answer[group_id].result(REQUEST_SECONDS).topic_partitions
-        return {p.partition: max(0, p.offset) for p in found}
+        records = {p: max(0, end - 1) for p, end in self._ends(topics.placed, topics).items()}
+        return {p.partition: min(max(0, p.offset), records[p.partition]) for p in found}
 
     def written(self, topics: Topics) -> dict[int, int]:
         """How many outcomes were ever written, by partition number, if nobody writes in transactions."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {p: latest for topic in topics.outcomes for p in _parts(topic, topics)}
-        answer = self._admin.list_offsets(wanted, request_timeout=REQUEST_SECONDS)
         found: Counter[int] = Counter()
-        for partition, offset in answer.items():
-            found[partition.partition] += offset.result(REQUEST_SECONDS).offset
+        for topic in topics.outcomes:
+            found.update(self._ends(topic, topics))
         return dict(found)
+
+    def _ends(self, topic: str, topics: Topics) -> dict[int, int]:
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = dict.fromkeys(_parts(topic, topics), latest)
+        answer = self._admin.list_offsets(asked, request_timeout=REQUEST_SECONDS)
+        return {p.partition: end.result(REQUEST_SECONDS).offset for p, end in answer.items()}
 
     def shares(self, group_id: str, members: int, topics: Topics) -> list[set[int]]:
         """Each member's partitions, once there are this many members and every partition has its owner.
