@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.arena import Arena, Subscriber, arena, publish, subscriber
+from tests.faults.along import Subscriber, subscriber
+from tests.faults.arena import Arena, arena, publish
 from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload
@@ -52,9 +53,20 @@ def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ar
             "UPDATE orders SET total_amount = total_amount - 1",
             "items and total disagree",
         ),
+        (
+            "UPDATE order_outcomes SET source_offset = source_offset + 1000000",
+            "UPDATE order_outcomes SET source_offset = source_offset - 1000000",
+            "decided from a place where it does not lie",
+        ),
+        (
+            "INSERT INTO skips (topic, partition, kind, from_offset, to_offset, requested_by, note)"
+            " VALUES ('any', 0, 'skipped', 3, 4, 'me', 'by hand')",
+            "DELETE FROM skips",
+            "passed over, though it could be decided",
+        ),
     ],
 )
-def test_the_verdict_sees_books_that_do_not_balance(drained: Arena, breaking: str, mending: str, told: str):
+def test_the_verdict_sees_what_is_wrong_in_the_tables(drained: Arena, breaking: str, mending: str, told: str):
     drained.shop.sql(breaking)
     try:
         assert told in " ".join(violations(drained))

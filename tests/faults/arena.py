@@ -4,11 +4,9 @@ The arena keeps the wanted number of workers alive, as a supervisor would: whoev
 acts on the arena; everything is seen from outside, in the database and in Kafka.
 """
 
-import json
 import random
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer
 
 from contracts.events import DeadLetterCode
 from tests.builders import line, order_value
@@ -30,7 +28,7 @@ from tests.odd_records import ODD_VALUE, publish_odd
 from tests.order_worker import OrderWorker, Result
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import create_topics, delete_topics, partition_numbers
+from tests.subscriber import create_topics, delete_topics
 from tests.topic_names import TopicNames
 from tests.worker_process import WorkerProcess, Workers, workers_in
 from worker.steps import Step
@@ -293,69 +291,6 @@ def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> No
         producer.poll(0)
     assert producer.flush(60) == 0
     assert not failures, failures[:3]
-
-
-@dataclass
-class Subscriber:
-    """What somebody saw of the outcomes, as (topic, partition, offset, value), in the order it came."""
-
-    seen: list[tuple[str, int, int, bytes | None]] = field(default_factory=list)
-    statistics: str = "{}"
-    """librdkafka's latest"""
-
-    def fetching(self) -> str:
-        """What librdkafka says of each partition it reads, for when it stands still."""
-        return "; ".join(
-            f"{topic} {number} {told['fetch_state']} from {told['broker']}, next {told['next_offset']},"
-            f" stable {told['ls_offset']}, end {told['hi_offset']}"
-            for topic, partitions in json.loads(self.statistics).get("topics", {}).items()
-            for number, told in partitions["partitions"].items()
-            if number != "-1"
-        )
-
-
-@contextmanager
-def subscriber(scene: Scene) -> Iterator[Subscriber]:
-    """Somebody who reads the outcomes with read_committed while the run goes on."""
-    one = Subscriber()
-    ended = threading.Event()
-
-    def read() -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": scene.kafka,
-                "group.id": f"subscriber-{uuid4()}",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "log_level": 0,
-                "statistics.interval.ms": 5_000,
-                "stats_cb": lambda told: setattr(one, "statistics", told),
-            }
-        )
-        try:
-            # Assigned, for as a member of a group it stood still for good after 2 of some 170 restarts of the
-            # broker, which is a matter between librdkafka and Kafka: a reader at the end saw everything.
-            consumer.assign(
-                [
-                    TopicPartition(topic, partition, 0)
-                    for topic in (scene.topics.order_confirmed, scene.topics.order_rejected)
-                    for partition in partition_numbers(consumer, topic)
-                ]
-            )
-            while not ended.is_set():
-                messages = [m for m in consumer.consume(500, timeout=0.2) if m.error() is None]
-                one.seen.extend((m.topic(), m.partition(), m.offset(), m.value()) for m in messages)
-        finally:
-            consumer.close()
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield one
-    finally:
-        ended.set()
-        thread.join(30)
 
 
 @contextmanager

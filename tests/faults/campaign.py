@@ -24,7 +24,8 @@ from pathlib import Path
 from queue import Empty
 from typing import Final, TypeAlias
 
-from tests.faults.arena import Arena, arena, subscriber
+from tests.faults.along import subscriber
+from tests.faults.arena import Arena, arena
 from tests.faults.catalogue import FAULTS
 from tests.faults.cluster import on_three_brokers
 from tests.faults.site import Site, running_site

@@ -912,7 +912,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _WATCH,
-                "        await self._go_on_behind_markers(consumer)\n        await self._look_at_database()\n",
+                "        await self._go_on_behind_markers(consumer)\n"
+                "        await self._look_at_database()\n",
                 "        await self._look_at_database()\n",
             ),
             Edit(_WATCH, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),

@@ -14,7 +14,8 @@ from confluent_kafka.admin import OffsetSpec
 
 from tests.deadline import eventually
 from tests.faults import model
-from tests.faults.arena import Arena, Subscriber
+from tests.faults.along import Subscriber
+from tests.faults.arena import Arena
 from tests.faults.placed import Letter
 from tests.faults.workload import PRICE, Kind
 from tests.promises import Scene
