@@ -68,6 +68,9 @@ _PROMISES: Final = (
     "a reason that is none",
     "which came later",
     "whose offset is not committed",
+    "decided from a place where it does not lie",
+    "passed over, and not on record",
+    "passed over, though it could be decided",
     "still open",
 )
 _NO_PROGRESS: Final = re.compile(r"AssertionError: not within .* decided [1-9]\d* of \d+")
