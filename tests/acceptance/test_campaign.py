@@ -75,10 +75,12 @@ def test_the_verdict_sees_what_is_wrong_in_the_tables(drained: Arena, breaking: 
 
 
 def test_the_verdict_sees_an_outcome_told_twice(drained: Arena):
+    # A test before this one may have written ledger rows anew, which puts their commits in another order.
+    before = violations(drained)
     first = drained.scene.confirmed()[0]
     again = Record(Kind.ORDER, first.partition, first.key, first.value, tuple(first.headers), None, None)
     publish(drained.scene.kafka, drained.scene.topics.order_confirmed, [again])
-    (told,) = violations(drained)
+    (told,) = set(violations(drained)) - set(before)
     assert told == f"1 told too often: {first.header('ce_subject')}"
 
 
