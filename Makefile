@@ -43,7 +43,7 @@ test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL, then
 
 check: lint types test ## Lint, types and all tests
 
-faults: setup ## Try to break every promise: the quick faults, three seeds each, within ten minutes
+faults: setup ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
 	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
 
 campaign: setup ## Every fault on ten seeds, for two hours; SEEDS, ORDERS, MINUTES, FAULTS change the plan

@@ -71,7 +71,8 @@ Offsets = Mapping[TopicPartition, int | None]
 
 
 class DatabaseReplacedError(Exception):
-    """PostgreSQL does not hold what this worker wrote last: it is that of a backup, or a standby's."""
+    """PostgreSQL does not hold what this worker knows it wrote last: it is that of a backup or a standby, or
+    the reply to that write was lost. Taking the partitions over again tells which."""
 
 
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -267,7 +268,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             if found.get(partition.partition) != owned.begun_to:
                 raise DatabaseReplacedError(
                     f"PostgreSQL knows of {self._topic}-{partition.partition} to"
-                    f" {found.get(partition.partition)}, not to {owned.begun_to}: is it that of a backup?"
+                    f" {found.get(partition.partition)}, not to {owned.begun_to}: it is that of a backup,"
+                    " or its last reply was lost; taking over again, which tells"
                 )
 
     async def _begin(self, batch: Records, settled: SettledRecords) -> list[TopicPartition]:

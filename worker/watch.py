@@ -1,6 +1,6 @@
 """Looks at the group every few seconds: how far it is, what stands still, and what no record would mend.
 
-    look    Kafka alone, two requests whatever the number of partitions: lag, readiness, what is hidden
+    look    Kafka alone, as few requests for many partitions as for one: lag, owners, what is hidden
     mend    what the looks have found, in a task of its own: it may wait for the batch in hand
 
 A look asks nothing that waits for a batch, so that `/readyz` tells within seconds what is wrong.
