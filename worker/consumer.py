@@ -126,6 +126,11 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Where to find the running consumer: FastStream builds it when the application starts."""
         self._consumer = consumer
 
+    def take_no_more(self) -> None:
+        """Let the batch in flight be the last."""
+        if consumer := self._consumer():
+            consumer.hand_over_no_more()
+
     def in_hand(self) -> set[TopicPartition]:
         """The partitions whose records are polled and not published yet: there is progress to expect."""
         return self._handling.union(self._publishing_of)

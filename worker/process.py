@@ -121,6 +121,7 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
             os._exit(EXIT_AT_ONCE)
         logger.info("stopping: finishing the batch in flight")
         worker.health.stopping()
+        worker.consumer.take_no_more()
         server.should_exit = True
         loop.call_later(worker.settings.shutdown_timeout_seconds, _leave_late)
 

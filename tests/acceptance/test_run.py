@@ -83,21 +83,6 @@ sys.exit(run(read_settings()))
     assert "gone between the check and the start" in worker.log
 
 
-def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene: Scene, workers: Workers):
-    scene.shop.stock_up({1: 100_000})
-    ids = [uuid4() for _ in range(5_000)]
-    scene.place([order_value(line(1), order_id=i) for i in ids])
-    worker = workers.start(batch_max_records="200")
-    eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 0, 30)
-    assert worker.stop() == 0
-    decided = scene.shop.value("SELECT count(*) FROM order_outcomes")
-    assert 0 < decided < len(ids)
-    assert len(scene.confirmed()) == decided, "the batch in flight was finished: nothing waits in the ledger"
-    workers.start()
-    scene.wait_until_drained()
-    scene.assert_promises(ids)
-
-
 @contextmanager
 def products_locked(scene: Scene) -> Iterator[None]:
     """Another session holds every product, so that a batch in flight cannot end by itself."""
@@ -116,6 +101,24 @@ PATIENT = {"lock_timeout_ms": "60000", "statement_timeout_ms": "60000", "session
 
 def wait_for_a_waiting_batch(scene: Scene) -> None:
     eventually(lambda: scene.shop.value("SELECT count(*) FROM pg_locks WHERE NOT granted") > 0)
+
+
+def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 100_000})
+    ids = [uuid4() for _ in range(2_000)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    with products_locked(scene):
+        worker = workers.start(**PATIENT, batch_max_records="200")
+        wait_for_a_waiting_batch(scene)
+        worker.signal(signal.SIGTERM)
+        worker.wait_for_log("finishing the batch in flight")
+    assert worker.wait() == 0
+    decided = scene.shop.value("SELECT count(*) FROM order_outcomes")
+    assert 0 < decided < len(ids)
+    assert len(scene.confirmed()) == decided, "the batch in flight was finished: nothing waits in the ledger"
+    workers.start()
+    scene.wait_until_drained()
+    scene.assert_promises(ids)
 
 
 def test_told_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):

@@ -443,6 +443,25 @@ class TestHandOver:
             later = await read_until(consumer, has(7))
             assert values(first)[0] + values(later)[0] == numbered(0, 9)
 
+    async def test_what_hands_over_no_more_goes_on_behind_markers_only(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        async with AIOKafkaProducer(
+            bootstrap_servers=kafka.bootstrap_servers, transactional_id=bad.topic
+        ) as producer:
+            for value in numbered(0, 2):
+                async with producer.transaction():
+                    await producer.send_and_wait(bad.topic, value, partition=bad.partition)
+        async with reading(kafka, bad, accepting=True) as consumer:
+            await read_until(consumer, has(1), max_records=1)
+            assert consumer.settled_position(bad) == 1
+            consumer.hand_over_no_more()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while consumer.settled_position(bad) != 2:
+                    assert await consumer.getmany(timeout_ms=20) == {}
+            assert await consumer.getmany(timeout_ms=300) == {}
+            assert consumer.settled_position(bad) == 2
+
 
 class TestFetching:
     async def test_a_fetch_task_that_died_is_told(self, kafka: LocalKafka, bad: TopicPartition):

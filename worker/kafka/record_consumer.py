@@ -84,6 +84,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._assignment_seen: Any = None
         # Where the last poll began in each partition that it returned records of, until they are accepted.
         self._offered: dict[TopicPartition, int] = {}
+        self._hands_over = True
         # Where the last poll or seek left each partition.
         self._left_at: dict[TopicPartition, int] = {}
         self._owed: KafkaError | None = None  # raised by the next poll
@@ -134,6 +135,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         accepted = set(self._offered)
         self._offered.clear()
         return accepted
+
+    def hand_over_no_more(self) -> None:
+        """From now on polls return no record; positions still go on behind transaction markers."""
+        self._hands_over = False
 
     def settled_position(self, partition: TopicPartition) -> int | None:
         """The offset below which every record has been accepted, transaction markers included.
@@ -291,7 +296,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         is_sound = True
         try:
             # A list keeps what it was extended by when the iterator raises.
-            records.extend(islice(unpacked_records(result), room))
+            records.extend(islice(unpacked_records(result), room if self._hands_over else 1))
         except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
             log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
             is_sound = False
@@ -301,6 +306,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if state.highwater is not None and max(map(_OFFSET, records), default=-1) >= state.highwater:
             records = list(takewhile(lambda record: record.offset < state.highwater, records))
             position, is_sound = records[-1].offset + 1 if records else began, False
+        if records and not self._hands_over:
+            state.consumed_to(records[0].offset)
+            self._hold(partition, Pause(math.inf))
+            return []
         state.consumed_to(position)
         if not is_sound or unpacked_to(result) < began:
             self._hold(partition, Reread(position, tries=int(partition in self.unreadable)))
@@ -320,7 +329,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if not state.has_valid_position or state.position != hold.offset:
             free(self._fetcher, partition)
             return []
-        if state.paused:
+        if state.paused or not self._hands_over:
             return []
         if hold.found is None:
             self._raw.read(partition, hold)
