@@ -285,7 +285,8 @@ class Watch:
         async with self._sessions() as session:
             begun = await positions.list_begun(session, self._group_id, self._topic)
         if lost := database_lost(self._topic, commits, begun):
-            self._health.failed("ledger", lost)
+            if self._health.failed("ledger", lost):
+                log.error("%s", lost)
         else:
             self._health.answered("ledger")
 

@@ -41,6 +41,7 @@ from worker.publisher import (
     output_of,
 )
 from worker.recall import digest, find_published
+from worker.resume import database_lost
 from worker.retry import describe
 from worker.settlement import Publication, Settled
 
@@ -169,6 +170,10 @@ class WithheldOutcomes:
         await self._publisher.limits.read()
         mine = {p.partition: p for p in self._assigned()}
         committed = await self._publisher.committed_offsets(list(mine.values())) if mine else {}
+        async with self._sessions() as session:
+            begun = await positions.list_begun(session, self._group_id, self._topic)
+        if database_lost(self._topic, committed, begun):
+            return  # what was published after the backup is not known here; `ledger restore` finds it
         due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:
             partition = mine.get(row.source_partition)

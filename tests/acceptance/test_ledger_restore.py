@@ -14,7 +14,7 @@ from tests.deadline import eventually
 from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.shop import Shop
-from tests.subscriber import delete_records, publish
+from tests.subscriber import delete_records, publish, set_option
 from tests.worker_process import Workers
 
 LAMP, SCARCE, CHAIR = 1, 2, 3
@@ -262,3 +262,35 @@ def test_a_backup_of_before_the_first_order_is_filled_and_what_kafka_forgets_is_
     scene.remember_wrongly()
     restored.place_again()
     scene.assert_promises(restored.ids, dead_letters=1)
+
+
+def test_a_withheld_outcome_that_was_published_after_the_backup_is_not_published_again(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    scene.shop.stock_up({LAMP: 10_000})
+    ids = [uuid4() for _ in range(5)]
+    set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "4000")
+    scene.place([order_value(*[line(LAMP)] * (200 if n == 2 else 1), order_id=i) for n, i in enumerate(ids)])
+    worker = workers.start()
+    scene.wait_until_drained()
+    back_up(scene.shop)
+    scene.shop.sql("CREATE TABLE withheld_backup AS TABLE withheld_outcomes")
+    set_option(scene.kafka, scene.topics.order_confirmed, "max.message.bytes", "1000000")
+    scene.place([order_value(line(LAMP), order_id=(last := uuid4()))])
+    eventually(lambda: len(scene.confirmed()) == 6, 60)
+    assert worker.stop() == 0
+
+    restore_backup(scene.shop)
+    scene.shop.sql("DELETE FROM withheld_outcomes")
+    scene.shop.sql("INSERT INTO withheld_outcomes SELECT * FROM withheld_backup")
+    assert scene.shop.sql("SELECT order_id, published_at FROM withheld_outcomes") == [(ids[2], None)]
+    waiting = workers.start()
+    waiting.wait_for_log("health, metrics and docs on")
+    waiting.wait_for_log("order-worker ledger restore", 60)
+    order_worker.here("ledger", "restore", "--execute").done()
+    eventually(lambda: waiting.get("/readyz")[0] == 200, 60, lambda: waiting.get("/readyz")[1])
+    scene.place([order_value(line(LAMP), order_id=(behind := uuid4()))])
+    eventually(lambda: len(scene.confirmed()) == 7, 60)
+    assert waiting.stop() == 0
+    assert not scene.shop.value("SELECT count(*) FROM withheld_outcomes WHERE published_at IS NULL")
+    scene.assert_promises([*ids, last, behind])

@@ -113,6 +113,8 @@ async def restore(
             total = sum(one.orders for one in found.missing.values())
             with progress("writing", total, quiet=asked.quiet) as bar:
                 found.written = await writer.rows(bar, written)
+            if found.waiting:
+                await writer.published(read.withheld)
             for one in found.waiting:
                 if not one.unaccounted:
                     one.moved = await writer.position(one.behind, timestamps.get(one.behind.partition))

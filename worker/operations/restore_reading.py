@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import PlainOrder
-from db import ledger, restoration
+from db import ledger, restoration, withheld
 from db.models import Outcome
 from db.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
 from db.skips import SkippedSpan, list_skips
@@ -51,6 +51,7 @@ class OutcomesRead:
     foreign: int = 0
     partitions: dict[str, int] = field(default_factory=dict)  # of each topic
     cut: list[str] = field(default_factory=list)  # where the first records are deleted
+    withheld: set[UUID] = field(default_factory=set)  # published, and not known to be
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,8 @@ class Reader:
             differing = [_differing(p) for p in stored if not _is_same(p, known[p.order_id])]
             await restoration.add_missing(self.session, missing)
             await restoration.add_differing(self.session, differing)
+            unpublished = await withheld.find_unpublished(self.session, [p.order_id for p in stored])
+            read.withheld |= {row.order_id for row in unpublished}
             read.records += len(records)
             read.in_ledger += len(stored)
             read.missing += len(missing)

@@ -4,7 +4,7 @@ A transaction holds some orders, each with its ledger row, its items and its sto
 next run finds those that are left. What somebody else has decided meanwhile stays as it is.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -13,7 +13,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderConfirmed
-from db import ledger, orders, positions, restoration, stock
+from db import ledger, orders, positions, restoration, stock, withheld
 from db.positions import Begun
 from db.restoration import Restorable
 from worker.connections import reason_of
@@ -96,6 +96,11 @@ class Writer:
             if not await stock.take_sold(self.session, rows.sold):
                 raise _RefusedError("a product that these orders need was sold or deleted meanwhile")
         return rows
+
+    async def published(self, order_ids: Collection[UUID]) -> None:
+        """Let no worker publish these withheld outcomes: they were, after the backup was made."""
+        await withheld.mark_published(self.session, order_ids)
+        await self.session.commit()
 
     async def position(self, waits: Behind, last_timestamp_ms: int | None) -> bool:
         """Let workers go on behind what is committed; False if the partition has moved since it was read.
