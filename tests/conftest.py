@@ -22,6 +22,7 @@ from tests.shop import Shop, run_apart
 from tests.subscriber import create_topics, delete_topics
 from tests.topic_names import PARTITIONS, TopicNames
 from tests.worker_process import Workers, workers_in
+from tests.worker_template import WorkerTemplate
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import LocalServiceError, Services, running_services
 
@@ -162,10 +163,20 @@ def env(services: Services, database_url: str, topic_names: TopicNames) -> dict[
     }
 
 
+@pytest.fixture(scope="session")
+def worker_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerTemplate]:
+    """What worker processes are forked from."""
+    template = WorkerTemplate(tmp_path_factory.mktemp("template"))
+    yield template
+    template.close()
+
+
 @pytest.fixture
-def workers(env: dict[str, str], topics: TopicNames, tmp_path: Path) -> Iterator[Workers]:
+def workers(
+    env: dict[str, str], topics: TopicNames, tmp_path: Path, worker_template: WorkerTemplate
+) -> Iterator[Workers]:
     """Starts worker processes on the test's topics and database."""
-    with workers_in(env, tmp_path) as started:
+    with workers_in(env, tmp_path, worker_template) as started:
         yield started
 
 

@@ -3,34 +3,42 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deadline import eventually
+from tests.worker_template import ForkedWorker, WorkerTemplate
 from worker.local.processes import start_process
 
 ROOT = Path(__file__).parent.parent
+RUN = (sys.executable, "-m", "worker", "run")
 
 
 class WorkerProcess:
     """One worker process and its log."""
 
     def __init__(
-        self, environment: Mapping[str, str], log_path: Path, command: list[str] | None = None
+        self,
+        environment: Mapping[str, str],
+        log_path: Path,
+        command: Sequence[str] = RUN,
+        template: WorkerTemplate | None = None,
     ) -> None:
+        """`template`: fork a Python module's process from there instead of executing it."""
         self.log_path = log_path
+        whole = {**os.environ, **environment}
         # It dies with us, however we die: nobody else would end it.
-        self.process = start_process(
-            command or [sys.executable, "-m", "worker", "run"],
-            log_path=log_path,
-            folder=ROOT,
-            environment={**os.environ, **environment},
+        self.process: subprocess.Popen[bytes] | ForkedWorker = (
+            template.start(command[2:], whole, log_path, ROOT)
+            if template and template.can_start(command)
+            else start_process(command, log_path=log_path, folder=ROOT, environment=whole)
         )
 
     @property
@@ -107,16 +115,19 @@ class WorkerProcess:
 class Workers:
     """Starts workers for one test, and leaves none behind."""
 
-    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], folder: Path, template: WorkerTemplate | None = None
+    ) -> None:
         self.environment = dict(environment)
         self._folder = folder
+        self._template = template
         self._all: list[WorkerProcess] = []
 
     def start(self, *command: str, **settings: str) -> WorkerProcess:
-        """One more worker; `settings` without their prefix, in lower case."""
+        """One more worker, or what the command runs; `settings` without their prefix, in lower case."""
         environment = self.environment | {f"ORDER_WORKER_{k.upper()}": v for k, v in settings.items()}
         path = self._folder / f"worker-{len(self._all)}.log"
-        process = WorkerProcess(environment, path, list(command) or None)
+        process = WorkerProcess(environment, path, command or RUN, self._template)
         self._all.append(process)
         return process
 
@@ -131,8 +142,10 @@ class Workers:
 
 
 @contextmanager
-def workers_in(environment: Mapping[str, str], folder: Path) -> Iterator[Workers]:
-    workers = Workers(environment, folder)
+def workers_in(
+    environment: Mapping[str, str], folder: Path, template: WorkerTemplate | None = None
+) -> Iterator[Workers]:
+    workers = Workers(environment, folder, template)
     try:
         yield workers
     finally:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -19,10 +20,17 @@ from tests.order_worker import OrderWorker
 from tests.promises import Scene
 from tests.shop import Shop
 from tests.subscriber import admin_client, group_members
-from tests.topic_names import PARTITIONS
-from tests.worker_process import ROOT, Workers
+from tests.topic_names import PARTITIONS, TopicNames
+from tests.worker_process import ROOT, RUN, Workers, workers_in
 from worker.local.ports import free_port
 from worker.steps import Step
+
+
+@pytest.fixture
+def workers(env: dict[str, str], topics: TopicNames, tmp_path: Path) -> Iterator[Workers]:
+    """Started by their command, as users do."""
+    with workers_in(env, tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
@@ -166,9 +174,7 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
     scene: Scene, workers: Workers
 ):
     scene.shop.stock_up({1: 100_000})
-    supervisor = workers.start(
-        sys.executable, "-m", "worker", "run", "--workers", "2", session_timeout_ms="2000"
-    )
+    supervisor = workers.start(*RUN, "--workers", "2", session_timeout_ms="2000")
     eventually(lambda: len(re.findall(r"assigned partitions: \d, \d$", supervisor.log, re.MULTILINE)) >= 2)
     first = next(text for text in supervisor.log.splitlines() if "worker 0 is process" in text)
     os.kill(int(first.rsplit(" ", 1)[1]), signal.SIGKILL)
@@ -181,16 +187,14 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
 
 
 def test_workers_that_are_told_to_stop_while_they_start_end_well(scene: Scene, workers: Workers):
-    supervisor = workers.start(sys.executable, "-m", "worker", "run", "--workers", "2")
+    supervisor = workers.start(*RUN, "--workers", "2")
     supervisor.wait_for_log("worker 1 is process")
     eventually(lambda: supervisor.catches(signal.SIGTERM))
     assert supervisor.stop() == 0
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(scene: Scene, workers: Workers):
-    supervisor = workers.start(
-        sys.executable, "-m", "worker", "run", "--workers", "2", session_timeout_ms="2000"
-    )
+    supervisor = workers.start(*RUN, "--workers", "2", session_timeout_ms="2000")
     eventually(lambda: group_members(scene.kafka, scene.group_id) == 2)
     supervisor.kill()
     eventually(lambda: group_members(scene.kafka, scene.group_id) == 0)

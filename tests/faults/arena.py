@@ -240,7 +240,7 @@ def arena(
         shop.stock_up(workload.products, price=PRICE, users=workload.users)
         with (
             _topics(scene.kafka, names, partitions),
-            workers_in(_environment(scene, kafka, database_url), folder) as workers,
+            workers_in(_environment(scene, kafka, database_url), folder, site.workers) as workers,
         ):
             yield Arena(site, scene, workload, chance, workers, chance.randint(2, 4), partitions)
     finally:

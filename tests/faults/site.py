@@ -12,6 +12,7 @@ from db import migrate
 from db.engine import create_engine
 from tests.faults.proxy import Proxy
 from tests.shop import run_apart
+from tests.worker_template import WorkerTemplate
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalController, LocalKafka, new_cluster
 from worker.local.ports import free_port
@@ -38,6 +39,7 @@ class Site:
     """the name of an upgraded, empty database"""
     folder: Path
     """the servers' data and logs"""
+    workers: WorkerTemplate
 
     def through_network(self, database_url: str) -> str:
         """The same database, by way of `database_network`."""
@@ -77,6 +79,8 @@ def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Ite
         kafka = stack.enter_context(broker_apart(folder, **options))
         kafka.start()
         assert kafka.proxied_port
+        workers = WorkerTemplate(folder / "workers")
+        stack.callback(workers.close)
         yield Site(
             kafka,
             postgres,
@@ -84,6 +88,7 @@ def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Ite
             stack.enter_context(Proxy(postgres.port)),
             _template(postgres),
             folder,
+            workers,
         )
 
 

@@ -131,7 +131,8 @@ async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground:
     topic = ground.topics.order_confirmed
     await ground.tell_by_another(TopicPartition(topic, 1), b"key")
     owned = await ground.take_over(ground.source())
-    assert witness_of(owned, outcome(topic)).from_offset == 2  # a record and a marker
+    # Behind the record, and its marker, which Kafka may write a moment after it acknowledged the commit.
+    assert witness_of(owned, outcome(topic)).from_offset in (1, 2)
     for next_offset in (1, 2):
         witness = witness_of(owned, outcome(topic))
         await ground.publisher.publish(owned, [outcome(topic)] * 3, next_offset)

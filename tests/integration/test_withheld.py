@@ -95,6 +95,9 @@ class Ground:
             for offset, value in enumerate(values)
         ]
         settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
+        begun = {(topic, partition): (owned.turn, positions.Begun(0, len(values), 0, None))}
+        async with self.sessions.begin() as session:
+            await positions.begin(session, GROUP, begun)
         return [one.publication for one in settled if one.publication]
 
     async def publish(self, values: list[bytes]) -> int:
