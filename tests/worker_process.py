@@ -78,7 +78,7 @@ class WorkerProcess:
         return self
 
     def signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
+        self.process.send_signal(number)
 
     def catches(self, number: int) -> bool:
         """Whether it has a handler for the signal yet; only Linux tells when it has not."""

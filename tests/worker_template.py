@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,9 +52,14 @@ class ForkedWorker:
             time.sleep(_POLL_SECONDS)
         return code
 
-    def kill(self) -> None:
+    def send_signal(self, number: int) -> None:
+        """One that has just ended takes it in silence, as one that nobody has waited for yet would."""
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class WorkerTemplate:
