@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, i
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.copy import copy_rows, field, remembered_time_field
+from db.bulk.copy import copy_rows, field, remembered_time_field
 from db.models import OrderOutcome, Outcome, Replay
 
 

@@ -25,10 +25,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
-from db import references, values
-from db.catalog import get_user_by_id
-from db.constraints import translated
-from db.copy import (
+from db import values
+from db.bulk import references
+from db.bulk.copy import (
     copy_rows,
     field,
     money_field,
@@ -36,6 +35,8 @@ from db.copy import (
     remembered_time_field,
     time_field,
 )
+from db.catalog import get_user_by_id
+from db.constraints import translated
 from db.decision import Line, Price, Rejected, decide_batch, price_of
 from db.errors import (
     AlreadyExistsError,

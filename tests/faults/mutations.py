@@ -229,7 +229,7 @@ MUTATIONS: Final = (
         "triggers-of-the-shop",
         "Triggers and foreign keys that a shop adds to its tables are never passed over.",
         "nobody looks for them",
-        (Edit("db/references.py", "WHERE tgtype & 4 <> 0", "WHERE false"),),
+        (Edit("db/bulk/references.py", "WHERE tgtype & 4 <> 0", "WHERE false"),),
         (Test("tests/integration/test_references.py", "shop_adds"),),
     ),
     Mutation(

@@ -10,9 +10,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import restoration, skips, stock
+from db import skips, stock
 from db.decision import Confirmed
-from db.restoration import LetterRow, MissingOutcome, Shortage, SourceRow
+from db.reconciliation import restoration
+from db.reconciliation.restoration import LetterRow, MissingOutcome, Shortage, SourceRow
 from tests.builders import line, order, order_value, record
 from tests.little_shop import LAMP
 from worker.decode import Decoded, decode

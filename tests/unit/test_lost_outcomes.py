@@ -13,7 +13,7 @@ from contracts.envelope import outcome_headers
 from contracts.events import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
 from db.models import Outcome
-from db.restoration import LetterRow
+from db.reconciliation.restoration import LetterRow
 from tests.builders import line, order, record
 from worker.operations.lost_outcomes import (
     Behind,

@@ -7,8 +7,8 @@ from uuid import uuid4
 from aiokafka import TopicPartition
 
 from contracts.envelope import passed_through
-from db import reconciliation_rules
-from db.reconciliation import Finding
+from db.reconciliation import rules
+from db.reconciliation.tables import Finding
 from tests.builders import order_value, record
 from worker.operations.discrepancies import KINDS, discrepancy
 from worker.operations.evidence import (
@@ -117,8 +117,12 @@ class TestWindow:
 
 class TestWords:
     def test_every_code_of_the_rules_has_a_meaning_and_a_fix(self):
-        rules = " ".join(v for name, v in vars(reconciliation_rules).items() if name.startswith("JUDGE"))
-        named = set(re.findall(r"'([a-z]+(?:_[a-z]+)+)'", rules)) - {"total_amount", "user_id", "product_id"}
+        statements = " ".join(v for name, v in vars(rules).items() if name.startswith("JUDGE"))
+        named = set(re.findall(r"'([a-z]+(?:_[a-z]+)+)'", statements)) - {
+            "total_amount",
+            "user_id",
+            "product_id",
+        }
         named -= {"unit_price", *RESULTS, *REMARKS}
         assert named | {"undecided", "stock_differs"} == set(KINDS)
 

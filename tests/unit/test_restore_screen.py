@@ -9,7 +9,7 @@ from uuid import uuid4
 from pydantic_core import to_json
 from rich.console import Console
 
-from db.restoration import DifferingRow, MissingCount, Shortage
+from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from worker.operations.lost_outcomes import Behind
 from worker.operations.restore_ledger import Asked, Restoration, Waiting
 from worker.operations.restore_reading import OutcomesRead

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from db.reconciliation import Finding
+from db.reconciliation.tables import Finding
 
 REPAIRED: Final = "not_told"
 """the one that `--repair` puts right"""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import catalog_import
+from db.bulk import catalog_import
 from db.engine import session_factory
 from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.errors import CommandError, UsageError

@@ -28,7 +28,7 @@ from db.decision import Line, cents_of, price_of
 from db.ledger import encode_outcome
 from db.models import Outcome
 from db.orders import encode_items, encode_order
-from db.restoration import LetterRow, MissingOutcome, Restorable
+from db.reconciliation.restoration import LetterRow, MissingOutcome, Restorable
 from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
 from worker.letter import read_letter
 

@@ -20,8 +20,8 @@ from typing import Final
 from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import reconciliation
-from db.reconciliation import UnreadableRow
+from db.reconciliation import tables
+from db.reconciliation.tables import UnreadableRow
 from db.skips import SkippedSpan, list_skips
 from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
@@ -112,7 +112,7 @@ class Reconciled:
 
     async def discrepancies(self, limit: int | None = None) -> AsyncIterator[Discrepancy]:
         """All of them, or the first, by code and place."""
-        async for finding in reconciliation.stream_findings(self.session, limit):
+        async for finding in tables.stream_findings(self.session, limit):
             yield discrepancy(finding)
 
 
@@ -124,7 +124,7 @@ async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterato
     """
     if asked.start and asked.end and asked.start > asked.end:
         raise UsageError("--from is later than --to")
-    async with one_session(settings, "reconcile", reconciliation.prepare) as session:
+    async with one_session(settings, "reconcile", tables.prepare) as session:
         async with topic_reader(settings, *topic_names(settings)) as consumer:
             summary = await _reconcile(consumer, session, settings, asked, say)
         yield Reconciled(summary, session)
@@ -138,13 +138,13 @@ async def _reconcile(
     inputs, waiting = await _window(consumer, settings, asked)
     await read_inputs(consumer, session, settings, inputs, with_headers=asked.repair, quiet=asked.quiet)
     outputs = await _read_outputs(consumer, session, settings, inputs, asked, say)
-    await reconciliation.add_unreadable(session, await _unreadable(consumer, inputs))
+    await tables.add_unreadable(session, await _unreadable(consumer, inputs))
     spans = judged_spans(inputs, outputs.confirmed, outputs.rejected, outputs.letters)
-    await reconciliation.set_spans(session, settings.order_placed_topic, spans)
-    await reconciliation.index(session)
+    await tables.set_spans(session, settings.order_placed_topic, spans)
+    await tables.index(session)
     await session.commit()
     counts = await _judge(session, settings, inputs, outputs, quiet=asked.quiet)
-    found = await reconciliation.count_findings(session)
+    found = await tables.count_findings(session)
     skips = inputs.passed_over(await list_skips(session, settings.order_placed_topic))
     await session.commit()
     repaired = None
@@ -208,9 +208,9 @@ async def _read_outputs(
     say: Say,
 ) -> Outputs:
     # An outcome does not tell its source: when the first of the window was decided, the ledger knows.
-    bare = [reconciliation.Span(p.partition, *span, False, None) for p, span in inputs.spans.items()]
-    await reconciliation.set_spans(session, settings.order_placed_topic, bare)
-    first_decision = await reconciliation.find_first_decision(session) if asked.start else None
+    bare = [tables.Span(p.partition, *span, False, None) for p, span in inputs.spans.items()]
+    await tables.set_spans(session, settings.order_placed_topic, bare)
+    first_decision = await tables.find_first_decision(session) if asked.start else None
     await session.commit()
     since = outcomes_since(first_decision, asked.start)
     read: list[OutputRead] = []
@@ -231,21 +231,21 @@ async def _judge(
     session: AsyncSession, settings: Settings, inputs: InputRead, outputs: Outputs, *, quiet: bool
 ) -> Counter[str]:
     counts = Counter({"letter_of_nothing": outputs.letters.sourceless})
-    await reconciliation.judge_stock(session)
-    counts.update(await reconciliation.judge_ledger(session))
+    await tables.judge_stock(session)
+    counts.update(await tables.judge_ledger(session))
     await session.commit()
     topics = (settings.order_confirmed_topic, settings.order_rejected_topic)
 
     async def judge(partition: TopicPartition, start: int, end: int) -> None:
-        counts.update(await reconciliation.judge_records(session, partition.partition, start, end))
-        counts.update(await reconciliation.judge_told(session, partition.partition, start, end, topics))
-        counts.update(await reconciliation.judge_orders(session, partition.partition, start, end))
+        counts.update(await tables.judge_records(session, partition.partition, start, end))
+        counts.update(await tables.judge_told(session, partition.partition, start, end, topics))
+        counts.update(await tables.judge_orders(session, partition.partition, start, end))
 
     async def judge_strays(partition: TopicPartition, start: int, end: int) -> None:
         topic, number = partition
-        await reconciliation.judge_stray_outcomes(session, topic == topics[0], topic, number, start, end)
+        await tables.judge_stray_outcomes(session, topic == topics[0], topic, number, start, end)
 
-    await reconciliation.judge_unreadable(session, settings.order_placed_topic)
+    await tables.judge_unreadable(session, settings.order_placed_topic)
     await session.commit()
     await _in_portions(session, inputs.spans, judge, "comparing with the ledger", quiet)
     outcomes = {**outputs.confirmed.spans, **outputs.rejected.spans}

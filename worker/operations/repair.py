@@ -11,8 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.envelope import outcome_headers
-from db import reconciliation
-from db.reconciliation import Untold
+from db.reconciliation import tables
+from db.reconciliation.tables import Untold
 from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
 from worker.errors import CommandError
 from worker.operations.announcer import outcome_topics
@@ -57,7 +57,7 @@ async def repair(
         async with _producer(settings) as producer, kafka_admin(settings) as admin:
             # ... so what was announced since the topics were read, by it or by a worker, is seen now.
             await _read_on(consumer, session, settings, outputs, say)
-            await reconciliation.index_untold(session)
+            await tables.index_untold(session)
             await session.commit()
             with progress("announcing", total, quiet=quiet) as bar:
                 async for number in _announced(producer, admin, session, settings, sources):
@@ -114,10 +114,10 @@ async def _announced(
             # Anew each time: where an operator moves offsets back meanwhile, workers tell it themselves.
             before = (await committed(admin, settings.group_id, [source]))[source] or 0
             number = source.partition
-            last = await reconciliation.find_end_of_portion(session, number, after, before, _PORTION)
+            last = await tables.find_end_of_portion(session, number, after, before, _PORTION)
             if last is None:
                 break
-            untold = await reconciliation.list_untold(session, number, after, last)
+            untold = await tables.list_untold(session, number, after, last)
             await session.commit()
             if untold:
                 await _announce(producer, settings, untold)

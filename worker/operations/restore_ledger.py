@@ -19,9 +19,10 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import positions, restoration
+from db import positions
 from db.models import Outcome
-from db.restoration import DifferingRow, MissingCount, Shortage
+from db.reconciliation import restoration
+from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from worker.connections import kafka_admin, topic_names
 from worker.operations import group
 from worker.operations.lost_outcomes import Behind, behind

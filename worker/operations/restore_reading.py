@@ -15,9 +15,10 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import PlainOrder
-from db import ledger, restoration, withheld
+from db import ledger, withheld
 from db.models import Outcome
-from db.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
+from db.reconciliation import restoration
+from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
 from db.skips import SkippedSpan, list_skips
 from worker.decode import Decoded, decode
 from worker.operations.evidence import output_spans

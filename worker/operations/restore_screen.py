@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.text import Text
 
-from db.restoration import DifferingRow, Shortage
+from db.reconciliation.restoration import DifferingRow, Shortage
 from worker.operations import screen
 from worker.operations.restore_ledger import Restoration, Waiting
 from worker.settings import Settings

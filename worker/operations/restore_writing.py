@@ -13,9 +13,10 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderConfirmed
-from db import ledger, orders, positions, restoration, stock, withheld
+from db import ledger, orders, positions, stock, withheld
 from db.positions import Begun
-from db.restoration import Restorable
+from db.reconciliation import restoration
+from db.reconciliation.restoration import Restorable
 from worker.connections import reason_of
 from worker.errors import CommandError
 from worker.operations.lost_outcomes import Behind, Rows, read_event

@@ -1,4 +1,4 @@
-"""What a reconciliation takes for right, one statement a rule, on the tables of `db.reconciliation`.
+"""What a reconciliation takes for right, one statement a rule, on the tables of `db.reconciliation.tables`.
 
 Each judges a portion, adds a finding for each discrepancy, and returns counts by name.
 """

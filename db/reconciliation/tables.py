@@ -17,8 +17,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.copy import copy_rows, field
-from db.reconciliation_rules import (
+from db.bulk.copy import copy_rows, field
+from db.reconciliation.rules import (
     JUDGE_LEDGER,
     JUDGE_ORDERS,
     JUDGE_RECORDS,

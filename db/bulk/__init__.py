@@ -1,0 +1,1 @@
+"""Rows in bulk: COPY, references that are known to hold, whole catalogues."""
