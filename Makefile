@@ -22,7 +22,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Any Chromium will do (`tests/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
+# Any Chromium will do (`tests/support/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
 browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \

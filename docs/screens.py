@@ -19,12 +19,12 @@ from rich.text import Text
 
 from db import migrate
 from db.engine import create_engine
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import ROOT, Workers, workers_in
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import ROOT, Workers, workers_in
 from worker.local.postgres import create_database
 from worker.local.services import running_services
 

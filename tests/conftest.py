@@ -14,15 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
-from tests.browser import HOW_TO_INSTALL, Browser, find_browser
-from tests.little_shop import stock_the_shelves
-from tests.order_worker import OrderWorker, order_worker_in
-from tests.promises import Scene
-from tests.shop import Shop, run_apart
-from tests.subscriber import create_topics, delete_topics
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import Workers, workers_in
-from tests.worker_template import WorkerTemplate
+from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
+from tests.support.little_shop import stock_the_shelves
+from tests.support.order_worker import OrderWorker, order_worker_in
+from tests.support.promises import Scene
+from tests.support.shop import Shop, run_apart
+from tests.support.subscriber import create_topics, delete_topics
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import Workers, workers_in
+from tests.support.worker_template import WorkerTemplate
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import LocalServiceError, Services, running_services
 
@@ -106,7 +106,7 @@ def count_statements(engine: AsyncEngine) -> Callable[[], AbstractContextManager
 
 @pytest.fixture
 async def little_shop(engine: AsyncEngine) -> None:
-    """The rows that `tests.little_shop` describes."""
+    """The rows that `tests.support.little_shop` describes."""
     await stock_the_shelves(engine)
 
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from uuid import UUID, uuid4
 
-from tests.builders import line, order_value
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.worker_process import Workers
 
 
 def write(path: Path, *values: bytes) -> Path:

@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 
 from contracts.examples import hostile_values
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import ROOT, OrderWorker
-from tests.promises import Scene
-from tests.subscriber import publish
-from tests.topic_names import TopicNames
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import ROOT, OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import publish
+from tests.support.topic_names import TopicNames
+from tests.support.worker_process import Workers
 from worker.letter import general
 
 QUANTITIES = "items.*.quantity"

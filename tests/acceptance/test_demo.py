@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.deadline import eventually
-from tests.shop import Shop
-from tests.subscriber import admin_client
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
+from tests.support.subscriber import admin_client
 from worker.local.services import Services
 
 ROOT = Path(__file__).parents[2]

@@ -32,11 +32,11 @@ from db.errors import (
 )
 from db.models import OrderStatus
 from examples import with_fastapi, with_faststream
-from tests.bulk_operations import BULK
-from tests.deadline import eventually
-from tests.shop import Shop
-from tests.subscriber import committed_lag, create_topics, delete_topics, publish
-from tests.worker_process import ROOT
+from tests.support.bulk_operations import BULK
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
+from tests.support.subscriber import committed_lag, create_topics, delete_topics, publish
+from tests.support.worker_process import ROOT
 from worker.local.services import Services
 
 OPERATIONS = [

@@ -5,12 +5,12 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import Producer
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import Message, add_partitions, create_topics, delete_topics, publish
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import Message, add_partitions, create_topics, delete_topics, publish
+from tests.support.worker_process import Workers
 
 
 def tell_again(scene: Scene, message: Message) -> None:

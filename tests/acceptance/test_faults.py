@@ -10,16 +10,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.subscriber import group_members, set_largest_record
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.subscriber import group_members, set_largest_record
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.local.services import Server, Services
 from worker.steps import Step
 
 SHORT_SESSION = {"session_timeout_ms": "2000"}
-AT_STEP = (sys.executable, "-m", "tests.worker_at_step")
+AT_STEP = (sys.executable, "-m", "tests.support.worker_at_step")
 
 
 def load(count: int, seed: int) -> tuple[set[UUID], list[bytes | None], int]:

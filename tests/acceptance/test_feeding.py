@@ -15,12 +15,12 @@ from uuid import uuid4
 import pytest
 
 from contracts.events import OrderPlaced
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import ROOT, OrderWorker, command_names, ended
-from tests.shop import Shop
-from tests.subscriber import publish, read_topic, set_option
-from tests.topic_names import TopicNames
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import ROOT, OrderWorker, command_names, ended
+from tests.support.shop import Shop
+from tests.support.subscriber import publish, read_topic, set_option
+from tests.support.topic_names import TopicNames
 from worker.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services

@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.promises import Scene
-from tests.subscriber import remember_wrongly_while_in_use
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.promises import Scene
+from tests.support.subscriber import remember_wrongly_while_in_use
+from tests.support.worker_process import Workers
 from worker.steps import Step
 
 FORGOTTEN = "Kafka has forgotten the offset"
@@ -27,7 +27,7 @@ def placed(scene: Scene, count: int = 50) -> list[object]:
 
 
 def die_over_the_second_batch(workers: Workers, step: Step) -> None:
-    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGKILL", "1", "1")
+    at_step = (sys.executable, "-m", "tests.support.worker_at_step", step.value, "SIGKILL", "1", "1")
     workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000").wait()
 
 

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka import KafkaException, Producer
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import group_members, remember_wrongly
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import group_members, remember_wrongly
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.steps import Step
 
 
@@ -43,7 +43,7 @@ def drained(scene: Scene, workers: Workers, **settings: str) -> None:
 
 
 def at_step(workers: Workers, step: Step, action: str, *, passed: int = 0) -> WorkerProcess:
-    command = (sys.executable, "-m", "tests.worker_at_step", step.value, action, "1", str(passed))
+    command = (sys.executable, "-m", "tests.support.worker_at_step", step.value, action, "1", str(passed))
     return workers.start(*command, batch_max_records="10", session_timeout_ms="2000")
 
 

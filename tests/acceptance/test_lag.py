@@ -12,12 +12,12 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import Producer
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker, ended
-from tests.promises import Scene
-from tests.subscriber import add_partitions, remember_wrongly
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker, ended
+from tests.support.promises import Scene
+from tests.support.subscriber import add_partitions, remember_wrongly
+from tests.support.worker_process import Workers
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import delete_records, publish, set_option
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import delete_records, publish, set_option
+from tests.support.worker_process import Workers
 
 LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """

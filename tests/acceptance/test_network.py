@@ -7,13 +7,13 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from tests.acceptance.test_faults import load, stock_for
-from tests.deadline import eventually
 from tests.faults.proxy import Proxy
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import create_topics
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import Workers, workers_in
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import create_topics
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import Workers, workers_in
 from worker.local.errors import LocalServiceError
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka

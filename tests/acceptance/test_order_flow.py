@@ -8,10 +8,10 @@ from confluent_kafka import Producer
 
 from bench.crew import peak_bytes
 from contracts.envelope import event_id
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.worker_process import Workers
 
 
 def test_orders_are_confirmed_and_rejected_for_each_reason(scene: Scene, workers: Workers):

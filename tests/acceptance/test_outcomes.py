@@ -9,11 +9,11 @@ from email.message import Message as Headers
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.shop import Shop, run_apart
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.shop import Shop, run_apart
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.inquiries import MAX_ASKING, MAX_CONNECTIONS
 from worker.local.services import Services
 

@@ -17,11 +17,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.browser import Browser
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.browser import Browser
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.worker_process import WorkerProcess, Workers
 
 SCRIPT = "<script>document.title='x'</script><img src=http://192.0.2.1/x.png onerror=alert(1)>"
 

@@ -3,10 +3,10 @@
 from uuid import uuid4
 
 from contracts.examples import hostile_values
-from tests.builders import line, order_value
-from tests.promises import Scene
-from tests.subscriber import set_largest_record
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.promises import Scene
+from tests.support.subscriber import set_largest_record
+from tests.support.worker_process import Workers
 
 
 def test_every_hostile_value_between_good_orders_is_dead_lettered_once(scene: Scene, workers: Workers):

@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 
 from db.migrate import head_revision
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import admin_client
-from tests.topic_names import TopicNames
-from tests.worker_process import ROOT, workers_in
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import admin_client
+from tests.support.topic_names import TopicNames
+from tests.support.worker_process import ROOT, workers_in
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 

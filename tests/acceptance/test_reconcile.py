@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker, Result
-from tests.promises import Scene
-from tests.shop import run_apart
-from tests.subscriber import create_topics, delete_records, delete_topics, publish, read_topic
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker, Result
+from tests.support.promises import Scene
+from tests.support.shop import run_apart
+from tests.support.subscriber import create_topics, delete_records, delete_topics, publish, read_topic
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import Workers
 from worker.operations import reconcile as operation
 from worker.operations.reconcile import Asked, reconciled
 from worker.operations.repair import repair
@@ -421,7 +421,7 @@ def test_a_worker_that_has_committed_nothing_yet_is_no_reason_to_refuse(
     ids = [uuid4() for _ in range(30)]
     scene.place([order_value(line(1), order_id=i) for i in ids])
     step = Step.AFTER_DATABASE_COMMIT
-    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGSTOP")
+    at_step = (sys.executable, "-m", "tests.support.worker_at_step", step.value, "SIGSTOP")
     worker = workers.start(*at_step, session_timeout_ms="60000")
     worker.wait_for_log(f"SIGSTOP at {step}")
     answer = judged(reconcile, "--repair", "--execute")

@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker, ended
-from tests.promises import Scene
-from tests.redriving import (
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker, ended
+from tests.support.promises import Scene
+from tests.support.redriving import (
     FIX,
     PATH,
     assert_each_sent_once,
@@ -21,8 +21,8 @@ from tests.redriving import (
     redriven,
     statuses,
 )
-from tests.subscriber import admin_client, publish, set_largest_record
-from tests.worker_process import Workers
+from tests.support.subscriber import admin_client, publish, set_largest_record
+from tests.support.worker_process import Workers
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import publish, set_option
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import publish, set_option
+from tests.support.worker_process import Workers
 
 TEN_MINUTES_MS = 600_000
 

@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import admin_client, group_members, remember_wrongly
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import admin_client, group_members, remember_wrongly
+from tests.support.worker_process import Workers
 from worker.steps import Step
 
 SCARCE, PLENTY = 1, 2
@@ -36,7 +36,7 @@ def drained(scene: Scene, workers: Workers, **settings: str) -> None:
 
 
 def die_at(workers: Workers, step: Step, *, passed: int = 0) -> None:
-    at_step = (sys.executable, "-m", "tests.worker_at_step", step.value, "SIGKILL", "1", str(passed))
+    at_step = (sys.executable, "-m", "tests.support.worker_at_step", step.value, "SIGKILL", "1", str(passed))
     worker = workers.start(*at_step, batch_max_records="10", session_timeout_ms="2000")
     assert worker.wait() == -signal.SIGKILL
 
@@ -150,7 +150,7 @@ def test_outcomes_that_a_frozen_worker_still_holds_are_not_announced_twice(
     at_step = (
         sys.executable,
         "-m",
-        "tests.worker_at_step",
+        "tests.support.worker_at_step",
         Step.BEFORE_KAFKA_COMMIT.value,
         "SIGSTOP",
         "1",

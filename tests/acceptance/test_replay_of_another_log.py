@@ -4,11 +4,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import delete_records, remember_wrongly
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import delete_records, remember_wrongly
+from tests.support.worker_process import Workers
 
 
 @pytest.fixture

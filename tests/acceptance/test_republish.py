@@ -7,12 +7,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker, ended
-from tests.promises import Scene
-from tests.subscriber import Message
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker, ended
+from tests.support.promises import Scene
+from tests.support.subscriber import Message
+from tests.support.worker_process import Workers
 
 MANY = 2_000
 

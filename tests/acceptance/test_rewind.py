@@ -3,9 +3,9 @@
 import signal
 from uuid import uuid4
 
-from tests.builders import line, order_value
-from tests.promises import Scene
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.promises import Scene
+from tests.support.worker_process import Workers
 
 
 def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_changes_nothing(

@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import admin_client, group_members
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import ROOT, RUN, Workers, workers_in
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import admin_client, group_members
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import ROOT, RUN, Workers, workers_in
 from worker.local.ports import free_port
 from worker.steps import Step
 
@@ -94,7 +94,7 @@ sys.exit(run(read_settings()))
 @contextmanager
 def products_locked(scene: Scene) -> Iterator[None]:
     """Another session holds every product, so that a batch in flight cannot end by itself."""
-    command = [sys.executable, "-m", "tests.lock_holder", scene.shop.database_url]
+    command = [sys.executable, "-m", "tests.support.lock_holder", scene.shop.database_url]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "locked\n"
@@ -163,7 +163,7 @@ def test_a_stall_ends_the_worker_with_3_so_that_it_is_started_again(scene: Scene
     scene.shop.stock_up({1: 10})
     scene.place([order_value(line(1))])
     worker = workers.start(
-        *(sys.executable, "-m", "tests.worker_at_step", Step.BEFORE_DATABASE_COMMIT.value, "hang"),
+        *(sys.executable, "-m", "tests.support.worker_at_step", Step.BEFORE_DATABASE_COMMIT.value, "hang"),
         stall_limit_seconds="2",
     )
     assert worker.wait() == 3

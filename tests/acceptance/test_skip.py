@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.broken_records import Change, break_batch, broken_compression, flip_a_byte, unknown_codec
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import create_topics, delete_records
-from tests.topic_names import PARTITIONS, TopicNames
-from tests.worker_process import Workers
+from tests.support.broken_records import Change, break_batch, broken_compression, flip_a_byte, unknown_codec
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import create_topics, delete_records
+from tests.support.topic_names import PARTITIONS, TopicNames
+from tests.support.worker_process import Workers
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.operations import skip as operation

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.builders import line, order_value
-from tests.odd_records import publish_odd
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.odd_records import publish_odd
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.worker_process import Workers
 from worker.letter import UNMARKED
 
 

@@ -19,18 +19,18 @@ import psutil
 from confluent_kafka import Producer
 
 from contracts.events import DeadLetterCode
-from tests.builders import line, order_value
-from tests.deadline import eventually
 from tests.faults.placed import Placed
 from tests.faults.site import Site
 from tests.faults.workload import PRICE, Kind, Record, Workload
-from tests.odd_records import ODD_VALUE, publish_odd
-from tests.order_worker import OrderWorker, Result
-from tests.promises import Scene
-from tests.shop import Shop
-from tests.subscriber import create_topics, delete_topics
-from tests.topic_names import TopicNames
-from tests.worker_process import WorkerProcess, Workers, workers_in
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.odd_records import ODD_VALUE, publish_odd
+from tests.support.order_worker import OrderWorker, Result
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import create_topics, delete_topics
+from tests.support.topic_names import TopicNames
+from tests.support.worker_process import WorkerProcess, Workers, workers_in
 from worker.steps import Step
 
 # Deadlines short enough that a fault of a second or two goes past them.
@@ -155,7 +155,7 @@ class Arena:
     def _with_a_clock(self) -> Sequence[str]:
         if not self.clocks:
             return ()
-        return (sys.executable, "-m", "tests.worker_off_clock", str(self.chance.choice(self.clocks)))
+        return (sys.executable, "-m", "tests.support.worker_off_clock", str(self.chance.choice(self.clocks)))
 
     def kill_all(self) -> None:
         """Nobody is left until `keep` starts others."""
@@ -168,7 +168,7 @@ class Arena:
 
     def add_at_step(self, step: Step, action: str, passed: int, **settings: str) -> WorkerProcess:
         """One more worker, which does this to itself when it has passed the step so many times."""
-        command = (sys.executable, "-m", "tests.worker_at_step", step.value, action, "1", str(passed))
+        command = (sys.executable, "-m", "tests.support.worker_at_step", step.value, action, "1", str(passed))
         worker = self.workers.start(*command, **{**self.settings, **settings})
         self.crew.append(worker)
         return worker

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import ClusterMetadata
 
 from tests.faults.site import Site
-from tests.subscriber import admin_client
+from tests.support.subscriber import admin_client
 from worker.local import LocalServiceError
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka, Member, new_cluster

@@ -32,7 +32,7 @@ from itertools import count, groupby
 from typing import Any
 from uuid import UUID
 
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 CONFIRMED, REJECTED = "confirmed", "rejected"
 UNKNOWN_USER, UNKNOWN_PRODUCT = "unknown_user", "unknown_product"

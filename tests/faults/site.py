@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 from db import migrate
 from db.engine import create_engine
 from tests.faults.proxy import Proxy
-from tests.shop import run_apart
-from tests.worker_template import WorkerTemplate
+from tests.support.shop import run_apart
+from tests.support.worker_template import WorkerTemplate
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalController, LocalKafka, new_cluster
 from worker.local.ports import free_port

@@ -12,14 +12,14 @@ from typing import Any
 from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from tests.deadline import eventually
 from tests.faults import model
 from tests.faults.along import Subscriber
 from tests.faults.arena import Arena
 from tests.faults.placed import Letter
 from tests.faults.workload import PRICE, Kind
-from tests.promises import Scene
-from tests.subscriber import Message, admin_client, committed_lag, partition_numbers
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.subscriber import Message, admin_client, committed_lag, partition_numbers
 
 _SHOWN = 3  # of each kind of violation
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from contracts.events import DeadLetterCode
 from contracts.examples import hostile_values
-from tests.builders import line, order_value
+from tests.support.builders import line, order_value
 
 DUPLICATES: Final = 0.05
 CONFLICTS: Final = 0.02

@@ -10,9 +10,9 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced
 
 from db.ledger import LedgerRow
-from tests.deadline import eventually
-from tests.subscriber import read_topic
-from tests.topic_names import TopicNames
+from tests.support.deadline import eventually
+from tests.support.subscriber import read_topic
+from tests.support.topic_names import TopicNames
 from worker.connections import kafka_admin
 from worker.operations.announcer import Announcer, announcer, progress_place
 from worker.operations.progress import Progress, find_progress

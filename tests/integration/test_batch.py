@@ -20,9 +20,9 @@ from contracts.events import OrderConfirmed, OrderRejected
 from db import ledger, orders
 from db.engine import create_engine, session_factory
 from db.ledger import SilentReplay
-from tests.builders import line, order_value, record
-from tests.order_stories import until_somebody_waits
-from tests.shop import Shop
+from tests.support.builders import line, order_value, record
+from tests.support.order_stories import until_somebody_waits
+from tests.support.shop import Shop
 from worker.batch import MAX_RERUNS, BatchProcessor
 from worker.metrics import Metrics
 from worker.settlement import Fate, OutputTopics

@@ -8,7 +8,7 @@ from bench.errors import WrongResultError
 from bench.fill import Size, Written, filled_shop, find_faults, portion
 from bench.listings import measure
 from bench.screen import Screen
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 SIZE = Size(orders=2_000, users=400, products=200)
 

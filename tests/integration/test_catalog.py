@@ -13,7 +13,7 @@ from db.errors import (
     InvalidValueError,
     NotFoundError,
 )
-from tests.little_shop import (
+from tests.support.little_shop import (
     ANN,
     BOB,
     CHAIR,

@@ -11,7 +11,7 @@ import pytest
 
 from db import migrate
 from db.engine import create_engine
-from tests.shop import Shop
+from tests.support.shop import Shop
 from worker.errors import CommandError
 from worker.operations.import_catalog import Imported, import_catalog
 from worker.settings import read_settings

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from db import catalog, values
 from db.catalog import ProductOrder
 from db.errors import InvalidValueError
-from tests.little_shop import (
+from tests.support.little_shop import (
     CHAIR,
     CHAIRS,
     EMPTY,

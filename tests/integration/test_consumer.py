@@ -13,8 +13,8 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
-from tests.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
-from tests.shop import Shop
+from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
+from tests.support.shop import Shop
 from worker.fetching import FETCHED_AHEAD_BYTES
 from worker.settlement import Settled
 

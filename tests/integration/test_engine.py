@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import create_engine
-from tests.deadline import eventually
-from tests.shop import Shop
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
 
 
 async def backend_pid(engine: AsyncEngine) -> int:

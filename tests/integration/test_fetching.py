@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.topic_names import TopicNames
+from tests.support.topic_names import TopicNames
 from worker.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES, share_out
 from worker.local.services import Services
 

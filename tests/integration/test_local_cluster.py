@@ -12,10 +12,10 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from tests.deadline import eventually
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
-from tests.subscriber import admin_client, create_topics, read_topic
+from tests.support.deadline import eventually
+from tests.support.subscriber import admin_client, create_topics, read_topic
 from worker.connections import kafka_admin, largest_record_bytes
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.engine import create_engine
 from db.models import Base
-from tests.shop import Shop
+from tests.support.shop import Shop
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 

@@ -15,7 +15,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from tests.subscriber import admin_client, create_topics
+from tests.support.subscriber import admin_client, create_topics
 from worker.kafka.refusals import RefusedByKafkaError
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka

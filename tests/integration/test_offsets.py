@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiokafka import TopicPartition
 
-from tests.subscriber import publish
-from tests.topic_names import TopicNames
+from tests.support.subscriber import publish
+from tests.support.topic_names import TopicNames
 from worker.errors import CommandError, UsageError
 from worker.local.services import Services
 from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderRejected, Reason, ReasonCode
 from db import sales
-from tests.shop import Shop
-from tests.subscriber import publish
-from tests.topic_names import TopicNames
+from tests.support.shop import Shop
+from tests.support.subscriber import publish
+from tests.support.topic_names import TopicNames
 from worker.app import build
 from worker.local.services import Services
 from worker.page import site, tail

@@ -20,7 +20,7 @@ from db.errors import (
 )
 from db.models import Category, Product
 from db.stock import take_turn
-from tests.little_shop import (
+from tests.support.little_shop import (
     ANN,
     CHAIR,
     CHAIRS,

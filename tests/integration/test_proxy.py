@@ -11,9 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from tests.deadline import eventually
 from tests.faults.proxy import Proxy
-from tests.shop import Shop
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
 from worker.local.ports import free_port, is_open
 
 DEADLINE_SECONDS = 10

@@ -16,7 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import NewPartitions
 
 from contracts.events import DeadLetterCode
-from tests.subscriber import (
+from tests.support.subscriber import (
     Message,
     admin_client,
     read_topic,
@@ -24,7 +24,7 @@ from tests.subscriber import (
     unverified_transactions,
     wait_until_known,
 )
-from tests.topic_names import PARTITIONS, TopicNames
+from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.connections import read_topic_limits
 from worker.dead_letter import dead_letter_headers
 from worker.kafka.output_limits import ReadLimits, nothing_to_read

@@ -15,8 +15,8 @@ from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
-from tests.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
-from tests.topic_names import TopicNames
+from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
+from tests.support.topic_names import TopicNames
 from worker.kafka.ends import end_offsets
 from worker.local.services import Services
 from worker.publisher import Publisher

@@ -15,7 +15,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeEr
 from aiokafka.record.memory_records import MemoryRecords
 
 from db.positions import Begun, Witness
-from tests.broken_records import (
+from tests.support.broken_records import (
     ODD_NAME,
     Change,
     absurd_length,
@@ -26,7 +26,7 @@ from tests.broken_records import (
     send_odd_header,
     unknown_codec,
 )
-from tests.subscriber import create_topics, delete_records
+from tests.support.subscriber import create_topics, delete_records
 from worker.kafka.raw_reader import RawReader
 from worker.kafka.record_consumer import FetchStoppedError, RecordConsumer
 from worker.kafka.unreadable import UnreadableRecord, UnreadableSpan

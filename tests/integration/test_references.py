@@ -17,8 +17,8 @@ from db import orders
 from db.engine import create_engine, session_factory
 from db.ledger import database_time
 from db.stock import Taking, take_stock
-from tests.order_stories import until_somebody_waits
-from tests.shop import Shop
+from tests.support.order_stories import until_somebody_waits
+from tests.support.shop import Shop
 
 Sessions = async_sessionmaker[AsyncSession]
 NOBODYS_PRODUCT = 4_711

@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
 from db.ledger import SilentReplay
-from tests.builders import line, order_value, record
-from tests.shop import Shop
+from tests.support.builders import line, order_value, record
+from tests.support.shop import Shop
 from worker.batch import BatchProcessor
 from worker.metrics import Metrics
 from worker.operations.rehearsal import Rehearsal

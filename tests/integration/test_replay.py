@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import Producer
 from sqlalchemy import text
 
-from tests.builders import line, order_value
-from tests.promises import Scene
-from tests.subscriber import committed_lag, publish, remember_wrongly
+from tests.support.builders import line, order_value
+from tests.support.promises import Scene
+from tests.support.subscriber import committed_lag, publish, remember_wrongly
 from worker.errors import CommandError
 from worker.operations import replay as operation
 from worker.operations.offsets import TopicSelection

@@ -22,7 +22,7 @@ from db.reports import (
     sales_by_product,
     stock_discrepancies,
 )
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 INSTANT = timedelta(microseconds=1)

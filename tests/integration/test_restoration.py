@@ -14,8 +14,8 @@ from db import skips, stock
 from db.decision import Confirmed
 from db.reconciliation import restoration
 from db.reconciliation.restoration import LetterRow, MissingOutcome, Shortage, SourceRow
-from tests.builders import line, order, order_value, record
-from tests.little_shop import LAMP
+from tests.support.builders import line, order, order_value, record
+from tests.support.little_shop import LAMP
 from worker.decode import Decoded, decode
 from worker.operations.lost_outcomes import Behind
 from worker.operations.restore_reading import Inputs

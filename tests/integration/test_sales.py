@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import sales
 from db.engine import session_factory
-from tests.shop import Shop
+from tests.support.shop import Shop
 from worker.operations.explain import _taken_later
 
 SINCE = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from tests.topic_names import TopicNames
+from tests.support.topic_names import TopicNames
 from worker.errors import CommandError
 from worker.local.services import Services
 from worker.operations import settled

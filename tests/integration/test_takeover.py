@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import positions, skips
 from db.engine import session_factory
 from db.positions import Begun
-from tests.subscriber import delete_records, publish, recreate_topic, remember_wrongly
-from tests.topic_names import PARTITIONS, TopicNames
+from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
+from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.kafka.offset_mark import idle_mark
 from worker.local.services import Services
 from worker.metrics import Metrics

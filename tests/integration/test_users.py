@@ -13,7 +13,7 @@ from db.errors import (
     NotFoundError,
     StillReferencedError,
 )
-from tests.little_shop import (
+from tests.support.little_shop import (
     ANN,
     BOB,
     Call,

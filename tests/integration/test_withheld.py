@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db import ledger, positions
 from db.engine import session_factory
 from db.withheld import Withheld, list_withheld
-from tests.builders import line, order_value, record
-from tests.subscriber import Message, read_topic, set_option
-from tests.topic_names import TopicNames
+from tests.support.builders import line, order_value, record
+from tests.support.subscriber import Message, read_topic, set_option
+from tests.support.topic_names import TopicNames
 from worker.batch import BatchProcessor
 from worker.connections import read_topic_limits
 from worker.health import Health

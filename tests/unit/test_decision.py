@@ -17,7 +17,7 @@ from db.decision import (
     decide_batch,
 )
 from db.stock import StockLevel
-from tests.builders import line, order
+from tests.support.builders import line, order
 
 TEN_OF_EACH = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("0.99"), 10)}
 

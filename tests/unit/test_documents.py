@@ -11,8 +11,8 @@ import pytest
 from contracts.events import DeadLetterCode, ReasonCode
 from contracts.schema import FOLDER
 from db import catalog, orders, reports
-from tests.bulk_operations import BULK
-from tests.order_worker import command_names
+from tests.support.bulk_operations import BULK
+from tests.support.order_worker import command_names
 from worker.app import build
 from worker.settings import Settings
 

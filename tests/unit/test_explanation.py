@@ -12,7 +12,7 @@ from rich.console import Console
 
 from contracts.events import Reason, ReasonCode
 from db.skips import SkipKind, SkippedSpan
-from tests.builders import line, order_value, record
+from tests.support.builders import line, order_value, record
 from worker.operations.explanation import (
     DeadLetterRecord,
     Decision,

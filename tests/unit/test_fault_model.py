@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from contracts.events import OrderPlaced, PlainOrder
 from db.decision import Confirmed, decide_batch
 from db.stock import StockLevel
-from tests.builders import line, order, order_value
 from tests.faults.model import (
     Decided,
     Line,
@@ -25,6 +24,7 @@ from tests.faults.model import (
     parse_decided,
     parse_order,
 )
+from tests.support.builders import line, order, order_value
 from worker.outcome import event_json
 
 PRICE = Decimal("2.50")

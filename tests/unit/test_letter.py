@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.events import DeadLetterCode
-from tests.builders import record
+from tests.support.builders import record
 from worker.dead_letter import REDRIVE_HEADER, dead_letter_headers, own_headers
 from worker.letter import MAX_GROUPS, OTHER, UNMARKED, Choice, Place, Tally, general, parse_place, read_letter
 from worker.triage import Source

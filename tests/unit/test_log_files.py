@@ -8,7 +8,7 @@ from aiokafka.errors import UnsupportedCodecError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
-from tests.log_files import Breaking, break_batch, broken_compression, unknown_codec, wrong_checksum
+from tests.support.log_files import Breaking, break_batch, broken_compression, unknown_codec, wrong_checksum
 
 
 def batch(first: int, values: list[bytes]) -> bytes:

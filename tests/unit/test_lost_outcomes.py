@@ -14,7 +14,7 @@ from contracts.events import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
 from db.models import Outcome
 from db.reconciliation.restoration import LetterRow
-from tests.builders import line, order, record
+from tests.support.builders import line, order, record
 from worker.operations.lost_outcomes import (
     Behind,
     Event,

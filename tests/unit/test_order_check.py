@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.stock import StockLevel
-from tests.builders import line, order, order_value
+from tests.support.builders import line, order, order_value
 from worker.operations.order_check import Candidate, Fate, Verdict, decide, repeated
 from worker.operations.order_lines import decoded, order_lines
 from worker.operations.seen_orders import Earlier, seen_orders

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from aiokafka import ConsumerRecord
 
-from tests.builders import record
+from tests.support.builders import record
 from worker.page.overview import (
     Count,
     Rejections,

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from contracts.events import Reason, ReasonCode
-from tests.builders import record
+from tests.support.builders import record
 from worker.letter import Group
 from worker.operations.explanation import (
     DeadLetterRecord,

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from contracts.envelope import passed_through
 from db.reconciliation import rules
 from db.reconciliation.tables import Finding
-from tests.builders import order_value, record
+from tests.support.builders import order_value, record
 from worker.operations.discrepancies import KINDS, discrepancy
 from worker.operations.evidence import (
     CLOCKS_APART,

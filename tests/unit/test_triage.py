@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from db.ledger import LedgerRow
-from tests.builders import line, order, record
+from tests.support.builders import line, order, record
 from worker.triage import Arrival, Standing, triage
 
 ID = UUID(int=1)

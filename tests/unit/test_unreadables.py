@@ -2,7 +2,7 @@
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from tests.builders import record
+from tests.support.builders import record
 from worker.kafka.unreadable import UnreadableRecord, Unreadables, UnreadableSpan, joined
 
 PARTITION = TopicPartition("order-placed", 0)

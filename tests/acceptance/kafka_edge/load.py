@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID, uuid4
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
 from tests.faults.arena import publish
 from tests.faults.workload import Kind, Record
-from tests.promises import Scene
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
 
 
 class Load:

@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.log_files import break_batch, broken_compression, folder_of, unknown_codec, wrong_checksum
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.deadline import eventually
+from tests.support.log_files import break_batch, broken_compression, folder_of, unknown_codec, wrong_checksum
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.local.kafka import LocalKafka
 from worker.local.services import Services
 

@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.promises import Scene
-from tests.subscriber import set_option
-from tests.worker_process import Workers
+from tests.support.promises import Scene
+from tests.support.subscriber import set_option
+from tests.support.worker_process import Workers
 
 
 @pytest.mark.parametrize("off_seconds", [60, -3600], ids=["ahead", "behind"])
@@ -17,7 +17,7 @@ def test_offsets_that_kafka_forgets_make_nobody_publish_again(
     for topic in (scene.topics.order_confirmed, scene.topics.order_rejected, scene.topics.dead_letter):
         set_option(scene.kafka, topic, "message.timestamp.type", "LogAppendTime")
     load = Load(scene)
-    off_clock = (sys.executable, "-m", "tests.worker_off_clock", str(off_seconds))
+    off_clock = (sys.executable, "-m", "tests.support.worker_off_clock", str(off_seconds))
     load.place(20, 0, 1)
     first = workers.start(*off_clock)
     scene.wait_until_drained()

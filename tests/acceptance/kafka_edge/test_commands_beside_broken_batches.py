@@ -3,11 +3,11 @@
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.broken_records import break_batch, flip_a_byte
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import read_topic
-from tests.worker_process import Workers
+from tests.support.broken_records import break_batch, flip_a_byte
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import read_topic
+from tests.support.worker_process import Workers
 from worker.local.kafka import LocalKafka
 from worker.local.services import Services
 

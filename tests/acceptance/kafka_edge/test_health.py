@@ -12,11 +12,11 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import delete_records
-from tests.worker_process import ROOT, Workers
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import delete_records
+from tests.support.worker_process import ROOT, Workers
 
 LAG: Final = "order_worker_consumer_lag_records"
 HIDDEN: Final = "order_worker_hidden_records"
@@ -47,7 +47,7 @@ def place_in(producer: Producer, scene: Scene, values: list[bytes], partition: i
 @contextmanager
 def locked_products(scene: Scene) -> Iterator[None]:
     """No batch can be decided meanwhile."""
-    command = [sys.executable, "-m", "tests.lock_holder", scene.shop.database_url]
+    command = [sys.executable, "-m", "tests.support.lock_holder", scene.shop.database_url]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as holder:
         try:
             assert holder.stdout

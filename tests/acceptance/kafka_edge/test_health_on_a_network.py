@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
 from tests.faults.proxy import Proxy
-from tests.promises import Scene
-from tests.topic_changes import add_partitions
-from tests.topic_names import PARTITIONS
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.topic_changes import add_partitions
+from tests.support.topic_names import PARTITIONS
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.local.services import Services
 
 LAG: Final = "order_worker_consumer_lag_records"

@@ -6,19 +6,19 @@ import time
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import (
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import (
     create_topics,
     delete_records,
     delete_topics,
     recreate_topic,
     remember_wrongly,
 )
-from tests.topic_changes import add_partitions
-from tests.topic_names import PARTITIONS
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.topic_changes import add_partitions
+from tests.support.topic_names import PARTITIONS
+from tests.support.worker_process import WorkerProcess, Workers
 
 FOUND_SECONDS = 30.0
 NOTICED_SECONDS = 15.0  # from then on it does not say that all is well

@@ -8,10 +8,10 @@ import psutil
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.promises import Scene
-from tests.topic_changes import add_partitions
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.deadline import eventually
+from tests.support.promises import Scene
+from tests.support.topic_changes import add_partitions
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.local.services import Services
 
 PARTITIONS: Final = 500

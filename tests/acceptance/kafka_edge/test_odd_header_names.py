@@ -5,12 +5,12 @@ from contextlib import ExitStack
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.odd_records import ODD_VALUE, publish_odd, start_publishing_odd
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import Message
-from tests.worker_process import Workers
+from tests.support.deadline import eventually
+from tests.support.odd_records import ODD_VALUE, publish_odd, start_publishing_odd
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import Message
+from tests.support.worker_process import Workers
 
 # Where a neighbour is not held up, this is a hundred times what it takes.
 AT_ONCE_SECONDS = 5.0

@@ -6,10 +6,10 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.worker_process import WorkerProcess, Workers
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.worker_process import WorkerProcess, Workers
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.log_files import folder_of, replace_folder
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.worker_process import Workers
+from tests.support.log_files import folder_of, replace_folder
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.worker_process import Workers
 from worker.local.kafka import LocalKafka
 from worker.local.services import Services
 

@@ -7,12 +7,12 @@ from uuid import uuid4
 import pytest
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import Message, publish, set_largest_record, set_option
-from tests.worker_process import Workers
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import Message, publish, set_largest_record, set_option
+from tests.support.worker_process import Workers
 
 MINUTE_MS = 60_000
 

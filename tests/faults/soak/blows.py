@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from tests.deadline import eventually
 from tests.faults.arena import Arena, wake
-from tests.worker_process import ROOT, WorkerProcess
+from tests.support.deadline import eventually
+from tests.support.worker_process import ROOT, WorkerProcess
 from worker.local.services import Server
 
 Blow = Callable[[Arena, WorkerProcess], None]
@@ -116,7 +116,7 @@ def _another(arena: Arena, witness: WorkerProcess) -> WorkerProcess:
 def _holder(arena: Arena) -> "subprocess.Popen[bytes]":
     while True:
         holder = subprocess.Popen(
-            [sys.executable, "-m", "tests.lock_holder", arena.shop.database_url],
+            [sys.executable, "-m", "tests.support.lock_holder", arena.shop.database_url],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -17,8 +17,8 @@ from confluent_kafka import Producer
 
 from contracts.events import DeadLetterCode
 from contracts.examples import hostile_values
-from tests.builders import line, order_value
 from tests.faults.workload import HOT, HOT_PRODUCT, Kind, Record
+from tests.support.builders import line, order_value
 
 USERS: Final = 50
 DUPLICATES: Final = 0.01

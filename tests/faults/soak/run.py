@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from tests.deadline import eventually
 from tests.faults.arena import Arena
 from tests.faults.campaign import RECOVERY_SECONDS
 from tests.faults.soak.blows import BLOWS
 from tests.faults.soak.feed import Feeder
 from tests.faults.soak.watch import MB, Sample, Watch, resident_bytes
-from tests.worker_process import WorkerProcess
+from tests.support.deadline import eventually
+from tests.support.worker_process import WorkerProcess
 
 LEAD: Final = 30_000  # orders that wait while the peak is measured
 WARM: Final = 20_000  # orders before that

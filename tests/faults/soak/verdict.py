@@ -22,7 +22,7 @@ from tests.faults.soak.feed import USERS, Stream, index
 from tests.faults.soak.watch import committed_reader
 from tests.faults.verdict import ends, left_open
 from tests.faults.workload import PRICE
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from tests.promises import Scene
+from tests.support.promises import Scene
 
 MB: Final = 1024 * 1024
 

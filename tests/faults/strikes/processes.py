@@ -4,11 +4,11 @@ import signal
 from contextlib import suppress
 from typing import Final
 
-from tests.deadline import eventually
 from tests.faults.arena import Arena, wake
 from tests.faults.strikes import BLOWS, Strike
 from tests.faults.verdict import has_open_transaction
-from tests.worker_process import WorkerProcess
+from tests.support.deadline import eventually
+from tests.support.worker_process import WorkerProcess
 from worker.steps import Step
 
 # A worker passes a step fewer times than this before it is struck there. Of four partitions, two workers take

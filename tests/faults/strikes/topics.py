@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from tests.faults.arena import LARGEST_BYTES, Arena
 from tests.faults.strikes import BLOWS
-from tests.subscriber import delete_records, set_option
-from tests.topic_changes import add_partitions
+from tests.support.subscriber import delete_records, set_option
+from tests.support.topic_changes import add_partitions
 
 _BEFORE: Final = "message.timestamp.before.max.ms"
 _AFTER: Final = "message.timestamp.after.max.ms"

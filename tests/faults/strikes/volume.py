@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.faults.arena import Arena
-from tests.log_files import (
+from tests.support.log_files import (
     break_batch,
     broken_compression,
     folder_of,

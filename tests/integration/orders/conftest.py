@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db.engine import create_engine, session_factory
 from db.reports import stock_discrepancies
-from tests.order_stories import assert_the_books_balance
-from tests.shop import Shop
+from tests.support.order_stories import assert_the_books_balance
+from tests.support.shop import Shop
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from db.orders import (
     list_orders,
     list_orders_with_items,
 )
-from tests.order_stories import CANCELLED, COMPLETED, LINES, PENDING, an_order, books, rows, whole
-from tests.shop import Shop
+from tests.support.order_stories import CANCELLED, COMPLETED, LINES, PENDING, an_order, books, rows, whole
+from tests.support.shop import Shop
 
 TAKEN, GIVEN_BACK, GONE = ({1: (7, 10), 2: (9, 10)}, {1: (10, 10), 2: (10, 10)}, {1: (7, 7), 2: (9, 9)})
 ALLOWED = [

@@ -47,7 +47,7 @@ from db.orders import (
     list_orders_with_items,
 )
 from db.stock import StockLevel
-from tests.order_stories import (
+from tests.support.order_stories import (
     NAIVE,
     PENDING,
     SEEN,
@@ -59,7 +59,7 @@ from tests.order_stories import (
     line,
     whole,
 )
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 # Making an order
 

@@ -45,8 +45,8 @@ from db.orders import (
     list_orders_with_items,
 )
 from db.stock import take_turn
-from tests import builders
-from tests.order_stories import (
+from tests.support import builders
+from tests.support.order_stories import (
     LINES,
     Act,
     an_order,
@@ -58,7 +58,7 @@ from tests.order_stories import (
     line,
     until_somebody_waits,
 )
-from tests.shop import Shop
+from tests.support.shop import Shop
 from worker.batch import BatchProcessor
 from worker.metrics import Metrics
 from worker.settlement import Fate, OutputTopics

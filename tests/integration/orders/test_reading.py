@@ -24,7 +24,7 @@ from db.orders import (
     list_orders,
     list_orders_with_items,
 )
-from tests.order_stories import (
+from tests.support.order_stories import (
     CANCELLED,
     NAIVE,
     SEEN,
@@ -37,7 +37,7 @@ from tests.order_stories import (
     line,
     whole,
 )
-from tests.shop import Shop
+from tests.support.shop import Shop
 
 # Listing
 

@@ -2,8 +2,8 @@
 
 from confluent_kafka.admin import NewPartitions
 
-from tests.deadline import eventually
-from tests.subscriber import admin_client, partition_numbers
+from tests.support.deadline import eventually
+from tests.support.subscriber import admin_client, partition_numbers
 
 
 def add_partitions(bootstrap_servers: str, topic: str, count: int) -> None:

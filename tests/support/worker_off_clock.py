@@ -1,4 +1,4 @@
-"""Runs a worker whose clock is off: python -m tests.worker_off_clock SECONDS, which may be negative."""
+"""A worker whose clock is off: python -m tests.support.worker_off_clock SECONDS, which may be negative."""
 
 import sys
 import time

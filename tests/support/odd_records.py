@@ -1,7 +1,7 @@
 """Records with a header whose NAME is not UTF-8, which Kafka takes and few clients can write or read.
 
-As a program, python -m tests.odd_records BOOTSTRAP TOPIC PARTITION COMPRESSION: writes one batch, of the
-values in the JSON list on standard input. null stands for an odd record.
+As a program, python -m tests.support.odd_records BOOTSTRAP TOPIC PARTITION COMPRESSION: writes one batch,
+of the values in the JSON list on standard input. null stands for an odd record.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 ODD_NAME: Final = b"\xff\xfe"
 ODD_VALUE: Final = b"{}"
 
-_ROOT: Final = Path(__file__).parent.parent
+_ROOT: Final = Path(__file__).parent.parent.parent
 _SECONDS: Final = 30
 
 

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from worker import cli
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 120.0
 
 

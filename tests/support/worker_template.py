@@ -26,9 +26,9 @@ from typing import IO, Any
 
 from worker.local.processes import start_process
 
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent.parent
 _POLL_SECONDS = 0.01
-_MODULES = ("worker", "tests.worker_at_step")
+_MODULES = ("worker", "tests.support.worker_at_step")
 
 
 class ForkedWorker:
@@ -102,7 +102,7 @@ class WorkerTemplate:
         os.mkfifo(self._requests)
         os.mkfifo(self._answers)
         self._process = start_process(
-            [sys.executable, "-m", "tests.worker_template", self._requests, self._answers],
+            [sys.executable, "-m", "tests.support.worker_template", self._requests, self._answers],
             log_path=self._log_path,
             folder=_ROOT,
             environment=os.environ,

@@ -1,4 +1,4 @@
-"""Holds every product locked until it is killed: python -m tests.lock_holder DATABASE_URL."""
+"""Holds every product locked until it is killed: python -m tests.support.lock_holder DATABASE_URL."""
 
 import asyncio
 import sys

@@ -7,9 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
-from tests.deadline import eventually
-from tests.shop import Shop
-from tests.subscriber import (
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
+from tests.support.subscriber import (
     Message,
     committed_lag,
     forget_offsets,
@@ -19,7 +19,7 @@ from tests.subscriber import (
     recreate_topic,
     remember_wrongly,
 )
-from tests.topic_names import TopicNames
+from tests.support.topic_names import TopicNames
 from worker.local.kafka import kafka_tool_command
 
 

@@ -21,8 +21,8 @@ from db.orders import (
     complete_order,
     create_order,
 )
-from tests.deadline import eventually
-from tests.shop import Shop
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
 
 PENDING, COMPLETED, CANCELLED = OrderStatus
 SEEN = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -4,19 +4,19 @@ from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from tests.builders import line, order_value
-from tests.deadline import eventually
-from tests.order_worker import OrderWorker
-from tests.promises import Scene
-from tests.subscriber import Message, read_topic
+from tests.support.builders import line, order_value
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import Message, read_topic
 
 PATH = "items.0.quantity"
 FIX = ("--set", f"{PATH}=2")
 
 
 def killed_at(dead_letters: OrderWorker, step: str) -> OrderWorker:
-    """`dead_letters`, which kills itself there (`tests.redrive_killed`)."""
-    return dead_letters.python("-m", "tests.redrive_killed", *step.split())
+    """`dead_letters`, which kills itself there (`tests.support.redrive_killed`)."""
+    return dead_letters.python("-m", "tests.support.redrive_killed", *step.split())
 
 
 def place_broken(scene: Scene, number: int, partition: int = 1) -> list[UUID]:

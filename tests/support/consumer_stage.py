@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
-from tests.builders import line, order_value, record
+from tests.support.builders import line, order_value, record
 from worker.batch import BatchProcessor, Guard
 from worker.consumer import OrderConsumer
 from worker.health import Health

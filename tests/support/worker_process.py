@@ -13,11 +13,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.deadline import eventually
-from tests.worker_template import ForkedWorker, WorkerTemplate
+from tests.support.deadline import eventually
+from tests.support.worker_template import ForkedWorker, WorkerTemplate
 from worker.local.processes import start_process
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, "-m", "worker", "run")
 
 

@@ -30,8 +30,8 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
-from tests.deadline import eventually
-from tests.shop import run_apart
+from tests.support.deadline import eventually
+from tests.support.shop import run_apart
 from worker.operations.topic_metadata import until_all_brokers_know
 from worker.publisher import OFFSET_METADATA
 

@@ -1,4 +1,4 @@
-"""Runs a worker that stops or kills itself: python -m tests.worker_at_step STEP SIGNAL [TIMES [PASSED]].
+"""A worker that stops or kills itself: python -m tests.support.worker_at_step STEP SIGNAL [TIMES [PASSED]].
 
 SIGNAL is a signal's name, sent to itself the first TIMES times it reaches the step (default: once), after it
 has passed it PASSED times (default: none); or "hang", or "stall": a hang that ends after 15 seconds.

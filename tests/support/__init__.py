@@ -1,0 +1,1 @@
+"""What tests are written with: builders, servers, processes, subscribers. No test is in here."""
