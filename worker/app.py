@@ -24,25 +24,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
-from worker import connections, http, log
-from worker.batch import BatchProcessor
-from worker.consumer import OrderConsumer
-from worker.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
-from worker.health import Health, monitor, start_watchdog
+from worker import connections, http
+from worker.core.records import fitting
+from worker.core.settlement import OutputTopics
+from worker.core.steps import Reached, nothing_happens
 from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
-from worker.kafka.record_consumer import RecordConsumer
-from worker.metrics import Metrics
+from worker.kafka.consuming.record_consumer import RecordConsumer
+from worker.observability import log
+from worker.observability.health import Health, monitor, start_watchdog
+from worker.observability.metrics import Metrics
 from worker.operations.order_search import Where
 from worker.page.site import Site
 from worker.page.sources import Sources
-from worker.publisher import Publisher
-from worker.records import fitting
+from worker.pipeline.batch import BatchProcessor
+from worker.pipeline.consumer import OrderConsumer
+from worker.pipeline.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
+from worker.pipeline.publisher import Publisher
+from worker.pipeline.takeover import Takeover
+from worker.pipeline.watch import Watch
+from worker.pipeline.withheld import WithheldOutcomes, set_aside
 from worker.settings import Settings, read_settings
-from worker.settlement import OutputTopics
-from worker.steps import Reached, nothing_happens
-from worker.takeover import Takeover
-from worker.watch import Watch
-from worker.withheld import WithheldOutcomes, set_aside
 
 # An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
 POLL_TIMEOUT_MS: Final = 15
@@ -264,7 +265,7 @@ def _broker(settings: Settings) -> KafkaBroker:
         allow_auto_create_topics=False,
         # Partitions that are added, and a topic that is made anew, are found within this time.
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        # Longer than ours, so that it is always `worker.process` that ends a batch which does not end.
+        # Longer than ours: it is always `worker.runtime.process` that ends a batch which does not end.
         graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
         # A batch's records are handed on as they came; FastStream must not validate or convert them.
         apply_types=False,
@@ -281,7 +282,7 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
         # Each of the next three is against a default that loses orders: committing before the work,
         # going on somewhere else in the topic, and reading orders of upstream transactions that were aborted.
         ack_policy=AckPolicy.MANUAL,
-        auto_offset_reset="none",  # `worker.takeover` says where to go on, never aiokafka
+        auto_offset_reset="none",  # `worker.pipeline.takeover` says where to go on, never aiokafka
         isolation_level="read_committed",
         max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
         batch_timeout_ms=POLL_TIMEOUT_MS,
@@ -312,7 +313,7 @@ def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer)
 
 
 def _document_outputs(broker: KafkaBroker, settings: Settings) -> None:
-    """For /docs alone: what is published goes through `worker.publisher`, inside a transaction."""
+    """For /docs alone: what is published goes through `worker.pipeline.publisher`, inside a transaction."""
     for topic, event, description in (
         (settings.order_confirmed_topic, OrderConfirmed, "Stock is taken, order and items are stored."),
         (settings.order_rejected_topic, OrderRejected, "Nothing is taken; every reason is listed."),

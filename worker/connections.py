@@ -26,8 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.engine import create_engine
 from worker.errors import CommandError
-from worker.kafka.remarks import LETTER_HEADER_BYTES, Use, remarks
-from worker.kafka.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
+from worker.kafka.limits.remarks import LETTER_HEADER_BYTES, Use, remarks
+from worker.kafka.limits.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
 from worker.settings import Settings
 
 T = TypeVar("T")

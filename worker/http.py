@@ -17,9 +17,9 @@ from contracts.envelope import outcome_headers
 from contracts.events import parse_order_id
 from db import ledger
 from db.ledger import LedgerRow
-from worker.health import Health
 from worker.inquiries import Inquiries, NoAnswerError
-from worker.metrics import Metrics
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
 
 _ASSETS: Final = Path(__file__).parent / "assets"
 ASYNCAPI_SCRIPT: Final = "/assets/asyncapi.js"

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db.engine import session_factory
 from worker.connections import reason_of
-from worker.retry import is_outage
+from worker.failures import is_outage
 
 MAX_CONNECTIONS: Final = 2
 ANSWER_SECONDS: Final = 2.0  # with the wait for a connection

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from contracts.dead_letters import read_letter_headers
-from worker.triage import Source
+from worker.core.triage import Source
 
 # Anybody may write into the topic; what we write has a few dozen groups.
 MAX_GROUPS: Final = 1_000

@@ -15,8 +15,8 @@ from tests.support.deadline import eventually
 from tests.support.promises import Scene
 from tests.support.subscriber import group_members, set_largest_record
 from tests.support.worker_process import WorkerProcess, Workers
+from worker.core.steps import Step
 from worker.local.services import Server, Services
-from worker.steps import Step
 
 SHORT_SESSION = {"session_timeout_ms": "2000"}
 AT_STEP = (sys.executable, "-m", "tests.support.worker_at_step")

@@ -21,7 +21,7 @@ from tests.support.order_worker import ROOT, OrderWorker, command_names, ended
 from tests.support.shop import Shop
 from tests.support.subscriber import publish, read_topic, set_option
 from tests.support.topic_names import TopicNames
-from worker.decode import Decoded, decode
+from worker.core.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
 from worker.operations.place import encode, random_orders, with_twins

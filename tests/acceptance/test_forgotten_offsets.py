@@ -9,7 +9,7 @@ from tests.support.builders import line, order_value
 from tests.support.promises import Scene
 from tests.support.subscriber import remember_wrongly_while_in_use
 from tests.support.worker_process import Workers
-from worker.steps import Step
+from worker.core.steps import Step
 
 FORGOTTEN = "Kafka has forgotten the offset"
 

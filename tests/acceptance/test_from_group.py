@@ -14,7 +14,7 @@ from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.subscriber import group_members, remember_wrongly
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.steps import Step
+from worker.core.steps import Step
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_takeover_that_was_killed_half_way_may_be_run_again_or_left(
     program = (
         "import asyncio, os, signal, sys\n"
         "from worker.operations.from_group import from_group\n"
-        "from worker.operations.offsets import TopicSelection\n"
+        "from worker.kafka.offsets import TopicSelection\n"
         "from worker.settings import read_settings\n"
         "settings = read_settings()\n"
         "asyncio.run(from_group(settings, sys.argv[3], TopicSelection(settings.order_placed_topic),\n"

@@ -19,11 +19,11 @@ from tests.support.shop import run_apart
 from tests.support.subscriber import create_topics, delete_records, delete_topics, publish, read_topic
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
+from worker.core.steps import Step
 from worker.operations import reconcile as operation
 from worker.operations.reconcile import Asked, reconciled
 from worker.operations.repair import repair
 from worker.settings import Settings
-from worker.steps import Step
 
 Found = set[tuple[str, str | None, str]]
 

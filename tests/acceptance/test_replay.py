@@ -13,7 +13,7 @@ from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.subscriber import admin_client, group_members, remember_wrongly
 from tests.support.worker_process import Workers
-from worker.steps import Step
+from worker.core.steps import Step
 
 SCARCE, PLENTY = 1, 2
 
@@ -105,7 +105,7 @@ def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
 ):
     program = (
         "import asyncio, os, signal\n"
-        "from worker.operations.offsets import TopicSelection\n"
+        "from worker.kafka.offsets import TopicSelection\n"
         "from worker.operations.replay import replay\n"
         "from worker.operations.replay_plan import Target, To\n"
         "from worker.settings import read_settings\n"

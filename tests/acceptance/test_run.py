@@ -22,8 +22,8 @@ from tests.support.shop import Shop
 from tests.support.subscriber import admin_client, group_members
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import ROOT, RUN, Workers, workers_in
+from worker.core.steps import Step
 from worker.local.ports import free_port
-from worker.steps import Step
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_consumer_that_cannot_start_ends_the_worker_instead_of_leaving_it_idle
 import sys
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
-from worker.process import run
+from worker.runtime.process import run
 from worker.settings import read_settings
 async def start(self):
     raise KafkaConnectionError("gone between the check and the start")

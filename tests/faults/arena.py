@@ -31,7 +31,7 @@ from tests.support.shop import Shop
 from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import WorkerProcess, Workers, workers_in
-from worker.steps import Step
+from worker.core.steps import Step
 
 # Deadlines short enough that a fault of a second or two goes past them.
 SETTINGS: Final = {

@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.faults.arena import Arena
 from tests.faults.strikes import Strike, broker, cluster, database, network, processes, topics, volume
-from worker.steps import Step
+from worker.core.steps import Step
 
 
 @dataclass(frozen=True)

@@ -75,23 +75,23 @@ LESS_PATIENT: Final = Edit(
 )
 
 
-_BATCH: Final = "worker/batch.py"
-_SETTLEMENT: Final = "worker/settlement.py"
-_CONSUMER: Final = "worker/consumer.py"
-_PUBLISHER: Final = "worker/publisher.py"
-_TAKEOVER: Final = "worker/takeover.py"
-_RESUME: Final = "worker/resume.py"
-_WATCH: Final = "worker/watch.py"
-_PAUSES: Final = "worker/pauses.py"
-_HEALTH: Final = "worker/health.py"
-_RECORDS: Final = "worker/kafka/record_consumer.py"
+_BATCH: Final = "worker/pipeline/batch.py"
+_SETTLEMENT: Final = "worker/core/settlement.py"
+_CONSUMER: Final = "worker/pipeline/consumer.py"
+_PUBLISHER: Final = "worker/pipeline/publisher.py"
+_TAKEOVER: Final = "worker/pipeline/takeover.py"
+_RESUME: Final = "worker/pipeline/resume.py"
+_WATCH: Final = "worker/pipeline/watch.py"
+_PAUSES: Final = "worker/pipeline/pauses.py"
+_HEALTH: Final = "worker/observability/health.py"
+_RECORDS: Final = "worker/kafka/consuming/record_consumer.py"
 _POSITIONS: Final = "db/positions.py"
-_TRIAGE: Final = "worker/triage.py"
-_RECALL: Final = "worker/recall.py"
-_RETRY: Final = "worker/retry.py"
-_WITHHELD: Final = "worker/withheld.py"
-_ADAPTED: Final = "worker/kafka/adapted.py"
-_DECODE: Final = "worker/decode.py"
+_TRIAGE: Final = "worker/core/triage.py"
+_RECALL: Final = "worker/pipeline/recall.py"
+_RETRY: Final = "worker/failures.py"
+_WITHHELD: Final = "worker/pipeline/withheld.py"
+_ADAPTED: Final = "worker/kafka/limits/adapted.py"
+_DECODE: Final = "worker/core/decode.py"
 _APP: Final = "worker/app.py"
 _LEDGER: Final = "db/ledger.py"
 _STOCK: Final = "db/stock.py"
@@ -950,7 +950,7 @@ MUTATIONS: Final = (
         "as-many-files-as-it-may",
         "A worker opens as many files as the system allows it.",
         "the usual soft limit counts",
-        (Edit("worker/process.py", "    raise_limit()\n", ""),),
+        (Edit("worker/runtime/process.py", "    raise_limit()\n", ""),),
         (Test("tests/acceptance/kafka_edge/test_many_partitions.py", "five_hundred"),),
     ),
 )

@@ -23,11 +23,11 @@ from db.ledger import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
-from worker.batch import MAX_RERUNS, BatchProcessor
-from worker.metrics import Metrics
-from worker.settlement import Fate, OutputTopics
-from worker.steps import Step, nothing_happens
-from worker.triage import Arrival
+from worker.core.settlement import Fate, OutputTopics
+from worker.core.steps import Step, nothing_happens
+from worker.core.triage import Arrival
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
 
 Processor = Callable[..., BatchProcessor]
 

@@ -15,8 +15,8 @@ from aiokafka.errors import KafkaConnectionError
 from db.engine import create_engine, session_factory
 from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
 from tests.support.shop import Shop
-from worker.fetching import FETCHED_AHEAD_BYTES
-from worker.settlement import Settled
+from worker.core.settlement import Settled
+from worker.pipeline.fetching import FETCHED_AHEAD_BYTES
 
 
 @pytest.fixture

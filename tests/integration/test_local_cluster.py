@@ -17,14 +17,14 @@ from tests.faults.site import broker_apart
 from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
 from worker.connections import kafka_admin, largest_record_bytes
+from worker.core.steps import nothing_happens
+from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.local.ports import is_open
 from worker.operations import create_topics as operation
-from worker.operations.topic_metadata import until_all_brokers_know
-from worker.publisher import Publisher
+from worker.pipeline.publisher import Publisher
 from worker.settings import Settings
-from worker.steps import nothing_happens
 
 TOPIC = "copied"
 

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from docker.models.containers import ExecResult
 
+from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.local import (
     LocalServiceError,
     Services,
@@ -39,7 +40,6 @@ from worker.local.kafka import LocalKafka, kafka_tool_command
 from worker.local.ports import free_port, is_open
 from worker.local.postgres import LocalPostgres
 from worker.local.processes import Child, wait_until
-from worker.operations.topic_metadata import until_all_brokers_know
 
 ROOT = Path(__file__).parents[2]
 CONSUMER_GROUP_COMMAND = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"

@@ -16,12 +16,12 @@ from confluent_kafka.admin import (
 )
 
 from tests.support.subscriber import admin_client, create_topics
-from worker.kafka.refusals import RefusedByKafkaError
+from worker.core.settlement import Publication
+from worker.core.steps import nothing_happens
+from worker.kafka.limits.refusals import RefusedByKafkaError
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
-from worker.publisher import Publisher
-from worker.settlement import Publication
-from worker.steps import nothing_happens
+from worker.pipeline.publisher import Publisher
 
 TOPIC, OTHER, SOURCE = "told", "untold", TopicPartition("placed", 0)
 ASKS_FOR_RIGHTS = {

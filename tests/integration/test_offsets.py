@@ -8,9 +8,9 @@ from aiokafka import TopicPartition
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker.errors import CommandError, UsageError
+from worker.kafka.consuming.reading import portions, records
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
 from worker.local.services import Services
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
-from worker.reading import portions, records
 from worker.settings import Settings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from worker.pauses import Pauses
+from worker.pipeline.pauses import Pauses
 
 FIRST, OTHER = (TopicPartition("placed", number) for number in (0, 1))
 

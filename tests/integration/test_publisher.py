@@ -26,16 +26,16 @@ from tests.support.subscriber import (
 )
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.connections import read_topic_limits
-from worker.dead_letter import dead_letter_headers
-from worker.kafka.output_limits import ReadLimits, nothing_to_read
-from worker.kafka.refusals import AdaptedError, RefusedByKafkaError
-from worker.kafka.topic_limits import TopicLimits
+from worker.core.dead_letter import dead_letter_headers
+from worker.core.settlement import Publication
+from worker.core.steps import Step
+from worker.core.triage import Source
+from worker.kafka.limits.output_limits import ReadLimits, nothing_to_read
+from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
+from worker.kafka.limits.topic_limits import TopicLimits
 from worker.local.services import Services
-from worker.publisher import OwnedPartition, Publisher, witness_of
+from worker.pipeline.publisher import OwnedPartition, Publisher, witness_of
 from worker.settings import Settings
-from worker.settlement import Publication
-from worker.steps import Step
-from worker.triage import Source
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
 
@@ -179,7 +179,7 @@ async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_m
 async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger_than_a_part_too(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("worker.publisher.MAX_BATCH_BYTES", 1_000)
+    monkeypatch.setattr("worker.pipeline.publisher.MAX_BATCH_BYTES", 1_000)
     values = [b"%03d" % number + b"x" * 100 for number in range(60)]
     values[30] += b"x" * 5_000
     owned = await ground.take_over(ground.source())
@@ -309,7 +309,7 @@ async def test_a_time_that_is_refused_whatever_it_is_is_named(
     topic = strict.topics.order_confirmed
     await strict.set(topic, message_timestamp_after_max_ms=60_000)
     real = time.time
-    monkeypatch.setattr("worker.publisher.time.time", lambda: real() + 7_200)
+    monkeypatch.setattr("worker.pipeline.publisher.time.time", lambda: real() + 7_200)
     with pytest.raises(RefusedByKafkaError) as caught:
         await strict.publish([outcome(topic)._replace(timestamp_ms=ANNOUNCED_MS + 7_200_000)])
     assert caught.value.reason == "INVALID_TIMESTAMP"

@@ -17,11 +17,11 @@ from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.support.topic_names import TopicNames
+from worker.core.steps import nothing_happens
 from worker.kafka.ends import end_offsets
 from worker.local.services import Services
-from worker.publisher import Publisher
-from worker.recall import digest, is_forgotten, recall
-from worker.steps import nothing_happens
+from worker.pipeline.publisher import Publisher
+from worker.pipeline.recall import digest, is_forgotten, recall
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]

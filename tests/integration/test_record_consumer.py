@@ -27,14 +27,14 @@ from tests.support.broken_records import (
     unknown_codec,
 )
 from tests.support.subscriber import create_topics, delete_records
-from worker.kafka.raw_reader import RawReader
-from worker.kafka.record_consumer import FetchStoppedError, RecordConsumer
-from worker.kafka.unreadable import UnreadableRecord, UnreadableSpan
+from worker.kafka.consuming.raw_reader import RawReader
+from worker.kafka.consuming.reading import reader, records
+from worker.kafka.consuming.record_consumer import FetchStoppedError, RecordConsumer
+from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
-from worker.reading import reader, records
-from worker.recall import digest, recall
-from worker.resume import WaitsForOperatorError
+from worker.pipeline.recall import digest, recall
+from worker.pipeline.resume import WaitsForOperatorError
 
 PATIENCE_SECONDS: Final = 30
 Read = dict[TopicPartition, list[ConsumerRecord]]
@@ -541,7 +541,7 @@ def test_the_name_is_really_no_utf_8():
 
 
 class TestReading:
-    """`worker.reading` goes on past what cannot be unpacked."""
+    """`worker.kafka.consuming.reading` goes on past what cannot be unpacked."""
 
     @pytest.mark.parametrize("change", [change for change, _ in BREAKS])
     async def test_portions_pass_over_what_nobody_can_unpack(

@@ -15,13 +15,13 @@ from db.engine import session_factory
 from db.ledger import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
-from worker.batch import BatchProcessor
-from worker.metrics import Metrics
+from worker.core.settlement import Fate, OutputTopics
+from worker.core.steps import nothing_happens
+from worker.observability.metrics import Metrics
 from worker.operations.rehearsal import Rehearsal
 from worker.operations.rehearse import RecordReader
+from worker.pipeline.batch import BatchProcessor
 from worker.settings import Settings
-from worker.settlement import Fate, OutputTopics
-from worker.steps import nothing_happens
 
 DEAR, SCARCE, PLENTY = 1, 2, 3
 EVER = [SilentReplay(0, 1_000_000, datetime.max.replace(tzinfo=UTC))]

@@ -8,9 +8,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tests.support.topic_names import TopicNames
 from worker.errors import CommandError
+from worker.kafka import stable_ends
+from worker.kafka.offsets import parse_topic, partitions_of, topic_reader
 from worker.local.services import Services
-from worker.operations import settled
-from worker.operations.offsets import parse_topic, partitions_of, topic_reader
 from worker.settings import Settings
 
 
@@ -19,8 +19,8 @@ async def test_an_open_transaction_that_hides_a_committed_one_is_waited_for_and_
 ):
     servers, topic = services.kafka_bootstrap_servers, topics.order_confirmed
     settings = Settings(kafka_bootstrap_servers=servers, transaction_timeout_ms=1_000, _env_file=None)
-    monkeypatch.setattr(settled, "_SLACK_SECONDS", 0)
-    monkeypatch.setattr(settled, "_SAY_SO_SECONDS", 0)
+    monkeypatch.setattr(stable_ends, "_SLACK_SECONDS", 0)
+    monkeypatch.setattr(stable_ends, "_SAY_SO_SECONDS", 0)
     place = TopicPartition(topic, 0)
     async with (
         AIOKafkaProducer(bootstrap_servers=servers, transactional_id=f"open-{uuid4()}") as slow,
@@ -34,9 +34,9 @@ async def test_an_open_transaction_that_hides_a_committed_one_is_waited_for_and_
             await quick.send_and_wait(topic, b"committed", partition=0)
         said: list[str] = []
         with pytest.raises(CommandError, match=f"hides {topic}-0 from offset 0 on: end it"):
-            await settled.settled_bounds(consumer, settings, [place], said.append)
+            await stable_ends.settled_bounds(consumer, settings, [place], said.append)
         assert len(said) == 1
-        waiting = asyncio.create_task(settled.settled_bounds(consumer, settings, [place], said.append))
+        waiting = asyncio.create_task(stable_ends.settled_bounds(consumer, settings, [place], said.append))
         await slow.commit_transaction()
         bounds = await waiting
         assert bounds[place].first == 0

@@ -15,14 +15,14 @@ from db.engine import session_factory
 from db.positions import Begun
 from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
 from tests.support.topic_names import PARTITIONS, TopicNames
+from worker.core.steps import nothing_happens
+from worker.kafka.consuming.reading import reader, records
 from worker.kafka.offset_mark import idle_mark
 from worker.local.services import Services
-from worker.metrics import Metrics
-from worker.publisher import OwnedPartition, Publisher
-from worker.reading import reader, records
-from worker.resume import WaitsForOperatorError
-from worker.steps import nothing_happens
-from worker.takeover import LogCutError, Takeover
+from worker.observability.metrics import Metrics
+from worker.pipeline.publisher import OwnedPartition, Publisher
+from worker.pipeline.resume import WaitsForOperatorError
+from worker.pipeline.takeover import LogCutError, Takeover
 
 TIMESTAMP_MS = 1_700_000_000_000
 

@@ -20,17 +20,17 @@ from db.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
 from tests.support.topic_names import TopicNames
-from worker.batch import BatchProcessor
 from worker.connections import read_topic_limits
-from worker.health import Health
-from worker.kafka.refusals import AdaptedError, RefusedByKafkaError
+from worker.core.settlement import OutputTopics, Publication
+from worker.core.steps import nothing_happens
+from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.local.services import Services
-from worker.metrics import Metrics
-from worker.publisher import OwnedPartition, Publisher
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor
+from worker.pipeline.publisher import OwnedPartition, Publisher
+from worker.pipeline.withheld import WithheldOutcomes, set_aside, without_withheld
 from worker.settings import Settings
-from worker.settlement import OutputTopics, Publication
-from worker.steps import nothing_happens
-from worker.withheld import WithheldOutcomes, set_aside, without_withheld
 
 GROUP: Final = "group"
 PLENTY: Final = 1024 * 1024
@@ -181,7 +181,7 @@ async def test_they_are_published_once_when_their_topic_takes_them_and_not_befor
 
 
 @pytest.mark.parametrize(
-    "dies", ["worker.withheld.withheld.mark_published", "worker.withheld.find_published"]
+    "dies", ["worker.pipeline.withheld.withheld.mark_published", "worker.pipeline.withheld.find_published"]
 )
 async def test_a_worker_that_dies_before_it_knows_that_it_published_does_not_publish_again(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, dies: str
@@ -258,7 +258,7 @@ async def test_nothing_is_published_before_its_batch_is_done_with(ground: Ground
 
 
 async def test_too_many_are_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.withheld.MOST_OF_A_PARTITION", 1)
+    monkeypatch.setattr("worker.pipeline.withheld.MOST_OF_A_PARTITION", 1)
     await ground.take(4_000)
     with pytest.raises(RefusedByKafkaError):
         await ground.publish([large(uuid4()), large(uuid4())])

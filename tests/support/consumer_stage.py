@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
 from tests.support.builders import line, order_value, record
-from worker.batch import BatchProcessor, Guard
-from worker.consumer import OrderConsumer
-from worker.health import Health
-from worker.metrics import Metrics
-from worker.publisher import OwnedPartition
-from worker.settlement import OutputTopics, Publication, Settled
-from worker.steps import nothing_happens
+from worker.core.settlement import OutputTopics, Publication, Settled
+from worker.core.steps import nothing_happens
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor, Guard
+from worker.pipeline.consumer import OrderConsumer
+from worker.pipeline.publisher import OwnedPartition
 
 FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))
 RECORDS: Final = 6  # in each partition

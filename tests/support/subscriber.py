@@ -32,8 +32,8 @@ from confluent_kafka.admin import (
 
 from tests.support.deadline import eventually
 from tests.support.shop import run_apart
-from worker.operations.topic_metadata import until_all_brokers_know
-from worker.publisher import OFFSET_METADATA
+from worker.kafka.topic_metadata import until_all_brokers_know
+from worker.pipeline.publisher import OFFSET_METADATA
 
 # A new broker says so for a moment, whoever asks it first.
 _NO_COORDINATOR_YET = (

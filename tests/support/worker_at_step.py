@@ -10,9 +10,9 @@ import sys
 import threading
 from typing import Final
 
-from worker.process import run
+from worker.core.steps import Step
+from worker.runtime.process import run
 from worker.settings import read_settings
-from worker.steps import Step
 
 STALL_SECONDS: Final = 15.0
 

@@ -8,7 +8,7 @@ _right = time.time
 # Before anybody imports the function itself.
 time.time = lambda: _right() + _OFF_SECONDS
 
-from worker.process import run  # noqa: E402
+from worker.runtime.process import run  # noqa: E402
 from worker.settings import read_settings  # noqa: E402
 
 if __name__ == "__main__":

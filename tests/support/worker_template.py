@@ -183,7 +183,7 @@ def _become_worker(request: Mapping[str, Any], template: int) -> None:
 if __name__ == "__main__":
     import worker.app
     import worker.cli
-    import worker.process  # noqa: F401
+    import worker.runtime.process  # noqa: F401
 
     gc.freeze()
     assert threading.active_count() == 1, "what is forked has the thread that forks, and no other"

@@ -10,7 +10,7 @@ from contracts import examples
 from contracts.events import DeadLetterCode, OrderConfirmed, OrderPlaced, OrderRejected, ReasonCode
 from contracts.examples import Hostile, golden_orders, hostile_values
 from contracts.schema import FOLDER, documents
-from worker.decode import Decoded, Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode
 
 LIMIT = 256 * 1024
 EXAMPLES = files(examples)

@@ -4,7 +4,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from contracts.events import DeadLetterCode
-from worker.dead_letter import (
+from worker.core.dead_letter import (
     Form,
     dead_letter_headers,
     fit,
@@ -14,7 +14,7 @@ from worker.dead_letter import (
     source_of,
     with_made_up_key,
 )
-from worker.triage import Source
+from worker.core.triage import Source
 
 AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SOURCE = Source("order-placed", 3, 42)

@@ -15,8 +15,8 @@ from contracts.events import (
     read_usual_order,
 )
 from contracts.examples import golden_orders, hostile_values
-from worker import decode as decode_module
-from worker.decode import Decoded, Invalid, decode
+from worker.core import decode as decode_module
+from worker.core.decode import Decoded, Invalid, decode
 
 LIMIT = 256 * 1024
 ORDER: dict[str, Any] = {

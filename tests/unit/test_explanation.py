@@ -13,6 +13,7 @@ from rich.console import Console
 from contracts.events import Reason, ReasonCode
 from db.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
+from worker.kafka.offsets import Bounds
 from worker.operations.explanation import (
     DeadLetterRecord,
     Decision,
@@ -28,7 +29,6 @@ from worker.operations.explanation import (
 )
 from worker.operations.explanation_facts import dead_letters, inputs, time_of
 from worker.operations.explanation_screen import MOST_ROWS, explanation_screen
-from worker.operations.offsets import Bounds
 from worker.operations.order_records import OrderRecords, first_of, homes, last_of, places, unread
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")

@@ -25,7 +25,7 @@ from tests.faults.model import (
     parse_order,
 )
 from tests.support.builders import line, order, order_value
-from worker.outcome import event_json
+from worker.core.outcome import event_json
 
 PRICE = Decimal("2.50")
 TEN_OF_EACH = Start({1: 10, 2: 10}, {1: PRICE, 2: PRICE}, frozenset({1}))

@@ -42,5 +42,5 @@ def test_no_two_mutations_are_alike(told: str):
 
 @pytest.mark.parametrize("old", ["is nowhere in it", "import"])
 def test_a_text_that_is_not_there_once_is_an_error_that_names_mutation_and_file(old: str):
-    with pytest.raises(NotTheSourceError, match=r"rotten: worker/batch\.py"):
-        edited("rotten", [Edit("worker/batch.py", old, "")], ROOT)
+    with pytest.raises(NotTheSourceError, match=r"rotten: worker/pipeline/batch\.py"):
+        edited("rotten", [Edit("worker/pipeline/batch.py", old, "")], ROOT)

@@ -11,7 +11,7 @@ from tests.faults.soak.feed import SEASON, SEASONAL_PRODUCTS, STOCK, Stream, ind
 from tests.faults.soak.verdict import Findings, Outcomes
 from tests.faults.soak.watch import Sample, picture, slope_per_hour
 from tests.faults.workload import Kind
-from worker.decode import Decoded, Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode
 
 COUNT = 4_000
 STREAM = Stream(7, 4)

@@ -10,7 +10,7 @@ from contracts.events import PlainOrder
 from db.decision import Confirmed, InsufficientStock, Rejected, decide_batch
 from db.stock import StockLevel
 from tests.faults.workload import HOT_PRODUCT, PRICE, SCARCE_PRODUCT, Kind, Record, Workload, make_workload
-from worker.decode import Decoded, Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode
 
 MAX_BYTES = 256 * 1024
 COUNT, PARTITIONS = 2_000, 6

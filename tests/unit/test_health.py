@@ -7,7 +7,7 @@ import pytest
 from aiokafka import TopicPartition
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.health import EXIT_STALLED, Health, is_refusal, monitor, start_watchdog
+from worker.observability.health import EXIT_STALLED, Health, is_refusal, monitor, start_watchdog
 
 
 def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
@@ -94,7 +94,7 @@ def test_what_a_worker_that_hangs_shows_too_is_no_sign_of_life(sign: str):
 async def test_an_answer_that_is_late_is_told_and_then_what_the_driver_says_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("worker.health.CHECK_TIMEOUT_SECONDS", 0.01)
+    monkeypatch.setattr("worker.observability.health.CHECK_TIMEOUT_SECONDS", 0.01)
     health, answer = Health(), asyncio.get_running_loop().create_future()
     async with asyncio.timeout(10):
         checking = asyncio.create_task(monitor(health, {"kafka": lambda: answer}))

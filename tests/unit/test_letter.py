@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from contracts.events import DeadLetterCode
 from tests.support.builders import record
-from worker.dead_letter import REDRIVE_HEADER, dead_letter_headers, own_headers
+from worker.core.dead_letter import REDRIVE_HEADER, dead_letter_headers, own_headers
+from worker.core.triage import Source
 from worker.letter import MAX_GROUPS, OTHER, UNMARKED, Choice, Place, Tally, general, parse_place, read_letter
-from worker.triage import Source
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from contracts.dead_letters import LetterHeaders, LetterSource, read_letter_headers
 from contracts.events import DeadLetterCode
-from worker.dead_letter import dead_letter_headers
-from worker.triage import Source
+from worker.core.dead_letter import dead_letter_headers
+from worker.core.triage import Source
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SOUND = {"source.topic": b"placed", "source.partition": b"1", "source.offset": b"7"}

@@ -15,6 +15,7 @@ from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Re
 from db.models import Outcome
 from db.reconciliation.restoration import LetterRow
 from tests.support.builders import line, order, record
+from worker.core.outcome import event_json
 from worker.operations.lost_outcomes import (
     Behind,
     Event,
@@ -26,7 +27,6 @@ from worker.operations.lost_outcomes import (
     published,
     read_event,
 )
-from worker.outcome import event_json
 
 NOW = datetime(2026, 11, 23, 10, 0, 1, 234567, tzinfo=UTC)
 SOLD = Confirmed(750, ["2.50", "5.00"])

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from worker.errors import UsageError
-from worker.operations.offsets import TopicSelection, parse_duration, parse_time, parse_topic
+from worker.kafka.offsets import TopicSelection, parse_duration, parse_time, parse_topic
 
 
 @pytest.mark.parametrize(

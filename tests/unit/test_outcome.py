@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.events import ConfirmedItem, OrderConfirmed, OrderedItem, OrderPlaced
 from db.decision import Confirmed
-from worker.outcome import event_json
+from worker.core.outcome import event_json
 
 money = st.integers(0, 10**10 - 1).map(lambda cents: Decimal(cents).scaleb(-2))
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))

@@ -10,8 +10,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
-from worker.kafka.raw_batch import Fetched, RawBatch, read_first_batch
-from worker.kafka.unreadable import UnreadableRecord, UnreadableSpan
+from worker.kafka.consuming.raw_batch import Fetched, RawBatch, read_first_batch
+from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 
 PARTITION: Final = TopicPartition("order-placed", 3)
 HEADER_BYTES: Final = 61

@@ -10,6 +10,7 @@ from contracts.envelope import passed_through
 from db.reconciliation import rules
 from db.reconciliation.tables import Finding
 from tests.support.builders import order_value, record
+from worker.kafka.offsets import Bounds
 from worker.operations.discrepancies import KINDS, discrepancy
 from worker.operations.evidence import (
     CLOCKS_APART,
@@ -20,7 +21,6 @@ from worker.operations.evidence import (
     letters_since,
     outcomes_since,
 )
-from worker.operations.offsets import Bounds
 from worker.operations.reconcile import REMARKS, RESULTS
 from worker.operations.traces import letter_row, outcome_row, pack_headers, record_row, unpack_headers
 

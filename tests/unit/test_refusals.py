@@ -3,7 +3,7 @@
 import pytest
 from aiokafka import errors
 
-from worker.kafka.refusals import Attempt, InvalidRecordError, Remedy, remedy
+from worker.kafka.limits.refusals import Attempt, InvalidRecordError, Remedy, remedy
 
 OUTCOMES, OUTCOME = Attempt(is_letter=False, records=9), Attempt(is_letter=False, records=1)
 LETTERS, LETTER = Attempt(is_letter=True, records=9), Attempt(is_letter=True, records=1)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from worker.kafka.remarks import LARGEST_OUTCOME_BYTES, Use, remarks
-from worker.kafka.topic_limits import TopicLimits
+from worker.kafka.limits.remarks import LARGEST_OUTCOME_BYTES, Use, remarks
+from worker.kafka.limits.topic_limits import TopicLimits
 
 DAY_MS = 86_400_000
 

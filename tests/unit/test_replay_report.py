@@ -9,13 +9,13 @@ import pytest
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from worker.operations.offsets import Bounds, TopicSelection
+from worker.core.settlement import Fate
+from worker.kafka.offsets import Bounds, TopicSelection
 from worker.operations.rehearsal import ProductChange, Tally
 from worker.operations.replay import Replay
 from worker.operations.replay_plan import Move, Target, To
 from worker.operations.replay_report import Report, report, show
 from worker.settings import Settings
-from worker.settlement import Fate
 
 PARTITION = TopicPartition("order-placed", 0)
 TALLY = Tally(

@@ -18,7 +18,7 @@ from worker.errors import CommandError, UsageError
 from worker.operations.announcer import announcement
 from worker.operations.progress import Progress, from_offset
 from worker.operations.republish import selection_name, to_its_end
-from worker.recall import digest
+from worker.pipeline.recall import digest
 from worker.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

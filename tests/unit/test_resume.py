@@ -6,7 +6,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.positions import Begun
 from worker.kafka.offset_mark import MARK, idle_mark
-from worker.resume import (
+from worker.pipeline.resume import (
     Case,
     Evidence,
     case_of,

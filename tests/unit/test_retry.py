@@ -3,7 +3,7 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 from sqlalchemy.exc import DBAPIError
 
-from worker.retry import Remedy, StaleReadError, backoff_seconds, describe, is_outage, remedy
+from worker.failures import Remedy, StaleReadError, backoff_seconds, describe, is_outage, remedy
 
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:

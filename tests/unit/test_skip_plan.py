@@ -8,7 +8,7 @@ import pytest
 from db.skips import SkippedSpan
 from worker.commands.skip import skip
 from worker.errors import UsageError
-from worker.operations.offsets import Bounds
+from worker.kafka.offsets import Bounds
 from worker.operations.skip_plan import Asked, InputPlace, SkipPlan, parse_place, refusal, report
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -10,10 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 CORE = [
-    *("db/decision", "worker/triage", "worker/decode", "worker/outcome", "worker/dead_letter"),
-    "worker/settlement",
+    *(
+        "db/decision",
+        "worker/core/triage",
+        "worker/core/decode",
+        "worker/core/outcome",
+        "worker/core/dead_letter",
+    ),
+    "worker/core/settlement",
     *("worker/letter", "worker/change", "worker/ramp"),
-    *("worker/kafka/topic_limits", "worker/kafka/adapted", "worker/kafka/remarks"),
+    *("worker/kafka/limits/topic_limits", "worker/kafka/limits/adapted", "worker/kafka/limits/remarks"),
 ]
 
 

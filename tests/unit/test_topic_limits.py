@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
-from worker.kafka.output_limits import OutputLimits
-from worker.kafka.refusals import Remedy
-from worker.kafka.topic_limits import LEAST_BYTES, TopicLimits, learned, parse_limits
+from worker.kafka.limits.output_limits import OutputLimits
+from worker.kafka.limits.refusals import Remedy
+from worker.kafka.limits.topic_limits import LEAST_BYTES, TopicLimits, learned, parse_limits
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from worker.operations.topic_metadata import first_lacking
+from worker.kafka.topic_metadata import first_lacking
 
 PARTITIONS = {"orders": 2, "outcomes": 1}
 

@@ -3,7 +3,7 @@ from uuid import UUID
 
 from db.ledger import LedgerRow
 from tests.support.builders import line, order, record
-from worker.triage import Arrival, Standing, triage
+from worker.core.triage import Arrival, Standing, triage
 
 ID = UUID(int=1)
 

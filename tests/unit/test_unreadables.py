@@ -3,7 +3,7 @@
 from aiokafka import ConsumerRecord, TopicPartition
 
 from tests.support.builders import record
-from worker.kafka.unreadable import UnreadableRecord, Unreadables, UnreadableSpan, joined
+from worker.kafka.consuming.unreadable import UnreadableRecord, Unreadables, UnreadableSpan, joined
 
 PARTITION = TopicPartition("order-placed", 0)
 

@@ -179,8 +179,8 @@ def _choice(
     places: "list[str] | tuple[str, ...]" = (),
 ) -> "Choice":
     from contracts.events import DeadLetterCode
+    from worker.kafka.offsets import parse_time
     from worker.letter import UNMARKED, Choice
-    from worker.operations.offsets import parse_time
 
     codes = [*(known.value for known in DeadLetterCode), UNMARKED]
     if code is not None and code not in codes:

@@ -31,11 +31,11 @@ def explain(
 
     Exit 1 if nothing is known of it.
     """
+    from worker.kafka.offsets import read_order_id
     from worker.operations import screen
     from worker.operations.explain import explain_order
     from worker.operations.explanation import State
     from worker.operations.explanation_screen import explanation_screen
-    from worker.operations.offsets import read_order_id
     from worker.operations.order_search import Scan
     from worker.settings import read_settings
 

@@ -52,8 +52,8 @@ def restore(
     With --execute the workers, which may be running, go on by themselves when
     nothing is missing any more. Killed anywhere, run it again.
     """
+    from worker.kafka.offsets import parse_time
     from worker.operations import screen
-    from worker.operations.offsets import parse_time
     from worker.operations.restore_ledger import Asked
     from worker.operations.restore_ledger import restore as operation
     from worker.operations.restore_screen import document, failure, report, show

@@ -52,7 +52,7 @@ def reconcile(
     with errors_in_json(as_json):
         if execute and not repair:
             raise UsageError("--execute needs --repair: without it nothing is changed")
-        from worker.operations.offsets import parse_time
+        from worker.kafka.offsets import parse_time
         from worker.operations.reconcile import Asked
         from worker.settings import read_settings
 

@@ -10,7 +10,7 @@ from worker.commands.style import AsJson, Execute, errors_in_json, example, grou
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.offsets import TopicSelection
+    from worker.kafka.offsets import TopicSelection
     from worker.operations.replay_plan import Target
     from worker.settings import Settings
 
@@ -79,7 +79,7 @@ def replay(
         if len(given) != 1:
             raise UsageError(f"give exactly one of {', '.join(options)}")
         ((option, value),) = given.items()
-        from worker.operations.offsets import TopicSelection, parse_topic
+        from worker.kafka.offsets import TopicSelection, parse_topic
         from worker.settings import read_settings
 
         settings = read_settings()
@@ -111,7 +111,7 @@ async def _replay(
 
 
 def _target(option: str, value: str | int | bool) -> "Target":
-    from worker.operations.offsets import parse_duration, parse_time
+    from worker.kafka.offsets import parse_duration, parse_time
     from worker.operations.replay_plan import Target, To
 
     if option == "--by-duration":

@@ -117,7 +117,7 @@ def _wanted(
 ) -> "OutcomeFilter":
     from db.ledger import OutcomeFilter
     from db.models import Outcome
-    from worker.operations.offsets import parse_time, read_order_id
+    from worker.kafka.offsets import parse_time, read_order_id
 
     if offsets is not None and partition is None:
         raise UsageError("--offsets are those of one partition: give --partition as well")

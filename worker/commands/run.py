@@ -21,10 +21,10 @@ def run(
 
     settings = read_settings()
     if workers == 1:
-        from worker.process import run as run_worker
+        from worker.runtime.process import run as run_worker
 
         sys.exit(run_worker(settings))
-    from worker.supervisor import supervise
+    from worker.runtime.supervisor import supervise
 
     sys.exit(supervise(settings, workers))
 

@@ -1,1 +1,1 @@
-"""Kafka as aiokafka reads it, without what it loses: private attributes of aiokafka are used here only."""
+"""Kafka, by way of aiokafka: what the rest of the worker needs of it and aiokafka does not give."""

@@ -26,8 +26,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
-from worker.kafka.raw_batch import Fetched, RawBatch
-from worker.log import Sparingly
+from worker.kafka.consuming.raw_batch import Fetched, RawBatch
+from worker.observability.log import Sparingly
 
 log = logging.getLogger(__name__)
 log.addFilter(Sparingly())  # garbage comes again with each answer

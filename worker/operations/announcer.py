@@ -12,11 +12,11 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from contracts.envelope import REPUBLISHED, outcome_headers
 from db.ledger import LedgerRow
 from db.models import Outcome
+from worker.core.settlement import Publication
+from worker.kafka.exclusive_producer import sole_producer
 from worker.operations.progress import Progress
-from worker.operations.sole_producer import sole_producer
-from worker.publisher import MAX_BATCH_BYTES, ask_no_more, output_of
+from worker.pipeline.publisher import MAX_BATCH_BYTES, ask_no_more, output_of
 from worker.settings import Settings
-from worker.settlement import Publication
 
 # A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,
 # or until the next run.

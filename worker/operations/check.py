@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import ledger, orders, stock
 from db.engine import session_factory
 from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
-from worker.decode import Invalid
+from worker.core.decode import Invalid
 from worker.errors import CommandError
 from worker.operations import screen
 from worker.operations.order_check import (

@@ -17,9 +17,9 @@ from worker.connections import (
     topic_uses,
 )
 from worker.errors import CommandError
-from worker.kafka.remarks import remarks
-from worker.kafka.topic_limits import TopicLimits, settings_of
-from worker.operations.topic_metadata import until_all_brokers_know
+from worker.kafka.limits.remarks import remarks
+from worker.kafka.limits.topic_limits import TopicLimits, settings_of
+from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.settings import Settings
 
 BROKER_DEFAULT: Final = -1

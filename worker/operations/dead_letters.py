@@ -20,14 +20,14 @@ from db import redrives
 from db.engine import session_factory
 from db.redrives import Redrive
 from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
+from worker.core.triage import Source
 from worker.errors import CommandError, UsageError
-from worker.kafka.unreadable import UnreadableCount, UnreadableSpan
+from worker.kafka.consuming.reading import Spans, TopicReader, portions
+from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.letter import Choice, Group, Letter, Place, Tally, read_letter
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.screen import progress
-from worker.reading import Spans, TopicReader, portions
 from worker.settings import Settings
-from worker.triage import Source
 
 Found = tuple[Letter, ConsumerRecord]
 

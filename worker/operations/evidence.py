@@ -10,18 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.reconciliation import tables
 from db.skips import SkippedSpan, is_recorded
-from worker.kafka.unreadable import UnreadableSpan
-from worker.operations.offsets import (
+from worker.kafka.consuming.reading import Spans, TopicReader, portions
+from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.offsets import (
     Bounds,
     TopicSelection,
     milliseconds,
     offsets_at,
     partitions_of,
 )
+from worker.kafka.stable_ends import Say, settled_bounds
 from worker.operations.screen import progress
-from worker.operations.settled import Say, settled_bounds
 from worker.operations.traces import letter_row, outcome_row, record_row
-from worker.reading import Spans, TopicReader, portions
 from worker.settings import Settings
 
 # How far the clocks of the database, the workers and the brokers may be apart.

@@ -37,7 +37,9 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError
-from worker.operations import group, screen
+from worker.kafka import group
+from worker.kafka.consuming.reading import nothing_more, reader
+from worker.operations import screen
 from worker.operations.explanation import (
     Explanation,
     Facts,
@@ -55,7 +57,6 @@ from worker.operations.explanation_facts import (
     stored_order,
 )
 from worker.operations.order_search import FAR, OrderSearch, Progress, Reach, Scan, Where
-from worker.reading import nothing_more, reader
 from worker.settings import Settings
 
 SALES_SECONDS: Final = 3.0

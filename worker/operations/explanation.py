@@ -12,7 +12,7 @@ from uuid import UUID
 
 from contracts.events import Reason, ReasonCode
 from db.skips import SkippedSpan
-from worker.kafka.unreadable import UnreadableCount
+from worker.kafka.consuming.unreadable import UnreadableCount
 
 
 class State(StrEnum):

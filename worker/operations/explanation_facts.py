@@ -12,7 +12,7 @@ from contracts.dead_letters import read_letter_headers
 from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
 from db.ledger import LedgerRow
 from db.models import Order, Outcome
-from worker.decode import Invalid
+from worker.core.decode import Invalid
 from worker.operations.explanation import (
     DeadLetterRecord,
     Decision,

@@ -9,10 +9,10 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
+from worker.core.steps import nothing_happens
 from worker.kafka.offset_mark import is_workers_mark
-from worker.publisher import OwnedPartition, Publisher
+from worker.pipeline.publisher import OwnedPartition, Publisher
 from worker.settings import Settings
-from worker.steps import nothing_happens
 
 # Each asks the broker some five times, over connections of its own.
 _AT_ONCE: Final = 16

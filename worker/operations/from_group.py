@@ -20,16 +20,16 @@ from db import positions, redrives, withheld
 from db.engine import session_factory
 from worker.connections import database_engine, kafka_admin, require_database, require_topics
 from worker.errors import UsageError
+from worker.kafka import group
+from worker.kafka.exclusive_producer import is_fenced, sole_producer
 from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
-from worker.operations import group
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.handover import Handover, Stage, Standing, require_possible
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.one_line import in_one_line
-from worker.operations.sole_producer import is_fenced, sole_producer
-from worker.recall import is_forgotten
+from worker.pipeline.recall import is_forgotten
+from worker.pipeline.withheld import producer_id
 from worker.settings import Settings
-from worker.withheld import producer_id
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
+from worker.kafka.group import Member
+from worker.kafka.offsets import TopicSelection
 from worker.operations import screen
 from worker.operations.from_group import GroupTakeover
-from worker.operations.group import Member
 from worker.operations.handover import Stage
-from worker.operations.offsets import TopicSelection
 from worker.settings import Settings
 
 

@@ -10,7 +10,7 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import Begun
 from worker.errors import CommandError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
-from worker.resume import database_lost
+from worker.pipeline.resume import database_lost
 
 
 class Stage(Enum):

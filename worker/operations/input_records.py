@@ -3,8 +3,8 @@
 from aiokafka import ConsumerRecord
 
 from contracts.events import DeadLetterCode
-from worker.decode import Decoded, Invalid, decode
-from worker.kafka.unreadable import UnreadableRecord
+from worker.core.decode import Decoded, Invalid, decode
+from worker.kafka.consuming.unreadable import UnreadableRecord
 
 
 def decode_record(record: ConsumerRecord, max_bytes: int) -> Decoded | Invalid:

@@ -21,13 +21,14 @@ from db.skips import list_skips
 from db.withheld import list_withheld
 from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
 from worker.errors import CommandError
-from worker.kafka.naming import withheld_sentences
-from worker.kafka.unreadable import UnreadableRecord
-from worker.operations import group, screen
+from worker.kafka import group
+from worker.kafka.consuming.reading import TopicReader, reader
+from worker.kafka.consuming.unreadable import UnreadableRecord
+from worker.kafka.limits.naming import withheld_sentences
+from worker.kafka.offsets import Bounds, bounds_of, topic_reader
+from worker.operations import screen
 from worker.operations.group_lag import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
-from worker.operations.offsets import Bounds, bounds_of, topic_reader
 from worker.operations.skip_sentences import Skips
-from worker.reading import TopicReader, reader
 from worker.settings import Settings
 
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.

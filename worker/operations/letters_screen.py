@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from db.redrives import Redrive
-from worker.dead_letter import own_headers
+from worker.core.dead_letter import own_headers
 from worker.letter import Group
 from worker.operations.dead_letters import Shown
 from worker.operations.screen import shown, table

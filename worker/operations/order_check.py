@@ -23,9 +23,9 @@ from db.decision import (
 )
 from db.stock import StockLevel
 from db.values import MAX_TOTAL
-from worker.decode import Invalid
+from worker.core.decode import Invalid
+from worker.core.triage import Known
 from worker.operations.seen_orders import Earlier
-from worker.triage import Known
 
 
 class Fate(StrEnum):

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from contracts.events import DeadLetterCode
 from worker.connections import reason_of
-from worker.decode import Decoded, Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode
 from worker.errors import UsageError
 
 

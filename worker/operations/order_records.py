@@ -6,10 +6,10 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from worker.decode import Decoded, decode
+from worker.core.decode import Decoded, decode
+from worker.kafka.consuming.reading import Spans
+from worker.kafka.offsets import Bounds
 from worker.operations.explanation import Unread
-from worker.operations.offsets import Bounds
-from worker.reading import Spans
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from contracts.envelope import REPUBLISHED
 from db.ledger import LedgerRow
 from db.models import Outcome
+from worker.kafka.consuming.reading import Spans, portions
+from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
 from worker.operations.explanation import Unread
 from worker.operations.explanation_facts import Found, sources_of, time_of
-from worker.operations.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
 from worker.operations.order_records import OrderRecords, first_of, homes, last_of, places, unread
 from worker.operations.screen import Bar
-from worker.reading import Spans, portions
 from worker.settings import Settings
 
 Progress = Callable[[str, int], AbstractContextManager[Bar]]

@@ -30,7 +30,7 @@ from worker.connections import (
     require_database,
     require_topics,
 )
-from worker.decode import Invalid
+from worker.core.decode import Invalid
 from worker.errors import CommandError
 from worker.operations.order_lines import decoded, file_name, order_lines, readable_twice
 from worker.settings import Settings

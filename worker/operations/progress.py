@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from worker.connections import KAFKA_ERRORS, reason_of
 from worker.errors import CommandError
-from worker.operations import group
+from worker.kafka import group
 
 # After a crash a coordinator loads for a moment. The group of a selection may be new to it as well.
 _PATIENCE_SECONDS: Final = 15.0

@@ -25,8 +25,11 @@ from db.reconciliation.tables import UnreadableRow
 from db.skips import SkippedSpan, list_skips
 from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
-from worker.kafka.unreadable import UnreadableCount
-from worker.operations import group
+from worker.kafka import group
+from worker.kafka.consuming.reading import Spans, TopicReader
+from worker.kafka.consuming.unreadable import UnreadableCount
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
+from worker.kafka.stable_ends import Say
 from worker.operations.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.evidence import (
     DeletedSpan,
@@ -44,12 +47,9 @@ from worker.operations.evidence import (
     read_letters,
     read_outcomes,
 )
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
 from worker.operations.one_session import one_session
 from worker.operations.repair import end_what_hangs, repair
 from worker.operations.screen import progress
-from worker.operations.settled import Say
-from worker.reading import Spans, TopicReader
 from worker.settings import Settings
 
 # Judged by one statement: long enough to be fast, and short for a database that others use as well.

@@ -24,12 +24,13 @@ from db.models import RedriveStatus
 from db.redrives import Redrive, Run
 from worker.change import Change
 from worker.connections import DATABASE_ERRORS, kafka_admin
-from worker.dead_letter import REDRIVE_HEADER
+from worker.core.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
+from worker.kafka.consuming.reading import records
+from worker.kafka.group import members
+from worker.kafka.offsets import topic_reader
 from worker.letter import Choice, Group, Place, Tally, read_letter
 from worker.operations.dead_letters import NOTHING, shop_sessions
-from worker.operations.group import members
-from worker.operations.offsets import topic_reader
 from worker.operations.redrive_claim import Claimer, Selection, changed, whole_record
 from worker.operations.redrive_recover import Earlier, recover
 from worker.operations.redrive_results import Results, Tails, letter_ends
@@ -37,7 +38,6 @@ from worker.operations.redrive_send import MAX_BYTES, MAX_LETTERS, Parcel, fence
 from worker.operations.screen import Bar, progress
 from worker.operations.throttle import Throttle
 from worker.ramp import is_enough, planned, steps
-from worker.reading import records
 from worker.settings import Settings
 
 

@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import redrives
 from db.redrives import Claim, Redrive, Run
 from worker.change import Change, ChangeError
-from worker.dead_letter import own_headers, own_key
-from worker.decode import Invalid, decode
+from worker.core.dead_letter import own_headers, own_key
+from worker.core.decode import Invalid, decode
 from worker.errors import CommandError, UsageError
-from worker.kafka.unreadable import UnreadableCount, joined
+from worker.kafka.consuming.reading import TopicReader, records
+from worker.kafka.consuming.unreadable import UnreadableCount, joined
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.letter import Choice, Group, Letter, Tally
 from worker.operations.dead_letters import Found, chosen, letter_spans, sources_of
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
-from worker.reading import TopicReader, records
 from worker.settings import Settings
 
 MAX_SAMPLES: Final = 3  # of the edit

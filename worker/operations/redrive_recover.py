@@ -12,8 +12,8 @@ from db import redrives
 from db.models import RedriveStatus
 from db.redrives import Finish
 from worker.errors import CommandError
+from worker.kafka.consuming.reading import portions, reader
 from worker.operations.redrive_results import Results, letter_ends, redrive_id_of
-from worker.reading import portions, reader
 
 _AT_A_TIME: Final = 1_000
 _UNKNOWABLE: Final = "nobody can tell whether it was sent: the input topic no longer goes back so far"

@@ -17,15 +17,15 @@ from db import ledger
 from db.ledger import LedgerRow
 from db.models import RedriveStatus
 from db.redrives import Finish, Redrive
-from worker.dead_letter import REDRIVE_HEADER
-from worker.decode import Decoded, decode
+from worker.core.dead_letter import REDRIVE_HEADER
+from worker.core.decode import Decoded, decode
+from worker.core.triage import Source
 from worker.errors import CommandError
+from worker.kafka.consuming.reading import records
+from worker.kafka.group import committed, members
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.letter import Letter, read_letter
-from worker.operations.group import committed, members
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
-from worker.reading import records
 from worker.settings import Settings
-from worker.triage import Source
 
 _POLL_SECONDS: Final = 0.1
 

@@ -17,9 +17,9 @@ from contracts.events import DeadLetterCode
 from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
 from db.ledger import LedgerRow, SilentReplay
 from db.stock import StockLevel
-from worker.outcome import reason_codes
-from worker.settlement import Fate, is_silenced
-from worker.triage import Arrival, Known, Standing, triage
+from worker.core.outcome import reason_codes
+from worker.core.settlement import Fate, is_silenced
+from worker.core.triage import Arrival, Known, Standing, triage
 
 # What `orders.total_amount` holds, Numeric(14, 2): PostgreSQL refuses an order that comes to more.
 _TOO_EXPENSIVE: Final = Decimal(10) ** 12

@@ -7,15 +7,15 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, stock
-from worker.decode import Decoded, Invalid
+from worker.core.decode import Decoded, Invalid
+from worker.core.records import cut
+from worker.core.settlement import Fate
+from worker.core.triage import Arrival
+from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
 from worker.operations.input_records import decode_record
 from worker.operations.rehearsal import Found, Rehearsal, Rehearsed
 from worker.operations.screen import Bar
-from worker.reading import OnUnreadable, Spans, TopicReader, portions
-from worker.records import cut
 from worker.settings import Settings
-from worker.settlement import Fate
-from worker.triage import Arrival
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,14 @@ from db.reconciliation import tables
 from db.reconciliation.tables import Untold
 from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
 from worker.errors import CommandError
+from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.group import committed
+from worker.kafka.stable_ends import Say, settled_bounds
 from worker.operations.announcer import outcome_topics
 from worker.operations.evidence import OutputRead, read_outcomes
-from worker.operations.group import committed
 from worker.operations.screen import progress
-from worker.operations.settled import Say, settled_bounds
-from worker.operations.sole_producer import is_fenced, sole_producer
 from worker.operations.traces import unpack_headers
-from worker.publisher import ask_no_more, output_of
+from worker.pipeline.publisher import ask_no_more, output_of
 from worker.settings import Settings
 
 # At most so many events are in memory. With more in one transaction the rate hardly grows.

@@ -28,19 +28,19 @@ from worker.connections import (
     require_database,
     require_topics,
 )
+from worker.core.settlement import Fate
 from worker.errors import CommandError, UsageError
-from worker.kafka.unreadable import UnreadableCount, UnreadableSpan
-from worker.operations import group
-from worker.operations.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
+from worker.kafka import group
+from worker.kafka.consuming.reading import reader
+from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
+from worker.kafka.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
 from worker.operations.one_line import in_one_line
 from worker.operations.rehearsal import ProductChange, Rehearsal, Tally
 from worker.operations.rehearse import RecordReader
 from worker.operations.replay_execution import execute as execute_moves
 from worker.operations.replay_plan import Move, Target, moves, reached_to, require_records
 from worker.operations.screen import command_line, progress
-from worker.reading import reader
 from worker.settings import Settings
-from worker.settlement import Fate
 
 Sessions = async_sessionmaker[AsyncSession]
 

@@ -12,10 +12,10 @@ from db.engine import session_factory
 from db.positions import Begun
 from worker.connections import reason_of
 from worker.errors import CommandError
+from worker.kafka.exclusive_producer import is_fenced
+from worker.kafka.group import Commits, require_stopped, until_told
 from worker.operations.fencing import Fenced, fenced
-from worker.operations.group import Commits, require_stopped, until_told
 from worker.operations.replay_plan import Move, reached_to
-from worker.operations.sole_producer import is_fenced
 from worker.settings import Settings
 
 

@@ -11,9 +11,9 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import Begun
 from worker.errors import CommandError, UsageError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
-from worker.operations.offsets import Bounds
-from worker.recall import is_forgotten
-from worker.resume import is_cut
+from worker.kafka.offsets import Bounds
+from worker.pipeline.recall import is_forgotten
+from worker.pipeline.resume import is_cut
 
 
 class To(Enum):

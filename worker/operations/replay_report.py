@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.text import Text
 
 from contracts.events import DeadLetterCode
-from worker.kafka.unreadable import UnreadableCount
+from worker.core.settlement import Fate
+from worker.kafka.consuming.unreadable import UnreadableCount
+from worker.kafka.group import Member
+from worker.kafka.offsets import TopicSelection
 from worker.operations import screen
-from worker.operations.group import Member
-from worker.operations.offsets import TopicSelection
 from worker.operations.rehearsal import ProductChange, Tally
 from worker.operations.replay import Replay
 from worker.operations.replay_plan import Target, To, remark
 from worker.settings import Settings
-from worker.settlement import Fate
 
 _PRODUCTS_SHOWN: Final = 10
 _CONFLICT: Final = DeadLetterCode.ORDER_ID_CONFLICT.value

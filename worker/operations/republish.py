@@ -35,10 +35,10 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError
+from worker.kafka.exclusive_producer import is_fenced
 from worker.operations import screen
 from worker.operations.announcer import Announcer, announcer, outcome_topics, progress_place
 from worker.operations.progress import Progress, find_progress
-from worker.operations.sole_producer import is_fenced
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
 

@@ -24,14 +24,14 @@ from db.models import Outcome
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from worker.connections import kafka_admin, topic_names
-from worker.operations import group
+from worker.kafka import group
+from worker.kafka.offsets import TopicSelection, partitions_of, topic_reader
+from worker.kafka.stable_ends import Say
 from worker.operations.lost_outcomes import Behind, behind
-from worker.operations.offsets import TopicSelection, partitions_of, topic_reader
 from worker.operations.one_session import one_session
 from worker.operations.restore_reading import OutcomesRead, Reader
 from worker.operations.restore_writing import Writer, Written
 from worker.operations.screen import progress
-from worker.operations.settled import Say
 from worker.settings import Settings
 
 _LISTED: Final = 1_000  # discrepancies

@@ -20,7 +20,10 @@ from db.models import Outcome
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
 from db.skips import SkippedSpan, list_skips
-from worker.decode import Decoded, decode
+from worker.core.decode import Decoded, decode
+from worker.kafka.consuming.reading import Spans, portions
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
+from worker.kafka.stable_ends import Say
 from worker.operations.evidence import output_spans
 from worker.operations.lost_outcomes import (
     Behind,
@@ -31,10 +34,7 @@ from worker.operations.lost_outcomes import (
     published,
     read_event,
 )
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.screen import progress
-from worker.operations.settled import Say
-from worker.reading import Spans, portions
 from worker.settings import Settings
 
 Keep = Callable[[TopicPartition, Sequence[ConsumerRecord]], Awaitable[None]]

@@ -29,10 +29,10 @@ from worker.connections import (
     require_topics,
 )
 from worker.errors import CommandError, UsageError
-from worker.kafka.record_consumer import RecordConsumer
-from worker.kafka.unreadable import UnreadableSpan
-from worker.operations import group
-from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of
+from worker.kafka import group
+from worker.kafka.consuming.record_consumer import RecordConsumer
+from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of
 from worker.operations.skip_plan import Asked, SkipPlan, refusal
 from worker.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import Final
 from contracts.dead_letters import MAX_OFFSET, MAX_PARTITION
 from db.skips import SkippedSpan
 from worker.errors import UsageError
-from worker.operations.offsets import Bounds
+from worker.kafka.offsets import Bounds
 from worker.operations.skip_sentences import offsets_text, sentence
 
 LONGEST_NAME: Final = 100

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from contracts.events import OrderRejected
-from worker.kafka.unreadable import UnreadableCount
+from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.letter import Group, Tally, read_letter
 from worker.operations.explanation import reason_text
 from worker.operations.group_lag import GroupLag

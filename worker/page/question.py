@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from worker.connections import reason_of
+from worker.failures import is_outage
 from worker.inquiries import NoAnswerError
-from worker.retry import is_outage
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

@@ -11,10 +11,10 @@ from uuid import UUID
 from faststream.asgi import AsgiResponse
 from faststream.asgi.types import Scope
 
-from worker.health import Health
 from worker.http import Answer
 from worker.letter import parse_place
-from worker.metrics import Metrics
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
 from worker.page import rendering
 from worker.page.overview import Myself, Overview, outcomes, own_counts
 from worker.page.question import Part, Question

@@ -17,12 +17,13 @@ from db import sales
 from db.engine import session_factory
 from db.skips import list_skips
 from worker.inquiries import Inquiries, NoAnswerError
+from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.letter import Place
 from worker.operations.explain import collect, collect_rows
 from worker.operations.explanation import Explanation
 from worker.operations.group_lag import GroupLag, Look, measure
 from worker.operations.lag import LOOKS_KEPT, lookout
-from worker.operations.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.order_search import Reach, Where
 from worker.operations.skip_sentences import Skips
 from worker.page.overview import (
@@ -35,7 +36,6 @@ from worker.page.overview import (
     stored_orders,
 )
 from worker.page.tail import read_tail
-from worker.reading import TopicReader, nothing_more, portions, reader
 
 # The loop is that of the batch: so much is parsed at most for one view, some 30 ms of it.
 MOST_REJECTIONS: Final = 1_000

@@ -7,9 +7,9 @@ from typing import Final
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from worker.kafka.unreadable import UnreadableCount
-from worker.operations.offsets import Bounds, TopicSelection, bounds_of, partitions_of
-from worker.reading import Spans, TopicReader, portions
+from worker.kafka.consuming.reading import Spans, TopicReader, portions
+from worker.kafka.consuming.unreadable import UnreadableCount
+from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of
 
 _FIRST_STEP: Final = 16  # offsets of a partition; every other one may be the mark of a transaction
 _STEPS_GROW: Final = 4

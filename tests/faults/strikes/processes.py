@@ -9,7 +9,7 @@ from tests.faults.strikes import BLOWS, Strike
 from tests.faults.verdict import has_open_transaction
 from tests.support.deadline import eventually
 from tests.support.worker_process import WorkerProcess
-from worker.steps import Step
+from worker.core.steps import Step
 
 # A worker passes a step fewer times than this before it is struck there. Of four partitions, two workers take
 # two over each, and no more.

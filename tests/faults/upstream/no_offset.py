@@ -17,8 +17,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.faults.cluster import LocalKafkaCluster
+from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.local.folders import data_folder
-from worker.operations.topic_metadata import until_all_brokers_know
 
 GROUP, PARTITION = "g", TopicPartition("numbers", 0)
 

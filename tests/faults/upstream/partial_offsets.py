@@ -26,9 +26,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from tests.faults.site import broker_apart
+from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
-from worker.operations.topic_metadata import until_all_brokers_know
 
 PARTITIONS = 200
 COMMITS = 400  # of each partition: the more there is to load, the longer the answers are wrong

@@ -59,10 +59,10 @@ from tests.support.order_stories import (
     until_somebody_waits,
 )
 from tests.support.shop import Shop
-from worker.batch import BatchProcessor
-from worker.metrics import Metrics
-from worker.settlement import Fate, OutputTopics
-from worker.steps import nothing_happens
+from worker.core.settlement import Fate, OutputTopics
+from worker.core.steps import nothing_happens
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor
 
 # Races
 
@@ -310,7 +310,7 @@ async def test_an_id_that_a_worker_decides_meanwhile_ends_in_a_deadlock_error_an
         )
         buyer = asyncio.create_task(in_a_transaction(engine, buy))
         await until_somebody_waits(stocked)
-        # As worker.batch does: orders are written first, and only then comes the turn to take their stock.
+        # As worker.pipeline.batch does: orders first, and only then comes the turn to take their stock.
         await take_turn(worker)
         with pytest.raises(DBAPIError, match="deadlock detected"):
             await buyer

@@ -1,0 +1,1 @@
+"""What decides: pure, without await, clock, client or connection."""

@@ -1,0 +1,168 @@
+"""What becomes of each record of a batch: what is written, and what is published for it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from contracts.envelope import outcome_headers
+from contracts.events import DeadLetterCode
+from db import ledger, orders
+from db.decision import Decision, Rejected
+from db.ledger import LedgerRow, SilentReplay
+from db.models import Outcome
+from worker.core.dead_letter import dead_letter_headers
+from worker.core.outcome import event_json, reason_codes
+from worker.core.triage import Arrival, Record, Source, Standing
+
+_CONFIRMED: Final = Outcome.CONFIRMED.value
+_REJECTED: Final = Outcome.REJECTED.value
+_CONFLICTING: Final = "this order id was decided for an order with other content; that decision stands"
+
+
+class Fate(Enum):
+    """What became of a record. Every record has exactly one."""
+
+    CONFIRMED = auto()
+    REJECTED = auto()
+    REDELIVERED = auto()  # decided before, outcome announced again
+    SILENCED = auto()  # decided and announced before; a silent replay passes over it
+    DUPLICATE = auto()
+    DEAD_LETTER = auto()
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and a fate is counted with every record
+
+
+class Publication(NamedTuple):
+    """One record to publish.
+
+    `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
+    outcome has the time of this one, a dead letter says when its record failed.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+    timestamp_ms: int
+
+
+class Settled(NamedTuple):
+    """A record's fate, why (reason or error codes), and what to publish for it, if anything."""
+
+    fate: Fate
+    publication: Publication | None = None
+    codes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputTopics:
+    """Where outcomes and dead letters go."""
+
+    confirmed: str
+    rejected: str
+    dead_letter: str
+
+
+Replays = Mapping[tuple[str, int], Sequence[SilentReplay]]  # by topic and partition
+
+_new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
+
+
+class Rows(NamedTuple):
+    """What is written, as COPY takes it. A rejected order has a row in `outcomes` alone."""
+
+    outcomes: list[bytes]
+    orders: list[bytes]
+    items: list[bytes]
+
+
+class Settlement:
+    """Settles the orders of one transaction, each whole while it is in the processor's cache.
+
+    `decided_at`: the transaction's time, aware UTC; `announced_ms`: what outcomes are stamped with.
+    """
+
+    def __init__(
+        self, topics: OutputTopics, replays: Replays, decided_at: datetime, announced_ms: int
+    ) -> None:
+        self._rows: list[tuple[bytes, bytes, bytes]] = []
+        self._topics = topics
+        self._replays = replays
+        self._decided_at = decided_at
+        self._announced_ms = announced_ms
+
+    def decide(self, arrival: Arrival, decision: Decision) -> Settled:
+        """A new order, decided now."""
+        order, fingerprint, record = arrival
+        key, user_id, placed_at, _, lines = order
+        decided_at = self._decided_at
+        order_id = bytes.fromhex(key.replace("-", ""))
+        event = event_json(order, decision, decided_at).encode()
+        if isinstance(decision, Rejected):
+            fate, outcome, codes = Fate.REJECTED, _REJECTED, reason_codes(decision)
+            stored = items = b""
+        else:
+            fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
+            total_cents, unit_prices = decision
+            stored = orders.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
+            items = orders.encode_items(order_id, lines, unit_prices)
+        source = (record.topic, record.partition, record.offset)
+        decided = ledger.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
+        self._rows.append((decided, stored, items))
+        return _new(Settled, (fate, self._announcement(record, key, outcome, event, decided_at), codes))
+
+    def rows(self) -> Rows:
+        """What is to be written for all orders that were decided, in the order of their ids."""
+        # By the first, which begins with the id. Sorted again where they are written, they take no time.
+        ordered = sorted(self._rows, key=itemgetter(0))
+        return Rows(
+            [outcome for outcome, _, _ in ordered],
+            [order for _, order, _ in ordered if order],
+            [items for _, _, items in ordered if items],
+        )
+
+    def repeat(self, arrival: Arrival, standing: Standing, row: LedgerRow | None) -> Settled:
+        """An order that is no new one. `row`: of the ledger; None for one that was new in this very batch."""
+        record = arrival.record
+        if standing is Standing.DUPLICATE:
+            return Settled(Fate.DUPLICATE)
+        if standing is Standing.CONFLICT:
+            code = DeadLetterCode.ORDER_ID_CONFLICT
+            return dead_letter(self._topics, record, code, _CONFLICTING, "order_id", self._decided_at)
+        assert row is not None
+        replays = self._replays.get((record.topic, record.partition), ())
+        if is_silenced(record.offset, row.decided_at, replays):
+            return Settled(Fate.SILENCED)
+        key, event = arrival.order.key, row.event.encode()
+        return Settled(Fate.REDELIVERED, self._announcement(record, key, row.outcome, event, row.decided_at))
+
+    def _announcement(
+        self, record: Record, key: str, outcome: str, event: bytes, decided_at: datetime
+    ) -> Publication:
+        subject = key.encode()
+        topic = self._topics.confirmed if outcome == _CONFIRMED else self._topics.rejected
+        headers = outcome_headers(subject, f"order-{outcome}", decided_at, record.headers)
+        return _new(Publication, (topic, subject, event, headers, self._announced_ms))
+
+
+def dead_letter(
+    topics: OutputTopics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
+) -> Settled:
+    """The record as it came, and why it is no order. `failed_at` is aware UTC.
+
+    Its own time is when it failed, for retention goes by that: by the record's time a letter of an old record
+    would be deleted at once. The record's stays in `source.timestamp`.
+    """
+    source = Source(record.topic, record.partition, record.offset)
+    headers = dead_letter_headers(code, message, path, source, record.timestamp, failed_at, record.headers)
+    failed_ms = int(failed_at.timestamp() * 1_000)
+    letter = Publication(topics.dead_letter, record.key, record.value, headers, failed_ms)
+    return Settled(Fate.DEAD_LETTER, letter, (code.value,))
+
+
+def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
+    """Whether what was decided then, from the record at this offset, is not to be announced again."""
+    return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)

@@ -1,0 +1,91 @@
+"""What to do about a failed batch. Decides only; `batch` and `consumer` of `worker.pipeline` act on it."""
+
+import random
+from enum import Enum, auto
+from typing import Final
+
+import asyncpg
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+
+class StaleReadError(Exception):
+    """Something a decision rested on changed before it was written: nothing was committed."""
+
+
+class Remedy(Enum):
+    """What helps against an error of the database part of a batch."""
+
+    RERUN = auto()  # somebody changed what was read: again at once, for a few times; then wait
+    RERUN_THEN_SPLIT = auto()  # as RERUN, but if it stays, one order of the batch is the cause
+    SPLIT = auto()  # one order of the batch is the cause: find it by halving
+    WAIT = auto()  # a server is away or overloaded: back off and try again, without end
+
+
+_RERUN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
+_INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluster it comes as XX000
+_DUPLICATE_KEY: Final = "23505"
+_INTERNAL: Final = "XX000"
+_DATA_CLASS: Final = "22"
+# An internal error, or a row that a constraint of the table refuses: whoever altered the table may have
+# refused every order there is. (A key or foreign key, in contrast, is about this one row.)
+_OF_ALL: Final = frozenset({_INTERNAL, "23502", "23514"})
+
+
+def remedy(error: BaseException) -> Remedy:
+    """The remedy for an error of a batch's transaction. What is unknown waits: it never costs an order."""
+    if isinstance(error, StaleReadError):
+        return Remedy.RERUN
+    state = sqlstate(error)
+    if state is None:
+        return Remedy.WAIT
+    if state in _RERUN:
+        return Remedy.RERUN
+    if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
+        return Remedy.RERUN_THEN_SPLIT
+    if state[:2] == _DATA_CLASS:
+        return Remedy.SPLIT
+    return Remedy.WAIT
+
+
+def may_concern_all(error: BaseException) -> bool:
+    """Whether an error that one order met alone may be none of its doing."""
+    return sqlstate(error) in _OF_ALL
+
+
+def is_duplicate_key(error: BaseException) -> bool:
+    """Whether a row with this key is there already."""
+    return sqlstate(error) == _DUPLICATE_KEY
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """PostgreSQL's code of an error, whether it comes from COPY as it is or wrapped by SQLAlchemy."""
+    inner = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(inner, "sqlstate", None)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a server is away or refuses work, as opposed to a fault of ours that nobody foresaw."""
+    return is_of_database(error) or isinstance(error, OSError | TimeoutError | KafkaError | StaleReadError)
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Whether the error comes from PostgreSQL or the way to it, where that can be told."""
+    return isinstance(error, DBAPIError | PoolTimeoutError | asyncpg.PostgresError | asyncpg.InterfaceError)
+
+
+def describe(error: BaseException) -> str:
+    """One line for a person: PostgreSQL's or Kafka's own words, without SQL and parameters."""
+    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = str(inner).strip().partition("\n")[0] or type(inner).__name__
+    return text.split(">: ", 1)[-1]
+
+
+def backoff_seconds(attempt: int, longest_seconds: float) -> float:
+    """A jittered, doubling pause: attempt 0 about 0.1 s, never more than `longest_seconds`.
+
+    The jitter (half to whole) keeps workers that failed together from coming back together.
+    """
+    pause = min(longest_seconds, 0.1 * 2.0 ** min(attempt, 20))
+    return pause * random.uniform(0.5, 1.0)

@@ -1,0 +1,1 @@
+"""Reading records, past whatever cannot be unpacked."""

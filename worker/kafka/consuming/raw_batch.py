@@ -1,0 +1,337 @@
+"""Reads a fetched record set byte by byte, and keeps what is sound of a batch that a client refuses. Pure.
+
+Format: https://kafka.apache.org/documentation/#recordbatch (version 2; of older ones nothing is read).
+The checksum covers a batch from its attributes on: not its base offset, its length and its format.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from aiokafka.record.util import calc_crc32c
+
+from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
+
+# Base offset, length, leader epoch, format, checksum, attributes, last offset delta, first and greatest
+# timestamp, producer id, producer epoch, first sequence number, number of records.
+_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_START: Final = struct.Struct(">qiib")
+_LENGTH_ENDS: Final = 12  # the length counts from here
+_CHECKSUM_ENDS: Final = 21
+_FORMAT: Final = 2
+_CODEC: Final = 0x07
+_STAMPED_BY_BROKER: Final = 0x08
+_TRANSACTIONAL: Final = 0x10
+_CONTROL: Final = 0x20
+_ABORT_MARKER: Final = b"\x00\x00\x00\x00"  # the key of a marker: version, kind
+_VARINT_BYTES: Final = 10
+_NAME_SHOWN: Final = 40  # bytes
+_CODECS: Final[dict[int, tuple[str, Callable[[bytes], bytes]]]] = {
+    1: ("gzip", gzip_decode),
+    2: ("snappy", snappy_decode),
+    3: ("lz4", lz4_decode),
+    4: ("zstd", zstd_decode),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the leader of a partition answered."""
+
+    partition: TopicPartition
+    record_set: bytes
+    end: int
+    """no offset of the record set can be beyond it"""
+    readable_end: int
+    """the same for who reads committed records only"""
+    aborted: Sequence[tuple[int, int]] | None = None
+    """producer id and first offset of each aborted transaction; None: uncommitted records are read"""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """`records` of a batch in order, and where it goes on: at `next_offset`, unless `span` is in the way."""
+
+    records: Sequence[ConsumerRecord]
+    next_offset: int
+    span: UnreadableSpan | None = None
+
+
+class _Header(NamedTuple):
+    base_offset: int
+    length: int
+    leader_epoch: int
+    version: int
+    checksum: int
+    attributes: int
+    last_offset_delta: int
+    first_timestamp: int
+    max_timestamp: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    record_count: int
+
+    @property
+    def next_offset(self) -> int:
+        return self.base_offset + self.last_offset_delta + 1
+
+
+class _Next(NamedTuple):
+    at: int
+    base_offset: int
+
+
+class _BrokenError(Exception):
+    """The bytes are no record."""
+
+
+def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
+    """The first batch that holds `offset` or a later one, from `offset` on; None where nothing was fetched.
+
+    Markers, and what was aborted where committed records are read, are left out. Of a batch with a wrong
+    checksum nothing is believed.
+    """
+    data = fetched.record_set
+    aborting = _Aborting(fetched.aborted)
+    at = 0
+    while at < len(data):
+        if why := _what_is_wrong_with_batch(data, at, fetched.end):
+            behind = _next_batch(data, at)
+            if behind is None or behind.base_offset > offset:
+                return _unreadable(fetched, offset, at, why)
+            at = behind.at  # the broken one lies before the offset
+            continue
+        header = _Header(*_HEADER.unpack_from(data, at))
+        body = data[at + _HEADER.size : at + _LENGTH_ENDS + header.length]
+        is_left_out = aborting.leaves_out(header, body)
+        if header.next_offset > offset:
+            if is_left_out:
+                return RawBatch((), header.next_offset)
+            return _unpacked(fetched.partition, header, body, offset)
+        at += _LENGTH_ENDS + header.length
+    return _unreadable(fetched, offset, 0, "no batch holds it") if data else None
+
+
+def first_offset(fetched: Fetched) -> int | None:
+    """Where what was fetched claims to begin; None where nothing was."""
+    if len(fetched.record_set) < _LENGTH_ENDS:
+        return None
+    return int(struct.unpack_from(">q", fetched.record_set)[0])
+
+
+@dataclass(slots=True)
+class _Aborting:
+    """Which batches are no committed records, asked in their order."""
+
+    transactions: Sequence[tuple[int, int]] | None
+    _producers: set[int] = field(default_factory=set)
+
+    def leaves_out(self, header: _Header, body: bytes) -> bool:
+        is_marker = bool(header.attributes & _CONTROL)
+        if self.transactions is None:
+            return is_marker
+        begun = {producer for producer, first in self.transactions if first <= header.base_offset}
+        self.transactions = [each for each in self.transactions if each[1] > header.base_offset]
+        self._producers |= begun
+        if is_marker:
+            if _is_abort_marker(body):
+                self._producers.discard(header.producer_id)
+            return True
+        return bool(header.attributes & _TRANSACTIONAL) and header.producer_id in self._producers
+
+
+def _is_abort_marker(body: bytes) -> bool:
+    try:
+        reader = _Bytes(body)
+        reader.varint()
+        return _Record.of(reader).key == _ABORT_MARKER
+    except _BrokenError:
+        return False
+
+
+def _what_is_wrong_with_batch(data: bytes, at: int, limit: int) -> str:
+    if at + _START.size > len(data):
+        return "its batch is cut off"
+    _, length, _, version = _START.unpack_from(data, at)
+    if version != _FORMAT:
+        return f"message format {version}"
+    end = at + _LENGTH_ENDS + length
+    if length < _HEADER.size - _LENGTH_ENDS or end > len(data):
+        return f"its batch claims {length} bytes"
+    header = _Header(*_HEADER.unpack_from(data, at))
+    if calc_crc32c(data[at + _CHECKSUM_ENDS : end]) != header.checksum:
+        return "its batch has a wrong checksum"
+    if header.last_offset_delta < 0 or not 0 <= header.base_offset < limit:
+        return f"its batch claims to go from {header.base_offset} to {header.next_offset - 1}"
+    return ""
+
+
+def _unreadable(fetched: Fetched, offset: int, at: int, why: str) -> RawBatch:
+    end = max(offset + 1, _guessed_end(fetched.record_set[at:], offset, fetched.end))
+    return RawBatch((), offset, UnreadableSpan(fetched.partition, offset, end, why))
+
+
+def _guessed_end(data: bytes, offset: int, limit: int) -> int:
+    """Where a batch of which nothing is certain ends: before the next one, else where it says."""
+    if len(data) < _HEADER.size:
+        return offset + 1
+    behind = _next_batch(data, 0)
+    if behind is not None and offset < behind.base_offset <= limit:
+        return behind.base_offset
+    header = _Header(*_HEADER.unpack_from(data))
+    if header.version == _FORMAT and offset < header.next_offset <= limit:
+        return header.next_offset
+    return offset + 1
+
+
+def _next_batch(data: bytes, at: int) -> _Next | None:
+    """What lies behind a batch by its length, which may be wrong, if it looks like a batch."""
+    if at + _START.size > len(data):
+        return None
+    _, length, _, version = _START.unpack_from(data, at)
+    behind = at + _LENGTH_ENDS + length
+    if version != _FORMAT or not at + _HEADER.size <= behind <= len(data) - _START.size:
+        return None
+    base_offset, _, _, version = _START.unpack_from(data, behind)
+    return _Next(behind, base_offset) if version == _FORMAT else None
+
+
+def _unpacked(partition: TopicPartition, header: _Header, body: bytes, offset: int) -> RawBatch:
+    first = max(offset, header.base_offset)
+    codec = header.attributes & _CODEC
+    if codec:
+        if codec not in _CODECS:
+            return _cut_off(partition, header, [], first, f"its batch has the unknown codec {codec}")
+        name, decompress = _CODECS[codec]
+        try:
+            body = decompress(body)
+        except Exception as error:  # each library has its own, and some are of no common kind
+            return _cut_off(partition, header, [], first, f"its batch is no {name}: {error or repr(error)}")
+    records: list[ConsumerRecord] = []
+    next_offset = first
+    try:
+        for record in _records(partition, header, body):
+            if record.offset >= next_offset:
+                records.append(record)
+                next_offset = record.offset + 1
+    except _BrokenError as error:
+        return _cut_off(partition, header, records, next_offset, str(error))
+    return RawBatch(records, header.next_offset)
+
+
+def _cut_off(
+    partition: TopicPartition, header: _Header, records: Sequence[ConsumerRecord], first: int, why: str
+) -> RawBatch:
+    """The batch up to `first`; what it has behind is unreadable."""
+    if first >= header.next_offset:
+        return RawBatch(records, header.next_offset)
+    return RawBatch(records, first, UnreadableSpan(partition, first, header.next_offset, why))
+
+
+def _records(partition: TopicPartition, header: _Header, body: bytes) -> Iterator[ConsumerRecord]:
+    reader = _Bytes(body)
+    for _ in range(header.record_count):
+        record = _Record.of(reader.part(reader.varint(), "a record"))
+        if not 0 <= record.offset_delta <= header.last_offset_delta:
+            raise _BrokenError(f"a record claims to be number {record.offset_delta} of its batch")
+        yield _consumer_record(partition, header, record)
+    if reader.left:
+        raise _BrokenError(f"{reader.left} bytes behind the {header.record_count} records its batch claims")
+
+
+def _consumer_record(partition: TopicPartition, header: _Header, record: "_Record") -> ConsumerRecord:
+    by_broker = bool(header.attributes & _STAMPED_BY_BROKER)
+    fields = (
+        partition.topic,
+        partition.partition,
+        header.base_offset + record.offset_delta,
+        header.max_timestamp if by_broker else header.first_timestamp + record.timestamp_delta,
+        int(by_broker),
+        record.key,
+        record.value,
+        None,
+        -1 if record.key is None else len(record.key),
+        -1 if record.value is None else len(record.value),
+        tuple(record.headers),
+    )
+    return UnreadableRecord(*fields, record.why) if record.why else ConsumerRecord(*fields)
+
+
+@dataclass(slots=True)
+class _Bytes:
+    """Reads on in bytes, and never beyond them."""
+
+    data: bytes
+    at: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+    def take(self, size: int, what: str) -> bytes:
+        if not 0 <= size <= self.left:
+            raise _BrokenError(f"{what} claims {size} bytes where {self.left} are left")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def take_nullable(self, what: str) -> bytes | None:
+        size = self.varint()
+        return None if size < 0 else self.take(size, what)
+
+    def part(self, size: int, what: str) -> "_Bytes":
+        return _Bytes(self.take(size, what))
+
+    def varint(self) -> int:
+        """A number in zigzag code, seven bits a byte."""
+        value = 0
+        for index, byte in enumerate(self.data[self.at : self.at + _VARINT_BYTES]):
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                self.at += index + 1
+                return (value >> 1) ^ -(value & 1)
+        raise _BrokenError("a number does not end")
+
+
+@dataclass(slots=True)
+class _Record:
+    timestamp_delta: int
+    offset_delta: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    why: str
+    """what a client would refuse it for"""
+
+    @classmethod
+    def of(cls, reader: _Bytes) -> "_Record":
+        """Raises _BrokenError where not even key and value can be read."""
+        reader.take(1, "a record's attributes")
+        timestamp_delta, offset_delta = reader.varint(), reader.varint()
+        key, value = reader.take_nullable("a key"), reader.take_nullable("a value")
+        record = cls(timestamp_delta, offset_delta, key, value, [], "")
+        try:
+            record.why = _read_headers(reader, record.headers)
+        except _BrokenError as error:
+            record.why = str(error)
+        return record
+
+
+def _read_headers(reader: _Bytes, headers: list[tuple[str, bytes | None]]) -> str:
+    """Appends the headers there are; returns what is wrong with them."""
+    count = reader.varint()
+    if count < 0:
+        return f"it claims {count} headers"
+    why = ""
+    for _ in range(count):
+        raw_name = reader.take_nullable("a header's name")
+        if raw_name is None:
+            why = why or "a header has no name"
+        name = (raw_name or b"").decode("utf-8", "backslashreplace")
+        if raw_name is not None and name.encode() != raw_name:
+            why = why or f"the header name {repr(raw_name[:_NAME_SHOWN])[2:-1]} is not UTF-8"
+        headers.append((name, reader.take_nullable("a header's value")))
+    return why or (f"{reader.left} bytes behind its headers" if reader.left else "")

@@ -1,0 +1,395 @@
+"""A consumer that loses nothing of what aiokafka unpacked when it meets what it cannot unpack.
+
+aiokafka moves the position of each partition that a poll drains, and raises at the first record or batch
+that it cannot unpack: what was drained by then is gone, of all partitions, and nobody sets them back. The
+partition of that record raises again at each poll.
+
+    getmany
+     ├ hand over    what the caller did not accept of the poll before is read again
+     ├ drain        each partition by itself: what was unpacked is returned, its position stands behind it
+     ├ read raw     the place that could not be unpacked, meanwhile, by a request for that partition alone
+     └ wait         for records, or for that
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice, takewhile
+from operator import attrgetter
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from worker.kafka.consuming.raw_batch import RawBatch
+from worker.kafka.consuming.raw_reader import RawReader
+from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.internals import (
+    Hold,
+    Pause,
+    Reread,
+    adopt,
+    free,
+    unpacked_records,
+    unpacked_to,
+)
+
+log = logging.getLogger(__name__)
+
+_OFFSET: Final = attrgetter("offset")
+# While a partition is held somebody has to look whether its pause is over.
+_LOOK_SECONDS: Final = 0.1
+
+Records = dict[TopicPartition, list[ConsumerRecord]]
+
+
+class FetchStoppedError(KafkaError):  # type: ignore[misc]
+    """aiokafka's fetch task has ended: this consumer gets no records any more, a new one does."""
+
+
+class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """An AIOKafkaConsumer that stands exactly behind what it handed over, in each partition.
+
+    Whatever is wrong with a record or batch is the matter of its partition alone. What can be read raw of it
+    comes as `UnreadableRecord`; where nothing can, the partition waits, is read again now and then, and is
+    named in `unreadable`.
+
+    accepting: what a poll returned counts as handed over once `accept()` is called; else the next poll brings
+    it again. report_out_of_range: a position that the log does not have is named in `out_of_range` instead of
+    being raised, and nothing resets it; where nothing was ever committed, the first record comes first.
+    """
+
+    unreadable: dict[TopicPartition, UnreadableSpan]
+    """what a partition waits before; `pass_over` goes on behind it"""
+    out_of_range: dict[TopicPartition, int]
+    """positions that the log does not have; `seek` ends it"""
+    refused: dict[TopicPartition, str]
+    """the error a broker answered last instead of records, until it answers records"""
+
+    def __init__(
+        self, *topics: str, accepting: bool = False, report_out_of_range: bool = False, **options: Any
+    ) -> None:
+        if options.get("key_deserializer") or options.get("value_deserializer"):
+            raise ValueError("what is read raw passes no deserializer: take keys and values as bytes")
+        if report_out_of_range:
+            options["auto_offset_reset"] = "none"
+        self.unreadable, self.out_of_range, self.refused = {}, {}, {}
+        self._accepting = accepting
+        self._report_out_of_range = report_out_of_range
+        self._is_never_reset = options.get("auto_offset_reset") == "none"
+        self._assignment_seen: Any = None
+        # Where the last poll began in each partition that it returned records of, until they are accepted.
+        self._offered: dict[TopicPartition, int] = {}
+        self._hands_over = True
+        # Where the last poll or seek left each partition.
+        self._left_at: dict[TopicPartition, int] = {}
+        self._owed: KafkaError | None = None  # raised by the next poll
+        self._raw = RawReader(self)
+        self._adopted: Any = None
+        super().__init__(*topics, **options)
+
+    # aiokafka makes its fetcher in `start()` and waits for the group after that: what is fetched meanwhile
+    # has to be contained as well.
+    @property
+    def _fetcher(self) -> Any:
+        return self._adopted
+
+    @_fetcher.setter
+    def _fetcher(self, fetcher: Any) -> None:
+        if fetcher is not None:
+            adopt(fetcher, note=self._note_answer, on_seek=self._note_seek)
+        self._adopted = fetcher
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
+    ) -> Records:
+        """Each partition's records in order, up to the first that cannot be read; nothing of another is lost.
+
+        Waits as aiokafka's does. Raises what aiokafka found out (group, authorization; without
+        `report_out_of_range` offsets as well) by itself, after what was drained beside it has been returned;
+        FetchStoppedError where no records can come any more.
+        """
+        assert all(isinstance(each, TopicPartition) for each in partitions)
+        if self._closed:
+            raise ConsumerStoppedError()
+        if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
+            raise ValueError("`max_records` must be a positive Integer")
+        self._coordinator.check_errors()
+        with self._polling():
+            until = time.monotonic() + timeout_ms / 1_000
+            return await self._poll(partitions, until, max_records or self._max_poll_records)
+
+    async def getone(self, *partitions: TopicPartition) -> ConsumerRecord:
+        """The next record, as `getmany` finds it, waited for without end."""
+        while True:
+            found = await self.getmany(*partitions, timeout_ms=1_000, max_records=1)
+            for records in found.values():
+                return records[0]
+
+    def accept(self) -> set[TopicPartition]:
+        """What the last poll returned is in good hands: it is not read again. Returns its partitions."""
+        accepted = set(self._offered)
+        self._offered.clear()
+        return accepted
+
+    def hand_over_no_more(self) -> None:
+        """From now on polls return no record; positions still go on behind transaction markers."""
+        self._hands_over = False
+
+    def settled_position(self, partition: TopicPartition) -> int | None:
+        """The offset below which every record has been accepted, transaction markers included.
+
+        None where records are on their way to the caller, or nobody knows the position yet.
+        """
+        state = self._state_of(partition)
+        if state is None or partition in self._offered or not state.has_valid_position:
+            return None
+        return int(state.position)
+
+    def pass_over(self, span: UnreadableSpan) -> None:
+        """Go on behind what cannot be read."""
+        self.seek(span.partition, span.end)
+
+    async def stop(self) -> None:
+        """As aiokafka's."""
+        await self._raw.stop()
+        # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
+        await asyncio.sleep(0)
+        await super().stop()
+
+    @contextmanager
+    def _polling(self) -> Iterator[None]:
+        # aiokafka's own is not left when an exception passes, and takes the consumer for polling ever after.
+        polling = self._subscription.fetch_context()
+        polling.__enter__()
+        try:
+            yield
+        finally:
+            polling.__exit__(None, None, None)
+
+    async def _poll(
+        self, partitions: tuple[TopicPartition, ...], until: float, max_records: int | None
+    ) -> Records:
+        while True:
+            if self._subscription.reassignment_in_progress:
+                await self._subscription.wait_for_assignment()
+            self._look_at_assignment()
+            self._read_again_what_was_not_accepted()
+            self._raise_what_is_owed()
+            drained = self._drain(partitions, max_records)
+            left = until - time.monotonic()
+            if drained or self._closed or left <= 0:
+                return drained
+            if self._owed is None:
+                await self._wait(left)
+
+    async def _wait(self, seconds: float) -> None:
+        if any(isinstance(entry, Hold) for entry in self._fetcher._records.values()):
+            seconds = min(seconds, _LOOK_SECONDS)
+        waiter = self._fetcher._create_fetch_waiter()
+        try:
+            await asyncio.wait([waiter], timeout=seconds)
+            if waiter.done():
+                waiter.result()  # the group's errors
+        finally:
+            waiter.cancel()
+
+    def _look_at_assignment(self) -> None:
+        if self._fetcher._fetch_task.done() and not self._closed:
+            raise FetchStoppedError("aiokafka's fetch task has ended: a new consumer is needed")
+        subscription = self._subscription.subscription
+        assignment = subscription and subscription.assignment
+        if assignment is not self._assignment_seen:
+            self._assignment_seen = assignment
+            self._owed = None
+            for known in (self._offered, self._left_at, self.unreadable, self.out_of_range, self.refused):
+                known.clear()
+
+    def _read_again_what_was_not_accepted(self) -> None:
+        if not self._offered:
+            return
+        log.warning(
+            "what a poll returned was not handed over: reading again from %s",
+            ", ".join(f"{p.topic}-{p.partition}@{offset}" for p, offset in self._offered.items()),
+        )
+        for partition, offset in list(self._offered.items()):
+            self.seek(partition, offset)
+
+    def _raise_what_is_owed(self) -> None:
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            raise owed
+
+    def _drain(self, partitions: tuple[TopicPartition, ...], room: int | None) -> Records:
+        drained: Records = {}
+        for partition in list(self._fetcher._records):
+            state = self._state_of(partition)
+            if partitions and partition not in partitions and state is not None:
+                continue
+            if state is None:
+                del self._fetcher._records[partition]
+                continue
+            if records := self._take(partition, state, room):
+                drained[partition] = records
+                if room is not None:
+                    room -= len(records)
+                    if room == 0:
+                        break
+        return drained
+
+    def _state_of(self, partition: TopicPartition) -> Any:
+        """aiokafka's position of the partition and what belongs to it; None where it is not assigned."""
+        return self._assignment_seen and self._assignment_seen.state_value(partition)
+
+    def _take(self, partition: TopicPartition, state: Any, room: int | None) -> list[ConsumerRecord]:
+        began = state.position if state.has_valid_position else None
+        entry = self._fetcher._records[partition]
+        if type(entry) is Reread:
+            records = self._take_raw(partition, state, entry, room)
+        elif self._was_moved(partition, began):
+            return []
+        elif type(entry) is FetchResult:
+            records = self._unpack(partition, state, entry, room)
+        else:
+            records = []
+            self._look_at_hold_or_error(partition, entry)
+        if began is not None and state.has_valid_position:
+            self._note_position(partition, began, state.position, has_records=bool(records))
+        return records
+
+    def _was_moved(self, partition: TopicPartition, position: int | None) -> bool:
+        """Set a partition back that somebody else has moved since the last hand-over."""
+        left_at = self._left_at.get(partition)
+        if left_at is None or position is None or position == left_at or not self._is_never_reset:
+            return False
+        log.error(
+            "%s-%d stands at %d, and was left at %d: reading again from there",
+            *(partition.topic, partition.partition, position, left_at),
+        )
+        self.seek(partition, left_at)
+        return True
+
+    def _note_position(
+        self, partition: TopicPartition, began: int, position: int, *, has_records: bool
+    ) -> None:
+        if self._accepting:
+            self._left_at[partition] = position
+            if has_records:
+                self._offered[partition] = began
+        if self.unreadable:
+            span = self.unreadable.get(partition)
+            if span is not None and position > span.first:
+                del self.unreadable[partition]
+
+    def _unpack(
+        self, partition: TopicPartition, state: Any, result: FetchResult, room: int | None
+    ) -> list[ConsumerRecord]:
+        if not result.check_assignment(partition):
+            free(self._fetcher, partition)
+            return []
+        began = unpacked_to(result)
+        records: list[ConsumerRecord] = []
+        is_sound = True
+        try:
+            # A list keeps what it was extended by when the iterator raises.
+            records.extend(islice(unpacked_records(result), room if self._hands_over else 1))
+        except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
+            log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
+            is_sound = False
+        # A batch that claims another place, which no checksum covers, would move the position back, or beyond
+        # the log. What follows it is told from it by offsets, and would be lost with it.
+        position = max(began, unpacked_to(result))
+        if state.highwater is not None and max(map(_OFFSET, records), default=-1) >= state.highwater:
+            records = list(takewhile(lambda record: record.offset < state.highwater, records))
+            position, is_sound = records[-1].offset + 1 if records else began, False
+        if records and not self._hands_over:
+            state.consumed_to(records[0].offset)
+            self._hold(partition, Pause(math.inf))
+            return []
+        state.consumed_to(position)
+        if not is_sound or unpacked_to(result) < began:
+            self._hold(partition, Reread(position, tries=int(partition in self.unreadable)))
+        elif room is None or len(records) < room:
+            free(self._fetcher, partition)
+        return records
+
+    def _hold(self, partition: TopicPartition, hold: Hold) -> None:
+        self._fetcher._records[partition] = hold
+        if isinstance(hold, Reread):
+            self._raw.read(partition, hold)
+
+    def _take_raw(
+        self, partition: TopicPartition, state: Any, hold: Reread, room: int | None
+    ) -> list[ConsumerRecord]:
+        """What was read raw, in order; behind it the partition goes on, or waits before the unreadable."""
+        if not state.has_valid_position or state.position != hold.offset:
+            free(self._fetcher, partition)
+            return []
+        if state.paused or not self._hands_over:
+            return []
+        if hold.found is None:
+            self._raw.read(partition, hold)
+            return []
+        found, begin = hold.found, hold.taken
+        records = list(found.records[begin : None if room is None else begin + room])
+        hold.taken += len(records)
+        has_more = hold.taken < len(found.records)
+        began, hold.offset = hold.offset, records[-1].offset + 1 if has_more else found.next_offset
+        state.consumed_to(hold.offset)
+        if not has_more:
+            self._go_on(partition, hold, found, began)
+        return records
+
+    def _go_on(self, partition: TopicPartition, hold: Reread, found: RawBatch, began: int) -> None:
+        hold.found, hold.taken = None, 0
+        if found.span is None:
+            self.unreadable.pop(partition, None)
+            if hold.offset > began:
+                free(self._fetcher, partition)
+            else:  # nothing was found: the next fetch need not bring more
+                self._hold(partition, Pause(hold.due))
+            return
+        if self.unreadable.get(partition) != found.span:
+            log.info("%s: this partition waits there, and is read again now and then", found.span)
+        self.unreadable[partition] = found.span
+
+    def _look_at_hold_or_error(self, partition: TopicPartition, entry: Any) -> None:
+        if isinstance(entry, Pause):
+            if time.monotonic() >= entry.until:
+                free(self._fetcher, partition)
+            return
+        free(self._fetcher, partition)
+        is_lost = isinstance(entry._error, OffsetOutOfRangeError | NoOffsetForPartitionError)
+        if not (is_lost and self._report_out_of_range):
+            self._owed = self._owed or entry._error
+            return
+        state = self._state_of(partition)
+        if isinstance(entry._error, NoOffsetForPartitionError):
+            # Nothing was ever committed, so nothing can be passed over.
+            state.await_reset(OffsetResetStrategy.EARLIEST)
+            return
+        self.out_of_range[partition] = state.position
+        # Until it is sought: a log that was cut may grow past this place, with other records.
+        self._hold(partition, Pause(math.inf))
+
+    def _note_answer(self, partition: TopicPartition, error: str) -> None:
+        if error:
+            if self._subscription.is_assigned(partition) and error != OffsetOutOfRangeError.__name__:
+                self.refused[partition] = error
+            return
+        if self.refused:
+            self.refused.pop(partition, None)
+
+    def _note_seek(self, partition: TopicPartition, offset: int | None) -> None:
+        self._offered.pop(partition, None)
+        self.out_of_range.pop(partition, None)
+        self._left_at.pop(partition, None)
+        if offset is not None and self._accepting:
+            self._left_at[partition] = offset
+        span = self.unreadable.get(partition)
+        if span is not None and (offset is None or offset > span.first):
+            del self.unreadable[partition]

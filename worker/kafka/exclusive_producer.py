@@ -1,0 +1,64 @@
+"""A transactional producer of a command: the only one of its name, whoever else runs the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, KafkaError, ProducerFenced
+
+from worker.connections import KAFKA_ERRORS, quiet_aiokafka, reason_of
+from worker.errors import CommandError
+from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
+from worker.pipeline.publisher import RETRY_BACKOFF_MS, close_producer
+from worker.settings import Settings
+
+_FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
+
+
+def is_fenced(error: BaseException) -> bool:
+    """Whether another one of its name is at it now. aiokafka wraps what it does not expect of the broker."""
+    return isinstance(error, _FENCED) or isinstance(error.__cause__, _FENCED)
+
+
+@asynccontextmanager
+async def sole_producer(
+    settings: Settings,
+    transactional_id: str,
+    transaction_timeout_ms: int,
+    *,
+    max_request_size: int = MAX_REQUEST_BYTES,
+    **options: Any,
+) -> AsyncIterator[AIOKafkaProducer]:
+    """Once it is started, all transactions of one before it have ended, and that one can commit no more.
+
+    Raises CommandError where Kafka refuses.
+    """
+    asyncio.get_running_loop().set_exception_handler(_but_kafka_errors)
+    with quiet_aiokafka() as last_words:
+        producer = AIOKafkaProducer(
+            **settings.kafka_client_options(),
+            transactional_id=transactional_id,
+            transaction_timeout_ms=transaction_timeout_ms,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            max_request_size=max_request_size,
+            acks="all",
+            **options,
+        )
+        try:
+            try:
+                async with asyncio.timeout(transaction_timeout_ms / 1_000):
+                    await producer.start()
+            except KAFKA_ERRORS as error:
+                why = last_words.get("reason") or reason_of(error)
+                raise CommandError(f"Kafka does not let us publish: {why}; nothing was sent") from error
+            yield producer
+        finally:
+            await close_producer(producer)
+
+
+def _but_kafka_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Where its sender fails, aiokafka leaves futures that nobody asks; we have the error already."""
+    if not isinstance(context.get("exception"), KafkaError):
+        loop.default_exception_handler(context)

@@ -1,0 +1,1 @@
+"""What topics refuse, and what to do about it."""

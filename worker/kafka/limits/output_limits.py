@@ -1,0 +1,82 @@
+"""What the output topics take, as far as it is known: read now and then, and learned from refusals."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import reduce
+from typing import Final
+
+from worker.kafka.limits.refusals import Remedy
+from worker.kafka.limits.topic_limits import TopicLimits, explains, learned
+
+log = logging.getLogger(__name__)
+
+ReadLimits = Callable[[Iterable[str]], Awaitable[Mapping[str, TopicLimits]]]
+
+# A limit that was raised is used after this, and one that was lowered costs one refusal at most.
+READ_AGAIN_SECONDS: Final = 180.0
+
+
+async def nothing_to_read(_topics: Iterable[str]) -> dict[str, TopicLimits]:
+    """Where settings of topics are not asked for: Kafka's defaults, and what is learned."""
+    return {}
+
+
+class OutputLimits:
+    """The limits of each output topic. Reading never raises: what cannot be read stays as it was known."""
+
+    def __init__(self, topics: Iterable[str], read: ReadLimits = nothing_to_read) -> None:
+        self._told = dict.fromkeys(topics, TopicLimits())  # by the topics' settings
+        self._lessons: dict[
+            str, list[tuple[Remedy, int]]
+        ] = {}  # by refusals that the settings do not explain
+        self._known = dict(self._told)
+        self._read = read
+        self._read_at = time.monotonic()
+        self._reading: asyncio.Task[None] | None = None
+
+    def of(self, topic: str) -> TopicLimits:
+        return self._known.get(topic) or TopicLimits()
+
+    async def read(self) -> None:
+        """Ask Kafka, and believe what it says: what was learned is kept where settings cannot be read."""
+        for topic in await self._ask():
+            self._lessons.pop(topic, None)
+            self._known[topic] = self._told[topic]
+
+    def read_now_and_then(self) -> None:
+        """Ask again, in the background, where that was not done for a few minutes."""
+        if time.monotonic() - self._read_at < READ_AGAIN_SECONDS:
+            return
+        self._read_at = time.monotonic()
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self.read())
+
+    async def learn(self, topic: str, remedy: Remedy, refused_bytes: int) -> None:
+        """After a refusal: what the topic's settings are now, and what else it must be that refused it."""
+        await self._ask()
+        told = self._told.get(topic) or TopicLimits()
+        lessons = self._lessons.setdefault(topic, [])
+        if not explains(told, remedy, refused_bytes):
+            lessons.append((remedy, refused_bytes))
+        self._known[topic] = reduce(lambda known, lesson: learned(known, *lesson), lessons, told)
+
+    async def _ask(self) -> list[str]:
+        """The topics whose settings were read now."""
+        self._read_at = time.monotonic()
+        try:
+            found = await self._read(list(self._told))
+        except Exception as error:  # whatever is wrong with Kafka, those who publish will tell
+            log.debug("the settings of the output topics could not be read: %r", error)
+            return []
+        self._told |= found
+        return list(found)
+
+    async def closed(self) -> None:
+        """End what is being read."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading

@@ -1,0 +1,106 @@
+"""What a topic takes: read from its settings, or learned from what it refused. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from worker.kafka.limits.refusals import Remedy
+
+_MAX_BYTES: Final = "max.message.bytes"
+_SEGMENT: Final = "segment.bytes"
+_STAMP: Final = "message.timestamp.type"
+_BEFORE: Final = "message.timestamp.before.max.ms"
+_AFTER: Final = "message.timestamp.after.max.ms"
+_CLEANUP: Final = "cleanup.policy"
+_RETENTION: Final = "retention.ms"
+SETTINGS: Final = (_MAX_BYTES, _SEGMENT, _STAMP, _BEFORE, _AFTER, _CLEANUP, _RETENTION)
+
+NEVER: Final = 2**63 - 1
+_HOUR_MS: Final = 60 * 60 * 1_000
+# A record is under way for a while: it must still be in time when it arrives.
+_UNDER_WAY_MS: Final = 30_000
+# Below this halving goes no further: no record is so small.
+LEAST_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """What one topic takes; without arguments Kafka's defaults.
+
+    `max_batch_bytes` is of a whole record batch, as Kafka counts it: the 61 bytes of its header, and its
+    records. Times in milliseconds. `is_read`: the settings are the topic's own; else we may not read them.
+    `own_time`, `needs_key`: learned from a refusal.
+    """
+
+    max_batch_bytes: int = 1024 * 1024 + 12
+    stamped_by_broker: bool = False
+    before_max_ms: int = NEVER
+    after_max_ms: int = NEVER
+    compacted: bool = False
+    retention_ms: int = -1
+    is_read: bool = False
+    own_time: bool = False
+    needs_key: bool = False
+
+    def fits(self, batch_bytes: int) -> bool:
+        """Whether the topic takes a batch of this size."""
+        return batch_bytes <= self.max_batch_bytes
+
+    def takes_time(self, timestamp_ms: int, now_ms: int) -> bool:
+        """Whether a record of that time that is sent now will be in time when it arrives."""
+        if self.stamped_by_broker:
+            return True
+        oldest = now_ms - self.before_max_ms + min(_UNDER_WAY_MS, self.before_max_ms // 2)
+        return not self.own_time and oldest <= timestamp_ms <= now_ms + self.after_max_ms
+
+
+def parse_limits(settings: Mapping[str, str]) -> TopicLimits:
+    """From a topic's settings by name; what is missing, or not understood, is as by default."""
+    default = TopicLimits()
+    largest = _number(settings.get(_MAX_BYTES), default.max_batch_bytes)
+    return TopicLimits(
+        max_batch_bytes=min(largest, _number(settings.get(_SEGMENT), largest)),
+        stamped_by_broker=settings.get(_STAMP) == "LogAppendTime",
+        before_max_ms=_number(settings.get(_BEFORE), NEVER),
+        after_max_ms=_number(settings.get(_AFTER), NEVER),
+        compacted="compact" in settings.get(_CLEANUP, ""),
+        retention_ms=_number(settings.get(_RETENTION), -1),
+        is_read=True,
+        needs_key="compact" in settings.get(_CLEANUP, ""),
+    )
+
+
+def settings_of(responses: Iterable[Any]) -> dict[str, dict[str, str]]:
+    """Resource → setting → value, from the answers to `describe_configs`; without those we may not read."""
+    return {
+        name: {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+        for response in responses
+        for error_code, _, _, name, entries in response.resources
+        if not error_code
+    }
+
+
+def learned(limits: TopicLimits, remedy: Remedy, refused_bytes: int) -> TopicLimits:
+    """What is assumed of a topic after it refused a batch of `refused_bytes`, whatever its settings say."""
+    match remedy:
+        case Remedy.SMALLER_BATCHES | Remedy.ALONE | Remedy.CUT:
+            smaller = max(LEAST_BYTES, refused_bytes // 2)
+            return replace(limits, max_batch_bytes=min(limits.max_batch_bytes, smaller))
+        case Remedy.OWN_TIME:
+            return replace(limits, own_time=True)
+        case Remedy.MADE_UP_KEY:
+            return replace(limits, needs_key=True)
+        case _:
+            return limits
+
+
+def explains(limits: TopicLimits, remedy: Remedy, refused_bytes: int) -> bool:
+    """Whether settings that were just read tell by themselves why a batch of `refused_bytes` was refused."""
+    return limits.is_read and remedy is Remedy.SMALLER_BATCHES and not limits.fits(refused_bytes)
+
+
+def _number(text: str | None, default: int) -> int:
+    try:
+        return int(text or "")
+    except ValueError:
+        return default

@@ -1,0 +1,197 @@
+"""What the worker knows of itself: ready or not and why, and when it last showed a sign of life.
+
+Written by the consumer and its watch, read by the HTTP endpoints and by the watchdog. Nothing here asks a
+server anything, so that `/readyz` answers at once, whatever the number of partitions.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, NoReturn
+
+import asyncpg
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy.exc import DBAPIError
+
+from worker.failures import describe
+
+log = logging.getLogger(__name__)
+
+EXIT_STALLED: Final = 3
+CHECK_INTERVAL_SECONDS: Final = 2.0
+CHECK_TIMEOUT_SECONDS: Final = 2.0
+# Longer than any driver waits for a server, so that it is the driver that says why.
+CHECK_LIMIT_SECONDS: Final = 60.0
+_ORDERS: Final = "orders"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a partition does not go on, and since when."""
+
+    why: str
+    since: datetime
+
+
+class Health:
+    """Thread-safe by being made of single assignments. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[str, str] = {"worker": "starting"}
+        self._waiting: dict[str, Waiting] = {}
+        self._partitions: list[int] = []
+        self._sign_of_life = time.monotonic()
+        self._lag: int | None = None
+
+    def started(self) -> None:
+        self._troubles.pop("worker", None)
+
+    def stopping(self) -> None:
+        self._troubles["worker"] = "stopping"
+
+    def assigned(self, partitions: list[int]) -> None:
+        self._partitions = partitions
+
+    def answered(self, server: str) -> None:
+        """`server` ("database", "kafka") answers."""
+        self._troubles.pop(server, None)
+
+    def failed(self, server: str, why: str, alive: bool = True) -> bool:
+        """`server` does not, and why; ready again once it answers. True: that is new.
+
+        `alive`: it refuses, which is no fault of ours. An answer that is only late may be one.
+        """
+        before, self._troubles[server] = self._troubles.get(server), why
+        if alive:
+            self._sign_of_life = time.monotonic()
+        return before is None
+
+    def set_back(self, why: str, alive: bool) -> None:
+        """All orders wait to be tried again. `alive`: for a server that is away, which is no stall."""
+        self._troubles[_ORDERS] = f"set back: {why}"
+        self.tried(alive)
+
+    def tried(self, alive: bool) -> None:
+        """A batch failed. `alive`: because of a server."""
+        if alive:
+            self._sign_of_life = time.monotonic()
+
+    def waits(self, partition: TopicPartition, why: str) -> bool:
+        """This partition does not go on, whatever others do. True: that is new, or has another reason."""
+        name = f"{partition.topic}-{partition.partition}"
+        before = self._waiting.get(name)
+        since = before.since if before else datetime.now(UTC)
+        self._waiting[name] = Waiting(why, since)
+        return before is None or before.why != why
+
+    def goes_on(self, partition: TopicPartition) -> None:
+        """It does again, or is not ours any more."""
+        self._waiting.pop(f"{partition.topic}-{partition.partition}", None)
+
+    def is_silent_on(self, partition: TopicPartition) -> bool:
+        """Whether no reason is known why this partition should not go on."""
+        return f"{partition.topic}-{partition.partition}" not in self._waiting
+
+    def waiting(self) -> Mapping[str, Waiting]:
+        """By `TOPIC-PARTITION`."""
+        return dict(self._waiting)
+
+    def progressed(self) -> None:
+        """The orders of a partition are decided and published."""
+        self._sign_of_life = time.monotonic()
+
+    def relieved(self) -> None:
+        """No orders wait any more because of what concerns all of them."""
+        self._troubles.pop(_ORDERS, None)
+
+    def lags(self, records: int | None, busy: bool = False) -> None:
+        """`records` wait to be decided (None: unknown). With none, and none in hand, nothing is expected."""
+        if records == 0 and not busy:
+            self._sign_of_life = time.monotonic()
+        self._lag = records
+
+    def troubles(self) -> dict[str, str]:
+        """Why the worker is not ready; empty: it is."""
+        waiting = {
+            name: f"{one.why} (since {one.since:%Y-%m-%d %H:%M:%S}Z)"
+            for name, one in sorted(self._waiting.items())
+        }
+        return {**self._troubles, **waiting}
+
+    def partitions(self) -> list[int]:
+        """Those that are assigned to this worker."""
+        return self._partitions
+
+    def describe(self) -> Mapping[str, object]:
+        reasons = self.troubles()
+        return {
+            "ready": not reasons,
+            "reasons": reasons,
+            "partitions": self._partitions,
+            "lag": self._lag,
+        }
+
+    def stalled_seconds(self) -> float:
+        """Time since the last sign of life."""
+        return time.monotonic() - self._sign_of_life
+
+
+async def monitor(health: Health, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+    """Ask each server every two seconds whether it is there, until cancelled. Silence is a no."""
+    async with asyncio.TaskGroup() as checking:
+        for server, check in checks.items():
+            checking.create_task(_monitor_one(health, server, check))
+
+
+async def _monitor_one(health: Health, server: str, check: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await _check(health, server, check)
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+
+
+async def _check(health: Health, server: str, check: Callable[[], Awaitable[object]]) -> None:
+    asked = asyncio.ensure_future(check())
+    try:
+        await asyncio.wait([asked], timeout=CHECK_TIMEOUT_SECONDS)
+        if not asked.done():
+            # Unready, and no sign of life: what is late may be this process. The driver will say.
+            health.failed(server, f"no answer within {CHECK_TIMEOUT_SECONDS:g} s", alive=False)
+            await asyncio.wait([asked], timeout=CHECK_LIMIT_SECONDS)
+        if not asked.done():
+            return
+        if (error := asked.exception()) is not None:
+            health.failed(server, describe(error), alive=is_refusal(error))
+            return
+        health.answered(server)
+    finally:
+        asked.cancel()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a server, or the way to it, said no; a connection pool that has none left did not."""
+    return isinstance(
+        error, KafkaError | OSError | DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError
+    )
+
+
+def start_watchdog(health: Health, limit_seconds: float, leave: Callable[[int], NoReturn] = os._exit) -> None:
+    """End the process with exit code 3 once it shows no sign of life for `limit_seconds` with work to do.
+
+    A thread of its own, because an event loop that hangs cannot notice that it hangs. Leaving at once is
+    safe: what is not committed comes again. A server that is away is no stall: its refusal is a sign of life.
+    """
+
+    def watch() -> None:
+        while (stalled := health.stalled_seconds()) < limit_seconds:
+            time.sleep(min(1.0, max(0.05, limit_seconds - stalled)))
+        log.critical("no progress for %.0f s with orders waiting: leaving, to be started again", stalled)
+        logging.shutdown()
+        leave(EXIT_STALLED)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()

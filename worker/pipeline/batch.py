@@ -1,0 +1,286 @@
+"""What happens to a batch of records: decode, one database transaction, and what is to be published.
+
+    settle
+     ├ decode              each record by itself; never raises
+     └ one transaction     find known outcomes → triage → lock users, read stock → decide → write → take stock
+
+The transaction writes optimistically: products are read unlocked, everything is written, and only
+the last step, under one advisory lock, takes the stock where price and stock still allow it. If they
+do not, nothing happened, and the batch runs again with its products locked first.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+from typing import Final
+
+from aiokafka import ConsumerRecord
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from contracts.events import DeadLetterCode
+from db import ledger, orders, stock
+from db.decision import Decider
+from worker.core.decode import Invalid, decode
+from worker.core.settlement import Fate, OutputTopics, Replays, Settled, Settlement, dead_letter
+from worker.core.steps import Reached, Step
+from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
+from worker.failures import (
+    Remedy,
+    StaleReadError,
+    describe,
+    is_duplicate_key,
+    may_concern_all,
+    remedy,
+)
+from worker.kafka.consuming.unreadable import UnreadableRecord
+from worker.observability.metrics import Metrics
+
+# A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
+# competing commit; more than a few means the cause is in the batch itself, or a server's.
+MAX_RERUNS: Final = 4
+# Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
+# enough; where these few are refused too, the next attempt asks others.
+MAX_WITNESSES: Final = 5
+
+
+Guard = Callable[[AsyncSession], Awaitable[None]]
+"""Raises where the database is not the one that the worker knows."""
+_VERIFIED: Final = "order_worker_verified"
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What all transactions of a batch share. `failed_at`: of its dead letters, once there is one."""
+
+    arrivals: Sequence[Arrival]
+    replays: Replays
+    require_same_database: Guard
+    failed_at: datetime | None = None
+
+
+async def _any_database(_session: AsyncSession) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProcessor:
+    """Settles batches. After `settle` returns, the database holds every decision; Kafka knows nothing yet."""
+
+    sessions: async_sessionmaker[AsyncSession]
+    topics: OutputTopics
+    metrics: Metrics
+    reached: Reached
+    message_max_bytes: int
+    timeout_seconds: float
+
+    async def settle(
+        self,
+        records: Sequence[ConsumerRecord],
+        replays: Replays,
+        require_same_database: Guard = _any_database,
+    ) -> list[Settled]:
+        """One result per record, in their order. Safe to call again with the same records at any time.
+
+        `require_same_database` is asked on each new connection, in the transaction that is to decide.
+
+        Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
+        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
+        the next call finds them so.
+        """
+        arrivals = Arrivals()
+        invalid: dict[int, Invalid] = {}  # by place in the batch
+        unknown_fields = 0
+        for place, record in enumerate(records):
+            if type(record) is UnreadableRecord:
+                invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")
+                continue
+            decoded = decode(record.value, self.message_max_bytes)
+            if isinstance(decoded, Invalid):
+                invalid[place] = decoded
+                continue
+            order, fingerprint, unknown = decoded
+            arrivals.add(tuple.__new__(Arrival, (order, fingerprint, record)))  # in half the time of a call
+            unknown_fields += unknown
+        batch = _Batch(arrivals.all, replays, require_same_database)
+        settled = await self._decide(arrivals, MAX_RERUNS, batch)
+        letters = {
+            place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
+            for place, wrong in invalid.items()
+        }
+        self.reached(Step.AFTER_DATABASE_COMMIT)
+        self.metrics.unknown_fields.inc(unknown_fields)
+        if not letters:
+            return settled
+        rest = iter(settled)
+        return [letters.get(place) or next(rest) for place in range(len(records))]
+
+    async def _decide(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[Settled]:
+        """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
+        if not arrivals.all:
+            return []
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout(self.timeout_seconds):
+                    return await self._decide_in_one_transaction(arrivals, batch, locked=attempt > 0)
+            except Exception as error:
+                # Not kept beyond this block: an error in a variable of a frame that its traceback names is a
+                # cycle, which would hold the whole batch until the collector, which is spared, comes by.
+                what = remedy(error)
+                if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == reruns):
+                    raise
+                if what is Remedy.SPLIT or attempt == reruns:
+                    return await self._decide_apart(arrivals, error, batch)
+                self.metrics.reruns.labels(type(error).__name__).inc()
+                attempt += 1
+
+    async def _decide_apart(self, arrivals: Arrivals, failure: Exception, batch: _Batch) -> list[Settled]:
+        if len(arrivals.all) == 1:
+            return [await self._refused(arrivals, failure, batch)]
+        if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
+            # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
+            # and everything come again, a batch would outlast a rebalance. In their order, as below.
+            settled: list[Settled] = []
+            for is_spent, run in groupby(arrivals.all, lambda a: a.order.key in spent):
+                for part in ([a] for a in run) if is_spent else [list(run)]:
+                    settled += await self._decide(Arrivals(part), 1, batch)
+            return settled
+        half = len(arrivals.all) // 2
+        # In their order: the second half meets the stock that the first one leaves.
+        # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
+        first = await self._decide(Arrivals(arrivals.all[:half]), 1, batch)
+        return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
+
+    async def _spent_keys(self, arrivals: Arrivals) -> set[str]:
+        """Of those whose id an order has that is not in the ledger: if confirmed, PostgreSQL refuses them."""
+        async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+            found = await orders.find_orders_without_outcome(session, arrivals.keys)
+        return {str(order_id) for order_id in found}
+
+    async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> Settled:
+        """What becomes of an order that PostgreSQL refuses; raises where it may be the database's trouble.
+
+        It is not, if another order of the batch would be confirmed now and this one is refused once more.
+        """
+        (arrival,) = alone.all
+        if not may_concern_all(failure):
+            return await self._data_error(arrival, failure, batch)
+        others = [a for a in batch.arrivals if a is not arrival]
+        for other in random.sample(others, min(len(others), MAX_WITNESSES)):
+            if await self._would_be_confirmed(other, batch):
+                break
+        else:
+            raise failure
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                (settled,) = await self._decide_in_one_transaction(alone, batch, locked=True)
+        except Exception as error:
+            if not may_concern_all(error):
+                raise
+            return await self._data_error(arrival, error, batch)
+        return settled
+
+    async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
+        """Whether all tables take this order now; nothing of it stays."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+                (settled,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)
+        except Exception:
+            return False
+        return settled.fate is Fate.CONFIRMED
+
+    async def _decide_in_one_transaction(
+        self, arrivals: Arrivals, batch: _Batch, locked: bool
+    ) -> list[Settled]:
+        async with self.sessions.begin() as session:
+            settled = await self._decide_all(session, arrivals, batch, locked)
+            self.reached(Step.BEFORE_DATABASE_COMMIT)
+        return settled
+
+    async def _decide_all(
+        self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
+    ) -> list[Settled]:
+        await _verify(session, batch.require_same_database)
+        # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
+        found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)
+        # By the database's clock, as the decision: no outcome is stamped before it was decided, and every
+        # publication of the same has another time.
+        settlement = Settlement(self.topics, batch.replays, now, int(now.timestamp() * 1_000))
+        if not found and len(arrivals.keys) == len(arrivals.all):
+            # As a rule: then triage finds nothing but new orders.
+            return await self._decide_new(session, arrivals, settlement, locked)
+        known = {str(order_id): row for order_id, row in found.items()}
+        standings = triage(arrivals.all, known)
+        of_each = list(zip(arrivals.all, standings, strict=True))
+        new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
+        decided = iter(await self._decide_new(session, new, settlement, locked))
+        return [
+            next(decided)
+            if standing is Standing.NEW
+            else settlement.repeat(arrival, standing, known.get(arrival.order.key))
+            for arrival, standing in of_each
+        ]
+
+    async def _decide_new(
+        self, session: AsyncSession, new: Arrivals, settlement: Settlement, locked: bool
+    ) -> list[Settled]:
+        if not new.all:
+            return []
+        users = await orders.lock_user_ids(session, new.user_ids)
+        if locked:
+            await stock.take_turn(session)
+            shelves = await stock.lock_stock(session, new.product_ids)
+        else:
+            shelves = await stock.list_stock(session, new.product_ids)
+        decider = Decider(users, shelves)
+        # One order after the other, and all of it: what an order is made of is in the processor's cache then.
+        settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
+        rows = settlement.rows()
+        await ledger.add_outcomes(session, rows.outcomes)
+        await orders.add_orders(session, rows.orders, rows.items, references_hold=True)
+        if not locked:
+            # As late as possible: everything above runs beside the other workers.
+            await stock.take_turn(session)
+        await self._take_stock(session, decider, shelves, locked)
+        return settled
+
+    async def _take_stock(
+        self,
+        session: AsyncSession,
+        decided: Decider,
+        shelves: Mapping[int, stock.StockLevel],
+        locked: bool,
+    ) -> None:
+        takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decided.taken.items()}
+        # Rejections first: these are reads, and what this batch itself takes must not look like a change.
+        if not locked and decided.relied_on:
+            seen = {i: shelves[i] for i in decided.relied_on if i in shelves}
+            if await stock.lock_stock(session, decided.relied_on) != seen:
+                raise StaleReadError("a product of a rejected order changed")
+        if not await stock.take_stock(session, takings):
+            raise StaleReadError("a product was sold or repriced meanwhile")
+
+    async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
+        return await self._dead_letter(
+            batch, arrival.record, DeadLetterCode.DATA_ERROR, describe(fault), path=""
+        )
+
+    async def _dead_letter(
+        self, batch: _Batch, record: Record, code: DeadLetterCode, message: str, path: str
+    ) -> Settled:
+        if batch.failed_at is None:
+            async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+                batch.failed_at = await ledger.database_time(session)
+        return dead_letter(self.topics, record, code, message, path, batch.failed_at)
+
+
+async def _verify(session: AsyncSession, require_same_database: Guard) -> None:
+    """A database is replaced behind a broken connection only, so it is enough to look at new ones."""
+    connection = (await session.connection()).sync_connection
+    assert connection is not None
+    if _VERIFIED not in connection.info:
+        await require_same_database(session)
+        connection.info[_VERIFIED] = True

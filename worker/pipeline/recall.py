@@ -1,0 +1,141 @@
+"""Where to go on in a partition of which the broker tells less than it has acknowledged.
+
+Kafka 4.3.1 forgets committed offsets after a crash, for a moment or until its next restart, and an orderly
+restart may undo the last transaction before it, outcomes and offset together (ARCHITECTURE.md, last section).
+What was written to PostgreSQL before the last announcements, and the topics themselves, know better.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+
+from db.positions import Begun, Witness
+from worker.kafka.consuming.reading import reader, records
+from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.ends import end_offsets
+from worker.kafka.limits.adapted import identity
+from worker.pipeline.resume import WaitsForOperatorError
+
+# How far the clocks of worker and broker may be apart where an earlier version has remembered no place: then
+# the record is looked for by its time.
+_CLOCK_MS: Final = 60 * 60 * 1_000
+_STAMPED_BY_BROKER: Final = 1
+# Some 100,000 records a second are read; and the transaction of others that hides what came after it ends by
+# its timeout.
+_FIND_SECONDS: Final = 300.0
+
+
+def is_forgotten(told: int | None, by_operator: bool, begun: Begun | None) -> bool:
+    """Whether the broker tells (None: nothing was committed) less than what is announced for certain.
+
+    An operator may move the offset back, and is believed.
+    """
+    return begun is not None and not by_operator and (told is None or told < begun.announced_to)
+
+
+def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
+    """The same for the same publication only, however a dead letter was cut or keyed for its topic."""
+    return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
+
+
+async def recall(
+    client_options: Mapping[str, Any],
+    producer: AIOKafkaProducer,
+    begun: Begun,
+    told: int | None,
+) -> int:
+    """The first offset that is not announced, for certain.
+
+    `told` is what the broker takes for it. The partition's owner before must be fenced, and every transaction
+    of its producer must have ended. Raises KafkaError, or TimeoutError while other transactions hide what
+    came after them; WaitsForOperatorError where it may lie in what cannot be unpacked.
+    """
+    before = begun.acknowledged
+    # Its offset would have been undone with it.
+    may_be_undone = before is not None and (told is None or told <= before.from_offset)
+    if before and may_be_undone and not await _is_announced(client_options, producer, before.witness):
+        return before.from_offset
+    is_announced = await _is_announced(client_options, producer, begun.witness)
+    return begun.begun_to if is_announced else begun.announced_to
+
+
+async def _is_announced(
+    client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
+) -> bool:
+    """Whether a subscriber sees the witness. A batch without one has nothing to announce."""
+    if witness is None:
+        return True
+    numbers = await producer.partitions_for(witness.topic)
+    places = [TopicPartition(witness.topic, number) for number in numbers]
+    async with reader(client_options, "read_uncommitted") as consumer:
+        # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
+        ends = await consumer.end_offsets(places)
+        starts = await _starts(consumer, witness, ends)
+    spans = {place: (start, ends[place]) for place, start in starts.items()}
+    unreadable: list[UnreadableSpan] = []
+    async with reader(client_options, "read_committed", unreadable.append) as consumer:
+        async for record in records(consumer, spans):
+            if _is_witness(record, witness):
+                return True
+    if unreadable:
+        raise WaitsForOperatorError(
+            f"{unreadable[0]}: nobody can tell whether what was decided last was published; look there with"
+            " Kafka's own tools, and commit the group's offset before those orders, or behind them"
+        )
+    return False
+
+
+async def find_published(
+    client_options: Mapping[str, Any],
+    producer: AIOKafkaProducer,
+    place: TopicPartition,
+    start: int,
+    digests: Collection[bytes],
+) -> dict[bytes, int]:
+    """By `digest`, the last offset of each that a subscriber sees in a partition from `start` on.
+
+    Raises KafkaError, or TimeoutError while other transactions hide what came after them.
+    """
+    found: dict[bytes, int] = {}
+    async with asyncio.timeout(_FIND_SECONDS):
+        end = (await end_offsets(producer, [place]))[place]
+        async with reader(client_options, "read_committed") as consumer:
+            first = (await consumer.beginning_offsets([place]))[place]
+            async for record in records(consumer, {place: (max(start, first), end)}):
+                if (seen := digest(record.key, record.headers)) in digests:
+                    found[seen] = record.offset
+    return found
+
+
+async def _starts(
+    consumer: AIOKafkaConsumer, witness: Witness, ends: Mapping[TopicPartition, int]
+) -> dict[TopicPartition, int]:
+    """From where on the witness is looked for, in each partition where it may be."""
+    if witness.partition is None or witness.from_offset is None:
+        return await _starts_by_time(consumer, witness, ends.keys())
+    place = TopicPartition(witness.topic, witness.partition)
+    if witness.from_offset > ends.get(place, -1):
+        # The place is gone: the topic is a new one, or its broker has lost what was behind it.
+        return await _starts_by_time(consumer, witness, ends.keys())
+    return {place: max(witness.from_offset, (await consumer.beginning_offsets([place]))[place])}
+
+
+async def _starts_by_time(
+    consumer: AIOKafkaConsumer, witness: Witness, places: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    since = dict.fromkeys(places, max(0, witness.timestamp_ms - _CLOCK_MS))
+    starts = await consumer.offsets_for_times(since)
+    return {place: start.offset for place, start in starts.items() if start is not None}
+
+
+def _is_witness(record: ConsumerRecord, witness: Witness) -> bool:
+    if digest(record.key, record.headers) != witness.digest:
+        return False
+    # Behind that place there is no other announcement of the same. Without one, before or after a replay,
+    # another differs in its time only.
+    has_place = witness.from_offset is not None
+    is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
+    return has_place or is_stamped or bool(record.timestamp == witness.timestamp_ms)

@@ -1,0 +1,121 @@
+"""Where a worker goes on in a partition that it takes over, from what Kafka and PostgreSQL say of it. Pure.
+
+They may disagree: Kafka may lose commits, PostgreSQL may be that of a backup, the log may be cut, made anew,
+or shortened by retention. Each case has one answer here, and `worker.pipeline.takeover` acts on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from aiokafka import TopicPartition
+from aiokafka.structs import OffsetAndMetadata
+
+from db.positions import Begun
+from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
+
+
+class WaitsForOperatorError(Exception):
+    """The partition cannot go on before somebody has mended what the message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one partition.
+
+    `first` and `end`: the offsets of the log. `is_known_log`: the last record that was decided is still what
+    it was, or deleted along with those before it; only asked where `begun` is known.
+    """
+
+    committed: OffsetAndMetadata | None
+    begun: Begun | None
+    first: int
+    end: int
+    is_known_log: bool = True
+
+    @property
+    def offset(self) -> int | None:
+        return None if self.committed is None else self.committed.offset
+
+    @property
+    def by_operator(self) -> bool:
+        return self.committed is not None and not is_workers_mark(self.committed.metadata)
+
+
+class Case(Enum):
+    """What a take-over has to do."""
+
+    COMMITTED = auto()  # go on at the committed offset
+    LOST_COMMIT = auto()  # Kafka may have lost a commit: the outcome topics tell how far the group came
+    OTHER_LOG = auto()  # the log was cut or made anew: read it from its first record, publish nothing again
+
+
+def case_of(evidence: Evidence) -> Case:
+    """The one case that the evidence makes."""
+    offset, begun = evidence.offset, evidence.begun
+    if offset is not None and offset > evidence.end:
+        return Case.OTHER_LOG
+    if begun is None:
+        return Case.COMMITTED
+    if not evidence.is_known_log:
+        return Case.OTHER_LOG
+    if not evidence.by_operator and (offset is None or offset < begun.begun_to):
+        return Case.LOST_COMMIT
+    return Case.COMMITTED
+
+
+def may_lie_in_log(begun: Begun, first: int, end: int) -> bool:
+    """Whether the last record that was decided can be looked at: it is neither deleted nor behind the end."""
+    return first < begun.begun_to <= end
+
+
+def is_cut(begun: Begun, end: int) -> bool:
+    """Whether the log ends before what was decided of it."""
+    return begun.begun_to > end
+
+
+def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:
+    """The offsets that retention deleted before anybody decided what lay there; None: there are none."""
+    decided_to = evidence.begun.announced_to if evidence.begun else 0
+    start = max(resume_at, decided_to)
+    return (start, evidence.first) if start < evidence.first else None
+
+
+def database_lost(
+    topic: str,
+    commits: Mapping[TopicPartition, OffsetAndMetadata | None],
+    begun: Mapping[int, Begun],
+) -> str | None:
+    """What to say where PostgreSQL knows less than Kafka has committed: it is that of a backup. Else None.
+
+    Asked of all partitions of the topic, because the orders that are lost held stock: decided on top of what
+    the backup has, orders of another partition would be confirmed that cannot be served. `commits` has to be
+    older than `begun`, which runs ahead of it.
+    """
+    lost = []
+    for partition, commit in sorted(commits.items()):
+        if commit is None or not is_workers_mark(commit.metadata):
+            continue
+        known = begun[partition.partition].begun_to if partition.partition in begun else 0
+        expected = begun_when_committed(commit.offset, commit.metadata)
+        if expected > known:
+            lost.append(f"{topic}-{partition.partition} ({known}, not {expected})")
+    if not lost:
+        return None
+    return (
+        f"PostgreSQL knows less than was decided, of {', '.join(lost)}: is it restored from a backup?"
+        " Bring its rows back with `order-worker ledger restore`"
+    )
+
+
+def decided_by_another_group(
+    partition: TopicPartition, evidence: Evidence, others: Sequence[str], group_id: str
+) -> str | None:
+    """What to say where this group is new and another one has decided the partition. Else None."""
+    if evidence.committed is not None or evidence.begun is not None or not others:
+        return None
+    return (
+        f"{partition.topic}-{partition.partition} was decided by the group {', '.join(others)}, and"
+        f" {group_id} is new: all its outcomes would be published again. Take its offsets over with"
+        f" `order-worker replay --from-group {others[0]}`, or set ORDER_WORKER_GROUP_ID back"
+    )

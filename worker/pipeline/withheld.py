@@ -1,0 +1,330 @@
+"""Outcomes that their topic refuses, set aside so that no order behind them waits, and published later.
+
+    set_aside   PostgreSQL remembers it, while the partition is ours; then the partition goes on without it
+    look        every few seconds: publish what its topic takes by now, once, and see that it is there
+
+An outcome that has a row is never published with its batch, so `look` alone publishes it. It does so with
+a producer of its own for each partition: starting that ends what a try before had begun, here or elsewhere;
+only then the topic is searched, from where that try began; and only where nothing is found it is published.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import ledger, positions, withheld
+from db.withheld import Refused, Withheld
+from worker.core.dead_letter import is_letter
+from worker.core.settlement import Publication, Settled
+from worker.failures import describe
+from worker.kafka.ends import end_offsets
+from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
+from worker.kafka.limits.naming import withheld_sentences
+from worker.kafka.limits.refusals import RefusedByKafkaError
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.pipeline.publisher import (
+    RETRY_BACKOFF_MS,
+    OwnedPartition,
+    Publisher,
+    ask_no_more,
+    close_producer,
+    join,
+    output_of,
+)
+from worker.pipeline.recall import digest, find_published
+from worker.pipeline.resume import database_lost
+
+log = logging.getLogger(__name__)
+
+LOOK_INTERVAL_SECONDS: Final = 5.0
+# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them:
+# then the partition waits.
+MOST_OF_A_PARTITION: Final = 100
+_TRANSACTION_TIMEOUT_MS: Final = 20_000
+_TRY_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
+_TROUBLE: Final = "withheld"
+
+
+def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
+    """What was settled, with nothing to publish for orders whose outcome is withheld."""
+    if not order_ids:
+        return settled
+    return [
+        one._replace(publication=None) if one.publication and _is_of(one.publication, order_ids) else one
+        for one in settled
+    ]
+
+
+def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
+    return (publication.key or b"").decode(errors="replace") in order_ids and not is_letter(
+        publication.headers
+    )
+
+
+async def set_aside(
+    sessions: async_sessionmaker[AsyncSession],
+    group_id: str,
+    owned: OwnedPartition,
+    refused: Sequence[tuple[Publication, int, RefusedByKafkaError]],
+) -> bool:
+    """Withhold these outcomes of a partition, if it is still ours and not too many are.
+
+    From then on no owner publishes them with their batch. `refused`: each with its size as a batch.
+    """
+    partition = owned.partition
+    async with sessions.begin() as session:
+        if not await positions.hold_turn(session, group_id, partition.topic, partition.partition, owned.turn):
+            return False
+        number = (await withheld.count_withheld(session, partition.topic)).get(partition.partition, 0)
+        if number + len(refused) > MOST_OF_A_PARTITION:
+            return False
+        await withheld.add_withheld(
+            session,
+            [
+                Refused(
+                    UUID((publication.key or b"").decode()),
+                    publication.topic,
+                    _packed(publication.headers),
+                    size,
+                    error.reason,
+                    error.what_to_do,
+                )
+                for publication, size, error in refused
+            ],
+        )
+    for _, _, error in refused:
+        log.error("%s; it is set aside, and the orders behind it go on", error)
+    return True
+
+
+def _packed(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    # Latin-1 has a character for each byte.
+    return json.dumps([[name, None if value is None else value.decode("latin-1")] for name, value in headers])
+
+
+def _unpacked(headers: str) -> list[tuple[str, bytes | None]]:
+    return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers)]
+
+
+def producer_id(group_id: str, partition: TopicPartition) -> str:
+    """The transactional id of whoever publishes the withheld outcomes of a partition."""
+    return f"{group_id}.{partition.topic}.{partition.partition}.withheld"
+
+
+class WithheldOutcomes:
+    """Publishes the withheld outcomes of the partitions that are assigned to this worker."""
+
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        sessions: async_sessionmaker[AsyncSession],
+        group_id: str,
+        topic: str,
+        client_options: Mapping[str, Any],
+        assigned: Callable[[], Collection[TopicPartition]],
+        health: Health,
+        metrics: Metrics,
+    ) -> None:
+        self._publisher = publisher
+        self._sessions = sessions
+        self._group_id = group_id
+        self._topic = topic
+        self._options = client_options
+        self._assigned = assigned
+        self._health = health
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+            try:
+                await self.look()
+            except Exception as error:
+                log.warning("withheld outcomes could not be seen to: %s", describe(error))
+
+    async def look(self) -> None:
+        """Publish what its topic takes by now, and say what it does not take yet."""
+        async with self._sessions() as session:
+            rows = await withheld.list_withheld(session, self._topic)
+        if rows:
+            await self._see_to(rows)
+            async with self._sessions.begin() as session:
+                await withheld.remove_published(session, self._group_id, self._topic)
+                rows = await withheld.list_withheld(session, self._topic)
+        self._tell([row for row in rows if row.published_at is None])
+
+    async def _see_to(self, rows: Sequence[Withheld]) -> None:
+        await self._publisher.limits.read()
+        mine = {p.partition: p for p in self._assigned()}
+        committed = await self._publisher.committed_offsets(list(mine.values())) if mine else {}
+        async with self._sessions() as session:
+            begun = await positions.list_begun(session, self._group_id, self._topic)
+        if database_lost(self._topic, committed, begun):
+            return  # what was published after the backup is not known here; `ledger restore` finds it
+        due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
+        for row in rows:
+            partition = mine.get(row.source_partition)
+            commit = committed.get(partition) if partition else None
+            # Not before its batch is done with: until then it comes again.
+            if partition and commit and row.source_offset < commit.offset and self._is_due(row):
+                due[partition].append(row)
+        for partition, of_one in due.items():
+            try:
+                await self._publish(partition, [row.order_id for row in of_one])
+            except (KafkaError, OSError, TimeoutError) as error:
+                log.warning(
+                    "withheld outcomes of %s-%d stay withheld: %s",
+                    *(partition.topic, partition.partition, describe(error)),
+                )
+
+    def _is_due(self, row: Withheld) -> bool:
+        """Whether it was tried, and may be published, or its topic may take it by now."""
+        limits = self._publisher.limits.of(row.topic)
+        fits = not limits.is_read or limits.fits(row.size_bytes)
+        return row.published_at is None and (fits or row.tried_from_offset is not None)
+
+    async def _publish(self, partition: TopicPartition, order_ids: Sequence[UUID]) -> None:
+        async with self._producer(partition) as producer:
+            # Only now that it is started: whoever tried before can publish nothing more.
+            rows = await self._rows(order_ids)
+            await self._end_what_hangs(producer, rows)
+            there = await self._mark_those_there(producer, rows)
+            rest = [row for row in rows if row.order_id not in there]
+            for portion in self._portions(rest):
+                async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+                    await self._try(producer, partition, portion)
+            # What is acknowledged and not to be seen yet, the next look will see.
+            await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
+
+    async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
+        async with self._sessions() as session:
+            return await withheld.find_unpublished(session, order_ids)
+
+    def _portions(self, rows: Sequence[Withheld]) -> Iterator[Sequence[Withheld]]:
+        """What goes in one transaction: those of a topic that is known to take them, the others each alone.
+
+        The smallest first: what is behind a refusal waits for the next look, and is refused as well then.
+        """
+        known: dict[str, list[Withheld]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: row.size_bytes):
+            limits = self._publisher.limits.of(row.topic)
+            if not limits.is_read:
+                yield [row]
+            elif limits.fits(row.size_bytes):
+                known[row.topic].append(row)
+        yield from known.values()
+
+    async def _end_what_hangs(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> None:
+        """What Kafka may have left open of a try that it takes for ended would hide all behind it."""
+        places = {place for row in rows if (place := _place_of(row))}
+        if places:
+            await producer.begin_transaction()
+            for place in places:
+                join(producer, place)
+            await producer.abort_transaction()
+
+    async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
+        """Which of them a subscriber sees, of any try; PostgreSQL knows it from then on."""
+        places: dict[TopicPartition, list[Withheld]] = defaultdict(list)
+        for row in rows:
+            if place := _place_of(row):
+                places[place].append(row)
+        found: set[UUID] = set()
+        for place, of_one in places.items():
+            start = min(row.tried_from_offset or 0 for row in of_one)
+            wanted = {_digest(row) for row in of_one}
+            seen = await find_published(self._options, producer, place, start, wanted)
+            # What lies before its own try is an earlier publication of the same.
+            found |= {
+                row.order_id for row in of_one if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)
+            }
+        if found:
+            async with self._sessions.begin() as session:
+                await withheld.mark_published(session, found)
+            log.info("%d withheld outcomes are published by now", len(found))
+        return found
+
+    async def _try(
+        self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]
+    ) -> None:
+        """Publish these, of one topic, in one transaction."""
+        place = await output_of(producer, rows[0].topic, partition)
+        end = (await end_offsets(producer, [place]))[place]
+        order_ids = [row.order_id for row in rows]
+        async with self._sessions.begin() as session:
+            events = await ledger.find_outcomes(session, order_ids)
+            await withheld.begin_try(session, order_ids, place.partition, end)
+        now_ms = int(time.time() * 1_000)
+        await producer.begin_transaction()
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            for row in rows:
+                future = await producer.send(
+                    place.topic,
+                    events[row.order_id].event.encode(),
+                    str(row.order_id).encode(),
+                    partition=place.partition,
+                    timestamp_ms=now_ms,
+                    headers=_unpacked(row.headers),
+                )
+                sent.append(future)
+            # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+            await asyncio.gather(*sent)
+        except BaseException:
+            ask_no_more(sent)
+            raise
+        await producer.commit_transaction()
+
+    @asynccontextmanager
+    async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
+        """The one that publishes the withheld outcomes of a partition: every try before it has ended."""
+        producer = AIOKafkaProducer(
+            **self._options,
+            transactional_id=producer_id(self._group_id, partition),
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=0,  # each record by itself: their topic may take no more
+            acks="all",
+        )
+        try:
+            async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+                await producer.start()
+            yield producer
+        finally:
+            await close_producer(producer)
+
+    def _tell(self, rows: Sequence[Withheld]) -> None:
+        """In metrics, log and readiness: those of the partitions that are ours."""
+        numbers = {p.partition for p in self._assigned()}
+        mine = [row for row in rows if row.source_partition in numbers]
+        self._metrics.withheld.clear()
+        for number in numbers:
+            count = sum(row.source_partition == number for row in mine)
+            self._metrics.withheld.labels(str(number)).set(count)
+        if mine:
+            self._health.failed(_TROUBLE, "; ".join(withheld_sentences(mine)), alive=False)
+        else:
+            self._health.answered(_TROUBLE)
+
+
+def _place_of(row: Withheld) -> TopicPartition | None:
+    """Where it lies if it was published; None: it was never tried."""
+    return None if row.tried_partition is None else TopicPartition(row.topic, row.tried_partition)
+
+
+def _digest(row: Withheld) -> bytes:
+    return digest(str(row.order_id).encode(), _unpacked(row.headers))

@@ -1,0 +1,1 @@
+"""The process: started, supervised, stopped."""

@@ -1,0 +1,135 @@
+"""Several worker processes on one machine: each a whole worker of the same consumer group.
+
+A process of its own each, because one event loop's decoding would stall the other's locked section.
+"""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from worker.failures import backoff_seconds
+from worker.observability import log
+from worker.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS: Final = 0.2
+SETTLED_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
+GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
+
+_STOPPED_WHILE_STARTING: Final = frozenset({-signal.SIGTERM, -signal.SIGINT})
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_the_supervisor() -> None:
+    # In the child, before it becomes a worker: should we be killed, nobody would be left to stop it.
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class _Child:
+    number: int
+    process: "subprocess.Popen[bytes]"
+    started_at: float  # monotonic seconds
+    restarts: int = 0
+    due_at: float | None = None  # when to start it again; None: it runs
+
+
+class _Supervisor:
+    def __init__(self, settings: Settings, workers: int) -> None:
+        self._settings = settings
+        self._told = 0
+        self._ever_settled = False
+        self._children = [self._start(number) for number in range(workers)]
+
+    def run(self) -> int:
+        """Keep the workers running until told to stop; returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            while not self._told:
+                for child in self._children:
+                    code = self._look_after(child)
+                    if code is not None:
+                        return code
+                time.sleep(POLL_SECONDS)
+            return self._wait_for_all()
+        finally:
+            self._end_all()
+
+    def _start(self, number: int) -> _Child:
+        port = self._settings.http_port
+        environment = {**os.environ, "ORDER_WORKER_HTTP_PORT": str(port + number if port else 0)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "run"],
+            env=environment,
+            # Ctrl-C in a terminal reaches us alone, so that each worker is told once, by us.
+            start_new_session=True,
+            preexec_fn=_end_with_the_supervisor if _LIBC else None,
+        )
+        logger.info("worker %d is process %d", number, process.pid)
+        return _Child(number, process, time.monotonic())
+
+    def _look_after(self, child: _Child) -> int | None:
+        """Restart a worker that ended; an exit code when there is no point in going on."""
+        now = time.monotonic()
+        if child.due_at is not None:
+            if now >= child.due_at:
+                fresh = self._start(child.number)
+                child.process, child.started_at, child.due_at = fresh.process, now, None
+            return None
+        code = child.process.poll()
+        if code is None:
+            self._ever_settled = self._ever_settled or now - child.started_at > SETTLED_SECONDS
+            return None
+        if code == 1 and not self._ever_settled:
+            # It has said on standard error what is missing; the next one would say the same.
+            return 1
+        child.restarts = 0 if now - child.started_at > SETTLED_SECONDS else child.restarts + 1
+        pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
+        logger.warning("worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds)
+        child.due_at = now + pause_seconds
+        return None
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._told += 1
+        for child in self._children:
+            # Told twice, they leave at once: each counts for itself.
+            if child.process.poll() is None:
+                child.process.send_signal(signal.Signals(number))
+
+    def _wait_for_all(self) -> int:
+        deadline = time.monotonic() + self._settings.shutdown_timeout_seconds + GRACE_SECONDS
+        while any(child.process.poll() is None for child in self._children):
+            if time.monotonic() > deadline:
+                return 1
+            time.sleep(POLL_SECONDS)
+        codes = [c.process.returncode for c in self._children if c.due_at is None]
+        # One that was still starting had no handler yet and ended by the signal itself: nothing was begun.
+        return max((abs(code) for code in codes if code not in _STOPPED_WHILE_STARTING), default=0)
+
+    def _end_all(self) -> None:
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.kill()
+            child.process.wait()
+
+
+def supervise(settings: Settings, workers: int) -> int:
+    """Run `workers` processes until told to stop, restarting what ends; returns the exit code.
+
+    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on; a worker that
+    ends by itself or is killed is started again, after a pause that grows. When the very first ones
+    report a wrong setting or a missing server, this returns 1 instead of trying for ever.
+    """
+    log.configure(settings.log_level, settings.log_format)
+    return _Supervisor(settings, workers).run()
