@@ -33,7 +33,7 @@ from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
-from worker.operations.order_search import Where
+from worker.operations.explain.search import Where
 from worker.page.site import Site
 from worker.page.sources import Sources
 from worker.pipeline.batch import BatchProcessor

@@ -19,7 +19,7 @@ from tests.support.promises import Scene
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import Workers
-from worker.letter import general
+from worker.operations.dead_letters.letter import general
 
 QUANTITIES = "items.*.quantity"
 ODD: list[tuple[str, bytes | None]] = [("x", b"\xff"), ("y", None), ("\x1b[31m", b"\x1b[31mred"), ("x", b"2")]

@@ -24,7 +24,7 @@ from tests.support.topic_names import TopicNames
 from worker.core.decode import Decoded, decode
 from worker.local.postgres import create_database, drop_database
 from worker.local.services import Services
-from worker.operations.place import encode, random_orders, with_twins
+from worker.operations.place.place import encode, random_orders, with_twins
 
 PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
 

@@ -169,7 +169,7 @@ def test_a_takeover_that_was_killed_half_way_may_be_run_again_or_left(
 ):
     program = (
         "import asyncio, os, signal, sys\n"
-        "from worker.operations.from_group import from_group\n"
+        "from worker.operations.replay.from_group import from_group\n"
         "from worker.kafka.offsets import TopicSelection\n"
         "from worker.settings import read_settings\n"
         "settings = read_settings()\n"

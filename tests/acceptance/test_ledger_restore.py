@@ -21,7 +21,7 @@ LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """
 import asyncio, os, signal
 from worker.operations import restore_writing
-from worker.operations.restore_ledger import Asked, restore
+from worker.operations.restore.restore import Asked, restore
 from worker.settings import read_settings
 restore_writing.PORTION = 40
 left = [3]

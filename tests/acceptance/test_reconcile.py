@@ -20,9 +20,9 @@ from tests.support.subscriber import create_topics, delete_records, delete_topic
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
-from worker.operations import reconcile as operation
-from worker.operations.reconcile import Asked, reconciled
-from worker.operations.repair import repair
+from worker.operations.reconcile import reconcile as operation
+from worker.operations.reconcile.reconcile import Asked, reconciled
+from worker.operations.reconcile.repair import repair
 from worker.settings import Settings
 
 Found = set[tuple[str, str | None, str]]

@@ -106,8 +106,8 @@ def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
     program = (
         "import asyncio, os, signal\n"
         "from worker.kafka.offsets import TopicSelection\n"
-        "from worker.operations.replay import replay\n"
-        "from worker.operations.replay_plan import Target, To\n"
+        "from worker.operations.replay.replay import replay\n"
+        "from worker.operations.replay.plan import Target, To\n"
         "from worker.settings import read_settings\n"
         "settings = read_settings()\n"
         "asyncio.run(replay(settings, TopicSelection(settings.order_placed_topic), Target(To.EARLIEST),\n"

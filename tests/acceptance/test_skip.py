@@ -18,7 +18,7 @@ from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
-from worker.operations import skip as operation
+from worker.operations.skip import skip as operation
 
 WHY = ("--by", "ada", "--note", "disk 7 was replaced")
 

@@ -10,7 +10,7 @@ from tests.support.odd_records import publish_odd
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.worker_process import Workers
-from worker.letter import UNMARKED
+from worker.operations.dead_letters.letter import UNMARKED
 
 
 @pytest.fixture

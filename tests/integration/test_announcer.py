@@ -14,8 +14,8 @@ from tests.support.deadline import eventually
 from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames
 from worker.connections import kafka_admin
-from worker.operations.announcer import Announcer, announcer, progress_place
-from worker.operations.progress import Progress, find_progress
+from worker.operations.republish.announce import Announcer, announcer, progress_place
+from worker.operations.republish.progress import Progress, find_progress
 from worker.settings import Settings, read_settings
 
 START = Progress(datetime(2026, 11, 23, tzinfo=UTC), total=6)

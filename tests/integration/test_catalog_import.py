@@ -13,7 +13,7 @@ from db import migrate
 from db.engine import create_engine
 from tests.support.shop import Shop
 from worker.errors import CommandError
-from worker.operations.import_catalog import Imported, import_catalog
+from worker.operations.setup.catalog import Imported, import_catalog
 from worker.settings import read_settings
 
 USERS = [(1, "ann@example.org", "Ann"), (2, "bob@example.org", "Bob")]

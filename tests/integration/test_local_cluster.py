@@ -22,7 +22,7 @@ from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.local.folders import data_folder
 from worker.local.kafka import LocalKafka
 from worker.local.ports import is_open
-from worker.operations import create_topics as operation
+from worker.operations.setup import topics as operation
 from worker.pipeline.publisher import Publisher
 from worker.settings import Settings
 

@@ -18,8 +18,8 @@ from tests.support.shop import Shop
 from worker.core.settlement import Fate, OutputTopics
 from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
-from worker.operations.rehearsal import Rehearsal
-from worker.operations.rehearse import RecordReader
+from worker.operations.replay.rehearsal import Rehearsal
+from worker.operations.replay.rehearse import RecordReader
 from worker.pipeline.batch import BatchProcessor
 from worker.settings import Settings
 

@@ -13,9 +13,9 @@ from tests.support.promises import Scene
 from tests.support.subscriber import committed_lag, publish, remember_wrongly
 from worker.errors import CommandError
 from worker.kafka.offsets import TopicSelection
-from worker.operations import replay as operation
-from worker.operations.replay import Replay, replay
-from worker.operations.replay_plan import Target, To
+from worker.operations.replay import replay as operation
+from worker.operations.replay.plan import Target, To
+from worker.operations.replay.replay import Replay, replay
 from worker.settings import Settings
 
 

@@ -18,8 +18,8 @@ from tests.support.builders import line, order, order_value, record
 from tests.support.little_shop import LAMP
 from worker.core.decode import Decoded, decode
 from worker.core.outcome import event_json
-from worker.operations.lost_outcomes import Behind
-from worker.operations.restore_reading import Inputs
+from worker.operations.restore.lost_outcomes import Behind
+from worker.operations.restore.reading import Inputs
 
 ADA = 1  # the user
 NOW = datetime(2026, 11, 23, 10, 0, 1, tzinfo=UTC)

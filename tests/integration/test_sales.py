@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from db import sales
 from db.engine import session_factory
 from tests.support.shop import Shop
-from worker.operations.explain import _taken_later
+from worker.operations.explain.collect import _taken_later
 
 SINCE = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from worker import cli
-from worker.operations import redrive
+from worker.operations.redrive import redrive
 
 STEPS: dict[str, tuple[Any, str]] = {
     "claimed": (redrive._Climb, "_step"),

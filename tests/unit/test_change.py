@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.change import Change, ChangeError, parse_change
+from worker.operations.redrive.json_edit import Change, ChangeError, parse_change
 
 VALUE = (
     b'{ "order_id":"a", "items" : [{"quantity": 0 , "weight":1.10}, {"quantity":-1}],'

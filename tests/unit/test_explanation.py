@@ -14,7 +14,7 @@ from contracts.events import Reason, ReasonCode
 from db.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
 from worker.kafka.offsets import Bounds
-from worker.operations.explanation import (
+from worker.operations.explain.explanation import (
     DeadLetterRecord,
     Decision,
     Facts,
@@ -27,9 +27,9 @@ from worker.operations.explanation import (
     Unread,
     explained,
 )
-from worker.operations.explanation_facts import dead_letters, inputs, time_of
-from worker.operations.explanation_screen import MOST_ROWS, explanation_screen
-from worker.operations.order_records import OrderRecords, first_of, homes, last_of, places, unread
+from worker.operations.explain.facts import dead_letters, inputs, time_of
+from worker.operations.explain.order_records import OrderRecords, first_of, homes, last_of, places, unread
+from worker.operations.explain.terminal import MOST_ROWS, explanation_screen
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from db.skips import SkippedSpan
-from worker.operations.group_lag import NO_SKIPS, GroupLag, Look, MemberName, Place, lag_of, measure
-from worker.operations.skip_sentences import Skips, sentence
+from worker.operations.lag.measure import NO_SKIPS, GroupLag, Look, MemberName, Place, lag_of, measure
+from worker.operations.skip.sentences import Skips, sentence
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

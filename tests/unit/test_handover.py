@@ -7,7 +7,7 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import Begun
 from worker.errors import CommandError
 from worker.kafka.offset_mark import MARK, idle_mark
-from worker.operations.handover import Handover, Stage, Standing, require_possible
+from worker.operations.replay.handover import Handover, Stage, Standing, require_possible
 
 
 def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> Standing:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from worker.errors import CommandError, UsageError
-from worker.operations import catalog_csv
-from worker.operations.catalog_csv import CATEGORIES, MAX_LINE_BYTES, PRODUCTS, USERS, Layout, read_rows
-from worker.operations.import_catalog import Imported, find_files, summary
+from worker.operations.setup import catalog_csv
+from worker.operations.setup.catalog import Imported, find_files, summary
+from worker.operations.setup.catalog_csv import CATEGORIES, MAX_LINE_BYTES, PRODUCTS, USERS, Layout, read_rows
 
 USERS_HEADER = b"id,email,full_name\n"
 PRODUCTS_HEADER = b"id,name,description,price,stock_quantity,category_id\n"

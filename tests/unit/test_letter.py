@@ -11,7 +11,17 @@ from contracts.events import DeadLetterCode
 from tests.support.builders import record
 from worker.core.dead_letter import REDRIVE_HEADER, dead_letter_headers, own_headers
 from worker.core.triage import Source
-from worker.letter import MAX_GROUPS, OTHER, UNMARKED, Choice, Place, Tally, general, parse_place, read_letter
+from worker.operations.dead_letters.letter import (
+    MAX_GROUPS,
+    OTHER,
+    UNMARKED,
+    Choice,
+    Place,
+    Tally,
+    general,
+    parse_place,
+    read_letter,
+)
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

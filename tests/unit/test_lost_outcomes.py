@@ -16,7 +16,7 @@ from db.models import Outcome
 from db.reconciliation.restoration import LetterRow
 from tests.support.builders import line, order, record
 from worker.core.outcome import event_json
-from worker.operations.lost_outcomes import (
+from worker.operations.restore.lost_outcomes import (
     Behind,
     Event,
     behind,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from db.stock import StockLevel
 from tests.support.builders import line, order, order_value
-from worker.operations.order_check import Candidate, Fate, Verdict, decide, repeated
-from worker.operations.order_lines import decoded, order_lines
-from worker.operations.seen_orders import Earlier, seen_orders
+from worker.operations.check.seen_orders import Earlier, seen_orders
+from worker.operations.check.verdicts import Candidate, Fate, Verdict, decide, repeated
+from worker.operations.place.order_file import decoded, order_lines
 
 LEVELS = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("99999999.99"), 10**10)}
 

@@ -11,8 +11,8 @@ import pytest
 
 from contracts.events import Reason, ReasonCode
 from tests.support.builders import record
-from worker.letter import Group
-from worker.operations.explanation import (
+from worker.operations.dead_letters.letter import Group
+from worker.operations.explain.explanation import (
     DeadLetterRecord,
     Decision,
     Explanation,
@@ -22,7 +22,7 @@ from worker.operations.explanation import (
     explained,
     explained_by_rows,
 )
-from worker.operations.group_lag import GroupLag, MemberName, Pace, PartitionLag
+from worker.operations.lag.measure import GroupLag, MemberName, Pace, PartitionLag
 from worker.page.overview import (
     LetterGroups,
     Myself,

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from worker.ramp import LARGEST_STEP, is_enough, planned, steps
+from worker.operations.redrive.canary import LARGEST_STEP, is_enough, planned, steps
 
 
 def test_the_steps_grow_from_one_and_end_to_grow_at_a_thousand():

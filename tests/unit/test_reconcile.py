@@ -11,8 +11,10 @@ from db.reconciliation import rules
 from db.reconciliation.tables import Finding
 from tests.support.builders import order_value, record
 from worker.kafka.offsets import Bounds
-from worker.operations.discrepancies import KINDS, discrepancy
-from worker.operations.evidence import (
+from worker.operations.reconcile.discrepancies import KINDS, discrepancy
+from worker.operations.reconcile.reconcile import REMARKS, RESULTS
+from worker.operations.reconcile.rows import letter_row, outcome_row, pack_headers, record_row, unpack_headers
+from worker.operations.reconcile.topic_copies import (
     CLOCKS_APART,
     InputRead,
     LettersRead,
@@ -21,8 +23,6 @@ from worker.operations.evidence import (
     letters_since,
     outcomes_since,
 )
-from worker.operations.reconcile import REMARKS, RESULTS
-from worker.operations.traces import letter_row, outcome_row, pack_headers, record_row, unpack_headers
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 ZERO, ONE = TopicPartition("out", 0), TopicPartition("out", 1)

@@ -7,7 +7,7 @@ import pytest
 
 from worker.commands.replay import _target, replay
 from worker.errors import UsageError
-from worker.operations.replay_plan import Target, To
+from worker.operations.replay.plan import Target, To
 
 
 @pytest.mark.parametrize(

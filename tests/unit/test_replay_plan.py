@@ -9,7 +9,7 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import Begun
 from worker.errors import CommandError, UsageError
 from worker.kafka.offsets import Bounds
-from worker.operations.replay_plan import Target, To, moves, reached_to, remark, require_records
+from worker.operations.replay.plan import Target, To, moves, reached_to, remark, require_records
 
 ONE, TWO = TopicPartition("orders", 1), TopicPartition("orders", 2)
 BOUNDS = {ONE: Bounds(10, 100), TWO: Bounds(0, 50)}

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from worker.core.settlement import Fate
 from worker.kafka.offsets import Bounds, TopicSelection
-from worker.operations.rehearsal import ProductChange, Tally
-from worker.operations.replay import Replay
-from worker.operations.replay_plan import Move, Target, To
-from worker.operations.replay_report import Report, report, show
+from worker.operations.replay.plan import Move, Target, To
+from worker.operations.replay.rehearsal import ProductChange, Tally
+from worker.operations.replay.replay import Replay
+from worker.operations.replay.terminal import Report, report, show
 from worker.settings import Settings
 
 PARTITION = TopicPartition("order-placed", 0)

@@ -15,9 +15,9 @@ from db.ledger import LedgerRow, OutcomeFilter
 from db.models import Outcome
 from worker.cli import app
 from worker.errors import CommandError, UsageError
-from worker.operations.announcer import announcement
-from worker.operations.progress import Progress, from_offset
-from worker.operations.republish import selection_name, to_its_end
+from worker.operations.republish.announce import announcement
+from worker.operations.republish.progress import Progress, from_offset
+from worker.operations.republish.republish import selection_name, to_its_end
 from worker.pipeline.recall import digest
 from worker.settings import Settings
 

@@ -10,11 +10,11 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
-from worker.operations.lost_outcomes import Behind
-from worker.operations.restore_ledger import Asked, Restoration, Waiting
-from worker.operations.restore_reading import OutcomesRead
-from worker.operations.restore_screen import Report, document, failure, report, show
-from worker.operations.restore_writing import Written
+from worker.operations.restore.lost_outcomes import Behind
+from worker.operations.restore.reading import OutcomesRead
+from worker.operations.restore.restore import Asked, Restoration, Waiting
+from worker.operations.restore.terminal import Report, document, failure, report, show
+from worker.operations.restore.writing import Written
 from worker.settings import Settings
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -9,7 +9,7 @@ from db.skips import SkippedSpan
 from worker.commands.skip import skip
 from worker.errors import UsageError
 from worker.kafka.offsets import Bounds
-from worker.operations.skip_plan import Asked, InputPlace, SkipPlan, parse_place, refusal, report
+from worker.operations.skip.plan import Asked, InputPlace, SkipPlan, parse_place, refusal, report
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SKIPPED = SkippedSpan(3, 120, 130, "ada", "bad disk", NOW)

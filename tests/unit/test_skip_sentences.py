@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from db.skips import SkippedSpan
-from worker.operations.skip_sentences import sentence
+from worker.operations.skip.sentences import sentence
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

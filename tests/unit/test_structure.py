@@ -18,7 +18,11 @@ CORE = [
         "worker/core/dead_letter",
     ),
     "worker/core/settlement",
-    *("worker/letter", "worker/change", "worker/ramp"),
+    *(
+        "worker/operations/dead_letters/letter",
+        "worker/operations/redrive/json_edit",
+        "worker/operations/redrive/canary",
+    ),
     *("worker/kafka/limits/topic_limits", "worker/kafka/limits/adapted", "worker/kafka/limits/remarks"),
 ]
 

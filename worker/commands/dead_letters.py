@@ -10,8 +10,8 @@ from worker.commands.style import AsJson, Execute, example, group
 from worker.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
-    from worker.change import Change
-    from worker.letter import Choice, Place
+    from worker.operations.dead_letters.letter import Choice, Place
+    from worker.operations.redrive.json_edit import Change
 
 commands = group("Records that could not be decided: look at them, take them out, send them again.")
 
@@ -37,8 +37,8 @@ def list_(
     code: Code = None, path: Path_ = None, start: From = None, end: To = None, as_json: AsJson = False
 ) -> None:
     """Show the dead letters in groups: how many of each code and field, since when, what was redriven."""
-    from worker.operations.dead_letters import list_groups
-    from worker.operations.letters_screen import groups_table
+    from worker.operations.dead_letters.read import list_groups
+    from worker.operations.dead_letters.terminal import groups_table
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
@@ -61,8 +61,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one dead letter: the record as it came, why it failed, and what was redriven of it."""
-    from worker.operations.dead_letters import show as look_up
-    from worker.operations.letters_screen import letter_screen
+    from worker.operations.dead_letters.read import show as look_up
+    from worker.operations.dead_letters.terminal import letter_screen
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
@@ -91,7 +91,7 @@ def export(
 
     What is not UTF-8 is base64, under key_base64 or value_base64. The file is there when it is whole.
     """
-    from worker.operations.dead_letters import export as write
+    from worker.operations.dead_letters.read import export as write
     from worker.settings import read_settings
 
     choice = _choice(code, path, start, end)
@@ -139,8 +139,8 @@ def redrive(
     Which ones is settled at the start; what arrives meanwhile is not among them. A letter that fails again
     is a new one. Interrupted, the next run finds out what was sent.
     """
-    from worker.operations import redrive as work
-    from worker.operations import redrive_screen
+    from worker.operations.redrive import redrive as work
+    from worker.operations.redrive import terminal
     from worker.operations.screen import output, print_json, typed_again
     from worker.settings import read_settings
 
@@ -158,7 +158,7 @@ def redrive(
         if as_json:
             print_json(rehearsal)
         else:
-            output().print(redrive_screen.rehearsal_screen(rehearsal, request))
+            output().print(terminal.rehearsal_screen(rehearsal, request))
             # Never folded: it is there to be copied.
             typer.echo(typed_again())
         return
@@ -166,9 +166,9 @@ def redrive(
     if as_json:
         print_json(report)
     else:
-        output().print(redrive_screen.report_screen(report))
+        output().print(terminal.report_screen(report))
     if report.stopped:
-        raise CommandError(redrive_screen.stopped_text(report))
+        raise CommandError(terminal.stopped_text(report))
 
 
 def _choice(
@@ -180,7 +180,7 @@ def _choice(
 ) -> "Choice":
     from contracts.events import DeadLetterCode
     from worker.kafka.offsets import parse_time
-    from worker.letter import UNMARKED, Choice
+    from worker.operations.dead_letters.letter import UNMARKED, Choice
 
     codes = [*(known.value for known in DeadLetterCode), UNMARKED]
     if code is not None and code not in codes:
@@ -193,7 +193,7 @@ def _choice(
 
 
 def _place(text: str) -> "Place":
-    from worker.letter import parse_place
+    from worker.operations.dead_letters.letter import parse_place
 
     place = parse_place(text)
     if place is None:
@@ -204,7 +204,7 @@ def _place(text: str) -> "Place":
 def _change(text: str | None) -> "Change | None":
     if text is None:
         return None
-    from worker.change import ChangeError, parse_change
+    from worker.operations.redrive.json_edit import ChangeError, parse_change
 
     try:
         return parse_change(text)

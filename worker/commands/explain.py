@@ -33,10 +33,10 @@ def explain(
     """
     from worker.kafka.offsets import read_order_id
     from worker.operations import screen
-    from worker.operations.explain import explain_order
-    from worker.operations.explanation import State
-    from worker.operations.explanation_screen import explanation_screen
-    from worker.operations.order_search import Scan
+    from worker.operations.explain.collect import explain_order
+    from worker.operations.explain.explanation import State
+    from worker.operations.explain.search import Scan
+    from worker.operations.explain.terminal import explanation_screen
     from worker.settings import read_settings
 
     wanted = read_order_id(order_id)

@@ -54,9 +54,9 @@ def restore(
     """
     from worker.kafka.offsets import parse_time
     from worker.operations import screen
-    from worker.operations.restore_ledger import Asked
-    from worker.operations.restore_ledger import restore as operation
-    from worker.operations.restore_screen import document, failure, report, show
+    from worker.operations.restore.restore import Asked
+    from worker.operations.restore.restore import restore as operation
+    from worker.operations.restore.terminal import document, failure, report, show
     from worker.settings import read_settings
 
     settings = read_settings()

@@ -10,7 +10,7 @@ from worker.commands.style import AsJson, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.order_check import Finding
+    from worker.operations.check.verdicts import Finding
 
 commands = group()
 
@@ -48,7 +48,7 @@ def place(
     """Publish orders. Of a file with one bad line nothing is sent; each line goes out byte for byte."""
     if (file is None) == (random is None):
         raise UsageError("give either a file or --random N")
-    from worker.operations.place import Pace, place_file, place_random
+    from worker.operations.place.place import Pace, place_file, place_random
     from worker.settings import read_settings
 
     settings, pace = read_settings(), Pace(rate, duplicates, seed)
@@ -85,8 +85,8 @@ def check(
     Exit 0 if every order would be confirmed or is a duplicate, else 1.
     """
     from worker.operations import screen
-    from worker.operations.check import check_file, finding_text, summary_text
-    from worker.operations.order_lines import file_name
+    from worker.operations.check.check import check_file, finding_text, summary_text
+    from worker.operations.place.order_file import file_name
     from worker.settings import read_settings
 
     name, document = file_name(file), screen.JsonStream("findings")

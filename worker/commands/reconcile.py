@@ -9,7 +9,7 @@ from worker.commands.style import AsJson, Execute, errors_in_json, example, grou
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.reconcile import Asked
+    from worker.operations.reconcile.reconcile import Asked
     from worker.settings import Settings
 
 commands = group()
@@ -53,7 +53,7 @@ def reconcile(
         if execute and not repair:
             raise UsageError("--execute needs --repair: without it nothing is changed")
         from worker.kafka.offsets import parse_time
-        from worker.operations.reconcile import Asked
+        from worker.operations.reconcile.reconcile import Asked
         from worker.settings import read_settings
 
         asked = Asked(
@@ -68,8 +68,8 @@ def reconcile(
 
 
 async def _run(settings: "Settings", asked: "Asked", as_json: bool, limit: int) -> int:
-    from worker.operations.reconcile import reconciled
-    from worker.operations.verdict import show, write_json
+    from worker.operations.reconcile.reconcile import reconciled
+    from worker.operations.reconcile.terminal import show, write_json
 
     async with reconciled(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)) as found:
         if as_json:

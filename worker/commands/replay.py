@@ -11,7 +11,7 @@ from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.kafka.offsets import TopicSelection
-    from worker.operations.replay_plan import Target
+    from worker.operations.replay.plan import Target
     from worker.settings import Settings
 
 commands = group()
@@ -93,26 +93,28 @@ def replay(
 async def _from_group(
     settings: "Settings", old_group: str, selected: "TopicSelection", execute: bool, as_json: bool
 ) -> None:
-    from worker.operations import from_group, from_group_report, screen
+    from worker.operations import screen
+    from worker.operations.replay import from_group, from_group_terminal
 
     done = await from_group.from_group(settings, old_group, selected, execute=execute)
-    found = from_group_report.report(settings, selected, done)
-    screen.print_json(found) if as_json else from_group_report.show(screen.output(), found)
+    found = from_group_terminal.report(settings, selected, done)
+    screen.print_json(found) if as_json else from_group_terminal.show(screen.output(), found)
 
 
 async def _replay(
     settings: "Settings", target: "Target", selected: "TopicSelection", execute: bool, as_json: bool
 ) -> None:
-    from worker.operations import replay, replay_report, screen
+    from worker.operations import screen
+    from worker.operations.replay import replay, terminal
 
     done = await replay.replay(settings, selected, target, execute=execute, quiet=as_json)
-    found = replay_report.report(settings, selected, done)
-    screen.print_json(found) if as_json else replay_report.show(screen.output(), found)
+    found = terminal.report(settings, selected, done)
+    screen.print_json(found) if as_json else terminal.show(screen.output(), found)
 
 
 def _target(option: str, value: str | int | bool) -> "Target":
     from worker.kafka.offsets import parse_duration, parse_time
-    from worker.operations.replay_plan import Target, To
+    from worker.operations.replay.plan import Target, To
 
     if option == "--by-duration":
         try:

@@ -16,7 +16,7 @@ from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from db.ledger import OutcomeFilter
-    from worker.operations.republish import Preview, Republished
+    from worker.operations.republish.republish import Preview, Republished
     from worker.settings import Settings
 
 commands = group()
@@ -88,7 +88,7 @@ def republish(
         done = _execute(settings, wanted, rate, again, as_json)
         print_json(done) if as_json else typer.echo(_told(done))
         return
-    from worker.operations.republish import preview
+    from worker.operations.republish.republish import preview
 
     seen = asyncio.run(preview(settings, wanted))
     print_json(seen) if as_json else _show(seen)
@@ -97,7 +97,7 @@ def republish(
 def _execute(
     settings: "Settings", wanted: "OutcomeFilter", rate: float | None, again: bool, quiet: bool
 ) -> "Republished":
-    from worker.operations import republish
+    from worker.operations.republish import republish
 
     try:
         return asyncio.run(republish.republish(settings, wanted, rate=rate, again=again, quiet=quiet))

@@ -33,7 +33,7 @@ def topics_create(
     ] = -1,
 ) -> None:
     """Create the topics that are missing. Those that exist stay as they are."""
-    from worker.operations.create_topics import create_topics, table
+    from worker.operations.setup.topics import create_topics, table
     from worker.settings import read_settings
 
     if replication == 0:
@@ -58,7 +58,7 @@ def catalog_import(
 
     products.csv: id,name,description,price,stock_quantity,category_id
     """
-    from worker.operations.import_catalog import import_catalog, summary
+    from worker.operations.setup.catalog import import_catalog, summary
     from worker.settings import read_settings
 
     typer.echo(summary(asyncio.run(import_catalog(read_settings(), path))))

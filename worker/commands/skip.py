@@ -38,8 +38,8 @@ def skip(
     What can be read is refused: a worker decides it, or writes a dead letter of it.
     """
     from worker.operations import screen
-    from worker.operations import skip as operation
-    from worker.operations.skip_plan import (
+    from worker.operations.skip import skip as operation
+    from worker.operations.skip.plan import (
         LONGEST_NAME,
         LONGEST_NOTE,
         Asked,

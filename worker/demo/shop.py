@@ -18,8 +18,8 @@ from worker.connections import database_engine, kafka_admin, require_reachable_d
 from worker.demo.retailer import Retailer
 from worker.errors import CommandError
 from worker.local.services import Services
-from worker.operations.create_topics import create_topics
-from worker.operations.import_catalog import import_catalog
+from worker.operations.setup.catalog import import_catalog
+from worker.operations.setup.topics import create_topics
 from worker.settings import Settings, read_settings
 
 PARTITIONS: Final = 4

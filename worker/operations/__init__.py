@@ -1,0 +1,1 @@
+"""What operators do, a folder a command. `terminal` of each is what a person sees of it."""

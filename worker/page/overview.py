@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from contracts.events import OrderRejected
 from worker.kafka.consuming.unreadable import UnreadableCount
-from worker.letter import Group, Tally, read_letter
-from worker.operations.explanation import reason_text
-from worker.operations.group_lag import GroupLag
+from worker.operations.dead_letters.letter import Group, Tally, read_letter
+from worker.operations.explain.explanation import reason_text
+from worker.operations.lag.measure import GroupLag
 from worker.page.question import Part
 from worker.page.tail import Tail
 

@@ -17,12 +17,12 @@ from uuid import UUID
 from aiokafka import ConsumerRecord
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from worker.letter import read_letter
-from worker.operations.explanation import Explanation, Place, State
-from worker.operations.explanation_facts import time_of
-from worker.operations.explanation_sections import Section, not_looked_at, sections
-from worker.operations.group_lag import GroupLag, PartitionLag
-from worker.operations.lag import pace_cells, remarks_on, short_id
+from worker.operations.dead_letters.letter import read_letter
+from worker.operations.explain.explanation import Explanation, Place, State
+from worker.operations.explain.facts import time_of
+from worker.operations.explain.sections import Section, not_looked_at, sections
+from worker.operations.lag.look import pace_cells, remarks_on, short_id
+from worker.operations.lag.measure import GroupLag, PartitionLag
 from worker.operations.screen import shown
 from worker.page.overview import LATEST, Overview
 

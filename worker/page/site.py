@@ -12,9 +12,9 @@ from faststream.asgi import AsgiResponse
 from faststream.asgi.types import Scope
 
 from worker.http import Answer
-from worker.letter import parse_place
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
+from worker.operations.dead_letters.letter import parse_place
 from worker.page import rendering
 from worker.page.overview import Myself, Overview, outcomes, own_counts
 from worker.page.question import Part, Question

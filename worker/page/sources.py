@@ -19,13 +19,13 @@ from db.skips import list_skips
 from worker.inquiries import Inquiries, NoAnswerError
 from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
-from worker.letter import Place
-from worker.operations.explain import collect, collect_rows
-from worker.operations.explanation import Explanation
-from worker.operations.group_lag import GroupLag, Look, measure
-from worker.operations.lag import LOOKS_KEPT, lookout
-from worker.operations.order_search import Reach, Where
-from worker.operations.skip_sentences import Skips
+from worker.operations.dead_letters.letter import Place
+from worker.operations.explain.collect import collect, collect_rows
+from worker.operations.explain.explanation import Explanation
+from worker.operations.explain.search import Reach, Where
+from worker.operations.lag.look import LOOKS_KEPT, lookout
+from worker.operations.lag.measure import GroupLag, Look, measure
+from worker.operations.skip.sentences import Skips
 from worker.page.overview import (
     LONGEST_WINDOW,
     LetterGroups,

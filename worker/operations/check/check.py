@@ -1,0 +1,157 @@
+"""`check`: what would become of the orders of a file, read only."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import ledger, orders, stock
+from db.engine import session_factory
+from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
+from worker.core.decode import Invalid
+from worker.errors import CommandError
+from worker.operations import screen
+from worker.operations.check.seen_orders import SeenOrders, seen_orders
+from worker.operations.check.verdicts import (
+    Candidate,
+    Fate,
+    Finding,
+    Summary,
+    Verdict,
+    decide,
+    invalid,
+    repeated,
+)
+from worker.operations.place.order_file import OrderLine, decoded, file_name, order_lines, readable_twice
+from worker.settings import Settings
+
+Judge = Callable[[Sequence[Candidate | Verdict]], Awaitable[list[Verdict]]]
+"""Lines in their order → one verdict for each"""
+
+_PORTION: Final = 2_000  # lines asked about together
+
+
+async def check_file(
+    settings: Settings, path: Path, report: Callable[[Finding], None], *, contract_only: bool = False
+) -> Summary:
+    """Tell `report` everything that stands against a line ("-": standard input), in their order.
+
+    Changes nothing and reserves nothing. All of it is compared with the database of one moment: its start.
+    With `contract_only` no server is asked. Raises CommandError where there is no order in the file.
+    """
+    with readable_twice(path) as file, seen_orders() as seen:
+        count = sum(1 for _ in order_lines(file, settings.message_max_bytes))
+        if not count:
+            raise CommandError(f"{file_name(path)} holds no orders")
+        file.seek(0)
+        summary = Summary()
+        async with _judge(settings, contract_only) as judge:
+            with screen.progress("checking", count) as bar:
+                for portion in _portions(order_lines(file, settings.message_max_bytes)):
+                    read = _read(portion, settings.message_max_bytes, seen, summary)
+                    _tell(await judge(read), summary, report)
+                    bar.advance(len(portion))
+        return summary
+
+
+@asynccontextmanager
+async def _judge(settings: Settings, contract_only: bool) -> AsyncIterator[Judge]:
+    if contract_only:
+        yield _of_contract
+        return
+    taken: Counter[int] = Counter()
+    async with _snapshot(settings) as session:
+        yield lambda read: _of_catalogue(session, read, taken)
+
+
+def _portions(lines: Iterator[OrderLine]) -> Iterator[list[OrderLine]]:
+    while portion := list(islice(lines, _PORTION)):
+        yield portion
+
+
+def _read(
+    portion: Sequence[OrderLine], max_bytes: int, seen: SeenOrders, summary: Summary
+) -> list[Candidate | Verdict]:
+    """Each line as an order with the line before it of the same id, or the verdict that it is none."""
+    read: list[Candidate | Verdict] = []
+    for line in portion:
+        found = decoded(line, max_bytes)
+        if isinstance(found, Invalid):
+            read.append(invalid(line.number, found))
+            continue
+        summary.unknown_fields += found.unknown_fields
+        earlier = seen.first(found.order.order_id, found.fingerprint, line.number)
+        read.append(Candidate(line.number, found.order, found.fingerprint, earlier))
+    return read
+
+
+async def _of_contract(read: Sequence[Candidate | Verdict]) -> list[Verdict]:
+    return [
+        one if isinstance(one, Verdict) else repeated(one, {}, frozenset()) or Verdict(Fate.VALID)
+        for one in read
+    ]
+
+
+async def _of_catalogue(
+    session: AsyncSession, read: Sequence[Candidate | Verdict], taken: Counter[int]
+) -> list[Verdict]:
+    candidates = [one for one in read if isinstance(one, Candidate)]
+    ids = {one.order.order_id for one in candidates}
+    known = await ledger.find_outcomes(session, ids)
+    of_orders = await orders.find_order_ids(session, ids - known.keys())
+    spent = {one.line: verdict for one in candidates if (verdict := repeated(one, known, of_orders))}
+    new = [one for one in candidates if one.line not in spent]
+    users = await orders.find_user_ids(session, {one.order.user_id for one in new})
+    levels = await stock.list_stock(session, {item.product_id for one in new for item in one.order.items})
+    decided = dict(zip([one.line for one in new], decide(new, users, levels, taken), strict=True))
+    verdicts = spent | decided
+    return [verdicts[one.line] if isinstance(one, Candidate) else one for one in read]
+
+
+def _tell(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[Finding], None]) -> None:
+    for fate, findings in verdicts:
+        summary.count(fate, [finding.code for finding in findings] if fate is Fate.REJECTED else ())
+        for finding in findings:
+            report(finding)
+
+
+@asynccontextmanager
+async def _snapshot(settings: Settings) -> AsyncIterator[AsyncSession]:
+    """A session that can change nothing, and to which all of the file meets one state of the shop."""
+    async with database_engine(settings, "order-worker check") as engine:
+        await require_database(engine, settings)
+        try:
+            async with session_factory(engine)() as session:
+                options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                await session.connection(execution_options=options)
+                yield session
+        except (*DATABASE_ERRORS, OSError) as error:
+            raise CommandError(f"PostgreSQL does not let us read: {reason_of(error)}; try again") from error
+
+
+def finding_text(name: str, finding: Finding) -> str:
+    """file:line: field: what is wrong (code)"""
+    where = f"{name}:{finding.line}" + (f": {finding.path}" if finding.path else "")
+    return f"{where}: {screen.shown(finding.message)} ({finding.code})"
+
+
+def summary_text(summary: Summary) -> str:
+    """All of it in one line."""
+    fates, reasons = summary.fates, sorted(summary.reasons.items(), key=lambda one: (-one[1], one[0]))
+    why = f" ({', '.join(f'{count:,} {code}' for code, count in reasons)})" if reasons else ""
+    parts = {
+        Fate.VALID: "keep the contract",
+        Fate.CONFIRMED: "would be confirmed",
+        Fate.REJECTED: f"would be rejected{why}",
+        Fate.DUPLICATE: "duplicates" if fates[Fate.DUPLICATE] != 1 else "duplicate",
+        Fate.CONFLICT: "conflicts" if fates[Fate.CONFLICT] != 1 else "conflict",
+        Fate.INVALID: "invalid",
+    }
+    told = ", ".join(f"{fates[fate]:,} {text}" for fate, text in parts.items() if fates[fate])
+    ignored = summary.unknown_fields
+    note = f"; {ignored:,} unknown field{'s' * (ignored != 1)} ignored" if ignored else ""
+    return f"{summary.orders:,} order{'s' * (summary.orders != 1)}: {told}{note}"

@@ -1,0 +1,192 @@
+"""What the worker would make of the orders of a file, were they placed now. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+from contracts.events import DeadLetterCode, PlainOrder, ReasonCode
+from db.decision import (
+    Confirmed,
+    Decision,
+    InsufficientStock,
+    PriceChanged,
+    Refusal,
+    Rejected,
+    Shelf,
+    UnknownProduct,
+    UnknownUser,
+    decide_batch,
+)
+from db.stock import StockLevel
+from db.values import MAX_TOTAL
+from worker.core.decode import Invalid
+from worker.core.triage import Known
+from worker.operations.check.seen_orders import Earlier
+
+
+class Fate(StrEnum):
+    """What would become of one line."""
+
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    DUPLICATE = "duplicate"  # decided already, or named by an earlier line, with the same content
+    CONFLICT = "conflict"  # the id belongs to another order: a dead letter
+    INVALID = "invalid"  # not the contract, or more than the database holds: a dead letter
+    VALID = "valid"  # keeps the contract; nothing else was looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that stands against one line. `path` names the field; empty for the whole value."""
+
+    line: int
+    order_id: UUID | None
+    fate: Fate
+    code: str
+    path: str
+    message: str
+
+
+@dataclass(slots=True)
+class Summary:
+    """How many lines have which fate, and how many orders would be rejected for each reason."""
+
+    orders: int = 0
+    fates: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    unknown_fields: int = 0
+
+    def count(self, fate: Fate, codes: Iterable[str] = ()) -> None:
+        self.orders += 1
+        self.fates[fate.value] += 1
+        self.reasons.update(dict.fromkeys(codes, 1))
+
+    @property
+    def is_good(self) -> bool:
+        """Every line would be confirmed or is a duplicate."""
+        return not (self.fates.keys() & {Fate.REJECTED, Fate.CONFLICT, Fate.INVALID})
+
+
+class Candidate(NamedTuple):
+    """A decoded line, and the line before it that has the same id."""
+
+    line: int
+    order: PlainOrder
+    fingerprint: bytes
+    earlier: Earlier | None
+
+
+class Verdict(NamedTuple):
+    """The fate of one line, with everything that stands against it."""
+
+    fate: Fate
+    findings: tuple[Finding, ...] = ()
+
+
+def invalid(line: int, why: Invalid) -> Verdict:
+    """The verdict on a line that is no order."""
+    finding = Finding(line, None, Fate.INVALID, why.code.value, why.path, why.message)
+    return Verdict(Fate.INVALID, (finding,))
+
+
+def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UUID]) -> Verdict | None:
+    """The verdict on an order whose id is spent, or None. `orders`: the ids that an order has."""
+    row = known.get(one.order.order_id)
+    if row is not None:
+        place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
+        return _compared(one, row.fingerprint, f"was decided, from {place}")
+    if one.order.order_id in orders:
+        return _refused(one, Fate.CONFLICT, DeadLetterCode.DATA_ERROR, "order_id", _NOT_THROUGH_KAFKA)
+    if one.earlier is not None:
+        return _compared(one, one.earlier.fingerprint, f"stands in line {one.earlier.line}")
+    return None
+
+
+_NOT_THROUGH_KAFKA = "this id belongs to an order that was not placed through Kafka"
+
+
+def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:
+    if one.fingerprint == fingerprint:
+        return Verdict(Fate.DUPLICATE)
+    message = f"another order of this id {where}"
+    return _refused(one, Fate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
+
+
+def _refused(one: Candidate, fate: Fate, code: DeadLetterCode, path: str, message: str) -> Verdict:
+    return Verdict(fate, (Finding(one.line, one.order.order_id, fate, code.value, path, message),))
+
+
+def decide(
+    new: Sequence[Candidate],
+    users: AbstractSet[int],
+    levels: Mapping[int, StockLevel],
+    taken: Counter[int],
+) -> list[Verdict]:
+    """One verdict for each order, against the stock that those before left; `taken` grows by theirs."""
+    shelves = {i: level._replace(quantity=level.quantity - taken[i]) for i, level in levels.items()}
+    decisions = _decisions([one.order for one in new], users, shelves, taken)
+    return [_verdict(one, decision) for one, decision in zip(new, decisions, strict=True)]
+
+
+def _decisions(
+    orders: Sequence[PlainOrder],
+    users: AbstractSet[int],
+    shelves: Mapping[int, Shelf],
+    taken: Counter[int],
+) -> list[Decision]:
+    """As `decide_batch`, but an order whose total the database cannot hold takes nothing from the others."""
+    too_large: dict[int, Decision] = {}
+    while True:
+        places = [n for n in range(len(orders)) if n not in too_large]
+        decided = decide_batch([orders[n] for n in places], users, shelves)
+        found = dict(zip(places, decided.decisions, strict=True))
+        if not (over := {n: d for n, d in found.items() if _is_too_large(d)}):
+            taken.update(decided.taken)
+            return [(found | too_large)[n] for n in range(len(orders))]
+        too_large |= over
+
+
+def _is_too_large(decision: Decision) -> bool:
+    return isinstance(decision, Confirmed) and decision.total_amount > MAX_TOTAL
+
+
+def _verdict(one: Candidate, decision: Decision) -> Verdict:
+    if isinstance(decision, Rejected):
+        findings = tuple(_findings(one, decision.refusals))
+        return Verdict(Fate.REJECTED, findings)
+    if _is_too_large(decision):
+        message = f"the total {decision.total_amount:,} is over {MAX_TOTAL:,}"
+        return _refused(one, Fate.INVALID, DeadLetterCode.DATA_ERROR, "items", message)
+    return Verdict(Fate.CONFIRMED)
+
+
+def _findings(one: Candidate, refusals: Iterable[Refusal]) -> Iterator[Finding]:
+    for refusal in refusals:
+        code, path, message = _told(one.order, refusal)
+        yield Finding(one.line, one.order.order_id, Fate.REJECTED, code.value, path, message)
+
+
+def _told(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:
+    """Code, field and words. A product of several lines is named where it stands first."""
+    match refusal:
+        case UnknownUser():
+            return ReasonCode.UNKNOWN_USER, "user_id", f"there is no user {order.user_id}"
+        case UnknownProduct(product_id):
+            path = f"items.{_line_of(order, product_id)}.product_id"
+            return ReasonCode.UNKNOWN_PRODUCT, path, f"there is no product {product_id}"
+        case InsufficientStock(product_id, requested, available):
+            path = f"items.{_line_of(order, product_id)}.quantity"
+            message = f"product {product_id}: {requested:,} requested, {available:,} available"
+            return ReasonCode.INSUFFICIENT_STOCK, path, message
+        case PriceChanged(product_id, expected, current):
+            prices = [(item.product_id, item.unit_price) for item in order.items]
+            path = f"items.{prices.index((product_id, str(expected)))}.unit_price"
+            return ReasonCode.PRICE_CHANGED, path, f"product {product_id} costs {current}, not {expected}"
+
+
+def _line_of(order: PlainOrder, product_id: int) -> int:
+    return [item.product_id for item in order.items].index(product_id)

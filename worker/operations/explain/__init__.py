@@ -1,0 +1,1 @@
+"""`explain`: everything that is known of one order."""

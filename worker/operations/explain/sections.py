@@ -1,0 +1,162 @@
+"""What an explanation rests on, as titles and tables: for a terminal and for the operator's page. Pure."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from contracts.events import Reason
+from worker.operations.explain.explanation import (
+    DeadLetterRecord,
+    Decision,
+    Facts,
+    InputRecord,
+    Line,
+    OutcomeRecord,
+    ProductNow,
+    Standing,
+    Unread,
+)
+from worker.operations.screen import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A title, and below it a line, a table and a note, each where there is one."""
+
+    title: str
+    lead: str = ""
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[object]] = ()
+    numbers: Sequence[str] = ()
+    note: str = ""
+
+
+_STANDINGS: Final = {
+    Standing.DECIDED: "the record that was decided",
+    Standing.DUPLICATE: "duplicate: the same order again, nothing was done",
+    Standing.CONFLICT: "conflict: another order under this id, a dead letter",
+    Standing.INVALID: "no order",
+    Standing.WAITING: "waits to be decided",
+    Standing.PASSED_OVER: "the group is past it, and nothing became of it",
+}
+
+
+def sections(facts: Facts) -> Iterator[Section]:
+    """What is known, in the order in which it happened; nothing of what is not."""
+    if facts.inputs:
+        records = [(r.place, r.time, _standing(r)) for r in facts.inputs]
+        yield Section("Input", head=("record", "time", "is"), rows=records)
+    if facts.decision:
+        yield _decision(facts.decision, facts.products)
+    elif facts.products:
+        yield _undecided(facts)
+    if facts.order:
+        yield _stored(facts)
+    if facts.outcomes:
+        told = [(o.place, o.time, _told(n, o, facts.decision)) for n, o in enumerate(facts.outcomes)]
+        yield Section("Outcome records", head=("record", "published", "is"), rows=told)
+    if facts.dead_letters:
+        letters = [(d.place, d.failed_at or d.time, d.source, _because(d)) for d in facts.dead_letters]
+        yield Section("Dead letters", head=("record", "failed", "from", "because"), rows=letters)
+
+
+def _stored(facts: Facts) -> Section:
+    row = facts.order
+    assert row is not None
+    title = f"Rows: order {row.status}, total {row.total_amount:,}, stored {shown(row.created_at)}"
+    if facts.decision and facts.decision.lines == row.lines:
+        return Section(title, "its items are those of the decision")
+    items = [(str(i.product_id), i.quantity, i.unit_price) for i in row.lines]
+    head = ("product", "quantity", "price")
+    return Section(title, head=head, rows=items, numbers=head)
+
+
+def _standing(record: InputRecord) -> str:
+    return f"{_STANDINGS[record.standing]}{': ' if record.why else ''}{record.why}"
+
+
+def _because(letter: DeadLetterRecord) -> str:
+    return f"{letter.path}{': ' if letter.path else ''}{letter.message} ({letter.code})"
+
+
+def _told(number: int, record: OutcomeRecord, decision: Decision | None) -> str:
+    what = f"order-{record.outcome}"
+    if record.republished:
+        what += ", republished"
+    elif number:
+        what += ", told again"
+    if decision is None:
+        return f"{what}, and not in the ledger"
+    return what if record.as_stored else f"{what}, and not as the ledger has it"
+
+
+def _decision_title(decision: Decision) -> str:
+    if decision.total_amount is not None:
+        return f"Decision: {decision.outcome}, total {decision.total_amount:,}"
+    retry = ", may be tried again under a new id" if decision.retryable else ""
+    return f"Decision: {decision.outcome}{retry}"
+
+
+def _decision(decision: Decision, products: Sequence[ProductNow]) -> Section:
+    now = {p.product_id: (p.price, p.stock, p.taken_later) for p in products}
+    head = _SOLD if decision.lines else _REFUSED
+    rows = [
+        *(
+            (str(i.product_id), i.quantity, i.unit_price, *now.get(i.product_id, _UNKNOWN))
+            for i in decision.lines
+        ),
+        *((*_reason(r), *now.get(r.product_id or 0, _UNKNOWN)[1:]) for r in decision.reasons),
+    ]
+    # Without the columns in which nothing stands: few rejections have more than one kind of reason.
+    kept = [n for n in range(len(head)) if any(row[n] is not None for row in rows)]
+    told = [head[n] for n in kept]
+    times = (
+        f"decided {shown(decision.decided_at)}, placed {shown(decision.placed_at)}, user {decision.user_id}"
+    )
+    return Section(
+        _decision_title(decision),
+        times,
+        told,
+        [[row[n] for n in kept] for row in rows],
+        [name for name in told if name != "reason"],
+        _NOT_KEPT,
+    )
+
+
+_UNKNOWN: Final = (None, None, None)
+_SOLD: Final = ("product", "quantity", "price", "price now", "stock now", "taken later")
+_REFUSED: Final = (
+    *("reason", "product", "requested", "available", "expected", "in force"),
+    *("stock now", "taken later"),
+)
+_NOT_KEPT: Final = (
+    "Stock is kept with a decision only where it was short. Now: at this moment; taken later: by orders"
+    " decided since then and not cancelled."
+)
+
+
+def _reason(reason: Reason) -> tuple[object, ...]:
+    product = None if reason.product_id is None else str(reason.product_id)
+    prices = (reason.expected_unit_price, reason.current_unit_price)
+    return reason.code.value, product, reason.requested, reason.available, *prices
+
+
+def _undecided(facts: Facts) -> Section:
+    """Of the first record that is an order: what it asks for, and what there is."""
+    lines: Sequence[Line] = next((r.lines for r in facts.inputs if r.lines), ())
+    now = {product.product_id: (product.price, product.stock) for product in facts.products}
+    head = ("product", "quantity", "price seen", "price now", "stock now")
+    rows = [
+        (str(i.product_id), i.quantity, i.unit_price, *now.get(i.product_id, (None, None))) for i in lines
+    ]
+    return Section("Asked for", head=head, rows=rows, numbers=head)
+
+
+def not_looked_at(unread: Iterable[Unread]) -> str:
+    """By topic: a list of partitions would be longer than all the rest. Empty where all was read."""
+    topics: dict[str, tuple[int, int]] = {}
+    for one in unread:
+        partitions, offsets = topics.get(one.topic, (0, 0))
+        topics[one.topic] = partitions + 1, offsets + one.end - one.start
+    told = ", ".join(f"{topic} ({offsets:,} offsets)" for topic, (_, offsets) in topics.items())
+    return f"Not looked at: {told}." if told else ""

@@ -1,0 +1,1 @@
+"""`lag`: how far the group is, and why a partition waits."""

@@ -1,0 +1,292 @@
+"""`lag`: looks at the group and its topic again and again, and tells how far behind it is."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import OffsetOutOfRangeError
+from rich.console import Group
+from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db.engine import session_factory
+from db.skips import list_skips
+from db.withheld import list_withheld
+from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
+from worker.errors import CommandError
+from worker.kafka import group
+from worker.kafka.consuming.reading import TopicReader, reader
+from worker.kafka.consuming.unreadable import UnreadableRecord
+from worker.kafka.limits.naming import withheld_sentences
+from worker.kafka.offsets import Bounds, bounds_of, topic_reader
+from worker.operations import screen
+from worker.operations.lag.measure import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
+from worker.operations.skip.sentences import Skips
+from worker.settings import Settings
+
+# Rates come from these: one batch is taken from one partition first, so a single second says little of each.
+LOOKS_KEPT: Final = 10
+_SKIPS_SECONDS: Final = 2.0
+_PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
+_PROBE_POLL_MS: Final = 50
+# Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
+_PROBE_BYTES: Final = 1_024
+
+
+async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerator[GroupLag, None]:
+    """The lag now, and again after each interval, without end. The first one has no paces yet.
+
+    Raises CommandError where Kafka does not answer. Commits nothing and joins no group.
+    """
+    topic = settings.order_placed_topic
+    async with (
+        topic_reader(settings, topic) as consumer,
+        kafka_admin(settings) as admin,
+        lookout(admin, consumer, settings.kafka_client_options(), settings.group_id, topic) as out,
+        database_engine(settings, "order-worker lag") as engine,
+    ):
+        looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
+        due = time.monotonic()
+        while True:
+            looks.append(await _told(out))
+            yield measure(settings.group_id, topic, looks, *await _notes(engine, topic))
+            due = max(due + interval_seconds, time.monotonic())
+            await asyncio.sleep(due - time.monotonic())
+
+
+async def _told(out: "Lookout") -> Look:
+    try:
+        return await out.look()
+    except KAFKA_ERRORS as error:
+        raise CommandError(
+            f"Kafka does not tell how far the group {out.group_id} is: {reason_of(error)}; try again"
+        ) from error
+
+
+async def _notes(engine: AsyncEngine, topic: str) -> tuple[Skips, Sequence[str]]:
+    """What was skipped or deleted, and what is withheld.
+
+    The lag itself is Kafka's: it is shown without PostgreSQL as well.
+    """
+    try:
+        async with asyncio.timeout(_SKIPS_SECONDS), session_factory(engine)() as session:
+            skips = Skips(await list_skips(session, topic))
+            rows = await list_withheld(session, topic)
+    except ValueError:  # may quote a piece of the password; asyncpg's own is a ValueError as well
+        return Skips(trouble="ORDER_WORKER_DATABASE_URL cannot be read"), ()
+    except (OSError, TimeoutError, *DATABASE_ERRORS) as error:
+        return Skips(trouble=f"PostgreSQL says: {reason_of(error)}"), ()
+    return skips, withheld_sentences([row for row in rows if row.published_at is None])
+
+
+@asynccontextmanager
+async def lookout(
+    admin: AIOKafkaAdminClient,
+    consumer: AIOKafkaConsumer,
+    client_options: Mapping[str, Any],
+    group_id: str,
+    topic: str,
+) -> AsyncIterator["Lookout"]:
+    """From where the group can be looked at. `consumer` reads committed records, of no group."""
+    async with (
+        reader({**client_options, "max_partition_fetch_bytes": _PROBE_BYTES}) as prober,
+        reader(client_options, "read_uncommitted") as uncommitted,
+    ):
+        yield Lookout(group_id, topic, admin, consumer, prober, uncommitted)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookout:
+    """The clients that it takes to look at a group and its topic."""
+
+    group_id: str
+    topic: str
+    admin: AIOKafkaAdminClient
+    consumer: AIOKafkaConsumer
+    prober: TopicReader
+    uncommitted: AIOKafkaConsumer
+
+    async def look(self) -> Look:
+        """One look. Raises KafkaError, TimeoutError or OSError as Kafka gives them."""
+        members = await group.members(self.admin, self.group_id)
+        # Each time: the topic may have got more partitions since.
+        places = await group.partitions_now(self.admin, self.topic)
+        # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
+        committed = await group.committed(self.admin, self.group_id, places)
+        clock, now = time.monotonic(), datetime.now(UTC)
+        bounds = await bounds_of(self.consumer, places)
+        stored = await self.uncommitted.end_offsets(places)
+        coming, unreadable = await _next_records(self.prober, _behind(committed, bounds))
+        owners = {p: member.member_id for member in members for p in member.partitions}
+        return Look(
+            clock,
+            now,
+            tuple(MemberName(m.member_id, m.client_id, m.host.lstrip("/")) for m in members),
+            {
+                p.partition: Place(
+                    first=bounds[p].first,
+                    end=bounds[p].end,
+                    committed=committed[p],
+                    next_record=coming.get(p, bounds[p].end),
+                    hidden=max(0, stored[p] - bounds[p].end),
+                    owner=owners.get(p),
+                    unreadable=unreadable.get(p, ""),
+                )
+                for p in places
+            },
+        )
+
+
+def _behind(
+    committed: Mapping[TopicPartition, int | None], bounds: Mapping[TopicPartition, Bounds]
+) -> dict[TopicPartition, tuple[int, int]]:
+    starts = {p: max(b.first, committed[p] or 0) for p, b in bounds.items()}
+    return {p: (start, bounds[p].end) for p, start in starts.items() if start < bounds[p].end}
+
+
+async def _next_records(
+    prober: TopicReader, spans: Mapping[TopicPartition, tuple[int, int]]
+) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
+    """The offset of the first record of each span; its end where it holds nothing but markers.
+
+    Where that takes too long (many aborted transactions), the offset that was come to. And of those that
+    cannot be unpacked, why.
+    """
+    coming = {p: start for p, (start, _) in spans.items()}
+    unreadable: dict[TopicPartition, str] = {}
+    if not spans:
+        return coming, unreadable
+    prober.assign(list(spans))
+    for partition, start in coming.items():
+        prober.seek(partition, start)
+    waiting, deadline = set(spans), time.monotonic() + _PROBE_SECONDS
+    while waiting and time.monotonic() < deadline:
+        found = {}
+        with suppress(OffsetOutOfRangeError):  # deleted just now: the next look finds a later beginning
+            found = await prober.getmany(*waiting, timeout_ms=_PROBE_POLL_MS)
+        for partition in list(waiting):
+            records, end = found.get(partition), spans[partition][1]
+            come_to = records[0].offset if records else await prober.position(partition)
+            coming[partition] = min(come_to, end)
+            if why := _why_unreadable(prober, partition, records):
+                unreadable[partition] = why
+            if records or why or come_to >= end:
+                waiting.discard(partition)
+                prober.pause(partition)
+    return coming, unreadable
+
+
+def _why_unreadable(
+    prober: TopicReader, partition: TopicPartition, records: Sequence[ConsumerRecord] | None
+) -> str:
+    if records:
+        return records[0].why if isinstance(records[0], UnreadableRecord) else ""
+    span = prober.unreadable.get(partition)
+    return span.why if span else ""
+
+
+def lag_screen(found: GroupLag) -> Group:
+    """As a person reads it."""
+    count = len(found.members)
+    members = f"{count} member{'s' * (count != 1)}" if count else "nobody is in it"
+    when = f"{screen.shown(found.time)}" + (
+        f", rates over {found.measured_seconds:.1f} s" if found.pace else ""
+    )
+    rows = [
+        (
+            str(row.partition),
+            row.committed,
+            row.end,
+            row.lag,
+            *pace_cells(row.lag, row.pace),
+            short_id(row.owner),
+        )
+        for row in found.partitions
+    ]
+    total = ("total", "", "", found.lag, *pace_cells(found.lag, found.pace), "")
+    columns = ("partition", "committed", "end", "lag", "decided/s", "placed/s", "drains in", "owner")
+    grid = screen.table(columns, [*rows, total], numbers=columns[:-1])
+    members_told = [f"{short_id(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
+    notes = [Text(line) for line in (*remarks_on(found), *members_told)]
+    return Group(
+        Text(f"group {found.group_id} on {found.topic}: {members}"),
+        Text(when),
+        Text(),
+        grid,
+        *([Text(), *notes] if notes else []),
+    )
+
+
+def short_id(member_id: str | None) -> str:
+    """The end of the id is another one for each member; their client ids and hosts are often the same."""
+    return "nobody" if member_id is None else f"…{member_id[-5:]}"
+
+
+def remarks_on(found: GroupLag) -> list[str]:
+    """What an operator should know beside the numbers."""
+    notes = []
+    if found.never_committed:
+        notes.append(
+            f"The group {found.group_id} has never committed: all that is in the topic counts as lag."
+        )
+    said = {NOTHING_COMMITTED} if found.never_committed else set()
+    notes += [
+        f"{found.topic}-{row.partition}: {remark}"
+        for row in found.partitions
+        for remark in row.remarks
+        if remark not in said
+    ]
+    if not found.members and found.lag != 0:
+        notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
+    if found.unowned:
+        notes.append(_unowned(found))
+    notes += found.withheld
+    if found.skips_trouble:
+        notes.append(f"What was skipped or deleted is not known: {found.skips_trouble}.")
+    return notes
+
+
+def _unowned(found: GroupLag) -> str:
+    if len(found.unowned) == len(found.partitions):
+        return (
+            f"Nobody owns a partition of {found.topic} now: the group is rebalancing, or reads another topic."
+        )
+    numbers = ", ".join(map(str, found.unowned))
+    return (
+        f"Nobody owns {found.topic}-{numbers}, although the group has members: what is placed there waits."
+        " Workers find new partitions within half a minute."
+    )
+
+
+def pace_cells(lag: int | None, pace: Pace | None) -> tuple[str, str, str]:
+    if pace is None or lag is None:
+        return "–", "–", "–"
+    return f"{pace.decided_per_second:,.0f}", f"{pace.arriving_per_second:,.0f}", _drains(lag, pace)
+
+
+def _drains(lag: int, pace: Pace) -> str:
+    if not lag:
+        return "–"
+    if pace.keeps_up:
+        return "keeps up"
+    return "never" if pace.seconds_to_drain is None else _spoken(pace.seconds_to_drain)
+
+
+def _spoken(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = int(seconds + 0.5)
+    for unit, size, smaller, smaller_size in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size:,} {unit} {whole % size // smaller_size} {smaller}"
+    return f"{whole} s" if whole else "under 1 s"

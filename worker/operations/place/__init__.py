@@ -1,0 +1,1 @@
+"""`orders place`: publish orders, from a file or made up."""

@@ -1,0 +1,308 @@
+"""`place`: publishes orders, from a file of JSON lines or made up from the catalogue."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO, Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.events import OrderedItem, OrderPlaced
+from db import catalog
+from db.engine import session_factory
+from worker.connections import (
+    KAFKA_ERRORS,
+    database_engine,
+    quiet_aiokafka,
+    reason_of,
+    require_database,
+    require_topics,
+)
+from worker.core.decode import Invalid
+from worker.errors import CommandError
+from worker.operations.place.order_file import decoded, file_name, order_lines, readable_twice
+from worker.settings import Settings
+
+CATALOG_LIMIT: Final = 100_000  # users, and products, that random orders choose from: what fits in memory
+
+_WINDOW_RECORDS: Final = 4_000  # sent and not yet acknowledged
+_WINDOW_BYTES: Final = 32 * 1024 * 1024
+_TWINS_APART: Final = 500  # at most so many orders between an order and its duplicate
+_LINGER_MS: Final = 5
+_FLUSH_SECONDS: Final = 5.0
+_SEEDED_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to publish: the key, and the value byte for byte."""
+
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What was published and acknowledged by all replicas in sync."""
+
+    orders: int
+    duplicates: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = (self.orders + self.duplicates) / max(self.seconds, 1e-9)
+        return (
+            f"{self.orders:,} placed in {self.seconds:.2f} s ({rate:,.0f}/s),"
+            f" {self.duplicates:,} duplicate{'' if self.duplicates == 1 else 's'}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast to send, and which share of the orders a second time."""
+
+    rate: float | None = None  # records a second; None: as fast as Kafka takes them
+    duplicates: float = 0.0  # 0 to 1
+    seed: int | None = None
+
+
+def random_orders(
+    seed: int | None,
+    users: Sequence[int],
+    products: Sequence[tuple[int, Decimal]],
+    count: int,
+    *,
+    max_items: int = 5,
+    first_placed_at: datetime | None = None,
+    with_prices: bool = True,
+) -> Iterator[OrderPlaced]:
+    """Yield orders of 1 to `max_items` different products, 1 to 5 of each, a millisecond apart.
+
+    The same arguments give the same orders, ids included; without a seed each call gives others.
+    A seed without `first_placed_at` starts at a fixed time, because another time would be another
+    order under the same id.
+    """
+    if not users or not products:
+        raise ValueError("random orders need at least one user and one product")
+    rng = random.Random(seed)
+    start = first_placed_at or (datetime.now(UTC) if seed is None else _SEEDED_TIME)
+    most = min(max_items, len(products))
+    for number in range(count):
+        chosen = rng.sample(products, rng.randint(1, most))
+        yield OrderPlaced(
+            order_id=UUID(int=rng.getrandbits(128), version=4),
+            user_id=rng.choice(users),
+            placed_at=start + timedelta(milliseconds=number),
+            items=tuple(
+                OrderedItem(
+                    product_id=product_id,
+                    quantity=rng.randint(1, 5),
+                    unit_price=price if with_prices else None,
+                )
+                for product_id, price in chosen
+            ),
+        )
+
+
+def encode(order: OrderPlaced) -> Message:
+    """The order as an upstream service would publish it."""
+    return Message(str(order.order_id).encode(), order.model_dump_json(exclude_none=True).encode())
+
+
+async def place_random(
+    settings: Settings, count: int, *, max_items: int = 5, pace: Pace | None = None, quiet: bool = False
+) -> Placed:
+    """Publish `count` orders for users and products of the database's catalogue."""
+    pace = pace or Pace()
+    async with database_engine(settings, "order-worker place") as engine:
+        await require_database(engine, settings)
+        async with session_factory(engine)() as session:
+            users, products = await _read_catalog(session)
+    orders = random_orders(pace.seed, users, products, count, max_items=max_items)
+    return await place(settings, map(encode, orders), count, pace=pace, quiet=quiet)
+
+
+async def place_file(
+    settings: Settings, path: Path, *, pace: Pace | None = None, quiet: bool = False
+) -> Placed:
+    """Publish every line of the file ("-": standard input) as it is, or nothing if one is not an order."""
+    with readable_twice(path) as file:
+        name = file_name(path)
+        count = sum(1 for _ in read_messages(file, name, settings.message_max_bytes))
+        if not count:
+            raise CommandError(f"{name} holds no orders")
+        file.seek(0)
+        messages = read_messages(file, name, settings.message_max_bytes)
+        return await place(settings, messages, count, pace=pace, quiet=quiet)
+
+
+def read_messages(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Message]:
+    """Yield the lines that are not blank, or raise a CommandError that names the first bad one."""
+    for line in order_lines(file, max_bytes):
+        order = decoded(line, max_bytes)
+        if isinstance(order, Invalid):
+            where = f"{name}:{line.number}" + (f": {order.path}" if order.path else "")
+            raise CommandError(f"{where}: {order.message} ({order.code}); nothing was sent")
+        yield Message(str(order.order.order_id).encode(), line.value)
+
+
+async def place(
+    settings: Settings,
+    messages: Iterable[Message],
+    count: int,
+    *,
+    pace: Pace | None = None,
+    quiet: bool = False,
+) -> Placed:
+    """Publish the messages, each in Kafka once however often a request had to be repeated."""
+    pace = pace or Pace()
+    await require_topics(settings, settings.order_placed_topic)
+    with _progress(count, quiet) as (progress, task):
+        async with _producer(settings) as producer:
+            window = _Window(producer, settings.order_placed_topic, progress, task, pace.rate)
+            started = time.monotonic()
+            duplicates = 0
+            try:
+                for message, is_twin in with_twins(messages, pace.duplicates, pace.seed):
+                    await window.send(message)
+                    duplicates += is_twin
+                await window.drain()
+            except KAFKA_ERRORS as error:
+                raise CommandError(
+                    f"Kafka stopped taking orders after {window.acknowledged:,} records: {reason_of(error)}"
+                ) from error
+            seconds = time.monotonic() - started
+    return Placed(window.acknowledged - duplicates, duplicates, seconds)
+
+
+def with_twins(messages: Iterable[Message], share: float, seed: int | None) -> Iterator[tuple[Message, bool]]:
+    """Yield each message, and a share of them a second time (True) soon after, as if upstream repeated it."""
+    rng = random.Random(seed)
+    waiting: deque[Message] = deque()
+    for message in messages:
+        yield message, False
+        if rng.random() < share:
+            waiting.append(message)
+        if waiting and (len(waiting) >= _TWINS_APART or rng.random() < share):
+            yield waiting.popleft(), True
+    for message in waiting:
+        yield message, True
+
+
+class _Window:
+    """Sends without waiting for each answer, but never has more on the way than fits in memory."""
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        progress: Progress,
+        task: TaskID,
+        rate: float | None,
+    ) -> None:
+        self.acknowledged = 0
+        self._producer, self._topic = producer, topic
+        self._progress, self._task = progress, task
+        self._rate, self._started, self._sent = rate, time.monotonic(), 0
+        self._on_the_way: deque[tuple[asyncio.Future[object], int]] = deque()
+        self._bytes = 0
+
+    async def send(self, message: Message) -> None:
+        await self._keep_pace()
+        while len(self._on_the_way) >= _WINDOW_RECORDS or self._bytes >= _WINDOW_BYTES:
+            await self._await_oldest()
+        future = await self._producer.send(self._topic, message.value, key=message.key)
+        self._on_the_way.append((future, len(message.value)))
+        self._bytes += len(message.value)
+        self._sent += 1
+
+    async def drain(self) -> None:
+        await self._producer.flush()
+        while self._on_the_way:
+            await self._await_oldest()
+        self._show()
+
+    async def _await_oldest(self) -> None:
+        future, size = self._on_the_way[0]
+        await future
+        self._on_the_way.popleft()
+        self._bytes -= size
+        self.acknowledged += 1
+        if self.acknowledged % 500 == 0:
+            self._show()
+
+    async def _keep_pace(self) -> None:
+        if self._rate is None:
+            return
+        ahead = self._started + self._sent / self._rate - time.monotonic()
+        if ahead > 0:
+            # Slow paces would otherwise show nothing until the window is full.
+            while self._on_the_way and self._on_the_way[0][0].done():
+                await self._await_oldest()
+            self._show()
+            await asyncio.sleep(ahead)
+
+    def _show(self) -> None:
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        self._progress.update(
+            self._task, completed=self.acknowledged, rate=f"{self.acknowledged / seconds:,.0f}/s"
+        )
+
+
+@asynccontextmanager
+async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    with quiet_aiokafka():
+        producer = AIOKafkaProducer(
+            **settings.kafka_client_options(),
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=_LINGER_MS,
+            retry_backoff_ms=20,
+            max_request_size=max(1024 * 1024, settings.message_max_bytes + 64 * 1024),
+        )
+        try:
+            await producer.start()
+            yield producer
+        except KafkaError as error:
+            raise CommandError(f"Kafka does not let us publish: {reason_of(error)}") from error
+        finally:
+            # After a failure there is nobody to flush to, and stop() would wait for the request timeout.
+            with suppress(TimeoutError, KafkaError):
+                await asyncio.wait_for(producer.stop(), _FLUSH_SECONDS)
+
+
+async def _read_catalog(session: AsyncSession) -> tuple[Sequence[int], Sequence[tuple[int, Decimal]]]:
+    users = await catalog.list_user_ids(session, CATALOG_LIMIT)
+    products = await catalog.list_prices(session, CATALOG_LIMIT)
+    empty = [name for name, rows in (("users", users), ("products", products)) if not rows]
+    if empty:
+        raise CommandError(
+            f"the catalogue has no {' and no '.join(empty)}: fill it with `order-worker catalog import PATH`"
+        )
+    return users, products
+
+
+@contextmanager
+def _progress(count: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("placing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
+        yield progress, progress.add_task("placing", total=count, rate="")

@@ -1,0 +1,1 @@
+"""`reconcile`: hold topics, ledger and tables against each other, and repair."""

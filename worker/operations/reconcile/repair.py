@@ -1,0 +1,157 @@
+"""Announces from the ledger what was decided and never announced: the records a worker would have sent."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contracts.envelope import outcome_headers
+from db.reconciliation import tables
+from db.reconciliation.tables import Untold
+from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
+from worker.errors import CommandError
+from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.group import committed
+from worker.kafka.stable_ends import Say, settled_bounds
+from worker.operations.reconcile.rows import unpack_headers
+from worker.operations.reconcile.topic_copies import OutputRead, read_outcomes
+from worker.operations.republish.announce import outcome_topics
+from worker.operations.screen import progress
+from worker.pipeline.publisher import ask_no_more, output_of
+from worker.settings import Settings
+
+# At most so many events are in memory. With more in one transaction the rate hardly grows.
+_PORTION: Final = 200
+
+
+async def end_what_hangs(settings: Settings) -> None:
+    """End the transaction of a repair that was killed, which would hide what lies behind it for a minute."""
+    async with _producer(settings):
+        pass
+
+
+async def repair(
+    consumer: AIOKafkaConsumer,
+    session: AsyncSession,
+    settings: Settings,
+    outputs: Mapping[str, OutputRead],
+    sources: Sequence[TopicPartition],
+    total: int,
+    say: Say,
+    *,
+    quiet: bool,
+) -> int:
+    """Announce every order that was found untold and is so still; returns how many that were.
+
+    Each portion is one Kafka transaction. Interrupted at any point, the next run finds those that are left.
+    Whoever runs this at the same time is fenced: the transactional id is that of the group's reconciliation.
+    """
+    published = 0
+    try:
+        # Another one can publish nothing more from here on ...
+        async with _producer(settings) as producer, kafka_admin(settings) as admin:
+            # ... so what was announced since the topics were read, by it or by a worker, is seen now.
+            await _read_on(consumer, session, settings, outputs, say)
+            await tables.index_untold(session)
+            await session.commit()
+            with progress("announcing", total, quiet=quiet) as bar:
+                async for number in _announced(producer, admin, session, settings, sources):
+                    published += number
+                    bar.advance(number)
+    except KAFKA_ERRORS as error:
+        if is_fenced(error):
+            raise CommandError(
+                f"another repair took over after {published:,} were announced here: let it end, then run this"
+                " again"
+            ) from error
+        raise CommandError(
+            f"Kafka refused after {published:,} were announced ({reason_of(error)}): run this again,"
+            " it finds those that are left"
+        ) from error
+    return published
+
+
+@asynccontextmanager
+async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """The one producer of the group's repairs: starting it ends what the one before had begun."""
+    name = f"{settings.group_id}.reconcile"
+    async with sole_producer(settings, name, settings.transaction_timeout_ms) as producer:
+        yield producer
+
+
+async def _read_on(
+    consumer: AIOKafkaConsumer,
+    session: AsyncSession,
+    settings: Settings,
+    outputs: Mapping[str, OutputRead],
+    say: Say,
+) -> None:
+    """Copy what came into the outcome topics since they were read."""
+    for topic, read in outputs.items():
+        bounds = await settled_bounds(consumer, settings, list(read.spans), say)
+        rest = {p: (end, bounds[p].end) for p, (_, end) in read.spans.items()}
+        is_confirmation = topic == settings.order_confirmed_topic
+        newer = OutputRead(rest, frozenset())
+        await read_outcomes(consumer, session, topic, newer, is_confirmation=is_confirmation, quiet=True)
+
+
+async def _announced(
+    producer: AIOKafkaProducer,
+    admin: AIOKafkaAdminClient,
+    session: AsyncSession,
+    settings: Settings,
+    sources: Sequence[TopicPartition],
+) -> AsyncIterator[int]:
+    """Announce a portion at a time; how many each had."""
+    for source in sources:
+        after = -1
+        while True:
+            # Anew each time: where an operator moves offsets back meanwhile, workers tell it themselves.
+            before = (await committed(admin, settings.group_id, [source]))[source] or 0
+            number = source.partition
+            last = await tables.find_end_of_portion(session, number, after, before, _PORTION)
+            if last is None:
+                break
+            untold = await tables.list_untold(session, number, after, last)
+            await session.commit()
+            if untold:
+                await _announce(producer, settings, untold)
+            yield len(untold)
+            after = last
+
+
+async def _announce(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
+    await producer.begin_transaction()
+    sent: list[asyncio.Future[Any]] = []
+    try:
+        for one in untold:
+            sent.append(await _send(producer, settings, one))  # noqa: PERF401 (an error keeps those before)
+        # aiokafka commits a transaction in which a send failed, so every send is awaited first.
+        await asyncio.gather(*sent)
+        await producer.commit_transaction()
+    except BaseException:
+        ask_no_more(sent)
+        raise
+
+
+async def _send(producer: AIOKafkaProducer, settings: Settings, untold: Untold) -> asyncio.Future[Any]:
+    """As `BatchProcessor` and `Publisher` would have sent it: key, value, headers, partition."""
+    topic = outcome_topics(settings)[untold.outcome]
+    source = TopicPartition(settings.order_placed_topic, untold.partition)
+    key = str(untold.order_id).encode()
+    sent: asyncio.Future[Any] = await producer.send(
+        topic,
+        key=key,
+        value=untold.event.encode(),
+        headers=outcome_headers(
+            key, f"order-{untold.outcome}", untold.decided_at, unpack_headers(untold.passed_on)
+        ),
+        partition=(await output_of(producer, topic, source)).partition,
+        timestamp_ms=int(time.time() * 1_000),
+    )
+    return sent

@@ -1,0 +1,1 @@
+"""`dead-letters redrive`: send dead letters once more, each once."""

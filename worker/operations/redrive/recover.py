@@ -1,0 +1,101 @@
+"""What earlier redrives left behind when they were killed: finds out what they sent, and what came of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from db import redrives
+from db.models import RedriveStatus
+from db.redrives import Finish
+from worker.errors import CommandError
+from worker.kafka.consuming.reading import portions, reader
+from worker.operations.redrive.results import Results, letter_ends, redrive_id_of
+
+_AT_A_TIME: Final = 1_000
+_UNKNOWABLE: Final = "nobody can tell whether it was sent: the input topic no longer goes back so far"
+_NO_RESULT: Final = "nobody can tell what came of it: neither decided nor a dead letter that is still there"
+
+
+@dataclass(slots=True)
+class Earlier:
+    """What the runs before left open. Nobody sends again what they sent."""
+
+    released: int = 0
+    """claimed and not sent: free again"""
+    results: dict[str, int] = field(default_factory=dict)
+    """sent, by what came of it"""
+
+
+async def recover(results: Results) -> Earlier:
+    """Give every unfinished redrive of the group an end. The producer of the group must be started."""
+    earlier = Earlier(released=await _find_sent(results))
+    while sent := await _list_sent(results):
+        # From the first letter there is: where theirs lie is not written down.
+        tails = await letter_ends(results.letters, results.settings, first=True)
+        outcomes = await results.settle(sent, tails)
+        known = {outcome.finish.id for outcome in outcomes}
+        finished = [outcome.finish for outcome in outcomes]
+        finished += [Finish(r.id, RedriveStatus.FAILED, _NO_RESULT) for r in sent if r.id not in known]
+        async with results.sessions.begin() as session:
+            await redrives.finish_redrives(session, finished)
+        for finish in finished:
+            earlier.results[finish.status] = earlier.results.get(finish.status, 0) + 1
+    return earlier
+
+
+async def _list_sent(results: Results) -> list[redrives.Redrive]:
+    settings = results.settings
+    async with results.sessions() as session:
+        return await redrives.list_sent(session, settings.group_id, settings.order_placed_topic, _AT_A_TIME)
+
+
+async def _find_sent(results: Results) -> int:
+    """Mark the claimed letters that are in the input topic, and release the others; how many of these."""
+    settings = results.settings
+    group, topic = settings.group_id, settings.order_placed_topic
+    async with results.sessions() as session:
+        claimed_from = await redrives.list_claimed_from(session, group, topic)
+    if not claimed_from:
+        return 0
+    starts = {TopicPartition(topic, p): offset for p, offset in claimed_from.items()}
+    first = await results.inputs.beginning_offsets(list(starts))
+    ends = await _ends(results, list(starts))
+    spans = {p: (max(start, first[p]), ends[p]) for p, start in starts.items()}
+    try:
+        async with asyncio.timeout(results.patience_seconds + settings.transaction_timeout_ms / 1_000):
+            async for _, some in portions(results.inputs, spans):
+                await _mark_sent(results, some)
+    except TimeoutError:
+        raise CommandError(
+            f"an open transaction of somebody else hides what is in {topic}: try again when it has ended"
+        ) from None
+    async with results.sessions.begin() as session:
+        for partition in starts:
+            # What the scan could not see may have been sent: never a second time.
+            await redrives.fail_unknowable(
+                session, group, topic, partition.partition, first[partition], _UNKNOWABLE
+            )
+        return await redrives.release_group(session, group, topic)
+
+
+async def _ends(results: Results, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    # Uncommitted: what an open transaction of somebody else hides is waited for, not overlooked.
+    async with reader(results.settings.kafka_client_options(), "read_uncommitted") as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
+        return ends
+
+
+async def _mark_sent(results: Results, some: Sequence[ConsumerRecord]) -> None:
+    offsets: dict[UUID, int] = {}
+    for record in some:
+        try:
+            offsets[UUID(redrive_id_of(record) or "")] = record.offset
+        except ValueError:
+            continue
+    if offsets:
+        async with results.sessions.begin() as session:
+            await redrives.mark_sent(session, offsets)

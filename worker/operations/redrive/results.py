@@ -1,0 +1,198 @@
+"""What came of letters that were sent: waits for the workers, then asks ledger and topic."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import ledger
+from db.ledger import LedgerRow
+from db.models import RedriveStatus
+from db.redrives import Finish, Redrive
+from worker.core.dead_letter import REDRIVE_HEADER
+from worker.core.decode import Decoded, decode
+from worker.core.triage import Source
+from worker.errors import CommandError
+from worker.kafka.consuming.reading import records
+from worker.kafka.group import committed, members
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
+from worker.operations.dead_letters.letter import Letter, read_letter
+from worker.settings import Settings
+
+_POLL_SECONDS: Final = 0.1
+
+
+class Outcome(NamedTuple):
+    """What came of one redrive. `letter`: the dead letter it became."""
+
+    finish: Finish
+    letter: Letter | None = None
+
+
+Sent = dict[Source, tuple[UUID, bytes] | None]
+"""place in the input topic → id and fingerprint of the order there; None: it is none"""
+
+Tails = dict[TopicPartition, int]
+"""partition of the dead letters' topic → the offset from which new letters are to be looked for"""
+
+
+class Patience:
+    """Waits as long as there is progress, and so many seconds without."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._seen, self._since = seconds, -1, time.monotonic()
+
+    def is_over(self, progress: int) -> bool:
+        now = time.monotonic()
+        if progress > self._seen:
+            self._seen, self._since = progress, now
+        return now - self._since > self._seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Looks after what was sent. `patience_seconds`: how long without progress is too long."""
+
+    settings: Settings
+    sessions: async_sessionmaker[AsyncSession]
+    letters: AIOKafkaConsumer
+    inputs: AIOKafkaConsumer
+    admin: AIOKafkaAdminClient
+    patience_seconds: float
+
+    async def settle(self, sent: Sequence[Redrive], tails: Tails) -> list[Outcome]:
+        """What came of each, in any order, of those of which it can be told; moves the tails on.
+
+        Waits until the workers have handled them. Raises CommandError when they make no progress.
+        """
+        places = {_source(self.settings, redrive): redrive for redrive in sent}
+        await self._handled(places)
+        found = await self._read(places)
+        decided = await self._decided(places, found)
+        failed = await self._new_letters(found.keys() - decided.keys(), tails)
+        return list(decided.values()) + [
+            Outcome(Finish(places[place].id, RedriveStatus.FAILED, _why(letter)), letter)
+            for place, letter in failed.items()
+        ]
+
+    async def _handled(self, places: dict[Source, Redrive]) -> None:
+        """The group has committed past all of them."""
+        ends: dict[TopicPartition, int] = {}
+        for place in places:
+            partition = TopicPartition(place.topic, place.partition)
+            ends[partition] = max(ends.get(partition, 0), place.offset + 1)
+        patience = Patience(self.patience_seconds)
+        while True:
+            offsets = await self._committed(list(ends))
+            if all(offsets.get(p, 0) >= end for p, end in ends.items()):
+                return
+            if patience.is_over(sum(offsets.values())):
+                raise await self._no_progress(len(places))
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        try:
+            found = await committed(self.admin, self.settings.group_id, partitions)
+        except GroupCoordinatorNotAvailableError:
+            return {}
+        return {p: offset or 0 for p, offset in found.items()}
+
+    async def _no_progress(self, waiting: int) -> CommandError:
+        running = await members(self.admin, self.settings.group_id)
+        what = "stand still" if running else "have stopped: start them with `order-worker run`"
+        return CommandError(
+            f"the workers of the group {self.settings.group_id} {what}; sent and not handled:"
+            f" {waiting:,} ({self.patience_seconds:g} s without progress); run the same again to go on"
+        )
+
+    async def _read(self, places: dict[Source, Redrive]) -> Sent:
+        """The records that were sent, out of the input topic, which says what they are for certain."""
+        spans: dict[TopicPartition, tuple[int, int]] = {}
+        for place in sorted(places):
+            partition = TopicPartition(place.topic, place.partition)
+            spans[partition] = (spans.get(partition, (place.offset, 0))[0], place.offset + 1)
+        bounds = await bounds_of(self.inputs, list(spans))
+        left = {p: (max(s, bounds[p].first), min(e, bounds[p].end)) for p, (s, e) in spans.items()}
+        found: Sent = {}
+        async for record in records(self.inputs, left):
+            place = Source(record.topic, record.partition, record.offset)
+            if place in places and redrive_id_of(record) == str(places[place].id):
+                decoded = decode(record.value, self.settings.message_max_bytes)
+                # No more of it: the orders of a step would not all fit into memory.
+                found[place] = (
+                    (decoded.order.order_id, decoded.fingerprint) if isinstance(decoded, Decoded) else None
+                )
+        return found
+
+    async def _decided(self, places: dict[Source, Redrive], found: Sent) -> dict[Source, Outcome]:
+        async with self.sessions() as session:
+            known = await ledger.find_outcomes(session, {order[0] for order in found.values() if order})
+        decided = {}
+        for place, order in found.items():
+            row = known.get(order[0]) if order else None
+            if order and row and row.fingerprint == order[1]:
+                decided[place] = Outcome(_finish(places[place], place, row))
+        return decided
+
+    async def _new_letters(self, places: set[Source], tails: Tails) -> dict[Source, Letter]:
+        """The dead letters that these became; the others are not found within the patience."""
+        found: dict[Source, Letter] = {}
+        patience = Patience(self.patience_seconds)
+        at = dict(tails)
+        while len(found) < len(places) and not patience.is_over(len(found)):
+            async for letter in self._read_on(at):
+                if letter.source in places:
+                    found[letter.source] = letter
+                    partition = TopicPartition(self.settings.dead_letter_topic, letter.place.partition)
+                    tails[partition] = letter.place.offset + 1
+            await asyncio.sleep(0 if len(found) == len(places) else _POLL_SECONDS)
+        return found
+
+    async def _read_on(self, at: Tails) -> AsyncIterator[Letter]:
+        """The dead letters from there to the end, and the next time from that end on."""
+        bounds = await bounds_of(self.letters, list(at))
+        spans = {p: (max(start, bounds[p].first), bounds[p].end) for p, start in at.items()}
+        async for record in records(self.letters, spans):
+            yield read_letter(record)
+        at.update({p: max(at[p], end) for p, (_, end) in spans.items()})
+
+
+def redrive_id_of(record: ConsumerRecord) -> str | None:
+    """The id of the redrive that sent this record, as its header tells."""
+    values = [value for name, value in record.headers if name == REDRIVE_HEADER]
+    return (values[-1] or b"").decode("ascii", "replace") if values else None
+
+
+async def letter_ends(consumer: AIOKafkaConsumer, settings: Settings, *, first: bool = False) -> Tails:
+    """The end of each partition of the dead letters' topic, or the first record there is."""
+    partitions = await partitions_of(consumer, TopicSelection(settings.dead_letter_topic))
+    bounds = await bounds_of(consumer, partitions)
+    return {p: b.first if first else b.end for p, b in bounds.items()}
+
+
+def _source(settings: Settings, redrive: Redrive) -> Source:
+    assert redrive.input_offset is not None
+    return Source(settings.order_placed_topic, redrive.input_partition, redrive.input_offset)
+
+
+def _finish(redrive: Redrive, place: Source, row: LedgerRow) -> Finish:
+    source = Source(row.source_topic, row.source_partition, row.source_offset)
+    if source != place:
+        before = f"{source.topic} {source.partition}:{source.offset}"
+        return Finish(redrive.id, RedriveStatus.DUPLICATE, f"decided from {before}: {row.outcome}")
+    codes = {reason["code"] for reason in json.loads(row.event).get("reasons", ())}
+    why = f": {', '.join(sorted(codes))}" if codes else ""
+    return Finish(redrive.id, RedriveStatus.DECIDED, row.outcome + why)
+
+
+def _why(letter: Letter) -> str:
+    where = f" at {letter.path}" if letter.path else ""
+    return f"{letter.code}{where}: {letter.message} (dead letter {letter.place})"

@@ -1,0 +1,122 @@
+"""Does what a replay has planned: fence, record, move. Ended at any point, it can be run again."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from db import ledger, positions, skips
+from db.engine import session_factory
+from db.positions import Begun
+from worker.connections import reason_of
+from worker.errors import CommandError
+from worker.kafka.exclusive_producer import is_fenced
+from worker.kafka.group import Commits, require_stopped, until_told
+from worker.operations.fencing import Fenced, fenced
+from worker.operations.replay.plan import Move, reached_to
+from worker.settings import Settings
+
+
+async def execute(
+    settings: Settings,
+    engine: AsyncEngine,
+    admin: AIOKafkaAdminClient,
+    planned: Sequence[Move],
+    commits: Commits,
+    recorded: Callable[[], None],
+) -> None:
+    """Move the group as planned, and return when Kafka tells so; `commits` are those of the rehearsal.
+
+    Raises CommandError with nothing changed, but where the message names the partitions that were moved.
+    """
+    moving = [move for move in planned if move.target != move.committed]
+    async with fenced(settings, settings.group_id, [m.partition for m in moving]) as held:
+        for move in moving:
+            before, now = commits[move.partition], held.commits[move.partition]
+            _require_unmoved(move, _offset(before), _offset(now))
+        # Again: the rehearsal may have taken long.
+        await require_stopped(admin, settings.group_id)
+        await _record(settings, session_factory(engine), moving, held)
+        recorded()
+        await _move(held, moving)
+    targets = {move.partition: move.target for move in moving}
+
+    def is_moved(told: Commits) -> bool:
+        return all(_offset(told[partition]) == target for partition, target in targets.items())
+
+    await until_told(admin, settings.group_id, list(targets), is_moved)
+
+
+def _require_unmoved(move: Move, told: int | None, tells: int | None) -> None:
+    if tells != told:
+        raise CommandError(
+            f"the group has moved in {move.name}, from {told} to {tells}, since it was rehearsed; nothing was"
+            " changed; run it again"
+        )
+
+
+def _offset(commit: OffsetAndMetadata | None) -> int | None:
+    return None if commit is None else commit.offset
+
+
+async def _record(
+    settings: Settings, sessions: async_sessionmaker[AsyncSession], moving: Sequence[Move], held: Fenced
+) -> None:
+    """The replay of all partitions, in one transaction, as their owner."""
+    topic, silent = settings.order_placed_topic, {}
+    async with sessions.begin() as session:
+        for move in moving:
+            commit, number = held.commits[move.partition], move.partition.partition
+            turn = await positions.take_turn(session, settings.group_id, topic, number)
+            _require_unmoved(
+                move, move.committed, reached_to(move.partition, commit, turn.begun, move.log_end)
+            )
+            if move.target < move.committed:
+                silent[number] = (move.target, await _published_to(move, held, turn.begun))
+            if move.beyond:
+                # What it tells is of a log that is no more; how far that was published, the replay tells.
+                await positions.forget(session, settings.group_id, topic, number)
+            if move.deleted:
+                await _note_deleted(session, settings, move)
+        await ledger.add_replays(session, topic, {p: span for p, span in silent.items() if span[0] < span[1]})
+
+
+async def _published_to(move: Move, held: Fenced, begun: Begun | None) -> int:
+    """The offset below which all that is decided is published."""
+    if not move.beyond or begun is None:
+        return move.committed
+    # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
+    recalled = await held.publisher.recall(held.owned[move.partition], begun)
+    return max(recalled, _offset(held.commits[move.partition]) or 0)
+
+
+async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:
+    """As the worker does that comes upon it, and that will not when the group was moved over it."""
+    topic, number = move.partition
+    await skips.add_skip(
+        session,
+        *(topic, number, move.committed, move.bounds.first),
+        requested_by=settings.group_id,
+        note="deleted from the topic before a worker read it",
+        kind="deleted",
+    )
+
+
+async def _move(held: Fenced, moving: Sequence[Move]) -> None:
+    done = await asyncio.gather(
+        *(held.publisher.move(held.owned[move.partition], move.target) for move in moving),
+        return_exceptions=True,
+    )
+    failed = [(m, error) for m, error in zip(moving, done, strict=True) if isinstance(error, BaseException)]
+    if not failed:
+        return
+    names = ", ".join(move.name for move, _ in failed)
+    numbers = ",".join(str(move.partition.partition) for move, _ in failed)
+    _, why = failed[0]
+    reason = "a worker has taken it over" if is_fenced(why) else reason_of(why)
+    raise CommandError(
+        f"{len(moving) - len(failed)} of {len(moving)} partitions were moved, and perhaps not {names}"
+        f" ({reason}); stop the workers and run it again with --topic {moving[0].partition.topic}:{numbers}"
+    )

@@ -1,0 +1,203 @@
+"""`replay --from-group`: a group goes on where one of another name stopped, and publishes nothing again.
+
+    fence      the old group's partitions: what it still has under way ends, its offsets are final
+    copy       its `positions`, from which a worker finds out by itself what Kafka has lost
+    commit     its offsets, as they are, for the new group
+
+Copied before committed: with the copy alone workers go on at the right place as well, only more slowly. So
+it may be killed anywhere, and run again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import positions, redrives, withheld
+from db.engine import session_factory
+from worker.connections import database_engine, kafka_admin, require_database, require_topics
+from worker.errors import UsageError
+from worker.kafka import group
+from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.operations.fencing import Fenced, fenced
+from worker.operations.one_line import in_one_line
+from worker.operations.replay.handover import Handover, Stage, Standing, require_possible
+from worker.pipeline.recall import is_forgotten
+from worker.pipeline.withheld import producer_id
+from worker.settings import Settings
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTakeover:
+    """What is taken over of `old_group`, and who is in the two groups. `redrives`: not finished yet."""
+
+    old_group: str
+    handovers: list[Handover]
+    old_members: list[group.Member]
+    redrives: int
+    executed: bool = False
+
+
+async def from_group(
+    settings: Settings,
+    old_group: str,
+    selected: TopicSelection,
+    *,
+    execute: bool = False,
+    copied: Callable[[], None] = lambda: None,
+) -> GroupTakeover:
+    """Rehearse the takeover for the group of the settings and, with `execute`, do it.
+
+    Workers of the new group may run already: they wait for it. `copied` is called between copying the
+    positions and committing the offsets. Raises CommandError with nothing changed for the new group, or to be
+    run again.
+    """
+    if old_group == settings.group_id:
+        raise UsageError(f"--from-group {old_group}: that is ORDER_WORKER_GROUP_ID itself, the group to be")
+    if selected.topic != settings.order_placed_topic:
+        raise UsageError(
+            f"--topic {selected.topic}: only the input topic, {settings.order_placed_topic}, has offsets"
+        )
+    await require_topics(settings)
+    async with database_engine(settings, "order-worker replay") as engine, kafka_admin(settings) as admin:
+        await require_database(engine, settings)
+        with in_one_line():
+            sessions = session_factory(engine)
+            if execute:
+                await group.require_stopped(admin, old_group)
+            result = await _look(settings, sessions, admin, old_group, selected)
+            if execute:
+                await _execute(settings, sessions, admin, result, copied)
+                result = replace(await _look(settings, sessions, admin, old_group, selected), executed=True)
+            return result
+
+
+async def _look(
+    settings: Settings,
+    sessions: Sessions,
+    admin: AIOKafkaAdminClient,
+    old_group: str,
+    selected: TopicSelection,
+) -> GroupTakeover:
+    async with topic_reader(settings, selected.topic) as consumer:
+        partitions = await partitions_of(consumer, selected)
+        ends = await bounds_of(consumer, partitions)
+    old_commits = await group.commits(admin, old_group, partitions)
+    new_commits = await group.commits(admin, settings.group_id, partitions)
+    async with sessions() as session:
+        old_begun = await positions.list_begun(session, old_group, selected.topic)
+        new_begun = await positions.list_begun(session, settings.group_id, selected.topic)
+        unfinished = await redrives.count_unfinished(session, old_group)
+    handovers = [
+        Handover(
+            p,
+            Standing(old_commits[p], old_begun.get(p.partition)),
+            Standing(new_commits[p], new_begun.get(p.partition)),
+            ends[p].end,
+        )
+        for p in partitions
+    ]
+    require_possible(old_group, settings.group_id, handovers)
+    return GroupTakeover(old_group, handovers, await group.members(admin, old_group), unfinished)
+
+
+async def _execute(
+    settings: Settings,
+    sessions: Sessions,
+    admin: AIOKafkaAdminClient,
+    planned: GroupTakeover,
+    copied: Callable[[], None],
+) -> None:
+    old_group = planned.old_group
+    taking = [one.partition for one in planned.handovers if one.stage is Stage.AHEAD]
+    async with fenced(settings, old_group, taking) as old:
+        # Again: who came meanwhile is fenced, but would take its partitions over once more.
+        await group.require_stopped(admin, old_group)
+        commits = await _final_commits(sessions, old_group, old)
+        await _end_tries(settings, sessions, old_group, taking)
+        # Before the copy, with which workers that wait begin: afterwards it would fence them.
+        async with fenced(settings, settings.group_id, taking) as new:
+            await _take(sessions, old_group, settings.group_id, new, commits, copied)
+    await group.until_told(admin, settings.group_id, [p for p in taking if commits[p]], _all_have_decided)
+    if planned.redrives:
+        await _take_over_redrives(settings, sessions, old_group)
+
+
+async def _final_commits(
+    sessions: Sessions, old_group: str, old: Fenced
+) -> dict[TopicPartition, OffsetAndMetadata | None]:
+    """The old group's offsets as they are; where Kafka has lost one, what the outcome topics tell instead."""
+    async with sessions.begin() as session:
+        # As its owner: whoever was it before begins nothing more.
+        turns = {
+            p: await positions.take_turn(session, old_group, p.topic, p.partition) for p in sorted(old.owned)
+        }
+    commits = dict(old.commits)
+    for partition, owned in old.owned.items():
+        begun = turns[partition].begun
+        if begun and is_forgotten(owned.next_offset, owned.moved, begun):
+            # Here, because only a producer of the old group's name ends what it may have left open.
+            commits[partition] = OffsetAndMetadata(await old.publisher.recall(owned, begun), MARK)
+    return commits
+
+
+async def _take(
+    sessions: Sessions,
+    old_group: str,
+    new_group: str,
+    new: Fenced,
+    commits: group.Commits,
+    copied: Callable[[], None],
+) -> None:
+    missing = {p: commit for p, commit in commits.items() if commit and not has_decided(new.commits[p])}
+    # An operator's move of the old group is one of the new group. The copy alone would overrule it.
+    for partition, commit in missing.items():
+        if not is_workers_mark(commit.metadata):
+            await new.publisher.move(new.owned[partition], *commit)
+    async with sessions.begin() as session:
+        for partition in new.owned:
+            await positions.copy_to_group(session, old_group, new_group, *partition)
+    copied()
+    for partition, commit in missing.items():
+        if is_workers_mark(commit.metadata):
+            try:
+                await new.publisher.move(new.owned[partition], *commit)
+            except Exception as error:
+                # A worker that waited has found the copy, and goes on by that.
+                if not is_fenced(error):
+                    raise
+
+
+def _all_have_decided(commits: group.Commits) -> bool:
+    return all(has_decided(commit) for commit in commits.values())
+
+
+async def _end_tries(
+    settings: Settings, sessions: Sessions, old_group: str, partitions: Sequence[TopicPartition]
+) -> None:
+    """Outcomes that their topic has refused are published later, by producers of names of their own."""
+    async with sessions() as session:
+        waiting = await withheld.count_withheld(session, settings.order_placed_topic)
+    for partition in partitions:
+        if waiting.get(partition.partition):
+            await _end(settings, producer_id(old_group, partition))
+
+
+async def _end(settings: Settings, transactional_id: str) -> None:
+    """Whoever has a producer of this name can commit nothing more, and what it left open has ended."""
+    async with sole_producer(settings, transactional_id, settings.transaction_timeout_ms):
+        pass
+
+
+async def _take_over_redrives(settings: Settings, sessions: Sessions, old_group: str) -> None:
+    """Dead letters that are being redriven: the next run of the new group finds out what was sent of them."""
+    await _end(settings, f"{old_group}.redrive")
+    async with sessions.begin() as session:
+        await redrives.move_to_group(session, old_group, settings.group_id, settings.order_placed_topic)

@@ -1,0 +1,71 @@
+"""Reads records and the tables for a rehearsal; `rehearsal` decides what they come to."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord, TopicPartition
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from db import ledger, orders, stock
+from worker.core.decode import Decoded, Invalid
+from worker.core.records import cut
+from worker.core.settlement import Fate
+from worker.core.triage import Arrival
+from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
+from worker.operations.input_records import decode_record
+from worker.operations.replay.rehearsal import Found, Rehearsal, Rehearsed
+from worker.operations.screen import Bar
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReader:
+    """Reads spans and settles their records in a rehearsal, partition by partition, in constant memory."""
+
+    settings: Settings
+    sessions: async_sessionmaker[AsyncSession]
+    consumer: TopicReader
+
+    async def through(
+        self, rehearsal: Rehearsal, spans: Spans, bar: Bar, on_unreadable: OnUnreadable | None = None
+    ) -> AsyncIterator[tuple[TopicPartition, list[Rehearsed]]]:
+        for partition, span in sorted(spans.items()):
+            # One after the other: what a rehearsal says must not depend on which broker answers first.
+            at = span[0]
+            async for _, records in portions(self.consumer, {partition: span}, on_unreadable):
+                rest = {partition: list(records)}
+                while rest:
+                    part, rest = cut(rest, self.settings.batch_max_bytes)
+                    yield partition, await self.settle(rehearsal, part[partition])
+                    after = part[partition][-1].offset + 1
+                    bar.advance(after - at)
+                    at = after
+
+    async def settle(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
+        """One result per record, in their order: what `BatchProcessor.settle` would come to."""
+        decoded = [decode_record(record, self.settings.message_max_bytes) for record in records]
+        arrivals = [
+            Arrival(d.order, d.fingerprint, record)
+            for record, d in zip(records, decoded, strict=True)
+            if isinstance(d, Decoded)
+        ]
+        settled = iter(rehearsal.settle(arrivals, await self._find(arrivals)))
+        return [
+            Rehearsed(Fate.DEAD_LETTER, (d.code.value,)) if isinstance(d, Invalid) else next(settled)
+            for d in decoded
+        ]
+
+    async def _find(self, arrivals: Sequence[Arrival]) -> Found:
+        """In a transaction of its own, however many records there are: nothing waits for it, nor vacuum."""
+        async with self.sessions() as session:
+            found = await ledger.find_outcomes(session, {a.order.key for a in arrivals})
+            known = {str(order_id): row for order_id, row in found.items()}
+            new = [a.order for a in arrivals if a.order.key not in known]
+            if not new:
+                return Found(known, set(), set(), {})
+            return Found(
+                known,
+                await orders.find_order_ids(session, {order.order_id for order in new}),
+                await orders.find_user_ids(session, {order.user_id for order in new}),
+                await stock.list_stock(session, {item.product_id for order in new for item in order.items}),
+            )

@@ -1,0 +1,223 @@
+"""`replay`: lets workers read records again, in silence. What was announced before is not announced again.
+
+    rehearse   what they would do, in reads alone
+    fence      each partition, so that its committed offset is the last word on what is announced
+    record     in PostgreSQL, from where to that offset nothing is to be announced again
+    move       the group, partition by partition, each only if nobody has taken it over since
+
+Recorded before moved: a partition that was moved without a record would be announced again. A record
+without a move does no harm, since all that lies there is announced already.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from db import ledger, positions
+from db.engine import session_factory
+from db.ledger import SilentReplay
+from worker.connections import (
+    database_engine,
+    kafka_admin,
+    require_database,
+    require_topics,
+)
+from worker.core.settlement import Fate
+from worker.errors import CommandError, UsageError
+from worker.kafka import group
+from worker.kafka.consuming.reading import reader
+from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
+from worker.kafka.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader
+from worker.operations.one_line import in_one_line
+from worker.operations.replay.execution import execute as execute_moves
+from worker.operations.replay.plan import Move, Target, moves, reached_to, require_records
+from worker.operations.replay.rehearsal import ProductChange, Rehearsal, Tally
+from worker.operations.replay.rehearse import RecordReader
+from worker.operations.screen import command_line, progress
+from worker.settings import Settings
+
+Sessions = async_sessionmaker[AsyncSession]
+
+_FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
+# What a worker passes over without a word: records that may be skipped without anybody missing them.
+_NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
+
+
+@dataclass(slots=True)
+class Replay:
+    """A replay: where the group goes, and what workers will make of what comes again."""
+
+    target: Target
+    moves: list[Move]
+    members: list[group.Member]
+    commits: group.Commits
+    tallies: dict[TopicPartition, Tally] = field(default_factory=dict)
+    products: list[ProductChange] = field(default_factory=list)  # the most taken first
+    seconds: float = 0.0  # that the rehearsal took
+    executed: bool = False
+    unreadable: list[UnreadableCount] = field(default_factory=list)  # of what comes again
+
+
+async def replay(
+    settings: Settings,
+    selected: TopicSelection,
+    target: Target,
+    *,
+    execute: bool = False,
+    quiet: bool = False,
+    recorded: Callable[[], None] = lambda: None,
+) -> Replay:
+    """Rehearse the replay and, with `execute`, do it. Ended at any point, it can be run again.
+
+    `recorded` is called between recording it and moving the group. Raises CommandError with nothing changed,
+    but where the message names the partitions that were moved.
+    """
+    if selected.topic != settings.order_placed_topic:
+        raise UsageError(
+            f"--topic {selected.topic}: only the input topic, {settings.order_placed_topic}, can be replayed"
+        )
+    await require_topics(settings)
+    async with database_engine(settings, "order-worker replay") as engine, kafka_admin(settings) as admin:
+        await require_database(engine, settings)
+        with in_one_line():
+            if execute:
+                await group.require_stopped(admin, settings.group_id)
+            result = await _rehearse(settings, engine, admin, selected, target, quiet)
+            if execute:
+                await execute_moves(settings, engine, admin, result.moves, result.commits, recorded)
+                result.executed = True
+            return result
+
+
+async def _rehearse(
+    settings: Settings,
+    engine: AsyncEngine,
+    admin: AIOKafkaAdminClient,
+    selected: TopicSelection,
+    target: Target,
+    quiet: bool,
+) -> Replay:
+    # Whatever happens here, nothing is written.
+    sessions = session_factory(engine.execution_options(postgresql_readonly=True))
+    async with topic_reader(settings, selected.topic) as consumer:
+        partitions = await partitions_of(consumer, selected)
+        members = await group.members(admin, settings.group_id)
+        commits = await group.commits(admin, settings.group_id, partitions)
+        # After the offsets: no log ends before an offset because somebody was quicker than we.
+        log_ends = await _log_ends(settings, partitions)
+        committed = await _committed(settings, sessions, commits, log_ends)
+        bounds = await bounds_of(consumer, list(committed))
+        at_time = await offsets_at(consumer, bounds, target.time) if target.time else {}
+        planned = moves(target, bounds, log_ends, committed, at_time)
+        result = Replay(target, planned, members, commits)
+        require_records(target, result.moves)
+        reading = RecordReader(settings, sessions, consumer)
+        await _require_nothing_lost(reading, target, result.moves)
+        await _read_what_comes_again(reading, result, quiet)
+        result.unreadable = consumer.met.counts()
+    return result
+
+
+async def _log_ends(settings: Settings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    async with reader(settings.kafka_client_options(), "read_uncommitted") as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
+    return ends
+
+
+async def _committed(
+    settings: Settings,
+    sessions: Sessions,
+    commits: group.Commits,
+    log_ends: Mapping[TopicPartition, int],
+) -> dict[TopicPartition, int]:
+    """Of each partition of which anything is decided. Raises CommandError where Kafka tells too little."""
+    async with sessions() as session:
+        begun = await positions.list_begun(session, settings.group_id, settings.order_placed_topic)
+        others = await positions.list_other_groups(session, settings.group_id, settings.order_placed_topic)
+    found = {
+        p: reached
+        for p, commit in commits.items()
+        if (reached := reached_to(p, commit, begun.get(p.partition), log_ends[p])) is not None
+    }
+    if not found:
+        raise _nothing_decided(settings, commits, {g for p in commits for g in others.get(p.partition, ())})
+    return found
+
+
+def _nothing_decided(
+    settings: Settings, partitions: Collection[TopicPartition], others: Collection[str]
+) -> CommandError:
+    names = ", ".join(f"{p.topic}-{p.partition}" for p in partitions)
+    nothing = f"nothing was ever decided by the group {settings.group_id} in {names}"
+    if others:
+        return CommandError(
+            f"{nothing}, but by the group {', '.join(sorted(others))}: take its offsets over first"
+            f" (`{command_line('replay', '--from-group', min(others))}`), then run this again"
+        )
+    return CommandError(
+        f"{nothing}: all of it comes by itself when workers start (or is ORDER_WORKER_GROUP_ID another one?)"
+    )
+
+
+async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: bool) -> None:
+    spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
+    # What the replay will record: all that is decided there by now is announced, and will be passed over.
+    silent = {
+        m.partition.partition: [SilentReplay(m.target, m.committed, _FOR_EVER)]
+        for m in result.moves
+        if m.partition in spans
+    }
+    rehearsal, began = Rehearsal(silent), time.monotonic()
+    result.tallies = {p: Tally() for p in spans}
+    with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
+        async for partition, settled in reading.through(rehearsal, spans, bar):
+            result.tallies[partition].add(settled)
+    result.seconds = time.monotonic() - began
+    changes = [change for change in rehearsal.products.values() if change.taken or change.refused]
+    result.products = sorted(changes, key=lambda c: (-c.taken, -c.refused, c.product_id))
+
+
+async def _require_nothing_lost(reading: RecordReader, target: Target, planned: Sequence[Move]) -> None:
+    """What would be skipped is decided and announced, record by record, or a CommandError says what is not.
+
+    Only a replay's own record tells that something which is decided was announced as well.
+    """
+    skipping = {m.partition: m for m in planned if m.skipped[0] < m.skipped[1]}
+    spans = {p: move.skipped for p, move in skipping.items()}
+    async with reading.sessions() as session:
+        silent = {p.partition: await ledger.list_replays(session, p.topic, p.partition) for p in spans}
+    for partition, move in skipping.items():
+        if move.beyond:
+            # All that is decided there was committed, and so was published.
+            silent[partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
+    tallies = {p: Tally() for p in spans}
+    unreadable: list[UnreadableSpan] = []
+    with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
+        async for partition, settled in reading.through(Rehearsal(silent), spans, bar, unreadable.append):
+            tallies[partition].add(settled)
+    lost = [
+        f"{p.topic}-{p.partition} {start} to {end} ({_lost(tallies[p])})"
+        for p, (start, end) in spans.items()
+        if tallies[p].fates.keys() - _NOTHING_TO_TELL
+    ] + [str(span) for span in unreadable]
+    if lost:
+        raise CommandError(
+            f"{target.to.value} would skip records that nobody has dealt with: {', '.join(lost)};"
+            " nothing was changed; start the workers instead, which pass over what is done"
+        )
+
+
+def _lost(tally: Tally) -> str:
+    fates = tally.fates
+    counts = {
+        "undecided": fates[Fate.CONFIRMED] + fates[Fate.REJECTED],
+        "decided, and perhaps not announced": fates[Fate.REDELIVERED],
+        "dead letters to write": fates[Fate.DEAD_LETTER],
+    }
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

@@ -1,0 +1,1 @@
+"""`republish`: publish stored outcomes again."""

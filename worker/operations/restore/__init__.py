@@ -1,0 +1,1 @@
+"""`ledger restore`: bring back what was published and is no longer in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""`topics create` and `catalog import`."""

@@ -1,0 +1,1 @@
+"""`skip`: pass over what nobody can unpack or serve, on record."""
