@@ -14,7 +14,7 @@ from bench.errors import BenchError, WrongResultError
 from bench.peer import Peer
 from bench.run import Bench, running_bench
 from bench.screen import Screen
-from worker.local import LocalServiceError
+from worker.sandbox.servers import LocalServiceError
 
 ROUNDS: Final = 5
 QUICK_SCALE: Final = 0.25  # and one round: some two minutes for the rates, whose numbers mean nothing

@@ -13,7 +13,7 @@ from typing import Final
 import psutil
 
 from bench.errors import BenchError
-from worker.local.processes import KERNEL_KILLS_ORPHANS, guarded, last_lines
+from worker.sandbox.servers.processes import KERNEL_KILLS_ORPHANS, guarded, last_lines
 
 ROOT: Final = Path(__file__).parent.parent
 _STOP_SECONDS: Final = 45.0  # the worker's own limit is 25

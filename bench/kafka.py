@@ -25,8 +25,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented h
 
 from bench.errors import BenchError
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local.threads import run_async
 from worker.operations.place.place import Message
+from worker.sandbox.servers.threads import run_async
 
 REQUEST_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 5.0  # who looks again anyway need not wait for an answer that may never come

@@ -15,7 +15,7 @@ import asyncpg
 
 from bench.drain import Scene
 from bench.shop import Shops
-from worker.local.threads import run_async
+from worker.sandbox.servers.threads import run_async
 
 BATCH_ORDERS: Final = 8_000  # as many as the worker writes in one transaction
 CONNECTIONS: Final = (1, 2, 4)

@@ -41,9 +41,9 @@ from db.models import Category
 from db.orders import get_order, list_orders, list_orders_with_items
 from db.reports import category_stats, sales_by_product, stock_discrepancies
 from worker.connections import database_address, reason_of
-from worker.local import LocalServiceError
-from worker.local.folders import data_folder
-from worker.local.postgres import LocalPostgres
+from worker.sandbox.servers import LocalServiceError
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.postgres import LocalPostgres
 
 CLAIM_MS: Final = 50
 # Of all rows. Of a million orders, 200,000 users and 20,000 products: the round numbers of the default.

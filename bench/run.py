@@ -16,8 +16,8 @@ from bench.kafka import Cluster
 from bench.screen import Screen
 from bench.shop import LOG_KEPT_BYTES, Shops
 from bench.workload import Workload
-from worker.local import Services, running_services
-from worker.local.services import NO_DOCKER_VARIABLE
+from worker.sandbox.servers import Services, running_services
+from worker.sandbox.servers.services import NO_DOCKER_VARIABLE
 
 T = TypeVar("T")
 

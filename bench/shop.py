@@ -12,8 +12,8 @@ from bench.errors import BenchError
 from bench.workload import FIRST_PLACED_AT, PRODUCTS, STOCK, USERS, Expected, price_of
 from db import migrate
 from db.engine import create_engine
-from worker.local.postgres import create_database, drop_database
-from worker.local.threads import run_async
+from worker.sandbox.servers.postgres import create_database, drop_database
+from worker.sandbox.servers.threads import run_async
 
 T = TypeVar("T")
 

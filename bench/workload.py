@@ -13,8 +13,8 @@ from typing import Final
 from uuid import UUID
 
 from contracts.events import OrderedItem, OrderPlaced
-from worker.demo import retailer
 from worker.operations.place.place import Message, encode, random_orders, with_twins
+from worker.sandbox.demo import retailer
 
 USERS: Final = range(1, 10_001)
 PRODUCTS: Final = range(1, 5_001)

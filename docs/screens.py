@@ -25,8 +25,8 @@ from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import ROOT, Workers, workers_in
-from worker.local.postgres import create_database
-from worker.local.services import running_services
+from worker.sandbox.servers.postgres import create_database
+from worker.sandbox.servers.services import running_services
 
 FOLDER = Path(__file__).parent
 COLUMNS = 100

@@ -345,9 +345,9 @@ def why_not(error: Exception) -> str:
 def postgres_of_its_own() -> Iterator[str]:
     """The URL of a PostgreSQL that is stopped at the end, and its data removed."""
     # Imported here: who gives a URL needs nothing but `db`.
-    from worker.local.errors import LocalServiceError
-    from worker.local.folders import data_folder
-    from worker.local.postgres import LocalPostgres
+    from worker.sandbox.servers.errors import LocalServiceError
+    from worker.sandbox.servers.folders import data_folder
+    from worker.sandbox.servers.postgres import LocalPostgres
 
     print("No database given: starting a PostgreSQL for this walk alone")
     with data_folder() as folder:

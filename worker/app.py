@@ -24,18 +24,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
-from worker import connections, http
+from worker import connections
 from worker.core.records import fitting
 from worker.core.settlement import OutputTopics
 from worker.core.steps import Reached, nothing_happens
-from worker.inquiries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
+from worker.http import server
+from worker.http.page.site import Site
+from worker.http.page.sources import Sources
+from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
 from worker.operations.explain.search import Where
-from worker.page.site import Site
-from worker.page.sources import Sources
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
@@ -222,13 +223,13 @@ def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Met
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
-    return http.Application(
+    return server.Application(
         broker,
-        paths=[*http.paths(worker.inquiries), *worker.site.paths()],
+        paths=[*server.paths(worker.inquiries), *worker.site.paths()],
         lifespan=worker.running,
         on_shutdown=[worker.watch.look_back],
         logger=None,
-        asgi_routes=http.routes(worker.health, worker.metrics),
+        asgi_routes=server.routes(worker.health, worker.metrics),
         specification=AsyncAPI(
             title="Order worker",
             version="1.0.0",
@@ -238,8 +239,8 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         asyncapi_path=AsyncAPIRoute(
             "/docs",
             try_it_out_path=None,
-            asyncapi_js_url=http.ASYNCAPI_SCRIPT,
-            asyncapi_css_url=http.ASYNCAPI_STYLE,
+            asyncapi_js_url=server.ASYNCAPI_SCRIPT,
+            asyncapi_css_url=server.ASYNCAPI_STYLE,
         ),
     )
 

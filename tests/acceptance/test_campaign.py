@@ -10,7 +10,7 @@ from tests.faults.arena import Arena, arena, publish
 from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload
-from worker.local import LocalServiceError
+from worker.sandbox.servers import LocalServiceError
 
 ORDERS = 400
 

@@ -17,7 +17,7 @@ import pytest
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.subscriber import admin_client
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 
 ROOT = Path(__file__).parents[2]
 

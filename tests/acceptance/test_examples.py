@@ -37,7 +37,7 @@ from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.subscriber import committed_lag, create_topics, delete_topics, publish
 from tests.support.worker_process import ROOT
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 
 OPERATIONS = [
     name

@@ -16,7 +16,7 @@ from tests.support.promises import Scene
 from tests.support.subscriber import group_members, set_largest_record
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.core.steps import Step
-from worker.local.services import Server, Services
+from worker.sandbox.servers.services import Server, Services
 
 SHORT_SESSION = {"session_timeout_ms": "2000"}
 AT_STEP = (sys.executable, "-m", "tests.support.worker_at_step")

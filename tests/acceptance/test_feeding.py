@@ -22,9 +22,9 @@ from tests.support.shop import Shop
 from tests.support.subscriber import publish, read_topic, set_option
 from tests.support.topic_names import TopicNames
 from worker.core.decode import Decoded, decode
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
 from worker.operations.place.place import encode, random_orders, with_twins
+from worker.sandbox.servers.postgres import create_database, drop_database
+from worker.sandbox.servers.services import Services
 
 PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
 

@@ -14,10 +14,10 @@ from tests.support.shop import Shop
 from tests.support.subscriber import create_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
-from worker.local.errors import LocalServiceError
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
-from worker.local.ports import free_port
+from worker.sandbox.servers.errors import LocalServiceError
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.ports import free_port
 
 SHORT_DEADLINES = {
     "batch_max_records": "50",

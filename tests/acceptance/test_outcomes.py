@@ -14,8 +14,8 @@ from tests.support.deadline import eventually
 from tests.support.promises import Scene
 from tests.support.shop import Shop, run_apart
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.inquiries import MAX_ASKING, MAX_CONNECTIONS
-from worker.local.services import Services
+from worker.http.queries import MAX_ASKING, MAX_CONNECTIONS
+from worker.sandbox.servers.services import Services
 
 
 def ask(worker: WorkerProcess, order_id: object, method: str = "GET") -> tuple[int, Headers, bytes]:

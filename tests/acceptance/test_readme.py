@@ -17,8 +17,8 @@ from tests.support.shop import Shop
 from tests.support.subscriber import admin_client
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import ROOT, workers_in
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
+from worker.sandbox.servers.postgres import create_database, drop_database
+from worker.sandbox.servers.services import Services
 
 ORDER_WORKER = str(Path(sys.executable).with_name("order-worker"))
 

@@ -23,7 +23,7 @@ from tests.support.subscriber import admin_client, group_members
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import ROOT, RUN, Workers, workers_in
 from worker.core.steps import Step
-from worker.local.ports import free_port
+from worker.sandbox.servers.ports import free_port
 
 
 @pytest.fixture

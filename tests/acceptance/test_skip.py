@@ -16,9 +16,9 @@ from tests.support.shop import Shop
 from tests.support.subscriber import create_topics, delete_records
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
 from worker.operations.skip import skip as operation
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 WHY = ("--by", "ada", "--note", "disk 7 was replaced")
 

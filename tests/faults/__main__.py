@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.faults.campaign import Run, carry_out
 from tests.faults.catalogue import FAULTS, SHORT
-from worker.local import LocalServiceError
+from worker.sandbox.servers import LocalServiceError
 
 HELP = """Tries to break every promise of the worker: real processes killed, servers crashed, connections cut.
 

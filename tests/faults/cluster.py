@@ -12,11 +12,11 @@ from confluent_kafka.admin import ClusterMetadata
 
 from tests.faults.site import Site
 from tests.support.subscriber import admin_client
-from worker.local import LocalServiceError
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka, Member, new_cluster
-from worker.local.processes import wait_until
-from worker.local.services import start_together
+from worker.sandbox.servers import LocalServiceError
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka, Member, new_cluster
+from worker.sandbox.servers.processes import wait_until
+from worker.sandbox.servers.services import start_together
 
 GROUPS: Final = "__consumer_offsets"
 TRANSACTIONS: Final = "__transaction_state"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
-from worker.local.ports import free_port
+from worker.sandbox.servers.ports import free_port
 
 T = TypeVar("T")
 _HOST: Final = "127.0.0.1"

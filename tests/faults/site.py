@@ -13,11 +13,11 @@ from db.engine import create_engine
 from tests.faults.proxy import Proxy
 from tests.support.shop import run_apart
 from tests.support.worker_template import WorkerTemplate
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalController, LocalKafka, new_cluster
-from worker.local.ports import free_port
-from worker.local.postgres import LocalPostgres
-from worker.local.services import KafkaServer
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalController, LocalKafka, new_cluster
+from worker.sandbox.servers.ports import free_port
+from worker.sandbox.servers.postgres import LocalPostgres
+from worker.sandbox.servers.services import KafkaServer
 
 # The commit times tell the sequential model the order of the transactions.
 _POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}

@@ -6,8 +6,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.support.topic_names import TopicNames
-from worker.local.services import Services
 from worker.pipeline.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES, share_out
+from worker.sandbox.servers.services import Services
 
 VALUE = b"x" * 4_000
 BATCH_BYTES = 64 * 1024

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from worker import inquiries as limits
 from worker.app import build
-from worker.inquiries import MAX_ASKING, MAX_CONNECTIONS, Inquiries, NoAnswerError
+from worker.http import queries as limits
+from worker.http.queries import MAX_ASKING, MAX_CONNECTIONS, Inquiries, NoAnswerError
 from worker.settings import read_settings
 
 

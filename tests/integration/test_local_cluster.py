@@ -19,11 +19,11 @@ from tests.support.subscriber import admin_client, create_topics, read_topic
 from worker.connections import kafka_admin, largest_record_bytes
 from worker.core.steps import nothing_happens
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
-from worker.local.ports import is_open
 from worker.operations.setup import topics as operation
 from worker.pipeline.publisher import Publisher
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.ports import is_open
 from worker.settings import Settings
 
 TOPIC = "copied"

@@ -22,7 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from docker.models.containers import ExecResult
 
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local import (
+from worker.sandbox.servers import (
     LocalServiceError,
     Services,
     accounts,
@@ -33,13 +33,13 @@ from worker.local import (
     running_services,
     services,
 )
-from worker.local.containers import DockerKafka, DockerPostgres
-from worker.local.folders import data_folder
-from worker.local.jars import kafka_jars
-from worker.local.kafka import LocalKafka, kafka_tool_command
-from worker.local.ports import free_port, is_open
-from worker.local.postgres import LocalPostgres
-from worker.local.processes import Child, wait_until
+from worker.sandbox.servers.containers import DockerKafka, DockerPostgres
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.jars import kafka_jars
+from worker.sandbox.servers.kafka import LocalKafka, kafka_tool_command
+from worker.sandbox.servers.ports import free_port, is_open
+from worker.sandbox.servers.postgres import LocalPostgres
+from worker.sandbox.servers.processes import Child, wait_until
 
 ROOT = Path(__file__).parents[2]
 CONSUMER_GROUP_COMMAND = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
@@ -190,7 +190,7 @@ def test_postgres_is_stopped_when_kafka_cannot_start(monkeypatch: pytest.MonkeyP
 
 def test_ctrl_c_while_they_start_leaves_nothing(tmp_path: Path) -> None:
     script = (
-        "from worker.local import running_services\n"
+        "from worker.sandbox.servers import running_services\n"
         "with running_services(announce=lambda sentence: print(sentence, flush=True)):\n"
         "    print('too late', flush=True)\n"
     )
@@ -210,7 +210,7 @@ def test_ctrl_c_while_they_start_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("without_docker")
 def test_servers_die_with_a_parent_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
-        "from worker.local import running_services\n"
+        "from worker.sandbox.servers import running_services\n"
         "import psutil, time\n"
         "with running_services():\n"
         "    print(*[child.pid for child in psutil.Process().children(recursive=True)], flush=True)\n"
@@ -235,7 +235,7 @@ def test_a_child_dies_with_its_parent_with_and_without_the_kernels_help(
     if by_the_kernel and not processes.KERNEL_KILLS_ORPHANS:
         pytest.skip("only Linux does that")
     script = (
-        "import time, threading; from pathlib import Path; from worker.local import processes\n"
+        "import time, threading; from pathlib import Path; from worker.sandbox.servers import processes\n"
         f"processes.KERNEL_KILLS_ORPHANS = {by_the_kernel}\n"
         f"child = processes.Child('sleeper', Path({str(tmp_path)!r}) / 'log')\n"
         f"start = lambda: child.spawn(['/bin/sleep', '60'], folder=Path({str(tmp_path)!r}))\n"
@@ -323,7 +323,7 @@ def test_jar_names_are_distinct() -> None:
 
 
 def test_missing_packages_name_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.local.postgres.find_spec", lambda name: None)
+    monkeypatch.setattr("worker.sandbox.servers.postgres.find_spec", lambda name: None)
     with (
         data_folder() as folder,
         pytest.raises(LocalServiceError, match=r"pip install 'order-worker\[local\]'"),

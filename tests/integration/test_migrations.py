@@ -13,8 +13,8 @@ from db import migrate
 from db.engine import create_engine
 from db.models import Base
 from tests.support.shop import Shop
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
+from worker.sandbox.servers.postgres import create_database, drop_database
+from worker.sandbox.servers.services import Services
 
 TABLES = {*Base.metadata.tables, "alembic_version"}
 

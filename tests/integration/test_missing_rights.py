@@ -19,9 +19,9 @@ from tests.support.subscriber import admin_client, create_topics
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.limits.refusals import RefusedByKafkaError
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
 from worker.pipeline.publisher import Publisher
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 TOPIC, OTHER, SOURCE = "told", "untold", TopicPartition("placed", 0)
 ASKS_FOR_RIGHTS = {

@@ -10,7 +10,7 @@ from tests.support.topic_names import TopicNames
 from worker.errors import CommandError, UsageError
 from worker.kafka.consuming.reading import portions, records
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
 

@@ -19,10 +19,10 @@ from tests.support.shop import Shop
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker.app import build
+from worker.http.page import site, tail
+from worker.http.page.tail import read_tail, size_of
 from worker.kafka.consuming.reading import reader
-from worker.local.services import Services
-from worker.page import site, tail
-from worker.page.tail import read_tail, size_of
+from worker.sandbox.servers.services import Services
 from worker.settings import read_settings
 
 NOWHERE = "127.0.0.1:1"

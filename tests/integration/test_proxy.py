@@ -14,7 +14,7 @@ import pytest
 from tests.faults.proxy import Proxy
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
-from worker.local.ports import free_port, is_open
+from worker.sandbox.servers.ports import free_port, is_open
 
 DEADLINE_SECONDS = 10
 # "Nothing arrives" has no condition to wait for: this long nothing did. A slow machine cannot make it fail.

@@ -33,8 +33,8 @@ from worker.core.triage import Source
 from worker.kafka.limits.output_limits import ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits
-from worker.local.services import Services
 from worker.pipeline.publisher import OwnedPartition, Publisher, witness_of
+from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)

@@ -19,9 +19,9 @@ from tests.support.subscriber import admin_client, publish, read_topic, set_opti
 from tests.support.topic_names import TopicNames
 from worker.core.steps import nothing_happens
 from worker.kafka.ends import end_offsets
-from worker.local.services import Services
 from worker.pipeline.publisher import Publisher
 from worker.pipeline.recall import digest, is_forgotten, recall
+from worker.sandbox.servers.services import Services
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]

@@ -31,10 +31,10 @@ from worker.kafka.consuming.raw_reader import RawReader
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.record_consumer import FetchStoppedError, RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
 from worker.pipeline.recall import digest, recall
 from worker.pipeline.resume import WaitsForOperatorError
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 PATIENCE_SECONDS: Final = 30
 Read = dict[TopicPartition, list[ConsumerRecord]]

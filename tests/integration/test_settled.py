@@ -10,7 +10,7 @@ from tests.support.topic_names import TopicNames
 from worker.errors import CommandError
 from worker.kafka import stable_ends
 from worker.kafka.offsets import parse_topic, partitions_of, topic_reader
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
 

@@ -18,11 +18,11 @@ from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.steps import nothing_happens
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.offset_mark import idle_mark
-from worker.local.services import Services
 from worker.observability.metrics import Metrics
 from worker.pipeline.publisher import OwnedPartition, Publisher
 from worker.pipeline.resume import WaitsForOperatorError
 from worker.pipeline.takeover import LogCutError, Takeover
+from worker.sandbox.servers.services import Services
 
 TIMESTAMP_MS = 1_700_000_000_000
 

@@ -24,12 +24,12 @@ from worker.connections import read_topic_limits
 from worker.core.settlement import OutputTopics, Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
-from worker.local.services import Services
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.publisher import OwnedPartition, Publisher
 from worker.pipeline.withheld import WithheldOutcomes, set_aside, without_withheld
+from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
 GROUP: Final = "group"

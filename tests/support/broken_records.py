@@ -11,7 +11,7 @@ from aiokafka.producer import message_accumulator, producer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
 
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.kafka import LocalKafka
 
 ODD_NAME = b"\xff\xfe"
 Change = Callable[[bytearray], None]

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka.record.util import calc_crc32c
 
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.kafka import LocalKafka
 
 Breaking = Callable[[bytearray], None]
 """changes the bytes of one batch, of which the length stays"""

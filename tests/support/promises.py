@@ -20,7 +20,7 @@ from tests.support.subscriber import (
     remember_wrongly,
 )
 from tests.support.topic_names import TopicNames
-from worker.local.kafka import kafka_tool_command
+from worker.sandbox.servers.kafka import kafka_tool_command
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.deadline import eventually
 from tests.support.worker_template import ForkedWorker, WorkerTemplate
-from worker.local.processes import start_process
+from worker.sandbox.servers.processes import start_process
 
 ROOT = Path(__file__).parent.parent.parent
 RUN = (sys.executable, "-m", "worker", "run")

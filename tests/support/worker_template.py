@@ -24,10 +24,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from worker.local.processes import start_process
+from worker.sandbox.servers.processes import start_process
 
 _ROOT = Path(__file__).parent.parent.parent
 _POLL_SECONDS = 0.01
+_PR_SET_PDEATHSIG = 1  # as `worker.sandbox.servers.guard` does it for what is executed
 _MODULES = ("worker", "tests.support.worker_at_step")
 
 
@@ -164,7 +165,7 @@ def _become_worker(request: Mapping[str, Any], template: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, as worker/local/guard.py
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != template:
         sys.exit("the template died before its worker was ready")
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

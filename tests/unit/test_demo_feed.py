@@ -10,8 +10,8 @@ from db.decision import Rejected, decide_batch
 from db.stock import StockLevel
 from worker.core.decode import Decoded, Invalid, decode
 from worker.core.outcome import reason_codes
-from worker.demo.feed import BROKEN, CONFLICTS, Kind, Placement, schedule
-from worker.demo.retailer import Retailer, read_retailer
+from worker.sandbox.demo.feed import BROKEN, CONFLICTS, Kind, Placement, schedule
+from worker.sandbox.demo.retailer import Retailer, read_retailer
 
 LIMIT = 256 * 1024
 STARTED_AT = datetime(2026, 11, 23, tzinfo=UTC)

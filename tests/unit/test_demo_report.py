@@ -11,11 +11,11 @@ from rich.console import Console
 
 from contracts.envelope import event_id
 from contracts.events import OrderPlaced
-from worker.demo.evidence import Decision, Evidence, Shelf, StoredOrder
-from worker.demo.feed import Kind, Placed, schedule
-from worker.demo.report import Kill, Run, checks, latency, print_next, print_report
-from worker.demo.retailer import Retailer, read_retailer
-from worker.demo.watch import Letter, Seen, Tally
+from worker.sandbox.demo.evidence import Decision, Evidence, Shelf, StoredOrder
+from worker.sandbox.demo.feed import Kind, Placed, schedule
+from worker.sandbox.demo.report import Kill, Run, checks, latency, print_next, print_report
+from worker.sandbox.demo.retailer import Retailer, read_retailer
+from worker.sandbox.demo.watch import Letter, Seen, Tally
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from contracts.events import MAX_ITEMS
-from worker.demo.retailer import GUEST_ID, Retailer, read_retailer, retailer_of
+from worker.sandbox.demo.retailer import GUEST_ID, Retailer, read_retailer, retailer_of
 
 
 @pytest.fixture(scope="module")

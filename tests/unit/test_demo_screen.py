@@ -6,7 +6,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from worker.demo.screen import BACK, KILLED, TAKEN_OVER, State, WorkerLine, render
+from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, State, WorkerLine, render
 
 
 def busy_state(seconds: float = 18.0) -> State:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from aiokafka import ConsumerRecord
 
 from tests.support.builders import record
-from worker.page.overview import (
+from worker.http.page.overview import (
     Count,
     Rejections,
     StoredOrders,
@@ -18,8 +18,8 @@ from worker.page.overview import (
     rejections,
     stored_orders,
 )
-from worker.page.question import Part
-from worker.page.tail import Tail
+from worker.http.page.question import Part
+from worker.http.page.tail import Tail
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from worker.inquiries import NoAnswerError
-from worker.page import question as limits
-from worker.page.question import Part, Question
+from worker.http.page import question as limits
+from worker.http.page.question import Part, Question
+from worker.http.queries import NoAnswerError
 
 
 class Server:

@@ -11,6 +11,28 @@ import pytest
 
 from contracts.events import Reason, ReasonCode
 from tests.support.builders import record
+from worker.http.page.overview import (
+    LetterGroups,
+    Myself,
+    Overview,
+    Rejection,
+    Rejections,
+    StoredOrders,
+    outcomes,
+)
+from worker.http.page.question import Part
+from worker.http.page.rendering import (
+    LONGEST_TEXT,
+    LONGEST_VALUE,
+    MOST_GROUPS,
+    MOST_PARTITIONS,
+    drained,
+    letter_page,
+    order_page,
+    overview_page,
+    percent,
+    trouble_page,
+)
 from worker.operations.dead_letters.letter import Group
 from worker.operations.explain.explanation import (
     DeadLetterRecord,
@@ -23,28 +45,6 @@ from worker.operations.explain.explanation import (
     explained_by_rows,
 )
 from worker.operations.lag.measure import GroupLag, MemberName, Pace, PartitionLag
-from worker.page.overview import (
-    LetterGroups,
-    Myself,
-    Overview,
-    Rejection,
-    Rejections,
-    StoredOrders,
-    outcomes,
-)
-from worker.page.question import Part
-from worker.page.rendering import (
-    LONGEST_TEXT,
-    LONGEST_VALUE,
-    MOST_GROUPS,
-    MOST_PARTITIONS,
-    drained,
-    letter_page,
-    order_page,
-    overview_page,
-    percent,
-    trouble_page,
-)
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.commands.replay import _target, replay
+from worker.cli.replay import _target, replay
 from worker.errors import UsageError
 from worker.operations.replay.plan import Target, To
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.skips import SkippedSpan
-from worker.commands.skip import skip
+from worker.cli.skip import skip
 from worker.errors import UsageError
 from worker.kafka.offsets import Bounds
 from worker.operations.skip.plan import Asked, InputPlace, SkipPlan, parse_place, refusal, report

@@ -7,10 +7,10 @@ import pytest
 
 from tests.faults.proxy import Proxy
 from tests.faults.site import broker_apart
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
-from worker.local.ports import free_port
-from worker.local.services import Services
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.ports import free_port
+from worker.sandbox.servers.services import Services
 
 
 @pytest.fixture(scope="session")

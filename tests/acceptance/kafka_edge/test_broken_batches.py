@@ -11,8 +11,8 @@ from tests.support.log_files import break_batch, broken_compression, folder_of, 
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.local.kafka import LocalKafka
-from worker.local.services import Services
+from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.services import Services
 
 # Where a neighbour is not held up, this is a hundred times what it takes.
 AT_ONCE_SECONDS = 5.0

@@ -8,8 +8,8 @@ from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.subscriber import read_topic
 from tests.support.worker_process import Workers
-from worker.local.kafka import LocalKafka
-from worker.local.services import Services
+from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.services import Services
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from tests.support.promises import Scene
 from tests.support.topic_changes import add_partitions
 from tests.support.topic_names import PARTITIONS
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 
 LAG: Final = "order_worker_consumer_lag_records"
 IDLE_PARTITIONS: Final = 150

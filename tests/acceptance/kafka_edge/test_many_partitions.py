@@ -12,7 +12,7 @@ from tests.support.deadline import eventually
 from tests.support.promises import Scene
 from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.local.services import Services
+from worker.sandbox.servers.services import Services
 
 PARTITIONS: Final = 500
 USUAL_SOFT_LIMIT: Final = 1_024

@@ -10,8 +10,8 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.worker_process import WorkerProcess, Workers
-from worker.local.postgres import create_database, drop_database
-from worker.local.services import Services
+from worker.sandbox.servers.postgres import create_database, drop_database
+from worker.sandbox.servers.services import Services
 
 GROUP = "ORDER_WORKER_GROUP_ID"
 

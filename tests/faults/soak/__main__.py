@@ -23,7 +23,7 @@ from tests.faults.soak.run import Soak
 from tests.faults.soak.verdict import find_violations
 from tests.faults.soak.watch import MB, Sample, Sampler, Watch, picture, slope_per_hour
 from tests.faults.workload import Workload
-from worker.local import LocalServiceError
+from worker.sandbox.servers import LocalServiceError
 
 PARTITIONS: Final = 4
 SAMPLE_SECONDS: Final = 5.0

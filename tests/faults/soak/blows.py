@@ -15,7 +15,7 @@ from typing import Final
 from tests.faults.arena import Arena, wake
 from tests.support.deadline import eventually
 from tests.support.worker_process import ROOT, WorkerProcess
-from worker.local.services import Server
+from worker.sandbox.servers.services import Server
 
 Blow = Callable[[Arena, WorkerProcess], None]
 

@@ -14,7 +14,7 @@ from tests.support.log_files import (
     unknown_codec,
     wrong_checksum,
 )
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.kafka import LocalKafka
 
 _BREAKINGS: Final = (wrong_checksum, unknown_codec, broken_compression)
 

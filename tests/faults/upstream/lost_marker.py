@@ -20,8 +20,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.faults.cluster import TRANSACTIONS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 SHOWN_WITHIN_SECONDS = 20.0
 

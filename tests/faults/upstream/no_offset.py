@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.faults.cluster import LocalKafkaCluster
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local.folders import data_folder
+from worker.sandbox.servers.folders import data_folder
 
 GROUP, PARTITION = "g", TopicPartition("numbers", 0)
 

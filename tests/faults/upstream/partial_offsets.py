@@ -27,8 +27,8 @@ from aiokafka.errors import KafkaError
 
 from tests.faults.site import broker_apart
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 PARTITIONS = 200
 COMMITS = 400  # of each partition: the more there is to load, the longer the answers are wrong

@@ -27,8 +27,8 @@ from aiokafka.errors import KafkaError
 
 from tests.faults.site import broker_apart
 from tests.faults.upstream.lost_marker import create
-from worker.local.folders import data_folder
-from worker.local.kafka import LocalKafka
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.kafka import LocalKafka
 
 PRODUCERS = 16
 # The more partitions, the longer it takes from their loss of a leader to the coordinator's resignation.

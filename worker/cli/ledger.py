@@ -1,0 +1,71 @@
+"""`ledger`: the table of all decisions."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from worker.cli.options import AsJson, Execute, example, group
+from worker.errors import CommandError
+
+commands = group("The ledger, where every decision is: rebuild it from the topics.")
+
+
+@commands.callback()
+def _keep_the_group() -> None:
+    """With one command alone typer would make the group that command."""
+
+
+@commands.command(
+    epilog=example(
+        "order-worker ledger restore",
+        "order-worker ledger restore --from 2026-11-23T10:00:00Z --execute",
+    )
+)
+def restore(
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Outcomes published from this time on; default: all."),
+    ] = None,
+    orders: Annotated[
+        bool,
+        typer.Option(
+            "--orders/--ledger-only",
+            help="Write orders and items too, and take their stock; or the ledger's rows alone.",
+        ),
+    ] = True,
+    execute: Execute = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild what was published and is no longer in PostgreSQL. Without --execute: a rehearsal.
+
+    For a database that was restored from a backup, or lost its last
+    transactions, while Kafka is ahead: the workers wait then.
+
+    Reads the outcome topics, where each event lies byte for byte, and the input
+    for what each came of. A row that is there is never changed: where it differs
+    from what was published, that is listed.
+
+    Orders are written as they were confirmed, pending, and their stock is taken.
+    If products lack stock or are gone, they are listed, and nothing is written.
+
+    With --execute the workers, which may be running, go on by themselves when
+    nothing is missing any more. Killed anywhere, run it again.
+    """
+    from worker.kafka.offsets import parse_time
+    from worker.operations import screen
+    from worker.operations.restore.restore import Asked
+    from worker.operations.restore.restore import restore as operation
+    from worker.operations.restore.terminal import document, failure, report, show
+    from worker.settings import read_settings
+
+    settings = read_settings()
+    asked = Asked(parse_time(start, "--from") if start else None, orders, execute, quiet=as_json)
+    done = asyncio.run(operation(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)))
+    found = report(settings, done)
+    if as_json:
+        screen.print_json(document(found))
+    else:
+        show(screen.output(), found)
+    if why := failure(found, execute=execute):
+        raise CommandError(why)

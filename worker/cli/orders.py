@@ -1,0 +1,106 @@
+"""`place` and `check`: orders from a file, or made up, into Kafka; or only looked at."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from worker.cli.options import AsJson, example, group
+from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from worker.operations.check.verdicts import Finding
+
+commands = group()
+
+
+@commands.command(
+    epilog=example(
+        "order-worker place orders.jsonl",
+        "order-worker place --random 10000 --rate 500 --duplicates 0.02",
+    )
+)
+def place(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help='JSON lines, each an order-placed value; "-" for standard input.', allow_dash=True
+        ),
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Make up N orders from the catalogue.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Records a second; default: as fast as Kafka takes them.")
+    ] = None,
+    duplicates: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the orders that is sent twice.")
+    ] = 0.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="With --random: the same seed and catalogue give the same orders, ids included."),
+    ] = None,
+    items: Annotated[
+        int, typer.Option(min=1, max=1_000, help="With --random: most products of one order.")
+    ] = 5,
+) -> None:
+    """Publish orders. Of a file with one bad line nothing is sent; each line goes out byte for byte."""
+    if (file is None) == (random is None):
+        raise UsageError("give either a file or --random N")
+    from worker.operations.place.place import Pace, place_file, place_random
+    from worker.settings import read_settings
+
+    settings, pace = read_settings(), Pace(rate, duplicates, seed)
+    if random is not None:
+        placed = asyncio.run(place_random(settings, random, max_items=items, pace=pace))
+    else:
+        assert file is not None
+        placed = asyncio.run(place_file(settings, file, pace=pace))
+    typer.echo(str(placed))
+
+
+@commands.command(
+    epilog=example(
+        "order-worker check orders.jsonl",
+        "order-worker check --contract-only --json orders.jsonl",
+    )
+)
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help='JSON lines, each an order-placed value; "-" for standard input.', allow_dash=True
+        ),
+    ],
+    contract_only: Annotated[
+        bool, typer.Option("--contract-only", help="Look at the values alone; no server is asked.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what would become of the orders of a file if they were placed now. Changes nothing.
+
+    One after the other, as the workers decide: stock that one order takes is gone for those behind it.
+
+    Exit 0 if every order would be confirmed or is a duplicate, else 1.
+    """
+    from worker.operations import screen
+    from worker.operations.check.check import check_file, finding_text, summary_text
+    from worker.operations.place.order_file import file_name
+    from worker.settings import read_settings
+
+    name, document = file_name(file), screen.JsonStream("findings")
+
+    def report(finding: "Finding") -> None:
+        if as_json:
+            document.add(finding)
+        else:
+            typer.echo(finding_text(name, finding))
+
+    summary = asyncio.run(check_file(read_settings(), file, report, contract_only=contract_only))
+    if as_json:
+        document.end("summary", summary)
+    else:
+        typer.echo(summary_text(summary))
+    if not summary.is_good:
+        raise typer.Exit(1)

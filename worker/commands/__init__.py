@@ -1,1 +1,0 @@
-"""The command line, a theme a file. Only typer is imported here: `--help` has to answer at once."""

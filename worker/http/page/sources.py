@@ -1,0 +1,148 @@
+"""Asks Kafka and PostgreSQL for what the page shows: bounded reads, through connections of its own."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from db import sales
+from db.engine import session_factory
+from db.skips import list_skips
+from worker.http.page.overview import (
+    LONGEST_WINDOW,
+    LetterGroups,
+    Rejections,
+    StoredOrders,
+    letter_groups,
+    rejections,
+    stored_orders,
+)
+from worker.http.page.tail import read_tail
+from worker.http.queries import Inquiries, NoAnswerError
+from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
+from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
+from worker.operations.dead_letters.letter import Place
+from worker.operations.explain.collect import collect, collect_rows
+from worker.operations.explain.explanation import Explanation
+from worker.operations.explain.search import Reach, Where
+from worker.operations.lag.look import LOOKS_KEPT, lookout
+from worker.operations.lag.measure import GroupLag, Look, measure
+from worker.operations.skip.sentences import Skips
+
+# The loop is that of the batch: so much is parsed at most for one view, some 30 ms of it.
+MOST_REJECTIONS: Final = 1_000
+MOST_REJECTIONS_BYTES: Final = 1024 * 1024
+MOST_LETTERS: Final = 400
+MOST_LETTERS_BYTES: Final = 2 * 1024 * 1024
+MOST_ORDERS: Final = 50_000  # counted by PostgreSQL along an index
+# Records are handed on as a broker sends them: small portions leave the batch its turns.
+FETCH_BYTES: Final = 256 * 1024
+NEAR: Final = Reach(records=5_000, waiting=20_000, fetch_bytes=FETCH_BYTES)
+_SALES_SECONDS: Final = 1.0
+_LOOKS_SECONDS: Final = 60.0  # a rate over more than this says little of now
+_BETWEEN_LOOKS_SECONDS: Final = 0.5
+_REQUEST_MS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the page has its facts from. Each method raises what the server gives.
+
+    The connections to Kafka live as long as the question: nobody may look for hours.
+    """
+
+    client_options: Mapping[str, Any]
+    where: Where
+    inquiries: Inquiries
+    _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
+
+    async def lag(self) -> GroupLag:
+        """Where there was no look before, it takes two: a rate needs them."""
+        group_id, topic, looks = self.where.group_id, self.where.placed, self._looks
+        while looks and time.monotonic() - looks[0].clock > _LOOKS_SECONDS:
+            looks.popleft()
+        async with (
+            self._admin() as admin,
+            self._reader() as consumer,
+            lookout(admin, consumer, self._options(), group_id, topic) as out,
+        ):
+            if not looks:
+                looks.append(await out.look())
+                await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
+            looks.append(await out.look())
+        return measure(group_id, topic, looks, await self._skips())
+
+    async def _skips(self) -> Skips:
+        try:
+            async with self.inquiries.session() as session:
+                return Skips(await list_skips(session, self.where.placed))
+        except NoAnswerError as error:
+            return Skips(trouble=str(error))
+
+    async def rejections(self) -> Rejections:
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.where.rejected, MOST_REJECTIONS, MOST_REJECTIONS_BYTES)
+        return rejections(tail)
+
+    async def letters(self) -> LetterGroups:
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.where.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+        return letter_groups(tail)
+
+    async def orders(self) -> StoredOrders:
+        since = datetime.now(UTC) - LONGEST_WINDOW
+        async with self.inquiries.session() as session:
+            by_second = await sales.list_orders_by_second(session, since, MOST_ORDERS)
+        return stored_orders(by_second, MOST_ORDERS)
+
+    async def order(self, order_id: UUID) -> Explanation:
+        """Everything that is near."""
+        sessions = session_factory(self.inquiries.engine)
+        options = self._options()
+        return await collect(
+            order_id, sessions, options, self.where, reach=NEAR, sales_seconds=_SALES_SECONDS
+        )
+
+    async def rows_of(self, order_id: UUID) -> Explanation | None:
+        """What PostgreSQL alone knows; None: nothing."""
+        sessions = session_factory(self.inquiries.engine)
+        return await collect_rows(order_id, sessions, self.where.group_id, _SALES_SECONDS)
+
+    async def letter(self, place: Place) -> ConsumerRecord | None:
+        """The record at that place; None where there is none."""
+        partition = TopicPartition(self.where.dead_letter, place.partition)
+        async with self._reader() as consumer:
+            if partition not in await partitions_of(consumer, TopicSelection(partition.topic)):
+                return None
+            bounds = (await bounds_of(consumer, [partition]))[partition]
+            if not bounds.first <= place.offset < bounds.end:
+                return None
+            span = {partition: (place.offset, place.offset + 1)}
+            found = [record async for _, records in portions(consumer, span) for record in records]
+        return found[0] if found else None
+
+    def _options(self) -> dict[str, Any]:
+        """What does not answer soon is given up soon."""
+        return {**self.client_options, "request_timeout_ms": _REQUEST_MS}
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[TopicReader]:
+        options = {**self._options(), "max_partition_fetch_bytes": FETCH_BYTES}
+        async with reader(options, on_unreadable=nothing_more) as consumer:
+            yield consumer
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        async with AsyncExitStack() as stack:
+            admin = AIOKafkaAdminClient(**self._options(), retry_backoff_ms=200)
+            stack.push_async_callback(admin.close)
+            await admin.start()
+            yield admin

