@@ -221,16 +221,19 @@ async def list_begun_to(session: AsyncSession, group_id: str, topic: str) -> dic
     return {row.partition: row.begun_to for row in rows}
 
 
-async def list_other_groups(session: AsyncSession, group_id: str, topic: str) -> dict[int, list[str]]:
-    """By partition, the other groups of this schema whose workers have decided orders of it."""
+async def list_other_groups(session: AsyncSession, group_id: str, topic: str) -> dict[int, dict[str, int]]:
+    """By partition, to where the other groups of this schema have decided it.
+
+    The group that came furthest in the whole topic comes first: it is the one to go on from.
+    """
     rows = await session.execute(
-        select(Position.partition, Position.group_id)
+        select(Position.partition, Position.group_id, Position.begun_to)
         .where(Position.group_id != group_id, Position.topic == topic, Position.begun_to.is_not(None))
-        .order_by(Position.partition, Position.group_id)
+        .order_by(func.sum(Position.begun_to).over(partition_by=Position.group_id).desc(), Position.group_id)
     )
-    groups: dict[int, list[str]] = {}
-    for partition, other in rows:
-        groups.setdefault(partition, []).append(other)
+    groups: dict[int, dict[str, int]] = {}
+    for partition, other, begun_to in rows:
+        groups.setdefault(partition, {})[other] = begun_to or 0
     return groups
 
 

@@ -225,6 +225,29 @@ def test_dead_letters_that_the_old_group_redrives_go_with_it(
     assert scene.shop.value("SELECT group_id FROM dead_letter_redrives") == renamed.group_id
 
 
+def test_of_several_earlier_names_the_last_one_is_asked_for_and_an_earlier_one_refused(
+    scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
+):
+    take_over.here("--execute", "--json").done()
+    more = place(scene, 15)
+    drained(renamed, workers)
+    last = replace(scene, group_id=f"{scene.group_id}-a-third-name")
+    waiting = workers.start(group_id=last.group_id)
+    waiting.wait_for_log(f"replay --from-group {renamed.group_id}`")
+    assert f"--from-group {scene.group_id}`" not in waiting.log
+    assert waiting.stop() == 0
+    env = {**take_over.env, "ORDER_WORKER_GROUP_ID": last.group_id}
+    as_last = replace(take_over, env=env, words=("replay",))
+    named = f"replay --from-group {renamed.group_id}"
+    as_last.here("--to-earliest").assert_refused(1, named)
+    earlier = as_last.here("--from-group", scene.group_id, "--execute")
+    earlier.assert_refused(1, f"{renamed.group_id} has decided {scene.topics.order_placed}-0 to 55", named)
+    as_last.here("--from-group", renamed.group_id, "--execute", "--json").done()
+    more += place(scene, 5)
+    drained(last, workers)
+    last.assert_promises([*decided, *more])
+
+
 def test_what_cannot_be_taken_over_is_refused_in_one_line(
     scene: Scene,
     renamed: Scene,

@@ -859,6 +859,19 @@ MUTATIONS: Final = (
         (Trial("group-renamed"), Test("tests/integration/test_takeover.py", "new_group_waits")),
     ),
     Mutation(
+        "the-last-group-goes-on",
+        "Of several earlier groups the one that came furthest is the one to take over.",
+        "an earlier one may be taken over as well",
+        (
+            Edit(
+                "worker/operations/replay/from_group.py",
+                "    require_furthest(old_group, handovers, others)\n",
+                "",
+            ),
+        ),
+        (Test("tests/acceptance/test_from_group.py", "of_several_earlier_names"),),
+    ),
+    Mutation(
         "deleted-is-noted",
         "What retention deletes before it is decided leaves a note.",
         "the partition goes on in silence",

@@ -7,7 +7,7 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import Begun
 from worker.errors import CommandError
 from worker.kafka.offset_mark import MARK, idle_mark
-from worker.operations.replay.handover import Handover, Stage, Standing, require_possible
+from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
 
 
 def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> Standing:
@@ -72,3 +72,11 @@ def test_what_stands_against_it_is_named():
     with pytest.raises(CommandError, match=r"orders-0 \(40, not 50\): is it restored from a backup"):
         require_possible("a", "b", [handover(standing(50, 40), NOTHING)])
     require_possible("a", "b", [handover(OLD, NOTHING), handover(NOTHING, NOTHING, 1)])
+
+
+def test_a_group_that_was_overtaken_by_another_is_not_the_one_to_take_over():
+    with pytest.raises(CommandError, match=r"b has decided orders-0 to 60.*replay --from-group b`"):
+        require_furthest("a", [handover(OLD, NOTHING)], {0: {"b": 60, "a": 50}})
+    require_furthest("a", [handover(OLD, NOTHING)], {0: {"a": 50, "b": 50}})
+    # Run again once the new group has gone on from the one that came furthest.
+    require_furthest("a", [handover(OLD, standing(70, 70))], {0: {"b": 60, "a": 50}})

@@ -111,7 +111,10 @@ def database_lost(
 def decided_by_another_group(
     partition: TopicPartition, evidence: Evidence, others: Sequence[str], group_id: str
 ) -> str | None:
-    """What to say where this group is new and another one has decided the partition. Else None."""
+    """What to say where this group is new and others have decided the partition. Else None.
+
+    `others`: the one that came furthest first. To go on from an earlier one would publish outcomes again.
+    """
     if evidence.committed is not None or evidence.begun is not None or not others:
         return None
     return (

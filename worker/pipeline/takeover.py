@@ -60,7 +60,7 @@ class _Look:
 
     turns: Mapping[TopicPartition, positions.Turn]
     evidence: Mapping[TopicPartition, Evidence]
-    other_groups: Mapping[int, Sequence[str]]
+    other_groups: Mapping[int, Mapping[str, int]]
 
 
 class Takeover:
@@ -184,7 +184,7 @@ class Takeover:
         partition = owned.partition
         turn, evidence = look.turns[partition], look.evidence[partition]
         if why := decided_by_another_group(
-            partition, evidence, look.other_groups.get(partition.partition, ()), self._group_id
+            partition, evidence, list(look.other_groups.get(partition.partition, ())), self._group_id
         ):
             raise WaitsForOperatorError(why)
         owned.turn, owned.begun_to = turn.number, turn.begun.begun_to if turn.begun else None

@@ -26,7 +26,7 @@ from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.one_line import in_one_line
-from worker.operations.replay.handover import Handover, Stage, Standing, require_possible
+from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
 from worker.pipeline.recall import is_forgotten
 from worker.pipeline.withheld import producer_id
 from worker.settings import Settings
@@ -94,6 +94,7 @@ async def _look(
     async with sessions() as session:
         old_begun = await positions.list_begun(session, old_group, selected.topic)
         new_begun = await positions.list_begun(session, settings.group_id, selected.topic)
+        others = await positions.list_other_groups(session, settings.group_id, selected.topic)
         unfinished = await redrives.count_unfinished(session, old_group)
     handovers = [
         Handover(
@@ -105,6 +106,7 @@ async def _look(
         for p in partitions
     ]
     require_possible(old_group, settings.group_id, handovers)
+    require_furthest(old_group, handovers, others)
     return GroupTakeover(old_group, handovers, await group.members(admin, old_group), unfinished)
 
 

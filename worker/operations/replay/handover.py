@@ -1,6 +1,6 @@
 """What one consumer group takes over of another, partition by partition. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -52,6 +52,10 @@ class Handover:
         return f"{self.partition.topic}-{self.partition.partition}"
 
     @property
+    def new_decided_to(self) -> int:
+        return self.new.begun.begun_to if self.new.begun else 0
+
+    @property
     def stage(self) -> Stage | None:
         """None: the new group has gone a way of its own, and cannot take anything over."""
         old, new = self.old, self.new
@@ -101,6 +105,27 @@ def require_possible(old_group: str, new_group: str, handovers: Sequence[Handove
             " (`kafka-consumer-groups.sh --delete-offsets`) if no worker of it has ever run"
         )
     _require_known(handovers)
+
+
+def require_furthest(
+    old_group: str, handovers: Sequence[Handover], others: Mapping[int, Mapping[str, int]]
+) -> None:
+    """No other group came further than this one, or a CommandError names it: its outcomes would come again.
+
+    `others`: by partition, to where all groups but the new one have decided it, as PostgreSQL tells.
+    """
+    ahead = [
+        (one, other, to)
+        for one in handovers
+        for other, to in others.get(one.partition.partition, {}).items()
+        if other != old_group and to > max(one.old.begun.begun_to if one.old.begun else 0, one.new_decided_to)
+    ]
+    if ahead:
+        ways = ", ".join(f"{other} has decided {one.name} to {to:,}" for one, other, to in ahead)
+        raise CommandError(
+            f"{ways}, which is further than {old_group}: its outcomes would be published again; nothing was"
+            f" changed: take over the last one of them, `order-worker replay --from-group {ahead[0][1]}`"
+        )
 
 
 def _require_known(handovers: Sequence[Handover]) -> None:

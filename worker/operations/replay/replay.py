@@ -146,19 +146,20 @@ async def _committed(
         if (reached := reached_to(p, commit, begun.get(p.partition), log_ends[p])) is not None
     }
     if not found:
-        raise _nothing_decided(settings, commits, {g for p in commits for g in others.get(p.partition, ())})
+        groups = [name for p in commits for name in others.get(p.partition, ())]
+        raise _nothing_decided(settings, commits, list(dict.fromkeys(groups)))
     return found
 
 
 def _nothing_decided(
-    settings: Settings, partitions: Collection[TopicPartition], others: Collection[str]
+    settings: Settings, partitions: Collection[TopicPartition], others: Sequence[str]
 ) -> CommandError:
     names = ", ".join(f"{p.topic}-{p.partition}" for p in partitions)
     nothing = f"nothing was ever decided by the group {settings.group_id} in {names}"
     if others:
         return CommandError(
-            f"{nothing}, but by the group {', '.join(sorted(others))}: take its offsets over first"
-            f" (`{command_line('replay', '--from-group', min(others))}`), then run this again"
+            f"{nothing}, but by the group {', '.join(others)}: take its offsets over first"
+            f" (`{command_line('replay', '--from-group', others[0])}`), then run this again"
         )
     return CommandError(
         f"{nothing}: all of it comes by itself when workers start (or is ORDER_WORKER_GROUP_ID another one?)"
