@@ -40,7 +40,8 @@ from db.engine import CONNECT_TIMEOUT_SECONDS, asyncpg_dsn, session_factory
 from db.models import Category
 from db.orders import get_order, list_orders, list_orders_with_items
 from db.reports import category_stats, sales_by_product, stock_discrepancies
-from worker.connections import database_address, reason_of
+from worker.database import database_address
+from worker.failures import reason_of
 from worker.sandbox.servers import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.postgres import LocalPostgres

@@ -24,7 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
-from worker import connections
 from worker.core.records import fitting
 from worker.core.settlement import OutputTopics
 from worker.core.steps import Reached, nothing_happens
@@ -32,6 +31,7 @@ from worker.http import server
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
+from worker.kafka.clients import read_topic_limits
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
@@ -134,7 +134,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         topics=(topics.confirmed, topics.rejected, topics.dead_letter),
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
-        read_limits=partial(connections.read_topic_limits, settings),
+        read_limits=partial(read_topic_limits, settings),
         set_aside=partial(set_aside, sessions, settings.group_id),
     )
     consumer = OrderConsumer(

@@ -1,13 +1,19 @@
 """What to do about a failed batch. Decides only; `batch` and `consumer` of `worker.pipeline` act on it."""
 
+import os
 import random
+import ssl
 from enum import Enum, auto
+from socket import gaierror
 from typing import Final
 
 import asyncpg
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""what PostgreSQL refuses, or its driver; SQLAlchemy does not wrap all of them"""
 
 
 class StaleReadError(Exception):
@@ -89,3 +95,24 @@ def backoff_seconds(attempt: int, longest_seconds: float) -> float:
     """
     pause = min(longest_seconds, 0.1 * 2.0 ** min(attempt, 20))
     return pause * random.uniform(0.5, 1.0)
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """asyncpg's own error, where SQLAlchemy wrapped it."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """A short text for people: the operating system's words, or the server's first line."""
+    error = driver_error(error)
+    if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
+        # asyncio puts the address in place of the reason.
+        return os.strerror(error.errno).lower()
+    if isinstance(error, gaierror):
+        return str(error.strerror).lower()
+    text_lines = str(error).strip().splitlines() or [type(error).__name__]
+    return text_lines[0].removeprefix(f"{type(error).__name__}: ")

@@ -13,7 +13,7 @@ from db.ledger import LedgerRow
 from tests.support.deadline import eventually
 from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames
-from worker.connections import kafka_admin
+from worker.kafka.clients import kafka_admin
 from worker.operations.republish.announce import Announcer, announcer, progress_place
 from worker.operations.republish.progress import Progress, find_progress
 from worker.settings import Settings, read_settings

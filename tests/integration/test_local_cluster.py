@@ -16,8 +16,8 @@ from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
-from worker.connections import kafka_admin, largest_record_bytes
 from worker.core.steps import nothing_happens
+from worker.kafka.clients import kafka_admin, largest_record_bytes
 from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.operations.setup import topics as operation
 from worker.pipeline.publisher import Publisher

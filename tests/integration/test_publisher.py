@@ -25,11 +25,11 @@ from tests.support.subscriber import (
     wait_until_known,
 )
 from tests.support.topic_names import PARTITIONS, TopicNames
-from worker.connections import read_topic_limits
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.settlement import Publication
 from worker.core.steps import Step
 from worker.core.triage import Source
+from worker.kafka.clients import read_topic_limits
 from worker.kafka.limits.output_limits import ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits

@@ -20,9 +20,9 @@ from db.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
 from tests.support.topic_names import TopicNames
-from worker.connections import read_topic_limits
 from worker.core.settlement import OutputTopics, Publication
 from worker.core.steps import nothing_happens
+from worker.kafka.clients import read_topic_limits
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics

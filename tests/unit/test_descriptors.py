@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from worker.runtime.descriptors import require_descriptors
+from worker.kafka.descriptors import require_descriptors
 
 
 def test_while_there_are_descriptors_nothing_is_said():
@@ -17,7 +17,7 @@ def in_a_process_with(soft: int, hard: int, code: str) -> str:
 
 def test_the_soft_limit_is_raised_to_the_hard_one():
     code = (
-        "from worker.runtime.descriptors import raise_limit; raise_limit()\n"
+        "from worker.kafka.descriptors import raise_limit; raise_limit()\n"
         "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     )
     assert in_a_process_with(256, 512, code) == "(512, 512)\n"
@@ -26,7 +26,7 @@ def test_the_soft_limit_is_raised_to_the_hard_one():
 def test_a_process_that_has_none_left_says_so_with_the_next_step():
     code = (
         "import os\n"
-        "from worker.runtime.descriptors import OutOfDescriptorsError, require_descriptors\n"
+        "from worker.kafka.descriptors import OutOfDescriptorsError, require_descriptors\n"
         "try:\n"
         "    while True: os.dup(2)\n"
         "except OSError: pass\n"

@@ -115,7 +115,7 @@ def test_only_the_composition_root_builds_the_worker():
     }
     allowed = {
         "app.py": builders,
-        "connections.py": {"create_engine"},
+        "database.py": {"create_engine"},
         # It owns partitions as a worker would, outside of one.
         "fencing.py": {"Publisher"},
     }

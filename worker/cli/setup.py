@@ -66,16 +66,17 @@ def catalog_import(
 
 async def _upgrade(settings: "Settings") -> str:
     from db import migrate
-    from worker import connections
+    from worker import database
+    from worker.failures import DATABASE_ERRORS, reason_of
 
     schema = settings.database_schema
-    async with connections.database_engine(settings, "order-worker db upgrade") as engine:
-        await connections.require_reachable_database(engine, settings)
-        before = await connections.require_known_revision(engine, settings)
+    async with database.database_engine(settings, "order-worker db upgrade") as engine:
+        await database.require_reachable_database(engine, settings)
+        before = await database.require_known_revision(engine, settings)
         try:
             await migrate.upgrade(engine, schema)
-        except (*connections.DATABASE_ERRORS, OSError) as error:
-            raise CommandError(f"the upgrade failed: {connections.reason_of(error)}") from error
+        except (*DATABASE_ERRORS, OSError) as error:
+            raise CommandError(f"the upgrade failed: {reason_of(error)}") from error
         after = await migrate.current_revision(engine)
     if before == after:
         return f'schema "{schema}" is at revision {after} already'

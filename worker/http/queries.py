@@ -13,8 +13,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db.engine import session_factory
-from worker.connections import reason_of
-from worker.failures import is_outage
+from worker.failures import is_outage, reason_of
 
 MAX_CONNECTIONS: Final = 2
 ANSWER_SECONDS: Final = 2.0  # with the wait for a connection

@@ -8,10 +8,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, KafkaError, ProducerFenced
 
-from worker.connections import KAFKA_ERRORS, quiet_aiokafka, reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
-from worker.pipeline.publisher import RETRY_BACKOFF_MS, close_producer
+from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer
 from worker.settings import Settings
 
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)

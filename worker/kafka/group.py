@@ -17,8 +17,8 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from worker.connections import LIMIT_SECONDS, of_some_node
 from worker.errors import CommandError
+from worker.kafka.clients import LIMIT_SECONDS, of_some_node
 
 T = TypeVar("T")
 Commits = Mapping[TopicPartition, OffsetAndMetadata | None]

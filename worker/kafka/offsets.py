@@ -12,8 +12,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from contracts.events import parse_order_id
-from worker.connections import quiet_aiokafka, reason_of, require_topics
 from worker.errors import CommandError, UsageError
+from worker.failures import reason_of
+from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader
 from worker.settings import Settings
 

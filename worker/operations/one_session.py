@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
+from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.settings import Settings
 
 

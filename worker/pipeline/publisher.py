@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,10 +19,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
-    KafkaConnectionError,
     MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    UnknownTopicOrPartitionError,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
@@ -40,19 +36,13 @@ from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_
 from worker.kafka.limits.refusals import RefusedByKafkaError, Remedy, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
 from worker.kafka.offset_mark import MARK, is_workers_mark
+from worker.kafka.producers import RETRY_BACKOFF_MS, ask_no_more, close_producer, join, place_in
 from worker.pipeline.recall import digest, recall
 
 log = logging.getLogger(__name__)
 
-# After a commit the broker answers the next transaction with a retriable error for a moment. With
-# aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
-RETRY_BACKOFF_MS = 10
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES = 512 * 1024
-CLOSE_TIMEOUT_SECONDS = 5.0
-# A topic that was just created need not be known to every broker yet.
-TOPIC_TRIES = 8
-TOPIC_PAUSE_SECONDS = 0.25
 # Of clocks that are set by the network, none is so far off.
 CLOCKS_APART_SECONDS = 10.0
 # One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
@@ -170,7 +160,7 @@ class Publisher:
             async with asyncio.timeout(self._publish_timeout_seconds):
                 await producer.start()
                 self._reached(Step.TAKEOVER_FENCED)
-                places = {topic: await _place_in(producer, topic, partition) for topic in self._topics}
+                places = {topic: await place_in(producer, topic, partition) for topic in self._topics}
                 ends = await end_offsets(producer, places.values())
         except BaseException:
             self.put_away(producer)
@@ -368,43 +358,6 @@ class Publisher:
             await asyncio.wait(self._closing)
 
 
-async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
-    """Where outcomes of a source go: to the partition of its number, or that modulo how many there are.
-
-    An order has one outcome, so that its key has no order to keep. By key, a batch went to every partition
-    there is, each with a request and a marker of its own.
-    """
-    return TopicPartition(topic, source.partition % len(await producer.partitions_for(topic)))
-
-
-async def _place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
-    """As `output_of`, but RefusedByKafkaError where the topic is not there, or not for us.
-
-    Left alone, aiokafka would ask for it a hundred times a second until its request timeout.
-    """
-    client = producer.client
-    is_told = True
-    for tries in range(TOPIC_TRIES):
-        if client.cluster.partitions_for_topic(topic) is not None:
-            return await output_of(producer, topic, source)
-        await asyncio.sleep(TOPIC_PAUSE_SECONDS if tries else 0)
-        client.add_topic(topic)
-        is_told = await client.force_metadata_update()
-        if topic in client.cluster.unauthorized_topics:
-            raise refused(TopicAuthorizationFailedError(topic), topic, TopicLimits())
-    if not is_told:
-        raise KafkaConnectionError(f"no broker tells of {topic}")
-    raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
-
-
-def join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
-    """Let the transaction end in this partition too, although nothing was sent there.
-
-    Its marker is written there. aiokafka itself adds a partition with a record only.
-    """
-    producer._txn_manager.maybe_add_partition_to_txn(output)
-
-
 def _by_topic(publications: Iterable[Publication]) -> dict[str, list[Publication]]:
     grouped: dict[str, list[Publication]] = {}
     for publication in publications:
@@ -483,23 +436,3 @@ def _ask_no_more_of(producer: AIOKafkaProducer, sent: Iterable[_Sent]) -> None:
     # A right that is missing fails this one as well.
     end = producer._txn_manager.wait_for_transaction_end()
     ask_no_more([*(one.future for one in sent), *([end] if end else [])])
-
-
-def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:
-    """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
-    for future in sent:
-        future.add_done_callback(lambda late: late.cancelled() or late.exception())
-
-
-async def close_producer(producer: AIOKafkaProducer) -> None:
-    # What it did counts by what is committed, so nothing that goes wrong here matters.
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await producer.stop()
-            return
-    # stop() waits for messages that may never go out; without this its task would try for ever.
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
-    with suppress(Exception):
-        await producer.client.close()

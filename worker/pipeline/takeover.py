@@ -22,6 +22,7 @@ from db import ledger, positions, skips, withheld
 from db.positions import Begun
 from worker.kafka.consuming.reading import TopicReader, reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
 from worker.observability.metrics import Metrics
 from worker.pipeline.publisher import OwnedPartition, Publisher
@@ -36,7 +37,6 @@ from worker.pipeline.resume import (
     is_cut,
     may_lie_in_log,
 )
-from worker.runtime.descriptors import require_descriptors
 
 log = logging.getLogger(__name__)
 

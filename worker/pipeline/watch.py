@@ -25,12 +25,12 @@ from worker.failures import describe
 from worker.kafka import group
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.offset_mark import idle_mark
 from worker.observability.health import Health, is_refusal
 from worker.observability.metrics import Metrics
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.resume import database_lost
-from worker.runtime.descriptors import descriptor_shortage
 
 log = logging.getLogger(__name__)
 

@@ -31,17 +31,10 @@ from worker.kafka.ends import end_offsets
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.refusals import RefusedByKafkaError
+from worker.kafka.producers import RETRY_BACKOFF_MS, ask_no_more, close_producer, join, output_of
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
-from worker.pipeline.publisher import (
-    RETRY_BACKOFF_MS,
-    OwnedPartition,
-    Publisher,
-    ask_no_more,
-    close_producer,
-    join,
-    output_of,
-)
+from worker.pipeline.publisher import OwnedPartition, Publisher
 from worker.pipeline.recall import digest, find_published
 from worker.pipeline.resume import database_lost
 

@@ -12,12 +12,14 @@ from typing import Final
 
 import uvicorn
 
-from worker import connections
+from worker import database
 from worker.app import Worker, build
 from worker.core.steps import Reached, nothing_happens
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS
+from worker.kafka import clients
+from worker.kafka.descriptors import raise_limit
 from worker.observability import log
-from worker.runtime.descriptors import raise_limit
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,8 +45,8 @@ async def _run(settings: Settings, reached: Reached) -> int:
     worker, app = build(settings, reached)
     _spare_the_collector()
     try:
-        await connections.require_database(worker.engine, settings)
-        await connections.require_topics(settings)
+        await database.require_database(worker.engine, settings)
+        await clients.require_topics(settings)
         await _remark(worker, settings)
         listening = _listen(settings)
     except CommandError:
@@ -62,11 +64,11 @@ async def _run(settings: Settings, reached: Reached) -> int:
 
 async def _remark(worker: Worker, settings: Settings) -> None:
     """Say what will hurt before it does."""
-    for remark in await connections.topic_remarks(settings):
+    for remark in await clients.topic_remarks(settings):
         logger.warning("%s", remark)
     ahead = 0.0
-    with suppress(*connections.DATABASE_ERRORS, OSError):  # the first batch will tell
-        ahead = await connections.seconds_ahead_of_database(worker.engine)
+    with suppress(*DATABASE_ERRORS, OSError):  # the first batch will tell
+        ahead = await database.seconds_ahead_of_database(worker.engine)
     if abs(ahead) > CLOCKS_APART_SECONDS:
         logger.warning(
             "this worker's clock is %.0f s %s PostgreSQL's: set the clocks of both machines right",

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from worker.connections import reason_of
-from worker.failures import is_outage
+from worker.failures import is_outage, reason_of
 from worker.http.queries import NoAnswerError
 
 T = TypeVar("T")

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import ledger, orders, stock
 from db.engine import session_factory
-from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.core.decode import Invalid
+from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.operations import screen
 from worker.operations.check.seen_orders import SeenOrders, seen_orders
 from worker.operations.check.verdicts import (

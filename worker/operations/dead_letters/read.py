@@ -19,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import redrives
 from db.engine import session_factory
 from db.redrives import Redrive
-from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
 from worker.core.triage import Source
+from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader

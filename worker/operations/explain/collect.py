@@ -27,17 +27,11 @@ from db.errors import NotFoundError
 from db.ledger import LedgerRow
 from db.skips import list_skips
 from db.withheld import find_unpublished
-from worker.connections import (
-    DATABASE_ERRORS,
-    KAFKA_ERRORS,
-    database_engine,
-    quiet_aiokafka,
-    reason_of,
-    require_database,
-    require_topics,
-)
+from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka import group
+from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import nothing_more, reader
 from worker.operations import screen
 from worker.operations.explain.explanation import (

@@ -19,9 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import session_factory
 from db.skips import list_skips
 from db.withheld import list_withheld
-from worker.connections import DATABASE_ERRORS, KAFKA_ERRORS, database_engine, kafka_admin, reason_of
+from worker.database import database_engine
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka import group
+from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.consuming.reading import TopicReader, reader
 from worker.kafka.consuming.unreadable import UnreadableRecord
 from worker.kafka.limits.naming import withheld_sentences

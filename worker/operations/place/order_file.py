@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from contracts.events import DeadLetterCode
-from worker.connections import reason_of
 from worker.core.decode import Decoded, Invalid, decode
 from worker.errors import UsageError
+from worker.failures import reason_of
 
 
 class OrderLine(NamedTuple):

@@ -22,16 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.events import OrderedItem, OrderPlaced
 from db import catalog
 from db.engine import session_factory
-from worker.connections import (
-    KAFKA_ERRORS,
-    database_engine,
-    quiet_aiokafka,
-    reason_of,
-    require_database,
-    require_topics,
-)
 from worker.core.decode import Invalid
+from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.operations.place.order_file import decoded, file_name, order_lines, readable_twice
 from worker.settings import Settings
 

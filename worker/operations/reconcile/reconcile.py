@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.reconciliation import tables
 from db.reconciliation.tables import UnreadableRow
 from db.skips import SkippedSpan, list_skips
-from worker.connections import kafka_admin, topic_names
 from worker.errors import CommandError, UsageError
 from worker.kafka import group
+from worker.kafka.clients import kafka_admin, topic_names
 from worker.kafka.consuming.reading import Spans, TopicReader
 from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window

@@ -13,16 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.envelope import outcome_headers
 from db.reconciliation import tables
 from db.reconciliation.tables import Untold
-from worker.connections import KAFKA_ERRORS, kafka_admin, reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.exclusive_producer import is_fenced, sole_producer
 from worker.kafka.group import committed
+from worker.kafka.producers import ask_no_more, output_of
 from worker.kafka.stable_ends import Say, settled_bounds
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.topic_copies import OutputRead, read_outcomes
 from worker.operations.republish.announce import outcome_topics
 from worker.operations.screen import progress
-from worker.pipeline.publisher import ask_no_more, output_of
 from worker.settings import Settings
 
 # At most so many events are in memory. With more in one transaction the rate hardly grows.

@@ -22,9 +22,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from db import redrives
 from db.models import RedriveStatus
 from db.redrives import Redrive, Run
-from worker.connections import DATABASE_ERRORS, kafka_admin
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS
+from worker.kafka.clients import kafka_admin
 from worker.kafka.consuming.reading import records
 from worker.kafka.group import members
 from worker.kafka.offsets import topic_reader

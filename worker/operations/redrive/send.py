@@ -11,10 +11,11 @@ from uuid import UUID
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
 
-from worker.connections import KAFKA_ERRORS, largest_record_bytes, reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS, largest_record_bytes
 from worker.kafka.exclusive_producer import is_fenced, sole_producer
-from worker.pipeline.publisher import ask_no_more
+from worker.kafka.producers import ask_no_more
 from worker.settings import Settings
 
 MAX_LETTERS: Final = 100  # of one transaction

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db import ledger, positions, skips
 from db.engine import session_factory
 from db.positions import Begun
-from worker.connections import reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
 from worker.kafka.exclusive_producer import is_fenced
 from worker.kafka.group import Commits, require_stopped, until_told
 from worker.operations.fencing import Fenced, fenced

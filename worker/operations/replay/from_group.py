@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions, redrives, withheld
 from db.engine import session_factory
-from worker.connections import database_engine, kafka_admin, require_database, require_topics
+from worker.database import database_engine, require_database
 from worker.errors import UsageError
 from worker.kafka import group
+from worker.kafka.clients import kafka_admin, require_topics
 from worker.kafka.exclusive_producer import is_fenced, sole_producer
 from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader

@@ -22,15 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db import ledger, positions
 from db.engine import session_factory
 from db.ledger import SilentReplay
-from worker.connections import (
-    database_engine,
-    kafka_admin,
-    require_database,
-    require_topics,
-)
 from worker.core.settlement import Fate
+from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
 from worker.kafka import group
+from worker.kafka.clients import kafka_admin, require_topics
 from worker.kafka.consuming.reading import reader
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, offsets_at, partitions_of, topic_reader

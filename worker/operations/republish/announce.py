@@ -14,8 +14,9 @@ from db.ledger import LedgerRow
 from db.models import Outcome
 from worker.core.settlement import Publication
 from worker.kafka.exclusive_producer import sole_producer
+from worker.kafka.producers import ask_no_more, output_of
 from worker.operations.republish.progress import Progress
-from worker.pipeline.publisher import MAX_BATCH_BYTES, ask_no_more, output_of
+from worker.pipeline.publisher import MAX_BATCH_BYTES
 from worker.settings import Settings
 
 # A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,

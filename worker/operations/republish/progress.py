@@ -15,9 +15,10 @@ from aiokafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
-from worker.connections import KAFKA_ERRORS, reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
 from worker.kafka import group
+from worker.kafka.clients import KAFKA_ERRORS
 
 # After a crash a coordinator loads for a moment. The group of a selection may be new to it as well.
 _PATIENCE_SECONDS: Final = 15.0

@@ -25,16 +25,10 @@ from db import ledger
 from db.engine import session_factory
 from db.ledger import LedgerRow, OutcomeFilter
 from db.models import Outcome
-from worker.connections import (
-    DATABASE_ERRORS,
-    KAFKA_ERRORS,
-    database_engine,
-    kafka_admin,
-    reason_of,
-    require_database,
-    require_topics,
-)
+from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, reason_of
+from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.exclusive_producer import is_fenced
 from worker.operations import screen
 from worker.operations.republish.announce import Announcer, announcer, outcome_topics, progress_place

@@ -23,8 +23,8 @@ from db import positions
 from db.models import Outcome
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
-from worker.connections import kafka_admin, topic_names
 from worker.kafka import group
+from worker.kafka.clients import kafka_admin, topic_names
 from worker.kafka.offsets import TopicSelection, partitions_of, topic_reader
 from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session

@@ -17,8 +17,8 @@ from db import ledger, orders, positions, stock, withheld
 from db.positions import Begun
 from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
-from worker.connections import reason_of
 from worker.errors import CommandError
+from worker.failures import reason_of
 from worker.operations.restore.lost_outcomes import Behind, Rows, read_event
 from worker.operations.screen import Bar
 from worker.settings import Settings

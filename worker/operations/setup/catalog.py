@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk import catalog_import
 from db.engine import session_factory
-from worker.connections import DATABASE_ERRORS, database_engine, reason_of, require_database
+from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.operations.setup import catalog_csv
 from worker.operations.setup.catalog_csv import Layout, at
 from worker.settings import Settings

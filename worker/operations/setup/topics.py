@@ -8,15 +8,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from worker.connections import (
-    KAFKA_ERRORS,
-    describe_limits,
-    kafka_admin,
-    reason_of,
-    topic_names,
-    topic_uses,
-)
 from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, topic_names, topic_uses
 from worker.kafka.limits.remarks import remarks
 from worker.kafka.limits.topic_limits import TopicLimits, settings_of
 from worker.kafka.topic_metadata import until_all_brokers_know

@@ -19,17 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
 from db.skips import add_skip, list_skips
-from worker.connections import (
-    DATABASE_ERRORS,
-    KAFKA_ERRORS,
-    database_engine,
-    kafka_admin,
-    reason_of,
-    require_database,
-    require_topics,
-)
+from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
+from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka import group
+from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of

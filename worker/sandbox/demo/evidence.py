@@ -9,7 +9,7 @@ from sqlalchemy import Numeric, Text, and_, cast, func, select
 
 from db.engine import session_factory
 from db.models import Order, OrderItem, OrderOutcome, OrderStatus, Product
-from worker.connections import database_engine
+from worker.database import database_engine
 from worker.settings import Settings
 
 

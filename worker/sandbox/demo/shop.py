@@ -14,8 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import DropSchema
 
 from db import migrate
-from worker.connections import database_engine, kafka_admin, require_reachable_database, topic_names
+from worker.database import database_engine, require_reachable_database
 from worker.errors import CommandError
+from worker.kafka.clients import kafka_admin, topic_names
 from worker.operations.setup.catalog import import_catalog
 from worker.operations.setup.topics import create_topics
 from worker.sandbox.demo.retailer import Retailer

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.dead_letters import read_letter_headers
-from worker.connections import kafka_admin
+from worker.kafka.clients import kafka_admin
 from worker.settings import Settings
 
 _POLL_MS: Final = 100

@@ -1,0 +1,112 @@
+"""Tells in one line what is wrong with PostgreSQL, before a command starts to work.
+
+No message ever holds a password: neither the URL nor a driver's error about the URL is printed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db import migrate
+from db.engine import create_engine
+from worker.errors import CommandError
+from worker.failures import DATABASE_ERRORS, driver_error, reason_of
+from worker.settings import Settings
+
+LIMIT_SECONDS: Final = 5.0
+
+_DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
+
+
+@asynccontextmanager
+async def database_engine(settings: Settings, application_name: str) -> AsyncIterator[AsyncEngine]:
+    """An engine for one command, disposed of at its end. Connects to nothing yet."""
+    engine = create_engine(
+        settings.database_url.get_secret_value(),
+        schema=settings.database_schema,
+        application_name=application_name,
+        pool_size=1,
+    )
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
+    """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
+        raise _database_error(settings, driver_error(error)) from None
+
+
+async def require_database(engine: AsyncEngine, settings: Settings) -> None:
+    """As `require_reachable_database`, and the tables are those of this version."""
+    await require_reachable_database(engine, settings)
+    revision, head = await require_known_revision(engine, settings), migrate.head_revision()
+    if revision == head:
+        return
+    schema = settings.database_schema
+    found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
+    raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
+
+
+async def seconds_ahead_of_database(engine: AsyncEngine) -> float:
+    """How far this machine's clock is ahead of PostgreSQL's, as well as a round trip tells."""
+    async with engine.connect() as connection:
+        asked = time.time()
+        theirs = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
+    return (asked + time.time()) / 2 - float(theirs)
+
+
+async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str | None:
+    """The revision of the tables (None: there are none), or a CommandError if we do not know it."""
+    revision = await migrate.current_revision(engine)
+    scripts = ScriptDirectory.from_config(migrate.config()).walk_revisions()
+    if revision is None or revision in {script.revision for script in scripts}:
+        return revision
+    raise CommandError(
+        f'schema "{settings.database_schema}" is at revision {revision}, which this version does not know:'
+        " run the version that made it, or a newer one"
+    )
+
+
+def database_address(url: str) -> str:
+    """Host, port and database name of the URL for a message; never a user, a password or a parameter."""
+    hidden = f"the address in {_DATABASE_VARIABLE}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return hidden
+    # An unescaped "/", "?" or "#" in a password ends the netloc early, which then holds a piece of it.
+    if "@" not in parts.netloc and "@" in url:
+        return hidden
+    host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
+    return f"{host or 'the local socket'}{parts.path}"
+
+
+def _database_error(settings: Settings, error: BaseException) -> CommandError:
+    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+        # The driver quotes what it could not read, which may be a piece of the password.
+        return CommandError(
+            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
+            " and percent-encode special characters in the password"
+        )
+    address = database_address(settings.database_url.get_secret_value())
+    if isinstance(error, asyncpg.PostgresError):
+        return CommandError(
+            f"PostgreSQL at {address} does not let us in ({reason_of(error)}): check {_DATABASE_VARIABLE}"
+        )
+    return CommandError(
+        f"cannot reach PostgreSQL at {address} ({reason_of(error)}): start it or set {_DATABASE_VARIABLE}"
+    )

@@ -1,0 +1,81 @@
+"""What every transactional producer needs, whoever has it, and aiokafka does not give."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    KafkaConnectionError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from worker.kafka.limits.naming import refused
+from worker.kafka.limits.topic_limits import TopicLimits
+
+# After a commit the broker answers the next transaction with a retriable error for a moment. With
+# aiokafka's default of 100 ms that pause halves the rate of small batches; 5 to 10 ms cost nothing.
+RETRY_BACKOFF_MS = 10
+CLOSE_TIMEOUT_SECONDS = 5.0
+# A topic that was just created need not be known to every broker yet.
+TOPIC_TRIES = 8
+TOPIC_PAUSE_SECONDS = 0.25
+
+
+async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
+    """Where outcomes of a source go: to the partition of its number, or that modulo how many there are.
+
+    An order has one outcome, so that its key has no order to keep. By key, a batch went to every partition
+    there is, each with a request and a marker of its own.
+    """
+    return TopicPartition(topic, source.partition % len(await producer.partitions_for(topic)))
+
+
+async def place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
+    """As `output_of`, but RefusedByKafkaError where the topic is not there, or not for us.
+
+    Left alone, aiokafka would ask for it a hundred times a second until its request timeout.
+    """
+    client = producer.client
+    is_told = True
+    for tries in range(TOPIC_TRIES):
+        if client.cluster.partitions_for_topic(topic) is not None:
+            return await output_of(producer, topic, source)
+        await asyncio.sleep(TOPIC_PAUSE_SECONDS if tries else 0)
+        client.add_topic(topic)
+        is_told = await client.force_metadata_update()
+        if topic in client.cluster.unauthorized_topics:
+            raise refused(TopicAuthorizationFailedError(topic), topic, TopicLimits())
+    if not is_told:
+        raise KafkaConnectionError(f"no broker tells of {topic}")
+    raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
+
+
+def join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
+    """Let the transaction end in this partition too, although nothing was sent there.
+
+    Its marker is written there. aiokafka itself adds a partition with a record only.
+    """
+    producer._txn_manager.maybe_add_partition_to_txn(output)
+
+
+def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:
+    """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
+    for future in sent:
+        future.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+async def close_producer(producer: AIOKafkaProducer) -> None:
+    # What it did counts by what is committed, so nothing that goes wrong here matters.
+    with suppress(Exception):
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await producer.stop()
+            return
+    # stop() waits for messages that may never go out; without this its task would try for ever.
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
+    with suppress(Exception):
+        await producer.client.close()
