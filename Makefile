@@ -37,11 +37,10 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores: with three it took 1.2 times as long.
 # Where CI is set, a missing browser is an error, so it is brought along.
-test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL, then the short fault campaign
+test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
-	@$(MAKE) --no-print-directory faults
 
-check: lint types test ## Lint, types and all tests
+check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
 
 faults: setup ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
 	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
@@ -56,9 +55,10 @@ soak: setup ## An hour at half of the peak, with a blow every 20 seconds, and ev
 mutations: setup ## Remove each rule of the worker, and show which run notices
 	@$(BIN)/python -m tests.faults.mutate
 
-lint: setup ## ruff: rules and format
+lint: setup ## ruff: rules and format; import-linter: which folder may import which
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 types: setup ## mypy, strict
 	@$(BIN)/mypy

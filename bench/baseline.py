@@ -20,7 +20,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from db.engine import asyncpg_dsn
-from db.models import Order, OrderItem, OrderStatus, Product, User
+from db.models import Order, OrderItem, Product, User
+from db.statuses import OrderStatus
 
 _PREFIX = "ORDER_WORKER_"
 CONFIRMED = os.environ[f"{_PREFIX}ORDER_CONFIRMED_TOPIC"]

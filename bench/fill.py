@@ -27,7 +27,8 @@ from bench.shop import WRONG_TOTALS
 from bench.workload import MAX_ITEMS, SEED, price_of
 from db import migrate, reports
 from db.engine import create_engine, raw_connection, session_factory
-from db.models import Base, Category, Order, OrderItem, OrderStatus, Product, User
+from db.models import Base, Category, Order, OrderItem, Product, User
+from db.statuses import OrderStatus
 
 CATEGORIES: Final = range(1, 101)
 YEAR: Final = timedelta(days=365)

@@ -18,7 +18,7 @@ Roll back then, and run the transaction again.
 from collections.abc import Sequence
 
 from db.decision import InsufficientStock, PriceChanged, Refusal, UnknownProduct, UnknownUser
-from db.models import OrderStatus
+from db.statuses import OrderStatus
 
 Value = object  # whatever the caller gave; it is only shown
 

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from operator import eq, ge, le, lt
-from struct import Struct
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -13,30 +11,10 @@ from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, i
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.bulk.copy import copy_rows, field, remembered_time_field
-from db.models import OrderOutcome, Outcome, Replay
-
-
-class LedgerRow(NamedTuple):
-    """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC."""
-
-    order_id: UUID
-    outcome: str
-    fingerprint: bytes
-    source_topic: str
-    source_partition: int
-    source_offset: int
-    event: str
-    decided_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SilentReplay:
-    """Offsets from `from_offset` up to, not including, `to_offset` that an operator replays silently."""
-
-    from_offset: int
-    to_offset: int
-    requested_at: datetime
+from db.bulk.copy import copy_rows
+from db.bulk.rows import LedgerRow
+from db.models import OrderOutcome, Replay
+from db.statuses import Outcome, SilentReplay
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +67,6 @@ _FIND_AND_TELL_TIME: Final = select(_transaction.c.began_at, *_ROWS.selected_col
     _transaction.outerjoin(OrderOutcome, _IS_ASKED_FOR)
 )
 
-_FIELDS: Final = len(LedgerRow._fields)
-_START: Final = Struct(">hi16s").pack  # the number of fields, the order's id
-_PLACE: Final = Struct(">iiiqi").pack  # partition and offset, the length of the event
-
 
 async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID | str]) -> dict[UUID, LedgerRow]:
     """The ledger rows of those orders that are decided already."""
@@ -117,34 +91,6 @@ async def add_outcomes(session: AsyncSession, rows: Iterable[bytes]) -> None:
     ordered = sorted(rows)  # as bytes: they begin alike, and then with the id
     if ordered:
         await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, ordered)
-
-
-def encode_outcome(
-    order_id: bytes,
-    outcome: str,
-    fingerprint: bytes,
-    source: tuple[str, int, int],
-    event: bytes,
-    decided_at: datetime,
-) -> bytes:
-    """A row as `add_outcomes` takes it. `source`: topic, partition and offset."""
-    topic, partition, offset = source
-    return b"".join(
-        (
-            _START(_FIELDS, 16, order_id),
-            _text_field(outcome),
-            field(fingerprint),
-            _text_field(topic),
-            _PLACE(4, partition, 8, offset, len(event)),
-            event,
-            remembered_time_field(decided_at),
-        )
-    )
-
-
-@lru_cache(16)  # few different ones, and looked up in less than they are made
-def _text_field(text: str) -> bytes:
-    return field(text.encode())
 
 
 async def list_outcomes(

@@ -6,7 +6,6 @@ loaded behind your back: a relationship that no query loaded raises, instead of 
 
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final, Literal
 from uuid import UUID
 
@@ -31,30 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import UserDefinedType
 
-
-class OrderStatus(StrEnum):
-    """Where a confirmed order stands. Rejected orders are in the ledger only."""
-
-    PENDING = "pending"  # confirmed, stock taken, to be fulfilled
-    COMPLETED = "completed"  # handed over
-    CANCELLED = "cancelled"  # given up, stock given back
-
-
-class Outcome(StrEnum):
-    """What was decided, once and for good."""
-
-    CONFIRMED = "confirmed"
-    REJECTED = "rejected"
-
-
-class RedriveStatus(StrEnum):
-    """How far a dead letter's redrive has come."""
-
-    CLAIMED = "claimed"  # chosen, and perhaps sent: `db.redrives` says how one finds out
-    SENT = "sent"  # in the input topic again, at `input_offset`
-    DECIDED = "decided"  # confirmed or rejected; `result` says which
-    DUPLICATE = "duplicate"  # this very order was decided from another record
-    FAILED = "failed"  # a dead letter again, with a source of its own; `result` says why
+from db.statuses import OrderStatus as OrderStatus
+from db.statuses import Outcome as Outcome
+from db.statuses import RedriveStatus as RedriveStatus
 
 
 class JsonText(UserDefinedType[str]):

@@ -14,8 +14,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from itertools import count
-from struct import Struct
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -27,14 +25,8 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from db import values
 from db.bulk import references
-from db.bulk.copy import (
-    copy_rows,
-    field,
-    money_field,
-    price_field,
-    remembered_time_field,
-    time_field,
-)
+from db.bulk.copy import copy_rows
+from db.bulk.rows import ITEM_COLUMNS, ORDER_COLUMNS
 from db.catalog import get_user_by_id
 from db.constraints import translated
 from db.decision import Line, Price, Rejected, decide_batch, price_of
@@ -46,7 +38,8 @@ from db.errors import (
     refused,
 )
 from db.ledger import find_outcomes
-from db.models import Order, OrderItem, OrderOutcome, OrderStatus, Product, User
+from db.models import Order, OrderItem, OrderOutcome, Product, User
+from db.statuses import OrderStatus
 from db.stock import StockLevel, lock_products, take_turn
 
 
@@ -274,44 +267,13 @@ async def add_orders(
     async with references.known_to_hold(session) if many else nullcontext():
         # In the order of their keys, in which neighbours find the same pages of the indexes: of 20 µs that
         # PostgreSQL takes for an order it saves 1. As bytes: they begin alike, and then with the order's id.
-        await copy_rows(session, Order.__tablename__, _ORDER_COLUMNS, sorted(orders))
-        await copy_rows(session, OrderItem.__tablename__, _ITEM_COLUMNS, sorted(items))
+        await copy_rows(session, Order.__tablename__, ORDER_COLUMNS, sorted(orders))
+        await copy_rows(session, OrderItem.__tablename__, ITEM_COLUMNS, sorted(items))
 
 
 # Estimated, not measured: the two statements it takes to spare the checks, some 0.4 ms, cost as much as the
 # checks of 20 orders.
 _MANY_ORDERS: Final = 50
-_ORDER_COLUMNS: Final = ("id", "user_id", "status", "total_amount", "placed_at", "created_at")
-_ITEM_COLUMNS: Final = ("order_id", "line_number", "product_id", "quantity", "unit_price")
-_ORDER_FIELDS: Final = len(_ORDER_COLUMNS)
-_ITEM_FIELDS: Final = len(_ITEM_COLUMNS)
-_PENDING: Final = field(OrderStatus.PENDING.value.encode())
-_START_ORDER: Final = Struct(">hi16siq").pack
-_START_ITEM: Final = Struct(">hi16siiiqii").pack
-
-
-def encode_order(
-    order_id: bytes, user_id: int, total_cents: int, placed_at: datetime, created_at: datetime
-) -> bytes:
-    """A confirmed order as `add_orders` takes it. `created_at`: when it was decided."""
-    return b"".join(
-        (
-            _START_ORDER(_ORDER_FIELDS, 16, order_id, 8, user_id),
-            _PENDING,
-            money_field(total_cents),
-            time_field(placed_at),
-            remembered_time_field(created_at),
-        )
-    )
-
-
-def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[Price]) -> bytes:
-    """An order's items as `add_orders` takes them: `unit_prices` are those each line was sold for."""
-    rows: list[bytes] = []
-    for number, (product_id, quantity, _), price in zip(count(1), lines, unit_prices, strict=False):
-        rows.append(_START_ITEM(_ITEM_FIELDS, 16, order_id, 4, number, 8, product_id, 4, quantity))
-        rows.append(price_field(price))
-    return b"".join(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.models import DeadLetterRedrive, RedriveStatus
+from db.models import DeadLetterRedrive
+from db.statuses import RedriveStatus
 
 SourcePlace = tuple[str, int, int]
 """topic, partition and offset of the record that could not be decided: what makes a dead letter the same"""

@@ -13,7 +13,8 @@ from sqlalchemy import BigInteger, ColumnElement, Numeric, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import values
-from db.models import Category, Order, OrderItem, OrderStatus, Product
+from db.models import Category, Order, OrderItem, Product
+from db.statuses import OrderStatus
 
 
 @dataclass(frozen=True, slots=True)

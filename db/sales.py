@@ -8,7 +8,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import BigInteger
 
-from db.models import Order, OrderItem, OrderStatus
+from db.models import Order, OrderItem
+from db.statuses import OrderStatus
 
 
 async def list_sold_since(

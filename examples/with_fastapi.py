@@ -24,8 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import catalog, orders
 from db.engine import create_engine, get_session, session_factory
 from db.errors import InvalidValueError, NotFoundError, ShopError, UnknownNameError
-from db.models import Order, OrderStatus, User
+from db.models import Order, User
 from db.orders import OrderLine
+from db.statuses import OrderStatus
 
 
 class NewUser(BaseModel):

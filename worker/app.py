@@ -24,7 +24,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
-from worker.core.records import fitting
 from worker.core.settlement import OutputTopics
 from worker.core.steps import Reached, nothing_happens
 from worker.http import server
@@ -33,6 +32,7 @@ from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.clients import read_topic_limits
 from worker.kafka.consuming.record_consumer import RecordConsumer
+from worker.kafka.records import fitting
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics

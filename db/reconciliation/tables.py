@@ -17,7 +17,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.bulk.copy import copy_rows, field
+from db.bulk.copy import copy_rows
+from db.bulk.rows import field
 from db.reconciliation.rules import (
     JUDGE_LEDGER,
     JUDGE_ORDERS,

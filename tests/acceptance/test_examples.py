@@ -30,7 +30,7 @@ from db.errors import (
     ShopError,
     StillReferencedError,
 )
-from db.models import OrderStatus
+from db.statuses import OrderStatus
 from examples import with_fastapi, with_faststream
 from tests.support.bulk_operations import BULK
 from tests.support.deadline import eventually

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError, ProducerFenced
 
-from db.ledger import LedgerRow
+from db.bulk.rows import LedgerRow
 from tests.support.deadline import eventually
 from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames

@@ -19,7 +19,7 @@ from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
 from db import ledger, orders
 from db.engine import create_engine, session_factory
-from db.ledger import SilentReplay
+from db.statuses import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop

@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk import copy
-from db.bulk.copy import copy_rows, field, money_field, price_field, time_field
+from db.bulk.copy import copy_rows
+from db.bulk.rows import field, money_field, price_field, time_field
 from db.decision import cents_of
 from db.engine import create_engine, session_factory
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
-from db.ledger import SilentReplay
+from db.statuses import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
 from worker.core.settlement import Fate, OutputTopics

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from bench.statements import Statements
 from db.errors import InvalidValueError
-from db.models import Category, Order, OrderItem, OrderStatus, Product, User
+from db.models import Category, Order, OrderItem, Product, User
 from db.reports import (
     CategoryStats,
     ProductSales,
@@ -22,6 +22,7 @@ from db.reports import (
     sales_by_product,
     stock_discrepancies,
 )
+from db.statuses import OrderStatus
 from tests.support.shop import Shop
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -14,13 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from bench.statements import Statements
 from db.engine import session_factory
 from db.errors import ShopError
-from db.models import Order, OrderStatus
-from db.orders import (
-    OrderLine,
-    cancel_order,
-    complete_order,
-    create_order,
-)
+from db.models import Order
+from db.orders import OrderLine, cancel_order, complete_order, create_order
+from db.statuses import OrderStatus
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
 

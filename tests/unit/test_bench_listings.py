@@ -23,7 +23,7 @@ from bench.fill import (
 )
 from bench.listings import Timed, find_differing, page_table, report_table
 from bench.workload import MAX_ITEMS
-from db.models import OrderStatus
+from db.statuses import OrderStatus
 
 SIZE = Size(orders=PORTION + 2_000, users=2_000, products=500)
 

@@ -22,7 +22,8 @@ from db.errors import (
     UnknownNameError,
     refused,
 )
-from db.models import Base, OrderStatus
+from db.models import Base
+from db.statuses import OrderStatus
 
 ORDER_ID = UUID("5f0c6a3e-8a4b-4d7e-9b1a-2c3d4e5f6a7b")
 SHORT = InsufficientStock(7, 11, 10)

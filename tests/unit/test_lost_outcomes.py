@@ -12,8 +12,8 @@ from aiokafka.structs import OffsetAndMetadata
 from contracts.envelope import outcome_headers
 from contracts.events import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
-from db.models import Outcome
 from db.reconciliation.restoration import LetterRow
+from db.statuses import Outcome
 from tests.support.builders import line, order, record
 from worker.core.outcome import event_json
 from worker.operations.restore.lost_outcomes import (

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import record
-from worker.core.records import cut, fitting
+from worker.kafka.records import cut, fitting
 
 sizes = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 50)), min_size=1, max_size=8), max_size=4)
 

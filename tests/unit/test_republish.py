@@ -11,8 +11,9 @@ from aiokafka.structs import OffsetAndMetadata
 from typer.testing import CliRunner
 
 from contracts.envelope import event_id
-from db.ledger import LedgerRow, OutcomeFilter
-from db.models import Outcome
+from db.bulk.rows import LedgerRow
+from db.ledger import OutcomeFilter
+from db.statuses import Outcome
 from worker.cli import app
 from worker.errors import CommandError, UsageError
 from worker.operations.republish.announce import announcement

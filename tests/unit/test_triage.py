@@ -1,7 +1,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from db.ledger import LedgerRow
+from db.bulk.rows import LedgerRow
 from tests.support.builders import line, order, record
 from worker.core.triage import Arrival, Standing, triage
 

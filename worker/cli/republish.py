@@ -116,7 +116,7 @@ def _wanted(
     everything: bool,
 ) -> "OutcomeFilter":
     from db.ledger import OutcomeFilter
-    from db.models import Outcome
+    from db.statuses import Outcome
     from worker.kafka.offsets import parse_time, read_order_id
 
     if offsets is not None and partition is None:

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
-from db import ledger, orders
+from db.bulk import rows
+from db.bulk.rows import LedgerRow
 from db.decision import Decision, Rejected
-from db.ledger import LedgerRow, SilentReplay
-from db.models import Outcome
+from db.statuses import Outcome, SilentReplay
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.outcome import event_json, reason_codes
 from worker.core.triage import Arrival, Record, Source, Standing
@@ -107,10 +107,10 @@ class Settlement:
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
             total_cents, unit_prices = decision
-            stored = orders.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
-            items = orders.encode_items(order_id, lines, unit_prices)
+            stored = rows.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
+            items = rows.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
-        decided = ledger.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
+        decided = rows.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
         self._rows.append((decided, stored, items))
         return _new(Settled, (fate, self._announcement(record, key, outcome, event, decided_at), codes))
 

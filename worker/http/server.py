@@ -16,7 +16,7 @@ from prometheus_client import make_asgi_app
 from contracts.envelope import outcome_headers
 from contracts.events import parse_order_id
 from db import ledger
-from db.ledger import LedgerRow
+from db.bulk.rows import LedgerRow
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics

@@ -32,12 +32,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import positions
 from db.positions import Begun
-from worker.core.records import Records, by_partition, cut, fitting, joined, names
 from worker.core.settlement import Settled
 from worker.failures import backoff_seconds, describe, is_of_database, is_outage
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.limits.refusals import AdaptedError
 from worker.kafka.offset_mark import idle_mark
+from worker.kafka.records import Records, by_partition, cut, fitting, joined, names
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor

@@ -24,8 +24,8 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
-from db.ledger import SilentReplay
 from db.positions import Begun, Witness
+from db.statuses import SilentReplay
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication
 from worker.core.steps import Reached, Step

@@ -13,7 +13,7 @@ from db.errors import (
     InvalidValueError,
     NotFoundError,
 )
-from db.models import Order, OrderStatus
+from db.models import Order
 from db.orders import (
     cancel_order,
     complete_order,
@@ -23,6 +23,7 @@ from db.orders import (
     list_orders,
     list_orders_with_items,
 )
+from db.statuses import OrderStatus
 from tests.support.order_stories import CANCELLED, COMPLETED, LINES, PENDING, an_order, books, rows, whole
 from tests.support.shop import Shop
 

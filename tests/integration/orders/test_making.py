@@ -38,14 +38,7 @@ from db.errors import (
     UnknownNameError,
 )
 from db.ledger import database_time
-from db.orders import (
-    OrderLine,
-    create_order,
-    delete_order,
-    get_order,
-    list_orders,
-    list_orders_with_items,
-)
+from db.orders import OrderLine, create_order, delete_order, get_order, list_orders, list_orders_with_items
 from db.stock import StockLevel
 from tests.support.order_stories import (
     NAIVE,

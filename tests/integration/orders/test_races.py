@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from db.bulk.rows import encode_items, encode_order
 from db.catalog import (
     adjust_stock_for_category,
     delete_product,
@@ -40,8 +41,6 @@ from db.orders import (
     complete_order,
     create_order,
     delete_order,
-    encode_items,
-    encode_order,
     list_orders_with_items,
 )
 from db.stock import take_turn

@@ -22,9 +22,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, sales, stock
+from db.bulk.rows import LedgerRow
 from db.engine import session_factory
 from db.errors import NotFoundError
-from db.ledger import LedgerRow
 from db.skips import list_skips
 from db.withheld import find_unpublished
 from worker.database import database_engine, require_database

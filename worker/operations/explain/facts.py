@@ -10,8 +10,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from contracts.dead_letters import read_letter_headers
 from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
-from db.ledger import LedgerRow
-from db.models import Order, Outcome
+from db.bulk.rows import LedgerRow
+from db.models import Order
+from db.statuses import Outcome
 from worker.core.decode import Invalid
 from worker.operations.explain.explanation import (
     DeadLetterRecord,

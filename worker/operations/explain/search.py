@@ -11,8 +11,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from contracts.envelope import REPUBLISHED
-from db.ledger import LedgerRow
-from db.models import Outcome
+from db.bulk.rows import LedgerRow
+from db.statuses import Outcome
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
 from worker.operations.explain.explanation import Unread

@@ -20,8 +20,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from db import redrives
-from db.models import RedriveStatus
 from db.redrives import Redrive, Run
+from db.statuses import RedriveStatus
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS

@@ -14,9 +14,9 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger
-from db.ledger import LedgerRow
-from db.models import RedriveStatus
+from db.bulk.rows import LedgerRow
 from db.redrives import Finish, Redrive
+from db.statuses import RedriveStatus
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.core.decode import Decoded, decode
 from worker.core.triage import Source

@@ -14,8 +14,9 @@ from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode
+from db.bulk.rows import LedgerRow
 from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
-from db.ledger import LedgerRow, SilentReplay
+from db.statuses import SilentReplay
 from db.stock import StockLevel
 from worker.core.outcome import reason_codes
 from worker.core.settlement import Fate, is_silenced

@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, orders, stock
 from worker.core.decode import Decoded, Invalid
-from worker.core.records import cut
 from worker.core.settlement import Fate
 from worker.core.triage import Arrival
 from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
+from worker.kafka.records import cut
 from worker.operations.input_records import decode_record
 from worker.operations.replay.rehearsal import Found, Rehearsal, Rehearsed
 from worker.operations.screen import Bar

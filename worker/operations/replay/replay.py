@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import ledger, positions
 from db.engine import session_factory
-from db.ledger import SilentReplay
+from db.statuses import SilentReplay
 from worker.core.settlement import Fate
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError

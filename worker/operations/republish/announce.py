@@ -10,8 +10,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from contracts.envelope import REPUBLISHED, outcome_headers
-from db.ledger import LedgerRow
-from db.models import Outcome
+from db.bulk.rows import LedgerRow
+from db.statuses import Outcome
 from worker.core.settlement import Publication
 from worker.kafka.exclusive_producer import sole_producer
 from worker.kafka.producers import ask_no_more, output_of

@@ -22,9 +22,10 @@ from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger
+from db.bulk.rows import LedgerRow
 from db.engine import session_factory
-from db.ledger import LedgerRow, OutcomeFilter
-from db.models import Outcome
+from db.ledger import OutcomeFilter
+from db.statuses import Outcome
 from worker.database import database_engine, require_database
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, reason_of

@@ -24,11 +24,10 @@ from contracts.events import (
     parse_order_id,
     time_text,
 )
+from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
-from db.ledger import encode_outcome
-from db.models import Outcome
-from db.orders import encode_items, encode_order
 from db.reconciliation.restoration import LetterRow, MissingOutcome, Restorable
+from db.statuses import Outcome
 from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
 from worker.operations.dead_letters.letter import read_letter
 

@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import PlainOrder
 from db import ledger, withheld
-from db.models import Outcome
+from db.bulk.rows import LedgerRow
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
 from db.skips import SkippedSpan, list_skips
+from db.statuses import Outcome
 from worker.core.decode import Decoded, decode
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
@@ -222,7 +223,7 @@ def _fits(order: PlainOrder, outcome: MissingOutcome | None) -> bool:
     return event is not None and could_have_come_of(event, order)
 
 
-def _is_same(one: Published, row: ledger.LedgerRow) -> bool:
+def _is_same(one: Published, row: LedgerRow) -> bool:
     return (one.outcome, one.value) == (row.outcome, row.event.encode())
 
 

@@ -20,9 +20,9 @@ from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import positions
-from db.models import Outcome
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
+from db.statuses import Outcome
 from worker.kafka import group
 from worker.kafka.clients import kafka_admin, topic_names
 from worker.kafka.offsets import TopicSelection, partitions_of, topic_reader

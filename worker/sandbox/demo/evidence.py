@@ -8,7 +8,8 @@ from uuid import UUID
 from sqlalchemy import Numeric, Text, and_, cast, func, select
 
 from db.engine import session_factory
-from db.models import Order, OrderItem, OrderOutcome, OrderStatus, Product
+from db.models import Order, OrderItem, OrderOutcome, Product
+from db.statuses import OrderStatus
 from worker.database import database_engine
 from worker.settings import Settings
 
