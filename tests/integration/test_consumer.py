@@ -263,3 +263,37 @@ async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(st
     await stage.next_batch()
     await stage.consumer.published()
     assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+
+
+async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_read_again(stage: Stage):
+    stage.publisher.committed[FIRST] = 1  # another owner came further than where reading began
+    held = stage.takeover.hold(FIRST)
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await asyncio.sleep(0)
+        idle = beside.create_task(stage.consumer.go_on_behind_markers(FIRST))
+        await asyncio.sleep(0)
+        assert stage.input.settled_position(FIRST) == POLLED
+        held.set_result(None)
+    assert not idle.result()
+    assert stage.publisher.committed[FIRST] == 1
+    await stage.announce_the_rest()
+    assert stage.publisher.announced[FIRST] == stage.placed[FIRST][1:]
+
+
+async def test_the_beginning_that_is_committed_is_before_records_that_were_set_back(stage: Stage):
+    stage.takeover.fails = KafkaConnectionError()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await asyncio.sleep(0)
+        beside.create_task(stage.consumer.commit_beginning(FIRST))
+    assert stage.input.committed.get(FIRST, 0) == 0
+
+
+async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
+    await stage.next_batch()
+    await stage.consumer.published()
+    stage.input.position[FIRST] = POLLED + 1
+    assert await stage.consumer.go_on_behind_markers(FIRST)
+    assert stage.publisher.committed[FIRST] == POLLED + 1
+    assert not await stage.consumer.go_on_behind_markers(FIRST)

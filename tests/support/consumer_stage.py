@@ -43,6 +43,8 @@ class Input:
         """How many polls were taken in good hands."""
         self.asked_for: list[int] = []
         """How many records a worker that was busy asked for."""
+        self.committed: dict[TopicPartition, int] = {}
+        """What was committed without a transaction."""
         self._paused: set[TopicPartition] = set()
         self._fetcher = SimpleNamespace(_max_partition_fetch_bytes=0)
 
@@ -63,6 +65,12 @@ class Input:
     def seek(self, partition: TopicPartition, offset: int) -> None:
         self.position[partition] = offset
         self.sought.append((partition, offset))
+
+    def settled_position(self, partition: TopicPartition) -> int:
+        return self.position[partition]
+
+    async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        self.committed |= {partition: offset for partition, (offset, _) in offsets.items()}
 
     def pause(self, *partitions: TopicPartition) -> None:
         self._paused.update(partitions)

@@ -488,56 +488,71 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self._disown(partition)
             await self._take_over({partition: None})
 
-    async def commit_beginning(self, partition: TopicPartition, offset: int) -> None:
-        """Commit where a partition begins that nobody has ever decided: what is deleted later shows by it."""
-        async with self._batch_in_flight:
-            await self.published()
-            consumer = self._consumer()
-            is_new = partition not in self._owned and partition not in self.in_hand()
-            if consumer is None or partition not in consumer.assignment() or not is_new:
-                return
-            async with self._sessions() as session:
-                begun = await positions.list_begun_to(session, self._group_id, self._topic)
-                others = await positions.list_other_groups(session, self._group_id, self._topic)
-            if begun.get(partition.partition) is None and partition.partition not in others:
-                await consumer.commit({partition: (offset, idle_mark(None))})
+    async def commit_beginning(self, partition: TopicPartition) -> int | None:
+        """Commit where a partition begins that nobody has ever decided: what is deleted later shows by it.
 
-    async def go_on_behind(self, partition: TopicPartition, offset: int, first: int | None = None) -> bool:
-        """Commit an offset up to which there is nothing to decide; True: done.
-
-        Behind transaction markers (`first` is None), while nothing of the partition is in hand; or behind
-        records from `first` on that an operator has given up.
+        Returns what was committed.
         """
         async with self._batch_in_flight:
             await self.published()
-            consumer = self._consumer()
-            if (
-                consumer is None
-                or partition not in consumer.assignment()
-                or self._pauses.is_paused(partition)
-            ):
+            async with self._sessions() as session:
+                begun = await positions.list_begun_to(session, self._group_id, self._topic)
+                others = await positions.list_other_groups(session, self._group_id, self._topic)
+            consumer, position = self._consumer(), self._position(partition)
+            decided = begun.get(partition.partition) is not None or partition.partition in others
+            if consumer is None or position is None or decided or partition in self._owned:
+                return None
+            await consumer.commit({partition: (position, idle_mark(None))})
+            return position
+
+    async def go_on_behind_markers(self, partition: TopicPartition) -> bool:
+        """Commit the offset behind transaction markers that nothing to decide lies before; True: done."""
+        async with self._batch_in_flight:
+            await self.published()
+            position = self._position(partition)
+            if position is not None and partition not in self._owned:
+                await self._take_over({partition: position})
+            owned, position = self._owned.get(partition), self._position(partition)
+            if owned is None or position is None or (owned.next_offset or 0) >= position:
                 return False
-            is_new = partition not in self._owned
-            if is_new:
-                await self._take_over({partition: None})
+            return await self._commit_idle(owned, position)
+
+    async def go_on_behind_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
+        """Go on at `offset` where it waits at `first`, which an operator has given up; True: done."""
+        async with self._batch_in_flight:
+            await self.published()
+            if self._position(partition) == first and partition not in self._owned:
+                await self._take_over({partition: first})
             owned = self._owned.get(partition)
-            if owned is None or (owned.next_offset or 0) > offset:
+            is_there = self._position(partition) == first and owned and owned.next_offset in (None, first)
+            if not is_there or owned is None or not await self._commit_idle(owned, offset):
                 return False
-            if first is not None and owned.next_offset not in (None, first):
-                return False  # records in front of it come first
-            before = owned.next_offset
-            try:
-                await self._publisher.publish(owned, [], offset, idle_mark(owned.begun_to))
-            except Exception as error:
-                self._disown(partition)
-                self._set_back({partition: None}, error, "kafka")
-                return False
-            if owned.passed_over_from is None and before == owned.begun_to:
-                owned.passed_over_from = before
-            if is_new or first is not None:
-                self._seek(partition, offset)
-            self._health.goes_on(partition)
+            self._seek(partition, offset)
             return True
+
+    def _position(self, partition: TopicPartition) -> int | None:
+        """The offset below which nothing is to be decided but what is published; None: nobody can tell now.
+
+        Asked anew behind every await: what comes into hand meanwhile moves the consumer's position, and may
+        still be dropped, to be read again.
+        """
+        consumer = self._consumer()
+        if consumer is None or partition not in consumer.assignment() or self._pauses.is_paused(partition):
+            return None
+        return None if partition in self.in_hand() else consumer.settled_position(partition)
+
+    async def _commit_idle(self, owned: OwnedPartition, offset: int) -> bool:
+        before = owned.next_offset
+        try:
+            await self._publisher.publish(owned, [], offset, idle_mark(owned.begun_to))
+        except Exception as error:
+            self._disown(owned.partition)
+            self._set_back({owned.partition: None}, error, "kafka")
+            return False
+        if owned.passed_over_from is None and before == owned.begun_to:
+            owned.passed_over_from = before
+        self._health.goes_on(owned.partition)
+        return True
 
 
 def _firsts(batch: Records) -> dict[TopicPartition, int | None]:

@@ -252,7 +252,7 @@ class Watch:
             given_up = [s for s in await skips.list_skips(session, self._topic) if s.kind == "skipped"]
         for partition, first in heads.items():
             skip = next((s for s in given_up if _covers(s, partition, first)), None)
-            if skip and await self._orders.go_on_behind(partition, skip.to_offset, first=first):
+            if skip and await self._orders.go_on_behind_skipped(partition, first, skip.to_offset):
                 skipped = self._metrics.skipped_offsets.labels(str(partition.partition))
                 skipped.inc(skip.to_offset - first)
                 log.warning(
@@ -271,10 +271,11 @@ class Watch:
             if position is None:
                 continue
             if published is None:
-                await self._orders.commit_beginning(partition, position)
-                self._seen.commits[partition] = OffsetAndMetadata(position, idle_mark(None))
+                begins = await self._orders.commit_beginning(partition)
+                if begins is not None:
+                    self._seen.commits[partition] = OffsetAndMetadata(begins, idle_mark(None))
             elif published < position:
-                await self._orders.go_on_behind(partition, position)
+                await self._orders.go_on_behind_markers(partition)
 
     async def _look_at_database(self) -> None:
         """PostgreSQL may be that of a backup also where no orders come that would show it."""
