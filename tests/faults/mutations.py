@@ -79,6 +79,7 @@ _BATCH: Final = "worker/pipeline/batch.py"
 _SETTLEMENT: Final = "worker/core/settlement.py"
 _CONSUMER: Final = "worker/pipeline/consumer.py"
 _PUBLISHER: Final = "worker/pipeline/publisher.py"
+_TRANSACTION: Final = "worker/kafka/transaction.py"
 _TAKEOVER: Final = "worker/pipeline/takeover.py"
 _RESUME: Final = "worker/pipeline/resume.py"
 _WATCH: Final = "worker/pipeline/watch.py"
@@ -103,13 +104,13 @@ _TAKEN_ALL: Final = """\
 
 async def take_sold("""
 _LETTER_FIRST = """\
-                await producer.begin_transaction()
                 letters = [p for p in publications if any(name == "error.code" for name, _ in p.headers)]
                 for p in letters:
                     await producer.send_and_wait(p.topic, value=p.value, key=p.key, headers=p.headers)
                 await producer.commit_transaction()
                 publications = [p for p in publications if p not in letters]
                 await producer.begin_transaction()
+                of_topics = _by_topic(publications)
 """
 _ON_THE_LEDGER_ALONE = """\
         async with self.sessions.begin() as apart:
@@ -341,7 +342,7 @@ MUTATIONS: Final = (
         "sends-awaited",
         "A transaction commits only what Kafka has acknowledged.",
         "sends are not awaited before the commit",
-        (Edit(_PUBLISHER, "                await asyncio.gather(*(one.future for one in sent))\n", ""),),
+        (Edit(_TRANSACTION, "        await asyncio.gather(*self._sent)\n", ""),),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),
     Mutation(
@@ -351,8 +352,10 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                await producer.send_offsets_to_transaction"
-                "({owned.partition: offset}, self._group_id)\n",
+                "                await opened.commit_offset(\n"
+                "                    self._group_id, owned.partition,"
+                " OffsetAndMetadata(next_offset, metadata)\n"
+                "                )\n",
                 "",
             ),
             Edit(
@@ -368,7 +371,7 @@ MUTATIONS: Final = (
         "letters-in-the-transaction",
         "A dead letter becomes visible together with its offset, once.",
         "dead letters have a transaction of their own",
-        (Edit(_PUBLISHER, "                await producer.begin_transaction()\n", _LETTER_FIRST),),
+        (Edit(_PUBLISHER, "                of_topics = _by_topic(publications)\n", _LETTER_FIRST),),
         (Trial("crash-after-sends"), Trial("crash-before-kafka-commit")),
     ),
     Mutation(
@@ -382,11 +385,11 @@ MUTATIONS: Final = (
                 "self._set_back(_firsts({partition: ends})",
             ),
             Edit(
-                _PUBLISHER,
-                "                await producer.begin_transaction()\n",
-                "                with suppress(Exception):\n"
-                "                    await producer.abort_transaction()\n"
-                "                await producer.begin_transaction()\n",
+                _TRANSACTION,
+                "            await producer.begin_transaction()\n            yield",
+                "            with suppress(Exception):\n"
+                "                await producer.abort_transaction()\n"
+                "            await producer.begin_transaction()\n            yield",
             ),
         ),
         (Trial("broker-replies"), Trial("broker-half-open"), Trial("refused-sends")),
@@ -461,7 +464,7 @@ MUTATIONS: Final = (
             Edit(
                 _PUBLISHER,
                 "                for output in set().union(*owned.outputs) - outputs:\n"
-                "                    join(producer, output)\n",
+                "                    opened.join(output)\n",
                 "",
             ),
         ),
@@ -932,6 +935,28 @@ MUTATIONS: Final = (
             Edit(_WATCH, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
         ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
+    ),
+    Mutation(
+        "an-idle-commit-looks-again",
+        "An idle commit goes to where nothing lies before it now, whatever was so before it could begin.",
+        "the position of before it waited counts",
+        (
+            Edit(
+                _CONSUMER,
+                "        async with self._batch_in_flight:\n            await self.published()\n"
+                "            position = self._position(partition)\n"
+                "            if position is not None and partition not in self._owned:\n",
+                "        position = self._consumer().settled_position(partition)\n"
+                "        async with self._batch_in_flight:\n            await self.published()\n"
+                "            if position is not None and partition not in self._owned:\n",
+            ),
+            Edit(
+                _CONSUMER,
+                "owned, position = self._owned.get(partition), self._position(partition)",
+                "owned = self._owned.get(partition)",
+            ),
+        ),
+        (Test("tests/integration/test_consumer.py", "idle_commit"),),
     ),
     Mutation(
         "lag-is-what-is-not-published",

@@ -14,6 +14,7 @@ from tests.support.deadline import eventually
 from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames
 from worker.kafka.clients import kafka_admin
+from worker.kafka.transaction import Transaction
 from worker.operations.republish.announce import Announcer, announcer, progress_place
 from worker.operations.republish.progress import Progress, find_progress
 from worker.settings import Settings, read_settings
@@ -60,13 +61,13 @@ async def reached(settings: Settings, name: str) -> Progress | None:
 
 async def send_without_commit(announcing: Announcer, unseen: Sequence[LedgerRow]) -> None:
     """As a run that is killed just before its commit."""
-    producer = announcing.producer
-    await producer.begin_transaction()
+    await announcing.producer.begin_transaction()
+    opened = Transaction(announcing.producer)
     for row in unseen:
-        await (await announcing._send(row))
-    await producer.send_offsets_to_transaction(
-        {progress_place(announcing.settings): behind(START, unseen).as_offset()}, announcing.name
-    )
+        await announcing._send(opened, row)
+    await opened.acknowledged()
+    place, offset = progress_place(announcing.settings), behind(START, unseen).as_offset()
+    await opened.commit_offset(announcing.name, place, offset)
 
 
 async def test_nothing_is_known_of_a_selection_that_never_began(settings: Settings, name: str):

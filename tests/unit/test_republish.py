@@ -1,6 +1,5 @@
 """What `republish` selects, sends and remembers; the rest is in the acceptance tests."""
 
-import asyncio
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from worker.cli import app
 from worker.errors import CommandError, UsageError
 from worker.operations.republish.announce import announcement
 from worker.operations.republish.progress import Progress, from_offset
-from worker.operations.republish.republish import selection_name, to_its_end
+from worker.operations.republish.republish import selection_name
 from worker.pipeline.recall import digest
 from worker.settings import Settings
 
@@ -84,25 +83,6 @@ class TestProgress:
     def test_of_somebody_else_is_refused(self, note: str) -> None:
         with pytest.raises(CommandError, match="the group g was not committed by this command"):
             from_offset(OffsetAndMetadata(3, note), "g")
-
-
-async def test_who_is_told_to_stop_ends_the_transaction_in_hand_first() -> None:
-    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def transaction() -> None:
-        begun.set()
-        await may_end.wait()
-        ended.set()
-
-    running = asyncio.create_task(to_its_end(transaction()))
-    await begun.wait()
-    running.cancel()
-    await asyncio.sleep(0)
-    assert not running.done()
-    may_end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await running
-    assert ended.is_set()
 
 
 ID = "0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f"

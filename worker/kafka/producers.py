@@ -1,9 +1,7 @@
 """What every transactional producer needs, whoever has it, and aiokafka does not give."""
 
 import asyncio
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -51,20 +49,6 @@ async def place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartitio
     if not is_told:
         raise KafkaConnectionError(f"no broker tells of {topic}")
     raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
-
-
-def join(producer: AIOKafkaProducer, output: TopicPartition) -> None:
-    """Let the transaction end in this partition too, although nothing was sent there.
-
-    Its marker is written there. aiokafka itself adds a partition with a record only.
-    """
-    producer._txn_manager.maybe_add_partition_to_txn(output)
-
-
-def ask_no_more(sent: Iterable["asyncio.Future[Any]"]) -> None:
-    """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
-    for future in sent:
-        future.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:

@@ -36,7 +36,8 @@ from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_
 from worker.kafka.limits.refusals import RefusedByKafkaError, Remedy, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
 from worker.kafka.offset_mark import MARK, is_workers_mark
-from worker.kafka.producers import RETRY_BACKOFF_MS, ask_no_more, close_producer, join, place_in
+from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, place_in
+from worker.kafka.transaction import Transaction, end_what_hangs, transaction
 from worker.pipeline.recall import digest, recall
 
 log = logging.getLogger(__name__)
@@ -197,8 +198,7 @@ class Publisher:
         outputs: set[TopicPartition] = set()
         began = time.time()
         try:
-            async with asyncio.timeout(self._publish_timeout_seconds):
-                await producer.begin_transaction()
+            async with transaction(producer, self._publish_timeout_seconds) as opened:
                 of_topics = _by_topic(publications)
                 publications.clear()
                 while of_topics:
@@ -209,26 +209,21 @@ class Publisher:
                     batches = _batches(of_topic, limits)
                     del of_topic  # `batches` alone has it now, and nobody once it is packed
                     for batch, first in batches:
-                        sent.append(await _send(producer, output, batch, first, limits))
+                        sent.append(await _send(opened, output, batch, first, limits))
                         self._reached(Step.AFTER_SEND)
                 # Kafka may have undone the transaction before and left it open where it wrote, until another
                 # one ends there: this one (ARCHITECTURE.md, last section).
                 for output in set().union(*owned.outputs) - outputs:
-                    join(producer, output)
-                # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-                await asyncio.gather(*(one.future for one in sent))
+                    opened.join(output)
+                await opened.acknowledged()
                 self._compare_clocks(sent, began)
                 self._reached(Step.AFTER_SENDS)
-                offset = OffsetAndMetadata(next_offset, metadata)
-                await producer.send_offsets_to_transaction({owned.partition: offset}, self._group_id)
+                await opened.commit_offset(
+                    self._group_id, owned.partition, OffsetAndMetadata(next_offset, metadata)
+                )
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
-                await producer.commit_transaction()
         except Exception:
-            _ask_no_more_of(producer, sent)
             await self._make_good(owned, sent)
-            raise
-        except BaseException:
-            _ask_no_more_of(producer, sent)
             raise
         owned.next_offset = next_offset
         owned.outputs.append(outputs)
@@ -298,12 +293,9 @@ class Publisher:
 
         An operator's move: without our metadata, so that it is believed. Raises as `publish` does.
         """
-        async with asyncio.timeout(self._publish_timeout_seconds):
-            await owned.producer.begin_transaction()
-            to = OffsetAndMetadata(offset, metadata)
+        async with transaction(owned.producer, self._publish_timeout_seconds) as opened:
             # No output is joined: what Kafka may have left hanging there is for the next owner to end.
-            await owned.producer.send_offsets_to_transaction({owned.partition: to}, self._group_id)
-            await owned.producer.commit_transaction()
+            await opened.commit_offset(self._group_id, owned.partition, OffsetAndMetadata(offset, metadata))
 
     async def _end_what_hangs(self, producer: AIOKafkaProducer) -> None:
         """Abort what Kafka may have left open of a transaction of this id that it takes for ended.
@@ -311,11 +303,12 @@ class Publisher:
         In such a partition nobody reads on, `recall` neither: partitions that are all recalled would wait for
         each other without end. Starting the producer aborts only what Kafka knows to be open.
         """
-        await producer.begin_transaction()
-        for topic in self._topics:
-            for number in await producer.partitions_for(topic):
-                join(producer, TopicPartition(topic, number))
-        await producer.abort_transaction()
+        places = [
+            TopicPartition(topic, number)
+            for topic in self._topics
+            for number in await producer.partitions_for(topic)
+        ]
+        await end_what_hangs(producer, places)
 
     async def committed_offsets(
         self, partitions: Sequence[TopicPartition]
@@ -389,7 +382,7 @@ def _named(one: _Sent, refusal: BaseException, limits: TopicLimits) -> RefusedBy
 
 
 async def _send(
-    producer: AIOKafkaProducer,
+    opened: Transaction,
     output: TopicPartition,
     batch: BatchBuilder,
     first: Publication,
@@ -400,8 +393,9 @@ async def _send(
         # One record, for batches are made to fit. Sent, it would be the only one that is found out about.
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_exception(MessageSizeTooLargeError())
+        opened.note(future)
     else:
-        future = await producer.send_batch(batch, output.topic, partition=output.partition)
+        future = await opened.send_batch(batch, output)
     return _Sent(
         future, output.topic, size, records, first if records == 1 else None, is_letter(first.headers)
     )
@@ -430,9 +424,3 @@ def _batches(
 def _new_batch(max_bytes: int) -> BatchBuilder:
     """As `create_batch` of a producer of transactions makes one, but for the size."""
     return BatchBuilder(max_bytes, 0, is_transactional=True)
-
-
-def _ask_no_more_of(producer: AIOKafkaProducer, sent: Iterable[_Sent]) -> None:
-    # A right that is missing fails this one as well.
-    end = producer._txn_manager.wait_for_transaction_end()
-    ask_no_more([*(one.future for one in sent), *([end] if end else [])])

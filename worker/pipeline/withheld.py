@@ -31,7 +31,8 @@ from worker.kafka.ends import end_offsets
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.refusals import RefusedByKafkaError
-from worker.kafka.producers import RETRY_BACKOFF_MS, ask_no_more, close_producer, join, output_of
+from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, output_of
+from worker.kafka.transaction import end_what_hangs, transaction
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.publisher import OwnedPartition, Publisher
@@ -197,8 +198,7 @@ class WithheldOutcomes:
             there = await self._mark_those_there(producer, rows)
             rest = [row for row in rows if row.order_id not in there]
             for portion in self._portions(rest):
-                async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
-                    await self._try(producer, partition, portion)
+                await self._try(producer, partition, portion)
             # What is acknowledged and not to be seen yet, the next look will see.
             await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
 
@@ -224,10 +224,7 @@ class WithheldOutcomes:
         """What Kafka may have left open of a try that it takes for ended would hide all behind it."""
         places = {place for row in rows if (place := _place_of(row))}
         if places:
-            await producer.begin_transaction()
-            for place in places:
-                join(producer, place)
-            await producer.abort_transaction()
+            await end_what_hangs(producer, places)
 
     async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
         """Which of them a subscriber sees, of any try; PostgreSQL knows it from then on."""
@@ -261,25 +258,15 @@ class WithheldOutcomes:
             events = await ledger.find_outcomes(session, order_ids)
             await withheld.begin_try(session, order_ids, place.partition, end)
         now_ms = int(time.time() * 1_000)
-        await producer.begin_transaction()
-        sent: list[asyncio.Future[Any]] = []
-        try:
+        async with transaction(producer, _TRY_TIMEOUT_SECONDS) as opened:
             for row in rows:
-                future = await producer.send(
-                    place.topic,
-                    events[row.order_id].event.encode(),
-                    str(row.order_id).encode(),
-                    partition=place.partition,
-                    timestamp_ms=now_ms,
+                await opened.send(
+                    place,
+                    key=str(row.order_id).encode(),
+                    value=events[row.order_id].event.encode(),
                     headers=_unpacked(row.headers),
+                    timestamp_ms=now_ms,
                 )
-                sent.append(future)
-            # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-            await asyncio.gather(*sent)
-        except BaseException:
-            ask_no_more(sent)
-            raise
-        await producer.commit_transaction()
 
     @asynccontextmanager
     async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:

@@ -1,10 +1,9 @@
 """Announces from the ledger what was decided and never announced: the records a worker would have sent."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -18,8 +17,9 @@ from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.exclusive_producer import is_fenced, sole_producer
 from worker.kafka.group import committed
-from worker.kafka.producers import ask_no_more, output_of
+from worker.kafka.producers import output_of
 from worker.kafka.stable_ends import Say, settled_bounds
+from worker.kafka.transaction import Transaction, transaction
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.topic_copies import OutputRead, read_outcomes
 from worker.operations.republish.announce import outcome_topics
@@ -127,32 +127,22 @@ async def _announced(
 
 
 async def _announce(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
-    await producer.begin_transaction()
-    sent: list[asyncio.Future[Any]] = []
-    try:
+    async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
         for one in untold:
-            sent.append(await _send(producer, settings, one))  # noqa: PERF401 (an error keeps those before)
-        # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-        await asyncio.gather(*sent)
-        await producer.commit_transaction()
-    except BaseException:
-        ask_no_more(sent)
-        raise
+            await _send(opened, settings, one)
 
 
-async def _send(producer: AIOKafkaProducer, settings: Settings, untold: Untold) -> asyncio.Future[Any]:
+async def _send(opened: Transaction, settings: Settings, untold: Untold) -> None:
     """As `BatchProcessor` and `Publisher` would have sent it: key, value, headers, partition."""
     topic = outcome_topics(settings)[untold.outcome]
     source = TopicPartition(settings.order_placed_topic, untold.partition)
     key = str(untold.order_id).encode()
-    sent: asyncio.Future[Any] = await producer.send(
-        topic,
+    await opened.send(
+        await output_of(opened.producer, topic, source),
         key=key,
         value=untold.event.encode(),
         headers=outcome_headers(
             key, f"order-{untold.outcome}", untold.decided_at, unpack_headers(untold.passed_on)
         ),
-        partition=(await output_of(producer, topic, source)).partition,
         timestamp_ms=int(time.time() * 1_000),
     )
-    return sent

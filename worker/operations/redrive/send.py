@@ -1,21 +1,20 @@
 """Sends letters to the input topic, each as it was before it failed, in Kafka transactions."""
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, largest_record_bytes
 from worker.kafka.exclusive_producer import is_fenced, sole_producer
-from worker.kafka.producers import ask_no_more
+from worker.kafka.transaction import Sent, Transaction, transaction
 from worker.settings import Settings
 
 MAX_LETTERS: Final = 100  # of one transaction
@@ -62,8 +61,8 @@ async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence
     """
     try:
         # The broker ends the transaction at its timeout; give up before.
-        async with asyncio.timeout(settings.transaction_timeout_ms / 2_000):
-            return await _send(producer, settings.order_placed_topic, parcels)
+        async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
+            sent = await _send(opened, settings.order_placed_topic, parcels)
     except MessageSizeTooLargeError as error:
         raise CommandError(
             f"a letter is larger than {settings.order_placed_topic} takes: {reason_of(error)}; choose others"
@@ -75,6 +74,11 @@ async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence
             f"Kafka stopped taking letters: {reason_of(error)}; run the same again, and it finds out which"
             " were sent"
         ) from error
+    return {
+        redrive_id: future.result().offset + number
+        for future, ids in sent
+        for number, redrive_id in enumerate(ids)
+    }
 
 
 def fenced(settings: Settings) -> CommandError:
@@ -85,42 +89,30 @@ def fenced(settings: Settings) -> CommandError:
     )
 
 
-async def _send(producer: AIOKafkaProducer, topic: str, parcels: Sequence[Parcel]) -> dict[UUID, int]:
+async def _send(opened: Transaction, topic: str, parcels: Sequence[Parcel]) -> list[tuple[Sent, list[UUID]]]:
     by_partition: dict[int, list[Parcel]] = defaultdict(list)
     for parcel in parcels:
         by_partition[parcel.partition].append(parcel)
-    await producer.begin_transaction()
-    sent: list[tuple[asyncio.Future[Any], list[UUID]]] = []
-    try:
-        for partition, of_one in by_partition.items():
-            sent += await _send_to(producer, topic, partition, of_one)
-        # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-        answers = await asyncio.gather(*(future for future, _ in sent))
-        await producer.commit_transaction()
-    except BaseException:
-        ask_no_more(future for future, _ in sent)
-        raise
-    return {
-        redrive_id: answer.offset + number
-        for answer, (_, ids) in zip(answers, sent, strict=True)
-        for number, redrive_id in enumerate(ids)
-    }
+    sent: list[tuple[Sent, list[UUID]]] = []
+    for number, of_one in by_partition.items():
+        sent += await _send_to(opened, TopicPartition(topic, number), of_one)
+    return sent
 
 
 async def _send_to(
-    producer: AIOKafkaProducer, topic: str, partition: int, parcels: Sequence[Parcel]
-) -> list[tuple["asyncio.Future[Any]", list[UUID]]]:
+    opened: Transaction, place: TopicPartition, parcels: Sequence[Parcel]
+) -> list[tuple[Sent, list[UUID]]]:
     """As batches, which take a record without key and value, unlike `send`; a future for each."""
     now_ms = int(time.time() * 1_000)
-    sent: list[tuple[asyncio.Future[Any], list[UUID]]] = []
-    batch, ids = producer.create_batch(), list[UUID]()
+    sent: list[tuple[Sent, list[UUID]]] = []
+    batch, ids = opened.producer.create_batch(), list[UUID]()
     for parcel in parcels:
         content = {"key": parcel.key, "value": parcel.value, "headers": parcel.headers, "timestamp": now_ms}
         # None: it is full. An empty one takes any record.
         if batch.append(**content) is None:
-            sent.append((await producer.send_batch(batch, topic, partition=partition), ids))
-            batch, ids = producer.create_batch(), []
+            sent.append((await opened.send_batch(batch, place), ids))
+            batch, ids = opened.producer.create_batch(), []
             batch.append(**content)
         ids.append(parcel.redrive_id)
-    sent.append((await producer.send_batch(batch, topic, partition=partition), ids))
+    sent.append((await opened.send_batch(batch, place), ids))
     return sent

@@ -1,11 +1,10 @@
 """Announces stored outcomes again, together with how far that is, as one step."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
@@ -14,7 +13,8 @@ from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
 from worker.core.settlement import Publication
 from worker.kafka.exclusive_producer import sole_producer
-from worker.kafka.producers import ask_no_more, output_of
+from worker.kafka.producers import output_of
+from worker.kafka.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
 from worker.pipeline.publisher import MAX_BATCH_BYTES
 from worker.settings import Settings
@@ -62,34 +62,17 @@ class Announcer:
         After a KafkaError or TimeoutError nobody knows whether that step happened, and this announcer must
         not be used again: the next one reads the progress that is committed then.
         """
-        sent: list[asyncio.Future[Any]] = []
-        try:
-            async with asyncio.timeout(_ANNOUNCE_TIMEOUT_SECONDS):
-                await self.producer.begin_transaction()
-                for row in rows:
-                    sent.append(await self._send(row))  # noqa: PERF401 (an error on the way keeps those before)
-                # aiokafka commits a transaction in which a send failed, so every send is awaited first.
-                await asyncio.gather(*sent)
-                offsets = {progress_place(self.settings): reached.as_offset()}
-                await self.producer.send_offsets_to_transaction(offsets, self.name)
-                await self.producer.commit_transaction()
-        except BaseException:
-            ask_no_more(sent)
-            raise
+        async with transaction(self.producer, _ANNOUNCE_TIMEOUT_SECONDS) as opened:
+            for row in rows:
+                await self._send(opened, row)
+            await opened.acknowledged()
+            await opened.commit_offset(self.name, progress_place(self.settings), reached.as_offset())
 
-    async def _send(self, row: LedgerRow) -> asyncio.Future[Any]:
+    async def _send(self, opened: Transaction, row: LedgerRow) -> None:
         topic = outcome_topics(self.settings)[row.outcome]
-        output = await output_of(self.producer, topic, TopicPartition(row.source_topic, row.source_partition))
+        place = await output_of(self.producer, topic, TopicPartition(row.source_topic, row.source_partition))
         _, key, value, headers, timestamp_ms = announcement(row, topic, int(time.time() * 1_000))
-        future: asyncio.Future[Any] = await self.producer.send(
-            topic,
-            value,
-            key,
-            partition=output.partition,
-            timestamp_ms=timestamp_ms,
-            headers=headers,
-        )
-        return future
+        await opened.send(place, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms)
 
 
 @asynccontextmanager

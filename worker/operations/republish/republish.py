@@ -10,12 +10,12 @@ Whatever ends a run, the next one of the same selection goes on behind the last 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -160,12 +160,12 @@ class _Run:
         bar.to(self.progress.done)
         async for rows in self._portions(throttle.at_once(MOST_AT_ONCE)):
             await asyncio.sleep(throttle.pause(len(rows), time.monotonic()))
-            await to_its_end(self._announce(rows, self.progress.behind(rows[-1].order_id, len(rows))))
+            await self._announce(rows, self.progress.behind(rows[-1].order_id, len(rows)))
             bar.to(self.progress.done)
         with _database(self._so_far()):
             async with self.sessions() as session:
                 now = await ledger.database_time(session)
-        await to_its_end(self._announce([], replace(self.progress, finished_at=now)))
+        await self._announce([], replace(self.progress, finished_at=now))
 
     async def _portions(self, size: int) -> AsyncIterator[list[LedgerRow]]:
         """What is left, by order id. No database transaction stays open in between: a run may take hours."""
@@ -189,16 +189,6 @@ class _Run:
 
     def _so_far(self) -> str:
         return f"after {self.progress.done:,} of {self.progress.total:,} outcomes"
-
-
-async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Also if told to stop meanwhile: an open transaction would hide from subscribers what follows it."""
-    task = asyncio.create_task(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
 
 
 @asynccontextmanager

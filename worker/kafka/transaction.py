@@ -1,0 +1,144 @@
+"""The one Kafka transaction: what is sent in it is seen as one step, or never.
+
+    async with transaction(producer, timeout_seconds) as open_transaction:
+        await open_transaction.send(…)
+
+After any error nobody knows whether that step happened, and the producer must not be used again: a new one of
+the same name waits for the end of this transaction, and what is committed then tells. But where the caller is
+cancelled (Ctrl-C), a transaction that is not complete is aborted and one that is complete is committed to its
+end: left open, it would hide from subscribers what comes after it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import OffsetAndMetadata
+
+from contracts.envelope import Headers
+
+T = TypeVar("T")
+Sent = asyncio.Future[Any]
+"""what Kafka says of a record or a batch that was sent"""
+
+ABORT_TIMEOUT_SECONDS: Final = 5.0
+
+
+class Transaction:
+    """A transaction that is open. `producer` has no other one."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self.producer = producer
+        self._sent: list[Sent] = []
+
+    async def send(
+        self,
+        place: TopicPartition,
+        *,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers,
+        timestamp_ms: int,
+    ) -> Sent:
+        """Send one record, which has a key or a value."""
+        return self.note(
+            await self.producer.send(
+                place.topic,
+                value,
+                key,
+                partition=place.partition,
+                timestamp_ms=timestamp_ms,
+                headers=headers,
+            )
+        )
+
+    async def send_batch(self, batch: BatchBuilder, place: TopicPartition) -> Sent:
+        """Send a batch; the answer holds the offset of its first record."""
+        return self.note(await self.producer.send_batch(batch, place.topic, partition=place.partition))
+
+    def note(self, sent: Sent) -> Sent:
+        """Count it among what was sent: where it fails, nothing is committed."""
+        self._sent.append(sent)
+        return sent
+
+    def join(self, place: TopicPartition) -> None:
+        """Let the transaction end in this partition too, although nothing was sent there.
+
+        Its marker is written there. aiokafka itself adds a partition with a record only.
+        """
+        self.producer._txn_manager.maybe_add_partition_to_txn(place)
+
+    async def acknowledged(self) -> None:
+        """Wait until Kafka has taken all that was sent, or raise what it says instead.
+
+        aiokafka commits a transaction in which a send failed, so this comes before each commit.
+        """
+        await asyncio.gather(*self._sent)
+
+    async def commit_offset(self, group_id: str, partition: TopicPartition, to: OffsetAndMetadata) -> None:
+        """Commit a group's offset with it."""
+        await self.producer.send_offsets_to_transaction({partition: to}, group_id)
+
+    def ask_no_more(self) -> None:
+        """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
+        # A right that is missing fails the end as well.
+        end = self.producer._txn_manager.wait_for_transaction_end()
+        for future in (*self._sent, *([end] if end else ())):
+            future.add_done_callback(lambda late: late.cancelled() or late.exception())
+
+
+@asynccontextmanager
+async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> AsyncIterator[Transaction]:
+    """An open transaction, which is committed at the end of the block.
+
+    Raises KafkaError; TimeoutError where it is not committed in time. The broker ends it at a timeout of its
+    own, which has to be later.
+    """
+    opened = Transaction(producer)
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    is_complete = False
+    try:
+        async with asyncio.timeout_at(deadline):
+            await producer.begin_transaction()
+            yield opened
+            await opened.acknowledged()
+        is_complete = True
+        await to_its_end(_commit(producer, deadline))
+    except BaseException as error:
+        opened.ask_no_more()
+        if isinstance(error, asyncio.CancelledError) and not is_complete:
+            await to_its_end(_abort(producer))
+        raise
+
+
+async def end_what_hangs(producer: AIOKafkaProducer, places: Iterable[TopicPartition]) -> None:
+    """Abort, in these partitions, what Kafka may have left open of a transaction that it takes for ended."""
+    await producer.begin_transaction()
+    for place in places:
+        Transaction(producer).join(place)
+    await producer.abort_transaction()
+
+
+async def to_its_end(step: Coroutine[Any, Any, T]) -> T:
+    """Its result; also if the caller is cancelled meanwhile, which is raised then."""
+    task = asyncio.create_task(step)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+async def _commit(producer: AIOKafkaProducer, deadline: float) -> None:
+    async with asyncio.timeout_at(deadline):
+        await producer.commit_transaction()
+
+
+async def _abort(producer: AIOKafkaProducer) -> None:
+    # The broker does it at the transaction's timeout, should this fail.
+    with suppress(Exception):
+        async with asyncio.timeout(ABORT_TIMEOUT_SECONDS):
+            await producer.abort_transaction()
