@@ -20,10 +20,10 @@ from tests.support.worker_process import Workers
 LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """
 import asyncio, os, signal
-from worker.operations import restore_writing
+from worker.operations.restore import writing
 from worker.operations.restore.restore import Asked, restore
 from worker.settings import read_settings
-restore_writing.PORTION = 40
+writing.PORTION = 40
 left = [3]
 def written():
     left[0] -= 1

@@ -59,7 +59,7 @@ def gap(scene: Scene, workers: Workers) -> list[UUID]:
     later = [order_value(line(PLENTY), order_id=last), order_value(line(PLENTY, 3), order_id=uuid4())]
     scene.place([b"{", b"", later[0]], partition=0)  # poison, and what comes again further on
     scene.place([order_value(line(PLENTY, 7), order_id=last)], partition=1)  # in conflict with it
-    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 40, 1: 40})
+    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 40, 1: 40}, metadata="")
     decided = place(scene, 30) + place(scene, 25, partition=1)
     scene.place(later[:1], partition=0)
     drained(scene, workers)

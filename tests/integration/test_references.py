@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import orders
+from db.bulk.rows import encode_items, encode_order
 from db.engine import create_engine, session_factory
 from db.ledger import database_time
 from db.stock import Taking, take_stock
@@ -44,8 +45,8 @@ def many(product_id: int, count: int = orders._MANY_ORDERS) -> Encoded:
     """Orders of one piece each, as many as it takes."""
     ids = [uuid4().bytes for _ in range(count)]
     return Encoded(
-        [orders.encode_order(order_id, 1, CENTS, NOW, NOW) for order_id in ids],
-        [orders.encode_items(order_id, [(product_id, 1, None)], [PRICE]) for order_id in ids],
+        [encode_order(order_id, 1, CENTS, NOW, NOW) for order_id in ids],
+        [encode_items(order_id, [(product_id, 1, None)], [PRICE]) for order_id in ids],
     )
 
 

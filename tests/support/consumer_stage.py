@@ -112,6 +112,11 @@ class HeldPublisher:
         self._held[partition] = held = asyncio.get_running_loop().create_future()
         return held
 
+    async def committed_offsets(
+        self, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int | None]:
+        return {p: self.committed[p] for p in partitions}
+
     async def publish(
         self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int, metadata: str = ""
     ) -> None:

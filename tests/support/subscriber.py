@@ -187,8 +187,15 @@ def forget_offsets(bootstrap_servers: str, group_id: str) -> None:
     admin_client(bootstrap_servers).delete_consumer_groups([group_id])[group_id].result(10)
 
 
-def remember_wrongly(bootstrap_servers: str, group_id: str, topic: str, offsets: Mapping[int, int]) -> None:
-    """Let Kafka tell these offsets by partition, as if workers had committed them last."""
+def remember_wrongly(
+    bootstrap_servers: str,
+    group_id: str,
+    topic: str,
+    offsets: Mapping[int, int],
+    *,
+    metadata: str = OFFSET_METADATA,
+) -> None:
+    """Let Kafka tell these offsets by partition, as if workers had committed them last; "": an operator."""
 
     async def commit() -> None:
         # librdkafka would add a null to the metadata. On its way out an automatic commit would commit the
@@ -199,7 +206,7 @@ def remember_wrongly(bootstrap_servers: str, group_id: str, topic: str, offsets:
         await consumer.start()
         try:
             consumer.assign([Partition(topic, p) for p in offsets])
-            await consumer.commit({Partition(topic, p): (o, OFFSET_METADATA) for p, o in offsets.items()})
+            await consumer.commit({Partition(topic, p): (o, metadata) for p, o in offsets.items()})
         finally:
             await consumer.stop()
 

@@ -268,7 +268,7 @@ class Watch:
             position = consumer.settled_position(partition)
             commit = self._seen.commits.get(partition)
             published = self._orders.published_to().get(partition, commit.offset if commit else None)
-            if position is None:
+            if position is None or partition not in self._seen.commits:
                 continue
             if published is None:
                 begins = await self._orders.commit_beginning(partition)

@@ -9,6 +9,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
+from tests.support.subscriber import remember_wrongly
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
@@ -95,3 +96,18 @@ def test_postgresql_restored_from_a_backup_decides_nothing_a_second_time(
     assert told.items() <= {m.header("ce_id"): m.value for m in scene.outcomes()}.items()
     scene.assert_promises(load.ids)
     assert order_worker.here("reconcile").code == 0
+
+
+def test_a_backup_of_before_the_first_order_is_never_taken_for_a_new_group(
+    scene: Scene, workers: Workers, load: Load
+):
+    topic = scene.topics.order_placed
+    load.place(40, 0, 1)
+    remember_wrongly(scene.kafka, scene.group_id, topic, {0: 40, 1: 40})
+    load.place(5, 0)
+    worker = workers.start()
+    # By the watch, which has looked at idle partitions by then, too.
+    worker.wait_for_log("worker.pipeline.watch: PostgreSQL knows less than was decided", 60)
+    assert f"{topic}-1 (0, not 40)" in worker.get("/readyz")[1]
+    assert scene.outcomes() == []
+    assert worker.stop() == 0
