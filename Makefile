@@ -35,7 +35,7 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 	@$(BIN)/python examples/shop.py
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
-# on two cores: with three it took 1.2 times as long.
+# on two cores.
 # Where CI is set, a missing browser is an error, so it is brought along.
 test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal

@@ -16,6 +16,7 @@ from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
+from tests.support.taking_over import take_over
 from worker.core.steps import nothing_happens
 from worker.kafka.clients import kafka_admin, largest_record_bytes
 from worker.kafka.topic_metadata import until_all_brokers_know
@@ -153,7 +154,7 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
     )
 
     async def next_offset(partition: int) -> int | None:
-        owned = await publisher.take_over(TopicPartition(TOPIC, partition))
+        owned = await take_over(publisher, TopicPartition(TOPIC, partition))
         publisher.put_away(owned.producer)
         return owned.next_offset
 

@@ -16,6 +16,7 @@ from confluent_kafka.admin import (
 )
 
 from tests.support.subscriber import admin_client, create_topics
+from tests.support.taking_over import take_over
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.limits.refusals import RefusedByKafkaError
@@ -71,7 +72,7 @@ async def publish(kafka: LocalKafka) -> None:
     try:
         while owned is None:
             with suppress(GroupCoordinatorNotAvailableError):
-                owned = await publisher.take_over(SOURCE)
+                owned = await take_over(publisher, SOURCE)
         await publisher.publish(owned, [Publication(TOPIC, b"key", b"value", [], 1)], 1)
     finally:
         if owned:

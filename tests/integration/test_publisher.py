@@ -24,6 +24,7 @@ from tests.support.subscriber import (
     unverified_transactions,
     wait_until_known,
 )
+from tests.support.taking_over import take_over
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.settlement import Publication
@@ -81,7 +82,7 @@ class Ground:
         async with asyncio.timeout(30):
             while True:
                 with suppress(GroupCoordinatorNotAvailableError):
-                    return await self.publisher.take_over(source)
+                    return await take_over(self.publisher, source)
 
     async def publish(self, publications: list[Publication], next_offset: int = 1) -> list[str]:
         """As the worker does: what was adapted is tried again with a new owner. Returns what was adapted."""

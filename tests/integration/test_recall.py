@@ -16,6 +16,7 @@ from confluent_kafka import TopicPartition as Offset
 from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
+from tests.support.taking_over import take_over
 from tests.support.topic_names import TopicNames
 from worker.core.steps import nothing_happens
 from worker.kafka.ends import end_offsets
@@ -252,7 +253,7 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         owned = None
         while owned is None:  # the group's coordinator need not be there yet
             with suppress(GroupCoordinatorNotAvailableError):
-                owned = await publisher.take_over(ground.source)
+                owned = await take_over(publisher, ground.source)
         with unverified_transactions(ground.kafka):
             await owned.producer.begin_transaction()
             await owned.producer.send_and_wait(ground.topics.order_rejected, b"value")
@@ -266,7 +267,7 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
         publisher.put_away(owned.producer)
 
-        owned = await publisher.take_over(ground.source)
+        owned = await take_over(publisher, ground.source)
         assert await publisher.recall(owned, remembered) == 1
         publisher.put_away(owned.producer)
         seen = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)

@@ -71,6 +71,16 @@ async def publish(kafka: LocalKafka, partition: TopicPartition, *values: bytes, 
             await producer.send_and_wait(partition.topic, value, partition=partition.partition)
 
 
+async def publish_in_transactions(kafka: LocalKafka, partition: TopicPartition, *values: bytes) -> None:
+    """Each value in a transaction of its own, which a marker ends."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, transactional_id=partition.topic
+    ) as producer:
+        for value in values:
+            async with producer.transaction():
+                await producer.send_and_wait(partition.topic, value, partition=partition.partition)
+
+
 def numbered(first: int, end: int) -> list[bytes]:
     return [b"%d" % n for n in range(first, end)]
 
@@ -443,24 +453,24 @@ class TestHandOver:
             later = await read_until(consumer, has(7))
             assert values(first)[0] + values(later)[0] == numbered(0, 9)
 
-    async def test_what_hands_over_no_more_goes_on_behind_markers_only(
-        self, kafka: LocalKafka, bad: TopicPartition
-    ):
-        async with AIOKafkaProducer(
-            bootstrap_servers=kafka.bootstrap_servers, transactional_id=bad.topic
-        ) as producer:
-            for value in numbered(0, 2):
-                async with producer.transaction():
-                    await producer.send_and_wait(bad.topic, value, partition=bad.partition)
+    async def test_what_hands_over_no_more_passes_no_record(self, kafka: LocalKafka, bad: TopicPartition):
+        await publish_in_transactions(kafka, bad, *numbered(0, 2))
         async with reading(kafka, bad, accepting=True) as consumer:
             await read_until(consumer, has(1), max_records=1)
+            consumer.hand_over_no_more()
+            assert await consumer.getmany(timeout_ms=300) == {}
             assert consumer.settled_position(bad) == 1
+
+    async def test_what_hands_over_no_more_passes_trailing_markers(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish_in_transactions(kafka, bad, *numbered(0, 1))
+        async with reading(kafka, bad, accepting=True) as consumer:
+            await read_until(consumer, has(1), max_records=1)
             consumer.hand_over_no_more()
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while consumer.settled_position(bad) != 2:
                     assert await consumer.getmany(timeout_ms=20) == {}
-            assert await consumer.getmany(timeout_ms=300) == {}
-            assert consumer.settled_position(bad) == 2
 
 
 class TestFetching:

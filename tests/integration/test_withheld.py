@@ -19,6 +19,7 @@ from db.engine import session_factory
 from db.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
+from tests.support.taking_over import take_over
 from tests.support.topic_names import TopicNames
 from worker.core.settlement import OutputTopics, Publication
 from worker.core.steps import nothing_happens
@@ -86,7 +87,7 @@ class Ground:
         async with asyncio.timeout(30):
             while True:
                 with suppress(GroupCoordinatorNotAvailableError):
-                    return await self.publisher.take_over(self.source)
+                    return await take_over(self.publisher, self.source)
 
     async def decide(self, values: list[bytes], owned: OwnedPartition) -> list[Publication]:
         topic, partition = self.source

@@ -108,6 +108,10 @@ class WorkerTemplate:
             folder=_ROOT,
             environment=os.environ,
         )
+        ready = self._requests.with_name("ready")
+        while not ready.exists():
+            assert self._process.poll() is None, self._log_path.read_text()
+            time.sleep(_POLL_SECONDS)
         return self._requests.open("w"), self._answers.open()
 
     def close(self) -> None:
@@ -188,5 +192,6 @@ if __name__ == "__main__":
 
     gc.freeze()
     assert threading.active_count() == 1, "what is forked has the thread that forks, and no other"
+    Path(sys.argv[1]).with_name("ready").touch()
     with Path(sys.argv[1]).open() as requests, Path(sys.argv[2]).open("w") as answers:
         _serve(requests, answers)

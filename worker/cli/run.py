@@ -38,6 +38,8 @@ def demo(
     try:
         from worker.sandbox.demo import run_demo
     except ModuleNotFoundError as error:
+        if error.name != "worker.sandbox":
+            raise
         raise CommandError(
             "the demo is not part of the worker's image: run it from a checkout of the project (`make demo`)"
         ) from error

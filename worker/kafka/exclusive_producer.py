@@ -24,7 +24,7 @@ def is_fenced(error: BaseException) -> bool:
 
 
 @asynccontextmanager
-async def sole_producer(
+async def exclusive_producer(
     settings: Settings,
     transactional_id: str,
     transaction_timeout_ms: int,

@@ -498,11 +498,11 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             async with self._sessions() as session:
                 begun = await positions.list_begun_to(session, self._group_id, self._topic)
                 others = await positions.list_other_groups(session, self._group_id, self._topic)
-            committed = (await self._publisher.committed_offsets([partition]))[partition]
             is_decided = begun.get(partition.partition) is not None or partition.partition in others
-            # An offset that PostgreSQL knows nothing of tells that it is that of a backup.
-            if committed is not None or is_decided or partition in self._owned:
+            if is_decided or partition in self._owned:
                 return None
+            if (await self._publisher.committed_offsets([partition]))[partition] is not None:
+                return None  # PostgreSQL knows nothing of it: it is that of a backup
             consumer, position = self._consumer(), self._position(partition)
             if consumer is None or position is None:
                 return None

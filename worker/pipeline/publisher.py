@@ -35,7 +35,7 @@ from worker.kafka.limits.naming import adapting, raised, refused
 from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import RefusedByKafkaError, Remedy, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
-from worker.kafka.offset_mark import MARK, is_workers_mark
+from worker.kafka.offset_mark import MARK
 from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, place_in
 from worker.kafka.transaction import Transaction, end_what_hangs, transaction
 from worker.pipeline.recall import digest, recall
@@ -124,25 +124,6 @@ class Publisher:
         self._closing: set[asyncio.Task[None]] = set()
         self._has_compared_clocks = False
 
-    async def take_over(self, partition: TopicPartition) -> OwnedPartition:
-        """Own the partition: the owner before is fenced, its transaction ended, its offset known.
-
-        Raises KafkaError or TimeoutError, and RefusedByKafkaError where an output topic is missing; then
-        nothing is owned.
-        """
-        owned = await self.fence(partition)
-        try:
-            async with asyncio.timeout(self._publish_timeout_seconds):
-                # Only now: before, the old owner's pending transaction could still move the offset.
-                committed = (await self.committed_offsets([partition]))[partition]
-        except BaseException:
-            self.put_away(owned.producer)
-            raise
-        if committed is not None:
-            owned.next_offset = committed.offset
-            owned.moved = not is_workers_mark(committed.metadata)
-        return owned
-
     async def fence(self, partition: TopicPartition) -> OwnedPartition:
         """Start the partition's producer: its owner before can publish and commit nothing from then on.
 
@@ -193,12 +174,11 @@ class Publisher:
         RefusedByKafkaError: it stays refused until somebody changes what the error names.
         """
         self.limits.read_now_and_then()
-        producer = owned.producer
         sent: list[_Sent] = []
         outputs: set[TopicPartition] = set()
         began = time.time()
         try:
-            async with transaction(producer, self._publish_timeout_seconds) as opened:
+            async with transaction(owned.producer, self._publish_timeout_seconds) as opened:
                 of_topics = _by_topic(publications)
                 publications.clear()
                 while of_topics:

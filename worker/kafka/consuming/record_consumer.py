@@ -137,7 +137,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return accepted
 
     def hand_over_no_more(self) -> None:
-        """From now on polls return no record; positions still go on behind transaction markers."""
+        """From now on polls return no record and no position passes one. Trailing markers are passed."""
         self._hands_over = False
 
     def settled_position(self, partition: TopicPartition) -> int | None:
@@ -307,7 +307,6 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             records = list(takewhile(lambda record: record.offset < state.highwater, records))
             position, is_sound = records[-1].offset + 1 if records else began, False
         if records and not self._hands_over:
-            state.consumed_to(records[0].offset)
             self._hold(partition, Pause(math.inf))
             return []
         state.consumed_to(position)

@@ -15,7 +15,7 @@ from db.reconciliation.tables import Untold
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
-from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.group import committed
 from worker.kafka.producers import output_of
 from worker.kafka.stable_ends import Say, settled_bounds
@@ -81,7 +81,7 @@ async def repair(
 async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     """The one producer of the group's repairs: starting it ends what the one before had begun."""
     name = f"{settings.group_id}.reconcile"
-    async with sole_producer(settings, name, settings.transaction_timeout_ms) as producer:
+    async with exclusive_producer(settings, name, settings.transaction_timeout_ms) as producer:
         yield producer
 
 

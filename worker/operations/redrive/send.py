@@ -13,7 +13,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, largest_record_bytes
-from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.transaction import Sent, Transaction, transaction
 from worker.settings import Settings
 
@@ -45,7 +45,7 @@ async def redrive_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer
     counts. So what is in the input topic then is all that was ever redriven.
     """
     room = await largest_record_bytes(settings, settings.order_placed_topic) + _HEADER_ROOM_BYTES
-    async with sole_producer(
+    async with exclusive_producer(
         settings,
         f"{settings.group_id}.redrive",
         settings.transaction_timeout_ms,

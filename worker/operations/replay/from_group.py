@@ -22,7 +22,7 @@ from worker.database import database_engine, require_database
 from worker.errors import UsageError
 from worker.kafka import group
 from worker.kafka.clients import kafka_admin, require_topics
-from worker.kafka.exclusive_producer import is_fenced, sole_producer
+from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.fencing import Fenced, fenced
@@ -195,7 +195,7 @@ async def _end_tries(
 
 async def _end(settings: Settings, transactional_id: str) -> None:
     """Whoever has a producer of this name can commit nothing more, and what it left open has ended."""
-    async with sole_producer(settings, transactional_id, settings.transaction_timeout_ms):
+    async with exclusive_producer(settings, transactional_id, settings.transaction_timeout_ms):
         pass
 
 

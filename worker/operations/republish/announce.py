@@ -12,7 +12,7 @@ from contracts.envelope import REPUBLISHED, outcome_headers
 from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
 from worker.core.settlement import Publication
-from worker.kafka.exclusive_producer import sole_producer
+from worker.kafka.exclusive_producer import exclusive_producer
 from worker.kafka.producers import output_of
 from worker.kafka.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
@@ -81,7 +81,7 @@ async def announcer(settings: Settings, name: str) -> AsyncIterator[Announcer]:
 
     Raises CommandError where Kafka refuses.
     """
-    async with sole_producer(
+    async with exclusive_producer(
         settings, name, _TRANSACTION_TIMEOUT_MS, max_batch_size=MAX_BATCH_BYTES
     ) as producer:
         yield Announcer(producer, settings, name)
