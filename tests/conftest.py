@@ -15,6 +15,7 @@ from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
 from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
+from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import stock_the_shelves
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
@@ -33,6 +34,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no counterexample.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before several processes begin, so that one prepares for all of them."""
+    use_java_cache(make=bool(config.getoption("numprocesses", None)))
 
 
 @pytest.fixture(scope="session")
