@@ -26,8 +26,10 @@ def crash_at(step: Step) -> Strike:
     def crash(arena: Arena) -> None:
         """A worker kills itself at the step, again and again."""
         for _ in range(BLOWS):
-            victim = _struck(arena, step, "SIGKILL")
-            arena.injected += victim is not None and victim.process.poll() == -signal.SIGKILL
+            if victim := _struck(arena, step, "SIGKILL"):
+                # It says so a moment before it does it.
+                eventually(lambda: victim.process.poll() is not None)
+                arena.injected += victim.process.poll() == -signal.SIGKILL
 
     return crash
 
