@@ -5,25 +5,20 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any
 
-from aiokafka import ConsumerRecord
-from faststream import AckPolicy
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
-from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.message import FAKE_CONSUMER
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from db.engine import create_engine, session_factory
+from worker.broker import make_broker, subscribe
 from worker.core.settlement import OutputTopics
 from worker.core.steps import Reached, nothing_happens
 from worker.http import server
@@ -31,26 +26,27 @@ from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.clients import read_topic_limits
-from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.records import fitting
+from worker.kafka.lease import Leases
+from worker.kafka.limits.output_limits import OutputLimits
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
 from worker.operations.explain.search import Where
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
-from worker.pipeline.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.flow import Flow
+from worker.pipeline.idle import IdlePartitions
+from worker.pipeline.input import Input
+from worker.pipeline.mend import Mender
+from worker.pipeline.owner import Owner
+from worker.pipeline.partition import Partitions
 from worker.pipeline.publisher import Publisher
+from worker.pipeline.retries import Pauses, Retries
 from worker.pipeline.takeover import Takeover
 from worker.pipeline.watch import Watch
-from worker.pipeline.withheld import WithheldOutcomes, set_aside
+from worker.pipeline.withheld import WithheldOutcomes
 from worker.settings import Settings, read_settings
-
-# An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
-POLL_TIMEOUT_MS: Final = 15
-METADATA_MAX_AGE_MS: Final = 10_000
-# As long as nobody knows how large they are.
-FIRST_POLL_RECORDS: Final = 500
 
 
 def __getattr__(name: str) -> Any:
@@ -72,19 +68,21 @@ class Worker:
     health: Health
     metrics: Metrics
     topics: OutputTopics
-    publisher: Publisher
+    limits: OutputLimits
+    leases: Leases
     consumer: OrderConsumer
     watch: Watch
+    mender: Mender
     withheld: WithheldOutcomes
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
-        await self.publisher.limits.read()
+        await self.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds)
         tasks = [
             asyncio.create_task(monitor(self.health, {"kafka": self.watch.look, "database": self._ping})),
-            asyncio.create_task(self.watch.mend()),
+            asyncio.create_task(self.mender.run()),
             asyncio.create_task(self.withheld.run()),
         ]
         self.health.started()
@@ -97,9 +95,9 @@ class Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.watch.close()
             await self.site.closed()
-            await self.consumer.published()
-            self.consumer.release()
-            await self.publisher.closed()
+            await self.consumer.close()
+            await self.limits.closed()
+            await self.leases.closed()
             await self.engine.dispose()
             await self.inquiries.engine.dispose()
 
@@ -128,16 +126,41 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         rejected=settings.order_rejected_topic,
         dead_letter=settings.dead_letter_topic,
     )
-    publisher = Publisher(
+    group = ConsumerGroup(settings.group_id, settings.order_placed_topic, sessions)
+    leases = Leases(
         group_id=settings.group_id,
         client_options=settings.kafka_client_options(),
-        topics=(topics.confirmed, topics.rejected, topics.dead_letter),
+        topics=astuple(topics),
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
-        read_limits=partial(read_topic_limits, settings),
-        set_aside=partial(set_aside, sessions, settings.group_id),
     )
-    consumer = OrderConsumer(
+    limits = OutputLimits(astuple(topics), partial(read_topic_limits, settings))
+    publisher = Publisher(settings.group_id, limits, leases.publish_timeout_seconds, reached)
+    source = Input(settings.batch_max_records, settings.batch_max_bytes)
+    partitions, pauses = Partitions(), Pauses(lambda: source.consumer)
+    retries = Retries(
+        source=source,
+        partitions=partitions,
+        pauses=pauses,
+        health=health,
+        metrics=metrics,
+        max_seconds=settings.retry_max_seconds,
+    )
+    owner = Owner(
+        topic=settings.order_placed_topic,
+        source=source,
+        partitions=partitions,
+        takeover=Takeover(group, leases, publisher, metrics),
+        leases=leases,
+        retries=retries,
+        health=health,
+    )
+    flow = Flow(
+        group=group,
+        source=source,
+        partitions=partitions,
+        owner=owner,
+        retries=retries,
         processor=BatchProcessor(
             sessions=sessions,
             topics=topics,
@@ -147,46 +170,62 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
             timeout_seconds=settings.batch_timeout_seconds,
         ),
         publisher=publisher,
-        takeover=Takeover(
-            publisher=publisher,
-            sessions=sessions,
-            group_id=settings.group_id,
-            topic=settings.order_placed_topic,
-            client_options=settings.kafka_client_options(),
-            metrics=metrics,
-        ),
-        sessions=sessions,
-        group_id=settings.group_id,
-        topic=settings.order_placed_topic,
-        metrics=metrics,
         health=health,
-        retry_max_seconds=settings.retry_max_seconds,
-        batch_max_records=settings.batch_max_records,
+        metrics=metrics,
         batch_max_bytes=settings.batch_max_bytes,
     )
-    broker = _broker(settings)
-    subscriber = _subscribe(broker, settings, consumer)
-    consumer.attach(lambda: subscriber.consumer)
-    watch = Watch(
+    consumer = OrderConsumer(
+        source=source,
+        partitions=partitions,
+        pauses=pauses,
+        owner=owner,
+        flow=flow,
+        retries=retries,
+        health=health,
+    )
+    idle = IdlePartitions(
+        group=group,
         orders=consumer,
-        consumer=lambda: subscriber.consumer,
-        sessions=sessions,
+        flow=flow,
+        source=source,
+        partitions=partitions,
+        pauses=pauses,
+        owner=owner,
+        leases=leases,
+        publisher=publisher,
+        retries=retries,
+        health=health,
+    )
+    watch = Watch(
+        group=group,
         client_options=settings.kafka_client_options(),
-        group_id=settings.group_id,
-        topic=settings.order_placed_topic,
+        source=source,
+        partitions=partitions,
+        flow=flow,
+        health=health,
+        metrics=metrics,
+    )
+    mender = Mender(
+        group=group,
+        watch=watch,
+        source=source,
+        partitions=partitions,
+        flow=flow,
+        idle=idle,
         health=health,
         metrics=metrics,
     )
     outcomes = WithheldOutcomes(
-        publisher=publisher,
-        sessions=sessions,
-        group_id=settings.group_id,
-        topic=settings.order_placed_topic,
-        client_options=settings.kafka_client_options(),
-        assigned=lambda: subscriber.consumer.assignment() if subscriber.consumer else frozenset(),
+        group=group,
+        leases=leases,
+        limits=limits,
+        assigned=source.assignment,
         health=health,
         metrics=metrics,
     )
+    broker = make_broker(settings)
+    subscriber = subscribe(broker, settings, consumer)
+    source.attach(lambda: subscriber.consumer)
     inquiries = _inquiries(settings)
     worker = Worker(
         settings,
@@ -196,9 +235,11 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         health,
         metrics,
         topics,
-        publisher,
+        limits,
+        leases,
         consumer,
         watch,
+        mender,
         outcomes,
     )
     return worker, _application(worker, broker)
@@ -227,7 +268,7 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         broker,
         paths=[*server.paths(worker.inquiries), *worker.site.paths()],
         lifespan=worker.running,
-        on_shutdown=[worker.watch.look_back],
+        on_shutdown=[worker.mender.look_back],
         logger=None,
         asgi_routes=server.routes(worker.health, worker.metrics),
         specification=AsyncAPI(
@@ -245,100 +286,6 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
     )
 
 
-class _Broker(KafkaBroker):
-    """FastStream's, with consumers that lose no record where a poll fails."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        connection = await super().connect(*args, **kwargs)
-        config = self.config.broker_config
-        # FastStream names aiokafka's class itself, and takes another one nowhere.
-        options = cast("partial[Any]", config.builder).keywords
-        config.builder = partial(RecordConsumer, **options, accepting=True, report_out_of_range=True)
-        return connection
-
-
-def _broker(settings: Settings) -> KafkaBroker:
-    return _Broker(
-        settings.kafka_bootstrap_servers.split(","),
-        client_id="order-worker",
-        request_timeout_ms=settings.request_timeout_ms,
-        security=_security(settings),
-        allow_auto_create_topics=False,
-        # Partitions that are added, and a topic that is made anew, are found within this time.
-        metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        # Longer than ours: it is always `worker.runtime.process` that ends a batch which does not end.
-        graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
-        # A batch's records are handed on as they came; FastStream must not validate or convert them.
-        apply_types=False,
-        logger=logging.getLogger("worker.faststream"),
-        log_level=logging.DEBUG,  # its line for each batch; its errors stay errors
-    )
-
-
-def _subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) -> Any:
-    subscriber = broker.subscriber(
-        settings.order_placed_topic,
-        batch=True,
-        group_id=settings.group_id,
-        # Each of the next three is against a default that loses orders: committing before the work,
-        # going on somewhere else in the topic, and reading orders of upstream transactions that were aborted.
-        ack_policy=AckPolicy.MANUAL,
-        auto_offset_reset="none",  # `worker.pipeline.takeover` says where to go on, never aiokafka
-        isolation_level="read_committed",
-        max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
-        batch_timeout_ms=POLL_TIMEOUT_MS,
-        session_timeout_ms=settings.session_timeout_ms,
-        heartbeat_interval_ms=settings.session_timeout_ms // 3,
-        rebalance_timeout_ms=settings.rebalance_timeout_ms,
-        max_poll_interval_ms=settings.rebalance_timeout_ms,
-        # Per answer of a broker, and per partition until it is known how many there are.
-        fetch_max_bytes=FETCHED_AHEAD_BYTES,
-        max_partition_fetch_bytes=PARTITION_LEAST_BYTES,
-        listener=consumer,
-        parser=_as_it_came,
-        decoder=_raw_records,
-        title=settings.order_placed_topic,
-        description="Decides each order once: confirmed whole or rejected whole.",
-    )
-
-    @subscriber
-    async def handle_order_placed(order: OrderPlaced) -> None:
-        # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
-        records = cast("Sequence[ConsumerRecord]", order)
-        # What is fetched ahead is limited as it came, compressed; this is what a poll unpacks of it.
-        subscriber.max_records = fitting(records, settings.batch_max_records, settings.batch_max_bytes)
-        await consumer.handle_order_placed(records)
-
-    _document_outputs(broker, settings)
-    return subscriber
-
-
-def _document_outputs(broker: KafkaBroker, settings: Settings) -> None:
-    """For /docs alone: what is published goes through `worker.pipeline.publisher`, inside a transaction."""
-    for topic, event, description in (
-        (settings.order_confirmed_topic, OrderConfirmed, "Stock is taken, order and items are stored."),
-        (settings.order_rejected_topic, OrderRejected, "Nothing is taken; every reason is listed."),
-        (settings.dead_letter_topic, bytes, "A record that could not be decided, as it came."),
-    ):
-        broker.publisher(topic, schema=event, title=topic, description=description)
-
-
-async def _as_it_came(records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
-    # FastStream's own parser decodes every header as UTF-8 and needs none to be null; one odd header
-    # would raise before the handler runs, and its loop would lose the batch.
-    first, last = records[0], records[-1]
-    return KafkaMessage(
-        raw_message=records,
-        body=b"",
-        message_id=f"{first.topic}-{first.partition}-{first.offset}-{last.offset}",
-        consumer=FAKE_CONSUMER,
-    )
-
-
-async def _raw_records(message: KafkaMessage) -> Any:
-    return message.raw_message
-
-
 def _session_limits(settings: Settings) -> dict[str, str]:
     """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
     return {
@@ -346,20 +293,3 @@ def _session_limits(settings: Settings) -> dict[str, str]:
         "lock_timeout": str(settings.lock_timeout_ms),
         "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
     }
-
-
-def _security(settings: Settings) -> BaseSecurity | None:
-    protocol = settings.kafka_security_protocol
-    if protocol == "PLAINTEXT":
-        return None
-    options = settings.kafka_client_options()
-    context = options.get("ssl_context")
-    if not protocol.startswith("SASL"):
-        return BaseSecurity(ssl_context=context, use_ssl=True)
-    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    return kinds[settings.kafka_sasl_mechanism](
-        username=options["sasl_plain_username"],
-        password=options["sasl_plain_password"],
-        ssl_context=context,
-        use_ssl=protocol == "SASL_SSL",
-    )

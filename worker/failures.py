@@ -20,6 +20,10 @@ class StaleReadError(Exception):
     """Something a decision rested on changed before it was written: nothing was committed."""
 
 
+class WaitsForOperatorError(Exception):
+    """The partition cannot go on before somebody has mended what the message names."""
+
+
 class Remedy(Enum):
     """What helps against an error of the database part of a batch."""
 

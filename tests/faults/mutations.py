@@ -83,12 +83,20 @@ _TRANSACTION: Final = "worker/kafka/transaction.py"
 _TAKEOVER: Final = "worker/pipeline/takeover.py"
 _RESUME: Final = "worker/pipeline/resume.py"
 _WATCH: Final = "worker/pipeline/watch.py"
-_PAUSES: Final = "worker/pipeline/pauses.py"
 _HEALTH: Final = "worker/observability/health.py"
 _RECORDS: Final = "worker/kafka/consuming/record_consumer.py"
 _POSITIONS: Final = "db/positions.py"
 _TRIAGE: Final = "worker/core/triage.py"
-_RECALL: Final = "worker/pipeline/recall.py"
+_PUBLISHED: Final = "worker/kafka/published.py"
+_LEASE: Final = "worker/kafka/lease.py"
+_PARTITION: Final = "worker/pipeline/partition.py"
+_FLOW: Final = "worker/pipeline/flow.py"
+_OWNER: Final = "worker/pipeline/owner.py"
+_RETRIES: Final = "worker/pipeline/retries.py"
+_IDLE: Final = "worker/pipeline/idle.py"
+_MEND: Final = "worker/pipeline/mend.py"
+_BROKER: Final = "worker/broker.py"
+_SET_ASIDE: Final = "worker/pipeline/set_aside.py"
 _RETRY: Final = "worker/failures.py"
 _WITHHELD: Final = "worker/pipeline/withheld.py"
 _ADAPTED: Final = "worker/kafka/limits/adapted.py"
@@ -312,8 +320,8 @@ MUTATIONS: Final = (
         "Who takes a partition over makes the owner before unable to publish.",
         "the transactional id names the worker too",
         (
-            Edit(_PUBLISHER, "import asyncio\n", "import asyncio\nimport os\n"),
-            Edit(_PUBLISHER, '{partition.partition}",', '{partition.partition}.{os.getpid()}",'),
+            Edit(_LEASE, "import asyncio\n", "import asyncio\nimport os\n"),
+            Edit(_LEASE, '{partition.partition}",', '{partition.partition}.{os.getpid()}",'),
         ),
         (Trial("zombie-before-kafka-commit"), Trial("zombie-before-kafka-commit", 2)),
     ),
@@ -324,15 +332,15 @@ MUTATIONS: Final = (
         (
             Edit(
                 _TAKEOVER,
-                "        fenced = await asyncio.gather(",
-                "        self._early = await self._publisher.committed_offsets(\n"
+                "        taken = await asyncio.gather(",
+                "        self._early = await self._leases.committed_offsets(\n"
                 "            sorted({*partitions, *all_partitions})\n"
                 "        )\n"
-                "        fenced = await asyncio.gather(",
+                "        taken = await asyncio.gather(",
             ),
             Edit(
                 _TAKEOVER,
-                "commits = await self._publisher.committed_offsets(sorted({*partitions, *all_partitions}))",
+                "commits = await self._leases.committed_offsets(sorted({*partitions, *all_partitions}))",
                 "commits = self._early",
             ),
         ),
@@ -353,16 +361,16 @@ MUTATIONS: Final = (
             Edit(
                 _PUBLISHER,
                 "                await opened.commit_offset(\n"
-                "                    self._group_id, owned.partition,"
+                "                    self._group_id, lease.partition,"
                 " OffsetAndMetadata(next_offset, metadata)\n"
                 "                )\n",
                 "",
             ),
             Edit(
-                _CONSUMER,
-                "            self._health.progressed()\n",
-                "            await self._consumer().commit({partition: records[-1].offset + 1})\n"
-                "            self._health.progressed()\n",
+                _FLOW,
+                "            self.health.progressed()\n",
+                "            await self.source.consumer.commit({partition: end})\n"
+                "            self.health.progressed()\n",
             ),
         ),
         (Trial("crash-after-kafka-commit"), Trial("crash-after-kafka-commit", 2)),
@@ -380,9 +388,9 @@ MUTATIONS: Final = (
         "the producer stays and tries the records again",
         (
             Edit(
-                _CONSUMER,
-                "self._disown(partition)\n            self._set_back(_firsts({partition: ends})",
-                "self._set_back(_firsts({partition: ends})",
+                _FLOW,
+                "self.owner.drop(partition)\n            self.retries.set_back(firsts({partition: ends})",
+                "self.retries.set_back(firsts({partition: ends})",
             ),
             Edit(
                 _TRANSACTION,
@@ -400,17 +408,17 @@ MUTATIONS: Final = (
         "the records at hand are decided, whatever offset is committed",
         (
             Edit(
-                _CONSUMER,
-                "if result.next_offset is not None and at_hand[partition] != result.next_offset:",
-                "if result.next_offset is not None and at_hand[partition] is None:",
+                _OWNER,
+                "if result.published_to not in (None, first):",
+                "if result.published_to is not None and first is None:",
             ),
             Edit(
-                _CONSUMER,
-                "if owner is None or owner.next_offset not in (None, mine[partition][0].offset):",
-                "if owner is None:",
+                _PARTITION,
+                "if owned is None or (is_new and owned.published_to not in (None, records[0].offset)):",
+                "if owned is None:",
             ),
             Edit(
-                _CONSUMER,
+                _PARTITION,
                 "if decided_to is None or records[0].offset >= decided_to:",
                 "if True:",
             ),
@@ -423,9 +431,9 @@ MUTATIONS: Final = (
         "what is settled is announced at once",
         (
             Edit(
-                _CONSUMER,
-                "and are not announced before it.\n                await self.published()\n",
-                "and are not announced before it.\n",
+                _FLOW,
+                "and are not published before it.\n                await self.published()\n",
+                "and are not published before it.\n",
             ),
         ),
         (Test("tests/integration/test_consumer.py", "settled_beside"),),
@@ -436,8 +444,8 @@ MUTATIONS: Final = (
         "a batch that was settled meanwhile keeps its partitions",
         (
             Edit(
-                _CONSUMER,
-                "for p, records in batch.items() if self._owned.get(p) is owned[p]}",
+                _FLOW,
+                "for p, records in batch.items() if self.partitions[p].ownership is owned[p]}",
                 "for p, records in batch.items() if p in owned}",
             ),
         ),
@@ -449,9 +457,9 @@ MUTATIONS: Final = (
         "where nothing was ever committed the first records at hand count",
         (
             Edit(
-                _CONSUMER,
-                "return awaited is not None and records[0].offset > awaited",
-                "return False",
+                _PARTITION,
+                "return rewound_to if rewound_to is not None and first > rewound_to else None",
+                "return None",
             ),
         ),
         (Test("tests/integration/test_consumer.py", "on_their_way"),),
@@ -463,7 +471,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                for output in set().union(*owned.outputs) - outputs:\n"
+                "                for output in set().union(*lease.outputs) - outputs:\n"
                 "                    opened.join(output)\n",
                 "",
             ),
@@ -495,7 +503,7 @@ MUTATIONS: Final = (
         "an answer without the partition is taken for: nothing was ever committed",
         (
             Edit(
-                _PUBLISHER,
+                _LEASE,
                 "        if any(p not in found for p in partitions):\n            raise",
                 "        if any(p not in found for p in partitions):\n"
                 "            return dict.fromkeys(partitions)\n"
@@ -523,19 +531,19 @@ MUTATIONS: Final = (
         "the batch is announced again without looking",
         (
             Edit(
-                _RECALL,
-                "return begun.begun_to if is_announced else begun.announced_to",
-                "return begun.announced_to if is_announced else begun.announced_to",
+                _PUBLISHED,
+                "return begun.begun_to if is_published else begun.announced_to",
+                "return begun.announced_to if is_published else begun.announced_to",
             ),
         ),
-        (Test("tests/integration/test_recall.py", "goes_on"), Trial("forgotten-offsets")),
+        (Test("tests/integration/test_published.py", "goes_on"), Trial("forgotten-offsets")),
     ),
     Mutation(
         "witness-of-this-announcement",
         "An earlier announcement of the same outcome does not count for the one that was begun.",
         "its place does not matter",
-        (Edit(_RECALL, "{place: max(witness.from_offset, ", "{place: max(0, "),),
-        (Test("tests/integration/test_recall.py", "announced_before"),),
+        (Edit(_PUBLISHED, "{place: max(witness.from_offset, ", "{place: max(0, "),),
+        (Test("tests/integration/test_published.py", "announced_before"),),
     ),
     Mutation(
         "undone",
@@ -543,9 +551,9 @@ MUTATIONS: Final = (
         "what was acknowledged is taken for announced",
         (
             Edit(
-                _RECALL,
-                "before is not None and (told is None",
-                "before is not None and False and (told is None",
+                _PUBLISHED,
+                "before is not None and (committed is None",
+                "before is not None and False and (committed is None",
             ),
         ),
         (Test("tests/acceptance/test_forgotten_offsets.py", "undone"),),
@@ -554,8 +562,8 @@ MUTATIONS: Final = (
         "what-hangs-is-ended",
         "A transaction that Kafka takes for ended and has left open is ended before anybody reads behind it.",
         "it is left open",
-        (Edit(_PUBLISHER, "            await self._end_what_hangs(owned.producer)\n", ""),),
-        (Test("tests/integration/test_recall.py", "left_open"),),
+        (Edit(_PUBLISHED, "        await leases.end_what_hangs(lease)\n", ""),),
+        (Test("tests/integration/test_published.py", "left_open"),),
     ),
     Mutation(
         "resting-partitions",
@@ -585,9 +593,9 @@ MUTATIONS: Final = (
         "what failed is paused and not sought again",
         (
             Edit(
-                _CONSUMER,
-                "            if self._seek(partition, awaited):\n"
-                "                self._awaited[partition] = awaited\n",
+                _RETRIES,
+                "            elif self.source.seek(partition, to := one.rewind(first)):\n"
+                "                one.rewound_to = to\n",
                 "",
             ),
         ),
@@ -599,7 +607,7 @@ MUTATIONS: Final = (
         "nobody resumes what was paused",
         (
             Edit(
-                _PAUSES,
+                _RETRIES,
                 "            consumer.resume(*(p for p in due if p in consumer.assignment()))\n",
                 "            pass\n",
             ),
@@ -676,7 +684,7 @@ MUTATIONS: Final = (
         "withheld-apart",
         "An outcome that is withheld is not published with its batch.",
         "it is, where it comes again",
-        (Edit(_WITHHELD, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
+        (Edit(_SET_ASIDE, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
         (Test("tests/integration/test_withheld.py", "done_with"),),
     ),
     Mutation(
@@ -685,7 +693,7 @@ MUTATIONS: Final = (
         "whoever meets a refusal does",
         (
             Edit(
-                _WITHHELD, "if not await positions.hold_turn(", "if False and not await positions.hold_turn("
+                _SET_ASIDE, "if not await positions.hold_turn(", "if False and not await positions.hold_turn("
             ),
         ),
         (Test("tests/integration/test_withheld.py", "owner_before"),),
@@ -745,21 +753,21 @@ MUTATIONS: Final = (
         "no-aborted-orders",
         "Orders of an upstream transaction that was aborted are not decided.",
         "the input is read uncommitted",
-        (Edit(_APP, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
+        (Edit(_BROKER, 'isolation_level="read_committed"', 'isolation_level="read_uncommitted"'),),
         (Test("tests/acceptance/test_order_flow.py", "aborted_upstream"),),
     ),
     Mutation(
         "no-commit-before-the-work",
         "Nothing but a finished Kafka transaction moves the offset.",
         "records are acknowledged as they are received",
-        (Edit(_APP, "ack_policy=AckPolicy.MANUAL", "ack_policy=AckPolicy.ACK_FIRST"),),
+        (Edit(_BROKER, "ack_policy=AckPolicy.MANUAL", "ack_policy=AckPolicy.ACK_FIRST"),),
         (Trial("database-freeze-kill"), Trial("database-freeze-kill", 2)),
     ),
     Mutation(
         "records-as-they-came",
         "A null header loses nothing.",
         "FastStream parses the records",
-        (Edit(_APP, "        parser=_as_it_came,\n", ""),),
+        (Edit(_BROKER, "        parser=_as_it_came,\n", ""),),
         (Trial("none"), Trial("none", 2)),
     ),
     Mutation(
@@ -801,7 +809,7 @@ MUTATIONS: Final = (
         "the-later-pause",
         "A partition's pause is not cut short by one that ends sooner.",
         "the last pause counts",
-        (Edit(_PAUSES, "max(until, self._until.get(partition, until))", "until"),),
+        (Edit(_RETRIES, "max(until, self._until.get(partition, until))", "until"),),
         (Test("tests/integration/test_pauses.py", "cut_short"),),
     ),
     Mutation(
@@ -918,7 +926,7 @@ MUTATIONS: Final = (
         "partitions-are-found",
         "Partitions that are added are read within half a minute.",
         "the list of partitions is asked for every five minutes",
-        (Edit(_APP, "METADATA_MAX_AGE_MS: Final = 10_000", "METADATA_MAX_AGE_MS: Final = 300_000"),),
+        (Edit(_BROKER, "METADATA_MAX_AGE_MS: Final = 10_000", "METADATA_MAX_AGE_MS: Final = 300_000"),),
         (Trial("partitions-added"),),
     ),
     Mutation(
@@ -927,12 +935,12 @@ MUTATIONS: Final = (
         "only what was decided is committed",
         (
             Edit(
-                _WATCH,
+                _MEND,
                 "        await self._go_on_behind_markers(consumer)\n"
                 "        await self._look_at_database()\n",
                 "        await self._look_at_database()\n",
             ),
-            Edit(_WATCH, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
+            Edit(_MEND, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
         ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
     ),
@@ -942,18 +950,14 @@ MUTATIONS: Final = (
         "the position of before it waited counts",
         (
             Edit(
-                _CONSUMER,
-                "        async with self._batch_in_flight:\n            await self.published()\n"
+                _IDLE,
+                "        async with self.orders.between_batches():\n"
                 "            position = self._position(partition)\n"
-                "            if position is not None and partition not in self._owned:\n",
-                "        position = self._consumer().settled_position(partition)\n"
-                "        async with self._batch_in_flight:\n            await self.published()\n"
-                "            if position is not None and partition not in self._owned:\n",
-            ),
-            Edit(
-                _CONSUMER,
-                "owned, position = self._owned.get(partition), self._position(partition)",
-                "owned = self._owned.get(partition)",
+                "            owned = await self._owned(partition, position)\n"
+                "            position = self._position(partition)\n",
+                "        position = self.source.consumer.settled_position(partition)\n"
+                "        async with self.orders.between_batches():\n"
+                "            owned = await self._owned(partition, position)\n",
             ),
         ),
         (Test("tests/integration/test_consumer.py", "idle_commit"),),
@@ -965,7 +969,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _WATCH,
-                "for partition in assigned - self._orders.in_hand():\n            # Behind",
+                "for partition in assigned - self._flow.in_hand():\n            # Behind",
                 "for partition in assigned:\n            # Behind",
             ),
         ),

@@ -16,7 +16,7 @@ from db.engine import create_engine, session_factory
 from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
 from tests.support.shop import Shop
 from worker.core.settlement import Settled
-from worker.pipeline.fetching import FETCHED_AHEAD_BYTES
+from worker.pipeline.input import FETCHED_AHEAD_BYTES
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_be
         begun, attempts = await stage.begun(FIRST), list(stage.publisher.attempts[FIRST])
         held.set_result(None)
     assert (ahead, begun, attempts) == (2 * POLLED, POLLED, [POLLED])
-    await stage.consumer.published()
+    await stage.flow.published()
     assert await stage.begun(FIRST) == 2 * POLLED
     assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
@@ -56,7 +56,7 @@ async def test_behind_a_batch_that_fails_the_next_one_is_announced_of_other_part
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.publisher.announced == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
     assert stage.publisher.attempts[FIRST] == [POLLED]
     assert await stage.begun(FIRST) == POLLED
@@ -75,7 +75,7 @@ async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_announced_of_oth
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
     assert stage.publisher.attempts == {FIRST: [1], OTHER: [1, 2]}
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
@@ -95,9 +95,9 @@ async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_t
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)  # it runs now, up to where it has to wait
         held.set_exception(KafkaConnectionError())
-        await stage.consumer.published()
+        await stage.flow.published()
         taken_over.set_result(None)
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
     assert stage.publisher.closed == [FIRST]
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
@@ -111,7 +111,7 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
     await stage.next_batch()
     on_their_way = stage.input.poll()
     held.set_exception(KafkaConnectionError())
-    await stage.consumer.published()
+    await stage.flow.published()
     return on_their_way
 
 
@@ -152,7 +152,7 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
         settling = beside.create_task(stage.next_batch())
         if fails_first == "publishing":
             published.set_exception(KafkaConnectionError())
-            await stage.consumer.published()
+            await stage.flow.published()
             settled.set_exception(ConnectionResetError())
         else:
             settled.set_exception(ConnectionResetError())
@@ -160,7 +160,7 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
             between = stage.input.position[FIRST]
             published.set_exception(KafkaConnectionError())
             assert between == POLLED
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
     await stage.announce_the_rest()
     assert stage.publisher.announced == stage.placed
@@ -173,7 +173,7 @@ async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until
     stage.processor.fail().set_exception(ConnectionResetError("database away"))
     await stage.next_batch()
     published.set_result(None)
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.health.troubles() == {"orders": "set back: database: database away"}
     await stage.announce_the_rest()
     assert stage.health.troubles() == {}
@@ -193,7 +193,7 @@ async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_p
     gc.collect()
     kept = sum(type(one) is Settled for one in gc.get_objects())
     held.set_result(None)
-    await stage.consumer.published()
+    await stage.flow.published()
     assert (attempts, kept) == ([POLLED], 0)
     assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
 
@@ -230,7 +230,7 @@ async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited
     assert stage.input.asked_for == []
     await stage.next_batch()  # at once
     assert stage.input.asked_for == [BATCH_MAX_RECORDS - 2 * POLLED]
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.publisher.attempts == {FIRST: [POLLED, 3 * POLLED], OTHER: [POLLED, 3 * POLLED]}
     assert stage.publisher.announced == stage.placed
 
@@ -261,7 +261,7 @@ async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(st
     stage.input.rebalance = asyncio.get_running_loop().create_future()
     stage.input.rebalance.set_exception(KafkaConnectionError())
     await stage.next_batch()
-    await stage.consumer.published()
+    await stage.flow.published()
     assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
@@ -271,7 +271,7 @@ async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_rea
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)
-        idle = beside.create_task(stage.consumer.go_on_behind_markers(FIRST))
+        idle = beside.create_task(stage.idle.go_on_behind_markers(FIRST))
         await asyncio.sleep(0)
         assert stage.input.settled_position(FIRST) == POLLED
         held.set_result(None)
@@ -286,14 +286,14 @@ async def test_the_beginning_that_is_committed_is_before_records_that_were_set_b
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)
-        beside.create_task(stage.consumer.commit_beginning(FIRST))
+        beside.create_task(stage.idle.commit_beginning(FIRST))
     assert stage.input.committed.get(FIRST, 0) == 0
 
 
 async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
     await stage.next_batch()
-    await stage.consumer.published()
+    await stage.flow.published()
     stage.input.position[FIRST] = POLLED + 1
-    assert await stage.consumer.go_on_behind_markers(FIRST)
+    assert await stage.idle.go_on_behind_markers(FIRST)
     assert stage.publisher.committed[FIRST] == POLLED + 1
-    assert not await stage.consumer.go_on_behind_markers(FIRST)
+    assert not await stage.idle.go_on_behind_markers(FIRST)

@@ -16,12 +16,11 @@ from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
-from tests.support.taking_over import take_over
-from worker.core.steps import nothing_happens
+from tests.support.taking_over import committed_offset
 from worker.kafka.clients import kafka_admin, largest_record_bytes
+from worker.kafka.lease import Leases
 from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.operations.setup import topics as operation
-from worker.pipeline.publisher import Publisher
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.ports import is_open
@@ -145,18 +144,17 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
 ) -> None:
     await asyncio.to_thread(commit, cluster, "told")
     coordinator = await asyncio.to_thread(cluster.coordinator_of, GROUPS, "told")
-    publisher = Publisher(
+    leases = Leases(
         group_id="told",
         client_options={"bootstrap_servers": cluster.bootstrap_servers},
         topics=(TOPIC,),
         transaction_timeout_ms=20_000,
-        reached=nothing_happens,
     )
 
     async def next_offset(partition: int) -> int | None:
-        owned = await take_over(publisher, TopicPartition(TOPIC, partition))
-        publisher.put_away(owned.producer)
-        return owned.next_offset
+        lease, committed = await committed_offset(leases, TopicPartition(TOPIC, partition))
+        leases.drop(lease)
+        return committed
 
     async def moved(*_: object) -> int:
         return coordinator % 3 + 1
@@ -167,7 +165,7 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
         with pytest.raises(GroupCoordinatorNotAvailableError):
             await next_offset(0)
     finally:
-        await publisher.closed()
+        await leases.closed()
 
 
 def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:

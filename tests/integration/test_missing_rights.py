@@ -1,12 +1,10 @@
 """A topic that the worker may not write to, on a Kafka that asks for rights."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -16,9 +14,11 @@ from confluent_kafka.admin import (
 )
 
 from tests.support.subscriber import admin_client, create_topics
-from tests.support.taking_over import take_over
+from tests.support.taking_over import take_lease
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
+from worker.kafka.lease import Leases
+from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusedByKafkaError
 from worker.pipeline.publisher import Publisher
 from worker.sandbox.servers.folders import data_folder
@@ -61,23 +61,21 @@ def grant(kafka: LocalKafka, *operations: AclOperation) -> None:
 
 async def publish(kafka: LocalKafka) -> None:
     """One outcome, as a worker does: a group coordinator that is not there yet is asked again."""
-    publisher = Publisher(
+    leases = Leases(
         group_id=f"group-{uuid4()}",
         client_options={"bootstrap_servers": kafka.bootstrap_servers},
         topics=(TOPIC, OTHER),
         transaction_timeout_ms=20_000,
-        reached=nothing_happens,
     )
-    owned = None
+    publisher = Publisher(leases.group_id, OutputLimits((TOPIC, OTHER)), 10.0, nothing_happens)
+    lease = None
     try:
-        while owned is None:
-            with suppress(GroupCoordinatorNotAvailableError):
-                owned = await take_over(publisher, SOURCE)
-        await publisher.publish(owned, [Publication(TOPIC, b"key", b"value", [], 1)], 1)
+        lease = await take_lease(leases, SOURCE)
+        await publisher.publish(lease, [Publication(TOPIC, b"key", b"value", [], 1)], 1)
     finally:
-        if owned:
-            publisher.put_away(owned.producer)
-        await publisher.closed()
+        if lease:
+            leases.drop(lease)
+        await leases.closed()
 
 
 @pytest.mark.parametrize("right", [AclOperation.DESCRIBE_CONFIGS, AclOperation.DESCRIBE])

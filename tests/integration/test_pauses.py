@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from worker.pipeline.pauses import Pauses
+from worker.pipeline.retries import Pauses
 
 FIRST, OTHER = (TopicPartition("placed", number) for number in (0, 1))
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka.admin import NewPartitions
 
 from contracts.events import DeadLetterCode
@@ -24,17 +22,19 @@ from tests.support.subscriber import (
     unverified_transactions,
     wait_until_known,
 )
-from tests.support.taking_over import take_over
+from tests.support.taking_over import take_lease
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.settlement import Publication
 from worker.core.steps import Step
 from worker.core.triage import Source
 from worker.kafka.clients import read_topic_limits
-from worker.kafka.limits.output_limits import ReadLimits, nothing_to_read
+from worker.kafka.lease import Lease, Leases
+from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits
-from worker.pipeline.publisher import OwnedPartition, Publisher, witness_of
+from worker.kafka.published import witness_of
+from worker.pipeline.publisher import OutcomesRefusedError, Publisher
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
@@ -65,38 +65,36 @@ class Ground:
     def __init__(self, kafka: str, topics: TopicNames, read_limits: ReadLimits = nothing_to_read) -> None:
         self.kafka, self.topics = kafka, topics
         self.steps: list[Step] = []
-        self.publisher = Publisher(
+        names = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
+        self.leases = Leases(
             group_id=f"group-{uuid4()}",
             client_options={"bootstrap_servers": kafka},
-            topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
+            topics=names,
             transaction_timeout_ms=20_000,
             reached=self.steps.append,
-            read_limits=read_limits,
         )
+        limits = OutputLimits(names, read_limits)
+        self.publisher = Publisher(self.leases.group_id, limits, 10.0, self.steps.append)
 
     def source(self, number: int = 1) -> TopicPartition:
         return TopicPartition(self.topics.order_placed, number)
 
-    async def take_over(self, source: TopicPartition) -> OwnedPartition:
-        """As the worker does: a group coordinator that is not there yet is asked again."""
-        async with asyncio.timeout(30):
-            while True:
-                with suppress(GroupCoordinatorNotAvailableError):
-                    return await take_over(self.publisher, source)
+    async def take_lease(self, number: int = 1) -> Lease:
+        return await take_lease(self.leases, self.source(number))
 
     async def publish(self, publications: list[Publication], next_offset: int = 1) -> list[str]:
         """As the worker does: what was adapted is tried again with a new owner. Returns what was adapted."""
         adapted: list[str] = []
         while True:
-            owned = await self.take_over(self.source())
+            lease = await self.take_lease()
             try:
-                await self.publisher.publish(owned, list(publications), next_offset)
+                await self.publisher.publish(lease, list(publications), next_offset)
                 return adapted
             except AdaptedError as error:
                 adapted.append(error.reason)
                 assert len(adapted) < 20
             finally:
-                self.publisher.put_away(owned.producer)
+                self.leases.drop(lease)
 
     async def set(self, topic: str, **options: str | int) -> None:
         """Settings of a topic, `_` for `.`, in force."""
@@ -125,23 +123,23 @@ class Ground:
 async def ground(services: Services, topics: TopicNames) -> AsyncIterator[Ground]:
     ground = Ground(services.kafka_bootstrap_servers, topics)
     yield ground
-    await ground.publisher.closed()
+    await ground.leases.closed()
 
 
 async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground: Ground):
     topic = ground.topics.order_confirmed
     await ground.tell_by_another(TopicPartition(topic, 1), b"key")
-    owned = await ground.take_over(ground.source())
+    lease = await ground.take_lease()
     published_to = 1  # behind the other's record
     for next_offset in (1, 2):
-        witness = witness_of(owned, outcome(topic))
-        await ground.publisher.publish(owned, [outcome(topic)] * 3, next_offset)
+        witness = witness_of(lease, outcome(topic))
+        await ground.publisher.publish(lease, [outcome(topic)] * 3, next_offset)
         last = [m.offset for m in await ground.told(topic) if m.partition == witness.partition][-3:]
         assert witness.from_offset is not None
         # Between them lie markers, which Kafka may write a moment after it acknowledged the commit.
         assert published_to <= witness.from_offset <= last[0]
         published_to = last[-1] + 1
-    ground.publisher.put_away(owned.producer)
+    ground.leases.drop(lease)
 
 
 async def no_rights(_topics: Iterable[str]) -> dict[str, TopicLimits]:
@@ -159,7 +157,7 @@ async def strict(
     ground = Ground(services.kafka_bootstrap_servers, topics, read)
     await ground.publisher.limits.read()
     yield ground
-    await ground.publisher.closed()
+    await ground.leases.closed()
 
 
 @pytest.mark.parametrize("number", [PARTITIONS - 1, PARTITIONS + 1])
@@ -168,10 +166,10 @@ async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_m
 ):
     await ground.add_source_partitions(PARTITIONS + 2)
     topics = (ground.topics.order_confirmed, ground.topics.order_rejected, ground.topics.dead_letter)
-    owned = await ground.take_over(ground.source(number))
+    lease = await ground.take_lease(number)
     keys = [str(uuid4()).encode() for _ in range(8)]
-    await ground.publisher.publish(owned, [outcome(t, key=key) for key in keys for t in topics], 8)
-    ground.publisher.put_away(owned.producer)
+    await ground.publisher.publish(lease, [outcome(t, key=key) for key in keys for t in topics], 8)
+    ground.leases.drop(lease)
     for topic in topics:
         told = await ground.told(topic)
         assert [message.key for message in told] == keys
@@ -184,12 +182,12 @@ async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger
     monkeypatch.setattr("worker.pipeline.publisher.MAX_BATCH_BYTES", 1_000)
     values = [b"%03d" % number + b"x" * 100 for number in range(60)]
     values[30] += b"x" * 5_000
-    owned = await ground.take_over(ground.source())
+    lease = await ground.take_lease()
     outcomes = [outcome(ground.topics.order_confirmed, value=value) for value in values]
     headers = tuple(outcomes[0].headers)
-    await ground.publisher.publish(owned, outcomes, 60)
+    await ground.publisher.publish(lease, outcomes, 60)
     assert outcomes == [], "what is packed is not kept beside it"
-    ground.publisher.put_away(owned.producer)
+    ground.leases.drop(lease)
     told = await ground.told(ground.topics.order_confirmed)
     assert [message.value for message in told] == values
     assert {(message.timestamp, tuple(message.headers)) for message in told} == {(ANNOUNCED_MS, headers)}
@@ -202,19 +200,19 @@ async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_no
 ):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
-    owned = await ground.take_over(ground.source())
+    lease = await ground.take_lease()
     with unverified_transactions(ground.kafka):
         # So the coordinator never hears of this partition, and writes no marker there.
-        owned.producer._txn_manager._txn_partitions.add(confirmed)
-        await ground.publisher.publish(owned, [outcome(confirmed.topic, key=b"undone")], 1)
+        lease.producer._txn_manager._txn_partitions.add(confirmed)
+        await ground.publisher.publish(lease, [outcome(confirmed.topic, key=b"undone")], 1)
     await ground.tell_by_another(confirmed, b"hidden behind it")
     assert await ground.told(confirmed.topic) == []
 
     if next_owner:
-        ground.publisher.put_away(owned.producer)
-        owned = await ground.take_over(ground.source())
-    await ground.publisher.publish(owned, [outcome(ground.topics.order_rejected)], 2)
-    ground.publisher.put_away(owned.producer)
+        ground.leases.drop(lease)
+        lease = await ground.take_lease()
+    await ground.publisher.publish(lease, [outcome(ground.topics.order_rejected)], 2)
+    ground.leases.drop(lease)
     told = await ground.told(confirmed.topic)
     assert [message.key for message in told] == [b"undone", b"hidden behind it"]
 
@@ -223,18 +221,18 @@ async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_
     """As after two restarts with one transaction between them."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     rejected = TopicPartition(ground.topics.order_rejected, 1)
-    owned = await ground.take_over(ground.source())
+    lease = await ground.take_lease()
     with unverified_transactions(ground.kafka):
         # So the coordinator never hears of these partitions, and writes no markers there.
-        owned.producer._txn_manager._txn_partitions.add(confirmed)
-        await ground.publisher.publish(owned, [outcome(confirmed.topic)], 1)
-        owned.producer._txn_manager._txn_partitions.update({confirmed, rejected})
-        await ground.publisher.publish(owned, [outcome(rejected.topic)], 2)
+        lease.producer._txn_manager._txn_partitions.add(confirmed)
+        await ground.publisher.publish(lease, [outcome(confirmed.topic)], 1)
+        lease.producer._txn_manager._txn_partitions.update({confirmed, rejected})
+        await ground.publisher.publish(lease, [outcome(rejected.topic)], 2)
     await ground.tell_by_another(confirmed, b"hidden behind it")
 
-    await ground.publisher.publish(owned, [outcome(rejected.topic)], 3)
-    await ground.publisher.publish(owned, [outcome(rejected.topic)], 4)
-    ground.publisher.put_away(owned.producer)
+    await ground.publisher.publish(lease, [outcome(rejected.topic)], 3)
+    await ground.publisher.publish(lease, [outcome(rejected.topic)], 4)
+    ground.leases.drop(lease)
     assert [message.key for message in await ground.told(confirmed.topic)] == [b"key", b"hidden behind it"]
 
 
@@ -255,15 +253,16 @@ async def test_a_limit_that_was_known_at_the_start_is_never_met(services: Servic
     await ground.publisher.limits.read()
     outcomes = [outcome(topics.order_confirmed, value=b"x" * 300)] * 1_000
     assert await ground.publish(outcomes) == []
-    await ground.publisher.closed()
+    await ground.leases.closed()
 
 
 async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(strict: Ground):
     topic = strict.topics.order_confirmed
     await strict.set(topic, max_message_bytes=2_000)
-    with pytest.raises(RefusedByKafkaError) as caught:
+    with pytest.raises(OutcomesRefusedError) as caught:
         await strict.publish([outcome(topic), outcome(topic, key=b"order 7", value=b"x" * 5_000)])
-    error = caught.value
+    ((refused, _, error),) = caught.value.refusals
+    assert refused.key == b"order 7"
     assert (error.topic, error.order_id, error.setting) == (topic, "order 7", "max.message.bytes")
     assert f"raise max.message.bytes of {topic} to 5" in str(error)
     assert await strict.told(topic) == []
@@ -330,7 +329,7 @@ async def test_a_letter_without_key_gets_one_where_the_topic_is_compacted(strict
 async def test_a_topic_that_is_not_there_is_named(services: Services, topics: TopicNames):
     ground = Ground(services.kafka_bootstrap_servers, replace(topics, order_rejected="nowhere"))
     with pytest.raises(RefusedByKafkaError) as caught:
-        await ground.take_over(ground.source())
+        await ground.take_lease()
     assert caught.value.topic == "nowhere"
     assert "topics create" in caught.value.what_to_do
-    await ground.publisher.closed()
+    await ground.leases.closed()

@@ -27,12 +27,12 @@ from tests.support.broken_records import (
     unknown_codec,
 )
 from tests.support.subscriber import create_topics, delete_records
+from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.raw_reader import RawReader
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.record_consumer import FetchStoppedError, RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
-from worker.pipeline.recall import digest, recall
-from worker.pipeline.resume import WaitsForOperatorError
+from worker.kafka.published import digest, find_published_to
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
@@ -616,7 +616,7 @@ class TestReading:
         begun = Begun(2, 5, 0, witness)
         options = {"bootstrap_servers": kafka.bootstrap_servers}
         async with AIOKafkaProducer(**options) as producer:
-            assert await recall(options, producer, begun, told=0) == 2
+            assert await find_published_to(options, producer, begun, 0) == 2
             break_batch(kafka, bad.topic, 0, 1, flip_a_byte)
             with pytest.raises(WaitsForOperatorError, match="-0 from offset 1 up to 1 cannot be unpacked"):
-                await recall(options, producer, begun, told=0)
+                await find_published_to(options, producer, begun, 0)

@@ -16,11 +16,15 @@ from db.positions import Begun
 from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.steps import nothing_happens
+from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records
+from worker.kafka.lease import Lease, Leases
+from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.offset_mark import idle_mark
 from worker.observability.metrics import Metrics
-from worker.pipeline.publisher import OwnedPartition, Publisher
-from worker.pipeline.resume import WaitsForOperatorError
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.partition import Ownership
+from worker.pipeline.publisher import Publisher
 from worker.pipeline.takeover import LogCutError, Takeover
 from worker.sandbox.servers.services import Services
 
@@ -34,27 +38,20 @@ class Ground:
         self.kafka, self.topics, self.group_id = kafka, topics, f"group-{uuid4()}"
         self.first, self.other = (TopicPartition(topics.order_placed, n) for n in (0, 1))
         self.sessions, self.metrics = session_factory(engine), Metrics()
-        self.publisher = Publisher(
+        self.leases = Leases(
             group_id=self.group_id,
             client_options={"bootstrap_servers": kafka},
             topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
             transaction_timeout_ms=20_000,
-            reached=nothing_happens,
         )
+        self.publisher = Publisher(self.group_id, OutputLimits(()), 10.0, nothing_happens)
         self.takeover = self.taking_over()
 
     def taking_over(self, cut_for_seconds: float = 0.0, group_id: str | None = None) -> Takeover:
-        return Takeover(
-            publisher=self.publisher,
-            sessions=self.sessions,
-            group_id=group_id or self.group_id,
-            topic=self.topics.order_placed,
-            client_options={"bootstrap_servers": self.kafka},
-            metrics=self.metrics,
-            cut_for_seconds=cut_for_seconds,
-        )
+        group = ConsumerGroup(group_id or self.group_id, self.topics.order_placed, self.sessions)
+        return Takeover(group, self.leases, self.publisher, self.metrics, cut_for_seconds)
 
-    async def take_over(self, takeover: Takeover | None = None) -> OwnedPartition | Exception:
+    async def take_over(self, takeover: Takeover | None = None) -> Ownership | Exception:
         """As a worker does, that asks a group coordinator again which is not there yet."""
         everything = [TopicPartition(self.topics.order_placed, n) for n in range(PARTITIONS)]
         async with asyncio.timeout(30):
@@ -63,10 +60,10 @@ class Ground:
                 if not isinstance(results[self.first], GroupCoordinatorNotAvailableError):
                     return results[self.first]
 
-    async def owned(self) -> OwnedPartition:
+    async def owned(self) -> Ownership:
         result = await self.take_over()
-        assert isinstance(result, OwnedPartition), result
-        self.publisher.put_away(result.producer)
+        assert isinstance(result, Ownership), result
+        self.leases.drop(result.lease)
         return result
 
     async def place(self, count: int, partition: int = 0) -> None:
@@ -95,7 +92,7 @@ class Ground:
         )
 
     async def commit_now(self) -> Any:
-        return (await self.publisher.committed_offsets([self.first]))[self.first]
+        return (await self.leases.committed_offsets([self.first]))[self.first]
 
     async def skipped(self) -> list[tuple[str, int, int]]:
         async with self.sessions() as session:
@@ -108,23 +105,23 @@ async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) ->
     ground = Ground(services.kafka_bootstrap_servers, topics, engine)
     await ground.place(10)
     yield ground
-    await ground.publisher.closed()
+    await ground.leases.closed()
 
 
 async def test_of_a_group_that_never_committed_the_first_record_at_hand_counts(ground: Ground):
-    assert (await ground.owned()).next_offset is None
+    assert (await ground.owned()).published_to is None
 
 
 async def test_it_goes_on_at_the_committed_offset(ground: Ground):
     await ground.decided(6)
     await ground.committed(6)
     owned = await ground.owned()
-    assert (owned.next_offset, owned.begun_to, owned.moved) == (6, 6, False)
+    assert (owned.published_to, owned.begun_to) == (6, 6)
 
 
 async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):
     await ground.decided(6)
-    assert (await ground.owned()).next_offset == 6
+    assert (await ground.owned()).published_to == 6
     assert (await ground.commit_now()).offset == 6
 
 
@@ -132,7 +129,7 @@ async def test_an_offset_beyond_the_end_leads_to_the_first_record_in_silence(gro
     await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
     await ground.committed(1_000)
     owned = await ground.owned()
-    assert owned.next_offset == 0
+    assert owned.published_to == 0
     assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 1_000)]
     assert (await ground.commit_now()).offset == 0
     assert ground.metrics.other_logs._value.get() == 1  # type: ignore[attr-defined]
@@ -152,7 +149,7 @@ async def test_a_topic_made_anew_is_read_from_its_first_record(ground: Ground):
     await asyncio.to_thread(recreate_topic, ground.kafka, ground.topics.order_placed)
     await ground.place(20)
     owned = await ground.owned()
-    assert owned.next_offset == 0
+    assert owned.published_to == 0
     assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 6)]
 
 
@@ -162,7 +159,7 @@ async def test_a_transaction_marker_at_the_last_decided_offset_is_another_log(gr
         await producer.send_and_wait(ground.topics.order_placed, b"{}", partition=0)
     await ground.decided(12, timestamp_ms=TIMESTAMP_MS)
     await ground.committed(12)
-    assert (await ground.owned()).next_offset == 0
+    assert (await ground.owned()).published_to == 0
 
 
 async def test_it_goes_on_in_the_new_log_where_the_owner_before_was_killed(ground: Ground):
@@ -173,7 +170,7 @@ async def test_it_goes_on_in_the_new_log_where_the_owner_before_was_killed(groun
     await ground.decided(4)
     await ground.committed(4)
     owned = await ground.owned()
-    assert owned.next_offset == 4
+    assert owned.published_to == 4
     assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 1_000)]
 
 
@@ -182,11 +179,11 @@ async def test_what_retention_deleted_before_it_was_decided_leaves_a_lasting_not
     await ground.committed(4)
     await asyncio.to_thread(delete_records, ground.kafka, ground.topics.order_placed, {0: 7})
     owned = await ground.owned()
-    assert owned.next_offset == 7
+    assert owned.published_to == 7
     assert await ground.skipped() == [("deleted", 4, 7)]
     commit = await ground.commit_now()
     assert (commit.offset, commit.metadata) == (7, idle_mark(4))
-    assert (await ground.owned()).next_offset == 7
+    assert (await ground.owned()).published_to == 7
     assert await ground.skipped() == [("deleted", 4, 7)]
 
 
@@ -194,7 +191,7 @@ async def test_what_retention_deleted_after_it_was_decided_is_no_loss(ground: Gr
     await ground.decided(6)
     await ground.committed(6)
     await asyncio.to_thread(delete_records, ground.kafka, ground.topics.order_placed, {0: 6})
-    assert (await ground.owned()).next_offset == 6
+    assert (await ground.owned()).published_to == 6
     assert await ground.skipped() == []
 
 
@@ -217,12 +214,12 @@ async def test_a_new_group_waits_where_another_one_has_decided(ground: Ground):
     assert f"replay --from-group {old}" in str(result)
 
 
-async def test_what_cannot_be_taken_over_leaves_its_producer_closed(
+async def test_the_lease_of_what_cannot_be_taken_over_is_dropped(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
-    closed: list[Any] = []
-    put_away: Callable[[Any], None] = ground.publisher.put_away
-    monkeypatch.setattr(ground.publisher, "put_away", lambda p: (closed.append(p), put_away(p)))
+    dropped: list[Lease] = []
+    drop: Callable[[Lease], None] = ground.leases.drop
+    monkeypatch.setattr(ground.leases, "drop", lambda lease: (dropped.append(lease), drop(lease)))
     await ground.committed(6)
     assert isinstance(await ground.take_over(), WaitsForOperatorError)
-    assert len(closed) == 1
+    assert [lease.partition for lease in dropped] == [ground.first]

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -10,7 +9,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
@@ -19,17 +17,22 @@ from db.engine import session_factory
 from db.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
-from tests.support.taking_over import take_over
+from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
 from worker.core.settlement import OutputTopics, Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.clients import read_topic_limits
+from worker.kafka.lease import Leases
+from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
-from worker.pipeline.publisher import OwnedPartition, Publisher
-from worker.pipeline.withheld import WithheldOutcomes, set_aside, without_withheld
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.partition import Ownership
+from worker.pipeline.publisher import Publisher
+from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
+from worker.pipeline.withheld import WithheldOutcomes
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
@@ -47,24 +50,24 @@ class Ground:
         self.health.started()
         outputs = OutputTopics(topics.order_confirmed, topics.order_rejected, topics.dead_letter)
         self.processor = BatchProcessor(sessions, outputs, self.metrics, nothing_happens, 256 * 1024, 30)
-        self.publisher = Publisher(
+        names = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
+        self.group = ConsumerGroup(GROUP, topics.order_placed, sessions)
+        self.leases = Leases(
             group_id=GROUP,
             client_options={"bootstrap_servers": kafka},
-            topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
+            topics=names,
             transaction_timeout_ms=20_000,
-            reached=nothing_happens,
-            read_limits=partial(read_topic_limits, Settings(kafka_bootstrap_servers=kafka)),
-            set_aside=partial(set_aside, sessions, GROUP),
         )
+        settings = Settings(kafka_bootstrap_servers=kafka)
+        self.limits = OutputLimits(names, partial(read_topic_limits, settings))
+        self.publisher = Publisher(GROUP, self.limits, 10.0, nothing_happens)
 
     def outcomes(self) -> WithheldOutcomes:
         """As a worker that was just started has it."""
         return WithheldOutcomes(
-            publisher=self.publisher,
-            sessions=self.sessions,
-            group_id=GROUP,
-            topic=self.source.topic,
-            client_options={"bootstrap_servers": self.kafka},
+            group=self.group,
+            leases=self.leases,
+            limits=self.limits,
             assigned=lambda: {self.source},
             health=self.health,
             metrics=self.metrics,
@@ -74,29 +77,21 @@ class Ground:
         topic = self.topics.order_confirmed
         await asyncio.to_thread(set_option, self.kafka, topic, "max.message.bytes", str(max_bytes))
 
-    async def take_over(self) -> OwnedPartition:
-        owned = await self._take_over()
+    async def take_over(self) -> Ownership:
+        lease = await take_lease(self.leases, self.source)
         async with self.sessions.begin() as session:
-            owned.turn = (await positions.take_turn(session, GROUP, *self.source)).number
+            epoch = (await positions.take_turn(session, GROUP, *self.source)).number
             rows = await list_withheld(session, *self.source)
-        owned.withheld = {str(row.order_id) for row in rows}
-        return owned
+        return Ownership(lease, epoch, None, withheld={str(row.order_id) for row in rows})
 
-    async def _take_over(self) -> OwnedPartition:
-        """As the worker does: a group coordinator that is not there yet is asked again."""
-        async with asyncio.timeout(30):
-            while True:
-                with suppress(GroupCoordinatorNotAvailableError):
-                    return await take_over(self.publisher, self.source)
-
-    async def decide(self, values: list[bytes], owned: OwnedPartition) -> list[Publication]:
+    async def decide(self, values: list[bytes], owned: Ownership) -> list[Publication]:
         topic, partition = self.source
         records = [
             record(value, offset=offset, partition=partition, topic=topic)
             for offset, value in enumerate(values)
         ]
         settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
-        begun = {(topic, partition): (owned.turn, positions.Begun(0, len(values), 0, None))}
+        begun = {(topic, partition): (owned.epoch, positions.Begun(0, len(values), 0, None))}
         async with self.sessions.begin() as session:
             await positions.begin(session, GROUP, begun)
         return [one.publication for one in settled if one.publication]
@@ -106,13 +101,16 @@ class Ground:
         for attempt in range(1, 10):
             owned = await self.take_over()
             try:
-                await self.publisher.publish(owned, await self.decide(values, owned), len(values))
+                await self.attempt(await self.decide(values, owned), owned, len(values))
                 return attempt
             except AdaptedError:
                 continue
             finally:
-                self.publisher.put_away(owned.producer)
+                self.leases.drop(owned.lease)
         raise AssertionError("never published")
+
+    async def attempt(self, publications: list[Publication], owned: Ownership, end: int) -> None:
+        await publish_or_set_aside(self.publisher, self.group, owned, publications, end)
 
     async def rows(self) -> list[Withheld]:
         async with self.sessions() as session:
@@ -138,7 +136,8 @@ async def ground(
             )
         )
     yield ground
-    await ground.publisher.closed()
+    await ground.limits.closed()
+    await ground.leases.closed()
 
 
 def small(order_id: UUID) -> bytes:
@@ -235,10 +234,10 @@ async def test_an_owner_before_sets_nothing_aside(ground: Ground):
     await ground.take(4_000)
     owned = await ground.take_over()
     publications = await ground.decide([large(uuid4())], owned)
-    owned = replace(owned, turn=owned.turn - 1)
+    owned = replace(owned, epoch=owned.epoch - 1)
     with pytest.raises(RefusedByKafkaError):
-        await ground.publisher.publish(owned, publications, 1)
-    ground.publisher.put_away(owned.producer)
+        await ground.attempt(publications, owned, 1)
+    ground.leases.drop(owned.lease)
     assert await ground.rows() == []
 
 
@@ -248,8 +247,8 @@ async def test_nothing_is_published_before_its_batch_is_done_with(ground: Ground
     owned = await ground.take_over()
     order_id = uuid4()
     with pytest.raises(AdaptedError):
-        await ground.publisher.publish(owned, await ground.decide([large(order_id)], owned), 1)
-    ground.publisher.put_away(owned.producer)
+        await ground.attempt(await ground.decide([large(order_id)], owned), owned, 1)
+    ground.leases.drop(owned.lease)
     await ground.take(PLENTY)
     await ground.outcomes().look()
     assert await ground.published() == []
@@ -259,7 +258,7 @@ async def test_nothing_is_published_before_its_batch_is_done_with(ground: Ground
 
 
 async def test_too_many_are_not_set_aside(ground: Ground, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.pipeline.withheld.MOST_OF_A_PARTITION", 1)
+    monkeypatch.setattr("worker.pipeline.set_aside.MOST_OF_A_PARTITION", 1)
     await ground.take(4_000)
     with pytest.raises(RefusedByKafkaError):
         await ground.publish([large(uuid4()), large(uuid4())])

@@ -15,11 +15,18 @@ from db import positions
 from tests.support.builders import line, order_value, record
 from worker.core.settlement import OutputTopics, Publication, Settled
 from worker.core.steps import nothing_happens
+from worker.kafka.lease import Lease
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor, Guard
 from worker.pipeline.consumer import OrderConsumer
-from worker.pipeline.publisher import OwnedPartition
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.flow import Flow
+from worker.pipeline.idle import IdlePartitions
+from worker.pipeline.input import Input
+from worker.pipeline.owner import Owner
+from worker.pipeline.partition import Ownership, Partitions
+from worker.pipeline.retries import Pauses, Retries
 
 FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))
 RECORDS: Final = 6  # in each partition
@@ -28,7 +35,7 @@ BATCH_MAX_RECORDS: Final = 10
 PATIENCE_SECONDS: Final = 20.0
 
 
-class Input:
+class FakeConsumer:
     """Stands in for AIOKafkaConsumer: hands each record over once, until it is sought again."""
 
     def __init__(self, records: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
@@ -97,7 +104,7 @@ class Input:
 
 
 class HeldPublisher:
-    """Stands in for Publisher: announces at once, or, where the test holds it, when the test says so."""
+    """Stands in for Publisher and Leases: publishes at once, or, where the test holds it, when it says so."""
 
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int | None] = {FIRST: None, OTHER: None}
@@ -118,17 +125,17 @@ class HeldPublisher:
         return {p: self.committed[p] for p in partitions}
 
     async def publish(
-        self, owned: OwnedPartition, publications: Sequence[Publication], next_offset: int, metadata: str = ""
+        self, lease: Lease, publications: Sequence[Publication], next_offset: int, metadata: str = ""
     ) -> None:
         if publications:
-            self.attempts[owned.partition].append(next_offset)
-        if held := self._held.pop(owned.partition, None):
+            self.attempts[lease.partition].append(next_offset)
+        if held := self._held.pop(lease.partition, None):
             await held
-        self.announced[owned.partition] += [(p.key or b"").decode() for p in publications]
-        self.committed[owned.partition] = owned.next_offset = next_offset
+        self.announced[lease.partition] += [(p.key or b"").decode() for p in publications]
+        self.committed[lease.partition] = next_offset
 
-    def put_away(self, producer: TopicPartition) -> None:
-        self.closed.append(producer)
+    def drop(self, lease: Lease) -> None:
+        self.closed.append(lease.partition)
 
 
 class HeldTakeover:
@@ -152,19 +159,20 @@ class HeldTakeover:
 
     async def take_over(
         self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
-    ) -> dict[TopicPartition, OwnedPartition | Exception]:
+    ) -> dict[TopicPartition, Ownership | Exception]:
         return {p: self.fails or await self._take_over(p) for p in partitions}
 
-    async def _take_over(self, partition: TopicPartition) -> OwnedPartition:
+    async def _take_over(self, partition: TopicPartition) -> Ownership:
         if held := self._held.pop(partition, None):
             await held
         async with self._sessions.begin() as session:
             turn = await positions.take_turn(session, "group", partition.topic, partition.partition)
-        owned = OwnedPartition(partition, partition, self._publisher.committed[partition], turn=turn.number)
+        lease = Lease(partition, None, {}, {})
+        owned = Ownership(lease, turn.number, self._publisher.committed[partition])
         if turn.begun:
             owned.begun_to = turn.begun.begun_to
             if self.topics_tell:
-                owned.next_offset = max(owned.next_offset or 0, turn.begun.announced_to)
+                owned.published_to = max(owned.published_to or 0, turn.begun.announced_to)
         return owned
 
 
@@ -208,25 +216,66 @@ class Stage:
             for p in (FIRST, OTHER)
         }
         self.placed = {p: [json.loads(r.value)["order_id"] for r in of_one] for p, of_one in records.items()}
-        self.input, self.publisher = Input(records), HeldPublisher()
+        self.input, self.publisher = FakeConsumer(records), HeldPublisher()
         self.takeover = HeldTakeover(self.publisher, sessions)
         self.processor = WatchedProcessor(
             BatchProcessor(sessions, topics, metrics, nothing_happens, 256 * 1024, PATIENCE_SECONDS)
         )
-        self.consumer = OrderConsumer(
-            processor=self.processor,  # type: ignore[arg-type]
-            publisher=self.publisher,  # type: ignore[arg-type]
-            takeover=self.takeover,  # type: ignore[arg-type]
-            sessions=sessions,
-            group_id="group",
-            topic="order-placed",
-            metrics=metrics,
+        group = ConsumerGroup("group", "order-placed", sessions)
+        source = Input(BATCH_MAX_RECORDS, batch_max_bytes)
+        source.attach(lambda: self.input)
+        partitions, pauses = Partitions(), Pauses(lambda: self.input)
+        retries = Retries(
+            source=source,
+            partitions=partitions,
+            pauses=pauses,
             health=self.health,
-            retry_max_seconds=0.01,
-            batch_max_records=BATCH_MAX_RECORDS,
+            metrics=metrics,
+            max_seconds=0.01,
+        )
+        owner = Owner(
+            topic=group.topic,
+            source=source,
+            partitions=partitions,
+            takeover=self.takeover,
+            leases=self.publisher,
+            retries=retries,
+            health=self.health,
+        )
+        self.flow = Flow(
+            group=group,
+            source=source,
+            partitions=partitions,
+            owner=owner,
+            retries=retries,
+            processor=self.processor,
+            publisher=self.publisher,
+            health=self.health,
+            metrics=metrics,
             batch_max_bytes=batch_max_bytes,
         )
-        self.consumer.attach(lambda: self.input)
+        self.consumer = OrderConsumer(
+            source=source,
+            partitions=partitions,
+            pauses=pauses,
+            owner=owner,
+            flow=self.flow,
+            retries=retries,
+            health=self.health,
+        )
+        self.idle = IdlePartitions(
+            group=group,
+            orders=self.consumer,
+            flow=self.flow,
+            source=source,
+            partitions=partitions,
+            pauses=pauses,
+            owner=owner,
+            leases=self.publisher,
+            publisher=self.publisher,
+            retries=retries,
+            health=self.health,
+        )
         self._sessions = sessions
 
     async def next_batch(self) -> None:

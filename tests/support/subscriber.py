@@ -32,8 +32,8 @@ from confluent_kafka.admin import (
 
 from tests.support.deadline import eventually
 from tests.support.shop import run_apart
+from worker.kafka.offset_mark import MARK
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.pipeline.publisher import OFFSET_METADATA
 
 # A new broker says so for a moment, whoever asks it first.
 _NO_COORDINATOR_YET = (
@@ -193,7 +193,7 @@ def remember_wrongly(
     topic: str,
     offsets: Mapping[int, int],
     *,
-    metadata: str = OFFSET_METADATA,
+    metadata: str = MARK,
 ) -> None:
     """Let Kafka tell these offsets by partition, as if workers had committed them last; "": an operator."""
 
@@ -223,7 +223,7 @@ def remember_wrongly_while_in_use(
             bootstrap_servers=bootstrap_servers, transactional_id=f"wrong-{uuid4()}"
         ) as producer:
             await producer.begin_transaction()
-            told = {Partition(topic, p): OffsetAndMetadata(o, OFFSET_METADATA) for p, o in offsets.items()}
+            told = {Partition(topic, p): OffsetAndMetadata(o, MARK) for p, o in offsets.items()}
             await producer.send_offsets_to_transaction(told, group_id)
             await producer.commit_transaction()
 

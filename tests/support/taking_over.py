@@ -1,21 +1,29 @@
-"""A partition taken over as a worker does it, by its publisher alone."""
+"""A partition taken over as a worker does it, without what PostgreSQL knows of it."""
+
+import asyncio
+from contextlib import suppress
 
 from aiokafka import TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from worker.kafka.offset_mark import is_workers_mark
-from worker.pipeline.publisher import OwnedPartition, Publisher
+from worker.kafka.lease import Lease, Leases
 
 
-async def take_over(publisher: Publisher, partition: TopicPartition) -> OwnedPartition:
-    """The owner before is fenced, its transaction ended, its offset known. Raises as `fence` does."""
-    owned = await publisher.fence(partition)
+async def committed_offset(leases: Leases, partition: TopicPartition) -> tuple[Lease, int | None]:
+    """The partition's lease, and its committed offset since then."""
+    lease = await leases.take(partition)
     try:
         # Only now: before, the old owner's pending transaction could still move the offset.
-        committed = (await publisher.committed_offsets([partition]))[partition]
+        committed = (await leases.committed_offsets([partition]))[partition]
     except BaseException:
-        publisher.put_away(owned.producer)
+        leases.drop(lease)
         raise
-    if committed is not None:
-        owned.next_offset = committed.offset
-        owned.moved = not is_workers_mark(committed.metadata)
-    return owned
+    return lease, None if committed is None else committed.offset
+
+
+async def take_lease(leases: Leases, partition: TopicPartition) -> Lease:
+    """As the worker does: a group coordinator that is not there yet is asked again."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(GroupCoordinatorNotAvailableError):
+                return (await committed_offset(leases, partition))[0]

@@ -15,10 +15,10 @@ from db.ledger import OutcomeFilter
 from db.statuses import Outcome
 from worker.cli import app
 from worker.errors import CommandError, UsageError
+from worker.kafka.published import digest
 from worker.operations.republish.announce import announcement
 from worker.operations.republish.progress import Progress, from_offset
 from worker.operations.republish.republish import selection_name
-from worker.pipeline.recall import digest
 from worker.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -100,8 +100,10 @@ def test_only_the_composition_root_builds_the_worker():
     builders = {
         "create_engine",
         "KafkaBroker",
+        "Leases",
         "Publisher",
         "OrderConsumer",
+        "Flow",
         "BatchProcessor",
         "Metrics",
         "Health",
@@ -111,8 +113,9 @@ def test_only_the_composition_root_builds_the_worker():
     allowed = {
         "app.py": builders,
         "database.py": {"create_engine"},
-        # It owns partitions as a worker would, outside of one.
-        "fencing.py": {"Publisher"},
+        "broker.py": {"KafkaBroker"},
+        # It takes leases of partitions as a worker would, outside of one.
+        "fencing.py": {"Leases"},
     }
     product = [p for p in (ROOT / "worker").rglob("*.py") if "sandbox" not in p.parts]
     for path in product:

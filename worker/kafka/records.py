@@ -51,6 +51,11 @@ def joined(first: Records, rest: Records) -> Records:
     return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
 
 
+def firsts(batch: Records) -> dict[TopicPartition, int | None]:
+    """The offset of each partition's first record."""
+    return {p: records[0].offset for p, records in batch.items()}
+
+
 def names(firsts: Mapping[TopicPartition, int | None]) -> str:
     """As the log names them: each partition, at its first offset where that is known."""
     return ", ".join(

@@ -15,10 +15,6 @@ from db.positions import Begun
 from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
 
 
-class WaitsForOperatorError(Exception):
-    """The partition cannot go on before somebody has mended what the message names."""
-
-
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What is known of one partition.

@@ -9,106 +9,40 @@ only then the topic is searched, from where that try began; and only where nothi
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import ledger, positions, withheld
-from db.withheld import Refused, Withheld
-from worker.core.dead_letter import is_letter
-from worker.core.settlement import Publication, Settled
+from db.withheld import Withheld
 from worker.failures import describe
 from worker.kafka.ends import end_offsets
+from worker.kafka.lease import Leases
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.limits.naming import withheld_sentences
-from worker.kafka.limits.refusals import RefusedByKafkaError
+from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, output_of
+from worker.kafka.published import digest, find_published
 from worker.kafka.transaction import end_what_hangs, transaction
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
-from worker.pipeline.publisher import OwnedPartition, Publisher
-from worker.pipeline.recall import digest, find_published
+from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.resume import database_lost
+from worker.pipeline.set_aside import unpacked_headers
 
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_SECONDS: Final = 5.0
-# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them:
-# then the partition waits.
-MOST_OF_A_PARTITION: Final = 100
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
 _TRY_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
 _TROUBLE: Final = "withheld"
-
-
-def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
-    """What was settled, with nothing to publish for orders whose outcome is withheld."""
-    if not order_ids:
-        return settled
-    return [
-        one._replace(publication=None) if one.publication and _is_of(one.publication, order_ids) else one
-        for one in settled
-    ]
-
-
-def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
-    return (publication.key or b"").decode(errors="replace") in order_ids and not is_letter(
-        publication.headers
-    )
-
-
-async def set_aside(
-    sessions: async_sessionmaker[AsyncSession],
-    group_id: str,
-    owned: OwnedPartition,
-    refused: Sequence[tuple[Publication, int, RefusedByKafkaError]],
-) -> bool:
-    """Withhold these outcomes of a partition, if it is still ours and not too many are.
-
-    From then on no owner publishes them with their batch. `refused`: each with its size as a batch.
-    """
-    partition = owned.partition
-    async with sessions.begin() as session:
-        if not await positions.hold_turn(session, group_id, partition.topic, partition.partition, owned.turn):
-            return False
-        number = (await withheld.count_withheld(session, partition.topic)).get(partition.partition, 0)
-        if number + len(refused) > MOST_OF_A_PARTITION:
-            return False
-        await withheld.add_withheld(
-            session,
-            [
-                Refused(
-                    UUID((publication.key or b"").decode()),
-                    publication.topic,
-                    _packed(publication.headers),
-                    size,
-                    error.reason,
-                    error.what_to_do,
-                )
-                for publication, size, error in refused
-            ],
-        )
-    for _, _, error in refused:
-        log.error("%s; it is set aside, and the orders behind it go on", error)
-    return True
-
-
-def _packed(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    # Latin-1 has a character for each byte.
-    return json.dumps([[name, None if value is None else value.decode("latin-1")] for name, value in headers])
-
-
-def _unpacked(headers: str) -> list[tuple[str, bytes | None]]:
-    return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers)]
 
 
 def producer_id(group_id: str, partition: TopicPartition) -> str:
@@ -122,20 +56,16 @@ class WithheldOutcomes:
     def __init__(
         self,
         *,
-        publisher: Publisher,
-        sessions: async_sessionmaker[AsyncSession],
-        group_id: str,
-        topic: str,
-        client_options: Mapping[str, Any],
+        group: ConsumerGroup,
+        leases: Leases,
+        limits: OutputLimits,
         assigned: Callable[[], Collection[TopicPartition]],
         health: Health,
         metrics: Metrics,
     ) -> None:
-        self._publisher = publisher
-        self._sessions = sessions
-        self._group_id = group_id
-        self._topic = topic
-        self._options = client_options
+        self._group = group
+        self._leases = leases
+        self._limits = limits
         self._assigned = assigned
         self._health = health
         self._metrics = metrics
@@ -151,22 +81,22 @@ class WithheldOutcomes:
 
     async def look(self) -> None:
         """Publish what its topic takes by now, and say what it does not take yet."""
-        async with self._sessions() as session:
-            rows = await withheld.list_withheld(session, self._topic)
+        async with self._group.sessions() as session:
+            rows = await withheld.list_withheld(session, self._group.topic)
         if rows:
             await self._see_to(rows)
-            async with self._sessions.begin() as session:
-                await withheld.remove_published(session, self._group_id, self._topic)
-                rows = await withheld.list_withheld(session, self._topic)
+            async with self._group.sessions.begin() as session:
+                await withheld.remove_published(session, self._group.id, self._group.topic)
+                rows = await withheld.list_withheld(session, self._group.topic)
         self._tell([row for row in rows if row.published_at is None])
 
     async def _see_to(self, rows: Sequence[Withheld]) -> None:
-        await self._publisher.limits.read()
+        await self._limits.read()
         mine = {p.partition: p for p in self._assigned()}
-        committed = await self._publisher.committed_offsets(list(mine.values())) if mine else {}
-        async with self._sessions() as session:
-            begun = await positions.list_begun(session, self._group_id, self._topic)
-        if database_lost(self._topic, committed, begun):
+        committed = await self._leases.committed_offsets(list(mine.values())) if mine else {}
+        async with self._group.sessions() as session:
+            begun = await positions.list_begun(session, self._group.id, self._group.topic)
+        if database_lost(self._group.topic, committed, begun):
             return  # what was published after the backup is not known here; `ledger restore` finds it
         due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:
@@ -186,7 +116,7 @@ class WithheldOutcomes:
 
     def _is_due(self, row: Withheld) -> bool:
         """Whether it was tried, and may be published, or its topic may take it by now."""
-        limits = self._publisher.limits.of(row.topic)
+        limits = self._limits.of(row.topic)
         fits = not limits.is_read or limits.fits(row.size_bytes)
         return row.published_at is None and (fits or row.tried_from_offset is not None)
 
@@ -203,7 +133,7 @@ class WithheldOutcomes:
             await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
 
     async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
-        async with self._sessions() as session:
+        async with self._group.sessions() as session:
             return await withheld.find_unpublished(session, order_ids)
 
     def _portions(self, rows: Sequence[Withheld]) -> Iterator[Sequence[Withheld]]:
@@ -213,7 +143,7 @@ class WithheldOutcomes:
         """
         known: dict[str, list[Withheld]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row.size_bytes):
-            limits = self._publisher.limits.of(row.topic)
+            limits = self._limits.of(row.topic)
             if not limits.is_read:
                 yield [row]
             elif limits.fits(row.size_bytes):
@@ -236,13 +166,13 @@ class WithheldOutcomes:
         for place, of_one in places.items():
             start = min(row.tried_from_offset or 0 for row in of_one)
             wanted = {_digest(row) for row in of_one}
-            seen = await find_published(self._options, producer, place, start, wanted)
+            seen = await find_published(self._leases.client_options, producer, place, start, wanted)
             # What lies before its own try is an earlier publication of the same.
             found |= {
                 row.order_id for row in of_one if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)
             }
         if found:
-            async with self._sessions.begin() as session:
+            async with self._group.sessions.begin() as session:
                 await withheld.mark_published(session, found)
             log.info("%d withheld outcomes are published by now", len(found))
         return found
@@ -254,7 +184,7 @@ class WithheldOutcomes:
         place = await output_of(producer, rows[0].topic, partition)
         end = (await end_offsets(producer, [place]))[place]
         order_ids = [row.order_id for row in rows]
-        async with self._sessions.begin() as session:
+        async with self._group.sessions.begin() as session:
             events = await ledger.find_outcomes(session, order_ids)
             await withheld.begin_try(session, order_ids, place.partition, end)
         now_ms = int(time.time() * 1_000)
@@ -264,7 +194,7 @@ class WithheldOutcomes:
                     place,
                     key=str(row.order_id).encode(),
                     value=events[row.order_id].event.encode(),
-                    headers=_unpacked(row.headers),
+                    headers=unpacked_headers(row.headers),
                     timestamp_ms=now_ms,
                 )
 
@@ -272,8 +202,8 @@ class WithheldOutcomes:
     async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
         """The one that publishes the withheld outcomes of a partition: every try before it has ended."""
         producer = AIOKafkaProducer(
-            **self._options,
-            transactional_id=producer_id(self._group_id, partition),
+            **self._leases.client_options,
+            transactional_id=producer_id(self._group.id, partition),
             transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
             retry_backoff_ms=RETRY_BACKOFF_MS,
             max_request_size=MAX_REQUEST_BYTES,
@@ -307,4 +237,4 @@ def _place_of(row: Withheld) -> TopicPartition | None:
 
 
 def _digest(row: Withheld) -> bytes:
-    return digest(str(row.order_id).encode(), _unpacked(row.headers))
+    return digest(str(row.order_id).encode(), unpacked_headers(row.headers))

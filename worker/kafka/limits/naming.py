@@ -32,6 +32,11 @@ def adapting(error: BaseException, topic: str, remedy: Remedy) -> AdaptedError:
     return AdaptedError(topic, name_of(error), setting="", what_to_do=_ADAPTED[remedy])
 
 
+def now_set_aside(refused: RefusedByKafkaError) -> AdaptedError:
+    """An outcome that stays refused, and which the orders behind it do not wait for any more."""
+    return AdaptedError(refused.topic, refused.reason, setting="", what_to_do=_ADAPTED[Remedy.SET_ASIDE])
+
+
 def raised(topic: str) -> AdaptedError:
     """What was refused by a limit that is another one by now."""
     return AdaptedError(topic, "MESSAGE_TOO_LARGE", setting="", what_to_do="its limit was raised meanwhile")

@@ -14,6 +14,7 @@ from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.exclusive_producer import is_fenced
 from worker.kafka.group import Commits, require_stopped, until_told
+from worker.kafka.published import published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.replay.plan import Move, reached_to
 from worker.settings import Settings
@@ -88,8 +89,8 @@ async def _published_to(move: Move, held: Fenced, begun: Begun | None) -> int:
     if not move.beyond or begun is None:
         return move.committed
     # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
-    recalled = await held.publisher.recall(held.owned[move.partition], begun)
-    return max(recalled, _offset(held.commits[move.partition]) or 0)
+    committed = _offset(held.commits[move.partition])
+    return max(await published_to(held.leases, held.held[move.partition], begun, committed), committed or 0)
 
 
 async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:
@@ -106,7 +107,7 @@ async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -
 
 async def _move(held: Fenced, moving: Sequence[Move]) -> None:
     done = await asyncio.gather(
-        *(held.publisher.move(held.owned[move.partition], move.target) for move in moving),
+        *(held.leases.commit(held.held[move.partition], move.target) for move in moving),
         return_exceptions=True,
     )
     failed = [(m, error) for m, error in zip(moving, done, strict=True) if isinstance(error, BaseException)]

@@ -25,10 +25,10 @@ from worker.kafka.clients import kafka_admin, require_topics
 from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.kafka.published import is_offset_lost, published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.one_line import in_one_line
 from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
-from worker.pipeline.recall import is_forgotten
 from worker.pipeline.withheld import producer_id
 from worker.settings import Settings
 
@@ -140,14 +140,16 @@ async def _final_commits(
     async with sessions.begin() as session:
         # As its owner: whoever was it before begins nothing more.
         turns = {
-            p: await positions.take_turn(session, old_group, p.topic, p.partition) for p in sorted(old.owned)
+            p: await positions.take_turn(session, old_group, p.topic, p.partition) for p in sorted(old.held)
         }
     commits = dict(old.commits)
-    for partition, owned in old.owned.items():
-        begun = turns[partition].begun
-        if begun and is_forgotten(owned.next_offset, owned.moved, begun):
+    for partition, commit in old.commits.items():
+        begun, committed = turns[partition].begun, None if commit is None else commit.offset
+        by_operator = commit is not None and not is_workers_mark(commit.metadata)
+        if begun and is_offset_lost(committed, by_operator, begun):
             # Here, because only a producer of the old group's name ends what it may have left open.
-            commits[partition] = OffsetAndMetadata(await old.publisher.recall(owned, begun), MARK)
+            end = await published_to(old.leases, old.held[partition], begun, committed)
+            commits[partition] = OffsetAndMetadata(end, MARK)
     return commits
 
 
@@ -163,15 +165,15 @@ async def _take(
     # An operator's move of the old group is one of the new group. The copy alone would overrule it.
     for partition, commit in missing.items():
         if not is_workers_mark(commit.metadata):
-            await new.publisher.move(new.owned[partition], *commit)
+            await new.leases.commit(new.held[partition], *commit)
     async with sessions.begin() as session:
-        for partition in new.owned:
+        for partition in new.held:
             await positions.copy_to_group(session, old_group, new_group, *partition)
     copied()
     for partition, commit in missing.items():
         if is_workers_mark(commit.metadata):
             try:
-                await new.publisher.move(new.owned[partition], *commit)
+                await new.leases.commit(new.held[partition], *commit)
             except Exception as error:
                 # A worker that waited has found the copy, and goes on by that.
                 if not is_fenced(error):

@@ -12,7 +12,7 @@ from db.positions import Begun
 from worker.errors import CommandError, UsageError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.kafka.offsets import Bounds
-from worker.pipeline.recall import is_forgotten
+from worker.kafka.published import is_offset_lost
 from worker.pipeline.resume import is_cut
 
 
@@ -93,7 +93,7 @@ def reached_to(
         return told
     if is_cut(begun, log_end):
         return max(told or 0, begun.begun_to)
-    if not is_forgotten(told, by_operator, begun):
+    if not is_offset_lost(told, by_operator, begun):
         return told
     raise CommandError(
         f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"

@@ -13,10 +13,10 @@ from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
 from worker.core.settlement import Publication
 from worker.kafka.exclusive_producer import exclusive_producer
+from worker.kafka.lease import MAX_BATCH_BYTES
 from worker.kafka.producers import output_of
 from worker.kafka.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
-from worker.pipeline.publisher import MAX_BATCH_BYTES
 from worker.settings import Settings
 
 # A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,

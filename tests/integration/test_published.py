@@ -3,25 +3,23 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
 from db.positions import Acknowledged, Begun, Witness
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
-from tests.support.taking_over import take_over
+from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
-from worker.core.steps import nothing_happens
 from worker.kafka.ends import end_offsets
-from worker.pipeline.publisher import Publisher
-from worker.pipeline.recall import digest, is_forgotten, recall
+from worker.kafka.lease import Leases
+from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to
 from worker.sandbox.servers.services import Services
 
 ANNOUNCED_MS: Final = int(time.time() * 1_000)
@@ -34,19 +32,19 @@ def begun(witness: Witness | None = None) -> Begun:
 
 class TestIsForgotten:
     def test_nothing_is_where_nothing_was_ever_begun(self) -> None:
-        assert not is_forgotten(None, False, None)
-        assert not is_forgotten(0, False, None)
+        assert not is_offset_lost(None, False, None)
+        assert not is_offset_lost(0, False, None)
 
     @pytest.mark.parametrize("told", [2, 4, 5, 6])
     def test_an_offset_behind_what_is_announced_is_true(self, told: int) -> None:
-        assert not is_forgotten(told, False, begun())
+        assert not is_offset_lost(told, False, begun())
 
     @pytest.mark.parametrize("told", [None, 0, 1])
     def test_less_than_what_is_announced_is_not(self, told: int | None) -> None:
-        assert is_forgotten(told, False, begun())
+        assert is_offset_lost(told, False, begun())
 
     def test_an_operator_may_move_it_back(self) -> None:
-        assert not is_forgotten(0, True, begun())
+        assert not is_offset_lost(0, True, begun())
 
 
 class Ground:
@@ -58,7 +56,7 @@ class Ground:
 
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        producer = AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=f"recall-{uuid4()}")
+        producer = AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=f"search-{uuid4()}")
         await producer.start()
         try:
             yield producer
@@ -98,9 +96,9 @@ class Ground:
         """What is remembered of the announcement of an outcome, whether it came to its end or not."""
         return replace(begun(self.witness(key)), acknowledged=acknowledged)
 
-    async def recall(self, remembered: Begun, told: int | None = 0) -> int:
+    async def published_to(self, remembered: Begun, told: int | None = 0) -> int:
         async with self.producer() as producer, asyncio.timeout(20):
-            return await recall({"bootstrap_servers": self.kafka}, producer, remembered, told)
+            return await find_published_to({"bootstrap_servers": self.kafka}, producer, remembered, told)
 
 
 @pytest.fixture
@@ -116,7 +114,7 @@ async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
 ):
     await ground.announce(b"another key")
     await ground.announce(commit=commit)
-    assert await ground.recall(await ground.begun()) == goes_on_at
+    assert await ground.published_to(await ground.begun()) == goes_on_at
 
 
 @pytest.mark.parametrize("told", [None, 0, 1])
@@ -126,13 +124,13 @@ async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whet
 ):
     await ground.announce(b"before", commit=commit)
     before = Acknowledged(1, ground.witness(b"before"))
-    assert await ground.recall(await ground.begun(acknowledged=before), told) == goes_on_at
+    assert await ground.published_to(await ground.begun(acknowledged=before), told) == goes_on_at
 
 
 async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announced_nothing(ground: Ground):
     unseen = Acknowledged(0, ground.witness(b"before"))
-    assert await ground.recall(await ground.begun(acknowledged=unseen), told=1) == 2
-    assert await ground.recall(await ground.begun(acknowledged=Acknowledged(1, None)), told=1) == 2
+    assert await ground.published_to(await ground.begun(acknowledged=unseen), told=1) == 2
+    assert await ground.published_to(await ground.begun(acknowledged=Acknowledged(1, None)), told=1) == 2
 
 
 @pytest.mark.parametrize(
@@ -146,20 +144,20 @@ async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announc
 )
 async def test_another_announcement_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
     await ground.announce(**another)
-    assert await ground.recall(await ground.begun()) == 2
+    assert await ground.published_to(await ground.begun()) == 2
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff\x00"])
 async def test_a_record_with_an_odd_key_is_known_again(ground: Ground, key: bytes | None):
     await ground.announce(key)
-    assert await ground.recall(await ground.begun(key)) == 5
+    assert await ground.published_to(await ground.begun(key)) == 5
 
 
 async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground: Ground):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", "LogAppendTime")
     await ground.announce()
-    assert await ground.recall(await ground.begun()) == 5
+    assert await ground.published_to(await ground.begun()) == 5
 
 
 @pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
@@ -173,22 +171,22 @@ async def test_no_clock_has_to_be_right_to_find_what_is_announced(
     remembered = replace(await ground.begun(), witness=await ground.placed_witness())
     await ground.announce(commit=commit, timestamp_ms=ANNOUNCED_MS - 86_400_000)
     await ground.announce(b"another key")
-    assert await ground.recall(remembered) == goes_on_at
+    assert await ground.published_to(remembered) == goes_on_at
 
 
 async def test_the_same_announced_before_does_not_count(ground: Ground):
     await ground.announce()
     remembered = replace(await ground.begun(), witness=await ground.placed_witness())
-    assert await ground.recall(remembered) == 2
+    assert await ground.published_to(remembered) == 2
 
 
 async def test_where_the_place_is_gone_the_time_has_to_do(ground: Ground):
     """As after an unclean election, or in a new topic of the same name."""
     beyond = replace(ground.witness(), partition=0, from_offset=1_000)
     remembered = replace(await ground.begun(), witness=beyond)
-    assert await ground.recall(remembered) == 2
+    assert await ground.published_to(remembered) == 2
     await ground.announce()
-    assert await ground.recall(remembered) == 5
+    assert await ground.published_to(remembered) == 5
 
 
 async def test_what_retention_has_deleted_before_it_is_no_hindrance(ground: Ground):
@@ -197,7 +195,7 @@ async def test_what_retention_has_deleted_before_it_is_no_hindrance(ground: Grou
     await ground.announce()
     up_to = Offset(ground.topics.order_confirmed, 0, 2)
     await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
-    assert await ground.recall(remembered) == 5
+    assert await ground.published_to(remembered) == 5
 
 
 async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
@@ -211,13 +209,13 @@ async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
     witness = replace(await ground.placed_witness(), digest=digest(None, whole))
     remembered = replace(await ground.begun(), witness=witness)
     await ground.announce(b"made up", headers=[*source[:3], ("failed_at", b"before")])
-    assert await ground.recall(remembered) == 2
+    assert await ground.published_to(remembered) == 2
     await ground.announce(b"made up", headers=cut)
-    assert await ground.recall(remembered) == 5
+    assert await ground.published_to(remembered) == 5
 
 
 async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):
-    assert await ground.recall(begun()) == 5
+    assert await ground.published_to(begun()) == 5
 
 
 async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(ground: Ground):
@@ -231,9 +229,9 @@ async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(
         async with ground.producer() as producer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2):
-                    await recall({"bootstrap_servers": ground.kafka}, producer, remembered, told=0)
+                    await find_published_to({"bootstrap_servers": ground.kafka}, producer, remembered, 0)
         await other.abort_transaction()
-    assert await ground.recall(remembered) == 5
+    assert await ground.published_to(remembered) == 5
 
 
 async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner(
@@ -241,36 +239,32 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
 ):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 0)
-    publisher = Publisher(
+    leases = Leases(
         group_id=f"group-{uuid4()}",
         client_options={"bootstrap_servers": ground.kafka},
         topics=(ground.topics.order_confirmed, ground.topics.order_rejected),
         transaction_timeout_ms=20_000,
-        reached=nothing_happens,
     )
     remembered = await ground.begun(b"another", Acknowledged(1, ground.witness()))
     try:
-        owned = None
-        while owned is None:  # the group's coordinator need not be there yet
-            with suppress(GroupCoordinatorNotAvailableError):
-                owned = await take_over(publisher, ground.source)
+        lease = await take_lease(leases, ground.source)
         with unverified_transactions(ground.kafka):
-            await owned.producer.begin_transaction()
-            await owned.producer.send_and_wait(ground.topics.order_rejected, b"value")
+            await lease.producer.begin_transaction()
+            await lease.producer.send_and_wait(ground.topics.order_rejected, b"value")
             # So the coordinator never hears of this partition, and writes no marker there.
-            owned.producer._txn_manager._txn_partitions.add(confirmed)
-            await owned.producer.send_and_wait(
+            lease.producer._txn_manager._txn_partitions.add(confirmed)
+            await lease.producer.send_and_wait(
                 confirmed.topic, b"value", key=b"key", headers=HEADERS, timestamp_ms=ANNOUNCED_MS, partition=0
             )
-            await owned.producer.commit_transaction()
+            await lease.producer.commit_transaction()
         await ground.announce(b"hidden behind it")
         assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
-        publisher.put_away(owned.producer)
+        leases.drop(lease)
 
-        owned = await take_over(publisher, ground.source)
-        assert await publisher.recall(owned, remembered) == 1
-        publisher.put_away(owned.producer)
+        lease = await take_lease(leases, ground.source)
+        assert await published_to(leases, lease, remembered, committed=0) == 1
+        leases.drop(lease)
         seen = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
         assert [message.key for message in seen] == [b"hidden behind it"]
     finally:
-        await publisher.closed()
+        await leases.closed()

@@ -1,4 +1,4 @@
-"""Where to go on in a partition of which the broker tells less than it has acknowledged.
+"""How far a partition is published, where the broker says less than it has acknowledged.
 
 Kafka 4.3.1 forgets committed offsets after a crash, for a moment or until its next restart, and an orderly
 restart may undo the last transaction before it, outcomes and offset together (ARCHITECTURE.md, last section).
@@ -13,11 +13,13 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from db.positions import Begun, Witness
+from worker.core.settlement import Publication
+from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.ends import end_offsets
+from worker.kafka.lease import Lease, Leases
 from worker.kafka.limits.adapted import identity
-from worker.pipeline.resume import WaitsForOperatorError
 
 # How far the clocks of worker and broker may be apart where an earlier version has remembered no place: then
 # the record is looked for by its time.
@@ -28,12 +30,12 @@ _STAMPED_BY_BROKER: Final = 1
 _FIND_SECONDS: Final = 300.0
 
 
-def is_forgotten(told: int | None, by_operator: bool, begun: Begun | None) -> bool:
-    """Whether the broker tells (None: nothing was committed) less than what is announced for certain.
+def is_offset_lost(committed: int | None, by_operator: bool, begun: Begun | None) -> bool:
+    """Whether the broker says less (None: nothing was committed) than what is published for certain.
 
     An operator may move the offset back, and is believed.
     """
-    return begun is not None and not by_operator and (told is None or told < begun.announced_to)
+    return begun is not None and not by_operator and (committed is None or committed < begun.announced_to)
 
 
 def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
@@ -41,31 +43,37 @@ def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> by
     return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
 
 
-async def recall(
-    client_options: Mapping[str, Any],
-    producer: AIOKafkaProducer,
-    begun: Begun,
-    told: int | None,
-) -> int:
-    """The first offset that is not announced, for certain.
+async def published_to(leases: Leases, lease: Lease, begun: Begun, committed: int | None) -> int:
+    """The offset below which all is published, for certain; `committed` is what the broker says.
 
-    `told` is what the broker takes for it. The partition's owner before must be fenced, and every transaction
-    of its producer must have ended. Raises KafkaError, or TimeoutError while other transactions hide what
-    came after them; WaitsForOperatorError where it may lie in what cannot be unpacked.
+    Raises as `find_published_to` does.
+    """
+    async with asyncio.timeout(leases.publish_timeout_seconds):
+        await leases.end_what_hangs(lease)
+        return await find_published_to(leases.client_options, lease.producer, begun, committed)
+
+
+async def find_published_to(
+    client_options: Mapping[str, Any], producer: AIOKafkaProducer, begun: Begun, committed: int | None
+) -> int:
+    """As `published_to`; every transaction of the partition's owners must have ended.
+
+    Raises KafkaError, or TimeoutError while other transactions hide what came after them;
+    WaitsForOperatorError where it may lie in what cannot be unpacked.
     """
     before = begun.acknowledged
     # Its offset would have been undone with it.
-    may_be_undone = before is not None and (told is None or told <= before.from_offset)
-    if before and may_be_undone and not await _is_announced(client_options, producer, before.witness):
+    may_be_undone = before is not None and (committed is None or committed <= before.from_offset)
+    if before and may_be_undone and not await _is_published(client_options, producer, before.witness):
         return before.from_offset
-    is_announced = await _is_announced(client_options, producer, begun.witness)
-    return begun.begun_to if is_announced else begun.announced_to
+    is_published = await _is_published(client_options, producer, begun.witness)
+    return begun.begun_to if is_published else begun.announced_to
 
 
-async def _is_announced(
+async def _is_published(
     client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
 ) -> bool:
-    """Whether a subscriber sees the witness. A batch without one has nothing to announce."""
+    """Whether a subscriber sees the witness. A batch without one has nothing to publish."""
     if witness is None:
         return True
     numbers = await producer.partitions_for(witness.topic)
@@ -139,3 +147,10 @@ def _is_witness(record: ConsumerRecord, witness: Witness) -> bool:
     has_place = witness.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
     return has_place or is_stamped or bool(record.timestamp == witness.timestamp_ms)
+
+
+def witness_of(lease: Lease, seen: Publication) -> Witness:
+    """What to remember of a publication that comes next, to see later whether it happened."""
+    place = lease.places.get(seen.topic)
+    where = (place.partition, lease.ends[place]) if place else (None, None)
+    return Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)

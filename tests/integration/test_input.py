@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from tests.support.topic_names import TopicNames
-from worker.pipeline.fetching import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES, share_out
+from worker.pipeline.input import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES, Input
 from worker.sandbox.servers.services import Services
 
 VALUE = b"x" * 4_000
@@ -44,7 +44,9 @@ async def consumer(services: Services, topics: TopicNames) -> AsyncIterator[AIOK
 async def test_a_partition_brings_its_share_of_what_is_fetched_ahead(
     consumer: AIOKafkaConsumer, partitions: int, limit_bytes: int
 ):
-    share_out(consumer, partitions)
+    source = Input(1, 1)
+    source.attach(lambda: consumer)
+    source.share_out(partitions)
     # What the first poll brings may have been asked for before.
     await consumer.getmany(timeout_ms=PATIENCE_MS)
     (records,) = (await consumer.getmany(timeout_ms=PATIENCE_MS)).values()

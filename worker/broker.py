@@ -1,0 +1,136 @@
+"""FastStream's side: a broker whose consumer loses nothing, and what /docs shows of the topics."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final, cast
+
+from aiokafka import ConsumerRecord
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.message import FAKE_CONSUMER
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+
+from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
+from worker.kafka.consuming.record_consumer import RecordConsumer
+from worker.kafka.records import fitting
+from worker.pipeline.consumer import OrderConsumer
+from worker.pipeline.input import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
+from worker.settings import Settings
+
+# An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
+POLL_TIMEOUT_MS: Final = 15
+METADATA_MAX_AGE_MS: Final = 10_000
+# As long as nobody knows how large they are.
+FIRST_POLL_RECORDS: Final = 500
+
+
+class _Broker(KafkaBroker):
+    """FastStream's, with consumers that lose no record where a poll fails."""
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        connection = await super().connect(*args, **kwargs)
+        config = self.config.broker_config
+        # FastStream names aiokafka's class itself, and takes another one nowhere.
+        options = cast("partial[Any]", config.builder).keywords
+        config.builder = partial(RecordConsumer, **options, accepting=True, report_out_of_range=True)
+        return connection
+
+
+def make_broker(settings: Settings) -> KafkaBroker:
+    return _Broker(
+        settings.kafka_bootstrap_servers.split(","),
+        client_id="order-worker",
+        request_timeout_ms=settings.request_timeout_ms,
+        security=_security(settings),
+        allow_auto_create_topics=False,
+        # Partitions that are added, and a topic that is made anew, are found within this time.
+        metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        # Longer than ours: it is always `worker.runtime.process` that ends a batch which does not end.
+        graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
+        # A batch's records are handed on as they came; FastStream must not validate or convert them.
+        apply_types=False,
+        logger=logging.getLogger("worker.faststream"),
+        log_level=logging.DEBUG,  # its line for each batch; its errors stay errors
+    )
+
+
+def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) -> Any:
+    subscriber = broker.subscriber(
+        settings.order_placed_topic,
+        batch=True,
+        group_id=settings.group_id,
+        # Each of the next three is against a default that loses orders: committing before the work,
+        # going on somewhere else in the topic, and reading orders of upstream transactions that were aborted.
+        ack_policy=AckPolicy.MANUAL,
+        auto_offset_reset="none",  # `worker.pipeline.takeover` says where to go on, never aiokafka
+        isolation_level="read_committed",
+        max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
+        batch_timeout_ms=POLL_TIMEOUT_MS,
+        session_timeout_ms=settings.session_timeout_ms,
+        heartbeat_interval_ms=settings.session_timeout_ms // 3,
+        rebalance_timeout_ms=settings.rebalance_timeout_ms,
+        max_poll_interval_ms=settings.rebalance_timeout_ms,
+        # Per answer of a broker, and per partition until it is known how many there are.
+        fetch_max_bytes=FETCHED_AHEAD_BYTES,
+        max_partition_fetch_bytes=PARTITION_LEAST_BYTES,
+        listener=consumer,
+        parser=_as_it_came,
+        decoder=_raw_records,
+        title=settings.order_placed_topic,
+        description="Decides each order once: confirmed whole or rejected whole.",
+    )
+
+    @subscriber
+    async def handle_order_placed(order: OrderPlaced) -> None:
+        # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
+        records = cast("Sequence[ConsumerRecord]", order)
+        # What is fetched ahead is limited as it came, compressed; this is what a poll unpacks of it.
+        subscriber.max_records = fitting(records, settings.batch_max_records, settings.batch_max_bytes)
+        await consumer.handle_order_placed(records)
+
+    _document_outputs(broker, settings)
+    return subscriber
+
+
+def _document_outputs(broker: KafkaBroker, settings: Settings) -> None:
+    """For /docs alone: what is published goes through `worker.pipeline.publisher`, inside a transaction."""
+    for topic, event, description in (
+        (settings.order_confirmed_topic, OrderConfirmed, "Stock is taken, order and items are stored."),
+        (settings.order_rejected_topic, OrderRejected, "Nothing is taken; every reason is listed."),
+        (settings.dead_letter_topic, bytes, "A record that could not be decided, as it came."),
+    ):
+        broker.publisher(topic, schema=event, title=topic, description=description)
+
+
+async def _as_it_came(records: tuple[ConsumerRecord, ...]) -> KafkaMessage:
+    # FastStream's own parser decodes every header as UTF-8 and needs none to be null; one odd header
+    # would raise before the handler runs, and its loop would lose the batch.
+    first, last = records[0], records[-1]
+    return KafkaMessage(
+        raw_message=records,
+        body=b"",
+        message_id=f"{first.topic}-{first.partition}-{first.offset}-{last.offset}",
+        consumer=FAKE_CONSUMER,
+    )
+
+
+async def _raw_records(message: KafkaMessage) -> Any:
+    return message.raw_message
+
+
+def _security(settings: Settings) -> BaseSecurity | None:
+    protocol = settings.kafka_security_protocol
+    if protocol == "PLAINTEXT":
+        return None
+    options = settings.kafka_client_options()
+    context = options.get("ssl_context")
+    if not protocol.startswith("SASL"):
+        return BaseSecurity(ssl_context=context, use_ssl=True)
+    kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
+    return kinds[settings.kafka_sasl_mechanism](
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=context,
+        use_ssl=protocol == "SASL_SSL",
+    )

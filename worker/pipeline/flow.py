@@ -1,0 +1,179 @@
+"""One batch, in two stages with room for one batch between them.
+
+    settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
+    published  wait until that one is
+    begin      PostgreSQL remembers what is published next, should the broker forget it
+    publish    one Kafka transaction per partition, side by side, beside whatever comes next
+
+Settling ahead is harmless: the ledger knows again what is settled twice. Published is in order only, and
+only by the owner: where a batch could not be, what is settled behind it comes again.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
+from typing import Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import ProducerFenced
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import positions
+from worker.core.settlement import Settled
+from worker.kafka.published import witness_of
+from worker.kafka.records import Records, cut, firsts, joined
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.input import Input
+from worker.pipeline.owner import Owner
+from worker.pipeline.partition import Ownership, Partitions
+from worker.pipeline.publisher import Publisher
+from worker.pipeline.retries import DatabaseReplacedError, Retries
+from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
+
+_FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
+
+SettledRecords = dict[TopicPartition, list[Settled]]
+Owned = dict[TopicPartition, Ownership]
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Flow:
+    """Settles and publishes for the partitions that are owned."""
+
+    group: ConsumerGroup
+    source: Input
+    partitions: Partitions
+    owner: Owner
+    retries: Retries
+    processor: BatchProcessor
+    publisher: Publisher
+    health: Health
+    metrics: Metrics
+    batch_max_bytes: int
+    _publishing: asyncio.Task[None] | None = None
+    _publishing_of: Collection[TopicPartition] = ()
+
+    def in_hand(self) -> set[TopicPartition]:
+        """Whose records are polled and not published yet: there is progress to expect."""
+        return self.source.in_hand.union(self._publishing_of)
+
+    async def run(self, batch: Records) -> None:
+        """Settle these records of owned partitions and begin to publish them; what fails is set back."""
+        owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
+        while batch:
+            began = time.monotonic()
+            part, batch = cut(batch, self.batch_max_bytes)
+            try:
+                settled = await self._settle(part, owned)
+                # Only now: up to here the batch before may still be on its way to Kafka. Where that failed,
+                # these come again behind it, and are not published before it.
+                await self.published()
+                part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
+                fenced = await self._begin(part, settled, owned)
+            except Exception as error:
+                if isinstance(error, DatabaseReplacedError):
+                    self.owner.release()  # each take-over finds out what is lost
+                self.retries.set_back(firsts(joined(part, batch)), error, "database")
+                return
+            for partition in fenced:
+                self.owner.drop(partition)
+                self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
+                batch.pop(partition, None)  # it comes again with it
+            for partition, records in part.items():
+                owned[partition].settled(records[-1].offset + 1)
+            if part:
+                # All that is asked of them from now on: the next batch is made beside it.
+                ends = {p: [records[0], records[-1]] for p, records in part.items()}
+                self._publishing_of = tuple(ends)
+                self._publishing = asyncio.create_task(self._publish(ends, settled, owned, began))
+
+    async def published(self) -> None:
+        """Wait until nothing is being published. What could not be is disowned and set back then."""
+        publishing = self._publishing
+        if publishing:
+            try:
+                await asyncio.shield(publishing)
+            finally:
+                if publishing.done():
+                    self._publishing = None
+
+    def _still_owned(self, batch: Records, owned: Owned) -> Records:
+        return {p: records for p, records in batch.items() if self.partitions[p].ownership is owned[p]}
+
+    async def _settle(self, batch: Records, owned: Owned) -> SettledRecords:
+        replays = {p: owned[p].replays for p in batch}
+        records = [r for of_one in batch.values() for r in of_one]
+        settled = await self.processor.settle(records, replays, self._require_same_database)
+        self.retries.database_failures = 0
+        rest = iter(settled)
+        return {
+            p: without_withheld(list(islice(rest, len(records))), owned[p].withheld)
+            for p, records in batch.items()
+        }
+
+    async def _require_same_database(self, session: AsyncSession) -> None:
+        """What the owned partitions wrote last is still there, or DatabaseReplacedError."""
+        found = await positions.list_begun_to(session, self.group.id, self.group.topic)
+        for partition, owned in self.partitions.owned().items():
+            if found.get(partition.partition) != owned.begun_to:
+                raise DatabaseReplacedError(
+                    f"PostgreSQL knows of {self.group.topic}-{partition.partition} to"
+                    f" {found.get(partition.partition)}, not to {owned.begun_to}: it is that of a backup,"
+                    " or its last reply was lost; taking over again, which tells"
+                )
+
+    async def _begin(self, batch: Records, settled: SettledRecords, owned: Owned) -> list[TopicPartition]:
+        """Write down what is published next; returns the partitions that have another owner by now."""
+        if not batch:
+            return []
+        begun = {}
+        for p, records in batch.items():
+            seen = next((one.publication for one in settled[p] if one.publication), None)
+            witness = witness_of(owned[p].lease, seen) if seen else None
+            begun[p.topic, p.partition] = (owned[p].epoch, owned[p].begun(records, witness))
+        follows = {(p.topic, p.partition): owned[p].begun_to for p in batch}
+        async with self.group.sessions() as session:
+            # One statement, which commits by itself: as a transaction it takes two round trips more.
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            remembered = await positions.begin(session, self.group.id, begun, follows)
+        return [p for p in batch if (p.topic, p.partition) not in remembered]
+
+    async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:
+        """Publish what was settled, and count it. What fails is disowned and set back.
+
+        `ends`: the first and the last record of each partition.
+        """
+        count = sum(len(settled[p]) for p in ends)
+        await asyncio.gather(*(self._publish_one(owned[p], ends[p], settled[p]) for p in ends))
+        self._publishing_of = ()
+        self.metrics.batches.inc()
+        self.metrics.batch_records.observe(count)
+        self.metrics.batch_seconds.observe(time.monotonic() - began)
+
+    async def _publish_one(
+        self, ownership: Ownership, ends: list[ConsumerRecord], settled: list[Settled]
+    ) -> None:
+        partition = ownership.lease.partition
+        publications = [s.publication for s in settled if s.publication]
+        kinds = Counter(map(_FATE_AND_CODES, settled))
+        settled.clear()  # and so `publish` can free what it packed, beside which the next batch is made
+        try:
+            end = ends[-1].offset + 1
+            await publish_or_set_aside(self.publisher, self.group, ownership, publications, end)
+            ownership.published(end)
+            self.partitions[partition].failures = 0
+            self.health.progressed()
+            self.health.goes_on(partition)
+            if not self.retries.database_failures:  # else the batch behind this one was set back meanwhile
+                self.health.relieved()
+            self.metrics.count(kinds)
+        except Exception as error:
+            self.owner.drop(partition)
+            self.retries.set_back(firsts({partition: ends}), error, "kafka")

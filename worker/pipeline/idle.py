@@ -1,0 +1,144 @@
+"""What has to be done for a partition of which no records come; `worker.pipeline.watch` finds it out.
+
+Each of these waits until no batch is in hand, and asks again behind every await where the partition stands.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aiokafka import TopicPartition
+
+from db import positions
+from worker.kafka.lease import Leases
+from worker.kafka.offset_mark import idle_mark
+from worker.observability.health import Health
+from worker.pipeline.consumer import TAKEN_OVER_AT_ONCE, OrderConsumer
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.flow import Flow
+from worker.pipeline.input import Input
+from worker.pipeline.owner import Owner
+from worker.pipeline.partition import Ownership, Partitions
+from worker.pipeline.publisher import Publisher
+from worker.pipeline.retries import Pauses, Retries
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class IdlePartitions:
+    """Takes over, and commits for, partitions whose records do not come."""
+
+    group: ConsumerGroup
+    orders: OrderConsumer
+    flow: Flow
+    source: Input
+    partitions: Partitions
+    pauses: Pauses
+    owner: Owner
+    leases: Leases
+    publisher: Publisher
+    retries: Retries
+    health: Health
+
+    def lacking_records(self) -> set[TopicPartition]:
+        """Partitions that no record will make this worker take over again."""
+        return {p for p in self.partitions.lacking_records() if not self.pauses.is_paused(p)}
+
+    async def take_over(self, partitions: Iterable[TopicPartition]) -> None:
+        """Own partitions whose records do not come: their offset may lie outside of the log."""
+        async with self.orders.between_batches():
+            mine = self.source.assignment()
+            due = [p for p in partitions if p in mine and not self.pauses.is_paused(p)]
+            self.owner.release(p for p in due if self.partitions[p].ownership)
+            await self.owner.take_over(dict.fromkeys(due[:TAKEN_OVER_AT_ONCE]))
+
+    async def recover_lost_commit(
+        self, partition: TopicPartition, published_to: int, committed: int | None
+    ) -> None:
+        """Take a resting partition over again of which Kafka says less than it has acknowledged.
+
+        Where orders come, the next one's commit mends it, or its failure tells. Where none come, what was
+        undone would stay unpublished.
+        """
+        async with self.orders.between_batches():
+            owned = self.partitions[partition].ownership
+            if owned is None or owned.published_to != published_to:
+                return  # it moved on while Kafka was asked
+            log.warning(
+                "Kafka says %s of %s-%d, and all before %d was published: taking it over again",
+                *(committed, partition.topic, partition.partition, published_to),
+            )
+            self.owner.drop(partition)
+            await self.owner.take_over({partition: None})
+
+    async def commit_beginning(self, partition: TopicPartition) -> int | None:
+        """Commit where a partition begins that nobody has ever decided: what is deleted later shows by it.
+
+        Returns what was committed.
+        """
+        async with self.orders.between_batches():
+            of = self.group
+            async with of.sessions() as session:
+                begun = await positions.list_begun_to(session, of.id, of.topic)
+                others = await positions.list_other_groups(session, of.id, of.topic)
+            is_decided = begun.get(partition.partition) is not None or partition.partition in others
+            if is_decided or self.partitions[partition].ownership:
+                return None
+            if (await self.leases.committed_offsets([partition]))[partition] is not None:
+                return None  # PostgreSQL knows nothing of it: it is that of a backup
+            consumer, position = self.source.consumer, self._position(partition)
+            if consumer is None or position is None:
+                return None
+            await consumer.commit({partition: (position, idle_mark(None))})
+            return position
+
+    async def go_on_behind_markers(self, partition: TopicPartition) -> bool:
+        """Commit the offset behind transaction markers that nothing to decide lies before; True: done."""
+        async with self.orders.between_batches():
+            position = self._position(partition)
+            owned = await self._owned(partition, position)
+            position = self._position(partition)
+            if owned is None or position is None or (owned.published_to or 0) >= position:
+                return False
+            return await self._commit(owned, position)
+
+    async def go_on_behind_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
+        """Go on at `offset` where it waits at `first`, which an operator has given up; True: done."""
+        async with self.orders.between_batches():
+            owned = await self._owned(partition, first if self._position(partition) == first else None)
+            if owned is None or self._position(partition) != first:
+                return False
+            if owned.published_to not in (None, first) or not await self._commit(owned, offset):
+                return False
+            self.source.seek(partition, offset)
+            return True
+
+    async def _owned(self, partition: TopicPartition, position: int | None) -> Ownership | None:
+        """The partition's ownership, taken over where it stands if nobody of ours owns it."""
+        if position is not None and self.partitions[partition].ownership is None:
+            await self.owner.take_over({partition: position})
+        return self.partitions[partition].ownership
+
+    def _position(self, partition: TopicPartition) -> int | None:
+        """The offset below which nothing is to be decided but what is published; None: nobody can tell now.
+
+        What comes into hand behind an await moves the consumer's position, and may still be dropped, to be
+        read again.
+        """
+        consumer = self.source.consumer
+        if consumer is None or partition not in consumer.assignment() or self.pauses.is_paused(partition):
+            return None
+        return None if partition in self.flow.in_hand() else consumer.settled_position(partition)
+
+    async def _commit(self, owned: Ownership, offset: int) -> bool:
+        partition = owned.lease.partition
+        try:
+            await self.publisher.publish(owned.lease, [], offset, idle_mark(owned.begun_to))
+        except Exception as error:
+            self.owner.drop(partition)
+            self.retries.set_back({partition: None}, error, "kafka")
+            return False
+        owned.passed_over(offset)
+        self.health.goes_on(partition)
+        return True

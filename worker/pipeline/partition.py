@@ -1,0 +1,144 @@
+"""What a worker knows of each assigned partition, and the rules by which that changes.
+
+No method awaits, reads a clock or asks a server, so that the rules can be tested as a table.
+
+    rewound    something failed: read again from an offset, in order
+    taken      this worker is the owner: `Ownership` says how far it has come
+    settled    decided in PostgreSQL, and being published
+    published  in Kafka, outcomes and offset in one step
+"""
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from db.positions import Begun, Witness
+from db.statuses import SilentReplay
+from worker.kafka.lease import Lease
+
+
+@dataclass(slots=True, eq=False)
+class Ownership:
+    """How far the owner of a partition has come: `lease` lets it publish, until another worker takes over.
+
+    Records below `published_to` are decided and published; they are dropped when they come again. Those below
+    `settled_to` are decided and handed to be published, which may still run. `begun_to` is what `positions`
+    holds, `epoch` counts the owners there.
+    """
+
+    lease: Lease
+    epoch: int
+    published_to: int | None  # None: nothing was ever committed, the first record at hand counts
+    begun_to: int | None = None
+    replays: Sequence[SilentReplay] = ()
+    # Order ids whose outcome is not published with its batch: `worker.pipeline.withheld` sees to it.
+    withheld: AbstractSet[str] = frozenset()
+    settled_to: int | None = None
+    # Where the latest batch ended, if nothing but what is passed over lies between it and `published_to`.
+    passed_over_from: int | None = None
+
+    def undecided(self, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
+        """What is left of records that are here in order."""
+        # What is still being published is decided, too: should that fail, it is owned anew.
+        decided_to = self.published_to if self.settled_to is None else self.settled_to
+        if decided_to is None or records[0].offset >= decided_to:
+            return list(records)
+        return [record for record in records if record.offset >= decided_to]
+
+    def begun(self, records: Sequence[ConsumerRecord], witness: Witness | None) -> Begun:
+        """What `positions` has to know before these are published."""
+        published_to = records[0].offset if self.published_to is None else self.published_to
+        if self.passed_over_from is not None:
+            published_to = self.passed_over_from  # so that `positions` knows which batch this one follows
+        return Begun(published_to, records[-1].offset + 1, records[-1].timestamp, witness)
+
+    def settled(self, end: int) -> None:
+        """Everything below `end` is decided, `positions` knows it, and it is being published."""
+        self.settled_to = self.begun_to = end
+        self.passed_over_from = None
+
+    def published(self, end: int) -> None:
+        """Everything below `end` is published, and the offset committed."""
+        self.published_to = end
+
+    def passed_over(self, end: int) -> None:
+        """The offset is committed behind what holds nothing to decide."""
+        if self.passed_over_from is None and self.published_to == self.begun_to:
+            self.passed_over_from = self.published_to
+        self.published_to = end
+
+
+@dataclass(slots=True)
+class Partition:
+    """An assigned partition. `failures`: in a row, of it alone."""
+
+    ownership: Ownership | None = None
+    failures: int = 0
+    # Where it was set back to, until its next records are here: they may be later ones.
+    rewound_to: int | None = None
+    # Not owned yet although nothing of it is in hand: its records would not come.
+    lacks_records: bool = False
+
+    def take(self, ownership: Ownership) -> None:
+        self.ownership, self.lacks_records = ownership, False
+
+    def drop(self) -> Ownership | None:
+        """Own it no more; returns what was owned."""
+        ownership, self.ownership = self.ownership, None
+        return ownership
+
+    def rewind(self, offset: int) -> int:
+        """Where to read on after a failure: not behind an earlier one, whose records are not here yet."""
+        return offset if self.rewound_to is None else min(offset, self.rewound_to)
+
+    def missing_before(self, first: int) -> int | None:
+        """Where to read again, if records from `first` on were read before the partition was set back.
+
+        A batch may fail while the next records are on their way here. Taking over would ask for those before
+        them, unless Kafka knows no offset and the batch is not remembered: then the first record at hand
+        counts. Asked for once: what was to come may have been deleted meanwhile.
+        """
+        rewound_to, self.rewound_to = self.rewound_to, None
+        return rewound_to if rewound_to is not None and first > rewound_to else None
+
+    def admit(self, records: Sequence[ConsumerRecord], *, is_new: bool) -> list[ConsumerRecord]:
+        """Those to decide now. `is_new`: only just taken over; then it may have to be read from elsewhere."""
+        owned = self.ownership
+        if owned is None or (is_new and owned.published_to not in (None, records[0].offset)):
+            return []
+        return owned.undecided(records)
+
+
+class Partitions:
+    """Those of one worker; what is never mentioned is new."""
+
+    def __init__(self) -> None:
+        self._all: dict[TopicPartition, Partition] = {}
+
+    def __getitem__(self, partition: TopicPartition) -> Partition:
+        return self._all.setdefault(partition, Partition())
+
+    def forget(self, partition: TopicPartition) -> None:
+        """It is not ours any more."""
+        self._all.pop(partition, None)
+
+    def owned(self) -> dict[TopicPartition, Ownership]:
+        return {p: one.ownership for p, one in self._all.items() if one.ownership}
+
+    def lacking_records(self) -> set[TopicPartition]:
+        """Those that no record will make this worker take over again."""
+        return {p for p, one in self._all.items() if one.lacks_records}
+
+    def published_to(self) -> dict[TopicPartition, int]:
+        """Of each that is owned: the offset below which all is published and committed."""
+        return {p: o.published_to for p, o in self.owned().items() if o.published_to is not None}
+
+    def failed(self, partitions: Iterable[TopicPartition]) -> int:
+        """Count a failure of these alone; returns how often the worst of them had failed before."""
+        those = [self[p] for p in partitions]
+        before = max((one.failures for one in those), default=0)
+        for one in those:
+            one.failures = before + 1
+        return before

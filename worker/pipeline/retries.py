@@ -1,0 +1,156 @@
+"""What failed is read again, after a pause that grows with each failure; health, metrics and log say why."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ProducerFenced
+
+from worker.failures import WaitsForOperatorError, backoff_seconds, describe, is_outage
+from worker.kafka.limits.refusals import AdaptedError
+from worker.kafka.records import names
+from worker.observability.health import Health
+from worker.observability.metrics import Metrics
+from worker.pipeline.input import Input
+from worker.pipeline.partition import Partitions
+
+log = logging.getLogger(__name__)
+
+# What Kafka refused and is sent otherwise next needs no pause. Batches that are halved down to single records
+# take ten attempts.
+ADAPTED_AT_ONCE: Final = 20
+
+Server = Literal["database", "kafka", "worker"]
+Offsets = Mapping[TopicPartition, int | None]
+"""where records have to come from again; None: nobody knows yet, the take-over will tell"""
+
+
+class DatabaseReplacedError(Exception):
+    """PostgreSQL does not hold what this worker knows it wrote last: it is that of a backup or a standby, or
+    the reply to that write was lost. Taking the partitions over again tells which."""
+
+
+class Pauses:
+    """Pauses partitions of the running consumer, and resumes each when its own time has come.
+
+    One timer for all. A partition that is taken away and comes back is not paused any more.
+    """
+
+    def __init__(
+        self, consumer: Callable[[], AIOKafkaConsumer | None], now: Callable[[], float] | None = None
+    ) -> None:
+        """`now`: seconds of the event loop's clock, which is asked by default."""
+        self._consumer = consumer
+        self._now = now
+        self._until: dict[TopicPartition, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def pause(self, partitions: Collection[TopicPartition], seconds: float) -> None:
+        """Fetch nothing of these for so long at least: a longer pause that runs already is not cut short."""
+        until = self._clock() + seconds
+        consumer = self._consumer()
+        if consumer is None:
+            return
+        for partition in partitions:
+            if partition in consumer.assignment():
+                consumer.pause(partition)
+                self._until[partition] = max(until, self._until.get(partition, until))
+        self._set_timer()
+
+    def is_paused(self, partition: TopicPartition) -> bool:
+        return partition in self._until
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """They are not ours any more; should they come back, they begin without a pause."""
+        for partition in partitions:
+            self._until.pop(partition, None)
+
+    def resume_due(self) -> None:
+        """Fetch again what has waited long enough."""
+        now, consumer = self._clock(), self._consumer()
+        due = [p for p, until in self._until.items() if until <= now]
+        self.forget(due)
+        if consumer is not None:
+            consumer.resume(*(p for p in due if p in consumer.assignment()))
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        first = min(self._until.values(), default=None)
+        # A timer of the loop may come a moment early by its own clock.
+        self._timer = (
+            None if first is None else loop.call_later(max(0.001, first - self._clock()), self.resume_due)
+        )
+
+    def _clock(self) -> float:
+        return asyncio.get_running_loop().time() if self._now is None else self._now()
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Retries:
+    """Sets partitions of one worker back."""
+
+    source: Input
+    partitions: Partitions
+    pauses: Pauses
+    health: Health
+    metrics: Metrics
+    max_seconds: float
+    database_failures: int = 0
+    """in a row, of the database transaction that all partitions share"""
+
+    def set_back(self, firsts: Offsets, error: BaseException, server: Server) -> None:
+        """Read these partitions again from there, after a pause."""
+        if isinstance(error, asyncio.CancelledError):
+            raise error
+        if self.source.consumer is None:
+            return  # stopping: what is not committed comes again to whoever owns the partition next
+        self._rewind(firsts)
+        if server == "database":
+            attempt, waiting = self.database_failures, self.source.assignment()
+            self.database_failures += 1
+        else:
+            attempt, waiting = self.partitions.failed(firsts), set(firsts)
+        if isinstance(error, AdaptedError):
+            attempt = max(0, attempt - ADAPTED_AT_ONCE)
+        self.pauses.pause(waiting, backoff_seconds(attempt, self.max_seconds))
+        self.metrics.retries.labels(server).inc()
+        self._report(firsts, error, server)
+
+    def _rewind(self, firsts: Offsets) -> None:
+        for partition, first in firsts.items():
+            one = self.partitions[partition]
+            if first is None:
+                one.lacks_records = True
+            elif self.source.seek(partition, to := one.rewind(first)):
+                one.rewound_to = to
+
+    def _report(self, firsts: Offsets, error: BaseException, server: Server) -> None:
+        if isinstance(error, WaitsForOperatorError):
+            new = [self.health.waits(p, str(error)) for p in firsts]
+            if any(new):
+                log.error("%s wait: %s", names(firsts), error)
+            self.health.tried(alive=True)
+            return
+        if isinstance(error, AdaptedError):
+            log.warning("%s; %s will be tried again at once", error, names(firsts))
+            self.health.tried(alive=True)
+            return
+        why = f"{server}: {describe(error)}"
+        if isinstance(error, ProducerFenced):
+            log.warning("fenced: another worker has taken over %s", names(firsts))
+        elif is_outage(error) or isinstance(error, DatabaseReplacedError):
+            log.warning("%s; %s will be tried again", why, names(firsts))
+        else:
+            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error)
+        if server == "database":
+            self.health.set_back(why, alive=is_outage(error))
+            return
+        for partition in firsts:
+            self.health.waits(partition, f"set back: {why}")
+        self.health.tried(alive=is_outage(error))

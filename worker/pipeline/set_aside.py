@@ -1,0 +1,99 @@
+"""Outcomes that their topic refuses are set aside, so that the orders behind them go on.
+
+From then on `worker.pipeline.withheld` alone publishes them, once their topic takes them.
+"""
+
+import json
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final
+from uuid import UUID
+
+from db import positions, withheld
+from db.withheld import Refused
+from worker.core.dead_letter import is_letter
+from worker.core.settlement import Publication, Settled
+from worker.kafka.limits.naming import now_set_aside
+from worker.pipeline.consumer_group import ConsumerGroup
+from worker.pipeline.partition import Ownership
+from worker.pipeline.publisher import OutcomesRefusedError, Publisher, Refusal
+
+log = logging.getLogger(__name__)
+
+# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them:
+# then the partition waits.
+MOST_OF_A_PARTITION: Final = 100
+
+
+async def publish_or_set_aside(
+    publisher: Publisher, group: ConsumerGroup, owned: Ownership, publications: list[Publication], end: int
+) -> None:
+    """As `publish`; where single outcomes stay refused, the next attempt goes on without them.
+
+    Raises AdaptedError then, or what stays refused where too many are.
+    """
+    try:
+        await publisher.publish(owned.lease, publications, end)
+    except OutcomesRefusedError as error:
+        refused = error.refusals[0].error
+        if not await set_aside(group, owned, error.refusals):
+            raise refused from error
+        raise now_set_aside(refused) from error
+
+
+def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
+    """What was settled, with nothing to publish for orders whose outcome is withheld."""
+    if not order_ids:
+        return settled
+    return [
+        one._replace(publication=None) if one.publication and _is_of(one.publication, order_ids) else one
+        for one in settled
+    ]
+
+
+def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
+    return (publication.key or b"").decode(errors="replace") in order_ids and not is_letter(
+        publication.headers
+    )
+
+
+async def set_aside(group: ConsumerGroup, owned: Ownership, refusals: Sequence[Refusal]) -> bool:
+    """Withhold these outcomes of a partition, if it is still ours and not too many are.
+
+    From then on no owner publishes them with their batch.
+    """
+    partition = owned.lease.partition
+    async with group.sessions.begin() as session:
+        if not await positions.hold_turn(
+            session, group.id, partition.topic, partition.partition, owned.epoch
+        ):
+            return False
+        number = (await withheld.count_withheld(session, partition.topic)).get(partition.partition, 0)
+        if number + len(refusals) > MOST_OF_A_PARTITION:
+            return False
+        await withheld.add_withheld(
+            session,
+            [
+                Refused(
+                    UUID((publication.key or b"").decode()),
+                    publication.topic,
+                    _packed(publication.headers),
+                    size,
+                    error.reason,
+                    error.what_to_do,
+                )
+                for publication, size, error in refusals
+            ],
+        )
+    for _, _, error in refusals:
+        log.error("%s; it is set aside, and the orders behind it go on", error)
+    return True
+
+
+def _packed(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    # Latin-1 has a character for each byte.
+    return json.dumps([[name, None if value is None else value.decode("latin-1")] for name, value in headers])
+
+
+def unpacked_headers(headers: str) -> list[tuple[str, bytes | None]]:
+    return [(name, None if value is None else value.encode("latin-1")) for name, value in json.loads(headers)]
