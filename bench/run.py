@@ -90,7 +90,7 @@ def median_rate(drains: Sequence[Drained]) -> float:
 def running_bench(screen: Screen, rounds: int, scale: float) -> Iterator[Bench]:
     """Servers of our own as local processes, never in Docker: what they use of the CPU is to be seen."""
     os.environ[NO_DOCKER_VARIABLE] = "1"
-    with running_services(announce=screen.say, postgres_settings=_server_settings()) as services:
+    with running_services(report=screen.say, postgres_settings=_server_settings()) as services:
         shops = Shops(services.database_url)
         version = shops.prepare()
         postgres_pid, kafka_pid = _pids(services)

@@ -61,9 +61,9 @@ class Shops:
         _run(url, _stock_up)
         return version
 
-    def age(self, announce: Callable[[str], None]) -> None:
+    def age(self, report: Callable[[str], None]) -> None:
         """Make a second template, with the orders of years in its tables."""
-        announce(f"filling the tables with {OLD_ROWS:,} rows")
+        report(f"filling the tables with {OLD_ROWS:,} rows")
         url = create_database(self._server_url, self._aged, template=self._template)
         _run(url, _sell_for_years)
 

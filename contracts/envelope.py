@@ -17,7 +17,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 # It is uuid5(NAMESPACE_URL, "urn:order-worker:outcome").
 EVENT_ID_NAMESPACE: Final = UUID("042a2ae9-9b34-5e2b-bcc9-e522eab093d6")
 SOURCE: Final = b"/order-worker"
-# The header of an outcome that an operator had announced again; its `ce_id` is the same as ever.
+# The header of an outcome that an operator had published again; its `ce_id` is the same as ever.
 REPUBLISHED: Final = ("republished", b"true")
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")

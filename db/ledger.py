@@ -157,8 +157,8 @@ async def list_replays(session: AsyncSession, topic: str, partition: int) -> lis
 async def add_replays(session: AsyncSession, topic: str, spans: Mapping[int, tuple[int, int]]) -> None:
     """Ask for a silent replay of these offsets by partition: from the first up to, not including, the second.
 
-    From the commit on nothing that lies there and is decided by now is announced again. So every record
-    there must have been announced: what the group has committed, once nobody can commit any more.
+    From the commit on nothing that lies there and is decided by now is published again. So every record
+    there must have been published: what the group has committed, once nobody can commit any more.
     """
     rows = [
         {"topic": topic, "partition": partition, "from_offset": start, "to_offset": end}

@@ -1,8 +1,8 @@
-"""How far each partition is announced, kept beside Kafka's own committed offset.
+"""How far each partition is published, kept beside Kafka's own committed offset.
 
 A broker may forget committed offsets, and undo the last transaction whose commit it has acknowledged
-(ARCHITECTURE.md, last section). What was announced must not be announced again because of that, and what
-was undone must be, so PostgreSQL remembers it too: before a batch is announced, from where to where it goes,
+(ARCHITECTURE.md, last section). What was published must not be published again because of that, and what
+was undone must be, so PostgreSQL remembers it too: before a batch is published, from where to where it goes,
 and by which record one sees that it was. The same of the batch before.
 """
 
@@ -33,10 +33,10 @@ from db.models import Position
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """One record of an announcement, by which it is told from every other announcement of the same.
+    """One record of a publication, by which it is told from every other publication of the same.
 
     `digest` stands for its key and headers. It lies in that partition of its topic, at `from_offset` or
-    behind it, and no earlier announcement of the same does. Where these are None, an earlier version has
+    behind it, and no earlier publication of the same does. Where these are None, an earlier version has
     begun it: then `timestamp_ms`, the record's own by the worker's clock, has to do.
     """
 
@@ -49,7 +49,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The batch before the latest: Kafka has acknowledged the commit of its announcement."""
+    """The batch before the latest: Kafka has acknowledged the commit of its publication."""
 
     from_offset: int
     witness: Witness | None
@@ -57,15 +57,15 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The latest batch of a partition whose announcement began.
+    """The latest batch of a partition whose publication began.
 
-    Every record before `announced_to` is announced, as Kafka said; for those of the batch before, its
+    Every record before `published_to` is published, as Kafka said; for those of the batch before, its
     witness tells whether it still holds. Those from there to `begun_to` are decided; whether they
-    are announced, the witness tells, if there was anything to announce. `last_timestamp_ms` is that of the
+    are published, the witness tells, if there was anything to publish. `last_timestamp_ms` is that of the
     record before `begun_to`.
     """
 
-    announced_to: int
+    published_to: int
     begun_to: int
     last_timestamp_ms: int
     witness: Witness | None
@@ -149,7 +149,7 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
 
 
 async def forget(session: AsyncSession, group_id: str, topic: str, partition: int) -> None:
-    """Keep the turn alone, where what was announced is of a log that is no more."""
+    """Keep the turn alone, where what was published is of a log that is no more."""
     columns = dict.fromkeys((*_STATE, *_ACKNOWLEDGED), None)
     await session.execute(
         update(Position)
@@ -202,7 +202,7 @@ async def copy_to_group(
 
 
 async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:
-    """The latest batch of each partition whose announcement began, without becoming its owner."""
+    """The latest batch of each partition whose publication began, without becoming its owner."""
     rows = await session.execute(
         select(Position.partition, *_columns()).where(
             Position.group_id == group_id, Position.topic == topic, Position.announced_to.is_not(None)
@@ -212,7 +212,7 @@ async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[i
 
 
 async def list_begun_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
-    """By partition, the offset behind the latest batch whose announcement began; None: there was none."""
+    """By partition, the offset behind the latest batch whose publication began; None: there was none."""
     rows = await session.execute(
         select(Position.partition, Position.begun_to).where(
             Position.group_id == group_id, Position.topic == topic
@@ -243,9 +243,9 @@ async def begin(
     batches: Mapping[tuple[str, int], tuple[int, Begun]],
     follows: Mapping[tuple[str, int], int | None] | None = None,
 ) -> set[tuple[str, int]]:
-    """Remember, before they are announced, batches by (topic, partition), each with its owner's turn.
+    """Remember, before they are published, batches by (topic, partition), each with its owner's turn.
 
-    Returns those that were remembered. The others have a new owner and must not be announced; or, where
+    Returns those that were remembered. The others have a new owner and must not be published; or, where
     `follows` is given, the row does not hold that `begun_to` any more: PostgreSQL is that of a backup.
     """
     follows = {} if follows is None else follows
@@ -254,7 +254,7 @@ async def begin(
             *place,
             turn,
             follows.get(place, _FOLLOWS_ANYTHING),
-            begun.announced_to,
+            begun.published_to,
             begun.begun_to,
             begun.last_timestamp_ms,
             *(astuple(begun.witness) if begun.witness else [None] * len(fields(Witness))),
@@ -272,15 +272,15 @@ def _columns() -> list[InstrumentedAttribute[Any]]:
     return [getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)]
 
 
-def _known(announced_to: int | None, *rest: Any) -> Begun | None:
-    if announced_to is None:
+def _known(published_to: int | None, *rest: Any) -> Begun | None:
+    if published_to is None:
         return None
     begun_to, last_timestamp_ms, *told = rest
     seen, (acknowledged_from, *seen_before) = told[: len(fields(Witness))], told[len(fields(Witness)) :]
     acknowledged = None
     if acknowledged_from is not None:
         acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
-    return Begun(announced_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged)
+    return Begun(published_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged)
 
 
 def _witness(

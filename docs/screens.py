@@ -76,7 +76,7 @@ class Camera:
 
 
 def main() -> None:
-    with running_services(announce=print) as services, tempfile.TemporaryDirectory() as folder:
+    with running_services(report=print) as services, tempfile.TemporaryDirectory() as folder:
         database_url = create_database(services.database_url, "screens")
         env = {
             "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,

@@ -48,7 +48,7 @@ def services() -> Iterator[Services]:
         with running_services(
             given_kafka=os.environ.get("ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"),
             given_database=os.environ.get("ORDER_WORKER_DATABASE_URL"),
-            announce=lambda sentence: print(sentence, flush=True),
+            report=lambda sentence: print(sentence, flush=True),
             # The order of the commits, for the sequential model of tests.faults.
             postgres_settings={"track_commit_timestamp": "on"},
         ) as running:

@@ -58,7 +58,7 @@ UNION ALL SELECT 'letter_again', sum(letters - 1) FROM judged WHERE letters > 1
 UNION ALL SELECT 'records', count(*) FROM judged
 """
 
-# Announced once in the right topic, byte for byte. Announcements on purpose are counted apart.
+# Published once in the right topic, byte for byte. Publications on purpose are counted apart.
 JUDGE_TOLD: Final = """
 WITH decided AS MATERIALIZED (
   SELECT d.*, d.outcome = 'confirmed' AS is_confirmed,
@@ -108,7 +108,7 @@ UNION ALL SELECT 'outcome_deleted', count(*) FROM told
   WHERE originals = 0 AND may_be_deleted AND reason IS NULL
 """
 
-# Confirmed: order and items are there, as they were announced. Rejected: no order. A confirmed order that is
+# Confirmed: order and items are there, as they were published. Rejected: no order. A confirmed order that is
 # gone, while the books of all its products add up, was deleted by `orders.delete_order`, which sees to them.
 JUDGE_ORDERS: Final = """
 WITH compared AS MATERIALIZED (

@@ -103,7 +103,7 @@ class Finding(NamedTuple):
 
 
 class Untold(NamedTuple):
-    """A decided order whose outcome is in no topic, with all that its announcement is made of."""
+    """A decided order whose outcome is in no topic, with all that its publication is made of."""
 
     partition: int
     offset: int
@@ -253,7 +253,7 @@ async def judge_records(session: AsyncSession, partition: int, start: int, end: 
 async def judge_told(
     session: AsyncSession, partition: int, start: int, end: int, topics: tuple[str, str]
 ) -> Mapping[str, int]:
-    """Whether the decisions of a portion were announced, once and as they are.
+    """Whether the decisions of a portion were published, once and as they are.
 
     `topics`: the one of confirmations, the one of rejections.
     """
@@ -261,7 +261,7 @@ async def judge_told(
 
 
 async def judge_orders(session: AsyncSession, partition: int, start: int, end: int) -> Mapping[str, int]:
-    """Whether the orders of a portion are as they were announced. After `judge_stock`."""
+    """Whether the orders of a portion are as they were published. After `judge_stock`."""
     return await _counts(session, JUDGE_ORDERS, partition, start, end)
 
 

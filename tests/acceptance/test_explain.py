@@ -64,10 +64,10 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     scene.wait_until_drained()
     assert worker.stop() == 0
     # A commit shows a moment after it is acknowledged.
-    (announcement,) = eventually(
+    (publication,) = eventually(
         lambda: [m for m in scene.confirmed() if m.header("ce_subject") == str(confirmed)]
     )
-    tell_again(scene, announcement)
+    tell_again(scene, publication)
     scene.place(
         [order_value(line(1)), order_value(line(1)), order_value(line(1), order_id=waiting)], partition=2
     )
@@ -182,7 +182,7 @@ def test_whatever_the_headers_of_a_dead_letter_say_the_order_is_explained(
 def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
-    """A worker that starts later writes elsewhere; what was announced stays where it is."""
+    """A worker that starts later writes elsewhere; what was published stays where it is."""
     scene.shop.stock_up({1: 5})
     before, after = uuid4(), uuid4()
     fewer = f"{scene.topics.order_confirmed}-fewer"

@@ -46,12 +46,12 @@ def test_tells_the_stored_event_of_a_decided_order_and_why_not_of_any_other(scen
     for order_id, outcome in ((confirmed, "confirmed"), (rejected, "rejected")):
         status, headers, body = ask(worker, order_id)
         assert status == 200
-        announced = told[str(order_id)]
-        assert body == announced.value
+        published = told[str(order_id)]
+        assert body == published.value
         assert headers["content-type"] == "application/json"
-        assert headers["etag"] == f'"{announced.header("ce_id")}"'
+        assert headers["etag"] == f'"{published.header("ce_id")}"'
         assert headers["ce-type"] == f"order-{outcome}"
-        assert headers["ce-time"] == announced.header("ce_time")
+        assert headers["ce-time"] == published.header("ce_time")
     assert ask(worker, str(confirmed).upper())[0] == 200
     status, headers, body = ask(worker, confirmed, "HEAD")
     assert (status, body) == (200, b"")

@@ -107,7 +107,7 @@ def test_a_clean_shop_with_every_kind_of_result_is_clean(
     assert "nothing is missing: each of 50 records has exactly one result" in told
 
 
-def test_outcomes_that_were_never_announced_are_announced_as_the_worker_would_have(
+def test_outcomes_that_were_never_published_are_published_as_the_worker_would_have(
     scene: Scene, workers: Workers, reconcile: OrderWorker, aside: TopicNames
 ):
     scene.shop.stock_up({1: 30})
@@ -177,7 +177,7 @@ def test_a_repair_that_was_killed_in_the_middle_of_a_transaction_is_taken_up(
     scene.assert_promises(ids)
 
 
-def test_what_another_repair_announces_between_finding_and_repairing_is_not_told_twice(
+def test_what_another_repair_publishes_between_finding_and_repairing_is_not_told_twice(
     scene: Scene,
     workers: Workers,
     reconcile: OrderWorker,

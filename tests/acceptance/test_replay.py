@@ -1,4 +1,4 @@
-"""`replay`: gaps are filled, and nothing is announced again, whatever is killed on the way."""
+"""`replay`: gaps are filled, and nothing is published again, whatever is killed on the way."""
 
 import signal
 import sys
@@ -126,23 +126,23 @@ def test_a_replay_that_was_killed_after_it_was_recorded_is_run_again(
     scene.assert_promises([*gap, *more], dead_letters=3)
 
 
-def test_what_was_decided_and_not_yet_announced_is_announced_once_by_a_replay(
+def test_what_was_decided_and_not_yet_published_is_published_once_by_a_replay(
     scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 45)
     die_at(workers, Step.AFTER_DATABASE_COMMIT, passed=2)
-    announced, decided = len(scene.outcomes()), scene.shop.value("SELECT count(*) FROM order_outcomes")
-    assert 0 < announced < decided
+    published, decided = len(scene.outcomes()), scene.shop.value("SELECT count(*) FROM order_outcomes")
+    assert 0 < published < decided
     nobody_is_in_the_group(scene)
     skipping_them = replay.here("--to-offset", str(decided))
-    skipping_them.assert_refused(1, f"({decided - announced} decided, and perhaps not announced)")
+    skipping_them.assert_refused(1, f"({decided - published} decided, and perhaps not announced)")
     assert replay("--to-earliest", "--execute").code == 0
     drained(scene, workers)
     scene.assert_promises(ids)
 
 
-def test_outcomes_that_a_frozen_worker_still_holds_are_not_announced_twice(
+def test_outcomes_that_a_frozen_worker_still_holds_are_not_published_twice(
     scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({PLENTY: 1_000})
@@ -217,7 +217,7 @@ def test_a_move_forward_never_skips_what_nobody_has_dealt_with(
     lost = f"{scene.topics.order_placed}-0 30 to 36 (5 undecided, 1 dead letters to write)"
     for arguments in (["--to-latest"], ["--shift-by", "6"], ["--to-offset", "36"]):
         replay.here(*arguments, "--execute").assert_refused(1, lost)
-    # A replay may be undone, since all that it would skip then is announced, as its record says.
+    # A replay may be undone, since all that it would skip then is published, as its record says.
     assert replay.here("--shift-by", "-20", "--execute").code == 0
     replay.here("--to-latest", "--execute").assert_refused(1, "-0 10 to 36 (5 undecided, 1 dead letters")
     undone = replay("--to-offset", "30", "--execute")

@@ -1,4 +1,4 @@
-"""Stored outcomes announced again: which, as what, and each once whatever ends the command."""
+"""Stored outcomes published again: which, as what, and each once whatever ends the command."""
 
 import signal
 from collections import Counter
@@ -63,7 +63,7 @@ def assert_each_told_again_once(scene: Scene, order_ids: set[UUID]) -> None:
         assert (message.header("ce_type"), message.value) == (f"order-{outcome}", event)
 
 
-def test_what_a_worker_announced_is_announced_again_as_it_was(
+def test_what_a_worker_published_is_published_again_as_it_was(
     scene: Scene, workers: Workers, republish: OrderWorker
 ):
     scene.shop.stock_up({1: 12})
@@ -143,7 +143,7 @@ def test_nothing_selected_is_one_line_and_exit_1(scene: Scene, republish: OrderW
     assert f"not decided, and left out: {undecided}" in both.out
 
 
-def test_killed_again_and_again_it_announces_each_once_and_then_says_so(scene: Scene, republish: OrderWorker):
+def test_killed_again_and_again_it_publishes_each_once_and_then_says_so(scene: Scene, republish: OrderWorker):
     order_ids = write_ledger(scene)
     for reached in (200, 700):
         process = republish.start("--all", "--rate", "600", "--execute")

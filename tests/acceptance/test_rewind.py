@@ -1,4 +1,4 @@
-"""Offsets moved back: no second effect; what is announced again is the same bytes under the same event id."""
+"""Offsets moved back: no second effect; what is published again is the same bytes under the same event id."""
 
 import signal
 from uuid import uuid4
@@ -8,7 +8,7 @@ from tests.support.promises import Scene
 from tests.support.worker_process import Workers
 
 
-def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_changes_nothing(
+def test_a_rewind_to_the_beginning_publishes_the_stored_outcomes_again_and_changes_nothing(
     scene: Scene, workers: Workers
 ):
     scene.shop.stock_up({1: 30})
@@ -39,7 +39,7 @@ def test_a_rewind_to_the_beginning_announces_the_stored_outcomes_again_and_chang
     scene.shop.assert_conserved()
 
 
-def test_a_silent_replay_announces_nothing_again_but_decides_what_was_never_decided(
+def test_a_silent_replay_publishes_nothing_again_but_decides_what_was_never_decided(
     scene: Scene, workers: Workers
 ):
     scene.shop.stock_up({1: 100})

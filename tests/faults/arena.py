@@ -67,7 +67,7 @@ class Arena:
     clocks: Sequence[int] = ()
     """by how many seconds the clock of a new worker is off: one of these; empty: it is right"""
     rewinds: int = 0
-    """how often the run moved the offsets back: outcomes may be announced again so many times"""
+    """how often the run moved the offsets back: outcomes may be published again so many times"""
 
     @property
     def shop(self) -> Shop:

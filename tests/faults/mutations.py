@@ -163,21 +163,21 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "duplicate-is-silent",
-        "The same order from another record announces nothing.",
+        "The same order from another record publishes nothing.",
         "a duplicate is taken for a redelivery",
         (Edit(_TRIAGE, "    return Standing.DUPLICATE\n", "    return Standing.REDELIVERY\n"),),
         (Trial("none"), Trial("none", 2)),
     ),
     Mutation(
         "redelivery-is-told",
-        "A record that was decided and not announced is announced when it comes again.",
+        "A record that was decided and not published is published when it comes again.",
         "a redelivery is taken for a duplicate",
         (Edit(_TRIAGE, "return Standing.REDELIVERY", "return Standing.DUPLICATE"),),
         (Trial("crash-after-database-commit"), Trial("crash-after-sends"), Trial("kill", 1, 3_000)),
     ),
     Mutation(
         "bytes-of-the-ledger",
-        "What is announced later is what was stored, byte for byte.",
+        "What is published later is what was stored, byte for byte.",
         "the stored event is read as jsonb, which writes the same JSON in other bytes",
         (
             Edit(_LEDGER, "import ARRAY\n", "import ARRAY, JSONB\n"),
@@ -426,9 +426,9 @@ MUTATIONS: Final = (
         (Trial("broker-freeze"), Trial("zombie-before-kafka-commit"), Trial("broker-freeze", 2)),
     ),
     Mutation(
-        "announced-in-turn",
-        "A batch begins to be announced when the one before is announced.",
-        "what is settled is announced at once",
+        "published-in-turn",
+        "A batch begins to be published when the one before is published.",
+        "what is settled is published at once",
         (
             Edit(
                 _FLOW,
@@ -440,7 +440,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "nothing-behind-a-failure",
-        "Behind a batch that failed nothing of its partition is announced, and other partitions go on.",
+        "Behind a batch that failed nothing of its partition is published, and other partitions go on.",
         "a batch that was settled meanwhile keeps its partitions",
         (
             Edit(
@@ -480,7 +480,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "one-event-id",
-        "An outcome that is announced again has the event id of the first time.",
+        "An outcome that is published again has the event id of the first time.",
         "event ids are drawn",
         (
             Edit("contracts/envelope.py", "import UUID, uuid5", "import UUID, uuid4, uuid5"),
@@ -492,8 +492,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "silent-replay",
-        "A silent replay announces nothing that was decided before it.",
-        "a replayed order is announced like any redelivery",
+        "A silent replay publishes nothing that was decided before it.",
+        "a replayed order is published like any redelivery",
         (Edit(_SETTLEMENT, "if is_silenced(record.offset, row.decided_at, replays):", "if False:"),),
         (Test("tests/integration/test_batch.py", "silent_replay"),),
     ),
@@ -527,28 +527,28 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "witness",
-        "What was announced just before the offsets were forgotten is found in the outcome topics.",
-        "the batch is announced again without looking",
+        "What was published just before the offsets were forgotten is found in the outcome topics.",
+        "the batch is published again without looking",
         (
             Edit(
                 _PUBLISHED,
-                "return begun.begun_to if is_published else begun.announced_to",
-                "return begun.announced_to if is_published else begun.announced_to",
+                "return begun.begun_to if is_published else begun.published_to",
+                "return begun.published_to if is_published else begun.published_to",
             ),
         ),
         (Test("tests/integration/test_published.py", "goes_on"), Trial("forgotten-offsets")),
     ),
     Mutation(
-        "witness-of-this-announcement",
-        "An earlier announcement of the same outcome does not count for the one that was begun.",
+        "witness-of-this-publication",
+        "An earlier publication of the same outcome does not count for the one that was begun.",
         "its place does not matter",
         (Edit(_PUBLISHED, "{place: max(witness.from_offset, ", "{place: max(0, "),),
-        (Test("tests/integration/test_published.py", "announced_before"),),
+        (Test("tests/integration/test_published.py", "published_before"),),
     ),
     Mutation(
         "undone",
-        "A batch whose commit Kafka has acknowledged and then undone is announced again.",
-        "what was acknowledged is taken for announced",
+        "A batch whose commit Kafka has acknowledged and then undone is published again.",
+        "what was acknowledged is taken for published",
         (
             Edit(
                 _PUBLISHED,

@@ -67,7 +67,7 @@ def broker_apart(folder: Path, **options: Any) -> Iterator[LocalKafka]:
 
 
 @contextmanager
-def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Iterator[Site]:
+def running_site(report: Callable[[str], None] = lambda sentence: None) -> Iterator[Site]:
     """A site that answers, and of which nothing is left at the end. Raises LocalServiceError."""
     with ExitStack() as stack:
         folder = stack.enter_context(data_folder())
@@ -75,7 +75,7 @@ def running_site(announce: Callable[[str], None] = lambda sentence: None) -> Ite
         postgres = LocalPostgres(folder, settings=_POSTGRES_SETTINGS)
         stack.callback(postgres.abandon)
         postgres.start()
-        options = {"settings": _KAFKA_SETTINGS, "proxy_port": port, "announce": announce}
+        options = {"settings": _KAFKA_SETTINGS, "proxy_port": port, "report": report}
         kafka = stack.enter_context(broker_apart(folder, **options))
         kafka.start()
         assert kafka.proxied_port

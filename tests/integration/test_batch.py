@@ -149,7 +149,7 @@ async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processo
     first = await processor().settle(batch, {})
     again = await processor().settle(batch, {})
     assert [s.fate for s in again] == [Fate.REDELIVERED, Fate.REDELIVERED]
-    # All of it but the time, by which this announcement is told from the one before.
+    # All of it but the time, by which this publication is told from the one before.
     told, again_told = (
         [s.publication._replace(timestamp_ms=0) for s in one if s.publication] for one in (first, again)
     )
@@ -416,7 +416,7 @@ async def test_an_order_that_a_constraint_refuses_beside_others_is_a_dead_letter
     assert settled[1].codes == ("data_error",)
 
 
-async def test_a_silent_replay_announces_nothing_that_was_decided_before_it(
+async def test_a_silent_replay_publishes_nothing_that_was_decided_before_it(
     processor: Processor, stocked: Shop
 ):
     batch = batch_of(*(order_value(line(1)) for _ in range(4)))

@@ -42,11 +42,11 @@ async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_be
     assert (ahead, begun, attempts) == (2 * POLLED, POLLED, [POLLED])
     await stage.flow.published()
     assert await stage.begun(FIRST) == 2 * POLLED
-    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
 @pytest.mark.parametrize("committed", [0, None])
-async def test_behind_a_batch_that_fails_the_next_one_is_announced_of_other_partitions_alone(
+async def test_behind_a_batch_that_fails_the_next_one_is_published_of_other_partitions_alone(
     stage: Stage, committed: int | None
 ):
     stage.publisher.committed[FIRST] = committed
@@ -57,17 +57,17 @@ async def test_behind_a_batch_that_fails_the_next_one_is_announced_of_other_part
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
-    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
+    assert stage.publisher.published == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
     assert stage.publisher.attempts[FIRST] == [POLLED]
     assert await stage.begun(FIRST) == POLLED
     assert stage.publisher.closed == [FIRST]
     assert stage.input.position == {FIRST: 0, OTHER: 2 * POLLED}
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 @pytest.mark.parametrize("stage", [1], indirect=True)
-async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_announced_of_other_partitions_alone(
+async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_published_of_other_partitions_alone(
     stage: Stage,
 ):
     held = stage.publisher.hold(FIRST)
@@ -76,14 +76,14 @@ async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_announced_of_oth
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
-    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
+    assert stage.publisher.published == {OTHER: stage.placed[OTHER][:POLLED]}
     assert stage.publisher.attempts == {FIRST: [1], OTHER: [1, 2]}
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
-async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_that_one_is_announced_alone(
+async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_that_one_is_published_alone(
     stage: Stage,
 ):
     stage.input.pause(OTHER)
@@ -98,11 +98,11 @@ async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_t
         await stage.flow.published()
         taken_over.set_result(None)
     await stage.flow.published()
-    assert stage.publisher.announced == {OTHER: stage.placed[OTHER][:POLLED]}
+    assert stage.publisher.published == {OTHER: stage.placed[OTHER][:POLLED]}
     assert stage.publisher.closed == [FIRST]
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecord]:
@@ -124,8 +124,8 @@ async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_take
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
     assert stage.input.position[FIRST] == 0
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 @pytest.mark.parametrize("topics_tell", [True, False])
@@ -137,8 +137,8 @@ async def test_records_that_retention_deletes_before_they_come_again_are_asked_f
     del stage.input.records[FIRST][:POLLED]
     await stage.consumer.handle_order_placed(on_their_way)
     assert stage.input.sought == [(FIRST, 0)] * 2, "set back, and asked for"
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
+    await stage.publish_the_rest()
+    assert stage.publisher.published == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
 
 
 @pytest.mark.parametrize("fails_first", ["publishing", "settling"])
@@ -162,12 +162,12 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
             assert between == POLLED
     await stage.flow.published()
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until_it_goes_on(stage: Stage):
-    """The batch before, announced meanwhile, says nothing of the database."""
+    """The batch before, published meanwhile, says nothing of the database."""
     published = stage.publisher.hold(FIRST)
     await stage.next_batch()
     stage.processor.fail().set_exception(ConnectionResetError("database away"))
@@ -175,7 +175,7 @@ async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until
     published.set_result(None)
     await stage.flow.published()
     assert stage.health.troubles() == {"orders": "set back: database: database away"}
-    await stage.announce_the_rest()
+    await stage.publish_the_rest()
     assert stage.health.troubles() == {}
 
 
@@ -195,7 +195,7 @@ async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_p
     held.set_result(None)
     await stage.flow.published()
     assert (attempts, kept) == ([POLLED], 0)
-    assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.published == {p: ids[:POLLED] for p, ids in stage.placed.items()}
 
 
 async def test_partitions_are_given_up_when_what_is_being_published_is(stage: Stage):
@@ -207,11 +207,11 @@ async def test_partitions_are_given_up_when_what_is_being_published_is(stage: St
         too_early = list(stage.publisher.closed)
         held.set_result(None)
     assert not too_early
-    assert stage.publisher.announced == {p: ids[:POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.published == {p: ids[:POLLED] for p, ids in stage.placed.items()}
     assert stage.publisher.closed == [FIRST, OTHER]
 
 
-async def test_records_that_come_again_while_they_are_being_published_are_announced_once(stage: Stage):
+async def test_records_that_come_again_while_they_are_being_published_are_published_once(stage: Stage):
     """As where the broker finds an offset out of range: aiokafka then goes back to the earliest by itself."""
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
@@ -220,8 +220,8 @@ async def test_records_that_come_again_while_they_are_being_published_are_announ
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         held.set_result(None)
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited_does_not_ask(stage: Stage):
@@ -232,7 +232,7 @@ async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited
     assert stage.input.asked_for == [BATCH_MAX_RECORDS - 2 * POLLED]
     await stage.flow.published()
     assert stage.publisher.attempts == {FIRST: [POLLED, 3 * POLLED], OTHER: [POLLED, 3 * POLLED]}
-    assert stage.publisher.announced == stage.placed
+    assert stage.publisher.published == stage.placed
 
 
 async def test_what_came_meanwhile_waits_behind_a_batch_that_was_set_back(stage: Stage):
@@ -242,8 +242,8 @@ async def test_what_came_meanwhile_waits_behind_a_batch_that_was_set_back(stage:
     await stage.next_batch()
     held.set_exception(KafkaConnectionError())
     await stage.next_batch()
-    await stage.announce_the_rest()
-    assert stage.publisher.announced == stage.placed
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
 
 
 async def test_a_batch_does_not_wait_for_a_rebalance_that_waits_for_it(stage: Stage):
@@ -253,7 +253,7 @@ async def test_a_batch_does_not_wait_for_a_rebalance_that_waits_for_it(stage: St
         beside.create_task(stage.next_batch())
         beside.create_task(stage.consumer.on_partitions_revoked([FIRST, OTHER]))
     assert stage.input.asked_for
-    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
 async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(stage: Stage):
@@ -262,7 +262,7 @@ async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(st
     stage.input.rebalance.set_exception(KafkaConnectionError())
     await stage.next_batch()
     await stage.flow.published()
-    assert stage.publisher.announced == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
+    assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
 async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_read_again(stage: Stage):
@@ -277,8 +277,8 @@ async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_rea
         held.set_result(None)
     assert not idle.result()
     assert stage.publisher.committed[FIRST] == 1
-    await stage.announce_the_rest()
-    assert stage.publisher.announced[FIRST] == stage.placed[FIRST][1:]
+    await stage.publish_the_rest()
+    assert stage.publisher.published[FIRST] == stage.placed[FIRST][1:]
 
 
 async def test_the_beginning_that_is_committed_is_before_records_that_were_set_back(stage: Stage):

@@ -157,7 +157,7 @@ async def test_a_client_through_a_proxy_is_told_to_come_back_to_the_proxy() -> N
 def test_the_end_leaves_no_process_and_no_data() -> None:
     said: list[str] = []
     before = descendants()
-    with running_services(announce=said.append) as running:
+    with running_services(report=said.append) as running:
         started = descendants() - before
         folder = running.kafka.folder  # type: ignore[union-attr]
         assert len(started) > 2
@@ -171,18 +171,18 @@ def test_the_end_leaves_no_process_and_no_data() -> None:
 @pytest.mark.usefixtures("without_docker")
 def test_postgres_is_stopped_when_kafka_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     ports: list[int] = []
-    announced = threading.Event()
+    reported = threading.Event()
 
     def start(self: LocalKafka) -> None:
-        assert announced.wait(10)
+        assert reported.wait(10)
         ports.extend(port for port in listening_ports() if port != self.port)
         raise LocalServiceError("no Kafka today")
 
     monkeypatch.setattr(LocalKafka, "start", start)
     before = descendants()
 
-    said = lambda sentence: announced.set() if sentence.startswith("PostgreSQL ready") else None  # noqa: E731
-    with pytest.raises(LocalServiceError, match="no Kafka today"), running_services(announce=said):
+    said = lambda sentence: reported.set() if sentence.startswith("PostgreSQL ready") else None  # noqa: E731
+    with pytest.raises(LocalServiceError, match="no Kafka today"), running_services(report=said):
         pytest.fail("it must not get here")
     assert ports
     assert descendants() == before
@@ -191,7 +191,7 @@ def test_postgres_is_stopped_when_kafka_cannot_start(monkeypatch: pytest.MonkeyP
 def test_ctrl_c_while_they_start_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "from worker.sandbox.servers import running_services\n"
-        "with running_services(announce=lambda sentence: print(sentence, flush=True)):\n"
+        "with running_services(report=lambda sentence: print(sentence, flush=True)):\n"
         "    print('too late', flush=True)\n"
     )
     parent = start_script(script, tmp_path)
@@ -366,7 +366,7 @@ def test_a_container_that_does_not_start_means_local_processes(monkeypatch: pyte
     kafka, postgres = pretend_docker(monkeypatch, kafka_error=RuntimeError("no such\nimage"))
     monkeypatch.setattr(services, "_local", lambda *_: Services("local", "here:1", "postgresql://here"))
     said: list[str] = []
-    with running_services(announce=said.append) as running:
+    with running_services(report=said.append) as running:
         assert running.kind == "local"
     assert "Docker answers but could not run them (no such image); using local processes instead" in said
     assert "abandon" in kafka.calls

@@ -1,4 +1,4 @@
-"""What PostgreSQL remembers of how far a partition is announced."""
+"""What PostgreSQL remembers of how far a partition is published."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,12 +11,12 @@ FIRST, SECOND, THIRD = (
 
 
 def begun(
-    announced_to: int = 10,
+    published_to: int = 10,
     begun_to: int = 20,
     witness: Witness | None = None,
     acknowledged: Acknowledged | None = None,
 ) -> Begun:
-    return Begun(announced_to, begun_to, 1_000, witness, acknowledged)
+    return Begun(published_to, begun_to, 1_000, witness, acknowledged)
 
 
 async def found_after(session: AsyncSession, *batches: Begun) -> Begun | None:
@@ -45,7 +45,7 @@ async def test_the_same_batch_begun_once_more_leaves_the_one_before_it_what_it_w
     assert found == begun(20, 25, THIRD, Acknowledged(10, FIRST))
 
 
-async def test_a_batch_with_nothing_to_announce_is_acknowledged_without_a_witness(session: AsyncSession):
+async def test_a_batch_with_nothing_to_publish_is_acknowledged_without_a_witness(session: AsyncSession):
     found = await found_after(session, begun(10, 20), begun(20, 30, SECOND))
     assert found == begun(20, 30, SECOND, Acknowledged(10, None))
 
@@ -62,7 +62,7 @@ async def test_an_owner_before_can_begin_nothing_any_more(session: AsyncSession)
     assert (await take_turn(session, "group", *PLACE)).begun == begun(20, 30)
 
 
-async def test_several_partitions_begin_at_once_and_what_announces_nothing_has_no_witness(
+async def test_several_partitions_begin_at_once_and_what_publishes_nothing_has_no_witness(
     session: AsyncSession,
 ):
     outcome, letter = Witness("confirmed", 3_000, b"outcome"), Witness("dead", 4_000, b"letter")

@@ -22,7 +22,7 @@ from worker.kafka.lease import Leases
 from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to
 from worker.sandbox.servers.services import Services
 
-ANNOUNCED_MS: Final = int(time.time() * 1_000)
+PUBLISHED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
 
 
@@ -36,11 +36,11 @@ class TestIsForgotten:
         assert not is_offset_lost(0, False, None)
 
     @pytest.mark.parametrize("told", [2, 4, 5, 6])
-    def test_an_offset_behind_what_is_announced_is_true(self, told: int) -> None:
+    def test_an_offset_behind_what_is_published_is_true(self, told: int) -> None:
         assert not is_offset_lost(told, False, begun())
 
     @pytest.mark.parametrize("told", [None, 0, 1])
-    def test_less_than_what_is_announced_is_not(self, told: int | None) -> None:
+    def test_less_than_what_is_published_is_not(self, told: int | None) -> None:
         assert is_offset_lost(told, False, begun())
 
     def test_an_operator_may_move_it_back(self) -> None:
@@ -63,13 +63,13 @@ class Ground:
         finally:
             await producer.stop()
 
-    async def announce(
+    async def publish(
         self,
         key: bytes | None = b"key",
         *,
         commit: bool = True,
         headers: Sequence[tuple[str, bytes | None]] = HEADERS,
-        timestamp_ms: int = ANNOUNCED_MS,
+        timestamp_ms: int = PUBLISHED_MS,
     ) -> None:
         """An outcome, in a transaction of its own."""
         topic = self.topics.order_confirmed
@@ -82,18 +82,18 @@ class Ground:
 
     def witness(self, key: bytes | None = b"key") -> Witness:
         """As an earlier version remembers it: by its time."""
-        return Witness(self.topics.order_confirmed, ANNOUNCED_MS, digest(key, HEADERS))
+        return Witness(self.topics.order_confirmed, PUBLISHED_MS, digest(key, HEADERS))
 
     async def placed_witness(self, key: bytes | None = b"key") -> Witness:
         """As it is remembered now: by where the partition ends. Its time is that of a clock gone wrong."""
         place = TopicPartition(self.topics.order_confirmed, 0)
         async with self.producer() as producer:
             end = (await end_offsets(producer, [place]))[place]
-        wrong_ms = ANNOUNCED_MS + 86_400_000
+        wrong_ms = PUBLISHED_MS + 86_400_000
         return Witness(place.topic, wrong_ms, digest(key, HEADERS), place.partition, end)
 
     async def begun(self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None) -> Begun:
-        """What is remembered of the announcement of an outcome, whether it came to its end or not."""
+        """What is remembered of the publication of an outcome, whether it came to its end or not."""
         return replace(begun(self.witness(key)), acknowledged=acknowledged)
 
     async def published_to(self, remembered: Begun, told: int | None = 0) -> int:
@@ -109,11 +109,11 @@ async def ground(services: Services, topics: TopicNames) -> Ground:
 
 
 @pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
-async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
+async def test_it_goes_on_behind_what_is_published_and_before_what_is_not(
     ground: Ground, commit: bool, goes_on_at: int
 ):
-    await ground.announce(b"another key")
-    await ground.announce(commit=commit)
+    await ground.publish(b"another key")
+    await ground.publish(commit=commit)
     assert await ground.published_to(await ground.begun()) == goes_on_at
 
 
@@ -122,12 +122,12 @@ async def test_it_goes_on_behind_what_is_announced_and_before_what_is_not(
 async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whether_it_holds(
     ground: Ground, commit: bool, goes_on_at: int, told: int | None
 ):
-    await ground.announce(b"before", commit=commit)
+    await ground.publish(b"before", commit=commit)
     before = Acknowledged(1, ground.witness(b"before"))
     assert await ground.published_to(await ground.begun(acknowledged=before), told) == goes_on_at
 
 
-async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announced_nothing(ground: Ground):
+async def test_the_batch_before_holds_where_its_offset_does_and_where_it_published_nothing(ground: Ground):
     unseen = Acknowledged(0, ground.witness(b"before"))
     assert await ground.published_to(await ground.begun(acknowledged=unseen), told=1) == 2
     assert await ground.published_to(await ground.begun(acknowledged=Acknowledged(1, None)), told=1) == 2
@@ -136,46 +136,46 @@ async def test_the_batch_before_holds_where_its_offset_does_and_where_it_announc
 @pytest.mark.parametrize(
     "another",
     [
-        {"timestamp_ms": ANNOUNCED_MS - 1},
+        {"timestamp_ms": PUBLISHED_MS - 1},
         {"headers": [*HEADERS, ("failed_at", b"earlier")]},
         {"headers": [*HEADERS, REPUBLISHED]},
     ],
     ids=["outcome", "dead letter", "republished"],
 )
-async def test_another_announcement_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
-    await ground.announce(**another)
+async def test_another_publication_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
+    await ground.publish(**another)
     assert await ground.published_to(await ground.begun()) == 2
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff\x00"])
 async def test_a_record_with_an_odd_key_is_known_again(ground: Ground, key: bytes | None):
-    await ground.announce(key)
+    await ground.publish(key)
     assert await ground.published_to(await ground.begun(key)) == 5
 
 
 async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground: Ground):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", "LogAppendTime")
-    await ground.announce()
+    await ground.publish()
     assert await ground.published_to(await ground.begun()) == 5
 
 
 @pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
 @pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
-async def test_no_clock_has_to_be_right_to_find_what_is_announced(
+async def test_no_clock_has_to_be_right_to_find_what_is_published(
     ground: Ground, stamp: str, commit: bool, goes_on_at: int
 ):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", stamp)
-    await ground.announce(b"another key")
+    await ground.publish(b"another key")
     remembered = replace(await ground.begun(), witness=await ground.placed_witness())
-    await ground.announce(commit=commit, timestamp_ms=ANNOUNCED_MS - 86_400_000)
-    await ground.announce(b"another key")
+    await ground.publish(commit=commit, timestamp_ms=PUBLISHED_MS - 86_400_000)
+    await ground.publish(b"another key")
     assert await ground.published_to(remembered) == goes_on_at
 
 
-async def test_the_same_announced_before_does_not_count(ground: Ground):
-    await ground.announce()
+async def test_the_same_published_before_does_not_count(ground: Ground):
+    await ground.publish()
     remembered = replace(await ground.begun(), witness=await ground.placed_witness())
     assert await ground.published_to(remembered) == 2
 
@@ -185,14 +185,14 @@ async def test_where_the_place_is_gone_the_time_has_to_do(ground: Ground):
     beyond = replace(ground.witness(), partition=0, from_offset=1_000)
     remembered = replace(await ground.begun(), witness=beyond)
     assert await ground.published_to(remembered) == 2
-    await ground.announce()
+    await ground.publish()
     assert await ground.published_to(remembered) == 5
 
 
 async def test_what_retention_has_deleted_before_it_is_no_hindrance(ground: Ground):
-    await ground.announce(b"another key")
+    await ground.publish(b"another key")
     remembered = replace(await ground.begun(), witness=replace(await ground.placed_witness(), from_offset=0))
-    await ground.announce()
+    await ground.publish()
     up_to = Offset(ground.topics.order_confirmed, 0, 2)
     await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
     assert await ground.published_to(remembered) == 5
@@ -208,13 +208,13 @@ async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
     whole, cut = [("mine", b"x"), *source], [*source, ("headers.cut", b"1")]
     witness = replace(await ground.placed_witness(), digest=digest(None, whole))
     remembered = replace(await ground.begun(), witness=witness)
-    await ground.announce(b"made up", headers=[*source[:3], ("failed_at", b"before")])
+    await ground.publish(b"made up", headers=[*source[:3], ("failed_at", b"before")])
     assert await ground.published_to(remembered) == 2
-    await ground.announce(b"made up", headers=cut)
+    await ground.publish(b"made up", headers=cut)
     assert await ground.published_to(remembered) == 5
 
 
-async def test_a_batch_with_nothing_to_announce_is_behind(ground: Ground):
+async def test_a_batch_with_nothing_to_publish_is_behind(ground: Ground):
     assert await ground.published_to(begun()) == 5
 
 
@@ -225,7 +225,7 @@ async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(
         partitions = await other.partitions_for(ground.topics.order_confirmed)
         for partition in partitions:
             await other.send_and_wait(ground.topics.order_confirmed, b"value", partition=partition)
-        await ground.announce()
+        await ground.publish()
         async with ground.producer() as producer:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(2):
@@ -254,10 +254,10 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
             # So the coordinator never hears of this partition, and writes no marker there.
             lease.producer._txn_manager._txn_partitions.add(confirmed)
             await lease.producer.send_and_wait(
-                confirmed.topic, b"value", key=b"key", headers=HEADERS, timestamp_ms=ANNOUNCED_MS, partition=0
+                confirmed.topic, b"value", key=b"key", headers=HEADERS, timestamp_ms=PUBLISHED_MS, partition=0
             )
             await lease.producer.commit_transaction()
-        await ground.announce(b"hidden behind it")
+        await ground.publish(b"hidden behind it")
         assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
         leases.drop(lease)
 

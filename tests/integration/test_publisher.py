@@ -38,11 +38,11 @@ from worker.pipeline.publisher import OutcomesRefusedError, Publisher
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
-ANNOUNCED_MS: Final = int(time.time() * 1_000)
+PUBLISHED_MS: Final = int(time.time() * 1_000)
 
 
 def outcome(topic: str, *, key: bytes = b"key", value: bytes = b"value") -> Publication:
-    return Publication(topic, key, value, [("ce_id", b"1"), ("tracestate", None)], ANNOUNCED_MS)
+    return Publication(topic, key, value, [("ce_id", b"1"), ("tracestate", None)], PUBLISHED_MS)
 
 
 def letter(
@@ -51,10 +51,10 @@ def letter(
     key: bytes | None = b"key",
     value: bytes = b"value",
     own: list[tuple[str, bytes | None]] | None = None,
-    timestamp_ms: int = ANNOUNCED_MS,
+    timestamp_ms: int = PUBLISHED_MS,
 ) -> Publication:
     source = Source("order-placed", 1, 42)
-    failed_at = datetime.fromtimestamp(ANNOUNCED_MS / 1_000, UTC)
+    failed_at = datetime.fromtimestamp(PUBLISHED_MS / 1_000, UTC)
     headers = dead_letter_headers(DeadLetterCode.NOT_JSON, "no", "", source, 7, failed_at, own or [])
     return Publication(topic, key, value, headers, timestamp_ms)
 
@@ -190,7 +190,7 @@ async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger
     ground.leases.drop(lease)
     told = await ground.told(ground.topics.order_confirmed)
     assert [message.value for message in told] == values
-    assert {(message.timestamp, tuple(message.headers)) for message in told} == {(ANNOUNCED_MS, headers)}
+    assert {(message.timestamp, tuple(message.headers)) for message in told} == {(PUBLISHED_MS, headers)}
     assert ground.steps.count(Step.AFTER_SEND) > 6
 
 
@@ -293,7 +293,7 @@ async def test_a_time_that_the_topic_refuses_becomes_that_of_publishing(strict: 
     letters, confirmed = strict.topics.dead_letter, strict.topics.order_confirmed
     await strict.set(letters, **times)
     await strict.set(confirmed, **times)
-    odd_ms = ANNOUNCED_MS + days * 86_400_000
+    odd_ms = PUBLISHED_MS + days * 86_400_000
     await strict.publish(
         [letter(letters, timestamp_ms=odd_ms), outcome(confirmed)._replace(timestamp_ms=odd_ms)]
     )
@@ -312,7 +312,7 @@ async def test_a_time_that_is_refused_whatever_it_is_is_named(
     real = time.time
     monkeypatch.setattr("worker.pipeline.publisher.time.time", lambda: real() + 7_200)
     with pytest.raises(RefusedByKafkaError) as caught:
-        await strict.publish([outcome(topic)._replace(timestamp_ms=ANNOUNCED_MS + 7_200_000)])
+        await strict.publish([outcome(topic)._replace(timestamp_ms=PUBLISHED_MS + 7_200_000)])
     assert caught.value.reason == "INVALID_TIMESTAMP"
     assert "clocks" in caught.value.what_to_do
 

@@ -111,7 +111,7 @@ async def test_it_says_of_each_record_what_becomes_of_it(
     assert {"data_error", "order_id_conflict"} <= {code for one in said for code in one.codes}
 
 
-async def test_what_is_not_replayed_in_silence_would_be_announced_again(
+async def test_what_is_not_replayed_in_silence_would_be_published_again(
     processor: BatchProcessor, reader: RecordReader, shop: Shop
 ):
     await asyncio.to_thread(shop.stock_up, {1: 10})

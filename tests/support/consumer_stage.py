@@ -108,9 +108,9 @@ class HeldPublisher:
 
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int | None] = {FIRST: None, OTHER: None}
-        self.announced: dict[TopicPartition, list[str]] = defaultdict(list)
+        self.published: dict[TopicPartition, list[str]] = defaultdict(list)
         self.attempts: dict[TopicPartition, list[int]] = defaultdict(list)
-        """The offset behind each batch whose announcement began, whatever came of it."""
+        """The offset behind each batch whose publication began, whatever came of it."""
         self.closed: list[TopicPartition] = []
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
 
@@ -131,7 +131,7 @@ class HeldPublisher:
             self.attempts[lease.partition].append(next_offset)
         if held := self._held.pop(lease.partition, None):
             await held
-        self.announced[lease.partition] += [(p.key or b"").decode() for p in publications]
+        self.published[lease.partition] += [(p.key or b"").decode() for p in publications]
         self.committed[lease.partition] = next_offset
 
     def drop(self, lease: Lease) -> None:
@@ -172,7 +172,7 @@ class HeldTakeover:
         if turn.begun:
             owned.begun_to = turn.begun.begun_to
             if self.topics_tell:
-                owned.published_to = max(owned.published_to or 0, turn.begun.announced_to)
+                owned.published_to = max(owned.published_to or 0, turn.begun.published_to)
         return owned
 
 
@@ -279,7 +279,7 @@ class Stage:
         self._sessions = sessions
 
     async def next_batch(self) -> None:
-        """Hand the next poll over; returns when it is settled and its last announcement has begun."""
+        """Hand the next poll over; returns when it is settled and its last publication has begun."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self.consumer.handle_order_placed(self.input.poll())
 
@@ -289,7 +289,7 @@ class Stage:
             for _ in range(batches):
                 await self.processor.settled.get()
 
-    async def announce_the_rest(self) -> None:
+    async def publish_the_rest(self) -> None:
         """Hand over what comes until the last offset of every partition is committed."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while self.publisher.committed != dict.fromkeys(self.placed, RECORDS):
@@ -303,7 +303,7 @@ class Stage:
         return await self._ask(query, partition)
 
     async def begun(self, partition: TopicPartition) -> int:
-        """Up to where PostgreSQL remembers announcements that began."""
+        """Up to where PostgreSQL remembers publications that began."""
         return await self._ask("SELECT begun_to FROM positions WHERE partition = :partition", partition)
 
     async def _ask(self, query: str, partition: TopicPartition) -> int:

@@ -86,7 +86,7 @@ def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: Run, change: dict[st
     assert failing(run) == {"Every outcome seen once"}
 
 
-def test_a_decided_order_that_was_never_announced_is_noticed(run: Run):
+def test_a_decided_order_that_was_never_published_is_noticed(run: Run):
     run.tally.outcomes.popitem()
     assert failing(run) == {"Every outcome seen once"}
 

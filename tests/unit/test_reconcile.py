@@ -41,7 +41,7 @@ class TestTraces:
         refused = record_row(record(b"{"), 1_000, with_headers=True)
         assert (refused.order_id, refused.fingerprint, refused.code) == (None, None, "not_json")
 
-    def test_only_what_an_announcement_carries_on_is_kept_of_the_headers(self):
+    def test_only_what_a_publication_carries_on_is_kept_of_the_headers(self):
         headers = (("correlation_id", "käse".encode()), ("other", b"\xff"))
         kept = record_row(record(order_value(), headers=headers), 1_000, with_headers=True)
         assert unpack_headers(kept.passed_on) == passed_through(headers)

@@ -16,18 +16,18 @@ from db.statuses import Outcome
 from worker.cli import app
 from worker.errors import CommandError, UsageError
 from worker.kafka.published import digest
-from worker.operations.republish.announce import announcement
 from worker.operations.republish.progress import Progress, from_offset
 from worker.operations.republish.republish import selection_name
+from worker.operations.republish.send import publication
 from worker.settings import Settings
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ROW = LedgerRow(uuid4(), "rejected", b"", "order-placed", 3, 7, '{"b" : 1,\n "a":"ü"}', NOON)
 
 
-class TestAnnouncement:
+class TestPublication:
     def test_is_the_stored_event_byte_for_byte_under_the_same_event_id(self) -> None:
-        topic, key, value, headers, timestamp_ms = announcement(ROW, "order-rejected", 5)
+        topic, key, value, headers, timestamp_ms = publication(ROW, "order-rejected", 5)
         assert (topic, timestamp_ms) == ("order-rejected", 5)
         assert key == str(ROW.order_id).encode()
         assert value == ROW.event.encode()
@@ -36,8 +36,8 @@ class TestAnnouncement:
         assert (told["ce_type"], told["ce_time"]) == (b"order-rejected", NOON.isoformat().encode())
         assert headers[-1] == ("republished", b"true")
 
-    def test_is_never_taken_for_the_witness_of_the_first_announcement(self) -> None:
-        again = announcement(ROW, "order-rejected", 5)
+    def test_is_never_taken_for_the_witness_of_the_first_publication(self) -> None:
+        again = publication(ROW, "order-rejected", 5)
         first = again._replace(headers=again.headers[:-1])
         assert digest(again.key, again.headers) != digest(first.key, first.headers)
 

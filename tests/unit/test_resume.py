@@ -20,8 +20,8 @@ from worker.pipeline.resume import (
 PLACED = TopicPartition("placed", 0)
 
 
-def begun(announced_to: int = 80, begun_to: int = 100) -> Begun:
-    return Begun(announced_to, begun_to, 1_000, None)
+def begun(published_to: int = 80, begun_to: int = 100) -> Begun:
+    return Begun(published_to, begun_to, 1_000, None)
 
 
 def commit(offset: int, metadata: str = MARK) -> OffsetAndMetadata:
@@ -73,8 +73,8 @@ def test_a_log_is_cut_where_it_ends_before_what_was_decided():
     [
         (evidence(commit(100), begun(), first=150), 100, (100, 150)),
         (evidence(commit(100), begun(), first=100), 100, None),
-        (evidence(commit(10, ""), begun(announced_to=80), first=150), 10, (80, 150)),
-        (evidence(commit(10, ""), begun(announced_to=80), first=60), 10, None),
+        (evidence(commit(10, ""), begun(published_to=80), first=150), 10, (80, 150)),
+        (evidence(commit(10, ""), begun(published_to=80), first=60), 10, None),
         (evidence(commit(100), None, first=150), 100, (100, 150)),
     ],
 )

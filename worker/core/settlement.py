@@ -27,8 +27,8 @@ class Fate(Enum):
 
     CONFIRMED = auto()
     REJECTED = auto()
-    REDELIVERED = auto()  # decided before, outcome announced again
-    SILENCED = auto()  # decided and announced before; a silent replay passes over it
+    REDELIVERED = auto()  # decided before, outcome published again
+    SILENCED = auto()  # decided and published before; a silent replay passes over it
     DUPLICATE = auto()
     DEAD_LETTER = auto()
 
@@ -82,17 +82,17 @@ class Rows(NamedTuple):
 class Settlement:
     """Settles the orders of one transaction, each whole while it is in the processor's cache.
 
-    `decided_at`: the transaction's time, aware UTC; `announced_ms`: what outcomes are stamped with.
+    `decided_at`: the transaction's time, aware UTC; `published_ms`: what outcomes are stamped with.
     """
 
     def __init__(
-        self, topics: OutputTopics, replays: Replays, decided_at: datetime, announced_ms: int
+        self, topics: OutputTopics, replays: Replays, decided_at: datetime, published_ms: int
     ) -> None:
         self._rows: list[tuple[bytes, bytes, bytes]] = []
         self._topics = topics
         self._replays = replays
         self._decided_at = decided_at
-        self._announced_ms = announced_ms
+        self._published_ms = published_ms
 
     def decide(self, arrival: Arrival, decision: Decision) -> Settled:
         """A new order, decided now."""
@@ -112,7 +112,7 @@ class Settlement:
         source = (record.topic, record.partition, record.offset)
         decided = rows.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
         self._rows.append((decided, stored, items))
-        return _new(Settled, (fate, self._announcement(record, key, outcome, event, decided_at), codes))
+        return _new(Settled, (fate, self._publication(record, key, outcome, event, decided_at), codes))
 
     def rows(self) -> Rows:
         """What is to be written for all orders that were decided, in the order of their ids."""
@@ -137,15 +137,15 @@ class Settlement:
         if is_silenced(record.offset, row.decided_at, replays):
             return Settled(Fate.SILENCED)
         key, event = arrival.order.key, row.event.encode()
-        return Settled(Fate.REDELIVERED, self._announcement(record, key, row.outcome, event, row.decided_at))
+        return Settled(Fate.REDELIVERED, self._publication(record, key, row.outcome, event, row.decided_at))
 
-    def _announcement(
+    def _publication(
         self, record: Record, key: str, outcome: str, event: bytes, decided_at: datetime
     ) -> Publication:
         subject = key.encode()
         topic = self._topics.confirmed if outcome == _CONFIRMED else self._topics.rejected
         headers = outcome_headers(subject, f"order-{outcome}", decided_at, record.headers)
-        return _new(Publication, (topic, subject, event, headers, self._announced_ms))
+        return _new(Publication, (topic, subject, event, headers, self._published_ms))
 
 
 def dead_letter(
@@ -164,5 +164,5 @@ def dead_letter(
 
 
 def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
-    """Whether what was decided then, from the record at this offset, is not to be announced again."""
+    """Whether what was decided then, from the record at this offset, is not to be published again."""
     return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)

@@ -83,7 +83,7 @@ class Standing(Enum):
     """How an arrived order stands to what was decided before it."""
 
     NEW = auto()  # to be decided now
-    REDELIVERY = auto()  # this very record was decided: announce the stored outcome
+    REDELIVERY = auto()  # this very record was decided: publish the stored outcome
     DUPLICATE = auto()  # the same order from another record: nothing to do
     CONFLICT = auto()  # the id belongs to another order: dead letter, the first decision stands
 

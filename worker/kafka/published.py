@@ -2,7 +2,7 @@
 
 Kafka 4.3.1 forgets committed offsets after a crash, for a moment or until its next restart, and an orderly
 restart may undo the last transaction before it, outcomes and offset together (ARCHITECTURE.md, last section).
-What was written to PostgreSQL before the last announcements, and the topics themselves, know better.
+What was written to PostgreSQL before the last publications, and the topics themselves, know better.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def is_offset_lost(committed: int | None, by_operator: bool, begun: Begun | None
 
     An operator may move the offset back, and is believed.
     """
-    return begun is not None and not by_operator and (committed is None or committed < begun.announced_to)
+    return begun is not None and not by_operator and (committed is None or committed < begun.published_to)
 
 
 def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
@@ -67,7 +67,7 @@ async def find_published_to(
     if before and may_be_undone and not await _is_published(client_options, producer, before.witness):
         return before.from_offset
     is_published = await _is_published(client_options, producer, begun.witness)
-    return begun.begun_to if is_published else begun.announced_to
+    return begun.begun_to if is_published else begun.published_to
 
 
 async def _is_published(
@@ -142,7 +142,7 @@ async def _starts_by_time(
 def _is_witness(record: ConsumerRecord, witness: Witness) -> bool:
     if digest(record.key, record.headers) != witness.digest:
         return False
-    # Behind that place there is no other announcement of the same. Without one, before or after a replay,
+    # Behind that place there is no other publication of the same. Without one, before or after a replay,
     # another differs in its time only.
     has_place = witness.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER

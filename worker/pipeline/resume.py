@@ -72,7 +72,7 @@ def is_cut(begun: Begun, end: int) -> bool:
 
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:
     """The offsets that retention deleted before anybody decided what lay there; None: there are none."""
-    decided_to = evidence.begun.announced_to if evidence.begun else 0
+    decided_to = evidence.begun.published_to if evidence.begun else 0
     start = max(resume_at, decided_to)
     return (start, evidence.first) if start < evidence.first else None
 

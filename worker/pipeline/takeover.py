@@ -234,16 +234,16 @@ class Takeover:
     async def _recover_commit(self, owned: Ownership, begun: Begun) -> None:
         partition = owned.lease.partition
         committed, resumed = owned.published_to, await self._published_to(owned, begun)
-        if committed == resumed == begun.announced_to:
+        if committed == resumed == begun.published_to:
             return  # its owner ended between PostgreSQL and Kafka: nothing is lost
         # At once, and not with the next orders: until then the group's lag would be wrong, too.
         await self._commit(owned, resumed)
-        if committed is None and resumed == begun.announced_to and begun.acknowledged is None:
+        if committed is None and resumed == begun.published_to and begun.acknowledged is None:
             return  # as above, of the first batch ever
-        what = "undone what it had acknowledged" if resumed < begun.announced_to else "forgotten the offset"
+        what = "undone what it had acknowledged" if resumed < begun.published_to else "forgotten the offset"
         log.warning(
             "Kafka has %s of %s-%d: it says %s, all before %d was published; going on at %d",
-            *(what, partition.topic, partition.partition, committed, begun.announced_to, resumed),
+            *(what, partition.topic, partition.partition, committed, begun.published_to, resumed),
         )
 
     async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:

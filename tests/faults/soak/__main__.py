@@ -63,7 +63,7 @@ def main(
     folder = report or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with running_site(announce=console.print) as site:
+        with running_site(report=console.print) as site:
             violations = soak(site, minutes * 60, every_seconds, rate, seed, folder, console)
     except (LocalServiceError, NotEnoughDiskError) as error:
         console.print(f"[red]{error}[/red]")

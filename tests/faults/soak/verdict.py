@@ -101,7 +101,7 @@ class Outcomes:
 
 
 def find_violations(
-    arena: Arena, stream: Stream, placed: int, seen: Callable[[], int], announce: Callable[[str], None]
+    arena: Arena, stream: Stream, placed: int, seen: Callable[[], int], report: Callable[[str], None]
 ) -> list[str]:
     """Every promise that was not kept; `seen` tells how many outcomes a subscriber saw who read along."""
     findings = Findings()
@@ -110,7 +110,7 @@ def find_violations(
     def stage(name: str, judge: Callable[[], T]) -> T:
         began = time.monotonic()
         result = judge()
-        announce(f"judged {name} in {time.monotonic() - began:.1f} s")
+        report(f"judged {name} in {time.monotonic() - began:.1f} s")
         return result
 
     stage("the books", lambda: _books(arena.shop, findings))

@@ -9,7 +9,7 @@ from tests.faults.cluster import GROUPS, TRANSACTIONS, LocalKafkaCluster
 
 def leader_killed(arena: Arena) -> None:
     """`kill -9` of the broker that leads an input partition, then of the one in charge of the group, then of
-    a transaction; the other two decide and announce what comes meanwhile.
+    a transaction; the other two decide and publish what comes meanwhile.
     """
     cluster = arena.site.kafka
     assert isinstance(cluster, LocalKafkaCluster)

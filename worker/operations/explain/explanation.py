@@ -73,7 +73,7 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """An announcement. `as_stored`: its value is the ledger's event, byte for byte."""
+    """An publication. `as_stored`: its value is the ledger's event, byte for byte."""
 
     place: Place
     time: datetime
@@ -212,28 +212,28 @@ def _state(facts: Facts) -> State:
     return State.DIRECT if facts.order is not None else State.NOT_FOUND
 
 
-def _confirmed(facts: Facts, announced: str = "") -> str:
+def _confirmed(facts: Facts, published: str = "") -> str:
     assert facts.decision is not None
     decided = f"Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}"
-    return f"{decided}; {announced}." if announced else f"{decided}, {_announced(facts)}."
+    return f"{decided}; {published}." if published else f"{decided}, {_published(facts)}."
 
 
-def _rejected(facts: Facts, announced: str = "") -> str:
+def _rejected(facts: Facts, published: str = "") -> str:
     assert facts.decision is not None
     reasons = [reason_text(reason) for reason in facts.decision.reasons]
     left = len(reasons) - 3
     more = f" and {left} reason{'s' * (left != 1)} more" if left > 0 else ""
-    told = announced[:1].upper() + announced[1:] if announced else f"It was {_announced(facts)}"
+    told = published[:1].upper() + published[1:] if published else f"It was {_published(facts)}"
     return (
         f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}"
         f" because {'; '.join(reasons[:3])}{more}. {told}."
     )
 
 
-def _announced(facts: Facts) -> str:
+def _published(facts: Facts) -> str:
     assert facts.decision is not None
     if not facts.outcomes:
-        return _not_announced(facts, facts.decision.source)
+        return _not_published(facts, facts.decision.source)
     first, *again = facts.outcomes
     if not again:
         return f"announced once at {first.place}"
@@ -241,7 +241,7 @@ def _announced(facts: Facts) -> str:
     return f"announced {len(facts.outcomes)} times: at {places}{', …' * (len(facts.outcomes) > 4)}"
 
 
-def _not_announced(facts: Facts, source: Place) -> str:
+def _not_published(facts: Facts, source: Place) -> str:
     if facts.withheld:
         return f"not published yet, because its topic refuses it: {facts.withheld}"
     committed = facts.committed.get(source.partition)

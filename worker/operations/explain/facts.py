@@ -144,7 +144,7 @@ def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_han
 def outcomes(
     records: Sequence[ConsumerRecord], confirmed_topic: str, row: LedgerRow | None
 ) -> tuple[OutcomeRecord, ...]:
-    """The announcements, in the order in which they were made."""
+    """The publications, in the order in which they were made."""
     return tuple(
         OutcomeRecord(
             place_of(record),

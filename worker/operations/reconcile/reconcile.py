@@ -2,12 +2,12 @@
 
     committed offsets, window     what is not committed is still on its way
     copy                          input, outcomes, dead letters → temporary tables, in portions
-    judge                         each record, its announcement, its order; strays; the ledger; the stock
-    repair                        announce what was decided and never announced, if asked to
+    judge                         each record, its publication, its order; strays; the ledger; the stock
+    repair                        publish what was decided and never published, if asked to
 
 The order is what makes it right beside running workers: the committed offsets first, then the ends of the
 output topics, which by then hold all that comes of those offsets, and the ledger last, which holds all that
-was announced.
+was published.
 """
 
 from collections import Counter
@@ -98,7 +98,7 @@ class Reconciliation:
 
     @property
     def left(self) -> int:
-        """Discrepancies that are not repaired. What somebody else announced meanwhile is."""
+        """Discrepancies that are not repaired. What somebody else published meanwhile is."""
         done = 0 if self.repaired is None else self.discrepancies.get(REPAIRED, 0)
         return sum(self.discrepancies.values()) - done
 

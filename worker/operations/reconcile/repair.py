@@ -1,4 +1,4 @@
-"""Announces from the ledger what was decided and never announced: the records a worker would have sent."""
+"""Publishes from the ledger what was decided and never published: the records a worker would have sent."""
 
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from worker.kafka.stable_ends import Say, settled_bounds
 from worker.kafka.transaction import Transaction, transaction
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.topic_copies import OutputRead, read_outcomes
-from worker.operations.republish.announce import outcome_topics
+from worker.operations.republish.send import outcome_topics
 from worker.operations.screen import progress
 from worker.settings import Settings
 
@@ -47,7 +47,7 @@ async def repair(
     *,
     quiet: bool,
 ) -> int:
-    """Announce every order that was found untold and is so still; returns how many that were.
+    """Publish every order that was found untold and is so still; returns how many that were.
 
     Each portion is one Kafka transaction. Interrupted at any point, the next run finds those that are left.
     Whoever runs this at the same time is fenced: the transactional id is that of the group's reconciliation.
@@ -56,12 +56,12 @@ async def repair(
     try:
         # Another one can publish nothing more from here on ...
         async with _producer(settings) as producer, kafka_admin(settings) as admin:
-            # ... so what was announced since the topics were read, by it or by a worker, is seen now.
+            # ... so what was published since the topics were read, by it or by a worker, is seen now.
             await _read_on(consumer, session, settings, outputs, say)
             await tables.index_untold(session)
             await session.commit()
             with progress("announcing", total, quiet=quiet) as bar:
-                async for number in _announced(producer, admin, session, settings, sources):
+                async for number in _published(producer, admin, session, settings, sources):
                     published += number
                     bar.advance(number)
     except KAFKA_ERRORS as error:
@@ -101,14 +101,14 @@ async def _read_on(
         await read_outcomes(consumer, session, topic, newer, is_confirmation=is_confirmation, quiet=True)
 
 
-async def _announced(
+async def _published(
     producer: AIOKafkaProducer,
     admin: AIOKafkaAdminClient,
     session: AsyncSession,
     settings: Settings,
     sources: Sequence[TopicPartition],
 ) -> AsyncIterator[int]:
-    """Announce a portion at a time; how many each had."""
+    """Publish a portion at a time; how many each had."""
     for source in sources:
         after = -1
         while True:
@@ -121,12 +121,12 @@ async def _announced(
             untold = await tables.list_untold(session, number, after, last)
             await session.commit()
             if untold:
-                await _announce(producer, settings, untold)
+                await _publish(producer, settings, untold)
             yield len(untold)
             after = last
 
 
-async def _announce(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
+async def _publish(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
     async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
         for one in untold:
             await _send(opened, settings, one)

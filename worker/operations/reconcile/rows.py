@@ -15,7 +15,7 @@ from worker.operations.input_records import decode_record
 
 
 def record_row(record: ConsumerRecord, max_bytes: int, *, with_headers: bool) -> RecordRow:
-    """An input record. `with_headers`: also those that its outcome's announcement carries on."""
+    """An input record. `with_headers`: also those that its outcome's publication carries on."""
     decoded = decode_record(record, max_bytes)
     place = (record.partition, record.offset, record.timestamp)
     if not isinstance(decoded, Decoded):

@@ -219,9 +219,9 @@ async def output_spans(
 
 
 def outcomes_since(first_decision: datetime | None, start: datetime | None) -> datetime | None:
-    """No outcome of the window was announced before; None: from the first record on.
+    """No outcome of the window was published before; None: from the first record on.
 
-    Workers decide a partition in its order, and announce after they have decided, each by its own clock.
+    Workers decide a partition in its order, and publish after they have decided, each by its own clock.
     """
     if start is None:
         return None

@@ -76,11 +76,11 @@ class Handover:
         if begun is None:
             return ""
         if commit is None:
-            return f"Kafka has forgotten the offset; its workers came to {begun.announced_to:,} at least"
+            return f"Kafka has forgotten the offset; its workers came to {begun.published_to:,} at least"
         if not is_workers_mark(commit.metadata):
             return f"an operator moved it to {commit.offset:,}; its workers came to {begun.begun_to:,}"
-        if commit.offset < begun.announced_to:
-            return f"Kafka has lost a commit; its workers came to {begun.announced_to:,} at least"
+        if commit.offset < begun.published_to:
+            return f"Kafka has lost a commit; its workers came to {begun.published_to:,} at least"
         return ""
 
 

@@ -97,7 +97,7 @@ def reached_to(
         return told
     raise CommandError(
         f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
-        f" {partition.topic}-{partition.partition}, and its workers came to {begun.announced_to} at least;"
+        f" {partition.topic}-{partition.partition}, and its workers came to {begun.published_to} at least;"
         " nothing was changed; start them once, which find out what is true, stop them, and try again"
     )
 

@@ -1,12 +1,12 @@
-"""`replay`: lets workers read records again, in silence. What was announced before is not announced again.
+"""`replay`: lets workers read records again, in silence. What was published before is not published again.
 
     rehearse   what they would do, in reads alone
-    fence      each partition, so that its committed offset is the last word on what is announced
-    record     in PostgreSQL, from where to that offset nothing is to be announced again
+    fence      each partition, so that its committed offset is the last word on what is published
+    record     in PostgreSQL, from where to that offset nothing is to be published again
     move       the group, partition by partition, each only if nobody has taken it over since
 
-Recorded before moved: a partition that was moved without a record would be announced again. A record
-without a move does no harm, since all that lies there is announced already.
+Recorded before moved: a partition that was moved without a record would be published again. A record
+without a move does no harm, since all that lies there is published already.
 """
 
 import time
@@ -164,7 +164,7 @@ def _nothing_decided(
 
 async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
-    # What the replay will record: all that is decided there by now is announced, and will be passed over.
+    # What the replay will record: all that is decided there by now is published, and will be passed over.
     silent = {
         m.partition.partition: [SilentReplay(m.target, m.committed, _FOR_EVER)]
         for m in result.moves
@@ -181,9 +181,9 @@ async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: b
 
 
 async def _require_nothing_lost(reading: RecordReader, target: Target, planned: Sequence[Move]) -> None:
-    """What would be skipped is decided and announced, record by record, or a CommandError says what is not.
+    """What would be skipped is decided and published, record by record, or a CommandError says what is not.
 
-    Only a replay's own record tells that something which is decided was announced as well.
+    Only a replay's own record tells that something which is decided was published as well.
     """
     skipping = {m.partition: m for m in planned if m.skipped[0] < m.skipped[1]}
     spans = {p: move.skipped for p, move in skipping.items()}

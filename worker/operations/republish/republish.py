@@ -1,7 +1,7 @@
-"""`republish`: announces stored outcomes again, each in the ledger's bytes and under its own event id.
+"""`republish`: publishes stored outcomes again, each in the ledger's bytes and under its own event id.
 
     selected    by the filters, out of what was decided before the first start: it does not grow afterwards
-    announced   some hundred outcomes a Kafka transaction, with how far that is (`progress`)
+    published   some hundred outcomes a Kafka transaction, with how far that is (`progress`)
     finished    marked by the last transaction
 
 Whatever ends a run, the next one of the same selection goes on behind the last transaction committed.
@@ -32,8 +32,8 @@ from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.exclusive_producer import is_fenced
 from worker.operations import screen
-from worker.operations.republish.announce import Announcer, announcer, outcome_topics, progress_place
 from worker.operations.republish.progress import Progress, find_progress
+from worker.operations.republish.send import Republisher, outcome_topics, progress_place, republisher
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
 
@@ -44,7 +44,7 @@ _DATABASE_ERRORS: Final = (*DATABASE_ERRORS, OSError, TimeoutError)
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """The selected outcomes of one kind that came from one partition, and where they are announced."""
+    """The selected outcomes of one kind that came from one partition, and where they are published."""
 
     outcome: str
     topic: str
@@ -63,7 +63,7 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What would be announced. `progress`: how far an earlier run of the same selection has come."""
+    """What would be published. `progress`: how far an earlier run of the same selection has come."""
 
     decided_by: datetime
     total: int
@@ -76,7 +76,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Republished:
-    """What was announced: by this run, and in `progress` by all runs of the selection."""
+    """What was published: by this run, and in `progress` by all runs of the selection."""
 
     confirmed: int
     rejected: int
@@ -87,7 +87,7 @@ class Republished:
 
 
 async def preview(settings: Settings, wanted: OutcomeFilter) -> Preview:
-    """What a run would announce; nothing is sent. Raises CommandError where that is nothing."""
+    """What a run would publish; nothing is sent. Raises CommandError where that is nothing."""
     async with _sessions(settings) as sessions:
         before = await _progress(settings, wanted)
         with _database("before anything was sent"):
@@ -114,13 +114,13 @@ async def republish(
     again: bool = False,
     quiet: bool = False,
 ) -> Republished:
-    """Announce the selected outcomes, each of them once however often the run had to be repeated.
+    """Publish the selected outcomes, each of them once however often the run had to be repeated.
 
-    A selection that was finished is announced once more only if `again`. Raises CommandError when a server
+    A selection that was finished is published once more only if `again`. Raises CommandError when a server
     fails on the way or another run takes over: the next run of the same selection goes on from there.
     """
     name = selection_name(settings, wanted)
-    async with _sessions(settings) as sessions, announcer(settings, name) as announcing:
+    async with _sessions(settings) as sessions, republisher(settings, name) as publishing:
         # Only now: before, the transaction of another run could still move it.
         before = await _progress(settings, wanted)
         if before and before.finished_at and not again:
@@ -132,10 +132,10 @@ async def republish(
                 start = unfinished or await _freeze(session, wanted)
         if not start.total:
             raise _nothing_selected(undecided)
-        run, started = _Run(sessions, announcing, wanted, start), time.monotonic()
+        run, started = _Run(sessions, publishing, wanted, start), time.monotonic()
         with screen.progress("announcing", start.total, quiet=quiet) as bar:
             await run.to_the_end(Throttle(rate), bar)
-        told, seconds = run.announced, time.monotonic() - started
+        told, seconds = run.published, time.monotonic() - started
     return Republished(told[Outcome.CONFIRMED], told[Outcome.REJECTED], seconds, run.progress, undecided)
 
 
@@ -148,24 +148,24 @@ def selection_name(settings: Settings, wanted: OutcomeFilter) -> str:
 
 @dataclass(slots=True)
 class _Run:
-    """One run. `progress` and `announced` are what is committed for certain."""
+    """One run. `progress` and `published` are what is committed for certain."""
 
     sessions: async_sessionmaker[AsyncSession]
-    announcer: Announcer
+    republisher: Republisher
     wanted: OutcomeFilter
     progress: Progress
-    announced: Counter[str] = field(default_factory=Counter)
+    published: Counter[str] = field(default_factory=Counter)
 
     async def to_the_end(self, throttle: Throttle, bar: screen.Bar) -> None:
         bar.to(self.progress.done)
         async for rows in self._portions(throttle.at_once(MOST_AT_ONCE)):
             await asyncio.sleep(throttle.pause(len(rows), time.monotonic()))
-            await self._announce(rows, self.progress.behind(rows[-1].order_id, len(rows)))
+            await self._publish(rows, self.progress.behind(rows[-1].order_id, len(rows)))
             bar.to(self.progress.done)
         with _database(self._so_far()):
             async with self.sessions() as session:
                 now = await ledger.database_time(session)
-        await self._announce([], replace(self.progress, finished_at=now))
+        await self._publish([], replace(self.progress, finished_at=now))
 
     async def _portions(self, size: int) -> AsyncIterator[list[LedgerRow]]:
         """What is left, by order id. No database transaction stays open in between: a run may take hours."""
@@ -181,11 +181,11 @@ class _Run:
                 return
             last = rows[-1].order_id
 
-    async def _announce(self, rows: Sequence[LedgerRow], reached: Progress) -> None:
+    async def _publish(self, rows: Sequence[LedgerRow], reached: Progress) -> None:
         with _kafka(self._so_far()):
-            await self.announcer.announce(rows, reached)
+            await self.republisher.publish(rows, reached)
         self.progress = reached
-        self.announced.update(row.outcome for row in rows)
+        self.published.update(row.outcome for row in rows)
 
     def _so_far(self) -> str:
         return f"after {self.progress.done:,} of {self.progress.total:,} outcomes"

@@ -110,7 +110,7 @@ class _Demo:
                 f"Using Kafka at {kafka} and the PostgreSQL that is set, with topics and a schema of its own"
             )
             self.belongings = "the demo's workers, topics and schema"
-        with running_services(given_kafka=kafka, given_database=database, announce=self._say) as services:
+        with running_services(given_kafka=kafka, given_database=database, report=self._say) as services:
             yield services
 
     def _say(self, sentence: str) -> None:

@@ -246,7 +246,7 @@ class Performance:
             await asyncio.sleep(0.05)
 
     async def _until_read(self) -> bool:
-        # A moment for what must not come: a second announcement would follow the first.
+        # A moment for what must not come: a second publication would follow the first.
         await asyncio.sleep(0.5)
         deadline = time.monotonic() + 5
         while not await self._subscriber.has_read_everything():

@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.5
 
 
 def kafka_jars(
-    announce: Callable[[str], None], *, tools: bool = False, cancelled: threading.Event | None = None
+    report: Callable[[str], None], *, tools: bool = False, cancelled: threading.Event | None = None
 ) -> list[Path]:
     """The broker's class path, and that of Kafka's own command line tools if wanted.
 
@@ -40,7 +40,7 @@ def kafka_jars(
         absent = [coordinate for coordinate in pinned if not intact[coordinate]]
         if absent:
             _check_installed()
-            announce(_sentence(len(absent), len(pinned)))
+            report(_sentence(len(absent), len(pinned)))
         stop = cancelled or threading.Event()
         for _ in pool.map(lambda one: _fetch(one, pinned[one], paths[one], stop), absent):
             pass  # the first error ends it

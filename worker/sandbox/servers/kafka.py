@@ -89,7 +89,7 @@ class _Process(LocalServer):
         heap: str,
         jvm_options: Sequence[str] = QUICK_START,
         log_level: str = "warn",
-        announce: Callable[[str], None] = lambda sentence: None,
+        report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.folder = folder
         self._name = name
@@ -103,13 +103,13 @@ class _Process(LocalServer):
             f"-Djava.io.tmpdir={self._home}",
         ]
         self._heap = heap
-        self._announce = announce
+        self._report = report
         super().__init__(Child(name, folder / f"{name.lower()}.log"))
         self._cancelled = threading.Event()
 
     def start(self) -> None:
         """Return when it answers."""
-        jars = kafka_jars(self._announce, cancelled=self._cancelled)
+        jars = kafka_jars(self._report, cancelled=self._cancelled)
         if not (self._home / "data" / "meta.properties").exists():
             self._format(jars)
         command = java_command(
@@ -176,7 +176,7 @@ class LocalKafka(_Process):
         log_level: str = "warn",
         proxy_port: int | None = None,
         member: Member | None = None,
-        announce: Callable[[str], None] = lambda sentence: None,
+        report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.port = free_port()
         self.proxied_port = free_port() if proxy_port else None
@@ -189,7 +189,7 @@ class LocalKafka(_Process):
             heap=heap,
             jvm_options=jvm_options,
             log_level=log_level,
-            announce=announce,
+            report=report,
         )
 
     @property

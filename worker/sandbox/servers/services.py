@@ -18,7 +18,7 @@ from worker.sandbox.servers.postgres import LocalPostgres
 NO_DOCKER_VARIABLE = "ORDER_WORKER_NO_DOCKER"
 _GIVE_UP_SECONDS = 5
 
-Announce = Callable[[str], None]
+Report = Callable[[str], None]
 Kind = Literal["given", "docker", "local"]
 
 
@@ -61,7 +61,7 @@ def running_services(
     *,
     given_kafka: str | None = None,
     given_database: str | None = None,
-    announce: Announce = lambda sentence: None,
+    report: Report = lambda sentence: None,
     kafka_heap: str = "256m",
     kafka_settings: Mapping[str, str] | None = None,
     postgres_settings: Mapping[str, str] | None = None,
@@ -69,20 +69,20 @@ def running_services(
     """Kafka and PostgreSQL that answer: those given, else in Docker, else as local processes.
 
     What was started here is stopped and its data are removed at the end, whatever the end; should this
-    process be killed, the servers die with it. `announce` gets a sentence for people now and then, from
+    process be killed, the servers die with it. `report` gets a sentence for people now and then, from
     several threads but never from two at a time.
     """
     if given_kafka or given_database:
         yield _given(given_kafka, given_database)
         return
-    announce = _one_at_a_time(announce)
+    report = _one_at_a_time(report)
     with ExitStack() as stack:
         yield _in_docker(
             stack,
             lambda: DockerKafka(heap=kafka_heap, settings=kafka_settings),
             lambda: DockerPostgres(settings=postgres_settings),
-            announce,
-        ) or _local(stack, announce, kafka_heap, kafka_settings, postgres_settings)
+            report,
+        ) or _local(stack, report, kafka_heap, kafka_settings, postgres_settings)
 
 
 def _given(kafka: str | None, database: str | None) -> Services:
@@ -103,17 +103,17 @@ def _in_docker(
     stack: ExitStack,
     make_kafka: Callable[[], KafkaServer],
     make_postgres: Callable[[], PostgresServer],
-    announce: Announce,
+    report: Report,
 ) -> Services | None:
     if os.environ.get(NO_DOCKER_VARIABLE) or not docker_answers():
         return None
-    announce("Starting Kafka and PostgreSQL in Docker (the first time their images are fetched)")
+    report("Starting Kafka and PostgreSQL in Docker (the first time their images are fetched)")
     try:
         kafka, postgres = make_kafka(), make_postgres()
-        start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
+        start_together({"Kafka": kafka, "PostgreSQL": postgres}, report)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        announce(f"Docker answers but could not run them ({reason}); using local processes instead")
+        report(f"Docker answers but could not run them ({reason}); using local processes instead")
         return None
     stack.callback(kafka.abandon)
     stack.callback(postgres.abandon)
@@ -122,23 +122,23 @@ def _in_docker(
 
 def _local(
     stack: ExitStack,
-    announce: Announce,
+    report: Report,
     kafka_heap: str,
     kafka_settings: Mapping[str, str] | None,
     postgres_settings: Mapping[str, str] | None,
 ) -> Services:
-    announce("Starting Kafka and PostgreSQL as local processes")
+    report("Starting Kafka and PostgreSQL as local processes")
     folder = stack.enter_context(data_folder())
-    kafka = LocalKafka(folder, heap=kafka_heap, settings=kafka_settings, announce=announce)
+    kafka = LocalKafka(folder, heap=kafka_heap, settings=kafka_settings, report=report)
     postgres = LocalPostgres(folder, settings=postgres_settings)
     for server in (kafka, postgres):
         stack.callback(server.abandon)
         stack.callback(server.stop)
-    start_together({"Kafka": kafka, "PostgreSQL": postgres}, announce)
+    start_together({"Kafka": kafka, "PostgreSQL": postgres}, report)
     return Services("local", kafka.bootstrap_servers, postgres.url, kafka, postgres)
 
 
-def start_together(servers: Mapping[str, Server], announce: Announce = lambda sentence: None) -> None:
+def start_together(servers: Mapping[str, Server], report: Report = lambda sentence: None) -> None:
     """All of them run, or none: the first error, or Ctrl-C, ends the others too."""
     outcomes: SimpleQueue[Exception | None] = SimpleQueue()
 
@@ -146,7 +146,7 @@ def start_together(servers: Mapping[str, Server], announce: Announce = lambda se
         began = time.monotonic()
         try:
             server.start()
-            announce(f"{name} ready in {time.monotonic() - began:.1f} s")
+            report(f"{name} ready in {time.monotonic() - began:.1f} s")
             outcomes.put(None)
         except Exception as error:
             outcomes.put(error)
@@ -173,11 +173,11 @@ def _give_up(servers: Sequence[Server], threads: Sequence[threading.Thread]) -> 
             thread.join(_GIVE_UP_SECONDS)
 
 
-def _one_at_a_time(announce: Announce) -> Announce:
+def _one_at_a_time(report: Report) -> Report:
     lock = threading.Lock()
 
-    def announce_alone(sentence: str) -> None:
+    def report_alone(sentence: str) -> None:
         with lock:
-            announce(sentence)
+            report(sentence)
 
-    return announce_alone
+    return report_alone

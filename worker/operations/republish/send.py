@@ -1,4 +1,4 @@
-"""Announces stored outcomes again, together with how far that is, as one step."""
+"""Publishes stored outcomes again, together with how far that is, as one step."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -22,11 +22,11 @@ from worker.settings import Settings
 # A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,
 # or until the next run.
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
-_ANNOUNCE_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
+_PUBLISH_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
 
 
 def outcome_topics(settings: Settings) -> dict[str, str]:
-    """Outcome → the topic it is announced in."""
+    """Outcome → the topic it is published in."""
     return {
         Outcome.CONFIRMED.value: settings.order_confirmed_topic,
         Outcome.REJECTED.value: settings.order_rejected_topic,
@@ -34,12 +34,12 @@ def outcome_topics(settings: Settings) -> dict[str, str]:
 
 
 def progress_place(settings: Settings) -> TopicPartition:
-    """Where the progress is committed: a partition that lives as long as what is announced does."""
+    """Where the progress is committed: a partition that lives as long as what is published does."""
     return TopicPartition(settings.order_confirmed_topic, 0)
 
 
-def announcement(row: LedgerRow, topic: str, now_ms: int) -> Publication:
-    """The outcome as it was announced first, but for the time and the header that tells it from that.
+def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
+    """The outcome as it was published first, but for the time and the header that tells it from that.
 
     The ledger has no headers of the order, so there is no `correlation_id` and no `traceparent`.
     """
@@ -49,20 +49,20 @@ def announcement(row: LedgerRow, topic: str, now_ms: int) -> Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Announcer:
+class Republisher:
     """Owns the transactional id of a selection: whoever had it before can commit nothing more."""
 
     producer: AIOKafkaProducer
     settings: Settings
     name: str  # the transactional id, and the group that keeps the progress
 
-    async def announce(self, rows: Sequence[LedgerRow], reached: Progress) -> None:
-        """Announce the rows, which may be none, and commit `reached`, as one step.
+    async def publish(self, rows: Sequence[LedgerRow], reached: Progress) -> None:
+        """Publish the rows, which may be none, and commit `reached`, as one step.
 
-        After a KafkaError or TimeoutError nobody knows whether that step happened, and this announcer must
+        After a KafkaError or TimeoutError nobody knows whether that step happened, and this republisher must
         not be used again: the next one reads the progress that is committed then.
         """
-        async with transaction(self.producer, _ANNOUNCE_TIMEOUT_SECONDS) as opened:
+        async with transaction(self.producer, _PUBLISH_TIMEOUT_SECONDS) as opened:
             for row in rows:
                 await self._send(opened, row)
             await opened.acknowledged()
@@ -71,17 +71,17 @@ class Announcer:
     async def _send(self, opened: Transaction, row: LedgerRow) -> None:
         topic = outcome_topics(self.settings)[row.outcome]
         place = await output_of(self.producer, topic, TopicPartition(row.source_topic, row.source_partition))
-        _, key, value, headers, timestamp_ms = announcement(row, topic, int(time.time() * 1_000))
+        _, key, value, headers, timestamp_ms = publication(row, topic, int(time.time() * 1_000))
         await opened.send(place, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms)
 
 
 @asynccontextmanager
-async def announcer(settings: Settings, name: str) -> AsyncIterator[Announcer]:
-    """An announcer that is the only one of its name; every transaction of one before it has ended.
+async def republisher(settings: Settings, name: str) -> AsyncIterator[Republisher]:
+    """An republisher that is the only one of its name; every transaction of one before it has ended.
 
     Raises CommandError where Kafka refuses.
     """
     async with exclusive_producer(
         settings, name, _TRANSACTION_TIMEOUT_MS, max_batch_size=MAX_BATCH_BYTES
     ) as producer:
-        yield Announcer(producer, settings, name)
+        yield Republisher(producer, settings, name)

@@ -15,8 +15,8 @@ from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames
 from worker.kafka.clients import kafka_admin
 from worker.kafka.transaction import Transaction
-from worker.operations.republish.announce import Announcer, announcer, progress_place
 from worker.operations.republish.progress import Progress, find_progress
+from worker.operations.republish.send import Republisher, progress_place, republisher
 from worker.settings import Settings, read_settings
 
 START = Progress(datetime(2026, 11, 23, tzinfo=UTC), total=6)
@@ -39,13 +39,13 @@ def rows(count: int, event: str = "{}") -> list[LedgerRow]:
     ]
 
 
-def behind(progress: Progress, announced: Sequence[LedgerRow]) -> Progress:
-    return progress.behind(announced[-1].order_id, len(announced))
+def behind(progress: Progress, published: Sequence[LedgerRow]) -> Progress:
+    return progress.behind(published[-1].order_id, len(published))
 
 
-async def assert_seen(settings: Settings, announced: Sequence[LedgerRow]) -> None:
+async def assert_seen(settings: Settings, published: Sequence[LedgerRow]) -> None:
     """Subscribers of committed records see each of these once, or soon: a commit is told before it shows."""
-    wanted = Counter(row.order_id for row in announced)
+    wanted = Counter(row.order_id for row in published)
 
     def seen() -> Counter[UUID]:
         messages = read_topic(settings.kafka_bootstrap_servers, settings.order_confirmed_topic)
@@ -59,15 +59,15 @@ async def reached(settings: Settings, name: str) -> Progress | None:
         return await find_progress(admin, name, progress_place(settings))
 
 
-async def send_without_commit(announcing: Announcer, unseen: Sequence[LedgerRow]) -> None:
+async def send_without_commit(publishing: Republisher, unseen: Sequence[LedgerRow]) -> None:
     """As a run that is killed just before its commit."""
-    await announcing.producer.begin_transaction()
-    opened = Transaction(announcing.producer)
+    await publishing.producer.begin_transaction()
+    opened = Transaction(publishing.producer)
     for row in unseen:
-        await announcing._send(opened, row)
+        await publishing._send(opened, row)
     await opened.acknowledged()
-    place, offset = progress_place(announcing.settings), behind(START, unseen).as_offset()
-    await opened.commit_offset(announcing.name, place, offset)
+    place, offset = progress_place(publishing.settings), behind(START, unseen).as_offset()
+    await opened.commit_offset(publishing.name, place, offset)
 
 
 async def test_nothing_is_known_of_a_selection_that_never_began(settings: Settings, name: str):
@@ -76,25 +76,25 @@ async def test_nothing_is_known_of_a_selection_that_never_began(settings: Settin
 
 async def test_outcomes_and_progress_are_committed_together(settings: Settings, name: str):
     first, second = rows(3), rows(3)
-    async with announcer(settings, name) as announcing:
-        await announcing.announce(first, behind(START, first))
+    async with republisher(settings, name) as publishing:
+        await publishing.publish(first, behind(START, first))
         progress = behind(behind(START, first), second)
-        await announcing.announce(second, progress)
+        await publishing.publish(second, progress)
     await assert_seen(settings, first + second)
-    async with announcer(settings, name):
+    async with republisher(settings, name):
         assert await reached(settings, name) == progress
 
 
-async def test_a_run_cut_off_before_its_commit_has_announced_nothing_and_hides_nothing_for_long(
+async def test_a_run_cut_off_before_its_commit_has_published_nothing_and_hides_nothing_for_long(
     settings: Settings, name: str
 ):
     first, cut_off = rows(2), rows(4)
-    async with announcer(settings, name) as dying:
-        await dying.announce(first, behind(START, first))
+    async with republisher(settings, name) as dying:
+        await dying.publish(first, behind(START, first))
         await send_without_commit(dying, cut_off)
-        async with announcer(settings, name) as announcing:
+        async with republisher(settings, name) as publishing:
             assert await reached(settings, name) == behind(START, first)
-            await announcing.announce(cut_off, behind(behind(START, first), cut_off))
+            await publishing.publish(cut_off, behind(behind(START, first), cut_off))
             # All of it, although the other transaction was open in the same partitions.
             await assert_seen(settings, first + cut_off)
         with pytest.raises(ProducerFenced):
@@ -105,9 +105,9 @@ async def test_a_run_cut_off_before_its_commit_has_announced_nothing_and_hides_n
 async def test_of_a_transaction_in_which_one_record_is_refused_nothing_is_seen(settings: Settings, name: str):
     too_large = rows(1, event=f'"{"x" * 2_000_000}"')
     unseen = [*rows(2), *too_large]
-    async with announcer(settings, name) as announcing:
+    async with republisher(settings, name) as publishing:
         with pytest.raises(MessageSizeTooLargeError):
-            await announcing.announce(unseen, behind(START, unseen))
-    async with announcer(settings, name):
+            await publishing.publish(unseen, behind(START, unseen))
+    async with republisher(settings, name):
         assert await reached(settings, name) is None
         await assert_seen(settings, [])
