@@ -29,7 +29,7 @@ from db.constraints import is_restricted, translated
 from db.decision import InsufficientStock
 from db.errors import InvalidValueError, NotEnoughStockError, NotFoundError, StillReferencedError
 from db.models import Category, Order, OrderItem, Product, User
-from db.stock import take_turn
+from db.stock import acquire_stock_lock
 
 
 class ProductOrder(StrEnum):
@@ -238,7 +238,7 @@ async def update_product_price(session: AsyncSession, product_id: int, price: De
     values.row_id("product", product_id)
     changes = {"price": values.price("price", price)}
     # Before the row, as everybody who locks products: else this and a following create_order could deadlock.
-    await take_turn(session)
+    await acquire_stock_lock(session)
     statement = update(Product).where(Product.id == product_id).values(changes).returning(Product)
     return await _updated(session, statement, "product", product_id)
 
@@ -253,7 +253,7 @@ async def adjust_stock_for_category(session: AsyncSession, category_id: int, cha
     values.integer("change", change, -values.MAX_STOCK, values.MAX_STOCK)
     # Beside workers the rows would be locked in another order than theirs, which could be a deadlock. And
     # PostgreSQL checks a row as it was before it waits for the one who has just put something into stock.
-    await take_turn(session)
+    await acquire_stock_lock(session)
     statement = (
         update(Product)
         .where(Product.category_id == category_id)

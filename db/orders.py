@@ -1,11 +1,12 @@
 """Orders and their items: read whole, written one at a time or in bulk, and led from status to status.
 
-Every function works in the caller's transaction. What changes an order queues with the workers first
-(`stock.take_turn`), then locks the order, then its products by id: nobody who keeps to that order meets a
-deadlock. The turn lasts until the caller's transaction ends, and workers wait for it: end it soon.
+Every function works in the caller's transaction. What changes an order takes the stock lock first, as workers
+do (`stock.acquire_stock_lock`), then locks the order, then its products by id: nobody who keeps to that order
+meets a deadlock. The stock lock is held until the caller's transaction ends, and workers wait for it: end it
+soon.
 
 Two things keep to no order. Where they meet a worker, PostgreSQL ends one of the two with a deadlock error
-(run it again): deleting a user or product in a transaction that has the turn, and an `order_id` that
+(run it again): deleting a user or product in a transaction that has the stock lock, and an `order_id` that
 a worker is deciding at this moment. An id goes one way, through Kafka or through `create_order`.
 """
 
@@ -40,7 +41,7 @@ from db.errors import (
 from db.ledger import find_outcomes
 from db.models import Order, OrderItem, OrderOutcome, Product, User
 from db.statuses import OrderStatus
-from db.stock import StockLevel, lock_products, take_turn
+from db.stock import StockLevel, acquire_stock_lock, lock_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,8 @@ async def create_order(
         values.uuid("order_id", order_id)
     if placed_at is not None:
         placed_at = values.aware("placed_at", placed_at)
-    await take_turn(session)
-    # Not the transaction's own time: that is from before the turn, and the same for all its orders.
+    await acquire_stock_lock(session)
+    # Not the transaction's own time: that is from before the lock, and the same for all its orders.
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if order_id is not None:
         await _check_unused(session, order_id)
@@ -184,7 +185,7 @@ async def create_order(
 
 async def complete_order(session: AsyncSession, order_id: UUID) -> Order:
     """Mark a pending order as handed over. Raises NotFoundError or IllegalStatusChangeError."""
-    await take_turn(session)
+    await acquire_stock_lock(session)
     order = await _lock_order(session, order_id)
     _change_status(order, OrderStatus.COMPLETED)
     await session.flush()
@@ -196,7 +197,7 @@ async def cancel_order(session: AsyncSession, order_id: UUID) -> Order:
 
     Raises NotFoundError or IllegalStatusChangeError.
     """
-    await take_turn(session)
+    await acquire_stock_lock(session)
     order = await _lock_order(session, order_id)
     _change_status(order, OrderStatus.CANCELLED)
     for product, quantity in await _lock_what_was_sold(session, order):
@@ -211,7 +212,7 @@ async def delete_order(session: AsyncSession, order_id: UUID) -> None:
     Of a completed order the goods are gone: `received_quantity` shrinks by them, so that received − sold
     = stock stays true. The ledger keeps the id: the same order-placed event is not decided again.
     """
-    await take_turn(session)
+    await acquire_stock_lock(session)
     order = await _lock_order(session, order_id)
     if order.status is not OrderStatus.CANCELLED:
         for product, quantity in await _lock_what_was_sold(session, order):

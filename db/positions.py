@@ -32,7 +32,7 @@ from db.models import Position
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class Sentinel:
     """One record of a publication, by which it is told from every other publication of the same.
 
     `digest` stands for its key and headers. It lies in that partition of its topic, at `from_offset` or
@@ -52,32 +52,32 @@ class Acknowledged:
     """The batch before the latest: Kafka has acknowledged the commit of its publication."""
 
     from_offset: int
-    witness: Witness | None
+    sentinel: Sentinel | None
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class PendingBatch:
     """The latest batch of a partition whose publication began.
 
     Every record before `published_to` is published, as Kafka said; for those of the batch before, its
-    witness tells whether it still holds. Those from there to `begun_to` are decided; whether they
-    are published, the witness tells, if there was anything to publish. `last_timestamp_ms` is that of the
-    record before `begun_to`.
+    sentinel tells whether it still holds. Those from there to `pending_to` are decided; whether they
+    are published, the sentinel tells, if there was anything to publish. `last_timestamp_ms` is that of the
+    record before `pending_to`.
     """
 
     published_to: int
-    begun_to: int
+    pending_to: int
     last_timestamp_ms: int
-    witness: Witness | None
-    acknowledged: Acknowledged | None = None  # found, and never given to `begin`, which knows it by itself
+    sentinel: Sentinel | None
+    acknowledged: Acknowledged | None = None  # found only: `record_pending` knows it by itself
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """Somebody's ownership of a partition: `number` counts the owners, `begun` is how far they came."""
+class Epoch:
+    """Somebody's ownership of a partition: `number` counts the owners, `pending` is how far they came."""
 
     number: int
-    begun: Begun | None
+    pending: PendingBatch | None
 
 
 _STATE: Final = {
@@ -102,29 +102,32 @@ _ACKNOWLEDGED: Final = {
 }
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
 _FOLLOWS_ANYTHING: Final = -1
-_begun = (
+_pending = (
     func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
     .table_valued(*(column(name, type_) for name, type_ in _ROW.items()))
     .render_derived(name="begun")
 )
-_BEGIN: Final = (
+_RECORD_PENDING: Final = (
     update(Position)
     .where(
         Position.group_id == bindparam("group"),
-        Position.topic == _begun.c.topic,
-        Position.partition == _begun.c.partition,
-        # Whoever has taken the partition over since then has written another turn.
-        Position.turn == _begun.c.turn,
+        Position.topic == _pending.c.topic,
+        Position.partition == _pending.c.partition,
+        # Whoever has taken the partition over since then has begun another epoch.
+        Position.turn == _pending.c.turn,
         # A row that holds anything else than its owner wrote is that of a backup.
-        or_(_begun.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_begun.c.follows)),
+        or_(
+            _pending.c.follows == _FOLLOWS_ANYTHING,
+            Position.begun_to.is_not_distinct_from(_pending.c.follows),
+        ),
     )
     .values(
         {
-            **{name: _begun.c[name] for name in _STATE},
+            **{name: _pending.c[name] for name in _STATE},
             **{
                 name: case(
-                    (Position.begun_to == _begun.c.announced_to, getattr(Position, latest)),
-                    (Position.announced_to == _begun.c.announced_to, getattr(Position, name)),
+                    (Position.begun_to == _pending.c.announced_to, getattr(Position, latest)),
+                    (Position.announced_to == _pending.c.announced_to, getattr(Position, name)),
                 )
                 for name, latest in _ACKNOWLEDGED.items()
             },
@@ -135,8 +138,11 @@ _BEGIN: Final = (
 )
 
 
-async def take_turn(session: AsyncSession, group_id: str, topic: str, partition: int) -> Turn:
-    """Become the owner: from the commit on, `begin` refuses the one before. Tells how far that one came."""
+async def start_epoch(session: AsyncSession, group_id: str, topic: str, partition: int) -> Epoch:
+    """Become the owner, and learn how far the one before came.
+
+    From the commit on, `record_pending` refuses that one.
+    """
     statement = insert(Position).values(group_id=group_id, topic=topic, partition=partition, turn=1)
     taken = await session.execute(
         statement.on_conflict_do_update(
@@ -145,11 +151,11 @@ async def take_turn(session: AsyncSession, group_id: str, topic: str, partition:
         ).returning(Position.turn, *_columns())
     )
     number, *state = taken.one()
-    return Turn(number, _known(*state))
+    return Epoch(number, _known(*state))
 
 
 async def forget(session: AsyncSession, group_id: str, topic: str, partition: int) -> None:
-    """Keep the turn alone, where what was published is of a log that is no more."""
+    """Keep the epoch alone, where what was published is of a log that is no more."""
     columns = dict.fromkeys((*_STATE, *_ACKNOWLEDGED), None)
     await session.execute(
         update(Position)
@@ -158,15 +164,15 @@ async def forget(session: AsyncSession, group_id: str, topic: str, partition: in
     )
 
 
-async def hold_turn(session: AsyncSession, group_id: str, topic: str, partition: int, turn: int) -> bool:
-    """Whether it is still this owner's turn; if so, nobody else takes it before this transaction ends."""
+async def hold_epoch(session: AsyncSession, group_id: str, topic: str, partition: int, epoch: int) -> bool:
+    """Whether it is still this owner's epoch; if so, none starts before this transaction ends."""
     held = await session.scalar(
         select(Position.turn)
         .where(
             Position.group_id == group_id,
             Position.topic == topic,
             Position.partition == partition,
-            Position.turn == turn,
+            Position.turn == epoch,
         )
         .with_for_update(read=True)
     )
@@ -178,7 +184,7 @@ async def copy_to_group(
 ) -> None:
     """Let the new group be as far as the old one, unless it has begun something by itself.
 
-    Whoever has taken a turn of the new group has to take another one, since it knows nothing of this.
+    Whoever has started an epoch of the new group has to start another one, since it knows nothing of this.
     """
     state = [*_STATE, *_ACKNOWLEDGED]
     copied = select(literal(new_group), Position.topic, Position.partition, Position.turn + 1, *_columns())
@@ -201,17 +207,17 @@ async def copy_to_group(
     )
 
 
-async def list_begun(session: AsyncSession, group_id: str, topic: str) -> dict[int, Begun]:
+async def list_pending(session: AsyncSession, group_id: str, topic: str) -> dict[int, PendingBatch]:
     """The latest batch of each partition whose publication began, without becoming its owner."""
     rows = await session.execute(
         select(Position.partition, *_columns()).where(
             Position.group_id == group_id, Position.topic == topic, Position.announced_to.is_not(None)
         )
     )
-    return {partition: begun for partition, *state in rows if (begun := _known(*state))}
+    return {partition: pending for partition, *state in rows if (pending := _known(*state))}
 
 
-async def list_begun_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
+async def list_pending_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
     """By partition, the offset behind the latest batch whose publication began; None: there was none."""
     rows = await session.execute(
         select(Position.partition, Position.begun_to).where(
@@ -232,39 +238,39 @@ async def list_other_groups(session: AsyncSession, group_id: str, topic: str) ->
         .order_by(func.sum(Position.begun_to).over(partition_by=Position.group_id).desc(), Position.group_id)
     )
     groups: dict[int, dict[str, int]] = {}
-    for partition, other, begun_to in rows:
-        groups.setdefault(partition, {})[other] = begun_to or 0
+    for partition, other, pending_to in rows:
+        groups.setdefault(partition, {})[other] = pending_to or 0
     return groups
 
 
-async def begin(
+async def record_pending(
     session: AsyncSession,
     group_id: str,
-    batches: Mapping[tuple[str, int], tuple[int, Begun]],
+    batches: Mapping[tuple[str, int], tuple[int, PendingBatch]],
     follows: Mapping[tuple[str, int], int | None] | None = None,
 ) -> set[tuple[str, int]]:
-    """Remember, before they are published, batches by (topic, partition), each with its owner's turn.
+    """Remember, before they are published, batches by (topic, partition), each with its owner's epoch.
 
     Returns those that were remembered. The others have a new owner and must not be published; or, where
-    `follows` is given, the row does not hold that `begun_to` any more: PostgreSQL is that of a backup.
+    `follows` is given, the row does not hold that `pending_to` any more: PostgreSQL is that of a backup.
     """
     follows = {} if follows is None else follows
     rows = [
         (
             *place,
-            turn,
+            epoch,
             follows.get(place, _FOLLOWS_ANYTHING),
-            begun.published_to,
-            begun.begun_to,
-            begun.last_timestamp_ms,
-            *(astuple(begun.witness) if begun.witness else [None] * len(fields(Witness))),
+            pending.published_to,
+            pending.pending_to,
+            pending.last_timestamp_ms,
+            *(astuple(pending.sentinel) if pending.sentinel else [None] * len(fields(Sentinel))),
         )
-        for place, (turn, begun) in batches.items()
+        for place, (epoch, pending) in batches.items()
     ]
     columns = {
         f"each_{name}": list(values) for name, values in zip(_ROW, zip(*rows, strict=True), strict=True)
     }
-    remembered = await session.execute(_BEGIN, {"group": group_id, **columns})
+    remembered = await session.execute(_RECORD_PENDING, {"group": group_id, **columns})
     return {(topic, partition) for topic, partition in remembered}
 
 
@@ -272,24 +278,24 @@ def _columns() -> list[InstrumentedAttribute[Any]]:
     return [getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)]
 
 
-def _known(published_to: int | None, *rest: Any) -> Begun | None:
+def _known(published_to: int | None, *rest: Any) -> PendingBatch | None:
     if published_to is None:
         return None
-    begun_to, last_timestamp_ms, *told = rest
-    seen, (acknowledged_from, *seen_before) = told[: len(fields(Witness))], told[len(fields(Witness)) :]
+    pending_to, last_timestamp_ms, *told = rest
+    seen, (acknowledged_from, *seen_before) = told[: len(fields(Sentinel))], told[len(fields(Sentinel)) :]
     acknowledged = None
     if acknowledged_from is not None:
-        acknowledged = Acknowledged(acknowledged_from, _witness(*seen_before))
-    return Begun(published_to, begun_to, last_timestamp_ms, _witness(*seen), acknowledged)
+        acknowledged = Acknowledged(acknowledged_from, _sentinel(*seen_before))
+    return PendingBatch(published_to, pending_to, last_timestamp_ms, _sentinel(*seen), acknowledged)
 
 
-def _witness(
+def _sentinel(
     topic: str | None,
     timestamp_ms: int | None,
     digest: bytes | None,
     partition: int | None,
     from_offset: int | None,
-) -> Witness | None:
+) -> Sentinel | None:
     if topic is None or timestamp_ms is None or digest is None:
         return None
-    return Witness(topic, timestamp_ms, digest, partition, from_offset)
+    return Sentinel(topic, timestamp_ms, digest, partition, from_offset)

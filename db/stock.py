@@ -105,7 +105,7 @@ _TAKE_SOLD: Final = (
 )
 
 # One key a schema. On a cluster it holds for one node only, which is why no correctness rests on it.
-_TURN: Final = text(
+_STOCK_LOCK: Final = text(
     "SELECT pg_advisory_xact_lock(hashtext('order-worker.stock'), hashtext(current_schema()))"
 )
 
@@ -134,14 +134,14 @@ async def lock_products(session: AsyncSession, product_ids: Collection[int]) -> 
     return {product.id: product for product in rows}
 
 
-async def take_turn(session: AsyncSession) -> None:
+async def acquire_stock_lock(session: AsyncSession) -> None:
     """Wait for the one advisory lock that writers of stock queue for, held until the transaction ends.
 
     For speed, and so that nobody who locks several products meets a deadlock: take it before the rows.
     Waiting once is cheaper than meeting on thousands of rows. Safety comes from the guards of `take_stock`
     and the row locks alone.
     """
-    await session.execute(_TURN)
+    await session.execute(_STOCK_LOCK)
 
 
 async def take_stock(session: AsyncSession, takings: Mapping[int, Taking]) -> bool:

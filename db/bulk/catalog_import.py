@@ -37,7 +37,7 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 
 from db.engine import raw_connection
 from db.models import Category, Product, User
-from db.stock import take_turn
+from db.stock import acquire_stock_lock
 
 _LINE: Final = "line"
 _ID: Final = "id"
@@ -200,7 +200,7 @@ async def write_staged(session: AsyncSession, part: Part) -> Written:
         await session.execute(_release(part, part.unique))
     if part is PRODUCTS:
         # Workers queue here before they take stock. Rows met in another order could deadlock instead.
-        await take_turn(session)
+        await acquire_stock_lock(session)
     added, changed = (await session.execute(_upsert(part))).one()
     await session.execute(_MOVE_SEQUENCE, {"table": part.name, "largest": await _largest_id(session, part)})
     return Written(added, changed)

@@ -519,30 +519,30 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RESUME,
-                "if not evidence.by_operator and (offset is None or offset < begun.begun_to):",
+                "if not evidence.by_operator and (offset is None or offset < pending.pending_to):",
                 "if offset is not None and offset < 0:",
             ),
         ),
         (Trial("forgotten-offsets"), Trial("forgotten-offsets", 2)),
     ),
     Mutation(
-        "witness",
+        "sentinel",
         "What was published just before the offsets were forgotten is found in the outcome topics.",
         "the batch is published again without looking",
         (
             Edit(
                 _PUBLISHED,
-                "return begun.begun_to if is_published else begun.published_to",
-                "return begun.published_to if is_published else begun.published_to",
+                "return pending.pending_to if is_published else pending.published_to",
+                "return pending.published_to if is_published else pending.published_to",
             ),
         ),
         (Test("tests/integration/test_published.py", "goes_on"), Trial("forgotten-offsets")),
     ),
     Mutation(
-        "witness-of-this-publication",
+        "sentinel-of-this-publication",
         "An earlier publication of the same outcome does not count for the one that was begun.",
         "its place does not matter",
-        (Edit(_PUBLISHED, "{place: max(witness.from_offset, ", "{place: max(0, "),),
+        (Edit(_PUBLISHED, "{place: max(sentinel.from_offset, ", "{place: max(0, "),),
         (Test("tests/integration/test_published.py", "published_before"),),
     ),
     Mutation(
@@ -576,14 +576,18 @@ MUTATIONS: Final = (
         "acknowledged-follows",
         "Only the batch right before the latest one is remembered as acknowledged.",
         "any batch is, also one that the latest does not follow on",
-        (Edit("db/positions.py", "(Position.begun_to == _begun.c.announced_to,", "(Position.begun_to > 0,"),),
+        (
+            Edit(
+                "db/positions.py", "(Position.begun_to == _pending.c.announced_to,", "(Position.begun_to > 0,"
+            ),
+        ),
         (Test("tests/integration/test_positions.py", "follow or once_more"),),
     ),
     Mutation(
         "turn",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",
-        (Edit("db/positions.py", "        Position.turn == _begun.c.turn,\n", ""),),
+        (Edit("db/positions.py", "        Position.turn == _pending.c.turn,\n", ""),),
         (Test("tests/integration/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------
@@ -693,7 +697,9 @@ MUTATIONS: Final = (
         "whoever meets a refusal does",
         (
             Edit(
-                _SET_ASIDE, "if not await positions.hold_turn(", "if False and not await positions.hold_turn("
+                _SET_ASIDE,
+                "if not await positions.hold_epoch(",
+                "if False and not await positions.hold_epoch(",
             ),
         ),
         (Test("tests/integration/test_withheld.py", "owner_before"),),
@@ -856,8 +862,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _POSITIONS,
-                "_begun.c.follows == _FOLLOWS_ANYTHING,",
-                "_begun.c.follows >= _FOLLOWS_ANYTHING,",
+                "_pending.c.follows == _FOLLOWS_ANYTHING,",
+                "_pending.c.follows >= _FOLLOWS_ANYTHING,",
             ),
         ),
         (Test("tests/integration/test_positions.py", "row_of_a_backup"),),

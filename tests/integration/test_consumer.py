@@ -37,11 +37,11 @@ async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_be
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         ahead = await stage.in_ledger(FIRST)
-        begun, attempts = await stage.begun(FIRST), list(stage.publisher.attempts[FIRST])
+        pending, attempts = await stage.pending(FIRST), list(stage.publisher.attempts[FIRST])
         held.set_result(None)
-    assert (ahead, begun, attempts) == (2 * POLLED, POLLED, [POLLED])
+    assert (ahead, pending, attempts) == (2 * POLLED, POLLED, [POLLED])
     await stage.flow.published()
-    assert await stage.begun(FIRST) == 2 * POLLED
+    assert await stage.pending(FIRST) == 2 * POLLED
     assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
@@ -59,7 +59,7 @@ async def test_behind_a_batch_that_fails_the_next_one_is_published_of_other_part
     await stage.flow.published()
     assert stage.publisher.published == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
     assert stage.publisher.attempts[FIRST] == [POLLED]
-    assert await stage.begun(FIRST) == POLLED
+    assert await stage.pending(FIRST) == POLLED
     assert stage.publisher.closed == [FIRST]
     assert stage.input.position == {FIRST: 0, OTHER: 2 * POLLED}
     await stage.publish_the_rest()
@@ -188,7 +188,7 @@ async def test_the_partitions_assigned_share_what_is_fetched_ahead(stage: Stage)
 async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_published(stage: Stage):
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
-    assert await stage.begun(FIRST) == POLLED  # behind a round trip, in which publishing begins as well
+    assert await stage.pending(FIRST) == POLLED  # behind a round trip, in which publishing begins as well
     attempts = list(stage.publisher.attempts[FIRST])
     gc.collect()
     kept = sum(type(one) is Settled for one in gc.get_objects())

@@ -19,7 +19,7 @@ from db.errors import (
     StillReferencedError,
 )
 from db.models import Category, Product
-from db.stock import take_turn
+from db.stock import acquire_stock_lock
 from tests.support.little_shop import (
     ANN,
     CHAIR,
@@ -342,7 +342,7 @@ async def test_an_adjustment_waits_until_the_worker_whose_turn_it_is_has_ended(
     session: AsyncSession, engine: AsyncEngine
 ):
     async with session_factory(engine)() as second:
-        await take_turn(session)
+        await acquire_stock_lock(session)
         adjusting = asyncio.create_task(catalog.adjust_stock_for_category(second, LAMPS, 1))
         await somebody_waits_for(session, engine)
         await session.rollback()

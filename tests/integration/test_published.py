@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
-from db.positions import Acknowledged, Begun, Witness
+from db.positions import Acknowledged, PendingBatch, Sentinel
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
@@ -26,8 +26,8 @@ PUBLISHED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
 
 
-def begun(witness: Witness | None = None) -> Begun:
-    return Begun(2, 5, 0, witness)
+def pending(sentinel: Sentinel | None = None) -> PendingBatch:
+    return PendingBatch(2, 5, 0, sentinel)
 
 
 class TestIsForgotten:
@@ -37,14 +37,14 @@ class TestIsForgotten:
 
     @pytest.mark.parametrize("told", [2, 4, 5, 6])
     def test_an_offset_behind_what_is_published_is_true(self, told: int) -> None:
-        assert not is_offset_lost(told, False, begun())
+        assert not is_offset_lost(told, False, pending())
 
     @pytest.mark.parametrize("told", [None, 0, 1])
     def test_less_than_what_is_published_is_not(self, told: int | None) -> None:
-        assert is_offset_lost(told, False, begun())
+        assert is_offset_lost(told, False, pending())
 
     def test_an_operator_may_move_it_back(self) -> None:
-        assert not is_offset_lost(0, True, begun())
+        assert not is_offset_lost(0, True, pending())
 
 
 class Ground:
@@ -80,23 +80,25 @@ class Ground:
             )
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
-    def witness(self, key: bytes | None = b"key") -> Witness:
+    def sentinel(self, key: bytes | None = b"key") -> Sentinel:
         """As an earlier version remembers it: by its time."""
-        return Witness(self.topics.order_confirmed, PUBLISHED_MS, digest(key, HEADERS))
+        return Sentinel(self.topics.order_confirmed, PUBLISHED_MS, digest(key, HEADERS))
 
-    async def placed_witness(self, key: bytes | None = b"key") -> Witness:
+    async def placed_sentinel(self, key: bytes | None = b"key") -> Sentinel:
         """As it is remembered now: by where the partition ends. Its time is that of a clock gone wrong."""
         place = TopicPartition(self.topics.order_confirmed, 0)
         async with self.producer() as producer:
             end = (await end_offsets(producer, [place]))[place]
         wrong_ms = PUBLISHED_MS + 86_400_000
-        return Witness(place.topic, wrong_ms, digest(key, HEADERS), place.partition, end)
+        return Sentinel(place.topic, wrong_ms, digest(key, HEADERS), place.partition, end)
 
-    async def begun(self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None) -> Begun:
+    async def pending(
+        self, key: bytes | None = b"key", acknowledged: Acknowledged | None = None
+    ) -> PendingBatch:
         """What is remembered of the publication of an outcome, whether it came to its end or not."""
-        return replace(begun(self.witness(key)), acknowledged=acknowledged)
+        return replace(pending(self.sentinel(key)), acknowledged=acknowledged)
 
-    async def published_to(self, remembered: Begun, told: int | None = 0) -> int:
+    async def published_to(self, remembered: PendingBatch, told: int | None = 0) -> int:
         async with self.producer() as producer, asyncio.timeout(20):
             return await find_published_to({"bootstrap_servers": self.kafka}, producer, remembered, told)
 
@@ -114,7 +116,7 @@ async def test_it_goes_on_behind_what_is_published_and_before_what_is_not(
 ):
     await ground.publish(b"another key")
     await ground.publish(commit=commit)
-    assert await ground.published_to(await ground.begun()) == goes_on_at
+    assert await ground.published_to(await ground.pending()) == goes_on_at
 
 
 @pytest.mark.parametrize("told", [None, 0, 1])
@@ -123,14 +125,14 @@ async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whet
     ground: Ground, commit: bool, goes_on_at: int, told: int | None
 ):
     await ground.publish(b"before", commit=commit)
-    before = Acknowledged(1, ground.witness(b"before"))
-    assert await ground.published_to(await ground.begun(acknowledged=before), told) == goes_on_at
+    before = Acknowledged(1, ground.sentinel(b"before"))
+    assert await ground.published_to(await ground.pending(acknowledged=before), told) == goes_on_at
 
 
 async def test_the_batch_before_holds_where_its_offset_does_and_where_it_published_nothing(ground: Ground):
-    unseen = Acknowledged(0, ground.witness(b"before"))
-    assert await ground.published_to(await ground.begun(acknowledged=unseen), told=1) == 2
-    assert await ground.published_to(await ground.begun(acknowledged=Acknowledged(1, None)), told=1) == 2
+    unseen = Acknowledged(0, ground.sentinel(b"before"))
+    assert await ground.published_to(await ground.pending(acknowledged=unseen), told=1) == 2
+    assert await ground.published_to(await ground.pending(acknowledged=Acknowledged(1, None)), told=1) == 2
 
 
 @pytest.mark.parametrize(
@@ -144,20 +146,20 @@ async def test_the_batch_before_holds_where_its_offset_does_and_where_it_publish
 )
 async def test_another_publication_of_the_same_does_not_count(ground: Ground, another: dict[str, Any]):
     await ground.publish(**another)
-    assert await ground.published_to(await ground.begun()) == 2
+    assert await ground.published_to(await ground.pending()) == 2
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff\x00"])
 async def test_a_record_with_an_odd_key_is_known_again(ground: Ground, key: bytes | None):
     await ground.publish(key)
-    assert await ground.published_to(await ground.begun(key)) == 5
+    assert await ground.published_to(await ground.pending(key)) == 5
 
 
 async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground: Ground):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", "LogAppendTime")
     await ground.publish()
-    assert await ground.published_to(await ground.begun()) == 5
+    assert await ground.published_to(await ground.pending()) == 5
 
 
 @pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
@@ -168,7 +170,7 @@ async def test_no_clock_has_to_be_right_to_find_what_is_published(
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", stamp)
     await ground.publish(b"another key")
-    remembered = replace(await ground.begun(), witness=await ground.placed_witness())
+    remembered = replace(await ground.pending(), sentinel=await ground.placed_sentinel())
     await ground.publish(commit=commit, timestamp_ms=PUBLISHED_MS - 86_400_000)
     await ground.publish(b"another key")
     assert await ground.published_to(remembered) == goes_on_at
@@ -176,14 +178,14 @@ async def test_no_clock_has_to_be_right_to_find_what_is_published(
 
 async def test_the_same_published_before_does_not_count(ground: Ground):
     await ground.publish()
-    remembered = replace(await ground.begun(), witness=await ground.placed_witness())
+    remembered = replace(await ground.pending(), sentinel=await ground.placed_sentinel())
     assert await ground.published_to(remembered) == 2
 
 
 async def test_where_the_place_is_gone_the_time_has_to_do(ground: Ground):
     """As after an unclean election, or in a new topic of the same name."""
-    beyond = replace(ground.witness(), partition=0, from_offset=1_000)
-    remembered = replace(await ground.begun(), witness=beyond)
+    beyond = replace(ground.sentinel(), partition=0, from_offset=1_000)
+    remembered = replace(await ground.pending(), sentinel=beyond)
     assert await ground.published_to(remembered) == 2
     await ground.publish()
     assert await ground.published_to(remembered) == 5
@@ -191,7 +193,9 @@ async def test_where_the_place_is_gone_the_time_has_to_do(ground: Ground):
 
 async def test_what_retention_has_deleted_before_it_is_no_hindrance(ground: Ground):
     await ground.publish(b"another key")
-    remembered = replace(await ground.begun(), witness=replace(await ground.placed_witness(), from_offset=0))
+    remembered = replace(
+        await ground.pending(), sentinel=replace(await ground.placed_sentinel(), from_offset=0)
+    )
     await ground.publish()
     up_to = Offset(ground.topics.order_confirmed, 0, 2)
     await asyncio.to_thread(lambda: admin_client(ground.kafka).delete_records([up_to])[up_to].result(10))
@@ -206,8 +210,8 @@ async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
         ("failed_at", b"now"),
     ]
     whole, cut = [("mine", b"x"), *source], [*source, ("headers.cut", b"1")]
-    witness = replace(await ground.placed_witness(), digest=digest(None, whole))
-    remembered = replace(await ground.begun(), witness=witness)
+    sentinel = replace(await ground.placed_sentinel(), digest=digest(None, whole))
+    remembered = replace(await ground.pending(), sentinel=sentinel)
     await ground.publish(b"made up", headers=[*source[:3], ("failed_at", b"before")])
     assert await ground.published_to(remembered) == 2
     await ground.publish(b"made up", headers=cut)
@@ -215,11 +219,11 @@ async def test_a_letter_is_known_again_however_it_was_cut(ground: Ground):
 
 
 async def test_a_batch_with_nothing_to_publish_is_behind(ground: Ground):
-    assert await ground.published_to(begun()) == 5
+    assert await ground.published_to(pending()) == 5
 
 
 async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(ground: Ground):
-    remembered = await ground.begun()
+    remembered = await ground.pending()
     async with ground.producer() as other:
         await other.begin_transaction()
         partitions = await other.partitions_for(ground.topics.order_confirmed)
@@ -245,7 +249,7 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         topics=(ground.topics.order_confirmed, ground.topics.order_rejected),
         transaction_timeout_ms=20_000,
     )
-    remembered = await ground.begun(b"another", Acknowledged(1, ground.witness()))
+    remembered = await ground.pending(b"another", Acknowledged(1, ground.sentinel()))
     try:
         lease = await take_lease(leases, ground.source)
         with unverified_transactions(ground.kafka):

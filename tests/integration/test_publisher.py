@@ -33,7 +33,7 @@ from worker.kafka.lease import Lease, Leases
 from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits
-from worker.kafka.published import witness_of
+from worker.kafka.published import sentinel_of
 from worker.pipeline.publisher import OutcomesRefusedError, Publisher
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
@@ -132,12 +132,12 @@ async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground:
     lease = await ground.take_lease()
     published_to = 1  # behind the other's record
     for next_offset in (1, 2):
-        witness = witness_of(lease, outcome(topic))
+        sentinel = sentinel_of(lease, outcome(topic))
         await ground.publisher.publish(lease, [outcome(topic)] * 3, next_offset)
-        last = [m.offset for m in await ground.told(topic) if m.partition == witness.partition][-3:]
-        assert witness.from_offset is not None
+        last = [m.offset for m in await ground.told(topic) if m.partition == sentinel.partition][-3:]
+        assert sentinel.from_offset is not None
         # Between them lie markers, which Kafka may write a moment after it acknowledged the commit.
-        assert published_to <= witness.from_offset <= last[0]
+        assert published_to <= sentinel.from_offset <= last[0]
         published_to = last[-1] + 1
     ground.leases.drop(lease)
 

@@ -14,7 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 from aiokafka.record.memory_records import MemoryRecords
 
-from db.positions import Begun, Witness
+from db.positions import PendingBatch, Sentinel
 from tests.support.broken_records import (
     ODD_NAME,
     Change,
@@ -612,11 +612,11 @@ class TestReading:
         self, kafka: LocalKafka, bad: TopicPartition
     ):
         await publish(kafka, bad, b"0", b"1")
-        witness = Witness(bad.topic, int(time.time() * 1_000), digest(b"key", []))
-        begun = Begun(2, 5, 0, witness)
+        sentinel = Sentinel(bad.topic, int(time.time() * 1_000), digest(b"key", []))
+        pending = PendingBatch(2, 5, 0, sentinel)
         options = {"bootstrap_servers": kafka.bootstrap_servers}
         async with AIOKafkaProducer(**options) as producer:
-            assert await find_published_to(options, producer, begun, 0) == 2
+            assert await find_published_to(options, producer, pending, 0) == 2
             break_batch(kafka, bad.topic, 0, 1, flip_a_byte)
             with pytest.raises(WaitsForOperatorError, match="-0 from offset 1 up to 1 cannot be unpacked"):
-                await find_published_to(options, producer, begun, 0)
+                await find_published_to(options, producer, pending, 0)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import positions, skips
 from db.engine import session_factory
-from db.positions import Begun
+from db.positions import PendingBatch
 from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.steps import nothing_happens
@@ -81,8 +81,10 @@ class Ground:
         stamp = await self.last_timestamp_ms(to - 1) if timestamp_ms is None else timestamp_ms
         place = (self.topics.order_placed, partition)
         async with self.sessions.begin() as session:
-            turn = await positions.take_turn(session, self.group_id, *place)
-            await positions.begin(session, self.group_id, {place: (turn.number, Begun(0, to, stamp, None))})
+            epoch = await positions.start_epoch(session, self.group_id, *place)
+            await positions.record_pending(
+                session, self.group_id, {place: (epoch.number, PendingBatch(0, to, stamp, None))}
+            )
 
     async def committed(self, offset: int, partition: int = 0) -> None:
         """Kafka says that a worker has committed it."""
@@ -116,7 +118,7 @@ async def test_it_goes_on_at_the_committed_offset(ground: Ground):
     await ground.decided(6)
     await ground.committed(6)
     owned = await ground.owned()
-    assert (owned.published_to, owned.begun_to) == (6, 6)
+    assert (owned.published_to, owned.pending_to) == (6, 6)
 
 
 async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):

@@ -137,15 +137,15 @@ async def test_what_is_not_committed_in_time_is_an_error(ground: Ground):
 
 
 async def test_who_is_told_to_stop_ends_the_step_in_hand_first():
-    begun, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    pending, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def step() -> None:
-        begun.set()
+        pending.set()
         await may_end.wait()
         ended.set()
 
     running = asyncio.create_task(to_its_end(step()))
-    await begun.wait()
+    await pending.wait()
     running.cancel()
     await asyncio.sleep(0)
     assert not running.done()

@@ -80,7 +80,7 @@ class Ground:
     async def take_over(self) -> Ownership:
         lease = await take_lease(self.leases, self.source)
         async with self.sessions.begin() as session:
-            epoch = (await positions.take_turn(session, GROUP, *self.source)).number
+            epoch = (await positions.start_epoch(session, GROUP, *self.source)).number
             rows = await list_withheld(session, *self.source)
         return Ownership(lease, epoch, None, withheld={str(row.order_id) for row in rows})
 
@@ -91,9 +91,9 @@ class Ground:
             for offset, value in enumerate(values)
         ]
         settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
-        begun = {(topic, partition): (owned.epoch, positions.Begun(0, len(values), 0, None))}
+        pending = {(topic, partition): (owned.epoch, positions.PendingBatch(0, len(values), 0, None))}
         async with self.sessions.begin() as session:
-            await positions.begin(session, GROUP, begun)
+            await positions.record_pending(session, GROUP, pending)
         return [one.publication for one in settled if one.publication]
 
     async def publish(self, values: list[bytes]) -> int:

@@ -166,13 +166,13 @@ class HeldTakeover:
         if held := self._held.pop(partition, None):
             await held
         async with self._sessions.begin() as session:
-            turn = await positions.take_turn(session, "group", partition.topic, partition.partition)
+            epoch = await positions.start_epoch(session, "group", partition.topic, partition.partition)
         lease = Lease(partition, None, {}, {})
-        owned = Ownership(lease, turn.number, self._publisher.committed[partition])
-        if turn.begun:
-            owned.begun_to = turn.begun.begun_to
+        owned = Ownership(lease, epoch.number, self._publisher.committed[partition])
+        if epoch.pending:
+            owned.pending_to = epoch.pending.pending_to
             if self.topics_tell:
-                owned.published_to = max(owned.published_to or 0, turn.begun.published_to)
+                owned.published_to = max(owned.published_to or 0, epoch.pending.published_to)
         return owned
 
 
@@ -222,7 +222,8 @@ class Stage:
             BatchProcessor(sessions, topics, metrics, nothing_happens, 256 * 1024, PATIENCE_SECONDS)
         )
         group = ConsumerGroup("group", "order-placed", sessions)
-        source = Input(BATCH_MAX_RECORDS, batch_max_bytes)
+        # However busy the machine is, the next batch of a test comes at once.
+        source = Input(BATCH_MAX_RECORDS, batch_max_bytes, at_once_seconds=PATIENCE_SECONDS)
         source.attach(lambda: self.input)
         partitions, pauses = Partitions(), Pauses(lambda: self.input)
         retries = Retries(
@@ -302,7 +303,7 @@ class Stage:
         query = "SELECT count(*) FROM order_outcomes WHERE source_partition = :partition"
         return await self._ask(query, partition)
 
-    async def begun(self, partition: TopicPartition) -> int:
+    async def pending(self, partition: TopicPartition) -> int:
         """Up to where PostgreSQL remembers publications that began."""
         return await self._ask("SELECT begun_to FROM positions WHERE partition = :partition", partition)
 

@@ -4,7 +4,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.errors import CommandError
 from worker.kafka.offset_mark import MARK, idle_mark
 from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
@@ -12,7 +12,9 @@ from worker.operations.replay.handover import Handover, Stage, Standing, require
 
 def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> Standing:
     commit = None if offset is None else OffsetAndMetadata(offset, mark)
-    return Standing(commit, None if decided_to is None else Begun(decided_to - 10, decided_to, 0, None))
+    return Standing(
+        commit, None if decided_to is None else PendingBatch(decided_to - 10, decided_to, 0, None)
+    )
 
 
 def handover(old: Standing, new: Standing, partition: int = 0) -> Handover:

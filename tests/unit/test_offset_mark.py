@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.kafka.offset_mark import MARK, begun_when_committed, idle_mark, is_workers_mark
+from worker.kafka.offset_mark import MARK, idle_mark, is_workers_mark, pending_when_committed
 
 
 @pytest.mark.parametrize("metadata", [MARK, idle_mark(None), idle_mark(120)])
@@ -19,5 +19,5 @@ def test_everything_else_was_moved_by_an_operator(metadata: str):
     ("metadata", "begun_to"),
     [(MARK, 130), (idle_mark(120), 120), (idle_mark(None), 0), (idle_mark(500), 130)],
 )
-def test_an_offset_tells_what_postgresql_knew_when_it_was_committed(metadata: str, begun_to: int):
-    assert begun_when_committed(130, metadata) == begun_to
+def test_an_offset_tells_what_postgresql_knew_when_it_was_committed(metadata: str, pending_to: int):
+    assert pending_when_committed(130, metadata) == pending_to

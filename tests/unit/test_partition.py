@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from tests.support.builders import record
 from worker.kafka.lease import Lease
 from worker.pipeline.partition import Ownership, Partition, Partitions
@@ -76,8 +76,10 @@ def test_it_is_set_back_to_the_earlier_of_two_failures(rewound_to: int | None, t
 
 
 def test_what_begins_follows_on_what_is_published():
-    assert ownership(10).begun(records(10, 11), None) == Begun(10, 12, records(11)[0].timestamp, None)
-    assert ownership(None).begun(records(3), None).published_to == 3
+    assert ownership(10).pending(records(10, 11), None) == PendingBatch(
+        10, 12, records(11)[0].timestamp, None
+    )
+    assert ownership(None).pending(records(3), None).published_to == 3
 
 
 def test_a_batch_behind_markers_follows_on_the_one_before_them():
@@ -87,7 +89,7 @@ def test_a_batch_behind_markers_follows_on_the_one_before_them():
     owned.passed_over(15)
     owned.passed_over(17)
     assert owned.published_to == 17
-    assert owned.begun(records(17), None).published_to == 12
+    assert owned.pending(records(17), None).published_to == 12
     owned.settled(18)
     assert owned.passed_over_from is None
 
@@ -95,7 +97,7 @@ def test_a_batch_behind_markers_follows_on_the_one_before_them():
 def test_what_is_passed_over_before_any_batch_leaves_nothing_to_follow_on():
     owned = ownership(10)
     owned.passed_over(12)
-    assert owned.begun(records(12), None).published_to == 12
+    assert owned.pending(records(12), None).published_to == 12
 
 
 def test_failures_in_a_row_are_counted_of_the_worst():

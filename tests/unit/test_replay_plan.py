@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.errors import CommandError, UsageError
 from worker.kafka.offsets import Bounds
 from worker.operations.replay.plan import Target, To, moves, reached_to, remark, require_records
@@ -87,7 +87,7 @@ def test_a_group_beyond_the_end_of_the_log_goes_back_and_skips_nothing(target: T
     )
 
 
-BEGUN = Begun(40, 50, 0, None)
+PENDING_BATCH = PendingBatch(40, 50, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ BEGUN = Begun(40, 50, 0, None)
         (commit_of(40), None, 40),
         (commit_of(3, "order-worker 0"), None, None),  # an idle worker, behind markers
         (commit_of(3, ""), None, 3),
-        (commit_of(50), BEGUN, 50),
-        (commit_of(30, ""), BEGUN, 30),  # an operator moved it back
-        (commit_of(52, "order-worker 50"), BEGUN, 52),
+        (commit_of(50), PENDING_BATCH, 50),
+        (commit_of(30, ""), PENDING_BATCH, 30),  # an operator moved it back
+        (commit_of(52, "order-worker 50"), PENDING_BATCH, 52),
     ],
 )
 def test_a_group_came_as_far_as_kafka_tells(
-    commit: OffsetAndMetadata | None, begun: Begun | None, reached: int | None
+    commit: OffsetAndMetadata | None, pending: PendingBatch | None, reached: int | None
 ):
-    assert reached_to(ONE, commit, begun, log_end=60) == reached
+    assert reached_to(ONE, commit, pending, log_end=60) == reached
 
 
 @pytest.mark.parametrize("commit", [None, commit_of(30)])
@@ -113,13 +113,13 @@ def test_an_offset_that_kafka_has_forgotten_is_refused_unless_the_log_ends_befor
     commit: OffsetAndMetadata | None,
 ):
     with pytest.raises(CommandError, match="its workers came to 40 at least; nothing was changed"):
-        reached_to(ONE, commit, BEGUN, log_end=50)
-    assert reached_to(ONE, commit, BEGUN, log_end=49) == 50
+        reached_to(ONE, commit, PENDING_BATCH, log_end=50)
+    assert reached_to(ONE, commit, PENDING_BATCH, log_end=49) == 50
 
 
 def test_where_the_log_was_cut_an_operator_is_believed_all_the_same():
-    assert reached_to(ONE, commit_of(30, ""), BEGUN, log_end=20) == 30
-    assert reached_to(ONE, commit_of(70), BEGUN, log_end=20) == 70
+    assert reached_to(ONE, commit_of(30, ""), PENDING_BATCH, log_end=20) == 30
+    assert reached_to(ONE, commit_of(70), PENDING_BATCH, log_end=20) == 70
 
 
 def test_what_comes_again_and_what_is_skipped():

@@ -36,7 +36,7 @@ class TestPublication:
         assert (told["ce_type"], told["ce_time"]) == (b"order-rejected", NOON.isoformat().encode())
         assert headers[-1] == ("republished", b"true")
 
-    def test_is_never_taken_for_the_witness_of_the_first_publication(self) -> None:
+    def test_is_never_taken_for_the_sentinel_of_the_first_publication(self) -> None:
         again = publication(ROW, "order-rejected", 5)
         first = again._replace(headers=again.headers[:-1])
         assert digest(again.key, again.headers) != digest(first.key, first.headers)

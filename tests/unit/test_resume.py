@@ -4,7 +4,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.kafka.offset_mark import MARK, idle_mark
 from worker.pipeline.resume import (
     Case,
@@ -20,8 +20,8 @@ from worker.pipeline.resume import (
 PLACED = TopicPartition("placed", 0)
 
 
-def begun(published_to: int = 80, begun_to: int = 100) -> Begun:
-    return Begun(published_to, begun_to, 1_000, None)
+def pending(published_to: int = 80, pending_to: int = 100) -> PendingBatch:
+    return PendingBatch(published_to, pending_to, 1_000, None)
 
 
 def commit(offset: int, metadata: str = MARK) -> OffsetAndMetadata:
@@ -30,7 +30,7 @@ def commit(offset: int, metadata: str = MARK) -> OffsetAndMetadata:
 
 def evidence(
     committed: OffsetAndMetadata | None = None,
-    known: Begun | None = None,
+    known: PendingBatch | None = None,
     first: int = 0,
     end: int = 200,
     is_known_log: bool = True,
@@ -42,16 +42,16 @@ def evidence(
     ("found", "case"),
     [
         (evidence(), Case.COMMITTED),
-        (evidence(commit(100), begun()), Case.COMMITTED),
-        (evidence(commit(99), begun()), Case.LOST_COMMIT),
-        (evidence(commit(79), begun()), Case.LOST_COMMIT),
-        (evidence(None, begun()), Case.LOST_COMMIT),
-        (evidence(commit(10, ""), begun()), Case.COMMITTED),
-        (evidence(commit(201), begun()), Case.OTHER_LOG),
+        (evidence(commit(100), pending()), Case.COMMITTED),
+        (evidence(commit(99), pending()), Case.LOST_COMMIT),
+        (evidence(commit(79), pending()), Case.LOST_COMMIT),
+        (evidence(None, pending()), Case.LOST_COMMIT),
+        (evidence(commit(10, ""), pending()), Case.COMMITTED),
+        (evidence(commit(201), pending()), Case.OTHER_LOG),
         (evidence(commit(201, ""), None), Case.OTHER_LOG),
-        (evidence(commit(100), begun(), is_known_log=False), Case.OTHER_LOG),
-        (evidence(None, begun(), is_known_log=False), Case.OTHER_LOG),
-        (evidence(commit(200), begun(190, 200)), Case.COMMITTED),
+        (evidence(commit(100), pending(), is_known_log=False), Case.OTHER_LOG),
+        (evidence(None, pending(), is_known_log=False), Case.OTHER_LOG),
+        (evidence(commit(200), pending(190, 200)), Case.COMMITTED),
     ],
 )
 def test_the_evidence_makes_one_case(found: Evidence, case: Case):
@@ -59,22 +59,22 @@ def test_the_evidence_makes_one_case(found: Evidence, case: Case):
 
 
 def test_the_last_decided_record_is_looked_at_only_where_it_can_lie():
-    assert [may_lie_in_log(begun(begun_to=100), *log) for log in ((0, 100), (99, 200))] == [True, True]
-    assert [may_lie_in_log(begun(begun_to=100), *log) for log in ((100, 200), (0, 99))] == [False, False]
+    assert [may_lie_in_log(pending(pending_to=100), *log) for log in ((0, 100), (99, 200))] == [True, True]
+    assert [may_lie_in_log(pending(pending_to=100), *log) for log in ((100, 200), (0, 99))] == [False, False]
 
 
 def test_a_log_is_cut_where_it_ends_before_what_was_decided():
-    assert is_cut(begun(begun_to=100), 99)
-    assert not is_cut(begun(begun_to=100), 100)
+    assert is_cut(pending(pending_to=100), 99)
+    assert not is_cut(pending(pending_to=100), 100)
 
 
 @pytest.mark.parametrize(
     ("found", "resume_at", "deleted"),
     [
-        (evidence(commit(100), begun(), first=150), 100, (100, 150)),
-        (evidence(commit(100), begun(), first=100), 100, None),
-        (evidence(commit(10, ""), begun(published_to=80), first=150), 10, (80, 150)),
-        (evidence(commit(10, ""), begun(published_to=80), first=60), 10, None),
+        (evidence(commit(100), pending(), first=150), 100, (100, 150)),
+        (evidence(commit(100), pending(), first=100), 100, None),
+        (evidence(commit(10, ""), pending(published_to=80), first=150), 10, (80, 150)),
+        (evidence(commit(10, ""), pending(published_to=80), first=60), 10, None),
         (evidence(commit(100), None, first=150), 100, (100, 150)),
     ],
 )
@@ -85,7 +85,7 @@ def test_only_what_nobody_decided_counts_as_deleted_before_it(
 
 
 def test_a_database_that_knows_less_than_was_committed_is_named_with_the_command():
-    told = database_lost("placed", {PLACED: commit(120)}, {0: begun(begun_to=100)})
+    told = database_lost("placed", {PLACED: commit(120)}, {0: pending(pending_to=100)})
     assert told is not None
     assert "placed-0 (100, not 120)" in told
     assert "order-worker ledger restore" in told
@@ -94,16 +94,16 @@ def test_a_database_that_knows_less_than_was_committed_is_named_with_the_command
 @pytest.mark.parametrize(
     ("committed", "known"),
     [
-        (commit(100), {0: begun(begun_to=100)}),
-        (commit(80), {0: begun(begun_to=100)}),
-        (commit(120, ""), {0: begun(begun_to=100)}),
-        (commit(120, idle_mark(100)), {0: begun(begun_to=100)}),
+        (commit(100), {0: pending(pending_to=100)}),
+        (commit(80), {0: pending(pending_to=100)}),
+        (commit(120, ""), {0: pending(pending_to=100)}),
+        (commit(120, idle_mark(100)), {0: pending(pending_to=100)}),
         (commit(5, idle_mark(None)), {}),
         (None, {}),
     ],
 )
 def test_a_database_that_knows_as_much_is_not_lost(
-    committed: OffsetAndMetadata | None, known: dict[int, Begun]
+    committed: OffsetAndMetadata | None, known: dict[int, PendingBatch]
 ):
     assert database_lost("placed", {PLACED: committed}, known) is None
 
@@ -119,7 +119,7 @@ def test_a_new_group_does_not_begin_where_another_one_has_decided():
     assert "replay --from-group old" in told
 
 
-@pytest.mark.parametrize("found", [evidence(commit(0)), evidence(None, begun())])
+@pytest.mark.parametrize("found", [evidence(commit(0)), evidence(None, pending())])
 def test_a_group_that_is_not_new_goes_on_beside_others(found: Evidence):
     assert decided_by_another_group(PLACED, found, ["old"], "new") is None
 

@@ -7,10 +7,10 @@ from aiokafka.structs import OffsetAndMetadata
 MARK: Final = "order-worker"
 
 
-def idle_mark(begun_to: int | None) -> str:
+def idle_mark(pending_to: int | None) -> str:
     """For an offset behind which no batch of this group ends: behind transaction markers, or records that are
-    passed over. `begun_to`: what `positions` holds at that time."""
-    return f"{MARK} {begun_to or 0}"
+    passed over. `pending_to`: what `positions` holds at that time."""
+    return f"{MARK} {pending_to or 0}"
 
 
 def is_workers_mark(metadata: str) -> bool:
@@ -18,17 +18,17 @@ def is_workers_mark(metadata: str) -> bool:
     return metadata == MARK or metadata.startswith(f"{MARK} ")
 
 
-def begun_when_committed(offset: int, metadata: str) -> int:
+def pending_when_committed(offset: int, metadata: str) -> int:
     """Up to where `positions` knew of batches, at least, when a worker committed this offset.
 
     PostgreSQL learns of a batch before Kafka does. Where it knows less now, it has lost what it knew.
     """
-    begun_to = metadata.removeprefix(MARK).strip()
-    return min(offset, int(begun_to)) if begun_to.isdecimal() else offset
+    pending_to = metadata.removeprefix(MARK).strip()
+    return min(offset, int(pending_to)) if pending_to.isdecimal() else offset
 
 
 def has_decided(commit: OffsetAndMetadata | None) -> bool:
     """Whether the group had decided anything, or an operator moved it: an idle worker commits as well."""
     if commit is None:
         return False
-    return not is_workers_mark(commit.metadata) or begun_when_committed(commit.offset, commit.metadata) > 0
+    return not is_workers_mark(commit.metadata) or pending_when_committed(commit.offset, commit.metadata) > 0

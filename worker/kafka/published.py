@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from db.positions import Begun, Witness
+from db.positions import PendingBatch, Sentinel
 from worker.core.settlement import Publication
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records
@@ -30,12 +30,12 @@ _STAMPED_BY_BROKER: Final = 1
 _FIND_SECONDS: Final = 300.0
 
 
-def is_offset_lost(committed: int | None, by_operator: bool, begun: Begun | None) -> bool:
+def is_offset_lost(committed: int | None, by_operator: bool, pending: PendingBatch | None) -> bool:
     """Whether the broker says less (None: nothing was committed) than what is published for certain.
 
     An operator may move the offset back, and is believed.
     """
-    return begun is not None and not by_operator and (committed is None or committed < begun.published_to)
+    return pending is not None and not by_operator and (committed is None or committed < pending.published_to)
 
 
 def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
@@ -43,50 +43,53 @@ def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> by
     return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
 
 
-async def published_to(leases: Leases, lease: Lease, begun: Begun, committed: int | None) -> int:
+async def published_to(leases: Leases, lease: Lease, pending: PendingBatch, committed: int | None) -> int:
     """The offset below which all is published, for certain; `committed` is what the broker says.
 
     Raises as `find_published_to` does.
     """
     async with asyncio.timeout(leases.publish_timeout_seconds):
         await leases.end_what_hangs(lease)
-        return await find_published_to(leases.client_options, lease.producer, begun, committed)
+        return await find_published_to(leases.client_options, lease.producer, pending, committed)
 
 
 async def find_published_to(
-    client_options: Mapping[str, Any], producer: AIOKafkaProducer, begun: Begun, committed: int | None
+    client_options: Mapping[str, Any],
+    producer: AIOKafkaProducer,
+    pending: PendingBatch,
+    committed: int | None,
 ) -> int:
     """As `published_to`; every transaction of the partition's owners must have ended.
 
     Raises KafkaError, or TimeoutError while other transactions hide what came after them;
     WaitsForOperatorError where it may lie in what cannot be unpacked.
     """
-    before = begun.acknowledged
+    before = pending.acknowledged
     # Its offset would have been undone with it.
     may_be_undone = before is not None and (committed is None or committed <= before.from_offset)
-    if before and may_be_undone and not await _is_published(client_options, producer, before.witness):
+    if before and may_be_undone and not await _is_published(client_options, producer, before.sentinel):
         return before.from_offset
-    is_published = await _is_published(client_options, producer, begun.witness)
-    return begun.begun_to if is_published else begun.published_to
+    is_published = await _is_published(client_options, producer, pending.sentinel)
+    return pending.pending_to if is_published else pending.published_to
 
 
 async def _is_published(
-    client_options: Mapping[str, Any], producer: AIOKafkaProducer, witness: Witness | None
+    client_options: Mapping[str, Any], producer: AIOKafkaProducer, sentinel: Sentinel | None
 ) -> bool:
-    """Whether a subscriber sees the witness. A batch without one has nothing to publish."""
-    if witness is None:
+    """Whether a subscriber sees the sentinel. A batch without one has nothing to publish."""
+    if sentinel is None:
         return True
-    numbers = await producer.partitions_for(witness.topic)
-    places = [TopicPartition(witness.topic, number) for number in numbers]
+    numbers = await producer.partitions_for(sentinel.topic)
+    places = [TopicPartition(sentinel.topic, number) for number in numbers]
     async with reader(client_options, "read_uncommitted") as consumer:
         # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
         ends = await consumer.end_offsets(places)
-        starts = await _starts(consumer, witness, ends)
+        starts = await _starts(consumer, sentinel, ends)
     spans = {place: (start, ends[place]) for place, start in starts.items()}
     unreadable: list[UnreadableSpan] = []
     async with reader(client_options, "read_committed", unreadable.append) as consumer:
         async for record in records(consumer, spans):
-            if _is_witness(record, witness):
+            if _is_sentinel(record, sentinel):
                 return True
     if unreadable:
         raise WaitsForOperatorError(
@@ -119,38 +122,38 @@ async def find_published(
 
 
 async def _starts(
-    consumer: AIOKafkaConsumer, witness: Witness, ends: Mapping[TopicPartition, int]
+    consumer: AIOKafkaConsumer, sentinel: Sentinel, ends: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, int]:
-    """From where on the witness is looked for, in each partition where it may be."""
-    if witness.partition is None or witness.from_offset is None:
-        return await _starts_by_time(consumer, witness, ends.keys())
-    place = TopicPartition(witness.topic, witness.partition)
-    if witness.from_offset > ends.get(place, -1):
+    """From where on the sentinel is looked for, in each partition where it may be."""
+    if sentinel.partition is None or sentinel.from_offset is None:
+        return await _starts_by_time(consumer, sentinel, ends.keys())
+    place = TopicPartition(sentinel.topic, sentinel.partition)
+    if sentinel.from_offset > ends.get(place, -1):
         # The place is gone: the topic is a new one, or its broker has lost what was behind it.
-        return await _starts_by_time(consumer, witness, ends.keys())
-    return {place: max(witness.from_offset, (await consumer.beginning_offsets([place]))[place])}
+        return await _starts_by_time(consumer, sentinel, ends.keys())
+    return {place: max(sentinel.from_offset, (await consumer.beginning_offsets([place]))[place])}
 
 
 async def _starts_by_time(
-    consumer: AIOKafkaConsumer, witness: Witness, places: Collection[TopicPartition]
+    consumer: AIOKafkaConsumer, sentinel: Sentinel, places: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    since = dict.fromkeys(places, max(0, witness.timestamp_ms - _CLOCK_MS))
+    since = dict.fromkeys(places, max(0, sentinel.timestamp_ms - _CLOCK_MS))
     starts = await consumer.offsets_for_times(since)
     return {place: start.offset for place, start in starts.items() if start is not None}
 
 
-def _is_witness(record: ConsumerRecord, witness: Witness) -> bool:
-    if digest(record.key, record.headers) != witness.digest:
+def _is_sentinel(record: ConsumerRecord, sentinel: Sentinel) -> bool:
+    if digest(record.key, record.headers) != sentinel.digest:
         return False
     # Behind that place there is no other publication of the same. Without one, before or after a replay,
     # another differs in its time only.
-    has_place = witness.from_offset is not None
+    has_place = sentinel.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
-    return has_place or is_stamped or bool(record.timestamp == witness.timestamp_ms)
+    return has_place or is_stamped or bool(record.timestamp == sentinel.timestamp_ms)
 
 
-def witness_of(lease: Lease, seen: Publication) -> Witness:
+def sentinel_of(lease: Lease, seen: Publication) -> Sentinel:
     """What to remember of a publication that comes next, to see later whether it happened."""
     place = lease.places.get(seen.topic)
     where = (place.partition, lease.ends[place]) if place else (None, None)
-    return Witness(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)
+    return Sentinel(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)

@@ -56,15 +56,15 @@ class JsonStream:
 
     def __init__(self, name: str) -> None:
         self._before = f'{{"{name}": [\n'
-        self._begun = False
+        self._pending = False
 
     def add(self, item: object) -> None:
         print(self._before + to_json(item, by_alias=True).decode(), end="")  # noqa: T201
-        self._before, self._begun = ",\n", True
+        self._before, self._pending = ",\n", True
 
     def end(self, name: str, value: object) -> None:
         """Close the list, and the document with one field more."""
-        before = "\n" if self._begun else self._before
+        before = "\n" if self._pending else self._before
         print(f'{before}], "{name}": {to_json(value, by_alias=True).decode()}}}')  # noqa: T201
 
 

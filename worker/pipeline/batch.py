@@ -43,7 +43,7 @@ from worker.observability.metrics import Metrics
 MAX_RERUNS: Final = 4
 # Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
 # enough; where these few are refused too, the next attempt asks others.
-MAX_WITNESSES: Final = 5
+MAX_SENTINELS: Final = 5
 
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
@@ -169,7 +169,7 @@ class BatchProcessor:
         if not may_concern_all(failure):
             return await self._data_error(arrival, failure, batch)
         others = [a for a in batch.arrivals if a is not arrival]
-        for other in random.sample(others, min(len(others), MAX_WITNESSES)):
+        for other in random.sample(others, min(len(others), MAX_SENTINELS)):
             if await self._would_be_confirmed(other, batch):
                 break
         else:
@@ -231,7 +231,7 @@ class BatchProcessor:
             return []
         users = await orders.lock_user_ids(session, new.user_ids)
         if locked:
-            await stock.take_turn(session)
+            await stock.acquire_stock_lock(session)
             shelves = await stock.lock_stock(session, new.product_ids)
         else:
             shelves = await stock.list_stock(session, new.product_ids)
@@ -243,7 +243,7 @@ class BatchProcessor:
         await orders.add_orders(session, rows.orders, rows.items, references_hold=True)
         if not locked:
             # As late as possible: everything above runs beside the other workers.
-            await stock.take_turn(session)
+            await stock.acquire_stock_lock(session)
         await self._take_stock(session, decider, shelves, locked)
         return settled
 

@@ -2,7 +2,7 @@
 
     settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
     published  wait until that one is
-    begin      PostgreSQL remembers what is published next, should the broker forget it
+    record     PostgreSQL remembers what is published next, should the broker forget it
     publish    one Kafka transaction per partition, side by side, beside whatever comes next
 
 Settling ahead is harmless: the ledger knows again what is settled twice. Published is in order only, and
@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import positions
 from worker.core.settlement import Settled
-from worker.kafka.published import witness_of
+from worker.kafka.published import sentinel_of
 from worker.kafka.records import Records, cut, firsts, joined
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
@@ -76,7 +76,7 @@ class Flow:
                 # these come again behind it, and are not published before it.
                 await self.published()
                 part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
-                fenced = await self._begin(part, settled, owned)
+                fenced = await self._record_pending(part, settled, owned)
             except Exception as error:
                 if isinstance(error, DatabaseReplacedError):
                     self.owner.release()  # each take-over finds out what is lost
@@ -120,29 +120,31 @@ class Flow:
 
     async def _require_same_database(self, session: AsyncSession) -> None:
         """What the owned partitions wrote last is still there, or DatabaseReplacedError."""
-        found = await positions.list_begun_to(session, self.group.id, self.group.topic)
+        found = await positions.list_pending_to(session, self.group.id, self.group.topic)
         for partition, owned in self.partitions.owned().items():
-            if found.get(partition.partition) != owned.begun_to:
+            if found.get(partition.partition) != owned.pending_to:
                 raise DatabaseReplacedError(
                     f"PostgreSQL knows of {self.group.topic}-{partition.partition} to"
-                    f" {found.get(partition.partition)}, not to {owned.begun_to}: it is that of a backup,"
+                    f" {found.get(partition.partition)}, not to {owned.pending_to}: it is that of a backup,"
                     " or its last reply was lost; taking over again, which tells"
                 )
 
-    async def _begin(self, batch: Records, settled: SettledRecords, owned: Owned) -> list[TopicPartition]:
-        """Write down what is published next; returns the partitions that have another owner by now."""
+    async def _record_pending(
+        self, batch: Records, settled: SettledRecords, owned: Owned
+    ) -> list[TopicPartition]:
+        """Let PostgreSQL know what is published next; returns the partitions that have another owner."""
         if not batch:
             return []
-        begun = {}
+        pending = {}
         for p, records in batch.items():
             seen = next((one.publication for one in settled[p] if one.publication), None)
-            witness = witness_of(owned[p].lease, seen) if seen else None
-            begun[p.topic, p.partition] = (owned[p].epoch, owned[p].begun(records, witness))
-        follows = {(p.topic, p.partition): owned[p].begun_to for p in batch}
+            sentinel = sentinel_of(owned[p].lease, seen) if seen else None
+            pending[p.topic, p.partition] = (owned[p].epoch, owned[p].pending(records, sentinel))
+        follows = {(p.topic, p.partition): owned[p].pending_to for p in batch}
         async with self.group.sessions() as session:
             # One statement, which commits by itself: as a transaction it takes two round trips more.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            remembered = await positions.begin(session, self.group.id, begun, follows)
+            remembered = await positions.record_pending(session, self.group.id, pending, follows)
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:

@@ -80,9 +80,9 @@ class IdlePartitions:
         async with self.orders.between_batches():
             of = self.group
             async with of.sessions() as session:
-                begun = await positions.list_begun_to(session, of.id, of.topic)
+                pending = await positions.list_pending_to(session, of.id, of.topic)
                 others = await positions.list_other_groups(session, of.id, of.topic)
-            is_decided = begun.get(partition.partition) is not None or partition.partition in others
+            is_decided = pending.get(partition.partition) is not None or partition.partition in others
             if is_decided or self.partitions[partition].ownership:
                 return None
             if (await self.leases.committed_offsets([partition]))[partition] is not None:
@@ -134,7 +134,7 @@ class IdlePartitions:
     async def _commit(self, owned: Ownership, offset: int) -> bool:
         partition = owned.lease.partition
         try:
-            await self.publisher.publish(owned.lease, [], offset, idle_mark(owned.begun_to))
+            await self.publisher.publish(owned.lease, [], offset, idle_mark(owned.pending_to))
         except Exception as error:
             self.owner.drop(partition)
             self.retries.set_back({partition: None}, error, "kafka")

@@ -30,9 +30,12 @@ SINCE_TIMEOUT_MS: Final = 10
 class Input:
     """The consumer of one worker. Without one, before the start and after the end, nothing is assigned."""
 
-    def __init__(self, batch_max_records: int, batch_max_bytes: int) -> None:
+    def __init__(
+        self, batch_max_records: int, batch_max_bytes: int, at_once_seconds: float = AT_ONCE_SECONDS
+    ) -> None:
         self._batch_max_records = batch_max_records
         self._batch_max_bytes = batch_max_bytes
+        self._at_once_seconds = at_once_seconds
         self._find: Callable[[], RecordConsumer | None] = lambda: None
         self.in_hand: set[TopicPartition] = set()
         """whose records were polled and are not settled yet"""
@@ -90,7 +93,7 @@ class Input:
         """
         consumer = self._find()
         room = fitting(records, self._batch_max_records, self._batch_max_bytes) - len(records)
-        was_idle = time.monotonic() - last_batch_at > AT_ONCE_SECONDS
+        was_idle = time.monotonic() - last_batch_at > self._at_once_seconds
         if consumer is None or room <= 0 or was_idle:
             return records
         since: Records = {}

@@ -115,8 +115,8 @@ class Mender:
             return
         self._asked_database_at = now
         async with self.group.sessions() as session:
-            begun = await positions.list_begun(session, self.group.id, self.group.topic)
-        if lost := database_lost(self.group.topic, commits, begun):
+            pending = await positions.list_pending(session, self.group.id, self.group.topic)
+        if lost := database_lost(self.group.topic, commits, pending):
             if self.health.failed("ledger", lost):
                 log.error("%s", lost)
         else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from db.positions import Begun, Witness
+from db.positions import PendingBatch, Sentinel
 from db.statuses import SilentReplay
 from worker.kafka.lease import Lease
 
@@ -24,14 +24,14 @@ class Ownership:
     """How far the owner of a partition has come: `lease` lets it publish, until another worker takes over.
 
     Records below `published_to` are decided and published; they are dropped when they come again. Those below
-    `settled_to` are decided and handed to be published, which may still run. `begun_to` is what `positions`
+    `settled_to` are decided and handed to be published, which may still run. `pending_to` is what `positions`
     holds, `epoch` counts the owners there.
     """
 
     lease: Lease
     epoch: int
     published_to: int | None  # None: nothing was ever committed, the first record at hand counts
-    begun_to: int | None = None
+    pending_to: int | None = None
     replays: Sequence[SilentReplay] = ()
     # Order ids whose outcome is not published with its batch: `worker.pipeline.withheld` sees to it.
     withheld: AbstractSet[str] = frozenset()
@@ -47,16 +47,16 @@ class Ownership:
             return list(records)
         return [record for record in records if record.offset >= decided_to]
 
-    def begun(self, records: Sequence[ConsumerRecord], witness: Witness | None) -> Begun:
+    def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
         """What `positions` has to know before these are published."""
         published_to = records[0].offset if self.published_to is None else self.published_to
         if self.passed_over_from is not None:
             published_to = self.passed_over_from  # so that `positions` knows which batch this one follows
-        return Begun(published_to, records[-1].offset + 1, records[-1].timestamp, witness)
+        return PendingBatch(published_to, records[-1].offset + 1, records[-1].timestamp, sentinel)
 
     def settled(self, end: int) -> None:
         """Everything below `end` is decided, `positions` knows it, and it is being published."""
-        self.settled_to = self.begun_to = end
+        self.settled_to = self.pending_to = end
         self.passed_over_from = None
 
     def published(self, end: int) -> None:
@@ -65,7 +65,7 @@ class Ownership:
 
     def passed_over(self, end: int) -> None:
         """The offset is committed behind what holds nothing to decide."""
-        if self.passed_over_from is None and self.published_to == self.begun_to:
+        if self.passed_over_from is None and self.published_to == self.pending_to:
             self.passed_over_from = self.published_to
         self.published_to = end
 

@@ -11,8 +11,8 @@ from enum import Enum, auto
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
-from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
+from db.positions import PendingBatch
+from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Evidence:
     """What is known of one partition.
 
     `first` and `end`: the offsets of the log. `is_known_log`: the last record that was decided is still what
-    it was, or deleted along with those before it; only asked where `begun` is known.
+    it was, or deleted along with those before it; only asked where `pending` is known.
     """
 
     committed: OffsetAndMetadata | None
-    begun: Begun | None
+    pending: PendingBatch | None
     first: int
     end: int
     is_known_log: bool = True
@@ -48,31 +48,31 @@ class Case(Enum):
 
 def case_of(evidence: Evidence) -> Case:
     """The one case that the evidence makes."""
-    offset, begun = evidence.offset, evidence.begun
+    offset, pending = evidence.offset, evidence.pending
     if offset is not None and offset > evidence.end:
         return Case.OTHER_LOG
-    if begun is None:
+    if pending is None:
         return Case.COMMITTED
     if not evidence.is_known_log:
         return Case.OTHER_LOG
-    if not evidence.by_operator and (offset is None or offset < begun.begun_to):
+    if not evidence.by_operator and (offset is None or offset < pending.pending_to):
         return Case.LOST_COMMIT
     return Case.COMMITTED
 
 
-def may_lie_in_log(begun: Begun, first: int, end: int) -> bool:
+def may_lie_in_log(pending: PendingBatch, first: int, end: int) -> bool:
     """Whether the last record that was decided can be looked at: it is neither deleted nor behind the end."""
-    return first < begun.begun_to <= end
+    return first < pending.pending_to <= end
 
 
-def is_cut(begun: Begun, end: int) -> bool:
+def is_cut(pending: PendingBatch, end: int) -> bool:
     """Whether the log ends before what was decided of it."""
-    return begun.begun_to > end
+    return pending.pending_to > end
 
 
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:
     """The offsets that retention deleted before anybody decided what lay there; None: there are none."""
-    decided_to = evidence.begun.published_to if evidence.begun else 0
+    decided_to = evidence.pending.published_to if evidence.pending else 0
     start = max(resume_at, decided_to)
     return (start, evidence.first) if start < evidence.first else None
 
@@ -80,20 +80,20 @@ def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int
 def database_lost(
     topic: str,
     commits: Mapping[TopicPartition, OffsetAndMetadata | None],
-    begun: Mapping[int, Begun],
+    pending: Mapping[int, PendingBatch],
 ) -> str | None:
     """What to say where PostgreSQL knows less than Kafka has committed: it is that of a backup. Else None.
 
     Asked of all partitions of the topic, because the orders that are lost held stock: decided on top of what
     the backup has, orders of another partition would be confirmed that cannot be served. `commits` has to be
-    older than `begun`, which runs ahead of it.
+    older than `pending`, which runs ahead of it.
     """
     lost = []
     for partition, commit in sorted(commits.items()):
         if commit is None or not is_workers_mark(commit.metadata):
             continue
-        known = begun[partition.partition].begun_to if partition.partition in begun else 0
-        expected = begun_when_committed(commit.offset, commit.metadata)
+        known = pending[partition.partition].pending_to if partition.partition in pending else 0
+        expected = pending_when_committed(commit.offset, commit.metadata)
         if expected > known:
             lost.append(f"{topic}-{partition.partition} ({known}, not {expected})")
     if not lost:
@@ -111,7 +111,7 @@ def decided_by_another_group(
 
     `others`: the one that came furthest first. To go on from an earlier one would publish outcomes again.
     """
-    if evidence.committed is not None or evidence.begun is not None or not others:
+    if evidence.committed is not None or evidence.pending is not None or not others:
         return None
     return (
         f"{partition.topic}-{partition.partition} was decided by the group {', '.join(others)}, and"

@@ -64,7 +64,7 @@ async def set_aside(group: ConsumerGroup, owned: Ownership, refusals: Sequence[R
     """
     partition = owned.lease.partition
     async with group.sessions.begin() as session:
-        if not await positions.hold_turn(
+        if not await positions.hold_epoch(
             session, group.id, partition.topic, partition.partition, owned.epoch
         ):
             return False

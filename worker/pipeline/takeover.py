@@ -18,7 +18,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from db import ledger, positions, skips, withheld
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import TopicReader, reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan
@@ -61,7 +61,7 @@ class LogCutError(KafkaError):  # type: ignore[misc]
 class _Look:
     """What Kafka and PostgreSQL say of partitions that were just fenced."""
 
-    turns: Mapping[TopicPartition, positions.Turn]
+    epochs: Mapping[TopicPartition, positions.Epoch]
     evidence: Mapping[TopicPartition, Evidence]
     other_groups: Mapping[int, Mapping[str, int]]
 
@@ -139,41 +139,43 @@ class Takeover:
         async with self._group.sessions() as session:
             # Each commits by itself: two workers that took several in another order could wait in a circle.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            turns = {
-                p: await positions.take_turn(session, self._group.id, p.topic, p.partition)
+            epochs = {
+                p: await positions.start_epoch(session, self._group.id, p.topic, p.partition)
                 for p in partitions
             }
-            begun = await positions.list_begun(session, self._group.id, self._group.topic)
+            pending = await positions.list_pending(session, self._group.id, self._group.topic)
             others = await positions.list_other_groups(session, self._group.id, self._group.topic)
-        if lost := database_lost(self._group.topic, commits, begun):
+        if lost := database_lost(self._group.topic, commits, pending):
             raise WaitsForOperatorError(lost)
-        known = {p: turn.begun for p, turn in turns.items() if turn.begun}
+        known = {p: epoch.pending for p, epoch in epochs.items() if epoch.pending}
         firsts, ends, found = await self._look_at_logs(partitions, known)
         evidence = {
             p: Evidence(
                 commits[p],
-                turns[p].begun,
+                epochs[p].pending,
                 firsts[p],
                 ends[p],
                 found.get(p, not (p in known and is_cut(known[p], ends[p]))),
             )
             for p in partitions
         }
-        return _Look(turns, evidence, others)
+        return _Look(epochs, evidence, others)
 
     async def _look_at_logs(
-        self, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, Begun]
+        self, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, PendingBatch]
     ) -> tuple[Offsets, Offsets, dict[TopicPartition, bool]]:
         """The ends of each log; and of those where it can be seen, whether it is the one that was decided."""
         async with reader(self._leases.client_options, "read_uncommitted") as consumer:
             firsts = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
-            lasts = {p: begun for p, begun in known.items() if may_lie_in_log(begun, firsts[p], ends[p])}
+            lasts = {
+                p: pending for p, pending in known.items() if may_lie_in_log(pending, firsts[p], ends[p])
+            }
             return firsts, ends, await _known_logs(consumer, lasts)
 
     async def _resume(self, lease: Lease, look: _Look) -> Ownership:
         partition = lease.partition
-        turn, evidence = look.turns[partition], look.evidence[partition]
+        epoch, evidence = look.epochs[partition], look.evidence[partition]
         if why := decided_by_another_group(
             partition,
             evidence,
@@ -181,18 +183,18 @@ class Takeover:
             self._group.id,
         ):
             raise WaitsForOperatorError(why)
-        begun_to = turn.begun.begun_to if turn.begun else None
-        owned = Ownership(lease, turn.number, evidence.offset, begun_to)
-        if begun_to is not None and not evidence.by_operator and (evidence.offset or 0) > begun_to:
-            owned.passed_over_from = begun_to
+        pending_to = epoch.pending.pending_to if epoch.pending else None
+        owned = Ownership(lease, epoch.number, evidence.offset, pending_to)
+        if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
+            owned.passed_over_from = pending_to
         case = case_of(evidence)
         if case is Case.OTHER_LOG:
             self._require_certainty(partition, evidence)
             await self._begin_other_log(owned, evidence)
         else:
             self._cut_since.pop(partition, None)
-        if case is Case.LOST_COMMIT and evidence.begun:
-            await self._recover_commit(owned, evidence.begun)
+        if case is Case.LOST_COMMIT and evidence.pending:
+            await self._recover_commit(owned, evidence.pending)
         await self._pass_over_deleted(owned, evidence)
         async with self._group.sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
@@ -214,8 +216,8 @@ class Takeover:
         """Read the log from its first record on. What was published is in the ledger, and stays published."""
         partition = owned.lease.partition
         silent_to = 0 if evidence.by_operator else evidence.offset or 0
-        if evidence.begun:
-            silent_to = max(silent_to, await self._published_to(owned, evidence.begun))
+        if evidence.pending:
+            silent_to = max(silent_to, await self._published_to(owned, evidence.pending))
         if silent_to > evidence.first:
             # Recorded before the offset moves: every later owner has to know it, too.
             async with self._group.sessions.begin() as session:
@@ -228,22 +230,22 @@ class Takeover:
         self._metrics.other_logs.inc()
         await self._commit(owned, evidence.first)
 
-    async def _published_to(self, owned: Ownership, begun: Begun) -> int:
-        return await published_to(self._leases, owned.lease, begun, owned.published_to)
+    async def _published_to(self, owned: Ownership, pending: PendingBatch) -> int:
+        return await published_to(self._leases, owned.lease, pending, owned.published_to)
 
-    async def _recover_commit(self, owned: Ownership, begun: Begun) -> None:
+    async def _recover_commit(self, owned: Ownership, pending: PendingBatch) -> None:
         partition = owned.lease.partition
-        committed, resumed = owned.published_to, await self._published_to(owned, begun)
-        if committed == resumed == begun.published_to:
+        committed, resumed = owned.published_to, await self._published_to(owned, pending)
+        if committed == resumed == pending.published_to:
             return  # its owner ended between PostgreSQL and Kafka: nothing is lost
         # At once, and not with the next orders: until then the group's lag would be wrong, too.
         await self._commit(owned, resumed)
-        if committed is None and resumed == begun.published_to and begun.acknowledged is None:
+        if committed is None and resumed == pending.published_to and pending.acknowledged is None:
             return  # as above, of the first batch ever
-        what = "undone what it had acknowledged" if resumed < begun.published_to else "forgotten the offset"
+        what = "undone what it had acknowledged" if resumed < pending.published_to else "forgotten the offset"
         log.warning(
             "Kafka has %s of %s-%d: it says %s, all before %d was published; going on at %d",
-            *(what, partition.topic, partition.partition, committed, begun.published_to, resumed),
+            *(what, partition.topic, partition.partition, committed, pending.published_to, resumed),
         )
 
     async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
@@ -270,12 +272,12 @@ class Takeover:
         await self._commit(owned, evidence.first)
 
     async def _commit(self, owned: Ownership, offset: int) -> None:
-        await self._publisher.publish(owned.lease, [], offset, idle_mark(owned.begun_to))
+        await self._publisher.publish(owned.lease, [], offset, idle_mark(owned.pending_to))
         owned.published(offset)
 
 
 async def _known_logs(
-    consumer: TopicReader, lasts: Mapping[TopicPartition, Begun]
+    consumer: TopicReader, lasts: Mapping[TopicPartition, PendingBatch]
 ) -> dict[TopicPartition, bool]:
     """Whether the last record that was decided of each partition is still what it was."""
     found = dict.fromkeys(lasts, False)
@@ -284,7 +286,7 @@ async def _known_logs(
         # What cannot be unpacked by now is no sign of another log.
         found[span.partition] = True
 
-    spans = {p: (b.begun_to - 1, b.begun_to) for p, b in lasts.items()}
+    spans = {p: (b.pending_to - 1, b.pending_to) for p, b in lasts.items()}
     async for record in records(consumer, spans, take_for_known):
         partition = TopicPartition(record.topic, record.partition)
         found[partition] = record.timestamp == lasts[partition].last_timestamp_ms

@@ -95,8 +95,8 @@ class WithheldOutcomes:
         mine = {p.partition: p for p in self._assigned()}
         committed = await self._leases.committed_offsets(list(mine.values())) if mine else {}
         async with self._group.sessions() as session:
-            begun = await positions.list_begun(session, self._group.id, self._group.topic)
-        if database_lost(self._group.topic, committed, begun):
+            pending = await positions.list_pending(session, self._group.id, self._group.topic)
+        if database_lost(self._group.topic, committed, pending):
             return  # what was published after the backup is not known here; `ledger restore` finds it
         due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:

@@ -43,7 +43,7 @@ from db.orders import (
     delete_order,
     list_orders_with_items,
 )
-from db.stock import take_turn
+from db.stock import acquire_stock_lock
 from tests.support import builders
 from tests.support.order_stories import (
     LINES,
@@ -310,7 +310,7 @@ async def test_an_id_that_a_worker_decides_meanwhile_ends_in_a_deadlock_error_an
         buyer = asyncio.create_task(in_a_transaction(engine, buy))
         await until_somebody_waits(stocked)
         # As worker.pipeline.batch does: orders first, and only then comes the turn to take their stock.
-        await take_turn(worker)
+        await acquire_stock_lock(worker)
         with pytest.raises(DBAPIError, match="deadlock detected"):
             await buyer
         product = (await list_orders_with_items(worker, 2))[0].items[0].product

@@ -134,9 +134,9 @@ class _Aborting:
         is_marker = bool(header.attributes & _CONTROL)
         if self.transactions is None:
             return is_marker
-        begun = {producer for producer, first in self.transactions if first <= header.base_offset}
+        pending = {producer for producer, first in self.transactions if first <= header.base_offset}
         self.transactions = [each for each in self.transactions if each[1] > header.base_offset]
-        self._producers |= begun
+        self._producers |= pending
         if is_marker:
             if _is_abort_marker(body):
                 self._producers.discard(header.producer_id)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db import ledger, positions, skips
 from db.engine import session_factory
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.exclusive_producer import is_fenced
@@ -70,12 +70,12 @@ async def _record(
     async with sessions.begin() as session:
         for move in moving:
             commit, number = held.commits[move.partition], move.partition.partition
-            turn = await positions.take_turn(session, settings.group_id, topic, number)
+            epoch = await positions.start_epoch(session, settings.group_id, topic, number)
             _require_unmoved(
-                move, move.committed, reached_to(move.partition, commit, turn.begun, move.log_end)
+                move, move.committed, reached_to(move.partition, commit, epoch.pending, move.log_end)
             )
             if move.target < move.committed:
-                silent[number] = (move.target, await _published_to(move, held, turn.begun))
+                silent[number] = (move.target, await _published_to(move, held, epoch.pending))
             if move.beyond:
                 # What it tells is of a log that is no more; how far that was published, the replay tells.
                 await positions.forget(session, settings.group_id, topic, number)
@@ -84,13 +84,13 @@ async def _record(
         await ledger.add_replays(session, topic, {p: span for p, span in silent.items() if span[0] < span[1]})
 
 
-async def _published_to(move: Move, held: Fenced, begun: Begun | None) -> int:
+async def _published_to(move: Move, held: Fenced, pending: PendingBatch | None) -> int:
     """The offset below which all that is decided is published."""
-    if not move.beyond or begun is None:
+    if not move.beyond or pending is None:
         return move.committed
     # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
     committed = _offset(held.commits[move.partition])
-    return max(await published_to(held.leases, held.held[move.partition], begun, committed), committed or 0)
+    return max(await published_to(held.leases, held.held[move.partition], pending, committed), committed or 0)
 
 
 async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:

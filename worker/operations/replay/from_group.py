@@ -93,15 +93,15 @@ async def _look(
     old_commits = await group.commits(admin, old_group, partitions)
     new_commits = await group.commits(admin, settings.group_id, partitions)
     async with sessions() as session:
-        old_begun = await positions.list_begun(session, old_group, selected.topic)
-        new_begun = await positions.list_begun(session, settings.group_id, selected.topic)
+        old_pending = await positions.list_pending(session, old_group, selected.topic)
+        new_pending = await positions.list_pending(session, settings.group_id, selected.topic)
         others = await positions.list_other_groups(session, settings.group_id, selected.topic)
         unfinished = await redrives.count_unfinished(session, old_group)
     handovers = [
         Handover(
             p,
-            Standing(old_commits[p], old_begun.get(p.partition)),
-            Standing(new_commits[p], new_begun.get(p.partition)),
+            Standing(old_commits[p], old_pending.get(p.partition)),
+            Standing(new_commits[p], new_pending.get(p.partition)),
             ends[p].end,
         )
         for p in partitions
@@ -139,16 +139,16 @@ async def _final_commits(
     """The old group's offsets as they are; where Kafka has lost one, what the outcome topics tell instead."""
     async with sessions.begin() as session:
         # As its owner: whoever was it before begins nothing more.
-        turns = {
-            p: await positions.take_turn(session, old_group, p.topic, p.partition) for p in sorted(old.held)
+        epochs = {
+            p: await positions.start_epoch(session, old_group, p.topic, p.partition) for p in sorted(old.held)
         }
     commits = dict(old.commits)
     for partition, commit in old.commits.items():
-        begun, committed = turns[partition].begun, None if commit is None else commit.offset
+        pending, committed = epochs[partition].pending, None if commit is None else commit.offset
         by_operator = commit is not None and not is_workers_mark(commit.metadata)
-        if begun and is_offset_lost(committed, by_operator, begun):
+        if pending and is_offset_lost(committed, by_operator, pending):
             # Here, because only a producer of the old group's name ends what it may have left open.
-            end = await published_to(old.leases, old.held[partition], begun, committed)
+            end = await published_to(old.leases, old.held[partition], pending, committed)
             commits[partition] = OffsetAndMetadata(end, MARK)
     return commits
 

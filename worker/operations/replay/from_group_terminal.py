@@ -48,7 +48,7 @@ def report(settings: Settings, selected: TopicSelection, found: GroupTakeover) -
             partition=one.partition.partition,
             end=one.end,
             old_committed=one.old.offset,
-            old_decided_to=one.old.begun.begun_to if one.old.begun else None,
+            old_decided_to=one.old.pending.pending_to if one.old.pending else None,
             committed=one.new.offset,
             stage=one.stage.value if one.stage else "",
             remark=one.remark,

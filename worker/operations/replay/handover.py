@@ -7,7 +7,7 @@ from enum import Enum
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.errors import CommandError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.pipeline.resume import database_lost
@@ -23,14 +23,14 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a group is in a partition, as Kafka (`commit`) and PostgreSQL (`begun`) tell it."""
+    """How far a group is in a partition, as Kafka (`commit`) and PostgreSQL (`pending`) tell it."""
 
     commit: OffsetAndMetadata | None
-    begun: Begun | None
+    pending: PendingBatch | None
 
     @property
     def has_decided(self) -> bool:
-        return self.begun is not None or has_decided(self.commit)
+        return self.pending is not None or has_decided(self.commit)
 
     @property
     def offset(self) -> int | None:
@@ -53,7 +53,7 @@ class Handover:
 
     @property
     def new_decided_to(self) -> int:
-        return self.new.begun.begun_to if self.new.begun else 0
+        return self.new.pending.pending_to if self.new.pending else 0
 
     @property
     def stage(self) -> Stage | None:
@@ -61,26 +61,28 @@ class Handover:
         old, new = self.old, self.new
         if not old.has_decided:
             return Stage.NOTHING
-        if not has_decided(new.commit) and (new.begun is None or new.begun == old.begun):
+        if not has_decided(new.commit) and (new.pending is None or new.pending == old.pending):
             # The row is copied before the offset is committed: killed between them, it is done once more.
             return Stage.AHEAD
-        if new.begun is None:
-            return Stage.AHEAD if new.commit == old.commit and old.begun is not None else _if_equal(old, new)
-        is_as_far = old.begun is None or new.begun.begun_to >= old.begun.begun_to
+        if new.pending is None:
+            return (
+                Stage.AHEAD if new.commit == old.commit and old.pending is not None else _if_equal(old, new)
+            )
+        is_as_far = old.pending is None or new.pending.pending_to >= old.pending.pending_to
         return Stage.DONE if is_as_far else None
 
     @property
     def remark(self) -> str:
         """Where Kafka and PostgreSQL do not tell the same of the old group."""
-        commit, begun = self.old.commit, self.old.begun
-        if begun is None:
+        commit, pending = self.old.commit, self.old.pending
+        if pending is None:
             return ""
         if commit is None:
-            return f"Kafka has forgotten the offset; its workers came to {begun.published_to:,} at least"
+            return f"Kafka has forgotten the offset; its workers came to {pending.published_to:,} at least"
         if not is_workers_mark(commit.metadata):
-            return f"an operator moved it to {commit.offset:,}; its workers came to {begun.begun_to:,}"
-        if commit.offset < begun.published_to:
-            return f"Kafka has lost a commit; its workers came to {begun.published_to:,} at least"
+            return f"an operator moved it to {commit.offset:,}; its workers came to {pending.pending_to:,}"
+        if commit.offset < pending.published_to:
+            return f"Kafka has lost a commit; its workers came to {pending.published_to:,} at least"
         return ""
 
 
@@ -118,7 +120,8 @@ def require_furthest(
         (one, other, to)
         for one in handovers
         for other, to in others.get(one.partition.partition, {}).items()
-        if other != old_group and to > max(one.old.begun.begun_to if one.old.begun else 0, one.new_decided_to)
+        if other != old_group
+        and to > max(one.old.pending.pending_to if one.old.pending else 0, one.new_decided_to)
     ]
     if ahead:
         ways = ", ".join(f"{other} has decided {one.name} to {to:,}" for one, other, to in ahead)
@@ -130,12 +133,12 @@ def require_furthest(
 
 def _require_known(handovers: Sequence[Handover]) -> None:
     commits = {one.partition: one.old.commit for one in handovers}
-    begun = {one.partition.partition: one.old.begun for one in handovers if one.old.begun}
-    if lost := database_lost(handovers[0].partition.topic, commits, begun):
+    pending = {one.partition.partition: one.old.pending for one in handovers if one.old.pending}
+    if lost := database_lost(handovers[0].partition.topic, commits, pending):
         raise CommandError(f"{lost}; nothing was changed")
 
 
 def _way(of: Standing) -> str:
-    if of.begun is None:
+    if of.pending is None:
         return f"offset {of.offset}"
-    return f"offset {of.offset}, decided to {of.begun.begun_to}"
+    return f"offset {of.offset}, decided to {of.pending.pending_to}"

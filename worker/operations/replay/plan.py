@@ -8,7 +8,7 @@ from enum import Enum
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import Begun
+from db.positions import PendingBatch
 from worker.errors import CommandError, UsageError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.kafka.offsets import Bounds
@@ -77,27 +77,27 @@ class Move:
 
 
 def reached_to(
-    partition: TopicPartition, commit: OffsetAndMetadata | None, begun: Begun | None, log_end: int
+    partition: TopicPartition, commit: OffsetAndMetadata | None, pending: PendingBatch | None, log_end: int
 ) -> int | None:
     """The offset that the group's workers came to; None: the group has decided nothing here.
 
-    Where the log ends before what PostgreSQL tells (`begun`), they came so far, whatever Kafka tells. Else,
+    Where the log ends before what PostgreSQL tells (`pending`), they came so far, whatever Kafka tells. Else,
     where Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
     CommandError.
     """
     told = None if commit is None else commit.offset
     by_operator = commit is not None and not is_workers_mark(commit.metadata)
-    if begun is None:
+    if pending is None:
         return told if has_decided(commit) else None
     if by_operator:
         return told
-    if is_cut(begun, log_end):
-        return max(told or 0, begun.begun_to)
-    if not is_offset_lost(told, by_operator, begun):
+    if is_cut(pending, log_end):
+        return max(told or 0, pending.pending_to)
+    if not is_offset_lost(told, by_operator, pending):
         return told
     raise CommandError(
         f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
-        f" {partition.topic}-{partition.partition}, and its workers came to {begun.published_to} at least;"
+        f" {partition.topic}-{partition.partition}, and its workers came to {pending.published_to} at least;"
         " nothing was changed; start them once, which find out what is true, stop them, and try again"
     )
 

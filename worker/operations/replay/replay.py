@@ -134,12 +134,12 @@ async def _committed(
 ) -> dict[TopicPartition, int]:
     """Of each partition of which anything is decided. Raises CommandError where Kafka tells too little."""
     async with sessions() as session:
-        begun = await positions.list_begun(session, settings.group_id, settings.order_placed_topic)
+        pending = await positions.list_pending(session, settings.group_id, settings.order_placed_topic)
         others = await positions.list_other_groups(session, settings.group_id, settings.order_placed_topic)
     found = {
         p: reached
         for p, commit in commits.items()
-        if (reached := reached_to(p, commit, begun.get(p.partition), log_ends[p])) is not None
+        if (reached := reached_to(p, commit, pending.get(p.partition), log_ends[p])) is not None
     }
     if not found:
         groups = [name for p in commits for name in others.get(p.partition, ())]

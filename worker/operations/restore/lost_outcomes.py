@@ -28,7 +28,7 @@ from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
 from db.reconciliation.restoration import LetterRow, MissingOutcome, Restorable
 from db.statuses import Outcome
-from worker.kafka.offset_mark import begun_when_committed, is_workers_mark
+from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
 from worker.operations.dead_letters.letter import read_letter
 
 UNKNOWN_OFFSET: Final = -1
@@ -190,13 +190,13 @@ class Behind:
         return self.known or 0, self.committed
 
 
-def behind(commits: Mapping[int, OffsetAndMetadata | None], begun_to: Mapping[int, int]) -> list[Behind]:
+def behind(commits: Mapping[int, OffsetAndMetadata | None], pending_to: Mapping[int, int]) -> list[Behind]:
     """The partitions of which PostgreSQL has lost something, in order: as long as there is one, all wait."""
     found = []
     for partition, commit in sorted(commits.items()):
         if commit is None or not is_workers_mark(commit.metadata):
             continue  # an operator's move is believed
-        committed, known = begun_when_committed(commit.offset, commit.metadata), begun_to.get(partition)
+        committed, known = pending_when_committed(commit.offset, commit.metadata), pending_to.get(partition)
         if committed > (known or 0):
             found.append(Behind(partition, known, committed))
     return found

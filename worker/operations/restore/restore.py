@@ -129,11 +129,11 @@ async def _waiting(settings: Settings, session: AsyncSession, consumer: AIOKafka
     async with kafka_admin(settings) as admin:
         commits = await group.commits(admin, settings.group_id, places)
     # Only then: workers write their position before they commit.
-    begun = await positions.list_begun(session, settings.group_id, settings.order_placed_topic)
+    pending = await positions.list_pending(session, settings.group_id, settings.order_placed_topic)
     await session.commit()
     return behind(
         {place.partition: commit for place, commit in commits.items()},
-        {partition: one.begun_to for partition, one in begun.items()},
+        {partition: one.pending_to for partition, one in pending.items()},
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderConfirmed
 from db import ledger, orders, positions, stock, withheld
-from db.positions import Begun
+from db.positions import PendingBatch
 from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
 from worker.errors import CommandError
@@ -87,13 +87,13 @@ class Writer:
             rows.add_outcome(one, event, self.settings.order_placed_topic)
             if self.with_orders and isinstance(event, OrderConfirmed) and one.order_id not in there:
                 rows.add_order(event)
-        # In the order in which workers lock: users, ledger, orders, the turn, products.
+        # In the order in which workers lock: users, ledger, orders, the stock lock, products.
         if gone := rows.user_ids - await orders.lock_user_ids(self.session, rows.user_ids):
             raise _RefusedError(f"user {min(gone)} is gone")
         await ledger.add_outcomes(self.session, rows.outcomes)
         await orders.add_orders(self.session, rows.orders, rows.items, references_hold=True)
         if rows.sold:
-            await stock.take_turn(self.session)
+            await stock.acquire_stock_lock(self.session)
             if not await stock.take_sold(self.session, rows.sold):
                 raise _RefusedError("a product that these orders need was sold or deleted meanwhile")
         return rows
@@ -109,14 +109,14 @@ class Writer:
         Whoever owns it by then can begin nothing any more, and takes it over again.
         """
         place = (self.settings.order_placed_topic, waits.partition)
-        turn = await positions.take_turn(self.session, self.settings.group_id, *place)
-        known = turn.begun.begun_to if turn.begun else None
+        epoch = await positions.start_epoch(self.session, self.settings.group_id, *place)
+        known = epoch.pending.pending_to if epoch.pending else None
         if known != waits.known:
             await self.session.rollback()
             return False
         timestamp_ms = _NO_TIMESTAMP if last_timestamp_ms is None else last_timestamp_ms
-        begun = Begun(waits.committed, waits.committed, timestamp_ms, None)
-        await positions.begin(self.session, self.settings.group_id, {place: (turn.number, begun)})
+        pending = PendingBatch(waits.committed, waits.committed, timestamp_ms, None)
+        await positions.record_pending(self.session, self.settings.group_id, {place: (epoch.number, pending)})
         await self.session.commit()
         return True
 
