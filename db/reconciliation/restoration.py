@@ -40,7 +40,7 @@ class SourceRow(NamedTuple):
     is_home: bool
 
 
-class LetterRow(NamedTuple):
+class RestoredLetter(NamedTuple):
     """The input record that became a dead letter. `timestamp_ms` is the record's, None: not known."""
 
     partition: int
@@ -203,7 +203,7 @@ async def add_sources(session: AsyncSession, rows: Sequence[SourceRow]) -> None:
         await session.execute(_ADD_SOURCES, [row._asdict() for row in rows])
 
 
-async def add_letters(session: AsyncSession, rows: Sequence[LetterRow]) -> None:
+async def add_letters(session: AsyncSession, rows: Sequence[RestoredLetter]) -> None:
     if rows:
         await session.execute(_ADD_LETTERS, [row._asdict() for row in rows])
 
@@ -235,10 +235,12 @@ async def find_decided(session: AsyncSession, order_ids: Collection[UUID]) -> se
     return set(await session.scalars(_FIND_DECIDED, {"ids": list(order_ids)}))
 
 
-async def find_letters(session: AsyncSession, partition: int, offsets: Collection[int]) -> list[LetterRow]:
+async def find_letters(
+    session: AsyncSession, partition: int, offsets: Collection[int]
+) -> list[RestoredLetter]:
     """The dead letters of these records, each as often as it was written."""
     rows = await session.execute(_FIND_LETTERS, {"partition": partition, "offsets": list(offsets)})
-    return [LetterRow(*row) for row in rows]
+    return [RestoredLetter(*row) for row in rows]
 
 
 async def count_missing(session: AsyncSession) -> list[MissingCount]:

@@ -21,7 +21,7 @@ from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
 from worker.operations.reconcile import reconcile as operation
-from worker.operations.reconcile.reconcile import Asked, reconciled
+from worker.operations.reconcile.reconcile import ReconcileRequest, reconciled
 from worker.operations.reconcile.repair import repair
 from worker.settings import Settings
 
@@ -198,7 +198,7 @@ def test_what_another_repair_publishes_between_finding_and_repairing_is_not_told
     monkeypatch.setattr(operation, "repair", repair_after_another)
 
     async def run() -> tuple[int | None, int]:
-        asked = Asked(repair=True, execute=True, quiet=True)
+        asked = ReconcileRequest(repair=True, execute=True, quiet=True)
         async with reconciled(settings(env), asked, print) as both:
             return both.summary.repaired, both.summary.left
 

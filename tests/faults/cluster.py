@@ -14,7 +14,7 @@ from tests.faults.site import Site
 from tests.support.subscriber import admin_client
 from worker.sandbox.servers import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
-from worker.sandbox.servers.kafka import LocalKafka, Member, new_cluster
+from worker.sandbox.servers.kafka import ClusterMember, LocalKafka, new_cluster
 from worker.sandbox.servers.processes import wait_until
 from worker.sandbox.servers.services import start_together
 
@@ -134,7 +134,7 @@ def on_three_brokers(site: Site) -> Iterator[Site]:
             cluster.abandon()
 
 
-def _broker(folder: Path, member: Member) -> LocalKafka:
+def _broker(folder: Path, member: ClusterMember) -> LocalKafka:
     own = folder / f"broker-{member.node_id}"
     own.mkdir()
     return LocalKafka(own, settings=_REPLICATED, member=member)

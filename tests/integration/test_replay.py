@@ -15,7 +15,7 @@ from worker.errors import CommandError
 from worker.kafka.offsets import TopicSelection
 from worker.operations.replay import replay as operation
 from worker.operations.replay.plan import Target, To
-from worker.operations.replay.replay import Replay, replay
+from worker.operations.replay.replay import ReplayRun, replay
 from worker.settings import Settings
 
 
@@ -40,7 +40,7 @@ async def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any)
     return await asyncio.to_thread(function, *arguments, **named)
 
 
-async def execute(scene: Scene, settings: Settings, **options: Any) -> Replay:
+async def execute(scene: Scene, settings: Settings, **options: Any) -> ReplayRun:
     target = Target(To.EARLIEST)
     return await replay(
         settings, TopicSelection(scene.topics.order_placed), target, execute=True, quiet=True, **options
@@ -70,7 +70,7 @@ async def test_a_group_that_moved_since_it_was_rehearsed_is_not_moved(
 ):
     rehearse = operation._rehearse
 
-    async def and_then_it_moves(*arguments: Any) -> Replay:
+    async def and_then_it_moves(*arguments: Any) -> ReplayRun:
         result = await rehearse(*arguments)
         topic = placed.topics.order_placed
         await in_thread(remember_wrongly, placed.kafka, placed.group_id, topic, {0: 15})

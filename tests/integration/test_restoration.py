@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from db import skips, stock
 from db.decision import Confirmed
 from db.reconciliation import restoration
-from db.reconciliation.restoration import LetterRow, MissingOutcome, Shortage, SourceRow
+from db.reconciliation.restoration import MissingOutcome, RestoredLetter, Shortage, SourceRow
 from tests.support.builders import line, order, order_value, record
 from tests.support.little_shop import LAMP
 from worker.core.decode import Decoded, decode
@@ -130,8 +130,8 @@ async def test_a_dead_letter_and_another_order_of_that_id_are_not_what_it_came_o
         placed(order_id, 12),
         placed(order_id, 13),
     )
-    earlier_topic = LetterRow(1, 12, redriven.timestamp - 1)
-    await restoration.add_letters(found, [LetterRow(1, 10, letter.timestamp), earlier_topic])
+    earlier_topic = RestoredLetter(1, 12, redriven.timestamp - 1)
+    await restoration.add_letters(found, [RestoredLetter(1, 10, letter.timestamp), earlier_topic])
     await inputs(found).keep(PLACED, [letter, other, redriven, again])
     (row,) = await restoration.list_restorable(found, None, 10)
     read = decode(redriven.value, 10_000)
@@ -142,7 +142,7 @@ async def test_a_dead_letter_and_another_order_of_that_id_are_not_what_it_came_o
 async def test_committed_records_of_which_nothing_is_known_are_counted(found: AsyncSession):
     known, skipped, dead, lost = (uuid4() for _ in range(4))
     await restoration.add_missing(found, [missing(known)])
-    await restoration.add_letters(found, [LetterRow(1, 12, None)])
+    await restoration.add_letters(found, [RestoredLetter(1, 12, None)])
     span = skips.SkippedSpan(1, 11, 12, "me", "", NOW)
     reading = inputs(found, Behind(1, 5, 15), skipped=(span,))
     ids = {4: lost, 10: known, 11: skipped, 12: dead, 13: lost, 14: lost, 15: lost}

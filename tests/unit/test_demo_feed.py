@@ -10,7 +10,7 @@ from db.decision import Rejected, decide_batch
 from db.stock import StockLevel
 from worker.core.decode import Decoded, Invalid, decode
 from worker.core.outcome import reason_codes
-from worker.sandbox.demo.feed import BROKEN, CONFLICTS, Kind, Placement, schedule
+from worker.sandbox.demo.feed import BROKEN, CONFLICTS, Placement, RecordKind, schedule
 from worker.sandbox.demo.retailer import Retailer, read_retailer
 
 LIMIT = 256 * 1024
@@ -31,7 +31,7 @@ def placed_with(retailer: Retailer, *, seed: int = 1, seconds: float = 20.0) -> 
     return schedule(retailer.invoices, started_at=STARTED_AT, seconds=seconds, partitions=4, seed=seed)
 
 
-def of_kind(placements: list[Placement], kind: Kind) -> list[Placement]:
+def of_kind(placements: list[Placement], kind: RecordKind) -> list[Placement]:
     return [placement for placement in placements if placement.kind is kind]
 
 
@@ -43,10 +43,10 @@ def order_of(placement: Placement) -> PlainOrder:
 
 def test_places_every_order_once_and_some_more(placements: list[Placement]):
     assert Counter(placement.kind for placement in placements) == {
-        Kind.ORDER: 1_798,
-        Kind.DUPLICATE: 72,
-        Kind.BROKEN: BROKEN,
-        Kind.CONFLICT: CONFLICTS,
+        RecordKind.ORDER: 1_798,
+        RecordKind.DUPLICATE: 72,
+        RecordKind.BROKEN: BROKEN,
+        RecordKind.CONFLICT: CONFLICTS,
     }
 
 
@@ -58,10 +58,10 @@ def test_the_same_seed_gives_the_same_records(retailer: Retailer, placements: li
 def test_orders_are_valid_and_those_of_the_invoices_in_their_order(
     retailer: Retailer, placements: list[Placement]
 ):
-    orders = [order_of(placement) for placement in of_kind(placements, Kind.ORDER)]
+    orders = [order_of(placement) for placement in of_kind(placements, RecordKind.ORDER)]
     assert [order.order_id for order in orders] == [invoice.order_id for invoice in retailer.invoices]
     assert sum(len(order.items) for order in orders) == 48_842
-    keys = [placement.key.decode() for placement in of_kind(placements, Kind.ORDER)]
+    keys = [placement.key.decode() for placement in of_kind(placements, RecordKind.ORDER)]
     assert keys == [str(order.order_id) for order in orders]
 
 
@@ -73,16 +73,16 @@ def test_it_is_spread_over_time_and_partitions(placements: list[Placement]):
 
 
 def test_a_duplicate_follows_its_original_byte_for_byte_also_elsewhere(placements: list[Placement]):
-    originals = {placement.key: placement for placement in of_kind(placements, Kind.ORDER)}
-    duplicates = of_kind(placements, Kind.DUPLICATE)
+    originals = {placement.key: placement for placement in of_kind(placements, RecordKind.ORDER)}
+    duplicates = of_kind(placements, RecordKind.DUPLICATE)
     assert all(d.value == originals[d.key].value for d in duplicates)
     assert all(d.due_seconds > originals[d.key].due_seconds for d in duplicates)
     assert sum(d.partition != originals[d.key].partition for d in duplicates) == len(duplicates) // 2
 
 
 def test_a_conflict_lies_behind_its_original_with_other_content(placements: list[Placement]):
-    originals = {placement.key: placement for placement in of_kind(placements, Kind.ORDER)}
-    for conflict in of_kind(placements, Kind.CONFLICT):
+    originals = {placement.key: placement for placement in of_kind(placements, RecordKind.ORDER)}
+    for conflict in of_kind(placements, RecordKind.CONFLICT):
         original = originals[conflict.key]
         assert order_of(conflict).fingerprint() != order_of(original).fingerprint()
         assert conflict.partition == original.partition
@@ -90,7 +90,7 @@ def test_a_conflict_lies_behind_its_original_with_other_content(placements: list
 
 
 def test_a_broken_message_is_what_its_code_says_and_no_two_are_alike(placements: list[Placement]):
-    broken = of_kind(placements, Kind.BROKEN)
+    broken = of_kind(placements, RecordKind.BROKEN)
     assert len({placement.value for placement in broken}) == BROKEN
     assert len({placement.key for placement in broken}) == BROKEN
     for placement in broken:
@@ -100,7 +100,7 @@ def test_a_broken_message_is_what_its_code_says_and_no_two_are_alike(placements:
 
 
 def test_few_orders_carry_prices(placements: list[Placement]):
-    orders = [order_of(placement) for placement in of_kind(placements, Kind.ORDER)]
+    orders = [order_of(placement) for placement in of_kind(placements, RecordKind.ORDER)]
     priced = [order for order in orders if any(item.unit_price is not None for item in order.items)]
     assert len(priced) == 90
     assert all(item.unit_price is not None for order in priced for item in order.items)
@@ -108,7 +108,7 @@ def test_few_orders_carry_prices(placements: list[Placement]):
 
 def test_a_visible_share_is_rejected_for_stock(retailer: Retailer, placements: list[Placement]):
     decided = decide_batch(
-        [order_of(placement) for placement in of_kind(placements, Kind.ORDER)],
+        [order_of(placement) for placement in of_kind(placements, RecordKind.ORDER)],
         {user.id for user in retailer.users},
         {product.id: StockLevel.of(product.price, product.stock) for product in retailer.products},
     )

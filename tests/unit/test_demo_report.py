@@ -11,11 +11,11 @@ from rich.console import Console
 
 from contracts.envelope import event_id
 from contracts.events import OrderPlaced
-from worker.sandbox.demo.evidence import Decision, Evidence, Shelf, StoredOrder
-from worker.sandbox.demo.feed import Kind, Placed, schedule
-from worker.sandbox.demo.report import Kill, Run, checks, latency, print_next, print_report
+from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, Shelf, StoredDecision
+from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
+from worker.sandbox.demo.report import DemoRun, Kill, checks, latency, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
-from worker.sandbox.demo.watch import Letter, Seen, Tally
+from worker.sandbox.demo.watch import SeenOutcome, SeenLetter, TopicTally
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +25,20 @@ def retailer() -> Retailer:
 
 
 @pytest.fixture
-def run(retailer: Retailer) -> Run:
+def run(retailer: Retailer) -> DemoRun:
     """A run in which everything went as promised: every order confirmed 50 ms after it was placed."""
     started_at = datetime(2026, 11, 23, tzinfo=UTC)
     due = schedule(retailer.invoices, started_at=started_at, seconds=6, partitions=4, seed=1)
-    placed = [Placed(p, p.partition, offset, offset * 100) for offset, p in enumerate(due)]
-    tally, evidence = Tally(), Evidence([], [Shelf(1, 100, 40, 60)], [])
+    placed = [PlacedRecord(p, p.partition, offset, offset * 100) for offset, p in enumerate(due)]
+    tally, evidence = TopicTally(), DemoEvidence([], [Shelf(1, 100, 40, 60)], [])
     for one in placed:
         if one.placement.code:
-            tally.letters.append(Letter(one.placement.code, one.partition, one.offset, one.placement.value))
-        if one.placement.kind is Kind.ORDER:
+            tally.letters.append(
+                SeenLetter(one.placement.code, one.partition, one.offset, one.placement.value)
+            )
+        if one.placement.kind is RecordKind.ORDER:
             confirm(one, tally, evidence)
-    return Run(
+    return DemoRun(
         retailer=retailer,
         placed=placed,
         due=len(due),
@@ -50,78 +52,80 @@ def run(retailer: Retailer) -> Run:
     )
 
 
-def confirm(one: Placed, tally: Tally, evidence: Evidence) -> None:
+def confirm(one: PlacedRecord, tally: TopicTally, evidence: DemoEvidence) -> None:
     order_id = UUID(one.placement.key.decode())
     assert one.placement.value is not None
     fingerprint = OrderPlaced.model_validate_json(one.placement.value).fingerprint()
     event = f"event of {order_id}".encode()
-    evidence.ledger.append(Decision(order_id, "confirmed", fingerprint, one.partition, one.offset, event))
-    evidence.orders.append(StoredOrder(order_id, Decimal("2.50"), Decimal("2.50")))
-    seen = Seen("confirmed", event, str(event_id(order_id)), one.placed_ms + 50)
+    evidence.ledger.append(
+        StoredDecision(order_id, "confirmed", fingerprint, one.partition, one.offset, event)
+    )
+    evidence.orders.append(OrderEvidence(order_id, Decimal("2.50"), Decimal("2.50")))
+    seen = SeenOutcome("confirmed", event, str(event_id(order_id)), one.placed_ms + 50)
     tally.outcomes[str(order_id)] = [seen]
     tally.counts["confirmed"] += 1
 
 
-def failing(run: Run) -> set[str]:
+def failing(run: DemoRun) -> set[str]:
     return {check.name for check in checks(run) if not check.held}
 
 
-def first_outcome(run: Run) -> list[Seen]:
+def first_outcome(run: DemoRun) -> list[SeenOutcome]:
     return next(iter(run.tally.outcomes.values()))
 
 
-def test_all_checks_hold_when_all_went_well(run: Run):
+def test_all_checks_hold_when_all_went_well(run: DemoRun):
     assert failing(run) == set()
     assert len(checks(run)) == 8
 
 
-def test_an_outcome_seen_twice_is_noticed(run: Run):
+def test_an_outcome_seen_twice_is_noticed(run: DemoRun):
     first_outcome(run).append(first_outcome(run)[0])
     assert failing(run) == {"Every outcome seen once"}
 
 
 @pytest.mark.parametrize("change", [{"value": b"other"}, {"event_id": ""}, {"outcome": "rejected"}])
-def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: Run, change: dict[str, object]):
+def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: DemoRun, change: dict[str, object]):
     first_outcome(run)[0] = replace(first_outcome(run)[0], **change)
     assert failing(run) == {"Every outcome seen once"}
 
 
-def test_a_decided_order_that_was_never_published_is_noticed(run: Run):
+def test_a_decided_order_that_was_never_published_is_noticed(run: DemoRun):
     run.tally.outcomes.popitem()
     assert failing(run) == {"Every outcome seen once"}
 
 
-def test_an_outcome_of_no_decided_order_is_noticed(run: Run):
+def test_an_outcome_of_no_decided_order_is_noticed(run: DemoRun):
     run.tally.outcomes[str(UUID(int=7))] = [first_outcome(run)[0]]
     assert failing(run) == {"Every outcome seen once"}
 
 
-def test_a_lost_order_is_noticed(run: Run):
+def test_a_lost_order_is_noticed(run: DemoRun):
     lost = run.evidence.ledger.pop()
     del run.tally.outcomes[str(lost.order_id)]
     del run.evidence.orders[-1]
     assert failing(run) >= {"Every record has one fate", "Every order decided once"}
 
 
-def test_a_missing_and_a_second_dead_letter_are_noticed(run: Run):
+def test_a_missing_and_a_second_dead_letter_are_noticed(run: DemoRun):
     run.tally.letters.append(run.tally.letters[0])
     assert failing(run) == {"Broken ones are set aside"}
     del run.tally.letters[-1], run.tally.letters[0]
     assert failing(run) == {"Broken ones are set aside", "Every record has one fate"}
 
 
-def test_a_dead_letter_with_another_code_is_noticed(run: Run):
+def test_a_dead_letter_with_another_code_is_noticed(run: DemoRun):
     run.tally.letters[0] = replace(run.tally.letters[0], code="data_error")
     assert failing(run) == {"Broken ones are set aside"}
 
 
 @pytest.mark.parametrize("shelf", [Shelf(2, 10, 5, 6), Shelf(2, 10, 11, -1)])
-def test_stock_that_does_not_add_up_is_noticed(run: Run, shelf: Shelf):
+def test_stock_that_does_not_add_up_is_noticed(run: DemoRun, shelf: Shelf):
     run.evidence.shelves.append(shelf)
     assert failing(run) == {"Stock is conserved"}
 
 
-def test_an_order_that_is_not_stored_as_confirmed_is_noticed(run: Run):
+def test_an_order_that_is_not_stored_as_confirmed_is_noticed(run: DemoRun):
     run.evidence.orders[0] = replace(run.evidence.orders[0], sum_of_lines=Decimal("2.49"))
     assert failing(run) == {"Only confirmed are stored"}
     del run.evidence.orders[0]
@@ -129,17 +133,17 @@ def test_an_order_that_is_not_stored_as_confirmed_is_noticed(run: Run):
 
 
 @pytest.mark.parametrize("change", [{"lag": 1}, {"lag": None}, {"read_to_the_end": False}, {"due": 100_000}])
-def test_what_is_not_read_to_the_end_is_noticed(run: Run, change: dict[str, object]):
+def test_what_is_not_read_to_the_end_is_noticed(run: DemoRun, change: dict[str, object]):
     assert failing(replace(run, **change)) == {"Every record is read"}
 
 
-def test_a_worker_that_is_gone_or_never_came_back_is_noticed(run: Run):
+def test_a_worker_that_is_gone_or_never_came_back_is_noticed(run: DemoRun):
     assert failing(replace(run, alive={"worker 1": True, "worker 2": False})) == {"The kill was survived"}
     for change in ({"back_after": None}, {"took_over_after": None}):
         assert failing(replace(run, kill=replace(run.kill, **change))) == {"The kill was survived"}
 
 
-def test_latency_is_from_placed_to_seen(run: Run):
+def test_latency_is_from_placed_to_seen(run: DemoRun):
     whole, before = latency(run), latency(run, before_ms=3_000)
     assert whole is not None
     assert before is not None
@@ -149,7 +153,7 @@ def test_latency_is_from_placed_to_seen(run: Run):
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-def test_the_report_fits_and_says_what_failed(run: Run, width: int):
+def test_the_report_fits_and_says_what_failed(run: DemoRun, width: int):
     run.tally.letters.append(run.tally.letters[0])
     console = Console(width=width, file=io.StringIO())
     with console.capture() as captured:

@@ -6,12 +6,14 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, State, WorkerLine, render
+from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine, render
 
 
-def busy_state(seconds: float = 18.0) -> State:
+def busy_state(seconds: float = 18.0) -> ScreenState:
     """The demo near its end, every number as large as it gets."""
-    state = State(orders=1_798, records=1_915, now="Worker 2 is started again, as a supervisor would do.")
+    state = ScreenState(
+        orders=1_798, records=1_915, now="Worker 2 is started again, as a supervisor would do."
+    )
     state.placed.update(order=1_798, duplicate=72, broken=40, conflict=5)
     state.counts.update(confirmed=1_460, rejected=338)
     state.reasons.update(insufficient_stock=1_270, price_changed=1_079, unknown_product=10, unknown_user=3)
@@ -31,7 +33,7 @@ def busy_state(seconds: float = 18.0) -> State:
     return state
 
 
-def drawn(state: State, width: int, height: int) -> list[str]:
+def drawn(state: ScreenState, width: int, height: int) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), force_terminal=True, color_system=None)
     with console.capture() as captured:
         console.print(render(state, width, height))
@@ -39,8 +41,8 @@ def drawn(state: State, width: int, height: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 30), (100, 30), (120, 40), (240, 70), (60, 15)])
-@pytest.mark.parametrize("state", [State(1_798, 1_915), busy_state(), busy_state(seconds=90)])
-def test_fills_the_terminal_and_never_more(state: State, width: int, height: int):
+@pytest.mark.parametrize("state", [ScreenState(1_798, 1_915), busy_state(), busy_state(seconds=90)])
+def test_fills_the_terminal_and_never_more(state: ScreenState, width: int, height: int):
     lines = drawn(state, width, height)
     assert len(lines) == height
     assert max(cell_len(line) for line in lines) <= width
@@ -63,7 +65,7 @@ def test_a_small_terminal_still_tells_what_counts():
 
 
 def test_the_chart_keeps_the_differences_of_the_totals():
-    state = State(10, 10)
+    state = ScreenState(10, 10)
     state.tick(0.1, placed=1, visible=0)
     state.tick(0.2, placed=3, visible=1)
     state.tick(0.9, placed=7, visible=1)
@@ -72,7 +74,7 @@ def test_the_chart_keeps_the_differences_of_the_totals():
 
 
 def test_one_burst_does_not_flatten_the_rest():
-    state = State(10_000, 10_000)
+    state = ScreenState(10_000, 10_000)
     total = 0
     for quarter in range(40):
         total += 1_000 if quarter == 20 else 20

@@ -22,7 +22,7 @@ from worker.operations.explain.explanation import (
     Line,
     OutcomeRecord,
     Place,
-    Standing,
+    RecordStanding,
     State,
     Unread,
     explained,
@@ -54,7 +54,7 @@ def outcome(offset: int, *, republished: bool = False) -> OutcomeRecord:
     return OutcomeRecord(Place("order-confirmed", 2, offset), NOW, "confirmed", "", republished, True)
 
 
-def input_record(standing: Standing, offset: int = 20) -> InputRecord:
+def input_record(standing: RecordStanding, offset: int = 20) -> InputRecord:
     return InputRecord(Place("order-placed", 2, offset), NOW, standing, "", 1, ())
 
 
@@ -106,18 +106,18 @@ def letter(code: str = "not_json") -> DeadLetterRecord:
             "there was no product 2 and 2 reasons more. It was",
         ),
         (
-            facts(inputs=(input_record(Standing.WAITING, 1218),), dead_letters=(letter(),)),
+            facts(inputs=(input_record(RecordStanding.WAITING, 1218),), dead_letters=(letter(),)),
             State.WAITING,
             "Waiting: its record is at order-placed-2@1218;"
             " 1,200 offsets before it wait for the group workers as well.",
         ),
         (
-            facts(inputs=(input_record(Standing.WAITING),), committed={2: None}, members=0),
+            facts(inputs=(input_record(RecordStanding.WAITING),), committed={2: None}, members=0),
             State.WAITING,
             "nothing in that partition was ever decided by the group workers, in which nobody is now.",
         ),
         (
-            facts(inputs=(input_record(Standing.PASSED_OVER, 3),)),
+            facts(inputs=(input_record(RecordStanding.PASSED_OVER, 3),)),
             State.PASSED_OVER,
             "past its record at order-placed-2@3, and no dead letter of it is there:"
             " a replay from there would decide it.",
@@ -128,7 +128,7 @@ def letter(code: str = "not_json") -> DeadLetterRecord:
             "Dead letter because Invalid JSON (not_json): order-placed-dlt-2@5, from order-placed-2@17.",
         ),
         (
-            facts(inputs=(input_record(Standing.PASSED_OVER, 3),), skips=(skip(2, 3),)),
+            facts(inputs=(input_record(RecordStanding.PASSED_OVER, 3),), skips=(skip(2, 3),)),
             State.PASSED_OVER,
             "Not decided: its record at order-placed-2@3 could not be read, and was passed over by ada"
             " at 2026-11-23 10:00:00.000Z: bad disk. A replay from there would decide it.",
@@ -165,11 +165,11 @@ def test_a_record_is_what_the_ledger_and_the_committed_offset_make_of_it():
     ]
     committed: dict[TopicPartition, int | None] = {ZERO: 7}
     standings = {r.place.offset: r.standing for r in inputs(records, [], None, committed, 10_000)}
-    assert standings == {3: Standing.PASSED_OVER, 7: Standing.WAITING, 1: Standing.INVALID}
+    assert standings == {3: RecordStanding.PASSED_OVER, 7: RecordStanding.WAITING, 1: RecordStanding.INVALID}
     headers = [("source.topic", b"order-placed"), ("source.partition", b"0"), ("source.offset", b"3")]
     refused = record(value, topic="order-placed-dlt", headers=(*headers, ("error.code", b"data_error")))
     told = {r.place.offset: r for r in inputs(records, [refused], None, committed, 10_000)}
-    assert (told[3].standing, told[3].why) == (Standing.INVALID, " (data_error)")
+    assert (told[3].standing, told[3].why) == (RecordStanding.INVALID, " (data_error)")
 
 
 def test_a_dead_letter_with_odd_headers_is_told_all_the_same():

@@ -6,19 +6,27 @@ from typing import Any
 import pytest
 
 from db.skips import SkippedSpan
-from worker.operations.lag.measure import NO_SKIPS, GroupLag, Look, MemberName, Place, lag_of, measure
+from worker.operations.lag.measure import (
+    NO_SKIPS,
+    GroupLag,
+    Look,
+    MemberName,
+    PartitionSnapshot,
+    lag_of,
+    measure,
+)
 from worker.operations.skip.sentences import Skips, sentence
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
-def place(committed: int | None, end: int, **fields: Any) -> Place:
+def place(committed: int | None, end: int, **fields: Any) -> PartitionSnapshot:
     next_record = 0 if committed is None else committed
-    return Place(**{"first": 0, "end": end, "committed": committed, "next_record": next_record, "hidden": 0,
+    return PartitionSnapshot(**{"first": 0, "end": end, "committed": committed, "next_record": next_record, "hidden": 0,
                     "owner": None, **fields})  # fmt: skip
 
 
-def measured(*looks: dict[int, Place], seconds: float = 1.0, skips: Skips = NO_SKIPS) -> GroupLag:
+def measured(*looks: dict[int, PartitionSnapshot], seconds: float = 1.0, skips: Skips = NO_SKIPS) -> GroupLag:
     taken = [Look(n * seconds, NOW, (), places) for n, places in enumerate(looks)]
     return measure("group", "orders", taken, skips)
 

@@ -7,17 +7,23 @@ from aiokafka.structs import OffsetAndMetadata
 from db.positions import PendingBatch
 from worker.errors import CommandError
 from worker.kafka.offset_mark import MARK, idle_mark
-from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
+from worker.operations.replay.handover import (
+    Handover,
+    PartitionStanding,
+    Stage,
+    require_furthest,
+    require_possible,
+)
 
 
-def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> Standing:
+def standing(offset: int | None = None, decided_to: int | None = None, mark: str = MARK) -> PartitionStanding:
     commit = None if offset is None else OffsetAndMetadata(offset, mark)
-    return Standing(
+    return PartitionStanding(
         commit, None if decided_to is None else PendingBatch(decided_to - 10, decided_to, 0, None)
     )
 
 
-def handover(old: Standing, new: Standing, partition: int = 0) -> Handover:
+def handover(old: PartitionStanding, new: PartitionStanding, partition: int = 0) -> Handover:
     return Handover(TopicPartition("orders", partition), old, new, end=100)
 
 
@@ -47,7 +53,7 @@ IDLE = standing(3, mark=idle_mark(None))  # behind markers; nothing was decided
         (standing(50), standing(20), None),
     ],
 )
-def test_each_partition_is_at_one_stage(old: Standing, new: Standing, stage: Stage | None):
+def test_each_partition_is_at_one_stage(old: PartitionStanding, new: PartitionStanding, stage: Stage | None):
     assert handover(old, new).stage is stage
 
 
@@ -62,7 +68,7 @@ def test_each_partition_is_at_one_stage(old: Standing, new: Standing, stage: Sta
         (standing(5, 50, mark=""), "an operator moved it to 5; its workers came to 50"),
     ],
 )
-def test_where_kafka_and_postgresql_differ_it_is_said(old: Standing, remark: str):
+def test_where_kafka_and_postgresql_differ_it_is_said(old: PartitionStanding, remark: str):
     assert handover(old, NOTHING).remark == remark
 
 

@@ -16,8 +16,8 @@ from worker.operations.dead_letters.letter import (
     OTHER,
     UNMARKED,
     Choice,
-    Place,
-    Tally,
+    LetterPlace,
+    LetterTally,
     general,
     parse_place,
     read_letter,
@@ -53,7 +53,7 @@ def test_a_letter_tells_its_place_its_source_and_why():
 def test_whatever_somebody_wrote_into_the_topic_is_a_letter(headers: list[tuple[str, bytes | None]]):
     one = read_letter(record(None, headers=tuple(headers)))
     assert one.source is None or 0 <= one.source.partition < 2**31
-    Tally().add(one)
+    LetterTally().add(one)
 
 
 def test_a_record_without_our_headers_has_a_code_of_its_own():
@@ -63,21 +63,21 @@ def test_a_record_without_our_headers_has_a_code_of_its_own():
 @pytest.mark.parametrize("text", ["", "1", "1:", ":1", "1:-1", "1:1:1", "a:1", "1:" + "9" * 19, "²:1"])
 def test_a_place_is_partition_and_offset(text: str):
     assert parse_place(text) is None
-    assert parse_place("2:17") == Place(2, 17)
+    assert parse_place("2:17") == LetterPlace(2, 17)
 
 
 def test_all_that_is_given_has_to_apply():
     one, hour = letter(offset=3), timedelta(hours=1)
     for choice in (
         Choice(),
-        Choice(places=frozenset({Place(2, 3), Place(0, 0)})),
+        Choice(places=frozenset({LetterPlace(2, 3), LetterPlace(0, 0)})),
         Choice(code="invalid_order", path="items.0.quantity"),
         Choice(path="items.*.quantity"),
         Choice(start=NOW, end=NOW + hour),
     ):
         assert choice.takes(one), choice
     for choice in (
-        Choice(places=frozenset({Place(2, 4)})),
+        Choice(places=frozenset({LetterPlace(2, 4)})),
         Choice(code="not_json", path="items.0.quantity"),
         Choice(code="invalid_order", path="items.1.quantity"),
         Choice(end=NOW),
@@ -91,7 +91,7 @@ def test_a_letter_that_does_not_tell_its_time_is_in_no_span():
 
 
 def test_groups_are_by_code_and_field_the_largest_first():
-    tally = Tally()
+    tally = LetterTally()
     for offset in range(3):
         tally.add(letter("user_id", offset=offset, failed_at=NOW - timedelta(hours=offset)), "failed")
     tally.add(letter("items.4.quantity", offset=9))
@@ -109,7 +109,7 @@ def test_groups_are_by_code_and_field_the_largest_first():
 
 
 def test_no_flood_of_strange_codes_fills_the_memory():
-    tally = Tally()
+    tally = LetterTally()
     for number in range(MAX_GROUPS + 5):
         tally.add(read_letter(record(b"", headers=(("error.code", b"%d" % number),))))
     assert len(tally.groups()) == MAX_GROUPS + 1

@@ -12,7 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 from contracts.envelope import outcome_headers
 from contracts.events import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
-from db.reconciliation.restoration import LetterRow
+from db.reconciliation.restoration import RestoredLetter
 from db.statuses import Outcome
 from tests.support.builders import line, order, record
 from worker.core.outcome import event_json
@@ -149,12 +149,12 @@ class TestMadeUpFingerprint:
 
 class TestLetters:
     def test_a_dead_letter_names_the_record_and_its_time(self):
-        assert letter_row(record(b"", headers=letter_headers()), "order-placed") == LetterRow(1, 7, 123)
-        assert letter_row(record(b"", headers=letter_headers(timestamp="-1")), "order-placed") == LetterRow(
-            1, 7, -1
-        )
+        assert letter_row(record(b"", headers=letter_headers()), "order-placed") == RestoredLetter(1, 7, 123)
+        assert letter_row(
+            record(b"", headers=letter_headers(timestamp="-1")), "order-placed"
+        ) == RestoredLetter(1, 7, -1)
         assert letter_row(record(b"", headers=letter_headers(timestamp="9" * 5_000)), "order-placed") == (
-            LetterRow(1, 7, None)
+            RestoredLetter(1, 7, None)
         )
 
     @pytest.mark.parametrize(

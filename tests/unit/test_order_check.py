@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from db.stock import StockLevel
 from tests.support.builders import line, order, order_value
 from worker.operations.check.seen_orders import Earlier, seen_orders
-from worker.operations.check.verdicts import Candidate, Fate, Verdict, decide, repeated
+from worker.operations.check.verdicts import Candidate, ExpectedFate, Verdict, decide, repeated
 from worker.operations.place.order_file import decoded, order_lines
 
 LEVELS = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("99999999.99"), 10**10)}
@@ -22,7 +22,7 @@ def candidate(*items: dict[str, object], earlier: Earlier | None = None, number:
     return Candidate(number, placed, placed.fingerprint(), earlier)
 
 
-def fates(verdicts: list[Verdict]) -> list[Fate]:
+def fates(verdicts: list[Verdict]) -> list[ExpectedFate]:
     return [fate for fate, _ in verdicts]
 
 
@@ -46,7 +46,7 @@ def test_an_order_too_large_for_the_database_takes_nothing_from_those_behind_it(
     too_large = candidate(line(1, 10), *[line(2, 1_000_000)] * 101)
     taken: Counter[int] = Counter()
     verdicts = decide([too_large, candidate(line(1, 10))], {1}, LEVELS, taken)
-    assert fates(verdicts) == [Fate.INVALID, Fate.CONFIRMED]
+    assert fates(verdicts) == [ExpectedFate.INVALID, ExpectedFate.CONFIRMED]
     assert verdicts[0].findings[0].code == "data_error"
     assert taken == {1: 10}
 
@@ -55,10 +55,10 @@ def test_an_id_that_comes_again_in_the_file_is_a_duplicate_or_a_conflict():
     placed = order(line(1))
     same = Candidate(2, placed, placed.fingerprint(), Earlier(1, placed.fingerprint()))
     other = Candidate(2, placed, placed.fingerprint(), Earlier(1, b"other"))
-    assert repeated(same, {}, frozenset()) == Verdict(Fate.DUPLICATE)
+    assert repeated(same, {}, frozenset()) == Verdict(ExpectedFate.DUPLICATE)
     verdict = repeated(other, {}, frozenset())
     assert verdict
-    assert verdict.fate is Fate.CONFLICT
+    assert verdict.fate is ExpectedFate.CONFLICT
     assert verdict.findings[0].message == "another order of this id stands in line 1"
     assert repeated(Candidate(1, placed, b"", None), {}, frozenset()) is None
 

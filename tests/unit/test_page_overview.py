@@ -18,7 +18,7 @@ from worker.http.page.overview import (
     rejections,
     stored_orders,
 )
-from worker.http.page.question import Part
+from worker.http.page.question import Panel
 from worker.http.page.tail import Tail
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -48,7 +48,7 @@ def tail(*records: ConsumerRecord[Any, Any], cut: tuple[int, ...] = (), read_fro
 
 
 def decided(orders: list[tuple[datetime, int]], told: Rejections, at_most: int = 1_000) -> dict[str, Any]:
-    found = outcomes(after(10), Part(stored_orders(orders, at_most)), Part(told))
+    found = outcomes(after(10), Panel(stored_orders(orders, at_most)), Panel(told))
     return {count.name: count.number for count in (*found.decided, *found.reasons)}
 
 
@@ -105,17 +105,17 @@ def test_what_lies_before_a_gap_says_nothing_about_the_time_between():
 def test_a_partition_of_which_nothing_could_be_read_leaves_the_number_open():
     found = rejections(tail(rejection(after(9), offset=12), cut=(0, 1)))
     assert found.blind
-    told = outcomes(after(10), Part(StoredOrders(((after(5), 3),), None)), Part(found))
+    told = outcomes(after(10), Panel(StoredOrders(((after(5), 3),), None)), Panel(found))
     assert told.decided == (Count("confirmed", 3), Count("rejected", None))
     assert told.troubles == ("the newest rejections are too large, or too strange, to be counted here",)
 
 
 def test_one_server_away_leaves_the_other_ones_number():
-    away: Part[Any] = Part(None, "the database: connection refused")
-    told = outcomes(after(10), away, Part(rejections(tail(rejection(after(1))))))
+    away: Panel[Any] = Panel(None, "the database: connection refused")
+    told = outcomes(after(10), away, Panel(rejections(tail(rejection(after(1))))))
     assert told.decided == (Count("confirmed", None), Count("rejected", 1))
     assert told.troubles == ("the database: connection refused",)
-    nobody = outcomes(after(10), away, Part(None, "Kafka: no answer within 2 s"))
+    nobody = outcomes(after(10), away, Panel(None, "Kafka: no answer within 2 s"))
     assert [count.number for count in nobody.decided] == [None, None]
     assert (nobody.since, nobody.cut) == (after(-3_589), False)
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from worker.http.page import question as limits
-from worker.http.page.question import Part, Question
+from worker.http.page.question import Panel, Question
 from worker.http.queries import NoAnswerError
 
 
@@ -36,16 +36,16 @@ async def test_many_viewers_are_one_question_and_its_answer_is_kept_for_a_moment
     viewers = [asyncio.create_task(question.answer()) for _ in range(50)]
     await asyncio.sleep(0)
     server.may_answer.set()
-    assert await asyncio.gather(*viewers) == [Part(1)] * 50
-    assert await question.answer() == Part(1)
+    assert await asyncio.gather(*viewers) == [Panel(1)] * 50
+    assert await question.answer() == Panel(1)
     monkeypatch.setattr(limits, "KEPT_SECONDS", 0.0)
-    assert await question.answer() == Part(2)
+    assert await question.answer() == Panel(2)
 
 
 async def test_a_slow_server_is_said_to_be_slow_and_is_given_up():
     server = Server()
     began = time.monotonic()
-    assert await Question("Kafka", server.ask, 0.1).answer() == Part(None, "Kafka: no answer within 0 s")
+    assert await Question("Kafka", server.ask, 0.1).answer() == Panel(None, "Kafka: no answer within 0 s")
     assert time.monotonic() - began < 1
     await asyncio.sleep(0)
     assert server.asking == 0
@@ -90,4 +90,4 @@ async def test_an_error_becomes_words_and_hides_no_other_part(error: Exception, 
     async def ask() -> int:
         raise error
 
-    assert await Question("Kafka", ask).answer() == Part(None, trouble)
+    assert await Question("Kafka", ask).answer() == Panel(None, trouble)

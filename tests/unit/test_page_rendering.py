@@ -20,7 +20,7 @@ from worker.http.page.overview import (
     StoredOrders,
     outcomes,
 )
-from worker.http.page.question import Part
+from worker.http.page.question import Panel
 from worker.http.page.rendering import (
     LONGEST_TEXT,
     LONGEST_VALUE,
@@ -52,7 +52,7 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=y>{{ 7*7 }}\u202e\x00
 LOCAL = re.compile(
     r"/(|\?refresh|orders|assets/page\.(css|svg)|metrics|readyz|docs|explain/[0-9a-f-]{36}|dead-letters/\d+:\d+)"
 )
-AWAY: Part[Any] = Part(None, "Kafka: connection refused")
+AWAY: Panel[Any] = Panel(None, "Kafka: connection refused")
 
 
 class Page(HTMLParser):
@@ -91,10 +91,10 @@ def partition(number: int, lag: int = 0) -> PartitionLag:
 
 def overview(**fields: Any) -> Overview:
     nothing: dict[str, Any] = {
-        "lag": Part(lag_of(partition(0))),
-        "rejections": Part(Rejections((), None, 0, False)),
-        "letters": Part(LetterGroups((), 0, False)),
-        "orders": Part(StoredOrders((), None)),
+        "lag": Panel(lag_of(partition(0))),
+        "rejections": Panel(Rejections((), None, 0, False)),
+        "letters": Panel(LetterGroups((), 0, False)),
+        "orders": Panel(StoredOrders((), None)),
         **fields,
     }
     orders = nothing.pop("orders")
@@ -115,9 +115,9 @@ def hostile_pages() -> dict[str, str]:
     return {
         "overview": overview_page(
             overview(
-                rejections=Part(Rejections((rejection,), None, 1, False)),
-                letters=Part(LetterGroups((group,), 1, True)),
-                orders=Part(None, HOSTILE),
+                rejections=Panel(Rejections((rejection,), None, 1, False)),
+                letters=Panel(LetterGroups((group,), 1, True)),
+                orders=Panel(None, HOSTILE),
             )
         ),
         "order": order_page(ORDER, explained(facts), topics_trouble=HOSTILE),
@@ -147,13 +147,13 @@ def test_where_there_is_nothing_it_says_so():
     assert "There are none." in text
     assert "nothing waits" in text
     assert "not ready" in text
-    nobody = Page(overview_page(overview(lag=Part(lag_of(partition(0, 5), members=()))))).text
+    nobody = Page(overview_page(overview(lag=Panel(lag_of(partition(0, 5), members=()))))).text
     assert "Nobody decides these orders: start a worker" in nobody
 
 
 def test_a_broken_part_says_why_and_the_others_are_shown():
     rejection = Rejection(ORDER, NOW, ("unknown_user",), ("there was no such user",), False)
-    told = Part(Rejections((rejection,), None, 0, False))
+    told = Panel(Rejections((rejection,), None, 0, False))
     text = Page(overview_page(overview(lag=AWAY, letters=AWAY, rejections=told))).text
     assert text.count("Not shown. Kafka: connection refused") == 2
     assert "there was no such user" in text
@@ -165,7 +165,7 @@ def test_of_many_partitions_and_groups_the_greatest_are_shown_and_the_others_cou
     partitions = [partition(n, lag=n) for n in range(MOST_PARTITIONS + 7)]
     groups = tuple(Group(f"code{n}", "", f"0:{n}", "", 9) for n in range(MOST_GROUPS + 3))
     html = overview_page(
-        overview(lag=Part(lag_of(*partitions)), letters=Part(LetterGroups(groups, 900, True)))
+        overview(lag=Panel(lag_of(*partitions)), letters=Panel(LetterGroups(groups, 900, True)))
     )
     text = Page(html).text
     assert "7 partitions with less lag are left out" in text

@@ -12,13 +12,13 @@ from rich.console import Console
 from worker.core.settlement import Fate
 from worker.kafka.offsets import Bounds, TopicSelection
 from worker.operations.replay.plan import Move, Target, To
-from worker.operations.replay.rehearsal import ProductChange, Tally
-from worker.operations.replay.replay import Replay
-from worker.operations.replay.terminal import Report, report, show
+from worker.operations.replay.rehearsal import ProductChange, RehearsalTally
+from worker.operations.replay.replay import ReplayRun
+from worker.operations.replay.terminal import ReplayReport, report, show
 from worker.settings import Settings
 
 PARTITION = TopicPartition("order-placed", 0)
-TALLY = Tally(
+TALLY = RehearsalTally(
     Counter({Fate.SILENCED: 90, Fate.DUPLICATE: 1, Fate.CONFIRMED: 4, Fate.REJECTED: 2, Fate.DEAD_LETTER: 3}),
     Counter({"confirmed": 60, "rejected": 30}),
     Counter({"insufficient_stock": 2, "unknown_user": 1}),
@@ -27,16 +27,16 @@ TALLY = Tally(
 BACK = Target(To.SHIFT, -100)
 
 
-def found(target: Target = BACK, **changed: Any) -> Report:
+def found(target: Target = BACK, **changed: Any) -> ReplayReport:
     move = Move(PARTITION, Bounds(0, 250), 250, committed=250, target=150)
     changes = [ProductChange(i, stock=9, taken=9, refused=1, wanted=10, partitions={0, 1}) for i in range(12)]
-    replay = Replay(target, [move], [], {}, {PARTITION: TALLY}, changes, seconds=0.5)
+    replay = ReplayRun(target, [move], [], {}, {PARTITION: TALLY}, changes, seconds=0.5)
     for name, value in changed.items():
         setattr(replay, name, value)
     return report(Settings(_env_file=None), TopicSelection("order-placed", (0,)), replay)
 
 
-def screen_of(found: Report, columns: int = 80) -> str:
+def screen_of(found: ReplayReport, columns: int = 80) -> str:
     out = io.StringIO()
     show(Console(file=out, width=columns, highlight=False), found)
     return out.getvalue()

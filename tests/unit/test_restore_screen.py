@@ -12,24 +12,24 @@ from rich.console import Console
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from worker.operations.restore.lost_outcomes import Behind
 from worker.operations.restore.reading import OutcomesRead
-from worker.operations.restore.restore import Asked, Restoration, Waiting
-from worker.operations.restore.terminal import Report, document, failure, report, show
-from worker.operations.restore.writing import Written
+from worker.operations.restore.restore import Restoration, RestoreRequest, WaitingPartition
+from worker.operations.restore.terminal import RestoreReport, document, failure, report, show
+from worker.operations.restore.writing import WrittenOrders
 from worker.settings import Settings
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SHORTAGES = [Shortage(3, 20, 5), Shortage(4, 1, None)]
 
 
-ALL = Asked()
+ALL = RestoreRequest()
 
 
-def found(asked: Asked = ALL, **changed: Any) -> Report:
+def found(asked: RestoreRequest = ALL, **changed: Any) -> RestoreReport:
     restoration = Restoration(
         asked,
         OutcomesRead(records=400, in_ledger=100, missing=300, foreign=2, cut=["order-rejected-0"]),
         {"confirmed": MissingCount("confirmed", 250, NOW, NOW, with_source=240, with_order=30)},
-        [Waiting(Behind(0, 27, 105)), Waiting(Behind(2, None, 99), 7, 31)],
+        [WaitingPartition(Behind(0, 27, 105)), WaitingPartition(Behind(2, None, 99), 7, 31)],
         sold=(3, 800),
     )
     for name, value in changed.items():
@@ -37,14 +37,14 @@ def found(asked: Asked = ALL, **changed: Any) -> Report:
     return report(Settings(_env_file=None), restoration)
 
 
-def screen_of(of: Report) -> str:
+def screen_of(of: RestoreReport) -> str:
     out = io.StringIO()
     show(Console(file=out, width=200, highlight=False), of)
     return out.getvalue()
 
 
 def test_a_rehearsal_tells_what_is_missing_and_how_to_write_it():
-    shown = screen_of(found(Asked(start=NOW)))
+    shown = screen_of(found(RestoreRequest(start=NOW)))
     assert "nothing was changed" in shown
     assert "400 outcomes published since 2026-11-23 10:00:00.000Z" in shown
     assert "earlier outcomes in order-rejected-0" in shown
@@ -55,7 +55,7 @@ def test_a_rehearsal_tells_what_is_missing_and_how_to_write_it():
 
 
 def test_rows_alone_leave_goods_in_stock_that_are_sold_and_it_says_so():
-    shown = screen_of(found(Asked(orders=False)))
+    shown = screen_of(found(RestoreRequest(orders=False)))
     assert "220 confirmed orders are in no row of `orders`" in shown
     assert "order-worker ledger restore --ledger-only --execute" in shown
 
@@ -67,25 +67,25 @@ def test_what_stands_against_it_is_listed_with_the_way_out():
     assert "product 4 is gone: create or import them again; user 9 is gone" in shown
     assert failure(refused, execute=False) is None
     assert (failure(refused, execute=True) or "").startswith("nothing was changed: product 3 lacks 15")
-    assert not found(Asked(orders=False), shortages=SHORTAGES).refused
+    assert not found(RestoreRequest(orders=False), shortages=SHORTAGES).refused
 
 
 def test_a_partition_that_waits_on_fails_the_command_with_the_next_step():
-    waiting = [Waiting(Behind(0, 27, 105), moved=True), Waiting(Behind(2, 0, 99), 7, 31)]
-    done = found(Asked(execute=True), written=Written(250, 220), waiting=waiting)
+    waiting = [WaitingPartition(Behind(0, 27, 105), moved=True), WaitingPartition(Behind(2, 0, 99), 7, 31)]
+    done = found(RestoreRequest(execute=True), written=WrittenOrders(250, 220), waiting=waiting)
     assert not done.complete
     why = failure(done, execute=True) or ""
     assert "wait for order-placed-2" in why
     assert "order-worker replay --topic order-placed:2 --to-offset 31 --execute" in why
-    waiting[1] = Waiting(Behind(2, 0, 99), moved=True)
-    whole = found(Asked(execute=True), written=Written(250, 220), waiting=waiting)
+    waiting[1] = WaitingPartition(Behind(2, 0, 99), moved=True)
+    whole = found(RestoreRequest(execute=True), written=WrittenOrders(250, 220), waiting=waiting)
     assert failure(whole, execute=True) is None
     assert "250 ledger rows and 220 orders were written" in screen_of(whole)
 
 
 def test_one_that_moved_meanwhile_is_named():
-    waiting = [Waiting(Behind(0, 27, 105), moved=False)]
-    done = found(Asked(execute=True), written=Written(), waiting=waiting)
+    waiting = [WaitingPartition(Behind(0, 27, 105), moved=False)]
+    done = found(RestoreRequest(execute=True), written=WrittenOrders(), waiting=waiting)
     assert "has moved meanwhile: run this again" in (failure(done, execute=True) or "")
 
 

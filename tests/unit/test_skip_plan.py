@@ -9,7 +9,7 @@ from db.skips import SkippedSpan
 from worker.cli.skip import skip
 from worker.errors import UsageError
 from worker.kafka.offsets import Bounds
-from worker.operations.skip.plan import Asked, InputPlace, SkipPlan, parse_place, refusal, report
+from worker.operations.skip.plan import InputPlace, SkipPlan, SkipRequest, parse_place, refusal, report
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SKIPPED = SkippedSpan(3, 120, 130, "ada", "bad disk", NOW)
@@ -17,7 +17,7 @@ SKIPPED = SkippedSpan(3, 120, 130, "ada", "bad disk", NOW)
 
 def refused(offset: int = 120, through: int | None = None, *skips: SkippedSpan, **given: Any) -> str:
     found = {"bounds": Bounds(10, 200), "committed": 120, **given}
-    return refusal(Asked(InputPlace("placed", 3, offset), through), skips=skips, **found)
+    return refusal(SkipRequest(InputPlace("placed", 3, offset), through), skips=skips, **found)
 
 
 @pytest.mark.parametrize(

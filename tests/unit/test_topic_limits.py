@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import pytest
 
 from worker.kafka.limits.output_limits import OutputLimits
-from worker.kafka.limits.refusals import Remedy
+from worker.kafka.limits.refusals import RefusalRemedy
 from worker.kafka.limits.topic_limits import LEAST_BYTES, TopicLimits, learned, parse_limits
 
 NOW = 1_800_000_000_000
@@ -65,8 +65,8 @@ def test_a_time_that_would_be_refused_on_arrival_is_not_taken(
     assert limits.takes_time(timestamp_ms, NOW) is taken
 
 
-@pytest.mark.parametrize("remedy", [Remedy.SMALLER_BATCHES, Remedy.ALONE, Remedy.CUT])
-def test_what_was_refused_is_halved_and_never_grows(remedy: Remedy):
+@pytest.mark.parametrize("remedy", [RefusalRemedy.SMALLER_BATCHES, RefusalRemedy.ALONE, RefusalRemedy.CUT])
+def test_what_was_refused_is_halved_and_never_grows(remedy: RefusalRemedy):
     assert learned(TopicLimits(), remedy, 1_000).max_batch_bytes == 500
     assert learned(TopicLimits(max_batch_bytes=400), remedy, 1_000).max_batch_bytes == 400
     assert learned(TopicLimits(), remedy, 1).max_batch_bytes == LEAST_BYTES
@@ -87,7 +87,7 @@ async def test_a_refusal_that_the_settings_explain_needs_no_guessing():
     known = OutputLimits(["out"], settings)
     await known.read()
     settings.limits = TopicLimits(max_batch_bytes=200_000, is_read=True)
-    await known.learn("out", Remedy.SMALLER_BATCHES, 500_000)
+    await known.learn("out", RefusalRemedy.SMALLER_BATCHES, 500_000)
     assert known.of("out").max_batch_bytes == 200_000
 
 
@@ -95,9 +95,9 @@ async def test_a_refusal_that_the_settings_explain_needs_no_guessing():
 async def test_what_settings_do_not_explain_is_learned_bit_by_bit(told: TopicLimits | None):
     known = OutputLimits(["out"], Settings(told))
     for refused in (512_000, 256_000, 128_000):
-        await known.learn("out", Remedy.SMALLER_BATCHES, refused)
+        await known.learn("out", RefusalRemedy.SMALLER_BATCHES, refused)
         assert known.of("out").max_batch_bytes == refused // 2
-    await known.learn("out", Remedy.OWN_TIME, 64_000)
+    await known.learn("out", RefusalRemedy.OWN_TIME, 64_000)
     assert known.of("out") == TopicLimits(max_batch_bytes=64_000, own_time=True, is_read=told is not None)
 
 
@@ -106,7 +106,7 @@ async def test_what_was_learned_is_forgotten_once_settings_are_read_again(
     told: TopicLimits | None, left: int
 ):
     known = OutputLimits(["out"], Settings(told))
-    await known.learn("out", Remedy.SMALLER_BATCHES, 1_000)
+    await known.learn("out", RefusalRemedy.SMALLER_BATCHES, 1_000)
     await known.read()
     assert known.of("out").max_batch_bytes == left
 
@@ -117,5 +117,5 @@ async def test_reading_that_fails_changes_nothing():
 
     known = OutputLimits(["out"], fail)
     await known.read()
-    await known.learn("out", Remedy.MADE_UP_KEY, 10)
+    await known.learn("out", RefusalRemedy.MADE_UP_KEY, 10)
     assert known.of("out") == TopicLimits(needs_key=True)

@@ -10,7 +10,7 @@ from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.dead_letters.letter import Choice, Place
+    from worker.operations.dead_letters.letter import Choice, LetterPlace
     from worker.operations.redrive.json_edit import Change
 
 commands = group("Records that could not be decided: look at them, take them out, send them again.")
@@ -144,7 +144,7 @@ def redrive(
     from worker.operations.screen import output, print_json, typed_again
     from worker.settings import read_settings
 
-    request = work.Request(
+    request = work.RedriveRequest(
         choice=_choice(code, path, start, end, places or ()),
         change=_change(change),
         max_failures=max_failures,
@@ -192,7 +192,7 @@ def _choice(
     return Choice(frozenset(map(_place, places)), code, path, since, until)
 
 
-def _place(text: str) -> "Place":
+def _place(text: str) -> "LetterPlace":
     from worker.operations.dead_letters.letter import parse_place
 
     place = parse_place(text)

@@ -54,13 +54,13 @@ def restore(
     """
     from worker.kafka.offsets import parse_time
     from worker.operations import screen
-    from worker.operations.restore.restore import Asked
+    from worker.operations.restore.restore import RestoreRequest
     from worker.operations.restore.restore import restore as operation
     from worker.operations.restore.terminal import document, failure, report, show
     from worker.settings import read_settings
 
     settings = read_settings()
-    asked = Asked(parse_time(start, "--from") if start else None, orders, execute, quiet=as_json)
+    asked = RestoreRequest(parse_time(start, "--from") if start else None, orders, execute, quiet=as_json)
     done = asyncio.run(operation(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)))
     found = report(settings, done)
     if as_json:

@@ -10,7 +10,7 @@ from worker.cli.options import AsJson, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.check.verdicts import Finding
+    from worker.operations.check.verdicts import CheckFinding
 
 commands = group()
 
@@ -48,10 +48,10 @@ def place(
     """Publish orders. Of a file with one bad line nothing is sent; each line goes out byte for byte."""
     if (file is None) == (random is None):
         raise UsageError("give either a file or --random N")
-    from worker.operations.place.place import Pace, place_file, place_random
+    from worker.operations.place.place import PlacingPace, place_file, place_random
     from worker.settings import read_settings
 
-    settings, pace = read_settings(), Pace(rate, duplicates, seed)
+    settings, pace = read_settings(), PlacingPace(rate, duplicates, seed)
     if random is not None:
         placed = asyncio.run(place_random(settings, random, max_items=items, pace=pace))
     else:
@@ -91,7 +91,7 @@ def check(
 
     name, document = file_name(file), screen.JsonStream("findings")
 
-    def report(finding: "Finding") -> None:
+    def report(finding: "CheckFinding") -> None:
         if as_json:
             document.add(finding)
         else:

@@ -9,7 +9,7 @@ from worker.cli.options import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.operations.reconcile.reconcile import Asked
+    from worker.operations.reconcile.reconcile import ReconcileRequest
     from worker.settings import Settings
 
 commands = group()
@@ -53,10 +53,10 @@ def reconcile(
         if execute and not repair:
             raise UsageError("--execute needs --repair: without it nothing is changed")
         from worker.kafka.offsets import parse_time
-        from worker.operations.reconcile.reconcile import Asked
+        from worker.operations.reconcile.reconcile import ReconcileRequest
         from worker.settings import read_settings
 
-        asked = Asked(
+        asked = ReconcileRequest(
             start=parse_time(start, "--from") if start else None,
             end=parse_time(end, "--to") if end else None,
             repair=repair,
@@ -67,7 +67,7 @@ def reconcile(
     raise typer.Exit(1 if left else 0)
 
 
-async def _run(settings: "Settings", asked: "Asked", as_json: bool, limit: int) -> int:
+async def _run(settings: "Settings", asked: "ReconcileRequest", as_json: bool, limit: int) -> int:
     from worker.operations.reconcile.reconcile import reconciled
     from worker.operations.reconcile.terminal import show, write_json
 

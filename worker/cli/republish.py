@@ -24,7 +24,7 @@ commands = group()
 _OFFSETS: Final = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 
 
-class Kind(StrEnum):
+class SelectionKind(StrEnum):
     """As `db.models.Outcome`, which would load SQLAlchemy."""
 
     CONFIRMED = "confirmed"
@@ -53,7 +53,7 @@ def republish(
         str | None,
         typer.Option(metavar="A-B", help="With --partition: of the records with offsets A to B, B included."),
     ] = None,
-    outcome: Annotated[Kind | None, typer.Option(help="Only these.")] = None,
+    outcome: Annotated[SelectionKind | None, typer.Option(help="Only these.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every outcome there is.")] = False,
     rate: Annotated[
         float | None,
@@ -112,7 +112,7 @@ def _wanted(
     to: str | None,
     partition: int | None,
     offsets: str | None,
-    outcome: Kind | None,
+    outcome: SelectionKind | None,
     everything: bool,
 ) -> "OutcomeFilter":
     from db.ledger import OutcomeFilter
@@ -158,7 +158,9 @@ def _show(seen: "Preview") -> None:
         kinds[one.outcome, one.topic] += one.outcomes
         places.setdefault((one.source_topic, one.source_partition), Counter())[one.outcome] += one.outcomes
     of_kind = [(kind, count, topic) for (kind, topic), count in sorted(kinds.items())]
-    of_place = [(*place, n[Kind.CONFIRMED], n[Kind.REJECTED]) for place, n in places.items()]
+    of_place = [
+        (*place, n[SelectionKind.CONFIRMED], n[SelectionKind.REJECTED]) for place, n in places.items()
+    ]
     ends = [
         (name, end.decided_at, end.order_id) for name, end in (("first", seen.first), ("last", seen.last))
     ]

@@ -42,7 +42,7 @@ def skip(
     from worker.operations.skip.plan import (
         LONGEST_NAME,
         LONGEST_NOTE,
-        Asked,
+        SkipRequest,
         parse_place,
         report,
         require_text,
@@ -58,7 +58,7 @@ def skip(
         note = require_text("--note", note, LONGEST_NOTE)
     else:
         missing += ["--note", "TEXT"]
-    asked = Asked(parse_place(place), through, requested_by, note)
+    asked = SkipRequest(parse_place(place), through, requested_by, note)
     plan = asyncio.run(operation.skip(read_settings(), asked, execute=execute))
     if as_json:
         screen.print_json(plan)

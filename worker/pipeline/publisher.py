@@ -18,7 +18,7 @@ from worker.kafka.lease import MAX_BATCH_BYTES, Lease
 from worker.kafka.limits.adapted import adapted, attempt, order_of, place_of
 from worker.kafka.limits.naming import adapting, raised, refused
 from worker.kafka.limits.output_limits import OutputLimits
-from worker.kafka.limits.refusals import RefusedByKafkaError, Remedy, remedy
+from worker.kafka.limits.refusals import RefusalRemedy, RefusedByKafkaError, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
 from worker.kafka.offset_mark import MARK
 from worker.kafka.transaction import Transaction, transaction
@@ -131,12 +131,12 @@ class Publisher:
             if refusal is None:
                 continue
             what = remedy(refusal, attempt(limits, one.records, one.sole, is_letter=one.is_letter))
-            if what is Remedy.NAMED:
+            if what is RefusalRemedy.NAMED:
                 await self.limits.read()
                 raise _named(one, refusal, self.limits.of(one.topic)) from refusal
-            if what is Remedy.SET_ASIDE:
+            if what is RefusalRemedy.SET_ASIDE:
                 stays.append((one, refusal))
-            elif what not in (Remedy.WAIT, Remedy.FENCED):
+            elif what not in (RefusalRemedy.WAIT, RefusalRemedy.FENCED):
                 await self.limits.learn(one.topic, what, one.size)
                 raise adapting(refusal, one.topic, what) from refusal
         if stays:

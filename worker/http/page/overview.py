@@ -11,10 +11,10 @@ from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from contracts.events import OrderRejected
-from worker.http.page.question import Part
+from worker.http.page.question import Panel
 from worker.http.page.tail import Tail
 from worker.kafka.consuming.unreadable import UnreadableCount
-from worker.operations.dead_letters.letter import Group, Tally, read_letter
+from worker.operations.dead_letters.letter import Group, LetterTally, read_letter
 from worker.operations.explain.explanation import reason_text
 from worker.operations.lag.measure import GroupLag
 
@@ -104,10 +104,10 @@ class Overview:
 
     time: datetime
     group_id: str
-    lag: Part[GroupLag]
+    lag: Panel[GroupLag]
     outcomes: Outcomes
-    rejections: Part[Rejections]
-    letters: Part[LetterGroups]
+    rejections: Panel[Rejections]
+    letters: Panel[LetterGroups]
     myself: Myself
     refresh: int
 
@@ -153,16 +153,16 @@ def stored_orders(by_second: Sequence[tuple[datetime, int]], at_most: int) -> St
 
 def letter_groups(tail: Tail) -> LetterGroups:
     """The newest of each group is its sample."""
-    tally = Tally()
+    tally = LetterTally()
     for record in tail.records:
         tally.add(read_letter(record))
     return LetterGroups(tuple(tally.groups()), len(tail.records), bool(tail.cut), tail.unreadable)
 
 
-def outcomes(now: datetime, orders: Part[StoredOrders], rejected: Part[Rejections]) -> Outcomes:
+def outcomes(now: datetime, orders: Panel[StoredOrders], rejected: Panel[Rejections]) -> Outcomes:
     """Confirmed and rejected over the same time, which is as long as both are known, at most an hour."""
     if rejected.value and rejected.value.blind:
-        rejected = Part(None, "the newest rejections are too large, or too strange, to be counted here")
+        rejected = Panel(None, "the newest rejections are too large, or too strange, to be counted here")
     start = _whole_second(now - LONGEST_WINDOW)
     known = [part.value.whole_after for part in (orders, rejected) if part.value]
     since = max([start, *(_whole_second(time) for time in known if time)])

@@ -19,7 +19,7 @@ _CLOSING_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Generic[T]):
+class Panel(Generic[T]):
     """One part of the page: what it shows, or in words why it cannot."""
 
     value: T | None
@@ -39,7 +39,7 @@ class Question(Generic[T]):
         self._server = server
         self._ask = ask
         self._limit_seconds = limit_seconds
-        self._asked: asyncio.Task[Part[T]] | None = None
+        self._asked: asyncio.Task[Panel[T]] | None = None
         self._asked_at = 0.0
 
     @property
@@ -47,7 +47,7 @@ class Question(Generic[T]):
         """Asked, and neither answered nor ended."""
         return self._asked is not None and not self._asked.done()
 
-    async def answer(self) -> Part[T]:
+    async def answer(self) -> Panel[T]:
         """Never raises: one broken part must not hide the others."""
         if self._asked is None or (self._asked.done() and time.monotonic() - self._asked_at >= KEPT_SECONDS):
             self._asked, self._asked_at = asyncio.create_task(self._answered()), time.monotonic()
@@ -57,18 +57,18 @@ class Question(Generic[T]):
         if asked.done() and not asked.cancelled():
             return asked.result()
         _give_up(asked)
-        return Part(None, f"{self._server}: no answer within {self._limit_seconds:.0f} s")
+        return Panel(None, f"{self._server}: no answer within {self._limit_seconds:.0f} s")
 
-    async def _answered(self) -> Part[T]:
+    async def _answered(self) -> Panel[T]:
         try:
-            return Part(await self._ask())
+            return Panel(await self._ask())
         except NoAnswerError as error:
-            return Part(None, str(error))
+            return Panel(None, str(error))
         except Exception as error:
             if is_outage(error):
-                return Part(None, f"{self._server}: {reason_of(error)}")
+                return Panel(None, f"{self._server}: {reason_of(error)}")
             logger.exception("a part of the page failed")
-            return Part(None, f"failed with {type(error).__name__}; the log of this worker says more")
+            return Panel(None, f"failed with {type(error).__name__}; the log of this worker says more")
 
     async def closed(self) -> None:
         """Nothing is being asked any more, or will not end."""
@@ -77,7 +77,7 @@ class Question(Generic[T]):
             await asyncio.wait({self._asked}, timeout=_CLOSING_SECONDS)
 
 
-def _give_up(asked: asyncio.Task[Part[T]]) -> None:
+def _give_up(asked: asyncio.Task[Panel[T]]) -> None:
     """Once: cancelled again, it would leave its connections before they are closed."""
     if not asked.cancelling():
         asked.cancel()

@@ -13,7 +13,7 @@ from faststream.asgi.types import Scope
 
 from worker.http.page import rendering
 from worker.http.page.overview import Myself, Overview, outcomes, own_counts
-from worker.http.page.question import Part, Question
+from worker.http.page.question import Panel, Question
 from worker.http.page.sources import Sources
 from worker.http.server import Answer
 from worker.observability.health import Health
@@ -36,7 +36,7 @@ _HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-_BUSY: Final[Part[Any]] = Part(None, "others are asking at this moment: load the page again")
+_BUSY: Final[Panel[Any]] = Panel(None, "others are asking at this moment: load the page again")
 
 
 class Site:
@@ -134,7 +134,7 @@ class Site:
 
     async def _ask(
         self, server: str, ask: Callable[[], Awaitable[T]], limit_seconds: float | None = None
-    ) -> Part[T]:
+    ) -> Panel[T]:
         """One question of one viewer: few at a time, those too whose time is over and who still end."""
         self._of_one = {question for question in self._of_one if question.is_open}
         if len(self._of_one) >= MOST_ASKING:

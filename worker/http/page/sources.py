@@ -29,7 +29,7 @@ from worker.http.page.tail import read_tail
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
-from worker.operations.dead_letters.letter import Place
+from worker.operations.dead_letters.letter import LetterPlace
 from worker.operations.explain.collect import collect, collect_rows
 from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.search import Reach, Where
@@ -116,7 +116,7 @@ class Sources:
         sessions = session_factory(self.inquiries.engine)
         return await collect_rows(order_id, sessions, self.where.group_id, _SALES_SECONDS)
 
-    async def letter(self, place: Place) -> ConsumerRecord | None:
+    async def letter(self, place: LetterPlace) -> ConsumerRecord | None:
         """The record at that place; None where there is none."""
         partition = TopicPartition(self.where.dead_letter, place.partition)
         async with self._reader() as consumer:

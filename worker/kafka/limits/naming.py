@@ -13,28 +13,30 @@ from aiokafka.errors import (
 )
 
 from db.withheld import Withheld
-from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError, Remedy, name_of
+from worker.kafka.limits.refusals import AdaptedError, RefusalRemedy, RefusedByKafkaError, name_of
 from worker.kafka.limits.topic_limits import TopicLimits
 
 _MOST_NAMED: Final = 3  # withheld outcomes, in one line
 _ADAPTED: Final = {
-    Remedy.SMALLER_BATCHES: "it is sent in smaller batches",
-    Remedy.ALONE: "it is sent in smaller batches, to find the record",
-    Remedy.CUT: "the dead letter is cut further",
-    Remedy.OWN_TIME: "it is sent with the time of publishing",
-    Remedy.SET_ASIDE: "it is set aside, and the orders behind it go on",
-    Remedy.MADE_UP_KEY: "dead letters without key get one",
+    RefusalRemedy.SMALLER_BATCHES: "it is sent in smaller batches",
+    RefusalRemedy.ALONE: "it is sent in smaller batches, to find the record",
+    RefusalRemedy.CUT: "the dead letter is cut further",
+    RefusalRemedy.OWN_TIME: "it is sent with the time of publishing",
+    RefusalRemedy.SET_ASIDE: "it is set aside, and the orders behind it go on",
+    RefusalRemedy.MADE_UP_KEY: "dead letters without key get one",
 }
 
 
-def adapting(error: BaseException, topic: str, remedy: Remedy) -> AdaptedError:
+def adapting(error: BaseException, topic: str, remedy: RefusalRemedy) -> AdaptedError:
     """What was refused and is sent otherwise next."""
     return AdaptedError(topic, name_of(error), setting="", what_to_do=_ADAPTED[remedy])
 
 
 def now_set_aside(refused: RefusedByKafkaError) -> AdaptedError:
     """An outcome that stays refused, and which the orders behind it do not wait for any more."""
-    return AdaptedError(refused.topic, refused.reason, setting="", what_to_do=_ADAPTED[Remedy.SET_ASIDE])
+    return AdaptedError(
+        refused.topic, refused.reason, setting="", what_to_do=_ADAPTED[RefusalRemedy.SET_ASIDE]
+    )
 
 
 def raised(topic: str) -> AdaptedError:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import reduce
 from typing import Final
 
-from worker.kafka.limits.refusals import Remedy
+from worker.kafka.limits.refusals import RefusalRemedy
 from worker.kafka.limits.topic_limits import TopicLimits, explains, learned
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class OutputLimits:
     def __init__(self, topics: Iterable[str], read: ReadLimits = nothing_to_read) -> None:
         self._told = dict.fromkeys(topics, TopicLimits())  # by the topics' settings
         self._lessons: dict[
-            str, list[tuple[Remedy, int]]
+            str, list[tuple[RefusalRemedy, int]]
         ] = {}  # by refusals that the settings do not explain
         self._known = dict(self._told)
         self._read = read
@@ -54,7 +54,7 @@ class OutputLimits:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self.read())
 
-    async def learn(self, topic: str, remedy: Remedy, refused_bytes: int) -> None:
+    async def learn(self, topic: str, remedy: RefusalRemedy, refused_bytes: int) -> None:
         """After a refusal: what the topic's settings are now, and what else it must be that refused it."""
         await self._ask()
         told = self._told.get(topic) or TopicLimits()

@@ -40,7 +40,7 @@ class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
 errors.kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
 
 
-class Remedy(Enum):
+class RefusalRemedy(Enum):
     """What helps against an error of Kafka's while we publish."""
 
     SMALLER_BATCHES = auto()  # the batch is larger than the topic takes, not yet known which record is
@@ -83,30 +83,30 @@ _FORBIDDEN: Final = (
 )
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch)
 
-_Row = tuple[tuple[type[KafkaError], ...], Callable[[Attempt], bool], Remedy]
+_Row = tuple[tuple[type[KafkaError], ...], Callable[[Attempt], bool], RefusalRemedy]
 # The first row that applies. What is in none is an outage: waiting never costs an order.
 _ROWS: Final[tuple[_Row, ...]] = (
-    (_SIZE, lambda a: a.records > 1, Remedy.SMALLER_BATCHES),
-    (_SIZE, lambda a: a.is_letter and not a.is_minimal, Remedy.CUT),
-    (_SIZE, lambda a: not a.is_letter, Remedy.SET_ASIDE),
-    (_SIZE, lambda a: True, Remedy.NAMED),
-    (_TIME, lambda a: not a.own_time, Remedy.OWN_TIME),
-    (_TIME, lambda a: True, Remedy.NAMED),
-    (_RECORD + _MAYBE_KEY, lambda a: a.is_letter and not a.keyed, Remedy.MADE_UP_KEY),
-    (_RECORD, lambda a: a.records > 1, Remedy.ALONE),
-    (_RECORD, lambda a: not a.is_letter, Remedy.SET_ASIDE),
-    (_RECORD, lambda a: True, Remedy.NAMED),
-    (_FORBIDDEN, lambda a: True, Remedy.NAMED),
-    (_FENCED, lambda a: True, Remedy.FENCED),
+    (_SIZE, lambda a: a.records > 1, RefusalRemedy.SMALLER_BATCHES),
+    (_SIZE, lambda a: a.is_letter and not a.is_minimal, RefusalRemedy.CUT),
+    (_SIZE, lambda a: not a.is_letter, RefusalRemedy.SET_ASIDE),
+    (_SIZE, lambda a: True, RefusalRemedy.NAMED),
+    (_TIME, lambda a: not a.own_time, RefusalRemedy.OWN_TIME),
+    (_TIME, lambda a: True, RefusalRemedy.NAMED),
+    (_RECORD + _MAYBE_KEY, lambda a: a.is_letter and not a.keyed, RefusalRemedy.MADE_UP_KEY),
+    (_RECORD, lambda a: a.records > 1, RefusalRemedy.ALONE),
+    (_RECORD, lambda a: not a.is_letter, RefusalRemedy.SET_ASIDE),
+    (_RECORD, lambda a: True, RefusalRemedy.NAMED),
+    (_FORBIDDEN, lambda a: True, RefusalRemedy.NAMED),
+    (_FENCED, lambda a: True, RefusalRemedy.FENCED),
 )
 
 
-def remedy(error: BaseException, attempt: Attempt) -> Remedy:
+def remedy(error: BaseException, attempt: Attempt) -> RefusalRemedy:
     """The remedy for what Kafka said of a batch that was sent."""
     for kinds, applies, what in _ROWS:
         if isinstance(error, kinds) and applies(attempt):
             return what
-    return Remedy.WAIT
+    return RefusalRemedy.WAIT
 
 
 class RefusedByKafkaError(KafkaError):  # type: ignore[misc]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from worker.kafka.limits.refusals import Remedy
+from worker.kafka.limits.refusals import RefusalRemedy
 
 _MAX_BYTES: Final = "max.message.bytes"
 _SEGMENT: Final = "segment.bytes"
@@ -80,23 +80,23 @@ def settings_of(responses: Iterable[Any]) -> dict[str, dict[str, str]]:
     }
 
 
-def learned(limits: TopicLimits, remedy: Remedy, refused_bytes: int) -> TopicLimits:
+def learned(limits: TopicLimits, remedy: RefusalRemedy, refused_bytes: int) -> TopicLimits:
     """What is assumed of a topic after it refused a batch of `refused_bytes`, whatever its settings say."""
     match remedy:
-        case Remedy.SMALLER_BATCHES | Remedy.ALONE | Remedy.CUT:
+        case RefusalRemedy.SMALLER_BATCHES | RefusalRemedy.ALONE | RefusalRemedy.CUT:
             smaller = max(LEAST_BYTES, refused_bytes // 2)
             return replace(limits, max_batch_bytes=min(limits.max_batch_bytes, smaller))
-        case Remedy.OWN_TIME:
+        case RefusalRemedy.OWN_TIME:
             return replace(limits, own_time=True)
-        case Remedy.MADE_UP_KEY:
+        case RefusalRemedy.MADE_UP_KEY:
             return replace(limits, needs_key=True)
         case _:
             return limits
 
 
-def explains(limits: TopicLimits, remedy: Remedy, refused_bytes: int) -> bool:
+def explains(limits: TopicLimits, remedy: RefusalRemedy, refused_bytes: int) -> bool:
     """Whether settings that were just read tell by themselves why a batch of `refused_bytes` was refused."""
-    return limits.is_read and remedy is Remedy.SMALLER_BATCHES and not limits.fits(refused_bytes)
+    return limits.is_read and remedy is RefusalRemedy.SMALLER_BATCHES and not limits.fits(refused_bytes)
 
 
 def _number(text: str | None, default: int) -> int:

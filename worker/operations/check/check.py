@@ -19,15 +19,15 @@ from worker.operations import screen
 from worker.operations.check.seen_orders import SeenOrders, seen_orders
 from worker.operations.check.verdicts import (
     Candidate,
-    Fate,
-    Finding,
+    CheckFinding,
+    ExpectedFate,
     Summary,
     Verdict,
     decide,
     invalid,
     repeated,
 )
-from worker.operations.place.order_file import OrderLine, decoded, file_name, order_lines, readable_twice
+from worker.operations.place.order_file import FileLine, decoded, file_name, order_lines, readable_twice
 from worker.settings import Settings
 
 Judge = Callable[[Sequence[Candidate | Verdict]], Awaitable[list[Verdict]]]
@@ -37,7 +37,7 @@ _PORTION: Final = 2_000  # lines asked about together
 
 
 async def check_file(
-    settings: Settings, path: Path, report: Callable[[Finding], None], *, contract_only: bool = False
+    settings: Settings, path: Path, report: Callable[[CheckFinding], None], *, contract_only: bool = False
 ) -> Summary:
     """Tell `report` everything that stands against a line ("-": standard input), in their order.
 
@@ -69,13 +69,13 @@ async def _judge(settings: Settings, contract_only: bool) -> AsyncIterator[Judge
         yield lambda read: _of_catalogue(session, read, taken)
 
 
-def _portions(lines: Iterator[OrderLine]) -> Iterator[list[OrderLine]]:
+def _portions(lines: Iterator[FileLine]) -> Iterator[list[FileLine]]:
     while portion := list(islice(lines, _PORTION)):
         yield portion
 
 
 def _read(
-    portion: Sequence[OrderLine], max_bytes: int, seen: SeenOrders, summary: Summary
+    portion: Sequence[FileLine], max_bytes: int, seen: SeenOrders, summary: Summary
 ) -> list[Candidate | Verdict]:
     """Each line as an order with the line before it of the same id, or the verdict that it is none."""
     read: list[Candidate | Verdict] = []
@@ -92,7 +92,7 @@ def _read(
 
 async def _of_contract(read: Sequence[Candidate | Verdict]) -> list[Verdict]:
     return [
-        one if isinstance(one, Verdict) else repeated(one, {}, frozenset()) or Verdict(Fate.VALID)
+        one if isinstance(one, Verdict) else repeated(one, {}, frozenset()) or Verdict(ExpectedFate.VALID)
         for one in read
     ]
 
@@ -113,9 +113,9 @@ async def _of_catalogue(
     return [verdicts[one.line] if isinstance(one, Candidate) else one for one in read]
 
 
-def _tell(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[Finding], None]) -> None:
+def _tell(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[CheckFinding], None]) -> None:
     for fate, findings in verdicts:
-        summary.count(fate, [finding.code for finding in findings] if fate is Fate.REJECTED else ())
+        summary.count(fate, [finding.code for finding in findings] if fate is ExpectedFate.REJECTED else ())
         for finding in findings:
             report(finding)
 
@@ -134,7 +134,7 @@ async def _snapshot(settings: Settings) -> AsyncIterator[AsyncSession]:
             raise CommandError(f"PostgreSQL does not let us read: {reason_of(error)}; try again") from error
 
 
-def finding_text(name: str, finding: Finding) -> str:
+def finding_text(name: str, finding: CheckFinding) -> str:
     """file:line: field: what is wrong (code)"""
     where = f"{name}:{finding.line}" + (f": {finding.path}" if finding.path else "")
     return f"{where}: {screen.shown(finding.message)} ({finding.code})"
@@ -145,12 +145,12 @@ def summary_text(summary: Summary) -> str:
     fates, reasons = summary.fates, sorted(summary.reasons.items(), key=lambda one: (-one[1], one[0]))
     why = f" ({', '.join(f'{count:,} {code}' for code, count in reasons)})" if reasons else ""
     parts = {
-        Fate.VALID: "keep the contract",
-        Fate.CONFIRMED: "would be confirmed",
-        Fate.REJECTED: f"would be rejected{why}",
-        Fate.DUPLICATE: "duplicates" if fates[Fate.DUPLICATE] != 1 else "duplicate",
-        Fate.CONFLICT: "conflicts" if fates[Fate.CONFLICT] != 1 else "conflict",
-        Fate.INVALID: "invalid",
+        ExpectedFate.VALID: "keep the contract",
+        ExpectedFate.CONFIRMED: "would be confirmed",
+        ExpectedFate.REJECTED: f"would be rejected{why}",
+        ExpectedFate.DUPLICATE: "duplicates" if fates[ExpectedFate.DUPLICATE] != 1 else "duplicate",
+        ExpectedFate.CONFLICT: "conflicts" if fates[ExpectedFate.CONFLICT] != 1 else "conflict",
+        ExpectedFate.INVALID: "invalid",
     }
     told = ", ".join(f"{fates[fate]:,} {text}" for fate, text in parts.items() if fates[fate])
     ignored = summary.unknown_fields

@@ -28,7 +28,7 @@ from worker.core.triage import Known
 from worker.operations.check.seen_orders import Earlier
 
 
-class Fate(StrEnum):
+class ExpectedFate(StrEnum):
     """What would become of one line."""
 
     CONFIRMED = "confirmed"
@@ -40,12 +40,12 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """One thing that stands against one line. `path` names the field; empty for the whole value."""
 
     line: int
     order_id: UUID | None
-    fate: Fate
+    fate: ExpectedFate
     code: str
     path: str
     message: str
@@ -60,7 +60,7 @@ class Summary:
     reasons: Counter[str] = field(default_factory=Counter)
     unknown_fields: int = 0
 
-    def count(self, fate: Fate, codes: Iterable[str] = ()) -> None:
+    def count(self, fate: ExpectedFate, codes: Iterable[str] = ()) -> None:
         self.orders += 1
         self.fates[fate.value] += 1
         self.reasons.update(dict.fromkeys(codes, 1))
@@ -68,7 +68,7 @@ class Summary:
     @property
     def is_good(self) -> bool:
         """Every line would be confirmed or is a duplicate."""
-        return not (self.fates.keys() & {Fate.REJECTED, Fate.CONFLICT, Fate.INVALID})
+        return not (self.fates.keys() & {ExpectedFate.REJECTED, ExpectedFate.CONFLICT, ExpectedFate.INVALID})
 
 
 class Candidate(NamedTuple):
@@ -83,14 +83,14 @@ class Candidate(NamedTuple):
 class Verdict(NamedTuple):
     """The fate of one line, with everything that stands against it."""
 
-    fate: Fate
-    findings: tuple[Finding, ...] = ()
+    fate: ExpectedFate
+    findings: tuple[CheckFinding, ...] = ()
 
 
 def invalid(line: int, why: Invalid) -> Verdict:
     """The verdict on a line that is no order."""
-    finding = Finding(line, None, Fate.INVALID, why.code.value, why.path, why.message)
-    return Verdict(Fate.INVALID, (finding,))
+    finding = CheckFinding(line, None, ExpectedFate.INVALID, why.code.value, why.path, why.message)
+    return Verdict(ExpectedFate.INVALID, (finding,))
 
 
 def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UUID]) -> Verdict | None:
@@ -100,7 +100,7 @@ def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UU
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
         return _compared(one, row.fingerprint, f"was decided, from {place}")
     if one.order.order_id in orders:
-        return _refused(one, Fate.CONFLICT, DeadLetterCode.DATA_ERROR, "order_id", _NOT_THROUGH_KAFKA)
+        return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.DATA_ERROR, "order_id", _NOT_THROUGH_KAFKA)
     if one.earlier is not None:
         return _compared(one, one.earlier.fingerprint, f"stands in line {one.earlier.line}")
     return None
@@ -111,13 +111,13 @@ _NOT_THROUGH_KAFKA = "this id belongs to an order that was not placed through Ka
 
 def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:
     if one.fingerprint == fingerprint:
-        return Verdict(Fate.DUPLICATE)
+        return Verdict(ExpectedFate.DUPLICATE)
     message = f"another order of this id {where}"
-    return _refused(one, Fate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
+    return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
 
 
-def _refused(one: Candidate, fate: Fate, code: DeadLetterCode, path: str, message: str) -> Verdict:
-    return Verdict(fate, (Finding(one.line, one.order.order_id, fate, code.value, path, message),))
+def _refused(one: Candidate, fate: ExpectedFate, code: DeadLetterCode, path: str, message: str) -> Verdict:
+    return Verdict(fate, (CheckFinding(one.line, one.order.order_id, fate, code.value, path, message),))
 
 
 def decide(
@@ -157,17 +157,17 @@ def _is_too_large(decision: Decision) -> bool:
 def _verdict(one: Candidate, decision: Decision) -> Verdict:
     if isinstance(decision, Rejected):
         findings = tuple(_findings(one, decision.refusals))
-        return Verdict(Fate.REJECTED, findings)
+        return Verdict(ExpectedFate.REJECTED, findings)
     if _is_too_large(decision):
         message = f"the total {decision.total_amount:,} is over {MAX_TOTAL:,}"
-        return _refused(one, Fate.INVALID, DeadLetterCode.DATA_ERROR, "items", message)
-    return Verdict(Fate.CONFIRMED)
+        return _refused(one, ExpectedFate.INVALID, DeadLetterCode.DATA_ERROR, "items", message)
+    return Verdict(ExpectedFate.CONFIRMED)
 
 
-def _findings(one: Candidate, refusals: Iterable[Refusal]) -> Iterator[Finding]:
+def _findings(one: Candidate, refusals: Iterable[Refusal]) -> Iterator[CheckFinding]:
     for refusal in refusals:
         code, path, message = _told(one.order, refusal)
-        yield Finding(one.line, one.order.order_id, Fate.REJECTED, code.value, path, message)
+        yield CheckFinding(one.line, one.order.order_id, ExpectedFate.REJECTED, code.value, path, message)
 
 
 def _told(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:

@@ -18,7 +18,7 @@ _PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
 _INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
-class Place(NamedTuple):
+class LetterPlace(NamedTuple):
     """Where a dead letter lies in its topic."""
 
     partition: int
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Letter:
     """What the headers of one record of the dead letters' topic tell. `source` None: no worker wrote it."""
 
-    place: Place
+    place: LetterPlace
     source: Source | None
     code: str
     path: str
@@ -49,7 +49,7 @@ class Choice:
     In `path` a `*` stands for any item: `items.*.quantity`.
     """
 
-    places: frozenset[Place] = frozenset()
+    places: frozenset[LetterPlace] = frozenset()
     code: str | None = None
     path: str | None = None
     start: datetime | None = None
@@ -86,7 +86,7 @@ class Group:
     """how many of them were redriven before, by what came of it"""
 
 
-class Tally:
+class LetterTally:
     """Groups dead letters, in memory for as many as there are groups."""
 
     def __init__(self) -> None:
@@ -122,17 +122,17 @@ def general(path: str) -> str:
     return _INDEX.sub("*", path)
 
 
-def parse_place(text: str) -> Place | None:
+def parse_place(text: str) -> LetterPlace | None:
     """From `2:17`; None where it is not written so."""
     found = _PLACE.fullmatch(text)
-    return Place(int(found[1]), int(found[2])) if found else None
+    return LetterPlace(int(found[1]), int(found[2])) if found else None
 
 
 def read_letter(record: Any) -> Letter:
     """Never raises because of what somebody wrote into the topic."""
     said = read_letter_headers(record.headers)
     return Letter(
-        place=Place(record.partition, record.offset),
+        place=LetterPlace(record.partition, record.offset),
         source=Source(*said.source) if said.source else None,
         code=said.code or UNMARKED,
         path=said.path,

@@ -26,7 +26,7 @@ from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
-from worker.operations.dead_letters.letter import Choice, Group, Letter, Place, Tally, read_letter
+from worker.operations.dead_letters.letter import Choice, Group, Letter, LetterPlace, LetterTally, read_letter
 from worker.operations.screen import progress
 from worker.settings import Settings
 
@@ -72,7 +72,7 @@ async def list_groups(
     settings: Settings, choice: Choice, *, quiet: bool = False
 ) -> tuple[list[Group], list[UnreadableCount]]:
     """The dead letters that are there now, in groups, with what was redriven; and what cannot be unpacked."""
-    tally = Tally()
+    tally = LetterTally()
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
         shop_sessions(settings, "list") as sessions,
@@ -87,7 +87,7 @@ async def list_groups(
         return tally.groups(), consumer.met.counts()
 
 
-async def show(settings: Settings, place: Place) -> Shown:
+async def show(settings: Settings, place: LetterPlace) -> Shown:
     """One dead letter, whole. Raises CommandError where there is none."""
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
@@ -185,7 +185,7 @@ async def chosen(
         raise CommandError(_no_letter(min(missing), choice, unreadable))
 
 
-def _no_letter(place: Place, choice: Choice, unreadable: Sequence[UnreadableSpan]) -> str:
+def _no_letter(place: LetterPlace, choice: Choice, unreadable: Sequence[UnreadableSpan]) -> str:
     for span in unreadable:
         if span.partition.partition == place.partition and span.first <= place.offset < span.end:
             return f"{place}: {span}"

@@ -27,7 +27,7 @@ class State(StrEnum):
     NOT_FOUND = "not_found"
 
 
-class Standing(StrEnum):
+class RecordStanding(StrEnum):
     """What one input record is to the order."""
 
     DECIDED = "decided"  # the record that was decided
@@ -65,7 +65,7 @@ class InputRecord:
 
     place: Place
     time: datetime
-    standing: Standing
+    standing: RecordStanding
     why: str
     user_id: int | None
     lines: tuple[Line, ...]
@@ -203,11 +203,11 @@ def _state(facts: Facts) -> State:
     if facts.decision is not None:
         return State(facts.decision.outcome)
     standings = {record.standing for record in facts.inputs}
-    if Standing.WAITING in standings:
+    if RecordStanding.WAITING in standings:
         return State.WAITING
-    if Standing.PASSED_OVER in standings:
+    if RecordStanding.PASSED_OVER in standings:
         return State.PASSED_OVER
-    if facts.dead_letters or Standing.INVALID in standings:
+    if facts.dead_letters or RecordStanding.INVALID in standings:
         return State.DEAD_LETTER
     return State.DIRECT if facts.order is not None else State.NOT_FOUND
 
@@ -253,7 +253,7 @@ def _not_published(facts: Facts, source: Place) -> str:
 
 
 def _waiting(facts: Facts) -> str:
-    place = next(r.place for r in facts.inputs if r.standing is Standing.WAITING)
+    place = next(r.place for r in facts.inputs if r.standing is RecordStanding.WAITING)
     committed = facts.committed.get(place.partition)
     where = (
         f"nothing in that partition was ever decided by the group {facts.group_id}"
@@ -266,7 +266,7 @@ def _waiting(facts: Facts) -> str:
 
 def _dead_letter(facts: Facts) -> str:
     if not facts.dead_letters:
-        (record, *_) = [r for r in facts.inputs if r.standing is Standing.INVALID]
+        (record, *_) = [r for r in facts.inputs if r.standing is RecordStanding.INVALID]
         return f"No order: {record.place} names this id, and is or will be a dead letter: {record.why}."
     letter = facts.dead_letters[-1]
     path = f"{letter.path}: " if letter.path else ""
@@ -275,7 +275,7 @@ def _dead_letter(facts: Facts) -> str:
 
 
 def _passed_over(facts: Facts) -> str:
-    place = next(r.place for r in facts.inputs if r.standing is Standing.PASSED_OVER)
+    place = next(r.place for r in facts.inputs if r.standing is RecordStanding.PASSED_OVER)
     if facts.outcomes:
         return (
             f"Not in the ledger, although its outcome was announced at {facts.outcomes[0].place}:"

@@ -21,7 +21,7 @@ from worker.operations.explain.explanation import (
     Line,
     OutcomeRecord,
     Place,
-    Standing,
+    RecordStanding,
     StoredOrder,
 )
 from worker.operations.input_records import decode_record
@@ -100,7 +100,7 @@ def inputs(
     """Each record of the input with what it is to the order; the one that was decided first."""
     refused = {letter.source: letter for letter in dead_letters(letters) if letter.source}
     told = [_input(record, refused.get(place_of(record)), row, committed, max_bytes) for record in records]
-    return tuple(sorted(told, key=lambda record: record.standing is not Standing.DECIDED))
+    return tuple(sorted(told, key=lambda record: record.standing is not RecordStanding.DECIDED))
 
 
 def _input(
@@ -115,14 +115,14 @@ def _input(
     if isinstance(decoded, Invalid):
         path = f"{decoded.path}: " if decoded.path else ""
         why = f"{path}{decoded.message} ({decoded.code.value})"
-        return InputRecord(place, time, Standing.INVALID, why, None, ())
+        return InputRecord(place, time, RecordStanding.INVALID, why, None, ())
     offset = committed.get(TopicPartition(record.topic, record.partition))
     standing = _standing(
         place, decoded.fingerprint, row, is_handled=offset is not None and record.offset < offset
     )
     why = ""
-    if letter is not None and standing is not Standing.CONFLICT:
-        standing, why = Standing.INVALID, f"{letter.message} ({letter.code})"
+    if letter is not None and standing is not RecordStanding.CONFLICT:
+        standing, why = RecordStanding.INVALID, f"{letter.message} ({letter.code})"
     return InputRecord(place, time, standing, why, decoded.order.user_id, _lines(decoded.order))
 
 
@@ -133,12 +133,12 @@ def _lines(order: PlainOrder) -> tuple[Line, ...]:
     )
 
 
-def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_handled: bool) -> Standing:
+def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_handled: bool) -> RecordStanding:
     if row is None:
-        return Standing.PASSED_OVER if is_handled else Standing.WAITING
+        return RecordStanding.PASSED_OVER if is_handled else RecordStanding.WAITING
     if Place(row.source_topic, row.source_partition, row.source_offset) == place:
-        return Standing.DECIDED
-    return Standing.DUPLICATE if fingerprint == row.fingerprint else Standing.CONFLICT
+        return RecordStanding.DECIDED
+    return RecordStanding.DUPLICATE if fingerprint == row.fingerprint else RecordStanding.CONFLICT
 
 
 def outcomes(

@@ -13,7 +13,7 @@ from worker.operations.explain.explanation import (
     Line,
     OutcomeRecord,
     ProductNow,
-    Standing,
+    RecordStanding,
     Unread,
 )
 from worker.operations.screen import shown
@@ -32,12 +32,12 @@ class Section:
 
 
 _STANDINGS: Final = {
-    Standing.DECIDED: "the record that was decided",
-    Standing.DUPLICATE: "duplicate: the same order again, nothing was done",
-    Standing.CONFLICT: "conflict: another order under this id, a dead letter",
-    Standing.INVALID: "no order",
-    Standing.WAITING: "waits to be decided",
-    Standing.PASSED_OVER: "the group is past it, and nothing became of it",
+    RecordStanding.DECIDED: "the record that was decided",
+    RecordStanding.DUPLICATE: "duplicate: the same order again, nothing was done",
+    RecordStanding.CONFLICT: "conflict: another order under this id, a dead letter",
+    RecordStanding.INVALID: "no order",
+    RecordStanding.WAITING: "waits to be decided",
+    RecordStanding.PASSED_OVER: "the group is past it, and nothing became of it",
 }
 
 

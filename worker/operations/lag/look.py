@@ -29,7 +29,15 @@ from worker.kafka.consuming.unreadable import UnreadableRecord
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.offsets import Bounds, bounds_of, topic_reader
 from worker.operations import screen
-from worker.operations.lag.measure import NOTHING_COMMITTED, GroupLag, Look, MemberName, Pace, Place, measure
+from worker.operations.lag.measure import (
+    NOTHING_COMMITTED,
+    GroupLag,
+    Look,
+    MemberName,
+    Pace,
+    PartitionSnapshot,
+    measure,
+)
 from worker.operations.skip.sentences import Skips
 from worker.settings import Settings
 
@@ -132,7 +140,7 @@ class Lookout:
             now,
             tuple(MemberName(m.member_id, m.client_id, m.host.lstrip("/")) for m in members),
             {
-                p.partition: Place(
+                p.partition: PartitionSnapshot(
                     first=bounds[p].first,
                     end=bounds[p].end,
                     committed=committed[p],

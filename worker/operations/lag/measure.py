@@ -18,7 +18,7 @@ NOTHING_COMMITTED: Final = "nothing committed yet"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartitionSnapshot:
     """One partition as a look found it. Offsets are what a reader of committed records can get.
 
     `next_record` is the offset of the first record from `committed` on; `end` where there is none.
@@ -51,7 +51,7 @@ class Look:
     clock: float
     time: datetime
     members: tuple[MemberName, ...]
-    places: Mapping[int, Place]
+    places: Mapping[int, PartitionSnapshot]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class GroupLag:
     withheld: tuple[str, ...] = ()
 
 
-def lag_of(place: Place) -> int | None:
+def lag_of(place: PartitionSnapshot) -> int | None:
     """Everything there is, where nothing was ever committed. None: committed beyond the end."""
     if place.committed is not None and place.committed > place.end + place.hidden:
         return None
@@ -156,8 +156,8 @@ def measure(
 def _row(
     topic: str,
     number: int,
-    before: Place | None,
-    place: Place,
+    before: PartitionSnapshot | None,
+    place: PartitionSnapshot,
     seconds: float,
     skips: tuple[SkippedSpan, ...],
 ) -> PartitionLag:
@@ -177,7 +177,7 @@ def _row(
     )
 
 
-def _decided(before: Place, place: Place) -> int:
+def _decided(before: PartitionSnapshot, place: PartitionSnapshot) -> int:
     """Below zero where an operator moved the offset back meanwhile: the lag grows by it."""
     if place.committed is None:
         return 0
@@ -194,7 +194,7 @@ def _pace(lag: int | None, decided: float, arriving: float) -> Pace | None:
     )
 
 
-def _remarks(selected: str, place: Place, skips: Sequence[SkippedSpan]) -> list[str]:
+def _remarks(selected: str, place: PartitionSnapshot, skips: Sequence[SkippedSpan]) -> list[str]:
     remarks = []
     if place.committed is None and lag_of(place):
         remarks.append(NOTHING_COMMITTED)
@@ -211,7 +211,7 @@ def _remarks(selected: str, place: Place, skips: Sequence[SkippedSpan]) -> list[
     return remarks
 
 
-def _is_deleted(place: Place, skips: Sequence[SkippedSpan]) -> bool:
+def _is_deleted(place: PartitionSnapshot, skips: Sequence[SkippedSpan]) -> bool:
     """Something between the committed offset and the first one there is, and no worker has recorded it."""
     if place.committed is None or place.committed >= place.first:
         return False

@@ -15,7 +15,7 @@ from worker.errors import UsageError
 from worker.failures import reason_of
 
 
-class OrderLine(NamedTuple):
+class FileLine(NamedTuple):
     """A line that is not blank, without its end. Of one longer than allowed, `value` is the beginning."""
 
     number: int
@@ -55,7 +55,7 @@ def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
         yield copy
 
 
-def order_lines(file: BinaryIO, max_bytes: int) -> Iterator[OrderLine]:
+def order_lines(file: BinaryIO, max_bytes: int) -> Iterator[FileLine]:
     """The lines that are not blank, numbered from 1."""
     # Long enough for the largest value and its line end; the rest of a longer line is read and dropped.
     longest = max_bytes + 2
@@ -69,10 +69,10 @@ def order_lines(file: BinaryIO, max_bytes: int) -> Iterator[OrderLine]:
                 break
         value = raw.rstrip(b"\r\n")
         if value.strip() or rest:
-            yield OrderLine(number, value, len(value) + rest)
+            yield FileLine(number, value, len(value) + rest)
 
 
-def decoded(line: OrderLine, max_bytes: int) -> Decoded | Invalid:
+def decoded(line: FileLine, max_bytes: int) -> Decoded | Invalid:
     """As the worker would decode the record."""
     if line.size > max_bytes:
         message = f"{line.size} bytes, at most {max_bytes} are allowed"

@@ -65,7 +65,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PlacingPace:
     """How fast to send, and which share of the orders a second time."""
 
     rate: float | None = None  # records a second; None: as fast as Kafka takes them
@@ -117,10 +117,15 @@ def encode(order: OrderPlaced) -> Message:
 
 
 async def place_random(
-    settings: Settings, count: int, *, max_items: int = 5, pace: Pace | None = None, quiet: bool = False
+    settings: Settings,
+    count: int,
+    *,
+    max_items: int = 5,
+    pace: PlacingPace | None = None,
+    quiet: bool = False,
 ) -> Placed:
     """Publish `count` orders for users and products of the database's catalogue."""
-    pace = pace or Pace()
+    pace = pace or PlacingPace()
     async with database_engine(settings, "order-worker place") as engine:
         await require_database(engine, settings)
         async with session_factory(engine)() as session:
@@ -130,7 +135,7 @@ async def place_random(
 
 
 async def place_file(
-    settings: Settings, path: Path, *, pace: Pace | None = None, quiet: bool = False
+    settings: Settings, path: Path, *, pace: PlacingPace | None = None, quiet: bool = False
 ) -> Placed:
     """Publish every line of the file ("-": standard input) as it is, or nothing if one is not an order."""
     with readable_twice(path) as file:
@@ -158,11 +163,11 @@ async def place(
     messages: Iterable[Message],
     count: int,
     *,
-    pace: Pace | None = None,
+    pace: PlacingPace | None = None,
     quiet: bool = False,
 ) -> Placed:
     """Publish the messages, each in Kafka once however often a request had to be repeated."""
-    pace = pace or Pace()
+    pace = pace or PlacingPace()
     await require_topics(settings, settings.order_placed_topic)
     with _progress(count, quiet) as (progress, task):
         async with _producer(settings) as producer:

@@ -63,7 +63,7 @@ REMARKS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ReconcileRequest:
     """What an operator asks for. Times are aware; None: from the first record, to the committed offsets."""
 
     start: datetime | None = None
@@ -117,7 +117,7 @@ class Reconciled:
 
 
 @asynccontextmanager
-async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterator[Reconciled]:
+async def reconciled(settings: Settings, asked: ReconcileRequest, say: Say) -> AsyncIterator[Reconciled]:
     """The window, reconciled and, if asked for, repaired.
 
     Raises UsageError for a window that is none, CommandError where a server does not let us.
@@ -131,7 +131,7 @@ async def reconciled(settings: Settings, asked: Asked, say: Say) -> AsyncIterato
 
 
 async def _reconcile(
-    consumer: TopicReader, session: AsyncSession, settings: Settings, asked: Asked, say: Say
+    consumer: TopicReader, session: AsyncSession, settings: Settings, asked: ReconcileRequest, say: Say
 ) -> Reconciliation:
     if asked.execute:
         await end_what_hangs(settings)
@@ -173,7 +173,9 @@ async def _reconcile(
     )
 
 
-async def _window(consumer: TopicReader, settings: Settings, asked: Asked) -> tuple[InputRead, int]:
+async def _window(
+    consumer: TopicReader, settings: Settings, asked: ReconcileRequest
+) -> tuple[InputRead, int]:
     """What is judged, and how many records of the window are not committed yet."""
     partitions = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
     async with kafka_admin(settings) as admin:
@@ -204,7 +206,7 @@ async def _read_outputs(
     session: AsyncSession,
     settings: Settings,
     inputs: InputRead,
-    asked: Asked,
+    asked: ReconcileRequest,
     say: Say,
 ) -> Outputs:
     # An outcome does not tell its source: when the first of the window was decided, the ledger knows.

@@ -17,7 +17,7 @@ from worker.errors import CommandError, UsageError
 from worker.kafka.consuming.reading import TopicReader, records
 from worker.kafka.consuming.unreadable import UnreadableCount, joined
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
-from worker.operations.dead_letters.letter import Choice, Group, Letter, Tally
+from worker.operations.dead_letters.letter import Choice, Group, Letter, LetterTally
 from worker.operations.dead_letters.read import Found, chosen, letter_spans, sources_of
 from worker.operations.redrive.json_edit import Change, ChangeError
 from worker.settings import Settings
@@ -81,7 +81,7 @@ class Claimer:
     ) -> None:
         self._settings, self._letters, self._inputs = settings, letters, inputs
         self._session, self._run, self._change = session, run, change
-        self._selection, self._tally = Selection(), Tally()
+        self._selection, self._tally = Selection(), LetterTally()
         self._ends: dict[int, int] = {}
 
     async def claim(self, choice: Choice, *, quiet: bool) -> Selection:

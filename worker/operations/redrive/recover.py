@@ -21,7 +21,7 @@ _NO_RESULT: Final = "nobody can tell what came of it: neither decided nor a dead
 
 
 @dataclass(slots=True)
-class Earlier:
+class EarlierRun:
     """What the runs before left open. Nobody sends again what they sent."""
 
     released: int = 0
@@ -30,9 +30,9 @@ class Earlier:
     """sent, by what came of it"""
 
 
-async def recover(results: Results) -> Earlier:
+async def recover(results: Results) -> EarlierRun:
     """Give every unfinished redrive of the group an end. The producer of the group must be started."""
-    earlier = Earlier(released=await _find_sent(results))
+    earlier = EarlierRun(released=await _find_sent(results))
     while sent := await _list_sent(results):
         # From the first letter there is: where theirs lie is not written down.
         tails = await letter_ends(results.letters, results.settings, first=True)

@@ -29,12 +29,12 @@ from worker.kafka.clients import kafka_admin
 from worker.kafka.consuming.reading import records
 from worker.kafka.group import members
 from worker.kafka.offsets import topic_reader
-from worker.operations.dead_letters.letter import Choice, Group, Place, Tally, read_letter
+from worker.operations.dead_letters.letter import Choice, Group, LetterPlace, LetterTally, read_letter
 from worker.operations.dead_letters.read import NOTHING, shop_sessions
 from worker.operations.redrive.canary import is_enough, planned, steps
 from worker.operations.redrive.claim import Claimer, Selection, changed, whole_record
 from worker.operations.redrive.json_edit import Change
-from worker.operations.redrive.recover import Earlier, recover
+from worker.operations.redrive.recover import EarlierRun, recover
 from worker.operations.redrive.results import Results, Tails, letter_ends
 from worker.operations.redrive.send import MAX_BYTES, MAX_LETTERS, Parcel, fenced, redrive_producer, send
 from worker.operations.screen import Bar, progress
@@ -43,7 +43,7 @@ from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RedriveRequest:
     """What an operator asks for."""
 
     choice: Choice
@@ -57,7 +57,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class RedriveRehearsal:
     """What a redrive would do now."""
 
     selection: Selection
@@ -67,11 +67,11 @@ class Rehearsal:
 
 
 @dataclass(slots=True)
-class Report:
+class RedriveReport:
     """What a redrive did."""
 
     run_id: UUID
-    earlier: Earlier
+    earlier: EarlierRun
     selection: Selection
     sent: int = 0
     results: Counter[str] = field(default_factory=Counter)
@@ -83,7 +83,7 @@ class Report:
     released: int = 0
 
 
-async def rehearse(settings: Settings, request: Request) -> Rehearsal:
+async def rehearse(settings: Settings, request: RedriveRequest) -> RedriveRehearsal:
     """Choose, check and edit as a redrive would, in a transaction that is rolled back."""
     async with (
         topic_reader(settings, settings.dead_letter_topic) as letters,
@@ -96,10 +96,10 @@ async def rehearse(settings: Settings, request: Request) -> Rehearsal:
         selection = await claimer.claim(request.choice, quiet=request.quiet)
         await session.rollback()
     _require_some(selection, bool(unfinished))
-    return Rehearsal(selection, planned(selection.letters), unfinished)
+    return RedriveRehearsal(selection, planned(selection.letters), unfinished)
 
 
-async def redrive(settings: Settings, request: Request) -> Report:
+async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
     """Send each chosen letter once, ever, and see what came of it.
 
     Raises CommandError where no worker runs, where nothing is chosen, and where the workers stop meanwhile:
@@ -121,11 +121,11 @@ async def redrive(settings: Settings, request: Request) -> Report:
                 claimer = Claimer(settings, letters, inputs, session, run, request.change)
                 selection = await claimer.claim(request.choice, quiet=request.quiet)
             _require_some(selection, bool(earlier.released or earlier.results))
-            climb = _Climb(results, producer, request, Report(run.run_id, earlier, selection), tails)
+            climb = _Climb(results, producer, request, RedriveReport(run.run_id, earlier, selection), tails)
             return await climb.to_the_end()
 
 
-def _run(settings: Settings, request: Request) -> Run:
+def _run(settings: Settings, request: RedriveRequest) -> Run:
     return Run(uuid4(), settings.group_id, request.by, settings.dead_letter_topic)
 
 
@@ -133,15 +133,20 @@ class _Climb:
     """Step by step through the claimed letters of one run."""
 
     def __init__(
-        self, results: Results, producer: AIOKafkaProducer, request: Request, report: Report, tails: Tails
+        self,
+        results: Results,
+        producer: AIOKafkaProducer,
+        request: RedriveRequest,
+        report: RedriveReport,
+        tails: Tails,
     ) -> None:
         self._results, self._producer, self._request = results, producer, request
         self._settings, self._sessions = results.settings, results.sessions
-        self._report, self._tails, self._failed = report, tails, Tally()
+        self._report, self._tails, self._failed = report, tails, LetterTally()
         self._in_doubt: set[UUID] = set()
         self._throttle = Throttle(request.rate)
 
-    async def to_the_end(self) -> Report:
+    async def to_the_end(self) -> RedriveReport:
         report = self._report
         try:
             with progress("redriving", report.selection.letters, quiet=self._request.quiet) as bar:
@@ -196,7 +201,7 @@ class _Climb:
             yield parcels
 
     async def _packed(self, claimed: Sequence[Redrive]) -> AsyncIterator[Parcel]:
-        by_place = {Place(r.letter_partition, r.letter_offset): r for r in claimed}
+        by_place = {LetterPlace(r.letter_partition, r.letter_offset): r for r in claimed}
         spans: dict[TopicPartition, tuple[int, int]] = {}
         for place in sorted(by_place):
             partition = TopicPartition(self._settings.dead_letter_topic, place.partition)
@@ -204,7 +209,7 @@ class _Climb:
         first = await self._results.letters.beginning_offsets(list(spans))
         left = {p: (max(start, first[p]), end) for p, (start, end) in spans.items()}
         async for record in records(self._results.letters, left):
-            one = by_place.get(Place(record.partition, record.offset))
+            one = by_place.get(LetterPlace(record.partition, record.offset))
             whole = one and await whole_record(self._results.inputs, read_letter(record), record)
             if one and whole:
                 if one.changed_field and one.new_value is not None:

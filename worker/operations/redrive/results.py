@@ -30,7 +30,7 @@ from worker.settings import Settings
 _POLL_SECONDS: Final = 0.1
 
 
-class Outcome(NamedTuple):
+class RedriveOutcome(NamedTuple):
     """What came of one redrive. `letter`: the dead letter it became."""
 
     finish: Finish
@@ -68,7 +68,7 @@ class Results:
     admin: AIOKafkaAdminClient
     patience_seconds: float
 
-    async def settle(self, sent: Sequence[Redrive], tails: Tails) -> list[Outcome]:
+    async def settle(self, sent: Sequence[Redrive], tails: Tails) -> list[RedriveOutcome]:
         """What came of each, in any order, of those of which it can be told; moves the tails on.
 
         Waits until the workers have handled them. Raises CommandError when they make no progress.
@@ -79,7 +79,7 @@ class Results:
         decided = await self._decided(places, found)
         failed = await self._new_letters(found.keys() - decided.keys(), tails)
         return list(decided.values()) + [
-            Outcome(Finish(places[place].id, RedriveStatus.FAILED, _why(letter)), letter)
+            RedriveOutcome(Finish(places[place].id, RedriveStatus.FAILED, _why(letter)), letter)
             for place, letter in failed.items()
         ]
 
@@ -132,14 +132,14 @@ class Results:
                 )
         return found
 
-    async def _decided(self, places: dict[Source, Redrive], found: Sent) -> dict[Source, Outcome]:
+    async def _decided(self, places: dict[Source, Redrive], found: Sent) -> dict[Source, RedriveOutcome]:
         async with self.sessions() as session:
             known = await ledger.find_outcomes(session, {order[0] for order in found.values() if order})
         decided = {}
         for place, order in found.items():
             row = known.get(order[0]) if order else None
             if order and row and row.fingerprint == order[1]:
-                decided[place] = Outcome(_finish(places[place], place, row))
+                decided[place] = RedriveOutcome(_finish(places[place], place, row))
         return decided
 
     async def _new_letters(self, places: set[Source], tails: Tails) -> dict[Source, Letter]:

@@ -9,11 +9,11 @@ from rich.text import Text
 from worker.operations.dead_letters.letter import Group
 from worker.operations.dead_letters.terminal import groups_table
 from worker.operations.redrive.claim import Difference
-from worker.operations.redrive.redrive import Rehearsal, Report, Request, left_out_text
+from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport, RedriveRequest, left_out_text
 from worker.operations.screen import shown, table
 
 
-def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
+def rehearsal_screen(rehearsal: RedriveRehearsal, request: RedriveRequest) -> RenderableType:
     """The set by group, what is left out, the edit and the ramp; behind it comes the line that does it."""
     selection = rehearsal.selection
     parts: list[RenderableType] = []
@@ -44,7 +44,7 @@ def rehearsal_screen(rehearsal: Rehearsal, request: Request) -> RenderableType:
     return Lines(*parts, _line("Nothing was changed. To do it:"))
 
 
-def report_screen(report: Report) -> RenderableType:
+def report_screen(report: RedriveReport) -> RenderableType:
     """What was sent, what came of it, and what failed again."""
     parts: list[RenderableType] = []
     if report.earlier.released or report.earlier.results:
@@ -66,7 +66,7 @@ def report_screen(report: Report) -> RenderableType:
     return Lines(*parts)
 
 
-def stopped_text(report: Report) -> str:
+def stopped_text(report: RedriveReport) -> str:
     """Why it stopped, in one line."""
     failed, worst = report.results["failed"], report.failures[0]
     where = f" at {worst.path}" if worst.path else ""

@@ -28,7 +28,13 @@ from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic
 from worker.kafka.published import is_offset_lost, published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.one_line import in_one_line
-from worker.operations.replay.handover import Handover, Stage, Standing, require_furthest, require_possible
+from worker.operations.replay.handover import (
+    Handover,
+    PartitionStanding,
+    Stage,
+    require_furthest,
+    require_possible,
+)
 from worker.pipeline.withheld import producer_id
 from worker.settings import Settings
 
@@ -100,8 +106,8 @@ async def _look(
     handovers = [
         Handover(
             p,
-            Standing(old_commits[p], old_pending.get(p.partition)),
-            Standing(new_commits[p], new_pending.get(p.partition)),
+            PartitionStanding(old_commits[p], old_pending.get(p.partition)),
+            PartitionStanding(new_commits[p], new_pending.get(p.partition)),
             ends[p].end,
         )
         for p in partitions

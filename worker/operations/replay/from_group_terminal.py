@@ -15,7 +15,7 @@ from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionReport:
+class FromGroupPartition:
     """A partition as both groups stand in it; `old_decided_to` is what PostgreSQL knows of the old one."""
 
     partition: int
@@ -28,23 +28,23 @@ class PartitionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class FromGroupReport:
     """One takeover, rehearsed or done."""
 
     executed: bool
     old_group_id: str
     group_id: str
     topic: str
-    partitions: list[PartitionReport]
+    partitions: list[FromGroupPartition]
     redrives: int  # of the old group that are not finished, and go with it
     running_members: list[Member]  # of the old group
     next_command: str
 
 
-def report(settings: Settings, selected: TopicSelection, found: GroupTakeover) -> Report:
+def report(settings: Settings, selected: TopicSelection, found: GroupTakeover) -> FromGroupReport:
     """All there is to tell of a takeover."""
     partitions = [
-        PartitionReport(
+        FromGroupPartition(
             partition=one.partition.partition,
             end=one.end,
             old_committed=one.old.offset,
@@ -55,7 +55,7 @@ def report(settings: Settings, selected: TopicSelection, found: GroupTakeover) -
         )
         for one in found.handovers
     ]
-    return Report(
+    return FromGroupReport(
         executed=found.executed,
         old_group_id=found.old_group,
         group_id=settings.group_id,
@@ -76,7 +76,7 @@ def _next_command(selected: TopicSelection, found: GroupTakeover) -> str:
     return screen.command_line(*words)
 
 
-def show(console: Console, found: Report) -> None:
+def show(console: Console, found: FromGroupReport) -> None:
     """For a person: where both groups are, whether PostgreSQL agrees with Kafka, what to do next."""
     what = f"{found.group_id} takes over {found.topic} of the group {found.old_group_id}"
     console.print(Text(f"{what}: done." if found.executed else f"{what}. Nothing was changed.", style="bold"))
@@ -94,7 +94,7 @@ def show(console: Console, found: Report) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _next(found: Report) -> Iterator[str]:
+def _next(found: FromGroupReport) -> Iterator[str]:
     if found.redrives and not found.executed:
         yield f"{found.redrives:,} dead letters that are being redriven go with it."
     if found.running_members:

@@ -22,7 +22,7 @@ class Stage(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PartitionStanding:
     """How far a group is in a partition, as Kafka (`commit`) and PostgreSQL (`pending`) tell it."""
 
     commit: OffsetAndMetadata | None
@@ -42,8 +42,8 @@ class Handover:
     """One partition, as both groups stand in it. `end`: behind the last committed record."""
 
     partition: TopicPartition
-    old: Standing
-    new: Standing
+    old: PartitionStanding
+    new: PartitionStanding
     end: int
 
     @property
@@ -86,7 +86,7 @@ class Handover:
         return ""
 
 
-def _if_equal(old: Standing, new: Standing) -> Stage | None:
+def _if_equal(old: PartitionStanding, new: PartitionStanding) -> Stage | None:
     return Stage.DONE if new.commit == old.commit else None
 
 
@@ -138,7 +138,7 @@ def _require_known(handovers: Sequence[Handover]) -> None:
         raise CommandError(f"{lost}; nothing was changed")
 
 
-def _way(of: Standing) -> str:
+def _way(of: PartitionStanding) -> str:
     if of.pending is None:
         return f"offset {of.offset}"
     return f"offset {of.offset}, decided to {of.pending.pending_to}"

@@ -28,7 +28,7 @@ _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
 _DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
 
 
-class Found(NamedTuple):
+class RehearsalFindings(NamedTuple):
     """What the database holds now of all that the arrivals name."""
 
     known: Mapping[str, LedgerRow]  # by the order's key
@@ -85,7 +85,7 @@ class Rehearsal:
         self._decided: dict[bytes, bytes] = {}
         self.products: dict[int, ProductChange] = {}
 
-    def settle(self, arrivals: Sequence[Arrival], found: Found) -> list[Rehearsed]:
+    def settle(self, arrivals: Sequence[Arrival], found: RehearsalFindings) -> list[Rehearsed]:
         """One result per arrival, in their order."""
         known: dict[str, Known] = {**self._decided_before(arrivals), **found.known}
         standings = triage(arrivals, known)
@@ -175,7 +175,7 @@ def _decided_now(decision: Decision) -> Rehearsed:
 
 
 @dataclass(slots=True)
-class Tally:
+class RehearsalTally:
     """How many records of each fate there are, and why."""
 
     fates: Counter[Fate] = field(default_factory=Counter)

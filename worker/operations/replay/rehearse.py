@@ -13,7 +13,7 @@ from worker.core.triage import Arrival
 from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
 from worker.kafka.records import cut
 from worker.operations.input_records import decode_record
-from worker.operations.replay.rehearsal import Found, Rehearsal, Rehearsed
+from worker.operations.replay.rehearsal import Rehearsal, RehearsalFindings, Rehearsed
 from worker.operations.screen import Bar
 from worker.settings import Settings
 
@@ -55,15 +55,15 @@ class RecordReader:
             for d in decoded
         ]
 
-    async def _find(self, arrivals: Sequence[Arrival]) -> Found:
+    async def _find(self, arrivals: Sequence[Arrival]) -> RehearsalFindings:
         """In a transaction of its own, however many records there are: nothing waits for it, nor vacuum."""
         async with self.sessions() as session:
             found = await ledger.find_outcomes(session, {a.order.key for a in arrivals})
             known = {str(order_id): row for order_id, row in found.items()}
             new = [a.order for a in arrivals if a.order.key not in known]
             if not new:
-                return Found(known, set(), set(), {})
-            return Found(
+                return RehearsalFindings(known, set(), set(), {})
+            return RehearsalFindings(
                 known,
                 await orders.find_order_ids(session, {order.order_id for order in new}),
                 await orders.find_user_ids(session, {order.user_id for order in new}),

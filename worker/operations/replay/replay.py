@@ -33,7 +33,7 @@ from worker.kafka.offsets import TopicSelection, bounds_of, offsets_at, partitio
 from worker.operations.one_line import in_one_line
 from worker.operations.replay.execution import execute as execute_moves
 from worker.operations.replay.plan import Move, Target, moves, reached_to, require_records
-from worker.operations.replay.rehearsal import ProductChange, Rehearsal, Tally
+from worker.operations.replay.rehearsal import ProductChange, Rehearsal, RehearsalTally
 from worker.operations.replay.rehearse import RecordReader
 from worker.operations.screen import command_line, progress
 from worker.settings import Settings
@@ -46,14 +46,14 @@ _NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
 
 
 @dataclass(slots=True)
-class Replay:
+class ReplayRun:
     """A replay: where the group goes, and what workers will make of what comes again."""
 
     target: Target
     moves: list[Move]
     members: list[group.Member]
     commits: group.Commits
-    tallies: dict[TopicPartition, Tally] = field(default_factory=dict)
+    tallies: dict[TopicPartition, RehearsalTally] = field(default_factory=dict)
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
     seconds: float = 0.0  # that the rehearsal took
     executed: bool = False
@@ -68,7 +68,7 @@ async def replay(
     execute: bool = False,
     quiet: bool = False,
     recorded: Callable[[], None] = lambda: None,
-) -> Replay:
+) -> ReplayRun:
     """Rehearse the replay and, with `execute`, do it. Ended at any point, it can be run again.
 
     `recorded` is called between recording it and moving the group. Raises CommandError with nothing changed,
@@ -98,7 +98,7 @@ async def _rehearse(
     selected: TopicSelection,
     target: Target,
     quiet: bool,
-) -> Replay:
+) -> ReplayRun:
     # Whatever happens here, nothing is written.
     sessions = session_factory(engine.execution_options(postgresql_readonly=True))
     async with topic_reader(settings, selected.topic) as consumer:
@@ -111,7 +111,7 @@ async def _rehearse(
         bounds = await bounds_of(consumer, list(committed))
         at_time = await offsets_at(consumer, bounds, target.time) if target.time else {}
         planned = moves(target, bounds, log_ends, committed, at_time)
-        result = Replay(target, planned, members, commits)
+        result = ReplayRun(target, planned, members, commits)
         require_records(target, result.moves)
         reading = RecordReader(settings, sessions, consumer)
         await _require_nothing_lost(reading, target, result.moves)
@@ -162,7 +162,7 @@ def _nothing_decided(
     )
 
 
-async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: bool) -> None:
+async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
     # What the replay will record: all that is decided there by now is published, and will be passed over.
     silent = {
@@ -171,7 +171,7 @@ async def _read_what_comes_again(reading: RecordReader, result: Replay, quiet: b
         if m.partition in spans
     }
     rehearsal, began = Rehearsal(silent), time.monotonic()
-    result.tallies = {p: Tally() for p in spans}
+    result.tallies = {p: RehearsalTally() for p in spans}
     with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
         async for partition, settled in reading.through(rehearsal, spans, bar):
             result.tallies[partition].add(settled)
@@ -193,7 +193,7 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
         if move.beyond:
             # All that is decided there was committed, and so was published.
             silent[partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
-    tallies = {p: Tally() for p in spans}
+    tallies = {p: RehearsalTally() for p in spans}
     unreadable: list[UnreadableSpan] = []
     with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
         async for partition, settled in reading.through(Rehearsal(silent), spans, bar, unreadable.append):
@@ -210,7 +210,7 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
         )
 
 
-def _lost(tally: Tally) -> str:
+def _lost(tally: RehearsalTally) -> str:
     fates = tally.fates
     counts = {
         "undecided": fates[Fate.CONFIRMED] + fates[Fate.REJECTED],

@@ -15,8 +15,8 @@ from worker.kafka.group import Member
 from worker.kafka.offsets import TopicSelection
 from worker.operations import screen
 from worker.operations.replay.plan import Target, To, remark
-from worker.operations.replay.rehearsal import ProductChange, Tally
-from worker.operations.replay.replay import Replay
+from worker.operations.replay.rehearsal import ProductChange, RehearsalTally
+from worker.operations.replay.replay import ReplayRun
 from worker.settings import Settings
 
 _PRODUCTS_SHOWN: Final = 10
@@ -52,7 +52,7 @@ class ProductReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReplayReport:
     """One replay, rehearsed or done. Every record is in exactly one of the classes."""
 
     executed: bool
@@ -76,11 +76,11 @@ class Report:
     unreadable: list[UnreadableCount] = field(default_factory=list)
 
 
-def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Report:
+def report(settings: Settings, selected: TopicSelection, replay: ReplayRun) -> ReplayReport:
     """All there is to tell of a replay."""
     total = _sum(list(replay.tallies.values()))
     fates, letters = total.fates, total.dead_letters
-    return Report(
+    return ReplayReport(
         executed=replay.executed,
         group_id=settings.group_id,
         topic=selected.topic,
@@ -103,11 +103,11 @@ def report(settings: Settings, selected: TopicSelection, replay: Replay) -> Repo
     )
 
 
-def _sum(tallies: Sequence[Tally]) -> Tally:
+def _sum(tallies: Sequence[RehearsalTally]) -> RehearsalTally:
     def total(counters: Iterator[Counter]) -> Counter:  # type: ignore[type-arg]
         return sum(counters, Counter())
 
-    return Tally(
+    return RehearsalTally(
         total(t.fates for t in tallies),
         total(t.outcomes for t in tallies),
         total(t.reasons for t in tallies),
@@ -115,9 +115,9 @@ def _sum(tallies: Sequence[Tally]) -> Tally:
     )
 
 
-def _partitions(replay: Replay) -> Iterator[PartitionReport]:
+def _partitions(replay: ReplayRun) -> Iterator[PartitionReport]:
     for move in replay.moves:
-        fates = replay.tallies.get(move.partition, Tally()).fates
+        fates = replay.tallies.get(move.partition, RehearsalTally()).fates
         yield PartitionReport(
             partition=move.partition.partition,
             first=move.bounds.first,
@@ -155,7 +155,7 @@ def _command(selected: TopicSelection, target: Target) -> str:
     return screen.command_line(*words)
 
 
-def show(console: Console, found: Report) -> None:
+def show(console: Console, found: ReplayReport) -> None:
     """For a person: where from, what becomes of each record, what it does to the stock, what to do next."""
     console.print(Text(_title(found), style="bold"))
     console.print()
@@ -180,7 +180,7 @@ def show(console: Console, found: Report) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _title(found: Report) -> str:
+def _title(found: ReplayReport) -> str:
     where = f"{found.topic} for the group {found.group_id}"
     if found.executed:
         return f"Replay of {where}: the group is moved."
@@ -191,7 +191,7 @@ def _from_to(of: PartitionReport) -> tuple[int | None, int | None]:
     return (of.target, min(of.committed, of.end)) if of.target < of.committed else (None, None)
 
 
-def _classes(found: Report) -> list[tuple[str, int, str]]:
+def _classes(found: ReplayReport) -> list[tuple[str, int, str]]:
     return [
         ("decided already: passed over", found.decided, _counts(found.decided_by_outcome)),
         ("duplicate: passed over", found.duplicates, ""),
@@ -225,7 +225,7 @@ def _show_products(console: Console, products: Sequence[ProductReport]) -> None:
         )
 
 
-def _next(found: Report) -> Iterator[str]:
+def _next(found: ReplayReport) -> Iterator[str]:
     if found.executed:
         undecided = found.would_confirm + found.would_reject
         yield f"Now start the workers: {found.next_command}"

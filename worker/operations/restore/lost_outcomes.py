@@ -26,7 +26,7 @@ from contracts.events import (
 )
 from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
-from db.reconciliation.restoration import LetterRow, MissingOutcome, Restorable
+from db.reconciliation.restoration import MissingOutcome, Restorable, RestoredLetter
 from db.statuses import Outcome
 from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
 from worker.operations.dead_letters.letter import read_letter
@@ -126,7 +126,7 @@ def made_up_fingerprint(event: Event) -> bytes:
 
 
 @dataclass(slots=True)
-class Rows:
+class LostRows:
     """What is written, as COPY takes it; and what the orders sold, by product."""
 
     outcomes: list[bytes] = field(default_factory=list)
@@ -165,7 +165,7 @@ class Rows:
             self.sold[product_id] = self.sold.get(product_id, 0) + quantity
 
 
-def letter_row(record: ConsumerRecord, input_topic: str) -> LetterRow | None:
+def letter_row(record: ConsumerRecord, input_topic: str) -> RestoredLetter | None:
     """Which input record became this dead letter; None: none of this topic."""
     source = read_letter(record).source
     if source is None or source.topic != input_topic or source.offset >= _MAX_BIGINT:
@@ -173,7 +173,7 @@ def letter_row(record: ConsumerRecord, input_topic: str) -> LetterRow | None:
     text = dict(record.headers).get("source.timestamp") or b""
     digits = text.removeprefix(b"-")
     timestamp_ms = int(text) if digits.isdigit() and len(digits) < 19 else None
-    return LetterRow(source.partition, source.offset, timestamp_ms)
+    return RestoredLetter(source.partition, source.offset, timestamp_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
 from worker.operations.restore.lost_outcomes import Behind, behind
 from worker.operations.restore.reading import OutcomesRead, Reader
-from worker.operations.restore.writing import Writer, Written
+from worker.operations.restore.writing import Writer, WrittenOrders
 from worker.operations.screen import progress
 from worker.settings import Settings
 
@@ -38,7 +38,7 @@ _LISTED: Final = 1_000  # discrepancies
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RestoreRequest:
     """What an operator asks for. `start` is aware; None: from the first outcome there is."""
 
     start: datetime | None = None
@@ -49,7 +49,7 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Waiting:
+class WaitingPartition:
     """A partition that is behind. `unaccounted`: committed records of which nothing is known."""
 
     behind: Behind
@@ -62,16 +62,16 @@ class Waiting:
 class Restoration:
     """What was found, and what was done. `shortages`, `users_gone`: what stands against writing orders."""
 
-    asked: Asked
+    asked: RestoreRequest
     read: OutcomesRead
     missing: Mapping[str, MissingCount]
-    waiting: list[Waiting]
+    waiting: list[WaitingPartition]
     sold: tuple[int, int] = (0, 0)  # products, and pieces of them, of orders that would be written
     shortages: list[Shortage] = field(default_factory=list)
     users_gone: list[int] = field(default_factory=list)
     differing_count: int = 0
     differing: list[DifferingRow] = field(default_factory=list)
-    written: Written | None = None
+    written: WrittenOrders | None = None
     seconds: float = 0.0
 
     @property
@@ -88,7 +88,7 @@ class Restoration:
 
 async def restore(
     settings: Settings,
-    asked: Asked,
+    asked: RestoreRequest,
     say: Say,
     *,
     written: Callable[[], None] = lambda: None,
@@ -138,14 +138,14 @@ async def _waiting(settings: Settings, session: AsyncSession, consumer: AIOKafka
 
 
 async def _found(
-    session: AsyncSession, asked: Asked, read: OutcomesRead, waiting: list[Behind]
+    session: AsyncSession, asked: RestoreRequest, read: OutcomesRead, waiting: list[Behind]
 ) -> Restoration:
     unaccounted = await restoration.count_unaccounted(session)
     found = Restoration(
         asked,
         read,
         {one.outcome: one for one in await restoration.count_missing(session)},
-        [Waiting(one, *unaccounted.get(one.partition, (0, None))) for one in waiting],
+        [WaitingPartition(one, *unaccounted.get(one.partition, (0, None))) for one in waiting],
         differing_count=await restoration.count_differing(session),
         differing=await restoration.list_differing(session, _LISTED),
     )

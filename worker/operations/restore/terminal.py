@@ -10,7 +10,7 @@ from rich.text import Text
 
 from db.reconciliation.restoration import DifferingRow, Shortage
 from worker.operations import screen
-from worker.operations.restore.restore import Restoration, Waiting
+from worker.operations.restore.restore import Restoration, WaitingPartition
 from worker.settings import Settings
 
 _SHOWN: Final = 20
@@ -29,7 +29,7 @@ class MissingReport:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionReport:
+class RestoredPartition:
     """A partition whose workers wait; `then` says what becomes of it."""
 
     partition: int
@@ -42,7 +42,7 @@ class PartitionReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RestoreReport:
     """One restoration, rehearsed or done."""
 
     executed: bool
@@ -65,18 +65,18 @@ class Report:
     users_gone: list[int]
     discrepancies: int
     differing: list[DifferingRow]  # the first 1,000
-    partitions: list[PartitionReport]
+    partitions: list[RestoredPartition]
     outcomes_written: int
     orders_written: int
     seconds: float
     next_command: str
 
 
-def report(settings: Settings, found: Restoration) -> Report:
+def report(settings: Settings, found: Restoration) -> RestoreReport:
     """All there is to tell of a restoration."""
     partitions = [_partition(settings, found, one) for one in found.waiting]
     executed = found.written is not None
-    return Report(
+    return RestoreReport(
         executed=executed,
         refused=found.is_refused,
         complete=executed and all(one.moved for one in partitions),
@@ -115,13 +115,13 @@ def report(settings: Settings, found: Restoration) -> Report:
     )
 
 
-def document(found: Report) -> dict[str, Any]:
+def document(found: RestoreReport) -> dict[str, Any]:
     """For scripts."""
     short = [{**s._asdict(), "lacks": s.sold - (s.stock or 0)} for s in found.shortages]
     return {**asdict(found), "shortages": short, "differing": [d._asdict() for d in found.differing]}
 
 
-def failure(found: Report, *, execute: bool) -> str | None:
+def failure(found: RestoreReport, *, execute: bool) -> str | None:
     """Why what was asked for is not done; None: it is, or was not asked for."""
     if not execute or found.complete:
         return None
@@ -131,7 +131,7 @@ def failure(found: Report, *, execute: bool) -> str | None:
     return f"all that was found is written, and the workers of all partitions wait for {left}"
 
 
-def show(console: Console, found: Report) -> None:
+def show(console: Console, found: RestoreReport) -> None:
     """For a person: what is missing, what stands against writing it, which partitions go on, what next."""
     console.print(Text(_title(found), style="bold"))
     console.print()
@@ -165,9 +165,9 @@ def _command(found: Restoration) -> str:
     return screen.command_line(*words)
 
 
-def _partition(settings: Settings, found: Restoration, one: Waiting) -> PartitionReport:
+def _partition(settings: Settings, found: Restoration, one: WaitingPartition) -> RestoredPartition:
     behind = one.behind
-    return PartitionReport(
+    return RestoredPartition(
         partition=behind.partition,
         known_to=behind.known,
         committed=behind.committed,
@@ -178,7 +178,7 @@ def _partition(settings: Settings, found: Restoration, one: Waiting) -> Partitio
     )
 
 
-def _then(settings: Settings, found: Restoration, one: Waiting) -> str:
+def _then(settings: Settings, found: Restoration, one: WaitingPartition) -> str:
     if one.unaccounted:
         place = f"{settings.order_placed_topic}:{one.behind.partition}"
         where = "before --from, or nowhere" if found.asked.start else "nowhere"
@@ -192,13 +192,13 @@ def _then(settings: Settings, found: Restoration, one: Waiting) -> str:
     return "is whole" if one.moved else "has moved meanwhile: run this again"
 
 
-def _title(found: Report) -> str:
+def _title(found: RestoreReport) -> str:
     if found.executed:
         return f"Restoration of the ledger for the group {found.group_id}."
     return f"Rehearsal of the ledger's restoration for the group {found.group_id}: nothing was changed."
 
 
-def _read(found: Report) -> Iterator[str]:
+def _read(found: RestoreReport) -> Iterator[str]:
     since = f" published since {screen.shown(found.start)}" if found.start else ""
     yield (
         f"{found.records:,} outcomes{since} read in {found.seconds:.1f} s: {found.records_in_ledger:,} of"
@@ -210,7 +210,7 @@ def _read(found: Report) -> Iterator[str]:
         yield f"Deleted by retention, and not to be restored: earlier outcomes in {', '.join(found.cut)}."
 
 
-def _show_missing(console: Console, found: Report) -> None:
+def _show_missing(console: Console, found: RestoreReport) -> None:
     head = ("missing", "orders", "first decided", "last decided", "input record gone", "order is there")
     rows = [
         (m.outcome, m.orders, m.first_decided_at, m.last_decided_at, m.input_record_gone, m.order_there)
@@ -226,7 +226,7 @@ def _show_missing(console: Console, found: Report) -> None:
         )
 
 
-def _show_shortages(console: Console, found: Report) -> None:
+def _show_shortages(console: Console, found: RestoreReport) -> None:
     head = ("product", "sold by these orders", "in stock", "lacks")
     rows = [(str(s.product_id), s.sold, s.stock, s.sold - (s.stock or 0)) for s in found.shortages[:_SHOWN]]
     console.print(screen.table(head, rows, numbers=head))
@@ -234,7 +234,7 @@ def _show_shortages(console: Console, found: Report) -> None:
         console.print(Text(f"… and {more:,} products more (all with --json)"))
 
 
-def _show_differing(console: Console, found: Report) -> None:
+def _show_differing(console: Console, found: RestoreReport) -> None:
     head = ("left as it is: published at", "order", "because")
     rows = [(f"{d.topic}-{d.partition}@{d.offset}", d.order_id, d.what) for d in found.differing[:_SHOWN]]
     console.print(screen.table(head, rows))
@@ -242,7 +242,7 @@ def _show_differing(console: Console, found: Report) -> None:
         console.print(Text(f"… and {more:,} more (1,000 with --json)"))
 
 
-def _next(found: Report) -> Iterator[str]:
+def _next(found: RestoreReport) -> Iterator[str]:
     yield from _about_orders(found)
     if found.executed:
         yield (
@@ -258,7 +258,7 @@ def _next(found: Report) -> Iterator[str]:
     yield f"To do it: {found.next_command}"
 
 
-def _about_orders(found: Report) -> Iterator[str]:
+def _about_orders(found: RestoreReport) -> Iterator[str]:
     if not found.orders_missing or (found.executed and found.with_orders):
         return
     if found.with_orders:
@@ -275,7 +275,7 @@ def _about_orders(found: Report) -> Iterator[str]:
     )
 
 
-def _against(found: Report) -> str:
+def _against(found: RestoreReport) -> str:
     reasons = []
     if short := [s for s in found.shortages if s.stock is not None]:
         named = ", ".join(f"{s.product_id} lacks {s.sold - (s.stock or 0):,}" for s in short[:_SHOWN])

@@ -19,7 +19,7 @@ from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
 from worker.errors import CommandError
 from worker.failures import reason_of
-from worker.operations.restore.lost_outcomes import Behind, Rows, read_event
+from worker.operations.restore.lost_outcomes import Behind, LostRows, read_event
 from worker.operations.screen import Bar
 from worker.settings import Settings
 
@@ -31,7 +31,7 @@ _TRIES: Final = 3
 
 
 @dataclass(slots=True)
-class Written:
+class WrittenOrders:
     """What was written by this run."""
 
     outcomes: int = 0
@@ -46,9 +46,9 @@ class Writer:
     settings: Settings
     with_orders: bool
 
-    async def rows(self, bar: Bar, after_each: Callable[[], None]) -> Written:
+    async def rows(self, bar: Bar, after_each: Callable[[], None]) -> WrittenOrders:
         """Write all that is missing. `after_each` is called after each commit."""
-        written, after = Written(), UUID(int=0)
+        written, after = WrittenOrders(), UUID(int=0)
         while page := await restoration.list_restorable(self.session, after, PORTION):
             after = page[-1].order_id
             rows = await self._tried(page, written)
@@ -59,7 +59,7 @@ class Writer:
         await self.session.commit()
         return written
 
-    async def _tried(self, page: Sequence[Restorable], written: Written) -> Rows:
+    async def _tried(self, page: Sequence[Restorable], written: WrittenOrders) -> LostRows:
         attempt = 0
         while True:
             attempt += 1
@@ -75,11 +75,11 @@ class Writer:
                 await self.session.rollback()
                 raise _ended(written, str(error)) from None
 
-    async def _write(self, page: Sequence[Restorable]) -> Rows:
+    async def _write(self, page: Sequence[Restorable]) -> LostRows:
         # The first statement sends BEGIN, without which the COPYs would commit by themselves.
         decided = await restoration.find_decided(self.session, [one.order_id for one in page])
         there = await orders.find_order_ids(self.session, [one.order_id for one in page])
-        rows = Rows()
+        rows = LostRows()
         for one in page:
             event = read_event(one.outcome, one.event)
             if one.order_id in decided or event is None:
@@ -125,7 +125,7 @@ class _RefusedError(Exception):
     """Why a portion cannot be written."""
 
 
-def _ended(written: Written, why: str) -> CommandError:
+def _ended(written: WrittenOrders, why: str) -> CommandError:
     return CommandError(
         f"{why}; {written.outcomes:,} outcomes and {written.orders:,} orders were written, each whole:"
         " run this again"

@@ -29,7 +29,7 @@ class InputPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SkipRequest:
     """What an operator asks for. `through` is the last offset to pass over; None: found out by reading."""
 
     place: InputPlace
@@ -76,7 +76,7 @@ def require_text(option: str, text: str | None, longest: int) -> str:
     return given
 
 
-def refusal(asked: Asked, bounds: Bounds, committed: int | None, skips: Iterable[SkippedSpan]) -> str:
+def refusal(asked: SkipRequest, bounds: Bounds, committed: int | None, skips: Iterable[SkippedSpan]) -> str:
     """Why there is nothing to pass over, whatever lies there; empty where it has to be read."""
     place, last = asked.place, asked.place.offset if asked.through is None else asked.through
     if last < place.offset:

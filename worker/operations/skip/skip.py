@@ -27,7 +27,7 @@ from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of
-from worker.operations.skip.plan import Asked, SkipPlan, refusal
+from worker.operations.skip.plan import SkipPlan, SkipRequest, refusal
 from worker.settings import Settings
 
 # Kafka answers in milliseconds; a consumer reads again where an answer was lost on its way.
@@ -50,7 +50,7 @@ class Silence:
 Found = Sequence[ConsumerRecord] | UnreadableSpan | Silence
 
 
-async def skip(settings: Settings, asked: Asked, *, execute: bool = False) -> SkipPlan:
+async def skip(settings: Settings, asked: SkipRequest, *, execute: bool = False) -> SkipPlan:
     """Rehearse the skip and, with `execute`, record it, with `requested_by` and `note`.
 
     Raises CommandError where there is nothing that only a skip can pass, and nothing is recorded then.
@@ -70,7 +70,7 @@ async def skip(settings: Settings, asked: Asked, *, execute: bool = False) -> Sk
         raise CommandError(f"Kafka ended it: {reason_of(error)}; run it again") from error
 
 
-async def _plan(settings: Settings, engine: AsyncEngine, asked: Asked) -> SkipPlan:
+async def _plan(settings: Settings, engine: AsyncEngine, asked: SkipRequest) -> SkipPlan:
     place = asked.place
     async with kafka_admin(settings) as admin, _consumer(settings) as consumer:
         (partition,) = await partitions_of(consumer, TopicSelection(place.topic, (place.partition,)))
@@ -119,7 +119,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[RecordConsumer]:
 
 
 async def _find_span(
-    consumer: RecordConsumer, partition: TopicPartition, asked: Asked, floor: int, bounds: Bounds
+    consumer: RecordConsumer, partition: TopicPartition, asked: SkipRequest, floor: int, bounds: Bounds
 ) -> UnreadableSpan:
     """What is to be passed over, from its first offset on; CommandError where something can be read."""
     found = await _whole_span(consumer, partition, floor, asked.place.offset)
@@ -165,7 +165,7 @@ async def _hindrance(
 async def _up_to(
     consumer: RecordConsumer,
     partition: TopicPartition,
-    asked: Asked,
+    asked: SkipRequest,
     found: UnreadableSpan | Silence,
     bounds: Bounds,
 ) -> UnreadableSpan:

@@ -15,7 +15,7 @@ from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class StoredDecision:
     """One row of the ledger."""
 
     order_id: UUID
@@ -37,7 +37,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredOrder:
+class OrderEvidence:
     """An order as stored, and what its lines add up to."""
 
     order_id: UUID
@@ -46,12 +46,12 @@ class StoredOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class DemoEvidence:
     """Ledger, stock and orders, as one moment saw them."""
 
-    ledger: list[Decision]
+    ledger: list[StoredDecision]
     shelves: list[Shelf]
-    orders: list[StoredOrder]
+    orders: list[OrderEvidence]
 
 
 _LEDGER: Final = select(
@@ -84,11 +84,11 @@ _ORDERS: Final = (
 )
 
 
-async def read_evidence(settings: Settings) -> Evidence:
+async def read_evidence(settings: Settings) -> DemoEvidence:
     """Everything in one snapshot of the database."""
     async with database_engine(settings, "order-worker demo") as engine, session_factory(engine)() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-        ledger = [Decision(*row[:5], row[5].encode()) for row in await session.execute(_LEDGER)]
+        ledger = [StoredDecision(*row[:5], row[5].encode()) for row in await session.execute(_LEDGER)]
         shelves = [Shelf(*row) for row in await session.execute(_SHELVES)]
-        orders = [StoredOrder(*row) for row in await session.execute(_ORDERS)]
-    return Evidence(ledger, shelves, orders)
+        orders = [OrderEvidence(*row) for row in await session.execute(_ORDERS)]
+    return DemoEvidence(ledger, shelves, orders)

@@ -34,7 +34,7 @@ _LINGER_MS: Final = 2
 _REPEAT_WITHIN: Final = 0.15
 
 
-class Kind(Enum):
+class RecordKind(Enum):
     """What a record is meant to be; the worker is told nothing of it."""
 
     ORDER = "order"
@@ -48,7 +48,7 @@ class Placement:
     """One record to place `due_seconds` after the start. `code`: the dead letter it must become."""
 
     due_seconds: float
-    kind: Kind
+    kind: RecordKind
     key: bytes
     value: bytes | None
     partition: int
@@ -56,7 +56,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedRecord:
     """A placement that Kafka has acknowledged. `placed_ms` is the record's CreateTime."""
 
     placement: Placement
@@ -81,7 +81,7 @@ def schedule(
     broken = [
         Placement(
             due_seconds=rng.uniform(0, seconds),
-            kind=Kind.BROKEN,
+            kind=RecordKind.BROKEN,
             key=f"broken-{n}".encode(),
             value=hostile.value,
             partition=n % partitions,
@@ -102,7 +102,7 @@ def _orders(
         key = str(invoice.order_id).encode()
         order = _order(invoice, started_at + timedelta(seconds=due), number % PRICES_SEEN_EVERY == 0)
         partition = choose(key, all_partitions, all_partitions)
-        orders.append(Placement(due, Kind.ORDER, key, _value(order), partition))
+        orders.append(Placement(due, RecordKind.ORDER, key, _value(order), partition))
     return orders
 
 
@@ -130,7 +130,7 @@ def _duplicate(
     order: Placement, number: int, partitions: int, seconds: float, rng: random.Random
 ) -> Placement:
     partition = (order.partition + number % 2) % partitions
-    return Placement(_later(order, seconds, rng), Kind.DUPLICATE, order.key, order.value, partition)
+    return Placement(_later(order, seconds, rng), RecordKind.DUPLICATE, order.key, order.value, partition)
 
 
 def _conflict(order: Placement, seconds: float, rng: random.Random) -> Placement:
@@ -141,7 +141,7 @@ def _conflict(order: Placement, seconds: float, rng: random.Random) -> Placement
     other = original.model_copy(update={"items": (one_more, *rest)})
     return Placement(
         _later(order, seconds, rng),
-        Kind.CONFLICT,
+        RecordKind.CONFLICT,
         order.key,
         _value(other),
         order.partition,
@@ -165,7 +165,7 @@ def _broken(rng: random.Random) -> list[Hostile]:
 
 
 async def place_paced(
-    settings: Settings, placements: Iterable[Placement], acknowledged: Callable[[Placed], None]
+    settings: Settings, placements: Iterable[Placement], acknowledged: Callable[[PlacedRecord], None]
 ) -> None:
     """Place each record when it is due; `acknowledged` hears of each once all replicas have it.
 
@@ -187,7 +187,7 @@ async def _place(
     producer: AIOKafkaProducer,
     topic: str,
     placements: Iterable[Placement],
-    acknowledged: Callable[[Placed], None],
+    acknowledged: Callable[[PlacedRecord], None],
 ) -> None:
     async with asyncio.TaskGroup() as waiting:
         started = time.monotonic()
@@ -210,7 +210,7 @@ async def _acknowledge(
     answer: "asyncio.Future[object]",
     placement: Placement,
     placed_ms: int,
-    acknowledged: Callable[[Placed], None],
+    acknowledged: Callable[[PlacedRecord], None],
 ) -> None:
     metadata = await answer
-    acknowledged(Placed(placement, metadata.partition, metadata.offset, placed_ms))  # type: ignore[attr-defined]
+    acknowledged(PlacedRecord(placement, metadata.partition, metadata.offset, placed_ms))  # type: ignore[attr-defined]

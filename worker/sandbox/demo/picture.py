@@ -7,7 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.live import Live
 
-from worker.sandbox.demo.screen import State, render
+from worker.sandbox.demo.screen import ScreenState, render
 
 _LINE_EVERY_SECONDS: Final = 2.0
 
@@ -15,7 +15,7 @@ _LINE_EVERY_SECONDS: Final = 2.0
 class Picture:
     """Shows one state, again and again."""
 
-    def __init__(self, console: Console, state: State) -> None:
+    def __init__(self, console: Console, state: ScreenState) -> None:
         self._console, self._state = console, state
         self._live: Live | None = None
         self._next_line, self._told, self._now = 0.0, 0, ""
@@ -56,7 +56,7 @@ class Picture:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def progress_line(state: State) -> str:
+def progress_line(state: ScreenState) -> str:
     """All that counts, in one line."""
     lag = "?" if state.lag is None else f"{state.lag:,}"
     workers = ", ".join(f"{worker.name} {worker.status}" for worker in state.workers)

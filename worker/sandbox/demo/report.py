@@ -15,10 +15,10 @@ from rich.text import Text
 
 from contracts.envelope import event_id
 from contracts.events import OrderPlaced
-from worker.sandbox.demo.evidence import Evidence
-from worker.sandbox.demo.feed import Kind, Placed
+from worker.sandbox.demo.evidence import DemoEvidence
+from worker.sandbox.demo.feed import PlacedRecord, RecordKind
 from worker.sandbox.demo.retailer import LeftOut, Retailer
-from worker.sandbox.demo.watch import Letter, Tally
+from worker.sandbox.demo.watch import SeenLetter, TopicTally
 
 Source = tuple[int, int]  # partition and offset in the input topic
 
@@ -47,14 +47,14 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class DemoRun:
     """All that happened: the source of checks and report."""
 
     retailer: Retailer
-    placed: Sequence[Placed]
+    placed: Sequence[PlacedRecord]
     due: int  # records that were to be placed
-    tally: Tally
-    evidence: Evidence
+    tally: TopicTally
+    evidence: DemoEvidence
     lag: int | None
     read_to_the_end: bool
     kill: Kill
@@ -72,7 +72,7 @@ class Latency:
     longest_ms: int
 
 
-def checks(run: Run) -> list[Check]:
+def checks(run: DemoRun) -> list[Check]:
     """Every promise of the worker that can be seen from outside."""
     return [
         _everything_read(run),
@@ -86,7 +86,7 @@ def checks(run: Run) -> list[Check]:
     ]
 
 
-def _everything_read(run: Run) -> Check:
+def _everything_read(run: DemoRun) -> Check:
     held = run.lag == 0 and run.read_to_the_end and len(run.placed) == run.due
     lag = "unknown" if run.lag is None else f"{run.lag:,}"
     return Check(
@@ -96,7 +96,7 @@ def _everything_read(run: Run) -> Check:
     )
 
 
-def _one_fate_each(run: Run) -> Check:
+def _one_fate_each(run: DemoRun) -> Check:
     decided, letters, duplicates, silent = fates(run)
     count = len(decided) + len(letters) + len(duplicates)
     return Check(
@@ -107,7 +107,7 @@ def _one_fate_each(run: Run) -> Check:
     )
 
 
-def fates(run: Run) -> tuple[set[Source], set[Source], set[Source], set[Source]]:
+def fates(run: DemoRun) -> tuple[set[Source], set[Source], set[Source], set[Source]]:
     """The input records that were decided, dead-lettered, repeats of a decided order, and none of these."""
     fingerprints = {str(row.order_id).encode(): row.fingerprint for row in run.evidence.ledger}
     placed = {(p.partition, p.offset): p for p in run.placed}
@@ -118,7 +118,7 @@ def fates(run: Run) -> tuple[set[Source], set[Source], set[Source], set[Source]]
     return decided, letters, duplicates, rest - duplicates
 
 
-def _repeats(placed: Placed, fingerprints: Mapping[bytes, bytes]) -> bool:
+def _repeats(placed: PlacedRecord, fingerprints: Mapping[bytes, bytes]) -> bool:
     value, known = placed.placement.value, fingerprints.get(placed.placement.key)
     if known is None or value is None:
         return False
@@ -128,14 +128,14 @@ def _repeats(placed: Placed, fingerprints: Mapping[bytes, bytes]) -> bool:
         return False
 
 
-def _decided_once(run: Run) -> Check:
+def _decided_once(run: DemoRun) -> Check:
     wanted = {invoice.order_id for invoice in run.retailer.invoices}
     decided = Counter(row.order_id for row in run.evidence.ledger)
     held = decided.keys() == wanted and max(decided.values(), default=0) == 1
     return Check("Every order decided once", held, f"{len(wanted):,} orders, {decided.total():,} decisions")
 
 
-def _told_once(run: Run) -> Check:
+def _told_once(run: DemoRun) -> Check:
     ledger = {str(row.order_id): row for row in run.evidence.ledger}
     seen = run.tally.outcomes
     wrong = [
@@ -154,10 +154,10 @@ def _told_once(run: Run) -> Check:
     )
 
 
-def _dead_letters(run: Run) -> Check:
+def _dead_letters(run: DemoRun) -> Check:
     placed = {(p.partition, p.offset): p.placement for p in run.placed}
     expected = {source: (p.code, p.value) for source, p in placed.items() if p.code}
-    found: dict[Source, list[Letter]] = {}
+    found: dict[Source, list[SeenLetter]] = {}
     for letter in run.tally.letters:
         found.setdefault((letter.partition, letter.offset), []).append(letter)
     wrong = [
@@ -173,7 +173,7 @@ def _dead_letters(run: Run) -> Check:
     )
 
 
-def _stock_conserved(run: Run) -> Check:
+def _stock_conserved(run: DemoRun) -> Check:
     shelves = run.evidence.shelves
     wrong = [s.product_id for s in shelves if s.received - s.sold != s.stock or s.stock < 0]
     sold = sum(shelf.sold for shelf in shelves)
@@ -185,7 +185,7 @@ def _stock_conserved(run: Run) -> Check:
     )
 
 
-def _orders_stored(run: Run) -> Check:
+def _orders_stored(run: DemoRun) -> Check:
     confirmed = {row.order_id for row in run.evidence.ledger if row.outcome == "confirmed"}
     stored = {order.order_id: order for order in run.evidence.orders}
     unequal = [o for o in stored.values() if o.total_amount != o.sum_of_lines]
@@ -198,7 +198,7 @@ def _orders_stored(run: Run) -> Check:
     )
 
 
-def _worker_back(run: Run) -> Check:
+def _worker_back(run: DemoRun) -> Check:
     kill = run.kill
     dead = [name for name, alive in run.alive.items() if not alive]
     held = not dead and kill.took_over_after is not None and kill.back_after is not None
@@ -206,11 +206,11 @@ def _worker_back(run: Run) -> Check:
     return Check("The kill was survived", held, detail)
 
 
-def latency(run: Run, *, before_ms: int | None = None) -> Latency | None:
+def latency(run: DemoRun, *, before_ms: int | None = None) -> Latency | None:
     """Over all orders, or over those placed before the given time."""
     placed: dict[str, int] = {}
     for one in run.placed:
-        if one.placement.kind is Kind.ORDER:
+        if one.placement.kind is RecordKind.ORDER:
             placed[one.placement.key.decode()] = one.placed_ms
     took = sorted(
         seen[0].seen_ms - placed[order_id]
@@ -222,7 +222,7 @@ def latency(run: Run, *, before_ms: int | None = None) -> Latency | None:
     return Latency(len(took), took[len(took) // 2], took[min(len(took) - 1, len(took) * 99 // 100)], took[-1])
 
 
-def print_report(console: Console, run: Run, results: Sequence[Check], *, seconds_in_all: float) -> None:
+def print_report(console: Console, run: DemoRun, results: Sequence[Check], *, seconds_in_all: float) -> None:
     """The whole report; the checks come last but one, because they are the point of it."""
     console.print()
     console.rule(Text("What happened", style="bold"), align="left")
@@ -240,15 +240,15 @@ def print_report(console: Console, run: Run, results: Sequence[Check], *, second
     console.print(Padding(verdict + Text(f" · {seconds_in_all:.0f} s in all", style="default"), (1, 1)))
 
 
-def _numbers(run: Run) -> RenderableType:
+def _numbers(run: DemoRun) -> RenderableType:
     left_out = run.retailer.left_out
     kinds = Counter(p.placement.kind for p in run.placed)
     counts = run.tally.counts
     rows: list[tuple[str, int, str]] = [
-        ("orders placed", kinds[Kind.ORDER], f"{run.retailer.lines:,} lines, {_rate(run)}"),
-        ("confirmed", counts["confirmed"], _share(counts["confirmed"], kinds[Kind.ORDER])),
+        ("orders placed", kinds[RecordKind.ORDER], f"{run.retailer.lines:,} lines, {_rate(run)}"),
+        ("confirmed", counts["confirmed"], _share(counts["confirmed"], kinds[RecordKind.ORDER])),
         ("rejected", counts["rejected"], _reasons(run.tally.reasons)),
-        ("sent twice", kinds[Kind.DUPLICATE], "no second effect"),
+        ("sent twice", kinds[RecordKind.DUPLICATE], "no second effect"),
         ("dead letters", len(run.tally.letters), _listed(run.tally.codes)),
         ("left out", left_out.cancellations, f"cancellations, of {left_out.cancelled_lines:,} lines"),
         (
@@ -280,7 +280,7 @@ def _rarely_left_out(left_out: LeftOut) -> list[tuple[str, int, str]]:
     return [row for row in rows if row[1]]
 
 
-def _rate(run: Run) -> str:
+def _rate(run: DemoRun) -> str:
     return f"in {run.seconds:.1f} s" if run.seconds else ""
 
 
@@ -296,7 +296,7 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def _latencies(run: Run) -> RenderableType:
+def _latencies(run: DemoRun) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 1))
     table.add_column("placed → visible, in ms", style="")
     for name in ("orders", "median", "p99", "longest"):

@@ -34,7 +34,7 @@ _CENT: Final = Decimal("0.01")
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class StockItem:
     """A product of the catalogue. `wanted` is what all orders together ask for."""
 
     id: int
@@ -55,14 +55,14 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class User:
+class Customer:
     id: int
     email: str
     full_name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class InvoiceLine:
     """One line of an invoice, at the price it was really sold for."""
 
     product_id: int
@@ -76,7 +76,7 @@ class Invoice:
 
     number: str
     user_id: int
-    lines: tuple[Line, ...]
+    lines: tuple[InvoiceLine, ...]
 
     @property
     def order_id(self) -> UUID:
@@ -101,8 +101,8 @@ class LeftOut:
 class Retailer:
     """Catalogue and orders, in the order of the file."""
 
-    users: Sequence[User]
-    products: Sequence[Product]
+    users: Sequence[Customer]
+    products: Sequence[StockItem]
     invoices: Sequence[Invoice]
     left_out: LeftOut
 
@@ -125,23 +125,25 @@ class _Row:
 class _Catalogue:
     """Grows with the orders; the first appearance of a stock code fixes id, name and price."""
 
-    products: dict[str, Product] = field(default_factory=dict)
-    users: dict[int, User] = field(default_factory=dict)
+    products: dict[str, StockItem] = field(default_factory=dict)
+    users: dict[int, Customer] = field(default_factory=dict)
 
-    def sell(self, row: _Row) -> Line:
-        known = self.products.get(row.stock_code) or Product(
+    def sell(self, row: _Row) -> InvoiceLine:
+        known = self.products.get(row.stock_code) or StockItem(
             id=len(self.products) + 1,
             stock_code=row.stock_code,
             name=row.description.strip() or row.stock_code,
             price=row.price,
         )
         self.products[row.stock_code] = replace(known, wanted=known.wanted + row.quantity)
-        return Line(known.id, row.quantity, row.price)
+        return InvoiceLine(known.id, row.quantity, row.price)
 
     def user_id(self, customer: str) -> int:
         user_id = int(customer) if customer else GUEST_ID
         name = f"Customer {customer}" if customer else "Guest"
-        self.users.setdefault(user_id, User(user_id, f"{name.lower().replace(' ', '-')}@example.org", name))
+        self.users.setdefault(
+            user_id, Customer(user_id, f"{name.lower().replace(' ', '-')}@example.org", name)
+        )
         return user_id
 
 

@@ -44,7 +44,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class State:
+class ScreenState:
     """Everything the screen shows. `seconds` counts from the first order placed."""
 
     orders: int
@@ -77,7 +77,7 @@ class State:
         return self.counts.total()
 
 
-def render(state: State, width: int, height: int) -> RenderableType:
+def render(state: ScreenState, width: int, height: int) -> RenderableType:
     """The whole screen, exactly `width` by `height`; below 80 by 24 it asks for more room."""
     if width < SMALLEST[0] or height < SMALLEST[1]:
         return _too_small(state, width, height)
@@ -98,7 +98,7 @@ def render(state: State, width: int, height: int) -> RenderableType:
     return screen
 
 
-def _too_small(state: State, width: int, height: int) -> RenderableType:
+def _too_small(state: ScreenState, width: int, height: int) -> RenderableType:
     lines = [
         state.now,
         f"{state.decided:,} of {state.orders:,} orders decided",
@@ -107,7 +107,7 @@ def _too_small(state: State, width: int, height: int) -> RenderableType:
     return Align.center(Text("\n".join(lines), justify="center"), vertical="middle", height=height)
 
 
-def _header(state: State) -> RenderableType:
+def _header(state: ScreenState) -> RenderableType:
     line = Table.grid(expand=True)
     line.add_column(justify="left", no_wrap=True)
     line.add_column(justify="right", no_wrap=True)
@@ -118,11 +118,11 @@ def _header(state: State) -> RenderableType:
     return line
 
 
-def _now(state: State) -> RenderableType:
+def _now(state: ScreenState) -> RenderableType:
     return _panel(Text(state.now, style="bold", overflow="ellipsis", no_wrap=True), "Now", border=_NOTE)
 
 
-def _middle(state: State, width: int) -> RenderableType:
+def _middle(state: ScreenState, width: int) -> RenderableType:
     side = max(28, (width - 34) // 2)
     row = Layout()
     row.split_row(
@@ -133,7 +133,7 @@ def _middle(state: State, width: int) -> RenderableType:
     return row
 
 
-def _orders(state: State) -> RenderableType:
+def _orders(state: ScreenState) -> RenderableType:
     table = Table.grid(expand=True, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -165,7 +165,7 @@ def _bars(title: str, counts: Mapping[str, int], style: str, width: int) -> Rend
     return _panel(table, title)
 
 
-def _chart(state: State, width: int, height: int) -> RenderableType:
+def _chart(state: ScreenState, width: int, height: int) -> RenderableType:
     """Bars of what became visible; a column is a quarter of a second, the newest stands at the right."""
     first = max(0, len(state.visible) - width)
     series = state.visible[first:]
@@ -222,7 +222,7 @@ def _marks(events: Sequence[Event], first: int, width: int) -> Text:
     return line
 
 
-def _workers(state: State) -> RenderableType:
+def _workers(state: ScreenState) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     styles = {"live": _GOOD, "killed": _BAD}
     signs = {"live": "●", "killed": "✖"}
@@ -239,7 +239,7 @@ def _workers(state: State) -> RenderableType:
     return _panel(table, "Workers")
 
 
-def _events(state: State, rows: int) -> RenderableType:
+def _events(state: ScreenState, rows: int) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", style=_QUIET, no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")

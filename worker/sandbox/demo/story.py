@@ -20,11 +20,11 @@ from rich.console import Console
 
 from worker.sandbox.demo import report
 from worker.sandbox.demo.evidence import read_evidence
-from worker.sandbox.demo.feed import Kind, Placed, Placement, place_paced, schedule
+from worker.sandbox.demo.feed import PlacedRecord, Placement, RecordKind, place_paced, schedule
 from worker.sandbox.demo.picture import Picture
-from worker.sandbox.demo.report import Kill, Run
+from worker.sandbox.demo.report import DemoRun, Kill
 from worker.sandbox.demo.retailer import Retailer
-from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, State, WorkerLine
+from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine
 from worker.sandbox.demo.shop import PARTITIONS, choices_for, fill_shop, opened_shop, settings_from, variables
 from worker.sandbox.demo.watch import Subscriber, subscribed
 from worker.sandbox.demo.workers import Crew, DemoWorker, crew_of
@@ -131,13 +131,13 @@ class Performance:
             partitions=PARTITIONS,
             seed=SEED,
         )
-        self._placed: list[Placed] = []
-        self._state = State(orders=len(story.retailer.invoices), records=len(self._schedule))
+        self._placed: list[PlacedRecord] = []
+        self._state = ScreenState(orders=len(story.retailer.invoices), records=len(self._schedule))
         self._picture = Picture(story.console, self._state)
         self._started = time.monotonic()
         self._kill: Kill | None = None
 
-    async def perform(self) -> Run:
+    async def perform(self) -> DemoRun:
         """Everything that happened, read back when all of it is over."""
         subscriber = self._subscriber
         self._now("Orders are placed; two workers share the partitions and decide them.")
@@ -155,7 +155,7 @@ class Performance:
                 read_to_the_end = await self._until_read()
         evidence = await read_evidence(self._story.settings)
         assert self._kill is not None
-        return Run(
+        return DemoRun(
             retailer=self._story.retailer,
             placed=self._placed,
             due=len(self._schedule),
@@ -172,7 +172,7 @@ class Performance:
         await place_paced(self._story.settings, self._schedule, self._acknowledged)
         self._happened(f"the last of {len(self._placed):,} records is placed")
 
-    def _acknowledged(self, placed: Placed) -> None:
+    def _acknowledged(self, placed: PlacedRecord) -> None:
         self._placed.append(placed)
         self._state.placed[placed.placement.kind.value] += 1
 
@@ -218,12 +218,12 @@ class Performance:
         """Seconds until the first order placed there after the kill was visible; None: not in time."""
         deadline = time.monotonic() + limit_seconds
         # The repeat of an order may lie in a partition of the other worker, who decides it there.
-        elsewhere = {p.key for p in self._schedule if p.kind is Kind.DUPLICATE}
+        elsewhere = {p.key for p in self._schedule if p.kind is RecordKind.DUPLICATE}
         while time.monotonic() < deadline:
             keys = [
                 p.placement.key.decode()
                 for p in self._placed
-                if p.placement.kind is Kind.ORDER
+                if p.placement.kind is RecordKind.ORDER
                 and p.placement.key not in elsewhere
                 and p.partition in partitions
                 and p.placed_ms > since_ms

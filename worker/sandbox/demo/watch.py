@@ -21,7 +21,7 @@ _POLL_MS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenOutcome:
     """One outcome as the subscriber saw it. `seen_ms` is the time when it was handed to the subscriber."""
 
     outcome: str
@@ -31,7 +31,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class SeenLetter:
     """One dead letter: its code, and the input record it names as its source."""
 
     code: str
@@ -41,18 +41,18 @@ class Letter:
 
 
 @dataclass(slots=True)
-class Tally:
+class TopicTally:
     """Everything the subscriber has seen. Nothing is dropped: a repeat would show."""
 
-    outcomes: dict[str, list[Seen]] = field(default_factory=dict)  # by order id
-    letters: list[Letter] = field(default_factory=list)
+    outcomes: dict[str, list[SeenOutcome]] = field(default_factory=dict)  # by order id
+    letters: list[SeenLetter] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # confirmed, rejected
     reasons: Counter[str] = field(default_factory=Counter)  # rejected orders by code; one may have several
     codes: Counter[str] = field(default_factory=Counter)  # dead letters
 
     def take_outcome(self, outcome: str, record: ConsumerRecord, seen_ms: int) -> None:
         headers = _headers(record)
-        seen = Seen(outcome, record.value, headers.get("ce_id", ""), seen_ms)
+        seen = SeenOutcome(outcome, record.value, headers.get("ce_id", ""), seen_ms)
         self.outcomes.setdefault(record.key.decode(), []).append(seen)
         self.counts[outcome] += 1
         if outcome == "rejected":
@@ -62,7 +62,7 @@ class Tally:
         said = read_letter_headers(record.headers)
         if said.source is None:  # not of a worker: anybody may write into the topic
             return
-        self.letters.append(Letter(said.code, said.source.partition, said.source.offset, record.value))
+        self.letters.append(SeenLetter(said.code, said.source.partition, said.source.offset, record.value))
         self.codes[said.code] += 1
 
     @property
@@ -76,7 +76,7 @@ class Subscriber:
     def __init__(
         self, settings: Settings, partitions: int, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient
     ) -> None:
-        self.tally = Tally()
+        self.tally = TopicTally()
         self._consumer, self._admin, self._group = consumer, admin, settings.group_id
         self._outcomes = {
             settings.order_confirmed_topic: "confirmed",

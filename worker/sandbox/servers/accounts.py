@@ -13,14 +13,14 @@ from worker.sandbox.servers.processes import guarded
 
 
 @dataclass(frozen=True)
-class User:
+class Account:
     programs: Path
     """the folder of PostgreSQL's programs, readable for this user"""
     options: tuple[str, ...] = ()
     """of guard.py; empty: as we are"""
 
 
-def user_for_postgres(programs: Path, home: Path) -> User:
+def user_for_postgres(programs: Path, home: Path) -> Account:
     """As whom PostgreSQL can run; `home` belongs to that user afterwards.
 
     An ordinary user as itself; else as itself under another number, in a user namespace; where that is
@@ -28,17 +28,17 @@ def user_for_postgres(programs: Path, home: Path) -> User:
     its reach.
     """
     if _is_ordinary_user():
-        return User(programs)
+        return Account(programs)
     account = _unprivileged_account()
     pretend = ("--pretend", str(account.pw_uid))
     if _works(programs, pretend):
-        return User(programs, pretend)
+        return Account(programs, pretend)
     if os.geteuid() != 0:
         raise LocalServiceError(
             "PostgreSQL needs a user with an account on this machine; run as one, or as root"
         )
     os.chown(home, account.pw_uid, account.pw_gid)
-    return User(
+    return Account(
         _copy(programs, home.parent / "programs"), ("--account", f"{account.pw_uid}:{account.pw_gid}")
     )
 

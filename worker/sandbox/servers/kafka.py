@@ -58,7 +58,7 @@ SINGLE_BROKER_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Member:
+class ClusterMember:
     """A process's place in its cluster. A broker whose id is among the controllers' is one of them, too."""
 
     node_id: int
@@ -67,11 +67,11 @@ class Member:
     cluster_id: str
 
 
-def new_cluster(size: int) -> list[Member]:
+def new_cluster(size: int) -> list[ClusterMember]:
     """The members of a cluster that nobody is in yet, node ids from 1 on."""
     ports = {node_id: free_port() for node_id in range(1, size + 1)}
     cluster_id = _cluster_id()
-    return [Member(node_id, ports, cluster_id) for node_id in ports]
+    return [ClusterMember(node_id, ports, cluster_id) for node_id in ports]
 
 
 class _Process(LocalServer):
@@ -83,7 +83,7 @@ class _Process(LocalServer):
         self,
         name: str,
         folder: Path,
-        member: Member,
+        member: ClusterMember,
         settings: Mapping[str, str],
         *,
         heap: str,
@@ -149,7 +149,7 @@ class _Process(LocalServer):
 class LocalController(_Process):
     """A controller without a broker, on 127.0.0.1."""
 
-    def __init__(self, folder: Path, member: Member) -> None:
+    def __init__(self, folder: Path, member: ClusterMember) -> None:
         self.port = member.controller_ports[member.node_id]
         roles = _roles(member, "controller", {"CONTROLLER": self.port})
         super().__init__("Controller", folder, member, roles, heap="128m")
@@ -175,7 +175,7 @@ class LocalKafka(_Process):
         jvm_options: Sequence[str] = QUICK_START,
         log_level: str = "warn",
         proxy_port: int | None = None,
-        member: Member | None = None,
+        member: ClusterMember | None = None,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self.port = free_port()
@@ -196,7 +196,7 @@ class LocalKafka(_Process):
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def _listeners(self, member: Member, proxy_port: int | None) -> dict[str, str]:
+    def _listeners(self, member: ClusterMember, proxy_port: int | None) -> dict[str, str]:
         listeners, roles = {"PLAINTEXT": self.port}, "broker"
         advertised = {"PLAINTEXT": self.port}
         if self.proxied_port and proxy_port:
@@ -214,7 +214,7 @@ class LocalKafka(_Process):
         return is_open(self.port) and run_async(lambda: answers(self.bootstrap_servers))
 
 
-def _roles(member: Member, roles: str, listeners: Mapping[str, int]) -> dict[str, str]:
+def _roles(member: ClusterMember, roles: str, listeners: Mapping[str, int]) -> dict[str, str]:
     voters = (f"{node_id}@127.0.0.1:{port}" for node_id, port in member.controller_ports.items())
     return {
         "process.roles": roles,

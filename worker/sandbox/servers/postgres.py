@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from worker.sandbox.servers.accounts import User, user_for_postgres
+from worker.sandbox.servers.accounts import Account, user_for_postgres
 from worker.sandbox.servers.errors import missing_package
 from worker.sandbox.servers.ports import free_port
 from worker.sandbox.servers.processes import Child, run_to_end
@@ -47,7 +47,7 @@ class LocalPostgres(LocalServer):
             **(settings or {}),
         }
         super().__init__(Child("PostgreSQL", folder / "postgres.log"))
-        self._user: User | None = None
+        self._user: Account | None = None
 
     @property
     def url(self) -> str:
@@ -69,7 +69,7 @@ class LocalPostgres(LocalServer):
         """Remove a database and whoever is connected to it."""
         drop_database(self.url, name)
 
-    def _initialise(self) -> User:
+    def _initialise(self) -> Account:
         self._home.mkdir()
         user = user_for_postgres(_installed_programs(), self._home)
         # Only this first writing need not wait for the disk: the folder is new, a power cut costs nothing.
