@@ -30,7 +30,7 @@ from db.bulk.copy import copy_rows
 from db.bulk.rows import ITEM_COLUMNS, ORDER_COLUMNS
 from db.catalog import get_user_by_id
 from db.constraints import translated
-from db.decision import Line, Price, Rejected, decide_batch, price_of
+from db.decision import Confirmed, Line, Price, Rejected, Request, decide_batch, price_of
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
@@ -148,27 +148,12 @@ async def create_order(
         await _check_unused(session, order_id)
     user = await _lock_user(session, user_id)
     products = await lock_products(session, {line.product_id for line in lines})
-    shelves = {i: StockLevel.of(p.price, p.stock_quantity) for i, p in products.items()}
-    decided = decide_batch([request], {user.id} if user else set(), shelves)
+    levels = {i: StockLevel.of(p.price, p.stock_quantity) for i, p in products.items()}
+    decided = decide_batch([request], {user.id} if user else set(), levels)
     (decision,) = decided.decisions
     if isinstance(decision, Rejected):
         raise refused(decision.refusals, user_id)
-    if decision.total_amount > values.MAX_TOTAL:
-        raise InvalidValueError("total_amount", decision.total_amount, f"must not be over {values.MAX_TOTAL}")
-    order = Order(
-        id=order_id or uuid4(),
-        user_id=user_id,
-        status=OrderStatus.PENDING,
-        total_amount=decision.total_amount,
-        placed_at=placed_at or now,
-        created_at=now,
-        items=[
-            OrderItem(
-                line_number=n, product_id=line.product_id, quantity=line.quantity, unit_price=Decimal(price)
-            )
-            for n, (line, price) in enumerate(zip(lines, decision.unit_prices, strict=True), 1)
-        ],
-    )
+    order = _confirmed(request, lines, decision, order_id or uuid4(), placed_at or now, now)
     async with translated(session, id=order.id):
         session.add(order)
         await session.flush()
@@ -181,6 +166,32 @@ async def create_order(
     for item in order.items:
         set_committed_value(item, "product", products[item.product_id])
     return order
+
+
+def _confirmed(
+    request: Request,
+    lines: Sequence[OrderLine],
+    decision: Confirmed,
+    order_id: UUID,
+    placed_at: datetime,
+    now: datetime,
+) -> Order:
+    if decision.total_amount > values.MAX_TOTAL:
+        raise InvalidValueError("total_amount", decision.total_amount, f"must not be over {values.MAX_TOTAL}")
+    return Order(
+        id=order_id,
+        user_id=request.user_id,
+        status=OrderStatus.PENDING,
+        total_amount=decision.total_amount,
+        placed_at=placed_at,
+        created_at=now,
+        items=[
+            OrderItem(
+                line_number=n, product_id=line.product_id, quantity=line.quantity, unit_price=Decimal(price)
+            )
+            for n, (line, price) in enumerate(zip(lines, decision.unit_prices, strict=True), 1)
+        ],
+    )
 
 
 async def complete_order(session: AsyncSession, order_id: UUID) -> Order:

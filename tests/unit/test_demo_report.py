@@ -15,7 +15,7 @@ from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, Shelf, Sto
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
 from worker.sandbox.demo.report import DemoRun, Kill, checks, latency, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
-from worker.sandbox.demo.watch import SeenOutcome, SeenLetter, TopicTally
+from worker.sandbox.demo.watch import SeenLetter, SeenOutcome, TopicTally
 
 
 @pytest.fixture(scope="module")

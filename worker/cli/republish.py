@@ -106,6 +106,11 @@ def _execute(
         raise
 
 
+def _require_order(wanted: "OutcomeFilter", from_: str | None, to: str | None) -> None:
+    if wanted.decided_from and wanted.decided_before and wanted.decided_from >= wanted.decided_before:
+        raise UsageError(f"--from {from_} is not before --to {to}")
+
+
 def _wanted(
     order_ids: list[str],
     from_: str | None,
@@ -131,8 +136,7 @@ def _wanted(
         last_offset=last,
         outcome=Outcome(outcome.value) if outcome else None,
     )
-    if wanted.decided_from and wanted.decided_before and wanted.decided_from >= wanted.decided_before:
-        raise UsageError(f"--from {from_} is not before --to {to}")
+    _require_order(wanted, from_, to)
     if everything != (wanted == OutcomeFilter()):
         raise UsageError(
             "--all is every outcome: give it alone"

@@ -175,18 +175,11 @@ class Takeover:
 
     async def _resume(self, lease: Lease, look: _Look) -> Ownership:
         partition = lease.partition
-        epoch, evidence = look.epochs[partition], look.evidence[partition]
-        if why := decided_by_another_group(
-            partition,
-            evidence,
-            list(look.other_groups.get(partition.partition, ())),
-            self._group.id,
-        ):
+        evidence = look.evidence[partition]
+        others = list(look.other_groups.get(partition.partition, ()))
+        if why := decided_by_another_group(partition, evidence, others, self._group.id):
             raise WaitsForOperatorError(why)
-        pending_to = epoch.pending.pending_to if epoch.pending else None
-        owned = Ownership(lease, epoch.number, evidence.offset, pending_to)
-        if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
-            owned.passed_over_from = pending_to
+        owned = _as_committed(lease, look.epochs[partition], evidence)
         case = case_of(evidence)
         if case is Case.OTHER_LOG:
             self._require_certainty(partition, evidence)
@@ -291,6 +284,15 @@ async def _known_logs(
         partition = TopicPartition(record.topic, record.partition)
         found[partition] = record.timestamp == lasts[partition].last_timestamp_ms
     return found
+
+
+def _as_committed(lease: Lease, epoch: positions.Epoch, evidence: Evidence) -> Ownership:
+    """The ownership as far as Kafka's committed offset says."""
+    pending_to = epoch.pending.pending_to if epoch.pending else None
+    owned = Ownership(lease, epoch.number, evidence.offset, pending_to)
+    if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
+        owned.passed_over_from = pending_to
+    return owned
 
 
 def _log_differs(partition: TopicPartition, evidence: Evidence) -> str:

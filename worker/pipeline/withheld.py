@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -98,16 +98,19 @@ class WithheldOutcomes:
             pending = await positions.list_pending(session, self._group.id, self._group.topic)
         if database_lost(self._group.topic, committed, pending):
             return  # what was published after the backup is not known here; `ledger restore` finds it
-        due: dict[TopicPartition, list[Withheld]] = defaultdict(list)
+        due: dict[TopicPartition, list[UUID]] = defaultdict(list)
         for row in rows:
             partition = mine.get(row.source_partition)
             commit = committed.get(partition) if partition else None
             # Not before its batch is done with: until then it comes again.
             if partition and commit and row.source_offset < commit.offset and self._is_due(row):
-                due[partition].append(row)
-        for partition, of_one in due.items():
+                due[partition].append(row.order_id)
+        await self._publish_due(due)
+
+    async def _publish_due(self, due: Mapping[TopicPartition, Sequence[UUID]]) -> None:
+        for partition, order_ids in due.items():
             try:
-                await self._publish(partition, [row.order_id for row in of_one])
+                await self._publish(partition, order_ids)
             except (KafkaError, OSError, TimeoutError) as error:
                 log.warning(
                     "withheld outcomes of %s-%d stay withheld: %s",
@@ -164,18 +167,21 @@ class WithheldOutcomes:
                 places[place].append(row)
         found: set[UUID] = set()
         for place, of_one in places.items():
-            start = min(row.tried_from_offset or 0 for row in of_one)
-            wanted = {_digest(row) for row in of_one}
-            seen = await find_published(self._leases.client_options, producer, place, start, wanted)
-            # What lies before its own try is an earlier publication of the same.
-            found |= {
-                row.order_id for row in of_one if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)
-            }
+            found |= await self._those_there(producer, place, of_one)
         if found:
             async with self._group.sessions.begin() as session:
                 await withheld.mark_published(session, found)
             log.info("%d withheld outcomes are published by now", len(found))
         return found
+
+    async def _those_there(
+        self, producer: AIOKafkaProducer, place: TopicPartition, rows: Sequence[Withheld]
+    ) -> set[UUID]:
+        start = min(row.tried_from_offset or 0 for row in rows)
+        wanted = {_digest(row) for row in rows}
+        seen = await find_published(self._leases.client_options, producer, place, start, wanted)
+        # What lies before its own try is an earlier publication of the same.
+        return {row.order_id for row in rows if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)}
 
     async def _try(
         self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]

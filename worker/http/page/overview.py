@@ -167,13 +167,13 @@ def outcomes(now: datetime, orders: Panel[StoredOrders], rejected: Panel[Rejecti
     known = [part.value.whole_after for part in (orders, rejected) if part.value]
     since = max([start, *(_whole_second(time) for time in known if time)])
     confirmed = _confirmed(orders.value, since) if orders.value else None
-    those = [r for r in rejected.value.latest if r.decided_at >= since] if rejected.value else None
-    refused = len(those) if those is not None else None
+    those = _rejected(rejected.value, since) if rejected.value else ()
+    refused = len(those) if rejected.value else None
     return Outcomes(
         since,
         since > start,
         tuple(_with_shares([("confirmed", confirmed), ("rejected", refused)])),
-        tuple(_reasons(those or (), refused)),
+        tuple(_reasons(those, refused)),
         tuple(dict.fromkeys(part.trouble for part in (orders, rejected) if part.trouble)),
     )
 
@@ -185,6 +185,10 @@ def _whole_second(time: datetime) -> datetime:
 
 def _confirmed(orders: StoredOrders, since: datetime) -> int:
     return sum(count for second, count in orders.by_second if second >= since)
+
+
+def _rejected(rejections: Rejections, since: datetime) -> Sequence[Rejection]:
+    return [one for one in rejections.latest if one.decided_at >= since]
 
 
 def _with_shares(counts: Sequence[tuple[str, int | None]]) -> Iterable[Count]:

@@ -92,13 +92,17 @@ async def portions(
                 consumer.met.add_records(wanted)
                 yield partition, wanted
         for partition in waiting.keys() & consumer.unreadable.keys():
-            tell = on_unreadable or consumer.on_unreadable
-            _pass_over(consumer, consumer.unreadable[partition], waiting[partition], tell)
-        for partition in list(waiting):
-            # Past the end that was, not only up to the first transaction that is still open.
-            if await consumer.position(partition) >= waiting[partition]:
-                del waiting[partition]
-                consumer.pause(partition)
+            report = on_unreadable or consumer.on_unreadable
+            _pass_over(consumer, consumer.unreadable[partition], waiting[partition], report)
+        await _end_those_read(consumer, waiting)
+
+
+async def _end_those_read(consumer: TopicReader, waiting: dict[TopicPartition, int]) -> None:
+    for partition in list(waiting):
+        # Past the end that was, not only up to the first transaction that is still open.
+        if await consumer.position(partition) >= waiting[partition]:
+            del waiting[partition]
+            consumer.pause(partition)
 
 
 def _pass_over(consumer: TopicReader, span: UnreadableSpan, end: int, on_unreadable: OnUnreadable) -> None:

@@ -292,14 +292,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             free(self._fetcher, partition)
             return []
         began = unpacked_to(result)
-        records: list[ConsumerRecord] = []
-        is_sound = True
-        try:
-            # A list keeps what it was extended by when the iterator raises.
-            records.extend(islice(unpacked_records(result), room if self._hands_over else 1))
-        except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
-            log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
-            is_sound = False
+        records, is_sound = _unpacked(partition, result, room if self._hands_over else 1)
         # A batch that claims another place, which no checksum covers, would move the position back, or beyond
         # the log. What follows it is told from it by offsets, and would be lost with it.
         position = max(began, unpacked_to(result))
@@ -392,3 +385,17 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         span = self.unreadable.get(partition)
         if span is not None and (offset is None or offset > span.first):
             del self.unreadable[partition]
+
+
+def _unpacked(
+    partition: TopicPartition, result: FetchResult, room: int | None
+) -> tuple[list[ConsumerRecord], bool]:
+    """So many records at most, and whether nothing stood in the way of more."""
+    records: list[ConsumerRecord] = []
+    try:
+        # A list keeps what it was extended by when the iterator raises.
+        records.extend(islice(unpacked_records(result), room))
+    except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
+        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
+        return records, False
+    return records, True

@@ -106,11 +106,14 @@ async def _of_catalogue(
     of_orders = await orders.find_order_ids(session, ids - known.keys())
     spent = {one.line: verdict for one in candidates if (verdict := repeated(one, known, of_orders))}
     new = [one for one in candidates if one.line not in spent]
+    verdicts = spent | dict(zip([one.line for one in new], await _decided(session, new, taken), strict=True))
+    return [verdicts[one.line] if isinstance(one, Candidate) else one for one in read]
+
+
+async def _decided(session: AsyncSession, new: Sequence[Candidate], taken: Counter[int]) -> list[Verdict]:
     users = await orders.find_user_ids(session, {one.order.user_id for one in new})
     levels = await stock.list_stock(session, {item.product_id for one in new for item in one.order.items})
-    decided = dict(zip([one.line for one in new], decide(new, users, levels, taken), strict=True))
-    verdicts = spent | decided
-    return [verdicts[one.line] if isinstance(one, Candidate) else one for one in read]
+    return decide(new, users, levels, taken)
 
 
 def _tell(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[CheckFinding], None]) -> None:

@@ -98,15 +98,8 @@ def _decision_title(decision: Decision) -> str:
 
 
 def _decision(decision: Decision, products: Sequence[ProductNow]) -> Section:
-    now = {p.product_id: (p.price, p.stock, p.taken_later) for p in products}
     head = _SOLD if decision.lines else _REFUSED
-    rows = [
-        *(
-            (str(i.product_id), i.quantity, i.unit_price, *now.get(i.product_id, _UNKNOWN))
-            for i in decision.lines
-        ),
-        *((*_reason(r), *now.get(r.product_id or 0, _UNKNOWN)[1:]) for r in decision.reasons),
-    ]
+    rows = _decision_rows(decision, products)
     # Without the columns in which nothing stands: few rejections have more than one kind of reason.
     kept = [n for n in range(len(head)) if any(row[n] is not None for row in rows)]
     told = [head[n] for n in kept]
@@ -121,6 +114,17 @@ def _decision(decision: Decision, products: Sequence[ProductNow]) -> Section:
         [name for name in told if name != "reason"],
         _NOT_KEPT,
     )
+
+
+def _decision_rows(decision: Decision, products: Sequence[ProductNow]) -> list[tuple[object, ...]]:
+    now = {p.product_id: (p.price, p.stock, p.taken_later) for p in products}
+    return [
+        *(
+            (str(i.product_id), i.quantity, i.unit_price, *now.get(i.product_id, _UNKNOWN))
+            for i in decision.lines
+        ),
+        *((*_reason(r), *now.get(r.product_id or 0, _UNKNOWN)[1:]) for r in decision.reasons),
+    ]
 
 
 _UNKNOWN: Final = (None, None, None)

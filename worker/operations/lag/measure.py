@@ -131,9 +131,7 @@ def measure(
         _row(topic, number, before.places.get(number), place, seconds, skips.of(number))
         for number, place in sorted(last.places.items())
     )
-    lags = [row.lag for row in rows]
-    lag = None if None in lags else sum(one or 0 for one in lags)
-    paces = [row.pace for row in rows if row.pace]
+    lag = _lag_of_all([row.lag for row in rows])
     return GroupLag(
         group_id,
         topic,
@@ -145,12 +143,20 @@ def measure(
         lag,
         sum(row.hidden for row in rows),
         tuple(row.partition for row in rows if last.members and row.owner is None),
-        _pace(lag, sum(p.decided_per_second for p in paces), sum(p.arriving_per_second for p in paces))
-        if paces
-        else None,
+        _pace_of_all(lag, [row.pace for row in rows if row.pace]),
         skips.trouble,
         tuple(withheld),
     )
+
+
+def _lag_of_all(lags: Sequence[int | None]) -> int | None:
+    return None if None in lags else sum(lag or 0 for lag in lags)
+
+
+def _pace_of_all(lag: int | None, paces: Sequence[Pace]) -> Pace | None:
+    if not paces:
+        return None
+    return _pace(lag, sum(p.decided_per_second for p in paces), sum(p.arriving_per_second for p in paces))
 
 
 def _row(

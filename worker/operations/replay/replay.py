@@ -185,14 +185,9 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
 
     Only a replay's own record tells that something which is decided was published as well.
     """
-    skipping = {m.partition: m for m in planned if m.skipped[0] < m.skipped[1]}
-    spans = {p: move.skipped for p, move in skipping.items()}
-    async with reading.sessions() as session:
-        silent = {p.partition: await ledger.list_replays(session, p.topic, p.partition) for p in spans}
-    for partition, move in skipping.items():
-        if move.beyond:
-            # All that is decided there was committed, and so was published.
-            silent[partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
+    skipping = [m for m in planned if m.skipped[0] < m.skipped[1]]
+    spans = {m.partition: m.skipped for m in skipping}
+    silent = await _known_to_be_published(reading, skipping)
     tallies = {p: RehearsalTally() for p in spans}
     unreadable: list[UnreadableSpan] = []
     with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
@@ -208,6 +203,20 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
             f"{target.to.value} would skip records that nobody has dealt with: {', '.join(lost)};"
             " nothing was changed; start the workers instead, which pass over what is done"
         )
+
+
+async def _known_to_be_published(
+    reading: RecordReader, moves: Sequence[Move]
+) -> dict[int, list[SilentReplay]]:
+    async with reading.sessions() as session:
+        silent = {
+            n: await ledger.list_replays(session, topic, n) for topic, n in (m.partition for m in moves)
+        }
+    for move in moves:
+        if move.beyond:
+            # All that is decided there was committed, and so was published.
+            silent[move.partition.partition].append(SilentReplay(0, move.committed, _FOR_EVER))
+    return silent
 
 
 def _lost(tally: RehearsalTally) -> str:

@@ -5,7 +5,7 @@ dead letters   which input records never were an order's first decision
 input          the records that missing outcomes came of; committed ones of which nothing is known
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -165,12 +165,7 @@ class Inputs:
         for record in records:
             if waits and record.offset == waits.committed - 1:
                 self.last_timestamps[number] = record.timestamp
-        decoded = [(record, decode(record.value, self.max_bytes)) for record in records]
-        placed = [
-            _Placed(d.order, d.fingerprint, record.offset, record.timestamp)
-            for record, d in decoded
-            if isinstance(d, Decoded)
-        ]
+        placed = list(self._orders_in(records))
         missing = await restoration.find_missing(self.session, {p.order.order_id for p in placed})
         sources = [p for p in placed if _fits(p.order, missing.get(p.order.order_id))]
         unknown = await self._unknown(placed, missing.keys(), waits)
@@ -183,6 +178,12 @@ class Inputs:
             self.session,
             [UnaccountedRow(number, p.offset, p.order.order_id) for p in unknown if p.offset not in dead],
         )
+
+    def _orders_in(self, records: Sequence[ConsumerRecord]) -> Iterator[_Placed]:
+        for record in records:
+            decoded = decode(record.value, self.max_bytes)
+            if isinstance(decoded, Decoded):
+                yield _Placed(decoded.order, decoded.fingerprint, record.offset, record.timestamp)
 
     async def _unknown(
         self, placed: Sequence[_Placed], missing: Collection[UUID], waits: Behind | None
