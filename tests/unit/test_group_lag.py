@@ -22,8 +22,8 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 def place(committed: int | None, end: int, **fields: Any) -> PartitionSnapshot:
     next_record = 0 if committed is None else committed
-    return PartitionSnapshot(**{"first": 0, "end": end, "committed": committed, "next_record": next_record, "hidden": 0,
-                    "owner": None, **fields})  # fmt: skip
+    known = {"first": 0, "end": end, "committed": committed, "next_record": next_record, "hidden": 0}
+    return PartitionSnapshot(**known | {"owner": None} | fields)
 
 
 def measured(*looks: dict[int, PartitionSnapshot], seconds: float = 1.0, skips: Skips = NO_SKIPS) -> GroupLag:
