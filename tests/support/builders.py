@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 
 from aiokafka import ConsumerRecord
 
-from contracts.events import OrderPlaced, PlainOrder
+from contracts.events import OrderPlaced
+from contracts.plain_order import PlainOrder
 
 PLACED_AT = "2026-11-23T10:00:00+00:00"
 

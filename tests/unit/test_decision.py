@@ -6,7 +6,7 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 from db.decision import (
     Confirmed,
     InsufficientStock,

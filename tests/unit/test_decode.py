@@ -7,14 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contracts.events import (
-    DeadLetterCode,
-    OrderedItem,
-    OrderPlaced,
-    PlainOrder,
-    read_usual_order,
-)
+from contracts.events import DeadLetterCode, OrderedItem, OrderPlaced
 from contracts.examples import golden_orders, hostile_values
+from contracts.plain_order import PlainOrder, read_usual_order
 from worker.core import decode as decode_module
 from worker.core.decode import Decoded, Invalid, decode
 

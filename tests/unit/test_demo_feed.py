@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 from db.decision import Rejected, decide_batch
 from db.stock import StockLevel
 from worker.core.decode import Decoded, Invalid, decode

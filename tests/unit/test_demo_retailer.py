@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from contracts.events import MAX_ITEMS
+from contracts.fields import MAX_ITEMS
 from worker.sandbox.demo.retailer import GUEST_ID, Retailer, read_retailer, retailer_of
 
 

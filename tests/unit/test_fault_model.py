@@ -11,7 +11,8 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.events import OrderPlaced, PlainOrder
+from contracts.events import OrderPlaced
+from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, decide_batch
 from db.stock import StockLevel
 from tests.faults.model import (

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, InsufficientStock, Rejected, decide_batch
 from db.stock import StockLevel
 from tests.faults.workload import HOT_PRODUCT, PRICE, SCARCE_PRODUCT, Kind, Record, Workload, make_workload

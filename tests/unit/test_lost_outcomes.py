@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import outcome_headers
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
 from db.reconciliation.restoration import RestoredLetter
 from db.statuses import Outcome

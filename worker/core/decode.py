@@ -9,14 +9,9 @@ from typing import Final, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from contracts.events import (
-    MAX_ITEMS,
-    DeadLetterCode,
-    OrderedItem,
-    OrderPlaced,
-    PlainOrder,
-    read_usual_order,
-)
+from contracts.events import DeadLetterCode, OrderedItem, OrderPlaced
+from contracts.fields import MAX_ITEMS
+from contracts.plain_order import PlainOrder, read_usual_order
 
 _NOT_HEADER_TEXT = re.compile(r"[^ -~]")  # control characters, and what a terminal would reorder or hide
 

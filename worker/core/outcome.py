@@ -4,13 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from contracts.events import (
-    OrderRejected,
-    PlainOrder,
-    Reason,
-    ReasonCode,
-    time_text,
-)
+from contracts.events import OrderRejected, Reason, ReasonCode
+from contracts.fields import time_text
+from contracts.plain_order import PlainOrder
 from db.decision import (
     Confirmed,
     InsufficientStock,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 
 
 class Source(NamedTuple):

@@ -14,7 +14,7 @@ from faststream.asgi.types import Receive, Scope, Send
 from prometheus_client import make_asgi_app
 
 from contracts.envelope import outcome_headers
-from contracts.events import parse_order_id
+from contracts.fields import parse_order_id
 from db import ledger
 from db.bulk.rows import LedgerRow
 from worker.http.queries import Inquiries, NoAnswerError

@@ -11,7 +11,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
-from contracts.events import parse_order_id
+from contracts.fields import parse_order_id
 from worker.errors import CommandError, UsageError
 from worker.failures import reason_of
 from worker.kafka.clients import quiet_aiokafka, require_topics

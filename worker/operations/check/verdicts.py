@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from contracts.events import DeadLetterCode, PlainOrder, ReasonCode
+from contracts.events import DeadLetterCode, ReasonCode
+from contracts.plain_order import PlainOrder
 from db.decision import (
     Confirmed,
     Decision,

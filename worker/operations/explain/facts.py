@@ -9,7 +9,8 @@ from typing import Final
 from aiokafka import ConsumerRecord, TopicPartition
 
 from contracts.dead_letters import read_letter_headers
-from contracts.events import OrderConfirmed, OrderRejected, PlainOrder
+from contracts.events import OrderConfirmed, OrderRejected
+from contracts.plain_order import PlainOrder
 from db.bulk.rows import LedgerRow
 from db.models import Order
 from db.statuses import Outcome

@@ -15,15 +15,9 @@ from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import event_id
-from contracts.events import (
-    OrderConfirmed,
-    OrderRejected,
-    PlainItem,
-    PlainOrder,
-    ReasonCode,
-    parse_order_id,
-    time_text,
-)
+from contracts.events import OrderConfirmed, OrderRejected, ReasonCode
+from contracts.fields import parse_order_id, time_text
+from contracts.plain_order import PlainItem, PlainOrder
 from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
 from db.reconciliation.restoration import MissingOutcome, Restorable, RestoredLetter

@@ -14,7 +14,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.events import PlainOrder
+from contracts.plain_order import PlainOrder
 from db import ledger, withheld
 from db.bulk.rows import LedgerRow
 from db.reconciliation import restoration

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from contracts.events import MAX_ITEMS, MAX_QUANTITY
+from contracts.fields import MAX_ITEMS, MAX_QUANTITY
 
 DATA_PATH: Final = Path(__file__).parent / "data" / "online_retail.csv.gz"
 GUEST_ID: Final = 1  # customers' own numbers have five digits
