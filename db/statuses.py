@@ -23,7 +23,7 @@ class Outcome(StrEnum):
 class RedriveStatus(StrEnum):
     """How far a dead letter's redrive has come."""
 
-    CLAIMED = "claimed"  # chosen, and perhaps sent: `db.redrives` says how one finds out
+    CLAIMED = "claimed"  # chosen, and perhaps sent: `db.worker.redrives` says how one finds out
     SENT = "sent"  # in the input topic again, at `input_offset`
     DECIDED = "decided"  # confirmed or rejected; `result` says which
     DUPLICATE = "duplicate"  # this very order was decided from another record

@@ -4,7 +4,7 @@ A foreign key is a query a row: of an order of three lines those seven take 23 o
 that writes orders together with their items, and takes their stock in the same transaction, has done what
 they do:
 
-- the user was locked as a foreign key locks (`orders.lock_user_ids`): nobody deletes it until the commit;
+- the user was locked as a foreign key locks (`lock_user_ids`): nobody deletes it until the commit;
 - the order was inserted by this very transaction, so it is there, and nobody else can delete it yet;
 - the product is there and stays until the commit, because the update that takes its stock found its row and
   holds it (`stock.take_stock` is False where it did not, and the caller rolls back).

@@ -85,7 +85,7 @@ _RESUME: Final = "worker/pipeline/resume.py"
 _WATCH: Final = "worker/pipeline/watch.py"
 _HEALTH: Final = "worker/observability/health.py"
 _RECORDS: Final = "worker/kafka/consuming/record_consumer.py"
-_POSITIONS: Final = "db/positions.py"
+_POSITIONS: Final = "db/worker/positions.py"
 _TRIAGE: Final = "worker/core/triage.py"
 _PUBLISHED: Final = "worker/kafka/published.py"
 _LEASE: Final = "worker/kafka/lease.py"
@@ -102,7 +102,7 @@ _WITHHELD: Final = "worker/pipeline/withheld.py"
 _ADAPTED: Final = "worker/kafka/limits/adapted.py"
 _DECODE: Final = "worker/core/decode.py"
 _APP: Final = "worker/app.py"
-_LEDGER: Final = "db/ledger.py"
+_LEDGER: Final = "db/worker/ledger.py"
 _STOCK: Final = "db/stock.py"
 _DECISION: Final = "db/decision.py"
 
@@ -578,7 +578,9 @@ MUTATIONS: Final = (
         "any batch is, also one that the latest does not follow on",
         (
             Edit(
-                "db/positions.py", "(Position.begun_to == _pending.c.announced_to,", "(Position.begun_to > 0,"
+                "db/worker/positions.py",
+                "(Position.begun_to == _pending.c.announced_to,",
+                "(Position.begun_to > 0,",
             ),
         ),
         (Test("tests/integration/test_positions.py", "follow or once_more"),),
@@ -587,7 +589,7 @@ MUTATIONS: Final = (
         "turn",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",
-        (Edit("db/positions.py", "        Position.turn == _pending.c.turn,\n", ""),),
+        (Edit("db/worker/positions.py", "        Position.turn == _pending.c.turn,\n", ""),),
         (Test("tests/integration/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------

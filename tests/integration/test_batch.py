@@ -17,9 +17,10 @@ from sqlalchemy import text
 from bench.statements import counted
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
-from db import ledger, orders
+from db.bulk import orders
 from db.engine import create_engine, session_factory
 from db.statuses import SilentReplay
+from db.worker import ledger
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop

@@ -2,7 +2,7 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.positions import Acknowledged, Epoch, PendingBatch, Sentinel, record_pending, start_epoch
+from db.worker.positions import Acknowledged, Epoch, PendingBatch, Sentinel, record_pending, start_epoch
 
 PLACE = ("placed", 3)
 FIRST, SECOND, THIRD = (

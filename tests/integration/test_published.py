@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
 
 from contracts.envelope import REPUBLISHED
-from db.positions import Acknowledged, PendingBatch, Sentinel
+from db.worker.positions import Acknowledged, PendingBatch, Sentinel
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames

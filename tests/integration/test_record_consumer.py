@@ -14,7 +14,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 from aiokafka.record.memory_records import MemoryRecords
 
-from db.positions import PendingBatch, Sentinel
+from db.worker.positions import PendingBatch, Sentinel
 from tests.support.broken_records import (
     ODD_NAME,
     Change,

@@ -13,11 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import orders
+from db.bulk import orders
 from db.bulk.rows import encode_items, encode_order
 from db.engine import create_engine, session_factory
-from db.ledger import database_time
 from db.stock import Taking, take_stock
+from db.worker.ledger import database_time
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
 

@@ -10,10 +10,11 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import skips, stock
+from db import stock
 from db.decision import Confirmed
 from db.reconciliation import restoration
 from db.reconciliation.restoration import MissingOutcome, RestoredLetter, Shortage, SourceRow
+from db.worker import skips
 from tests.support.builders import line, order, order_value, record
 from tests.support.little_shop import LAMP
 from worker.core.decode import Decoded, decode

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.skips import SkipKind, SkippedSpan, add_skip, list_skips
+from db.worker.skips import SkipKind, SkippedSpan, add_skip, list_skips
 
 
 async def record(

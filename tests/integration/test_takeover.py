@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from db import positions, skips
 from db.engine import session_factory
-from db.positions import PendingBatch
+from db.worker import positions, skips
+from db.worker.positions import PendingBatch
 from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.steps import nothing_happens

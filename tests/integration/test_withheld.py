@@ -12,9 +12,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, positions
 from db.engine import session_factory
-from db.withheld import Withheld, list_withheld
+from db.worker import ledger, positions
+from db.worker.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
 from tests.support.taking_over import take_lease

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import positions
+from db.worker import positions
 from tests.support.builders import line, order_value, record
 from worker.core.settlement import OutputTopics, Publication, Settled
 from worker.core.steps import nothing_happens

@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from contracts.events import Reason, ReasonCode
-from db.skips import SkipKind, SkippedSpan
+from db.worker.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
 from worker.kafka.offsets import Bounds
 from worker.operations.explain.explanation import (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.operations.lag.measure import (
     NO_SKIPS,
     GroupLag,

@@ -4,7 +4,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import PendingBatch
+from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.kafka.offset_mark import MARK, idle_mark
 from worker.operations.replay.handover import (

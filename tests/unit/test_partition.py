@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from db.positions import PendingBatch
+from db.worker.positions import PendingBatch
 from tests.support.builders import record
 from worker.kafka.lease import Lease
 from worker.pipeline.partition import Ownership, Partition, Partitions

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import PendingBatch
+from db.worker.positions import PendingBatch
 from worker.errors import CommandError, UsageError
 from worker.kafka.offsets import Bounds
 from worker.operations.replay.plan import Target, To, moves, reached_to, remark, require_records

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from contracts.envelope import event_id
 from db.bulk.rows import LedgerRow
-from db.ledger import OutcomeFilter
 from db.statuses import Outcome
+from db.worker.ledger import OutcomeFilter
 from worker.cli import app
 from worker.errors import CommandError, UsageError
 from worker.kafka.published import digest

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.cli.skip import skip
 from worker.errors import UsageError
 from worker.kafka.offsets import Bounds

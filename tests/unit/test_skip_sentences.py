@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.operations.skip.sentences import sentence
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

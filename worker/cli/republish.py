@@ -15,7 +15,7 @@ from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from db.ledger import OutcomeFilter
+    from db.worker.ledger import OutcomeFilter
     from worker.operations.republish.republish import Preview, Republished
     from worker.settings import Settings
 
@@ -120,8 +120,8 @@ def _wanted(
     outcome: SelectionKind | None,
     everything: bool,
 ) -> "OutcomeFilter":
-    from db.ledger import OutcomeFilter
     from db.statuses import Outcome
+    from db.worker.ledger import OutcomeFilter
     from worker.kafka.offsets import parse_time, read_order_id
 
     if offsets is not None and partition is None:

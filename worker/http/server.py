@@ -15,8 +15,8 @@ from prometheus_client import make_asgi_app
 
 from contracts.envelope import outcome_headers
 from contracts.fields import parse_order_id
-from db import ledger
 from db.bulk.rows import LedgerRow
+from db.worker import ledger
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics

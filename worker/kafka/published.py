@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
-from db.positions import PendingBatch, Sentinel
+from db.worker.positions import PendingBatch, Sentinel
 from worker.core.settlement import Publication
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records

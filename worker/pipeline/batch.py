@@ -21,8 +21,10 @@ from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.events import DeadLetterCode
-from db import ledger, orders, stock
+from db import stock
+from db.bulk import orders
 from db.decision import Decider
+from db.worker import ledger
 from worker.core.decode import Invalid, decode
 from worker.core.settlement import Fate, OutputTopics, Replays, Settled, Settlement, dead_letter
 from worker.core.steps import Reached, Step

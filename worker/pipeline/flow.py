@@ -22,7 +22,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import positions
+from db.worker import positions
 from worker.core.settlement import Settled
 from worker.kafka.published import sentinel_of
 from worker.kafka.records import Records, cut, firsts, joined

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiokafka import TopicPartition
 
-from db import positions
+from db.worker import positions
 from worker.kafka.lease import Leases
 from worker.kafka.offset_mark import idle_mark
 from worker.observability.health import Health

@@ -10,8 +10,8 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db import positions, skips
-from db.skips import SkippedSpan
+from db.worker import positions, skips
+from db.worker.skips import SkippedSpan
 from worker.failures import describe
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.offset_mark import idle_mark

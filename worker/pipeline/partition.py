@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from db.positions import PendingBatch, Sentinel
 from db.statuses import SilentReplay
+from db.worker.positions import PendingBatch, Sentinel
 from worker.kafka.lease import Lease
 
 

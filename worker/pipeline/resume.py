@@ -11,7 +11,7 @@ from enum import Enum, auto
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import PendingBatch
+from db.worker.positions import PendingBatch
 from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
 
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
-from db import positions, withheld
-from db.withheld import Refused
+from db.worker import positions, withheld
+from db.worker.withheld import Refused
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication, Settled
 from worker.kafka.limits.naming import now_set_aside

@@ -17,8 +17,8 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from db import ledger, positions, skips, withheld
-from db.positions import PendingBatch
+from db.worker import ledger, positions, skips, withheld
+from db.worker.positions import PendingBatch
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import TopicReader, reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan

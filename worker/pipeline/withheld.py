@@ -20,8 +20,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from db import ledger, positions, withheld
-from db.withheld import Withheld
+from db.worker import ledger, positions, withheld
+from db.worker.withheld import Withheld
 from worker.failures import describe
 from worker.kafka.ends import end_offsets
 from worker.kafka.lease import Leases

@@ -37,9 +37,9 @@ from db.errors import (
     RefusedError,
     UnknownNameError,
 )
-from db.ledger import database_time
 from db.orders import OrderLine, create_order, delete_order, get_order, list_orders, list_orders_with_items
 from db.stock import StockLevel
+from db.worker.ledger import database_time
 from tests.support.order_stories import (
     NAIVE,
     PENDING,

@@ -33,7 +33,6 @@ from db.errors import (
     StillReferencedError,
     UnknownNameError,
 )
-from db.ledger import database_time
 from db.models import Order
 from db.orders import (
     add_orders,
@@ -44,6 +43,7 @@ from db.orders import (
     list_orders_with_items,
 )
 from db.stock import acquire_stock_lock
+from db.worker.ledger import database_time
 from tests.support import builders
 from tests.support.order_stories import (
     LINES,

@@ -12,7 +12,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from db.withheld import Withheld
+from db.worker.withheld import Withheld
 from worker.kafka.limits.refusals import AdaptedError, RefusalRemedy, RefusedByKafkaError, name_of
 from worker.kafka.limits.topic_limits import TopicLimits
 

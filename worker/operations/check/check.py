@@ -9,8 +9,10 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import ledger, orders, stock
+from db import stock
+from db.bulk import orders
 from db.engine import session_factory
+from db.worker import ledger
 from worker.core.decode import Invalid
 from worker.database import database_engine, require_database
 from worker.errors import CommandError

@@ -16,9 +16,9 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import redrives
 from db.engine import session_factory
-from db.redrives import Redrive
+from db.worker import redrives
+from db.worker.redrives import Redrive
 from worker.core.triage import Source
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError

@@ -21,12 +21,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import ledger, orders, sales, stock
+from db import orders, reports, stock
 from db.bulk.rows import LedgerRow
 from db.engine import session_factory
 from db.errors import NotFoundError
-from db.skips import list_skips
-from db.withheld import find_unpublished
+from db.worker import ledger
+from db.worker.skips import list_skips
+from db.worker.withheld import find_unpublished
 from worker.database import database_engine, require_database
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, reason_of
@@ -216,7 +217,7 @@ async def _taken_later(
 ) -> dict[int, int] | None:
     try:
         async with sessions() as session:
-            return await sales.list_sold_since(session, ids, since, limit_seconds)
+            return await reports.list_sold_since(session, ids, since, limit_seconds)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
             raise

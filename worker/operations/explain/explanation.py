@@ -11,7 +11,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from contracts.events import Reason, ReasonCode
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.kafka.consuming.unreadable import UnreadableCount
 
 

@@ -17,8 +17,8 @@ from rich.text import Text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
-from db.skips import list_skips
-from db.withheld import list_withheld
+from db.worker.skips import list_skips
+from db.worker.withheld import list_withheld
 from worker.database import database_engine
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, reason_of

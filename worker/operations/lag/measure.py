@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from db.skips import SkippedSpan, is_recorded
+from db.worker.skips import SkippedSpan, is_recorded
 from worker.operations.skip.sentences import Skips, deleted_text, sentences
 
 NO_SKIPS: Final = Skips()

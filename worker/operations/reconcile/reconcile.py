@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.reconciliation import tables
 from db.reconciliation.tables import UnreadableRow
-from db.skips import SkippedSpan, list_skips
+from db.worker.skips import SkippedSpan, list_skips
 from worker.errors import CommandError, UsageError
 from worker.kafka import group
 from worker.kafka.clients import kafka_admin, topic_names

@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 
 from contracts.dead_letters import read_letter_headers
 from contracts.envelope import REPUBLISHED, passed_through
-from db.reconciliation.tables import LetterRow, OutcomeRow, RecordRow
+from db.reconciliation.copied import LetterRow, OutcomeRow, RecordRow
 from worker.core.decode import Decoded
 from worker.operations.input_records import decode_record
 

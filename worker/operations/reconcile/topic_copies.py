@@ -8,8 +8,8 @@ from typing import Final
 from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.reconciliation import tables
-from db.skips import SkippedSpan, is_recorded
+from db.reconciliation import copied, tables
+from db.worker.skips import SkippedSpan, is_recorded
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.offsets import (
@@ -158,7 +158,7 @@ async def read_inputs(
         known = inputs.oldest_ms.get(partition.partition, oldest)
         inputs.oldest_ms[partition.partition] = min(known, oldest)
         limit = settings.message_max_bytes
-        await tables.add_records(
+        await copied.add_records(
             session, [record_row(record, limit, with_headers=with_headers) for record in records]
         )
 
@@ -180,7 +180,7 @@ async def read_outcomes(
     async def keep(partition: TopicPartition, records: Sequence[ConsumerRecord]) -> None:
         read.first_ms.setdefault(partition, records[0].timestamp)
         rows = [outcome_row(record, is_confirmation=is_confirmation) for record in records]
-        await tables.add_outcome_records(session, rows)
+        await copied.add_outcome_records(session, rows)
 
     await _read(consumer, session, read.spans, keep, read.unreadable, f"reading {topic}", quiet)
 
@@ -197,7 +197,7 @@ async def read_letters(
         for row in named:
             if read.home_of(row.partition) == partition:
                 read.first_source.setdefault(row.partition, row.offset)
-        await tables.add_letters(session, named)
+        await copied.add_letters(session, named)
 
     what = f"reading {settings.dead_letter_topic}"
     await _read(consumer, session, read.spans, keep, read.unreadable, what, quiet)

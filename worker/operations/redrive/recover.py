@@ -8,9 +8,9 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from db import redrives
-from db.redrives import Finish
 from db.statuses import RedriveStatus
+from db.worker import redrives
+from db.worker.redrives import Finish
 from worker.errors import CommandError
 from worker.kafka.consuming.reading import portions, reader
 from worker.operations.redrive.results import Results, letter_ends, redrive_id_of

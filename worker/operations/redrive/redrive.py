@@ -19,9 +19,9 @@ from uuid import UUID, uuid4
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from db import redrives
-from db.redrives import Redrive, Run
 from db.statuses import RedriveStatus
+from db.worker import redrives
+from db.worker.redrives import Redrive, Run
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS

@@ -13,10 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import ledger
 from db.bulk.rows import LedgerRow
-from db.redrives import Finish, Redrive
 from db.statuses import RedriveStatus
+from db.worker import ledger
+from db.worker.redrives import Finish, Redrive
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.core.decode import Decoded, decode
 from worker.core.triage import Source

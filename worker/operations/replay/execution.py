@@ -7,9 +7,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, positions, skips
 from db.engine import session_factory
-from db.positions import PendingBatch
+from db.worker import ledger, positions, skips
+from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.exclusive_producer import is_fenced

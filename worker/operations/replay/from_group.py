@@ -16,8 +16,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import positions, redrives, withheld
 from db.engine import session_factory
+from db.worker import positions, redrives, withheld
 from worker.database import database_engine, require_database
 from worker.errors import UsageError
 from worker.kafka import group

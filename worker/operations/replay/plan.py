@@ -8,7 +8,7 @@ from enum import Enum
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.positions import PendingBatch
+from db.worker.positions import PendingBatch
 from worker.errors import CommandError, UsageError
 from worker.kafka.offset_mark import has_decided, is_workers_mark
 from worker.kafka.offsets import Bounds

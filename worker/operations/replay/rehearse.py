@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import ledger, orders, stock
+from db import stock
+from db.bulk import orders
+from db.worker import ledger
 from worker.core.decode import Decoded, Invalid
 from worker.core.settlement import Fate
 from worker.core.triage import Arrival

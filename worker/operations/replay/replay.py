@@ -19,9 +19,9 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from db import ledger, positions
 from db.engine import session_factory
 from db.statuses import SilentReplay
+from db.worker import ledger, positions
 from worker.core.settlement import Fate
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError

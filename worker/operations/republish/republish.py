@@ -21,11 +21,11 @@ from uuid import UUID
 from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import ledger
 from db.bulk.rows import LedgerRow
 from db.engine import session_factory
-from db.ledger import OutcomeFilter
 from db.statuses import Outcome
+from db.worker import ledger
+from db.worker.ledger import OutcomeFilter
 from worker.database import database_engine, require_database
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, reason_of

@@ -15,12 +15,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.plain_order import PlainOrder
-from db import ledger, withheld
 from db.bulk.rows import LedgerRow
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRow, UnaccountedRow
-from db.skips import SkippedSpan, list_skips
 from db.statuses import Outcome
+from db.worker import ledger, withheld
+from db.worker.skips import SkippedSpan, list_skips
 from worker.core.decode import Decoded, decode
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of

@@ -19,10 +19,10 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import positions
 from db.reconciliation import restoration
 from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from db.statuses import Outcome
+from db.worker import positions
 from worker.kafka import group
 from worker.kafka.clients import kafka_admin, topic_names
 from worker.kafka.offsets import TopicSelection, partitions_of, topic_reader

@@ -13,10 +13,12 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderConfirmed
-from db import ledger, orders, positions, stock, withheld
-from db.positions import PendingBatch
+from db import stock
+from db.bulk import orders
 from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
+from db.worker import ledger, positions, withheld
+from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.operations.restore.lost_outcomes import Behind, LostRows, read_event

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from contracts.dead_letters import MAX_OFFSET, MAX_PARTITION
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.errors import UsageError
 from worker.kafka.offsets import Bounds
 from worker.operations.skip.sentences import offsets_text, sentence

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from db.skips import SkippedSpan
+from db.worker.skips import SkippedSpan
 from worker.operations.screen import shown
 
 _MOST_SENTENCES: Final = 3  # of a partition; all of them are in the JSON

@@ -18,7 +18,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
-from db.skips import add_skip, list_skips
+from db.worker.skips import add_skip, list_skips
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
 from worker.failures import DATABASE_ERRORS, reason_of

@@ -154,7 +154,7 @@ async def mark_published(session: AsyncSession, order_ids: Collection[UUID]) -> 
 async def remove_published(session: AsyncSession, group_id: str, topic: str) -> None:
     """Remove what is published and lies before the last two batches of its partition: it comes never again.
 
-    Kafka may lose the offsets of those two (`db.positions`), and then their records come again.
+    Kafka may lose the offsets of those two (`db.worker.positions`), and then their records come again.
     """
     await session.execute(
         delete(WithheldOutcome).where(

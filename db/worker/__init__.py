@@ -1,0 +1,1 @@
+"""What the worker keeps beside the shop's tables: outcomes, positions, redrives, skips, withheld outcomes."""
