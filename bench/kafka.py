@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented h
 
 from bench.errors import BenchError
 from worker.kafka.topic_metadata import until_all_brokers_know
-from worker.operations.place.place import Message
+from worker.operations.place.messages import Message
 from worker.sandbox.servers.threads import run_async
 
 REQUEST_SECONDS: Final = 30.0

@@ -31,7 +31,7 @@ from bench.plot import Lines
 from bench.run import Bench
 from bench.shop import stock_taken
 from bench.workload import Workload
-from worker.operations.place.place import Message
+from worker.operations.place.messages import Message
 
 SECONDS: Final = 30.0
 WARM_UP_SECONDS: Final = 5.0

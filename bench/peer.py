@@ -16,7 +16,7 @@ from bench.errors import BenchError
 from bench.kafka import Backlog
 from bench.run import Bench
 from bench.workload import Workload
-from worker.operations.place.place import Message
+from worker.operations.place.messages import Message
 
 _RATE: Final = re.compile(r"orders/s\s*=\s*([0-9.]+)")
 _LIMIT_SECONDS: Final = 600.0

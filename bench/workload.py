@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from contracts.events import OrderedItem, OrderPlaced
-from worker.operations.place.place import Message, encode, random_orders, with_twins
+from worker.operations.place.messages import Message, encode, random_orders, with_twins
 from worker.sandbox.demo import retailer
 
 USERS: Final = range(1, 10_001)

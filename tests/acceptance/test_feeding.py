@@ -22,7 +22,7 @@ from tests.support.shop import Shop
 from tests.support.subscriber import publish, read_topic, set_option
 from tests.support.topic_names import TopicNames
 from worker.core.decode import Decoded, decode
-from worker.operations.place.place import encode, random_orders, with_twins
+from worker.operations.place.messages import encode, random_orders, with_twins
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 

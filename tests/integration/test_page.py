@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.events import OrderRejected, Reason, ReasonCode
-from db import reports
+from db.worker import sales
 from tests.support.shop import Shop
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
@@ -180,8 +180,8 @@ async def test_orders_are_counted_by_second_the_newest_first_and_not_more_than_a
     for seconds_ago in (4_000, 30, 20, 20, 10):
         an_order(shop, seconds_ago)
     since = datetime.now(UTC) - timedelta(hours=1)
-    counted = await reports.list_orders_by_second(session, since, 100)
+    counted = await sales.list_orders_by_second(session, since, 100)
     assert sum(number for _, number in counted) == 4
     assert [time for time, _ in counted] == sorted((time for time, _ in counted), reverse=True)
     assert all(time.microsecond == 0 for time, _ in counted)
-    assert sum(number for _, number in await reports.list_orders_by_second(session, since, 2)) == 2
+    assert sum(number for _, number in await sales.list_orders_by_second(session, since, 2)) == 2

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from db import reports
 from db.engine import session_factory
+from db.worker import sales
 from tests.support.shop import Shop
 from worker.operations.explain.collect import _taken_later
 
@@ -39,14 +39,14 @@ async def sold(shop: Shop, engine: AsyncEngine) -> AsyncEngine:
 
 async def test_orders_after_the_moment_count_and_cancelled_ones_do_not(sold: AsyncEngine):
     async with AsyncSession(sold) as session:
-        assert await reports.list_sold_since(session, [1, 2], SINCE, 3.0) == {1: 3}
+        assert await sales.list_sold_since(session, [1, 2], SINCE, 3.0) == {1: 3}
 
 
 async def test_what_takes_too_long_is_given_up_and_not_counted(sold: AsyncEngine, shop: Shop):
     async with AsyncSession(sold) as holder, AsyncSession(sold) as session:
         await holder.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(DBAPIError, match="statement timeout"):
-            await reports.list_sold_since(session, [1], SINCE, 0.1)
+            await sales.list_sold_since(session, [1], SINCE, 0.1)
         await session.rollback()
         assert await session.scalar(text("SHOW statement_timeout")) == "0", (
             "the limit ends with the transaction"

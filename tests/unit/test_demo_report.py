@@ -11,9 +11,10 @@ from rich.console import Console
 
 from contracts.envelope import event_id
 from contracts.events import OrderPlaced
+from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, Shelf, StoredDecision
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
-from worker.sandbox.demo.report import DemoRun, Kill, checks, latency, print_next, print_report
+from worker.sandbox.demo.report import latency, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
 from worker.sandbox.demo.watch import SeenLetter, SeenOutcome, TopicTally
 

@@ -14,7 +14,9 @@ from contracts.events import Reason, ReasonCode
 from db.worker.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
 from worker.kafka.offsets import Bounds
-from worker.operations.explain.explanation import (
+from worker.operations.explain.explanation import explained
+from worker.operations.explain.facts import dead_letters, inputs, time_of
+from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
     Facts,
@@ -25,9 +27,7 @@ from worker.operations.explain.explanation import (
     RecordStanding,
     State,
     Unread,
-    explained,
 )
-from worker.operations.explain.facts import dead_letters, inputs, time_of
 from worker.operations.explain.order_records import OrderRecords, first_of, homes, last_of, places, unread
 from worker.operations.explain.terminal import MOST_ROWS, explanation_screen
 

@@ -34,16 +34,8 @@ from worker.http.page.rendering import (
     trouble_page,
 )
 from worker.operations.dead_letters.letter import Group
-from worker.operations.explain.explanation import (
-    DeadLetterRecord,
-    Decision,
-    Explanation,
-    Facts,
-    Place,
-    Unread,
-    explained,
-    explained_by_rows,
-)
+from worker.operations.explain.explanation import Explanation, explained, explained_by_rows
+from worker.operations.explain.order_facts import DeadLetterRecord, Decision, Facts, Place, Unread
 from worker.operations.lag.measure import GroupLag, MemberName, Pace, PartitionLag
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")

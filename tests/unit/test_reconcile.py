@@ -14,7 +14,7 @@ from worker.kafka.offsets import Bounds
 from worker.operations.reconcile.discrepancies import KINDS, discrepancy
 from worker.operations.reconcile.reconcile import REMARKS, RESULTS
 from worker.operations.reconcile.rows import letter_row, outcome_row, pack_headers, record_row, unpack_headers
-from worker.operations.reconcile.topic_copies import (
+from worker.operations.reconcile.spans import (
     CLOCKS_APART,
     InputRead,
     LettersRead,

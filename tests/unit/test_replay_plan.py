@@ -91,7 +91,7 @@ PENDING_BATCH = PendingBatch(40, 50, 0, None)
 
 
 @pytest.mark.parametrize(
-    ("commit", "begun", "reached"),
+    ("commit", "pending", "reached"),
     [
         (None, None, None),
         (commit_of(40), None, 40),

@@ -34,7 +34,7 @@ def explain(
     from worker.kafka.offsets import read_order_id
     from worker.operations import screen
     from worker.operations.explain.collect import explain_order
-    from worker.operations.explain.explanation import State
+    from worker.operations.explain.order_facts import State
     from worker.operations.explain.search import Scan
     from worker.operations.explain.terminal import explanation_screen
     from worker.settings import read_settings

@@ -175,7 +175,7 @@ def _judged(run: Soak, stream: Stream, console: Console) -> list[str]:
 
 
 def _memory(samples: list[Sample]) -> str:
-    points = [(s.seconds, s.sentinel_bytes / MB) for s in samples if s.sentinel_bytes]
+    points = [(s.seconds, s.witness_bytes / MB) for s in samples if s.witness_bytes]
     highest = max((mb for _, mb in points), default=0.0)
     return f"memory of the witness: {slope_per_hour(points):+.1f} MB an hour, {highest:.0f} MB at most"
 

@@ -1,6 +1,6 @@
 """The blows of a soak: each strikes once, ends by itself, and leaves servers that answer.
 
-The sentinel is frozen with the others and cut off with them, but never killed, so that its memory over time
+The witness is frozen with the others and cut off with them, but never killed, so that its memory over time
 means something.
 """
 
@@ -23,18 +23,18 @@ _PAST_THE_SESSION_SECONDS: Final = 4.0  # a session is 2 s in an arena
 _FROZEN_SECONDS: Final = 6.0  # past every deadline of a request
 
 
-def kill(arena: Arena, sentinel: WorkerProcess) -> None:
+def kill(arena: Arena, witness: WorkerProcess) -> None:
     """SIGKILL to a worker."""
-    _another(arena, sentinel).kill()
+    _another(arena, witness).kill()
 
 
-def terminate(arena: Arena, sentinel: WorkerProcess) -> None:
+def terminate(arena: Arena, witness: WorkerProcess) -> None:
     """SIGTERM to a worker."""
-    _another(arena, sentinel).signal(signal.SIGTERM)
+    _another(arena, witness).signal(signal.SIGTERM)
 
 
 def stand_still(arena: Arena, _: WorkerProcess) -> None:
-    """A worker, maybe the sentinel, is stopped past its session and wakes up when others have its work."""
+    """A worker, maybe the witness, is stopped past its session and wakes up when others have its work."""
     worker = arena.any_worker()
     worker.signal(signal.SIGSTOP)
     try:
@@ -51,12 +51,12 @@ def backends(arena: Arena, _: WorkerProcess) -> None:
     )
 
 
-def locks(arena: Arena, sentinel: WorkerProcess) -> None:
-    """Somebody else holds every product until the sentinel has run into its lock timeout."""
+def locks(arena: Arena, witness: WorkerProcess) -> None:
+    """Somebody else holds every product until the witness has run into its lock timeout."""
     holder = _holder(arena)
     try:
-        before = sentinel.log.count("will be tried again")
-        eventually(lambda: sentinel.log.count("will be tried again") > before, 30)
+        before = witness.log.count("will be tried again")
+        eventually(lambda: witness.log.count("will be tried again") > before, 30)
     finally:
         holder.kill()
         holder.communicate()
@@ -108,9 +108,9 @@ BLOWS: Final[dict[str, Blow]] = {
 }
 
 
-def _another(arena: Arena, sentinel: WorkerProcess) -> WorkerProcess:
+def _another(arena: Arena, witness: WorkerProcess) -> WorkerProcess:
     arena.keep()
-    return arena.chance.choice([worker for worker in arena.crew if worker is not sentinel])
+    return arena.chance.choice([worker for worker in arena.crew if worker is not witness])
 
 
 def _holder(arena: Arena) -> "subprocess.Popen[bytes]":

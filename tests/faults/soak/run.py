@@ -33,12 +33,12 @@ class Soak:
     began: float = field(default_factory=time.monotonic)
     violations: list[str] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
-    sentinel: WorkerProcess = field(init=False)
+    witness: WorkerProcess = field(init=False)
     _marks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.there.keep()
-        self.sentinel = self.there.crew[0]
+        self.witness = self.there.crew[0]
 
     @property
     def seconds(self) -> float:
@@ -66,7 +66,7 @@ class Soak:
     def line(self) -> str:
         """How things stand."""
         lag = "?" if self.watch.lag is None else f"{self.watch.lag:,}"
-        memory = resident_bytes(self.sentinel.process.pid) / MB
+        memory = resident_bytes(self.witness.process.pid) / MB
         return (
             f"placed {self.feeder.placed:,}, decided {self.watch.told:,}, lag {lag}, {len(self.struck)} blows"
             f" ({self.struck[-1] if self.struck else 'none'}), witness {memory:.0f} MB,"
@@ -99,14 +99,14 @@ class Soak:
         """The figures of this moment, and the blows since the sample before."""
         decided, seconds = self.watch.told, self.seconds
         marks, self._marks = self._marks, []
-        others = [resident_bytes(w.process.pid) for w in list(self.there.crew) if w is not self.sentinel]
+        others = [resident_bytes(w.process.pid) for w in list(self.there.crew) if w is not self.witness]
         return Sample(
             round(seconds, 1),
             self.feeder.placed,
             decided,
             -1 if self.watch.lag is None else self.watch.lag,
             round((decided - before.decided) / (seconds - before.seconds), 1) if before else 0.0,
-            resident_bytes(self.sentinel.process.pid),
+            resident_bytes(self.witness.process.pid),
             ",".join(str(rss) for rss in others if rss),
             ",".join(marks),
         )
@@ -116,7 +116,7 @@ class Soak:
         self.struck.append(name)
         self._marks.append(name)
         try:
-            BLOWS[name](self.there, self.sentinel)
+            BLOWS[name](self.there, self.witness)
         except Exception as error:
             self.violations.append(f"{name} at {at:.0f} s could not be carried out: {error!r}"[:600])
         # What was under way before the blow counts for none.
@@ -141,10 +141,10 @@ class Soak:
         for worker in self.there.crew:
             if worker.process.poll() not in {None, 0, -signal.SIGKILL, -signal.SIGTERM}:
                 self.violations.append(f"{worker.log_path.name} ended with {worker.process.returncode}")
-        sentinel_gone = self.sentinel.process.poll() is not None
+        witness_gone = self.witness.process.poll() is not None
         self.there.keep()
-        if sentinel_gone:
-            self.violations.append(f"the witness ended with {self.sentinel.process.returncode}")
-            self.sentinel = self.there.crew[0]
+        if witness_gone:
+            self.violations.append(f"the witness ended with {self.witness.process.returncode}")
+            self.witness = self.there.crew[0]
         tell()
         time.sleep(0.25)

@@ -28,7 +28,7 @@ class Sample:
     decided: int
     lag: int
     rate: float
-    sentinel_bytes: int
+    witness_bytes: int
     other_bytes: str
     blows: str
 
@@ -148,7 +148,7 @@ def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:
 
 
 def picture(samples: Sequence[Sample]) -> str:
-    """An SVG of orders decided a second, lag and the sentinel's memory, with a line for each blow."""
+    """An SVG of orders decided a second, lag and the witness's memory, with a line for each blow."""
     panels = [
         _Panel("decided orders/s", lambda s: s.rate),
         # An offset that Kafka forgets shows as a lag of millions, beside which no other would be seen.
@@ -158,7 +158,7 @@ def picture(samples: Sequence[Sample]) -> str:
             scale=lambda y: log10(1 + y),
             between=(10, 1_000, 100_000),
         ),
-        _Panel("memory of the witness, MB", lambda s: s.sentinel_bytes / MB),
+        _Panel("memory of the witness, MB", lambda s: s.witness_bytes / MB),
     ]
     parts = [panel.drawn(n * _STEP + 30 + _HEIGHT, samples) for n, panel in enumerate(panels)]
     return (

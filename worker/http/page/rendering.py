@@ -19,8 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from worker.http.page.overview import LATEST, Overview
 from worker.operations.dead_letters.letter import read_letter
-from worker.operations.explain.explanation import Explanation, Place, State
+from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.facts import time_of
+from worker.operations.explain.order_facts import Place, State
 from worker.operations.explain.sections import Section, not_looked_at, sections
 from worker.operations.lag.look import pace_cells, remarks_on, short_id
 from worker.operations.lag.measure import GroupLag, PartitionLag

@@ -13,8 +13,8 @@ from uuid import UUID
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from db import reports
 from db.engine import session_factory
+from db.worker import sales
 from db.worker.skips import list_skips
 from worker.http.page.overview import (
     LONGEST_WINDOW,
@@ -100,7 +100,7 @@ class Sources:
     async def orders(self) -> StoredOrders:
         since = datetime.now(UTC) - LONGEST_WINDOW
         async with self.inquiries.session() as session:
-            by_second = await reports.list_orders_by_second(session, since, MOST_ORDERS)
+            by_second = await sales.list_orders_by_second(session, since, MOST_ORDERS)
         return stored_orders(by_second, MOST_ORDERS)
 
     async def order(self, order_id: UUID) -> Explanation:

@@ -13,22 +13,41 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.util import calc_crc32c
 
+from worker.kafka.consuming.raw_records import BrokenError, RawBytes, RawRecord
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 
 # Base offset, length, leader epoch, format, checksum, attributes, last offset delta, first and greatest
 # timestamp, producer id, producer epoch, first sequence number, number of records.
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+
+
 _START: Final = struct.Struct(">qiib")
+
+
 _LENGTH_ENDS: Final = 12  # the length counts from here
+
+
 _CHECKSUM_ENDS: Final = 21
+
+
 _FORMAT: Final = 2
+
+
 _CODEC: Final = 0x07
+
+
 _STAMPED_BY_BROKER: Final = 0x08
+
+
 _TRANSACTIONAL: Final = 0x10
+
+
 _CONTROL: Final = 0x20
+
+
 _ABORT_MARKER: Final = b"\x00\x00\x00\x00"  # the key of a marker: version, kind
-_VARINT_BYTES: Final = 10
-_NAME_SHOWN: Final = 40  # bytes
+
+
 _CODECS: Final[dict[int, tuple[str, Callable[[bytes], bytes]]]] = {
     1: ("gzip", gzip_decode),
     2: ("snappy", snappy_decode),
@@ -83,10 +102,6 @@ class _Header(NamedTuple):
 class _Next(NamedTuple):
     at: int
     base_offset: int
-
-
-class _BrokenError(Exception):
-    """The bytes are no record."""
 
 
 def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
@@ -146,10 +161,10 @@ class _Aborting:
 
 def _is_abort_marker(body: bytes) -> bool:
     try:
-        reader = _Bytes(body)
+        reader = RawBytes(body)
         reader.varint()
-        return _Record.of(reader).key == _ABORT_MARKER
-    except _BrokenError:
+        return RawRecord.of(reader).key == _ABORT_MARKER
+    except BrokenError:
         return False
 
 
@@ -218,7 +233,7 @@ def _unpacked(partition: TopicPartition, header: _Header, body: bytes, offset: i
             if record.offset >= next_offset:
                 records.append(record)
                 next_offset = record.offset + 1
-    except _BrokenError as error:
+    except BrokenError as error:
         return _cut_off(partition, header, records, next_offset, str(error))
     return RawBatch(records, header.next_offset)
 
@@ -233,17 +248,17 @@ def _cut_off(
 
 
 def _records(partition: TopicPartition, header: _Header, body: bytes) -> Iterator[ConsumerRecord]:
-    reader = _Bytes(body)
+    reader = RawBytes(body)
     for _ in range(header.record_count):
-        record = _Record.of(reader.part(reader.varint(), "a record"))
+        record = RawRecord.of(reader.part(reader.varint(), "a record"))
         if not 0 <= record.offset_delta <= header.last_offset_delta:
-            raise _BrokenError(f"a record claims to be number {record.offset_delta} of its batch")
+            raise BrokenError(f"a record claims to be number {record.offset_delta} of its batch")
         yield _consumer_record(partition, header, record)
     if reader.left:
-        raise _BrokenError(f"{reader.left} bytes behind the {header.record_count} records its batch claims")
+        raise BrokenError(f"{reader.left} bytes behind the {header.record_count} records its batch claims")
 
 
-def _consumer_record(partition: TopicPartition, header: _Header, record: "_Record") -> ConsumerRecord:
+def _consumer_record(partition: TopicPartition, header: _Header, record: "RawRecord") -> ConsumerRecord:
     by_broker = bool(header.attributes & _STAMPED_BY_BROKER)
     fields = (
         partition.topic,
@@ -259,79 +274,3 @@ def _consumer_record(partition: TopicPartition, header: _Header, record: "_Recor
         tuple(record.headers),
     )
     return UnreadableRecord(*fields, record.why) if record.why else ConsumerRecord(*fields)
-
-
-@dataclass(slots=True)
-class _Bytes:
-    """Reads on in bytes, and never beyond them."""
-
-    data: bytes
-    at: int = 0
-
-    @property
-    def left(self) -> int:
-        return len(self.data) - self.at
-
-    def take(self, size: int, what: str) -> bytes:
-        if not 0 <= size <= self.left:
-            raise _BrokenError(f"{what} claims {size} bytes where {self.left} are left")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def take_nullable(self, what: str) -> bytes | None:
-        size = self.varint()
-        return None if size < 0 else self.take(size, what)
-
-    def part(self, size: int, what: str) -> "_Bytes":
-        return _Bytes(self.take(size, what))
-
-    def varint(self) -> int:
-        """A number in zigzag code, seven bits a byte."""
-        value = 0
-        for index, byte in enumerate(self.data[self.at : self.at + _VARINT_BYTES]):
-            value |= (byte & 0x7F) << (7 * index)
-            if byte < 0x80:
-                self.at += index + 1
-                return (value >> 1) ^ -(value & 1)
-        raise _BrokenError("a number does not end")
-
-
-@dataclass(slots=True)
-class _Record:
-    timestamp_delta: int
-    offset_delta: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes | None]]
-    why: str
-    """what a client would refuse it for"""
-
-    @classmethod
-    def of(cls, reader: _Bytes) -> "_Record":
-        """Raises _BrokenError where not even key and value can be read."""
-        reader.take(1, "a record's attributes")
-        timestamp_delta, offset_delta = reader.varint(), reader.varint()
-        key, value = reader.take_nullable("a key"), reader.take_nullable("a value")
-        record = cls(timestamp_delta, offset_delta, key, value, [], "")
-        try:
-            record.why = _read_headers(reader, record.headers)
-        except _BrokenError as error:
-            record.why = str(error)
-        return record
-
-
-def _read_headers(reader: _Bytes, headers: list[tuple[str, bytes | None]]) -> str:
-    """Appends the headers there are; returns what is wrong with them."""
-    count = reader.varint()
-    if count < 0:
-        return f"it claims {count} headers"
-    why = ""
-    for _ in range(count):
-        raw_name = reader.take_nullable("a header's name")
-        if raw_name is None:
-            why = why or "a header has no name"
-        name = (raw_name or b"").decode("utf-8", "backslashreplace")
-        if raw_name is not None and name.encode() != raw_name:
-            why = why or f"the header name {repr(raw_name[:_NAME_SHOWN])[2:-1]} is not UTF-8"
-        headers.append((name, reader.take_nullable("a header's value")))
-    return why or (f"{reader.left} bytes behind its headers" if reader.left else "")

@@ -21,11 +21,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from db import orders, reports, stock
+from db import orders, stock
 from db.bulk.rows import LedgerRow
 from db.engine import session_factory
 from db.errors import NotFoundError
-from db.worker import ledger
+from db.worker import ledger, sales
 from db.worker.skips import list_skips
 from db.worker.withheld import find_unpublished
 from worker.database import database_engine, require_database
@@ -35,14 +35,7 @@ from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import nothing_more, reader
 from worker.operations import screen
-from worker.operations.explain.explanation import (
-    Explanation,
-    Facts,
-    ProductNow,
-    StoredOrder,
-    explained,
-    explained_by_rows,
-)
+from worker.operations.explain.explanation import Explanation, explained, explained_by_rows
 from worker.operations.explain.facts import (
     Found,
     dead_letters,
@@ -51,6 +44,7 @@ from worker.operations.explain.facts import (
     outcomes,
     stored_order,
 )
+from worker.operations.explain.order_facts import Facts, ProductNow, StoredOrder
 from worker.operations.explain.search import FAR, OrderSearch, Progress, Reach, Scan, Where
 from worker.settings import Settings
 
@@ -217,7 +211,7 @@ async def _taken_later(
 ) -> dict[int, int] | None:
     try:
         async with sessions() as session:
-            return await reports.list_sold_since(session, ids, since, limit_seconds)
+            return await sales.list_sold_since(session, ids, since, limit_seconds)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _QUERY_CANCELED:
             raise

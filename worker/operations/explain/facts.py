@@ -15,7 +15,7 @@ from db.bulk.rows import LedgerRow
 from db.models import Order
 from db.statuses import Outcome
 from worker.core.decode import Invalid
-from worker.operations.explain.explanation import (
+from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
     InputRecord,

@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from worker.core.decode import Decoded, decode
 from worker.kafka.consuming.reading import Spans
 from worker.kafka.offsets import Bounds
-from worker.operations.explain.explanation import Unread
+from worker.operations.explain.order_facts import Unread
 
 
 @dataclass(frozen=True, slots=True)

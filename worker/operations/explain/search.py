@@ -15,8 +15,8 @@ from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
-from worker.operations.explain.explanation import Unread
 from worker.operations.explain.facts import Found, sources_of, time_of
+from worker.operations.explain.order_facts import Unread
 from worker.operations.explain.order_records import OrderRecords, first_of, homes, last_of, places, unread
 from worker.operations.screen import Bar
 from worker.settings import Settings

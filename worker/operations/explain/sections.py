@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from contracts.events import Reason
-from worker.operations.explain.explanation import (
+from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
     Facts,

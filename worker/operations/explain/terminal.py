@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from worker.operations.explain.explanation import Explanation, Facts
+from worker.operations.explain.explanation import Explanation
+from worker.operations.explain.order_facts import Facts
 from worker.operations.explain.sections import Section, not_looked_at, sections
 from worker.operations.screen import shown, table
 

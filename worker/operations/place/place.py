@@ -1,17 +1,14 @@
 """`place`: publishes orders, from a file of JSON lines or made up from the catalogue."""
 
 import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import BinaryIO, Final
-from uuid import UUID
+from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -19,33 +16,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contracts.events import OrderedItem, OrderPlaced
 from db import catalog
 from db.engine import session_factory
-from worker.core.decode import Invalid
 from worker.database import database_engine, require_database
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
-from worker.operations.place.order_file import decoded, file_name, order_lines, readable_twice
+from worker.operations.place.messages import Message, encode, random_orders, read_messages, with_twins
+from worker.operations.place.order_file import file_name, readable_twice
 from worker.settings import Settings
 
 CATALOG_LIMIT: Final = 100_000  # users, and products, that random orders choose from: what fits in memory
 
+
 _WINDOW_RECORDS: Final = 4_000  # sent and not yet acknowledged
+
+
 _WINDOW_BYTES: Final = 32 * 1024 * 1024
-_TWINS_APART: Final = 500  # at most so many orders between an order and its duplicate
+
+
 _LINGER_MS: Final = 5
+
+
 _FLUSH_SECONDS: Final = 5.0
-_SEEDED_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One record to publish: the key, and the value byte for byte."""
-
-    key: bytes
-    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,49 +64,6 @@ class PlacingPace:
     rate: float | None = None  # records a second; None: as fast as Kafka takes them
     duplicates: float = 0.0  # 0 to 1
     seed: int | None = None
-
-
-def random_orders(
-    seed: int | None,
-    users: Sequence[int],
-    products: Sequence[tuple[int, Decimal]],
-    count: int,
-    *,
-    max_items: int = 5,
-    first_placed_at: datetime | None = None,
-    with_prices: bool = True,
-) -> Iterator[OrderPlaced]:
-    """Yield orders of 1 to `max_items` different products, 1 to 5 of each, a millisecond apart.
-
-    The same arguments give the same orders, ids included; without a seed each call gives others.
-    A seed without `first_placed_at` starts at a fixed time, because another time would be another
-    order under the same id.
-    """
-    if not users or not products:
-        raise ValueError("random orders need at least one user and one product")
-    rng = random.Random(seed)
-    start = first_placed_at or (datetime.now(UTC) if seed is None else _SEEDED_TIME)
-    most = min(max_items, len(products))
-    for number in range(count):
-        chosen = rng.sample(products, rng.randint(1, most))
-        yield OrderPlaced(
-            order_id=UUID(int=rng.getrandbits(128), version=4),
-            user_id=rng.choice(users),
-            placed_at=start + timedelta(milliseconds=number),
-            items=tuple(
-                OrderedItem(
-                    product_id=product_id,
-                    quantity=rng.randint(1, 5),
-                    unit_price=price if with_prices else None,
-                )
-                for product_id, price in chosen
-            ),
-        )
-
-
-def encode(order: OrderPlaced) -> Message:
-    """The order as an upstream service would publish it."""
-    return Message(str(order.order_id).encode(), order.model_dump_json(exclude_none=True).encode())
 
 
 async def place_random(
@@ -148,16 +98,6 @@ async def place_file(
         return await place(settings, messages, count, pace=pace, quiet=quiet)
 
 
-def read_messages(file: BinaryIO, name: str, max_bytes: int) -> Iterator[Message]:
-    """Yield the lines that are not blank, or raise a CommandError that names the first bad one."""
-    for line in order_lines(file, max_bytes):
-        order = decoded(line, max_bytes)
-        if isinstance(order, Invalid):
-            where = f"{name}:{line.number}" + (f": {order.path}" if order.path else "")
-            raise CommandError(f"{where}: {order.message} ({order.code}); nothing was sent")
-        yield Message(str(order.order.order_id).encode(), line.value)
-
-
 async def place(
     settings: Settings,
     messages: Iterable[Message],
@@ -185,20 +125,6 @@ async def place(
                 ) from error
             seconds = time.monotonic() - started
     return Placed(window.acknowledged - duplicates, duplicates, seconds)
-
-
-def with_twins(messages: Iterable[Message], share: float, seed: int | None) -> Iterator[tuple[Message, bool]]:
-    """Yield each message, and a share of them a second time (True) soon after, as if upstream repeated it."""
-    rng = random.Random(seed)
-    waiting: deque[Message] = deque()
-    for message in messages:
-        yield message, False
-        if rng.random() < share:
-            waiting.append(message)
-        if waiting and (len(waiting) >= _TWINS_APART or rng.random() < share):
-            yield waiting.popleft(), True
-    for message in waiting:
-        yield message, True
 
 
 class _Window:

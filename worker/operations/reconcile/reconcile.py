@@ -33,17 +33,19 @@ from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
 from worker.operations.reconcile.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.reconcile.repair import end_what_hangs, repair
-from worker.operations.reconcile.topic_copies import (
+from worker.operations.reconcile.spans import (
     DeletedSpan,
     InputRead,
     LettersRead,
     OutputRead,
-    Outputs,
-    find_blocks,
     input_read,
     judged_spans,
     letters_since,
     outcomes_since,
+)
+from worker.operations.reconcile.topic_copies import (
+    Outputs,
+    find_blocks,
     output_spans,
     read_inputs,
     read_letters,

@@ -21,7 +21,8 @@ from worker.kafka.producers import output_of
 from worker.kafka.stable_ends import Say, settled_bounds
 from worker.kafka.transaction import Transaction, transaction
 from worker.operations.reconcile.rows import unpack_headers
-from worker.operations.reconcile.topic_copies import OutputRead, read_outcomes
+from worker.operations.reconcile.spans import OutputRead
+from worker.operations.reconcile.topic_copies import read_outcomes
 from worker.operations.republish.send import outcome_topics
 from worker.operations.screen import progress
 from worker.settings import Settings

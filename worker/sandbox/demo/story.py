@@ -19,10 +19,10 @@ from typing import Any, Final
 from rich.console import Console
 
 from worker.sandbox.demo import report
+from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import read_evidence
 from worker.sandbox.demo.feed import PlacedRecord, Placement, RecordKind, place_paced, schedule
 from worker.sandbox.demo.picture import Picture
-from worker.sandbox.demo.report import DemoRun, Kill
 from worker.sandbox.demo.retailer import Retailer
 from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine
 from worker.sandbox.demo.shop import PARTITIONS, choices_for, fill_shop, opened_shop, settings_from, variables
@@ -89,7 +89,7 @@ class Story:
             shared = "; ".join(f"{w.name} has partitions {_list(w.vitals.partitions)}" for w in crew.workers)
             self._say(f"Workers are ready: {shared}")
             run = await Performance(self, crew, subscriber).perform()
-        results = report.checks(run)
+        results = checks(run)
         report.print_report(self.console, run, results, seconds_in_all=time.monotonic() - self.began)
         held = all(check.held for check in results)
         if not held:
