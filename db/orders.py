@@ -2,8 +2,7 @@
 
 Every function works in the caller's transaction. What changes an order takes the stock lock first, as workers
 do (`stock.acquire_stock_lock`), then locks the order, then its products by id: nobody who keeps to that order
-meets a deadlock. The stock lock is held until the caller's transaction ends, and workers wait for it: end it
-soon.
+meets a deadlock. The stock lock is held until that transaction ends, and workers wait: end it soon.
 
 Two things keep to no order. Where they meet a worker, PostgreSQL ends one of the two with a deadlock error
 (run it again): deleting a user or product in a transaction that has the stock lock, and an `order_id` that

@@ -102,7 +102,7 @@ _ACKNOWLEDGED: Final = {
 }
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
 _FOLLOWS_ANYTHING: Final = -1
-_pending = (
+_new = (
     func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
     .table_valued(*(column(name, type_) for name, type_ in _ROW.items()))
     .render_derived(name="begun")
@@ -111,23 +111,20 @@ _RECORD_PENDING: Final = (
     update(Position)
     .where(
         Position.group_id == bindparam("group"),
-        Position.topic == _pending.c.topic,
-        Position.partition == _pending.c.partition,
+        Position.topic == _new.c.topic,
+        Position.partition == _new.c.partition,
         # Whoever has taken the partition over since then has begun another epoch.
-        Position.turn == _pending.c.turn,
+        Position.turn == _new.c.turn,
         # A row that holds anything else than its owner wrote is that of a backup.
-        or_(
-            _pending.c.follows == _FOLLOWS_ANYTHING,
-            Position.begun_to.is_not_distinct_from(_pending.c.follows),
-        ),
+        or_(_new.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_new.c.follows)),
     )
     .values(
         {
-            **{name: _pending.c[name] for name in _STATE},
+            **{name: _new.c[name] for name in _STATE},
             **{
                 name: case(
-                    (Position.begun_to == _pending.c.announced_to, getattr(Position, latest)),
-                    (Position.announced_to == _pending.c.announced_to, getattr(Position, name)),
+                    (Position.begun_to == _new.c.announced_to, getattr(Position, latest)),
+                    (Position.announced_to == _new.c.announced_to, getattr(Position, name)),
                 )
                 for name, latest in _ACKNOWLEDGED.items()
             },

@@ -579,7 +579,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 "db/worker/positions.py",
-                "(Position.begun_to == _pending.c.announced_to,",
+                "(Position.begun_to == _new.c.announced_to,",
                 "(Position.begun_to > 0,",
             ),
         ),
@@ -589,7 +589,7 @@ MUTATIONS: Final = (
         "turn",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",
-        (Edit("db/worker/positions.py", "        Position.turn == _pending.c.turn,\n", ""),),
+        (Edit("db/worker/positions.py", "        Position.turn == _new.c.turn,\n", ""),),
         (Test("tests/integration/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------
@@ -864,8 +864,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _POSITIONS,
-                "_pending.c.follows == _FOLLOWS_ANYTHING,",
-                "_pending.c.follows >= _FOLLOWS_ANYTHING,",
+                "_new.c.follows == _FOLLOWS_ANYTHING,",
+                "_new.c.follows >= _FOLLOWS_ANYTHING,",
             ),
         ),
         (Test("tests/integration/test_positions.py", "row_of_a_backup"),),

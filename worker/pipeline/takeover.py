@@ -136,16 +136,14 @@ class Takeover:
     ) -> _Look:
         # Of all, and before PostgreSQL: other workers go on meanwhile, and tell PostgreSQL first.
         commits = await self._leases.committed_offsets(sorted({*partitions, *all_partitions}))
+        group_id, topic = self._group.id, self._group.topic
         async with self._group.sessions() as session:
             # Each commits by itself: two workers that took several in another order could wait in a circle.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            epochs = {
-                p: await positions.start_epoch(session, self._group.id, p.topic, p.partition)
-                for p in partitions
-            }
-            pending = await positions.list_pending(session, self._group.id, self._group.topic)
-            others = await positions.list_other_groups(session, self._group.id, self._group.topic)
-        if lost := database_lost(self._group.topic, commits, pending):
+            epochs = {p: await positions.start_epoch(session, group_id, *p) for p in partitions}
+            pending = await positions.list_pending(session, group_id, topic)
+            others = await positions.list_other_groups(session, group_id, topic)
+        if lost := database_lost(topic, commits, pending):
             raise WaitsForOperatorError(lost)
         known = {p: epoch.pending for p, epoch in epochs.items() if epoch.pending}
         firsts, ends, found = await self._look_at_logs(partitions, known)
@@ -168,9 +166,7 @@ class Takeover:
         async with reader(self._leases.client_options, "read_uncommitted") as consumer:
             firsts = await consumer.beginning_offsets(partitions)
             ends = await consumer.end_offsets(partitions)
-            lasts = {
-                p: pending for p, pending in known.items() if may_lie_in_log(pending, firsts[p], ends[p])
-            }
+            lasts = {p: last for p, last in known.items() if may_lie_in_log(last, firsts[p], ends[p])}
             return firsts, ends, await _known_logs(consumer, lasts)
 
     async def _resume(self, lease: Lease, look: _Look) -> Ownership:
