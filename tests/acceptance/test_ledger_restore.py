@@ -21,7 +21,7 @@ LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """
 import asyncio, os, signal
 from worker.operations.restore import writing
-from worker.operations.restore.restore import Asked, restore
+from worker.operations.restore.restore import RestoreRequest, restore
 from worker.settings import read_settings
 writing.PORTION = 40
 left = [3]
@@ -29,7 +29,7 @@ def written():
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(restore(read_settings(), Asked(execute=True), print, written=written))
+asyncio.run(restore(read_settings(), RestoreRequest(execute=True), print, written=written))
 """
 STORED = ("users", "products", "orders", "order_items", "order_outcomes", "positions")  # by their references
 TABLES = {

@@ -35,7 +35,8 @@ def use_java_cache(*, make: bool) -> None:
     except (LocalServiceError, ImportError):
         return
     if cache.exists():
-        os.environ[_OPTIONS] = f"-XX:AOTCache='{cache}'"
+        # Kafka's tools have other files, for which it is no good: Java would say so among what they print.
+        os.environ[_OPTIONS] = f"-XX:AOTCache='{cache}' -Xlog:disable"
 
 
 def _cache_of(jars: Sequence[Path]) -> Path:

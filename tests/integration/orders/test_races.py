@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from db.bulk.orders import add_orders
 from db.bulk.rows import encode_items, encode_order
 from db.catalog import (
     adjust_stock_for_category,
@@ -35,7 +36,6 @@ from db.errors import (
 )
 from db.models import Order
 from db.orders import (
-    add_orders,
     cancel_order,
     complete_order,
     create_order,
