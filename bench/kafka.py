@@ -17,7 +17,7 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined] # documented here, but not in its __all__
+from confluent_kafka.admin import (
     AdminClient,
     NewTopic,
     OffsetSpec,

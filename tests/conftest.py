@@ -24,8 +24,9 @@ from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
 from tests.support.worker_template import WorkerTemplate
+from worker.sandbox.servers.errors import LocalServiceError
 from worker.sandbox.servers.postgres import create_database, drop_database
-from worker.sandbox.servers.services import LocalServiceError, Services, running_services
+from worker.sandbox.servers.services import Services, running_services
 
 # Ctrl-C has to reach what is started here, also where a shell that runs the tests in the background has it
 # ignored. (What is started gets the default back.)

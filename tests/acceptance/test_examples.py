@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import httpx
@@ -264,7 +264,7 @@ async def test_the_commit_is_done_before_the_client_has_its_answer(database_url:
     app = with_fastapi.create_app(database_url)
 
     async def looking_when_the_answer_starts(scope: Any, receive: Any, send: Send) -> None:
-        async def looking(message: dict[str, Any]) -> None:
+        async def looking(message: Any) -> None:
             if message["type"] == "http.response.start":
                 seen.append(users(shop))
             await send(message)
@@ -492,7 +492,7 @@ def dependency(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncSession]
 
 
 def in_use(engine: AsyncEngine) -> int:
-    return engine.pool.checkedout()
+    return int(cast("Any", engine.pool).checkedout())
 
 
 async def test_get_session_commits_when_the_caller_succeeds(engine: AsyncEngine, shop: Shop):
@@ -546,7 +546,7 @@ async def test_get_session_rolls_back_when_the_caller_is_cancelled(
 
 
 async def test_get_session_rolls_back_when_nobody_goes_on_after_the_yield(engine: AsyncEngine, shop: Shop):
-    generator = get_session(session_factory(engine))()
+    generator: Any = get_session(session_factory(engine))()
     await catalog.create_user(await anext(generator), **ADA)
     await generator.aclose()
     assert users(shop) == []

@@ -88,7 +88,7 @@ class TestDatabase:
     def test_upgrade_says_from_where_to_where(
         self, order_worker: OrderWorker, bare_database_url: str, tmp_path: Path
     ) -> None:
-        env = {"ORDER_WORKER_DATABASE_URL": bare_database_url}
+        env: dict[str, Any] = {"ORDER_WORKER_DATABASE_URL": bare_database_url}
         write_catalog(tmp_path)
         refused = order_worker("catalog", "import", str(tmp_path), **env)
         refused.assert_one_line(1, "run `order-worker db upgrade`")

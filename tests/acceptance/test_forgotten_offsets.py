@@ -1,7 +1,7 @@
 """A broker that forgets how far the group has come, or what it has acknowledged: all is told, and once."""
 
 import sys
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,7 +14,7 @@ from worker.core.steps import Step
 FORGOTTEN = "Kafka has forgotten the offset"
 
 
-def placed(scene: Scene, count: int = 50) -> list[object]:
+def placed(scene: Scene, count: int = 50) -> list[UUID]:
     """Orders in one partition, and a dead letter after each tenth."""
     ids = [uuid4() for _ in range(count)]
     values = [
@@ -32,7 +32,7 @@ def die_over_the_second_batch(workers: Workers, step: Step) -> None:
 
 
 @pytest.fixture
-def told(scene: Scene, workers: Workers) -> list[object]:
+def told(scene: Scene, workers: Workers) -> list[UUID]:
     """The orders of which all is told; no worker is left."""
     scene.shop.stock_up({1: 1_000})
     ids = placed(scene)
@@ -42,7 +42,7 @@ def told(scene: Scene, workers: Workers) -> list[object]:
     return ids
 
 
-def test_offsets_that_are_gone(scene: Scene, workers: Workers, told: list[object]):
+def test_offsets_that_are_gone(scene: Scene, workers: Workers, told: list[UUID]):
     scene.forget_offsets()
     more = placed(scene, 10)
     worker = workers.start()
@@ -51,7 +51,7 @@ def test_offsets_that_are_gone(scene: Scene, workers: Workers, told: list[object
     assert worker.log.count(FORGOTTEN) == 1
 
 
-def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[object]):
+def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[UUID]):
     scene.remember_wrongly()
     worker = workers.start()
     scene.wait_until_drained()
@@ -63,7 +63,7 @@ def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[object])
     "step", [Step.AFTER_DATABASE_COMMIT, Step.AFTER_SENDS, Step.BEFORE_KAFKA_COMMIT, Step.AFTER_KAFKA_COMMIT]
 )
 def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
-    scene: Scene, workers: Workers, told: list[object], step: Step
+    scene: Scene, workers: Workers, told: list[UUID], step: Step
 ):
     more = placed(scene, 30)
     die_over_the_second_batch(workers, step)
@@ -74,7 +74,7 @@ def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
 
 
 def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
-    scene: Scene, workers: Workers, told: list[object]
+    scene: Scene, workers: Workers, told: list[UUID]
 ):
     more = placed(scene, 30)
     die_over_the_second_batch(workers, Step.AFTER_SENDS)
@@ -86,7 +86,7 @@ def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
 
 
 def test_a_worker_without_orders_notices_that_kafka_tells_less_than_it_has_acknowledged(
-    scene: Scene, workers: Workers, told: list[object]
+    scene: Scene, workers: Workers, told: list[UUID]
 ):
     worker = workers.start(batch_max_records="10")
     more = placed(scene, 10)
@@ -99,7 +99,7 @@ def test_a_worker_without_orders_notices_that_kafka_tells_less_than_it_has_ackno
 
 
 def test_a_new_topic_of_the_same_name_is_decided_from_its_beginning(
-    scene: Scene, workers: Workers, told: list[object]
+    scene: Scene, workers: Workers, told: list[UUID]
 ):
     scene.recreate_input_topic()
     more = placed(scene, 80)

@@ -38,7 +38,8 @@ def orders(count: int) -> list[bytes]:
 
 
 def lag_now(order_worker: OrderWorker) -> dict[str, Any]:
-    return order_worker.here("lag", "--json", "--interval", "0.3").done().document
+    found: dict[str, Any] = order_worker.here("lag", "--json", "--interval", "0.3").done().document
+    return found
 
 
 def lags(found: dict[str, Any]) -> list[int]:

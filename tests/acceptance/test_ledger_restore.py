@@ -221,7 +221,7 @@ def test_other_bytes_are_listed_and_left_and_what_is_nowhere_keeps_its_partition
     scene.shop.assert_conserved()
     assert {d["order_id"] for d in done["differing"]} == {str(changed), str(published_twice)}
     assert (done["discrepancies"], done["records_foreign"]) == (2, 1)
-    stored = dict(scene.shop.sql("SELECT order_id, event::text FROM order_outcomes"))
+    stored = {row[0]: row[1] for row in scene.shop.sql("SELECT order_id, event::text FROM order_outcomes")}
     assert stored[changed] == '{"by":"hand"}'
     assert stored[published_twice] == original.value.decode(), "the first decision stands"
 
@@ -283,7 +283,8 @@ def test_a_withheld_outcome_that_was_published_after_the_backup_is_not_published
     restore_backup(scene.shop)
     scene.shop.sql("DELETE FROM withheld_outcomes")
     scene.shop.sql("INSERT INTO withheld_outcomes SELECT * FROM withheld_backup")
-    assert scene.shop.sql("SELECT order_id, published_at FROM withheld_outcomes") == [(ids[2], None)]
+    rows = scene.shop.sql("SELECT order_id, published_at FROM withheld_outcomes")
+    assert [tuple(row) for row in rows] == [(ids[2], None)]
     waiting = workers.start()
     waiting.wait_for_log("health, metrics and docs on")
     waiting.wait_for_log("order-worker ledger restore", 60)

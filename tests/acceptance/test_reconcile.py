@@ -47,7 +47,7 @@ def reconcile(order_worker: OrderWorker) -> OrderWorker:
 
 
 def settings(env: Mapping[str, str]) -> Settings:
-    given = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
+    given: dict[str, Any] = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
     return Settings(**given, _env_file=None)
 
 
@@ -78,7 +78,8 @@ def aside(scene: Scene) -> Iterator[TopicNames]:
     """Topics beside the test's own, for outcomes that nobody was told."""
     names = TopicNames(
         scene.topics.order_placed,
-        *(f"{t}-aside" for t in (scene.topics.order_confirmed, scene.topics.order_rejected)),
+        f"{scene.topics.order_confirmed}-aside",
+        f"{scene.topics.order_rejected}-aside",
         scene.topics.dead_letter,
     )
     create_topics(scene.kafka, {names.order_confirmed: None, names.order_rejected: None}, PARTITIONS)

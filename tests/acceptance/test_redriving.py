@@ -75,10 +75,10 @@ def test_a_cause_that_is_still_there_stops_at_the_canary(scene: Scene, dead_lett
     assert "1 of 20 dead letters sent: 1 failed." in stopped.out
     assert "free for a later run: 19" in stopped.out
     assert (len(redriven(scene)), statuses(scene)) == (1, {"failed": 1})
-    stopped = dead_letters.start("redrive", *FIX, "--execute", "--rate", "2")
+    process = dead_letters.start("redrive", *FIX, "--execute", "--rate", "2")
     eventually(lambda: statuses(scene)["decided"] >= 2)
-    stopped.send_signal(signal.SIGINT)
-    interrupted = ended(stopped)
+    process.send_signal(signal.SIGINT)
+    interrupted = ended(process)
     assert (interrupted.code, interrupted.err) == (130, "")
     assert statuses(scene)["claimed"] <= 1, "what is not in doubt is free"
     # The one that failed again is a new letter, and goes with the others this time; its old place does not.

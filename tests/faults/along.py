@@ -63,7 +63,9 @@ def subscriber(scene: Scene) -> Iterator[Subscriber]:
             )
             while not ended.is_set():
                 messages = [m for m in consumer.consume(500, timeout=0.2) if m.error() is None]
-                one.seen.extend((m.topic(), m.partition(), m.offset(), m.value()) for m in messages)
+                one.seen.extend(
+                    (m.topic() or "", m.partition() or 0, m.offset() or 0, m.value()) for m in messages
+                )
         finally:
             consumer.close()
 

@@ -214,7 +214,7 @@ class Arena:
         """End all workers as an operator would; their exit codes."""
         for worker in self.crew:
             # One that is still starting would end by the signal itself, and say nothing of how.
-            eventually(lambda one=worker: one.process.poll() is not None or one.catches(signal.SIGTERM))
+            eventually(lambda: worker.process.poll() is not None or worker.catches(signal.SIGTERM))  # noqa: B023
         codes = [worker.stop() for worker in self.crew]
         self.crew = []
         return codes

@@ -97,7 +97,8 @@ async def test_a_confirmed_order_is_stored_and_its_event_tells_exactly_that(
     ]
     assert await in_thread(stocked.stock) == {1: 7, 2: 9, 3: 10}
     assert (
-        await in_thread(stocked.value, "SELECT event::text FROM order_outcomes") == published.value.decode()
+        await in_thread(stocked.value, "SELECT event::text FROM order_outcomes")
+        == (published.value or b"").decode()
     )
     await in_thread(stocked.assert_conserved)
 

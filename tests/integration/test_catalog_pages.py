@@ -201,7 +201,8 @@ async def test_a_last_id_that_is_none_is_refused(
 async def test_a_key_that_is_no_pair_is_refused(
     session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests, order: ProductOrder
 ):
-    for after in (7, "ab", [1, 2], (), (1,), (1, 2, 3), {"id": 1}):
+    pairs: list[Any] = [7, "ab", [1, 2], (), (1,), (1, 2, 3), {"id": 1}]
+    for after in pairs:
         with subtests.test(after=after):
             call: Call = partial(catalog.list_products, order_by=order, after=after)
             error = await refusal(session, engine, call, InvalidValueError)

@@ -156,7 +156,7 @@ async def test_the_tail_holds_the_newest_of_each_partition(
         assert values == [b"%d" % n for n in range(99, 99 - len(values), -1)]
         assert 17 <= len(values) <= 20
         assert [r.value for r in found.records if r.partition == 2] == [b"c", b"b", b"a"]
-        assert (found.cut, found.read_from[0]) == ({0}, 100 - len(values))
+        assert (found.cut, found.read_from[0]) == (frozenset({0}), 100 - len(values))
         everything = await read_tail(consumer, topic, at_most=1_000, max_bytes=1_000_000)
         assert (len(everything.records), everything.cut) == (103, frozenset())
         nothing = await read_tail(consumer, topics.dead_letter, at_most=10, max_bytes=1_000)
@@ -170,7 +170,7 @@ async def test_large_records_end_the_tail_early(topics: TopicNames, client_optio
         found = await read_tail(consumer, topic, at_most=1_000, max_bytes=1_000_000)
         assert 1_000_000 <= sum(map(size_of, found.records)) < 1_200_000
         # Somewhere in the first step: nothing is known to be whole.
-        assert (found.cut, found.read_from[1]) == ({1}, 60)
+        assert (found.cut, found.read_from[1]) == (frozenset({1}), 60)
 
 
 async def test_orders_are_counted_by_second_the_newest_first_and_not_more_than_allowed(

@@ -34,7 +34,7 @@ async def paused() -> Any:
     return SimpleNamespace(
         consumer=consumer,
         clock=clock,
-        pauses=Pauses(lambda: consumer, lambda: clock.now),  # type: ignore[arg-type,return-value]
+        pauses=Pauses(lambda: consumer, lambda: clock.now),
     )
 
 
@@ -70,7 +70,7 @@ async def test_what_was_taken_away_is_not_resumed_for_its_next_owner(paused: Any
 
 async def test_the_timer_resumes_by_itself():
     consumer = Consumer()
-    pauses = Pauses(lambda: consumer)  # type: ignore[arg-type,return-value]
+    pauses = Pauses(lambda: consumer)
     pauses.pause([FIRST], 0.01)
     async with asyncio.timeout(10):
         while consumer.paused:  # noqa: ASYNC110 (what is waited for is the loop's own timer)

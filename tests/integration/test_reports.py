@@ -209,7 +209,7 @@ async def test_sales_are_what_a_plain_count_finds(
 ):
     shop = RandomShop(seed)
     await stored(session, *shop.everything)
-    window = {
+    window: dict[str, Any] = {
         name: NOON + timedelta(hours=hours)
         for name, hours in {"since": since, "until": until}.items()
         if hours is not None
@@ -265,7 +265,7 @@ async def test_the_highest_revenue_comes_first_and_equal_ones_by_id(session: Asy
     ],
 )
 async def test_sales_count_from_since_on_and_before_until(
-    session: AsyncSession, window: dict[str, datetime], quantity: int
+    session: AsyncSession, window: dict[str, Any], quantity: int
 ):
     moments = [NOON - INSTANT, NOON, NOON + INSTANT]
     await stored(
@@ -365,7 +365,7 @@ async def test_every_number_of_a_report_has_the_type_it_says(
     session: AsyncSession, report: Callable[[AsyncSession], Awaitable[Any]]
 ):
     await stored(session, *RandomShop(2).everything)
-    kinds = {
+    kinds: dict[str, Any] = {
         "name": str,
         "stock_value": Decimal,
         "average_price": (Decimal, type(None)),

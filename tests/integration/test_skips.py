@@ -82,4 +82,4 @@ async def test_an_empty_span_and_an_unknown_kind_are_refused(session: AsyncSessi
     for wrong in ({"to_offset": 10}, {"kind": "forgotten"}):
         with pytest.raises(IntegrityError):
             async with session.begin_nested():
-                await record(session, **wrong)  # type: ignore[arg-type]
+                await record(session, **wrong)

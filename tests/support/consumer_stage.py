@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
@@ -224,7 +224,7 @@ class Stage:
         group = ConsumerGroup("group", "order-placed", sessions)
         # However busy the machine is, the next batch of a test comes at once.
         source = Input(BATCH_MAX_RECORDS, batch_max_bytes, at_once_seconds=PATIENCE_SECONDS)
-        source.attach(lambda: self.input)
+        source.attach(cast("Any", lambda: self.input))
         partitions, pauses = Partitions(), Pauses(lambda: self.input)
         retries = Retries(
             source=source,
@@ -238,8 +238,8 @@ class Stage:
             topic=group.topic,
             source=source,
             partitions=partitions,
-            takeover=self.takeover,
-            leases=self.publisher,
+            takeover=cast("Any", self.takeover),
+            leases=cast("Any", self.publisher),
             retries=retries,
             health=self.health,
         )
@@ -249,8 +249,8 @@ class Stage:
             partitions=partitions,
             owner=owner,
             retries=retries,
-            processor=self.processor,
-            publisher=self.publisher,
+            processor=cast("Any", self.processor),
+            publisher=cast("Any", self.publisher),
             health=self.health,
             metrics=metrics,
             batch_max_bytes=batch_max_bytes,
@@ -272,8 +272,8 @@ class Stage:
             partitions=partitions,
             pauses=pauses,
             owner=owner,
-            leases=self.publisher,
-            publisher=self.publisher,
+            leases=cast("Any", self.publisher),
+            publisher=cast("Any", self.publisher),
             retries=retries,
             health=self.health,
         )

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -37,7 +37,7 @@ class Scene:
         values: Iterable[bytes | None],
         *,
         partition: int | None = None,
-        headers: list[tuple[str, bytes | None]] | None = None,
+        headers: Sequence[tuple[str, bytes | None]] | None = None,
         compression: str = "none",
     ) -> None:
         """Publish to the input topic, in order where a partition is named."""
@@ -81,7 +81,7 @@ class Scene:
             "confirmed": _once_it_shows(self.confirmed, decided["confirmed"]),
             "rejected": _once_it_shows(self.rejected, decided["rejected"]),
         }
-        times = Counter(m.header("ce_subject") for messages in told.values() for m in messages)
+        times = Counter(str(m.header("ce_subject")) for messages in told.values() for m in messages)
         assert times == Counter(list(ledger)), (
             f"told more than once: {list(times - Counter(list(ledger)))[:3]},"
             f" not told: {list(Counter(list(ledger)) - times)[:3]}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -119,10 +119,10 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
 def publish(
     bootstrap_servers: str,
     topic: str,
-    values: list[bytes | None],
+    values: Sequence[bytes | None],
     *,
     partition: int | None = None,
-    headers: list[tuple[str, bytes | None]] | None = None,
+    headers: Sequence[tuple[str, bytes | None]] | None = None,
     key: bytes | None = None,
     compression: str = "none",
     timestamp_ms: int = 0,
@@ -140,13 +140,13 @@ def publish(
         }
     )
     failures: list[Any] = []
-    where = {} if partition is None else {"partition": partition}
+    where: dict[str, Any] = {} if partition is None else {"partition": partition}
     for value in values:
         producer.produce(
             topic,
             value=value,
             key=key,
-            headers=headers or [],
+            headers=[*(headers or [])],
             timestamp=timestamp_ms,
             on_delivery=lambda error, _message: failures.append(error) if error else None,
             **where,
@@ -339,9 +339,7 @@ def unverified_transactions(bootstrap_servers: str) -> Iterator[None]:
         set_broker_option(bootstrap_servers, name, "true")
 
 
-def _set_option(
-    bootstrap_servers: str, kind: ConfigResource.Type, resource_name: str, name: str, value: str
-) -> None:
+def _set_option(bootstrap_servers: str, kind: Any, resource_name: str, name: str, value: str) -> None:
     admin = admin_client(bootstrap_servers)
     change = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(kind, resource_name, incremental_configs=[change])

@@ -130,8 +130,9 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
     os.set_blocking(wake_write, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake_write)
+    awaited: list[Any] = [requests, wake_read]
     while True:
-        ready, _, _ = select.select([requests, wake_read], [], [])
+        ready, _, _ = select.select(awaited, [], [])
         if wake_read in ready:
             os.read(wake_read, 1_024)
             _reap(ended_of)

@@ -104,7 +104,7 @@ def test_a_long_value_is_shortened_in_the_message_and_kept_in_the_error(value: o
         f"there is no user with name {shown}",
         f"user with name {shown} exists already (uq)",
     ]
-    assert all(error.value is value for error in found)
+    assert all(vars(error)["value"] is value for error in found)
 
 
 def test_the_tree_is_the_one_the_module_draws():

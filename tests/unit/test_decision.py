@@ -133,7 +133,7 @@ def test_a_rejected_order_lists_every_reason_a_plain_reading_of_the_rule_finds(b
     result = decide_batch(batch, {1, 2}, shop)
     left = {i: level.quantity for i, level in shop.items()}
     for one, decision in zip(batch, result.decisions, strict=True):
-        expected = set()
+        expected: set[object] = set()
         if one.user_id not in {1, 2}:
             expected.add(UnknownUser())
         for product_id in {item.product_id for item in one.items}:

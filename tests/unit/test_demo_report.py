@@ -4,6 +4,7 @@ import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -86,7 +87,7 @@ def test_an_outcome_seen_twice_is_noticed(run: DemoRun):
 
 
 @pytest.mark.parametrize("change", [{"value": b"other"}, {"event_id": ""}, {"outcome": "rejected"}])
-def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: DemoRun, change: dict[str, object]):
+def test_an_outcome_that_is_not_the_ledgers_is_noticed(run: DemoRun, change: dict[str, Any]):
     first_outcome(run)[0] = replace(first_outcome(run)[0], **change)
     assert failing(run) == {"Every outcome seen once"}
 
@@ -134,13 +135,14 @@ def test_an_order_that_is_not_stored_as_confirmed_is_noticed(run: DemoRun):
 
 
 @pytest.mark.parametrize("change", [{"lag": 1}, {"lag": None}, {"read_to_the_end": False}, {"due": 100_000}])
-def test_what_is_not_read_to_the_end_is_noticed(run: DemoRun, change: dict[str, object]):
+def test_what_is_not_read_to_the_end_is_noticed(run: DemoRun, change: dict[str, Any]):
     assert failing(replace(run, **change)) == {"Every record is read"}
 
 
 def test_a_worker_that_is_gone_or_never_came_back_is_noticed(run: DemoRun):
     assert failing(replace(run, alive={"worker 1": True, "worker 2": False})) == {"The kill was survived"}
-    for change in ({"back_after": None}, {"took_over_after": None}):
+    changes: list[dict[str, Any]] = [{"back_after": None}, {"took_over_after": None}]
+    for change in changes:
         assert failing(replace(run, kill=replace(run.kill, **change))) == {"The kill was survived"}
 
 

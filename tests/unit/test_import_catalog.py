@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from db.values import MAX_STOCK
 from worker.errors import CommandError, UsageError
-from worker.operations.setup import catalog_csv
 from worker.operations.setup.catalog import Imported, find_files, summary
 from worker.operations.setup.catalog_csv import CATEGORIES, MAX_LINE_BYTES, PRODUCTS, USERS, Layout, read_rows
 
@@ -86,7 +86,7 @@ def test_the_last_line_needs_no_end() -> None:
         ({"price": "NaN"}, "column price: is not a price"),
         ({"price": "123456789"}, "column price: is not a price"),
         ({"price": "2.5\n"}, "column price: is not a price"),
-        ({"stock_quantity": "-1"}, f"column stock_quantity: is not from 0 to {catalog_csv.MAX_STOCK}: -1"),
+        ({"stock_quantity": "-1"}, f"column stock_quantity: is not from 0 to {MAX_STOCK}: -1"),
         ({"stock_quantity": str(10**18 + 1)}, "column stock_quantity: is not from 0"),
         ({"category_id": "x"}, "column category_id: is not an integer"),
     ],

@@ -28,9 +28,9 @@ def test_a_confirmation_is_the_contracts_own_json(
     order_id, user_id, sold, total_cents, placed_at, decided_at
 ):
     items = tuple(OrderedItem(product_id=p, quantity=q) for p, q, _ in sold)
-    order = OrderPlaced(order_id=order_id, user_id=user_id, placed_at=placed_at, items=items)
+    placed = OrderPlaced(order_id=order_id, user_id=user_id, placed_at=placed_at, items=items)
     # As it is read from Kafka: with the zone that pydantic makes of the text.
-    order = OrderPlaced.model_validate_json(order.model_dump_json()).plain()
+    order = OrderPlaced.model_validate_json(placed.model_dump_json()).plain()
     decision = Confirmed(total_cents, [str(price) for _, _, price in sold])
     event = OrderConfirmed(
         order_id=order_id,

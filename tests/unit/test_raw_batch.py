@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
@@ -78,7 +78,9 @@ def header(name: bytes, value: bytes = b"1") -> bytes:
     return number(len(name)) + name + number(len(value)) + value
 
 
-def read(*batches: bytes, offset: int = 100, aborted: list[tuple[int, int]] | None = None) -> RawBatch:
+def read(
+    *batches: bytes | bytearray, offset: int = 100, aborted: list[tuple[int, int]] | None = None
+) -> RawBatch:
     found = read_first_batch(Fetched(PARTITION, b"".join(batches), END, END, aborted), offset)
     assert found is not None
     return found
@@ -95,7 +97,7 @@ def offsets(found: RawBatch) -> list[int]:
 class TestSoundBatches:
     @pytest.mark.parametrize("codec", [0, *CODECS.values()])
     def test_records_are_those_that_aiokafka_reads(self, codec: int):
-        many = [(b"key", b"v" * 200, [("name", b"1")])] * 20
+        many: list[Any] = [(b"key", b"v" * 200, [("name", b"1")])] * 20
         found = read(batch(*many, codec=codec))
         theirs = [
             (r.offset, r.timestamp, r.timestamp_type, r.key, r.value, list(r.headers))

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import record
-from worker.kafka.records import cut, fitting
+from worker.kafka.records import Records, cut, fitting
 
 sizes = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 50)), min_size=1, max_size=8), max_size=4)
 
@@ -21,7 +21,7 @@ def batch_of(sizes_by_partition):
 @given(sizes, st.integers(1, 100))
 def test_a_batch_is_cut_in_order_and_nothing_is_left_out(sizes_by_partition, max_bytes):
     whole = batch_of(sizes_by_partition)
-    seen = {p: [] for p in whole}
+    seen: Records = {p: [] for p in whole}
     rest = whole
     while rest:
         part, rest = cut(rest, max_bytes)

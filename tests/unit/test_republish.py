@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -64,7 +65,11 @@ class TestSelectionName:
             replace(wanted, outcome=Outcome.REJECTED),
         ]
         names = {selection_name(Settings(), one) for one in filters}
-        others = [{"group_id": "g"}, {"database_schema": "s"}, {"order_confirmed_topic": "t"}]
+        others: list[dict[str, Any]] = [
+            {"group_id": "g"},
+            {"database_schema": "s"},
+            {"order_confirmed_topic": "t"},
+        ]
         names |= {selection_name(Settings(**other), wanted) for other in others}
         assert len(names) == len(filters) + len(others)
 

@@ -8,7 +8,7 @@ from worker.failures import Remedy, StaleReadError, backoff_seconds, describe, i
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
     error = asyncpg.PostgresError("told by PostgreSQL")
-    error.sqlstate = sqlstate
+    setattr(error, "sqlstate", sqlstate)  # noqa: B010 (asyncpg's classes have it for all of theirs)
     return error
 
 

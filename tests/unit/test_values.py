@@ -209,8 +209,17 @@ class Nowhere(tzinfo):
     def utcoffset(self, _: datetime | None) -> timedelta | None:
         return None
 
+    def dst(self, _: datetime | None) -> timedelta | None:
+        return None
 
-@given(st.datetimes(timezones=st.none() | st.timezones() | st.just(UTC) | st.just(Nowhere())))
+    def tzname(self, _: datetime | None) -> str | None:
+        return None
+
+
+ZONES: Any = st.none() | st.timezones() | st.just(UTC) | st.just(Nowhere())
+
+
+@given(st.datetimes(timezones=ZONES))
 @example(datetime(2026, 11, 23, tzinfo=timezone(timedelta(hours=-23, minutes=-59))))
 @example(datetime(1999, 3, 28, 2, tzinfo=ZoneInfo("Arctic/Longyearbyen")))  # skipped there, in spring
 def test_a_time_is_taken_if_it_says_how_far_it_is_from_utc(value: datetime):
