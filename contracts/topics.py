@@ -26,3 +26,29 @@ TOPICS: Final = (
     Topic(ORDER_REJECTED, OrderRejected, "orders that were refused, with every reason"),
     Topic(DEAD_LETTER, None, "records that could not be decided, exactly as they came"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names of the topics that one worker reads and writes."""
+
+    placed: str = ORDER_PLACED
+    confirmed: str = ORDER_CONFIRMED
+    rejected: str = ORDER_REJECTED
+    dead_letter: str = DEAD_LETTER
+
+    @property
+    def all(self) -> tuple[str, str, str, str]:
+        return self.placed, self.confirmed, self.rejected, self.dead_letter
+
+    @property
+    def outputs(self) -> tuple[str, str, str]:
+        return self.confirmed, self.rejected, self.dead_letter
+
+    @property
+    def outcomes(self) -> tuple[str, str]:
+        return self.confirmed, self.rejected
+
+    def of_outcome(self, outcome: str) -> str:
+        """Where a `confirmed` or `rejected` order is published."""
+        return {"confirmed": self.confirmed, "rejected": self.rejected}[outcome]

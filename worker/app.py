@@ -7,7 +7,7 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,9 @@ from faststream.specification import AsyncAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.topics import Topics
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
-from worker.core.settlement import OutputTopics
 from worker.core.steps import Reached, nothing_happens
 from worker.http import server
 from worker.http.page.site import Site
@@ -31,7 +31,6 @@ from worker.kafka.limits.output_limits import OutputLimits
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
-from worker.operations.explain.search import Where
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.consumer_group import ConsumerGroup
@@ -67,7 +66,7 @@ class Worker:
     site: Site
     health: Health
     metrics: Metrics
-    topics: OutputTopics
+    topics: Topics
     limits: OutputLimits
     leases: Leases
     consumer: OrderConsumer
@@ -121,20 +120,16 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         pool_pre_ping=False,
     )
     sessions = session_factory(engine)
-    topics = OutputTopics(
-        confirmed=settings.order_confirmed_topic,
-        rejected=settings.order_rejected_topic,
-        dead_letter=settings.dead_letter_topic,
-    )
+    topics = settings.topics
     group = ConsumerGroup(settings.group_id, settings.order_placed_topic, sessions)
     leases = Leases(
         group_id=settings.group_id,
         client_options=settings.kafka_client_options(),
-        topics=astuple(topics),
+        topics=topics.outputs,
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
     )
-    limits = OutputLimits(astuple(topics), partial(read_topic_limits, settings))
+    limits = OutputLimits(topics.outputs, partial(read_topic_limits, settings))
     publisher = Publisher(settings.group_id, limits, leases.publish_timeout_seconds, reached)
     source = Input(settings.batch_max_records, settings.batch_max_bytes)
     partitions, pauses = Partitions(), Pauses(lambda: source.consumer)
@@ -259,7 +254,7 @@ def _inquiries(settings: Settings) -> Inquiries:
 
 
 def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics) -> Site:
-    sources = Sources(settings.kafka_client_options(), Where.of(settings), inquiries)
+    sources = Sources(settings.kafka_client_options(), settings, inquiries)
     return Site(sources, health, metrics)
 
 

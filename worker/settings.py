@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contracts import topics
+from contracts.topics import DEAD_LETTER, ORDER_CONFIRMED, ORDER_PLACED, ORDER_REJECTED, Topics
 from worker.errors import CommandError
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
@@ -35,10 +35,10 @@ class Settings(BaseSettings):
     http_host: str = Field("0.0.0.0", description="address of health, metrics and docs")  # noqa: S104 (probes come from outside)
     http_port: Port = Field(8000, description="0: any free port")
 
-    order_placed_topic: TopicName = Field(topics.ORDER_PLACED, description="input")
-    order_confirmed_topic: TopicName = Field(topics.ORDER_CONFIRMED, description="outcome")
-    order_rejected_topic: TopicName = Field(topics.ORDER_REJECTED, description="outcome")
-    dead_letter_topic: TopicName = Field(topics.DEAD_LETTER, description="records that could not be decided")
+    order_placed_topic: TopicName = Field(ORDER_PLACED, description="input")
+    order_confirmed_topic: TopicName = Field(ORDER_CONFIRMED, description="outcome")
+    order_rejected_topic: TopicName = Field(ORDER_REJECTED, description="outcome")
+    dead_letter_topic: TopicName = Field(DEAD_LETTER, description="records that could not be decided")
 
     # The more orders, the fewer reads and updates of one product, and the less of what any batch costs. With
     # 4,400 an order took 53 to 56 µs of CPU time of worker, PostgreSQL and Kafka, with 8,000 46 to 50, with
@@ -82,13 +82,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        names = [
-            self.order_placed_topic,
-            self.order_confirmed_topic,
-            self.order_rejected_topic,
-            self.dead_letter_topic,
-        ]
-        if len(set(names)) < len(names):
+        if len(set(self.topics.all)) < len(self.topics.all):
             raise ValueError("the four topics must have different names")
         if self.kafka_security_protocol.startswith("SASL") and not (
             self.kafka_sasl_username and self.kafka_sasl_password
@@ -102,6 +96,15 @@ class Settings(BaseSettings):
     def rebalance_timeout_ms(self) -> int:
         """Above the longest batch, so that a rebalance waits for the batch in flight to end."""
         return int(self.batch_timeout_seconds * 1_000) + self.transaction_timeout_ms
+
+    @property
+    def topics(self) -> Topics:
+        return Topics(
+            self.order_placed_topic,
+            self.order_confirmed_topic,
+            self.order_rejected_topic,
+            self.dead_letter_topic,
+        )
 
     def kafka_client_options(self) -> dict[str, Any]:
         """What every aiokafka client needs: servers, TLS and SASL."""

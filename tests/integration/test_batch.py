@@ -17,6 +17,7 @@ from sqlalchemy import text
 from bench.statements import counted
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
+from contracts.topics import Topics
 from db.bulk import orders
 from db.engine import create_engine, session_factory
 from db.statuses import SilentReplay
@@ -24,7 +25,7 @@ from db.worker import ledger
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
-from worker.core.settlement import Fate, OutputTopics
+from worker.core.settlement import Fate
 from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
 from worker.observability.metrics import Metrics
@@ -41,7 +42,7 @@ async def processor(database_url: str) -> AsyncIterator[Processor]:
     def build(reached: Callable[[Step], None] = nothing_happens, **settings: Any) -> BatchProcessor:
         return BatchProcessor(
             sessions=session_factory(engine),
-            topics=OutputTopics("confirmed", "rejected", "dead"),
+            topics=Topics("placed", "confirmed", "rejected", "dead"),
             metrics=Metrics(),
             reached=reached,
             **{"message_max_bytes": 256 * 1024, "timeout_seconds": 20.0, **settings},
@@ -435,7 +436,7 @@ async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_
     engine = create_engine(database_url, server_settings={"lock_timeout": "200"})
     other = create_engine(database_url)
     processor = BatchProcessor(
-        session_factory(engine), OutputTopics("c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
+        session_factory(engine), Topics("p", "c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
     )
     try:
         async with other.begin() as connection:

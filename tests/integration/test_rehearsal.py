@@ -11,11 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.topics import Topics
 from db.engine import session_factory
 from db.statuses import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
-from worker.core.settlement import Fate, OutputTopics
+from worker.core.settlement import Fate
 from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
 from worker.operations.replay.rehearsal import Rehearsal
@@ -32,7 +33,7 @@ MADE_BY_THE_SHOP = [UUID(int=n) for n in range(900, 903)]
 def processor(engine: AsyncEngine) -> BatchProcessor:
     return BatchProcessor(
         sessions=session_factory(engine),
-        topics=OutputTopics("confirmed", "rejected", "dead"),
+        topics=Topics("placed", "confirmed", "rejected", "dead"),
         metrics=Metrics(),
         reached=nothing_happens,
         message_max_bytes=256 * 1024,

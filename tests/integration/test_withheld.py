@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from typing import Final
 from uuid import UUID, uuid4
@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+from contracts.topics import Topics
 from db.engine import session_factory
 from db.worker import ledger, positions
 from db.worker.withheld import Withheld, list_withheld
@@ -19,7 +20,7 @@ from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, set_option
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
-from worker.core.settlement import OutputTopics, Publication
+from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.clients import read_topic_limits
 from worker.kafka.lease import Leases
@@ -48,7 +49,7 @@ class Ground:
         self.source = TopicPartition(topics.order_placed, 1)
         self.metrics, self.health = Metrics(), Health()
         self.health.started()
-        outputs = OutputTopics(topics.order_confirmed, topics.order_rejected, topics.dead_letter)
+        outputs = Topics(*astuple(topics))
         self.processor = BatchProcessor(sessions, outputs, self.metrics, nothing_happens, 256 * 1024, 30)
         names = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
         self.group = ConsumerGroup(GROUP, topics.order_placed, sessions)

@@ -11,9 +11,10 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from contracts.topics import Topics
 from db.worker import positions
 from tests.support.builders import line, order_value, record
-from worker.core.settlement import OutputTopics, Publication, Settled
+from worker.core.settlement import Publication, Settled
 from worker.core.steps import nothing_happens
 from worker.kafka.lease import Lease
 from worker.observability.health import Health
@@ -208,7 +209,7 @@ class Stage:
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], batch_max_bytes: int) -> None:
-        metrics, topics = Metrics(), OutputTopics("confirmed", "rejected", "dead")
+        metrics, topics = Metrics(), Topics("placed", "confirmed", "rejected", "dead")
         self.health = Health()
         self.health.started()
         records = {

@@ -1,7 +1,6 @@
 """What becomes of each record of a batch: what is written, and what is published for it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
 from operator import itemgetter
@@ -9,6 +8,7 @@ from typing import Final, NamedTuple
 
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
+from contracts.topics import Topics
 from db.bulk import rows
 from db.bulk.rows import LedgerRow
 from db.decision import Decision, Rejected
@@ -57,15 +57,6 @@ class Settled(NamedTuple):
     codes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTopics:
-    """Where outcomes and dead letters go."""
-
-    confirmed: str
-    rejected: str
-    dead_letter: str
-
-
 Replays = Mapping[tuple[str, int], Sequence[SilentReplay]]  # by topic and partition
 
 _new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
@@ -85,9 +76,7 @@ class Settlement:
     `decided_at`: the transaction's time, aware UTC; `published_ms`: what outcomes are stamped with.
     """
 
-    def __init__(
-        self, topics: OutputTopics, replays: Replays, decided_at: datetime, published_ms: int
-    ) -> None:
+    def __init__(self, topics: Topics, replays: Replays, decided_at: datetime, published_ms: int) -> None:
         self._rows: list[tuple[bytes, bytes, bytes]] = []
         self._topics = topics
         self._replays = replays
@@ -149,7 +138,7 @@ class Settlement:
 
 
 def dead_letter(
-    topics: OutputTopics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
+    topics: Topics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
 ) -> Settled:
     """The record as it came, and why it is no order. `failed_at` is aware UTC.
 

@@ -51,7 +51,7 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 async def require_topics(settings: Settings, *names: str) -> None:
     """The topics, without names all four, exist, or a CommandError names those that do not."""
-    wanted = names or topic_names(settings)
+    wanted = names or settings.topics.all
     async with kafka_admin(settings) as client:
         for tries in range(_TOPIC_TRIES):
             # Just created, they need not be known to the broker that is asked.
@@ -97,16 +97,6 @@ async def describe_limits(client: AIOKafkaAdminClient, topics: Iterable[str]) ->
     return {topic: parse_limits(values) for topic, values in settings_of(responses).items()}
 
 
-def topic_names(settings: Settings) -> tuple[str, str, str, str]:
-    """The four topics: orders in, confirmed, rejected, dead letters."""
-    return (
-        settings.order_placed_topic,
-        settings.order_confirmed_topic,
-        settings.order_rejected_topic,
-        settings.dead_letter_topic,
-    )
-
-
 async def topic_remarks(settings: Settings) -> list[str]:
     """What in the settings of the four topics will hurt, a line each; nothing where we may not read them."""
     uses = topic_uses(settings)
@@ -125,7 +115,7 @@ async def topic_remarks(settings: Settings) -> list[str]:
 def topic_uses(settings: Settings) -> dict[str, Use]:
     """What each of the four topics is for, in their order."""
     uses = (Use.INPUT, Use.OUTCOMES, Use.OUTCOMES, Use.DEAD_LETTERS)
-    return dict(zip(topic_names(settings), uses, strict=True))
+    return dict(zip(settings.topics.all, uses, strict=True))
 
 
 async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[str, str]) -> None:

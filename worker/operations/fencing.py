@@ -37,7 +37,7 @@ async def fenced(
     leases = Leases(
         group_id=group_id,
         client_options=settings.kafka_client_options(),
-        topics=(settings.order_confirmed_topic, settings.order_rejected_topic, settings.dead_letter_topic),
+        topics=settings.topics.outputs,
         transaction_timeout_ms=settings.transaction_timeout_ms,
     )
     slots = asyncio.Semaphore(_AT_ONCE)

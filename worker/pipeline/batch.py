@@ -21,12 +21,13 @@ from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.events import DeadLetterCode
+from contracts.topics import Topics
 from db import stock
 from db.bulk import orders
 from db.decision import Decider
 from db.worker import ledger
 from worker.core.decode import Invalid, decode
-from worker.core.settlement import Fate, OutputTopics, Replays, Settled, Settlement, dead_letter
+from worker.core.settlement import Fate, Replays, Settled, Settlement, dead_letter
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
@@ -72,7 +73,7 @@ class BatchProcessor:
     """Settles batches. After `settle` returns, the database holds every decision; Kafka knows nothing yet."""
 
     sessions: async_sessionmaker[AsyncSession]
-    topics: OutputTopics
+    topics: Topics
     metrics: Metrics
     reached: Reached
     message_max_bytes: int

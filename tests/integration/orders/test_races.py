@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from contracts.topics import Topics
 from db.bulk.orders import add_orders
 from db.bulk.rows import encode_items, encode_order
 from db.catalog import (
@@ -58,7 +59,7 @@ from tests.support.order_stories import (
     until_somebody_waits,
 )
 from tests.support.shop import Shop
-from worker.core.settlement import Fate, OutputTopics
+from worker.core.settlement import Fate
 from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
@@ -229,7 +230,7 @@ async def test_everything_at_once_raises_nothing_but_errors_of_the_shop(
 
 
 def a_worker(engine: AsyncEngine) -> BatchProcessor:
-    topics = OutputTopics("confirmed", "rejected", "dead")
+    topics = Topics("placed", "confirmed", "rejected", "dead")
     return BatchProcessor(session_factory(engine), topics, Metrics(), nothing_happens, 256 * 1024, 20.0)
 
 

@@ -83,7 +83,7 @@ class Site:
         refresh = REFRESH_SECONDS if "refresh" in _query(scope) else 0
         shown = Overview(
             now,
-            self._sources.where.group_id,
+            self._sources.settings.group_id,
             lag,
             outcomes(now, orders, rejected),
             rejected,

@@ -13,6 +13,7 @@ from uuid import UUID
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from contracts.topics import Topics
 from db.engine import session_factory
 from db.worker import sales
 from db.worker.skips import list_skips
@@ -32,10 +33,11 @@ from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.dead_letters.letter import LetterPlace
 from worker.operations.explain.collect import collect, collect_rows
 from worker.operations.explain.explanation import Explanation
-from worker.operations.explain.search import Reach, Where
+from worker.operations.explain.search import Reach
 from worker.operations.lag.look import LOOKS_KEPT, lookout
 from worker.operations.lag.measure import GroupLag, Look, measure
 from worker.operations.skip.sentences import Skips
+from worker.settings import Settings
 
 # The loop is that of the batch: so much is parsed at most for one view, some 30 ms of it.
 MOST_REJECTIONS: Final = 1_000
@@ -60,13 +62,17 @@ class Sources:
     """
 
     client_options: Mapping[str, Any]
-    where: Where
+    settings: Settings
     inquiries: Inquiries
     _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
 
+    @property
+    def topics(self) -> Topics:
+        return self.settings.topics
+
     async def lag(self) -> GroupLag:
         """Where there was no look before, it takes two: a rate needs them."""
-        group_id, topic, looks = self.where.group_id, self.where.placed, self._looks
+        group_id, topic, looks = self.settings.group_id, self.topics.placed, self._looks
         while looks and time.monotonic() - looks[0].clock > _LOOKS_SECONDS:
             looks.popleft()
         async with (
@@ -83,18 +89,18 @@ class Sources:
     async def _skips(self) -> Skips:
         try:
             async with self.inquiries.session() as session:
-                return Skips(await list_skips(session, self.where.placed))
+                return Skips(await list_skips(session, self.topics.placed))
         except NoAnswerError as error:
             return Skips(trouble=str(error))
 
     async def rejections(self) -> Rejections:
         async with self._reader() as consumer:
-            tail = await read_tail(consumer, self.where.rejected, MOST_REJECTIONS, MOST_REJECTIONS_BYTES)
+            tail = await read_tail(consumer, self.topics.rejected, MOST_REJECTIONS, MOST_REJECTIONS_BYTES)
         return rejections(tail)
 
     async def letters(self) -> LetterGroups:
         async with self._reader() as consumer:
-            tail = await read_tail(consumer, self.where.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+            tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
         return letter_groups(tail)
 
     async def orders(self) -> StoredOrders:
@@ -108,17 +114,17 @@ class Sources:
         sessions = session_factory(self.inquiries.engine)
         options = self._options()
         return await collect(
-            order_id, sessions, options, self.where, reach=NEAR, sales_seconds=_SALES_SECONDS
+            order_id, sessions, options, self.settings, reach=NEAR, sales_seconds=_SALES_SECONDS
         )
 
     async def rows_of(self, order_id: UUID) -> Explanation | None:
         """What PostgreSQL alone knows; None: nothing."""
         sessions = session_factory(self.inquiries.engine)
-        return await collect_rows(order_id, sessions, self.where.group_id, _SALES_SECONDS)
+        return await collect_rows(order_id, sessions, self.settings.group_id, _SALES_SECONDS)
 
     async def letter(self, place: LetterPlace) -> ConsumerRecord | None:
         """The record at that place; None where there is none."""
-        partition = TopicPartition(self.where.dead_letter, place.partition)
+        partition = TopicPartition(self.topics.dead_letter, place.partition)
         async with self._reader() as consumer:
             if partition not in await partitions_of(consumer, TopicSelection(partition.topic)):
                 return None

@@ -45,7 +45,7 @@ from worker.operations.explain.facts import (
     stored_order,
 )
 from worker.operations.explain.order_facts import Facts, ProductNow, StoredOrder
-from worker.operations.explain.search import FAR, OrderSearch, Progress, Reach, Scan, Where
+from worker.operations.explain.search import FAR, OrderSearch, Progress, Reach, Scan
 from worker.settings import Settings
 
 SALES_SECONDS: Final = 3.0
@@ -67,7 +67,7 @@ async def explain_order(settings: Settings, order_id: UUID, scan: Scan) -> Expla
                     order_id,
                     session_factory(engine),
                     settings.kafka_client_options(),
-                    Where.of(settings),
+                    settings,
                     scan,
                     screen.progress,
                 )
@@ -84,7 +84,7 @@ async def collect(
     order_id: UUID,
     sessions: async_sessionmaker[AsyncSession],
     client_options: Mapping[str, Any],
-    where: Where,
+    settings: Settings,
     scan: Scan = Scan.NEAR,
     progress: Progress = _no_progress,
     reach: Reach = FAR,
@@ -104,27 +104,29 @@ async def collect(
         consumer = await stack.enter_async_context(
             reader({**client_options, **fetch}, on_unreadable=nothing_more)
         )
-        looking = OrderSearch(consumer, where, order_id, progress, reach)
-        members = await group.members(admin, where.group_id)
+        looking = OrderSearch(consumer, settings, order_id, progress, reach)
+        members = await group.members(admin, settings.group_id)
         # In this order: what the group has committed past is in the ledger or among the dead letters by now.
-        committed = await group.committed(admin, where.group_id, await looking.partitions(where.placed))
+        committed = await group.committed(
+            admin, settings.group_id, await looking.partitions(settings.topics.placed)
+        )
         row, order = await _rows(order_id, sessions)
         async with sessions() as session:
-            skips = await list_skips(session, where.placed)
+            skips = await list_skips(session, settings.topics.placed)
             withheld = await find_unpublished(session, [order_id])
         found, left = await (looking.all() if scan is Scan.ALL else looking.near(row, committed))
     facts = Facts(
         order_id,
-        where.group_id,
+        settings.group_id,
         len(members),
         {p.partition: offset for p, offset in committed.items()},
         decision=decision_of(row) if row else None,
         order=order,
-        inputs=inputs(found.inputs, found.dead_letters, row, committed, where.message_max_bytes),
-        outcomes=outcomes(found.outcomes, where.confirmed, row),
+        inputs=inputs(found.inputs, found.dead_letters, row, committed, settings.message_max_bytes),
+        outcomes=outcomes(found.outcomes, settings.topics.confirmed, row),
         dead_letters=dead_letters(found.dead_letters),
         unread=left,
-        notes=_notes(row, where, found),
+        notes=_notes(row, settings, found),
         unreadable=tuple(consumer.met.counts()),
         skips=tuple(skips),
         withheld="; ".join(f"{one.reason}; {one.what_to_do}" for one in withheld),
@@ -152,12 +154,12 @@ async def _rows(
         return row, await _find_order(session, order_id)
 
 
-def _notes(row: LedgerRow | None, where: Where, found: Found) -> tuple[str, ...]:
+def _notes(row: LedgerRow | None, settings: Settings, found: Found) -> tuple[str, ...]:
     if row is None:
         return ()
     source = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
-    if row.source_topic != where.placed:
-        return (f"It was decided from {source}; the input topic is {where.placed} now.",)
+    if row.source_topic != settings.topics.placed:
+        return (f"It was decided from {source}; the input topic is {settings.topics.placed} now.",)
     if not any((r.partition, r.offset) == (row.source_partition, row.source_offset) for r in found.inputs):
         return (f"The record it was decided from, {source}, is not in the topic any more (retention).",)
     return ()

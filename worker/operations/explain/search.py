@@ -11,6 +11,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from contracts.envelope import REPUBLISHED
+from contracts.topics import Topics
 from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
 from worker.kafka.consuming.reading import Spans, portions
@@ -51,48 +52,29 @@ FAR: Final = Reach()
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """The topics and the group to ask."""
-
-    placed: str
-    confirmed: str
-    rejected: str
-    dead_letter: str
-    group_id: str
-    message_max_bytes: int
-
-    @property
-    def outcomes(self) -> frozenset[str]:
-        return frozenset([self.confirmed, self.rejected])
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Where":
-        return cls(
-            settings.order_placed_topic,
-            settings.order_confirmed_topic,
-            settings.order_rejected_topic,
-            settings.dead_letter_topic,
-            settings.group_id,
-            settings.message_max_bytes,
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class OrderSearch:
     """Looks for one order's records in the topics."""
 
     consumer: AIOKafkaConsumer
-    where: Where
+    settings: Settings
     order_id: UUID
     progress: Progress
     reach: Reach = FAR
+
+    @property
+    def _topics(self) -> Topics:
+        return self.settings.topics
 
     async def partitions(self, topic: str) -> list[TopicPartition]:
         return await partitions_of(self.consumer, TopicSelection(topic))
 
     async def all(self) -> tuple[Found, tuple[Unread, ...]]:
         """Everything that is in the four topics now."""
-        topics = (self.where.placed, self.where.dead_letter, *sorted(self.where.outcomes))
+        topics = (
+            self._topics.placed,
+            self._topics.dead_letter,
+            *sorted(self._topics.outcomes),
+        )
         bounds = {p: b for topic in topics for p, b in (await self._bounds(topic)).items()}
         return await self._read({p: (b.first, b.end) for p, b in bounds.items()}), ()
 
@@ -100,7 +82,10 @@ class OrderSearch:
         self, row: LedgerRow | None, committed: Mapping[TopicPartition, int | None]
     ) -> tuple[Found, tuple[Unread, ...]]:
         """Where its records should be, within bounds; and what is beside them."""
-        placed, letters = await self._bounds(self.where.placed), await self._bounds(self.where.dead_letter)
+        placed, letters = (
+            await self._bounds(self._topics.placed),
+            await self._bounds(self._topics.dead_letter),
+        )
         if row is None:
             return await self._near_the_end(placed, letters, committed)
         return await self._near_the_decision(row, placed, letters)
@@ -163,7 +148,7 @@ class OrderSearch:
 
     async def _outcome_homes(self, row: LedgerRow) -> list[TopicPartition]:
         """The partition that the outcome goes to, then those it went to while its topic had fewer."""
-        topic = self.where.confirmed if row.outcome == Outcome.CONFIRMED else self.where.rejected
+        topic = self._topics.confirmed if row.outcome == Outcome.CONFIRMED else self._topics.rejected
         return homes(await self.partitions(topic), row.source_partition)
 
     async def _bounds(self, topic: str) -> dict[TopicPartition, Bounds]:
@@ -177,13 +162,15 @@ class OrderSearch:
         spans = {p: (start, end) for p, (start, end) in spans.items() if start < end}
         if not spans:
             return Found()
-        wanted = OrderRecords(self.order_id, self.where.outcomes, self.where.message_max_bytes)
+        wanted = OrderRecords(
+            self.order_id, frozenset(self._topics.outcomes), self.settings.message_max_bytes
+        )
         with self.progress("reading", sum(end - start for start, end in spans.values())) as bar:
             records = await _search(self.consumer, spans, wanted, bar)
         return Found(
-            inputs=[r for r in records if r.topic == self.where.placed],
-            outcomes=[r for r in records if r.topic in self.where.outcomes],
-            dead_letters=[r for r in records if r.topic == self.where.dead_letter],
+            inputs=[r for r in records if r.topic == self._topics.placed],
+            outcomes=[r for r in records if r.topic in self._topics.outcomes],
+            dead_letters=[r for r in records if r.topic == self._topics.dead_letter],
         )
 
 

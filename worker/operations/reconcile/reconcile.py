@@ -25,7 +25,7 @@ from db.reconciliation.tables import UnreadableRow
 from db.worker.skips import SkippedSpan, list_skips
 from worker.errors import CommandError, UsageError
 from worker.kafka import group
-from worker.kafka.clients import kafka_admin, topic_names
+from worker.kafka.clients import kafka_admin
 from worker.kafka.consuming.reading import Spans, TopicReader
 from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
@@ -127,7 +127,7 @@ async def reconciled(settings: Settings, asked: ReconcileRequest, say: Say) -> A
     if asked.start and asked.end and asked.start > asked.end:
         raise UsageError("--from is later than --to")
     async with one_session(settings, "reconcile", tables.prepare) as session:
-        async with topic_reader(settings, *topic_names(settings)) as consumer:
+        async with topic_reader(settings, *settings.topics.all) as consumer:
             summary = await _reconcile(consumer, session, settings, asked, say)
         yield Reconciled(summary, session)
 

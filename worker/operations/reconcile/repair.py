@@ -23,7 +23,6 @@ from worker.kafka.transaction import Transaction, transaction
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.spans import OutputRead
 from worker.operations.reconcile.topic_copies import read_outcomes
-from worker.operations.republish.send import outcome_topics
 from worker.operations.screen import progress
 from worker.settings import Settings
 
@@ -135,7 +134,7 @@ async def _publish(producer: AIOKafkaProducer, settings: Settings, untold: Seque
 
 async def _send(opened: Transaction, settings: Settings, untold: Untold) -> None:
     """As `BatchProcessor` and `Publisher` would have sent it: key, value, headers, partition."""
-    topic = outcome_topics(settings)[untold.outcome]
+    topic = settings.topics.of_outcome(untold.outcome)
     source = TopicPartition(settings.order_placed_topic, untold.partition)
     key = str(untold.order_id).encode()
     await opened.send(

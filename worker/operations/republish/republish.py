@@ -33,7 +33,7 @@ from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.exclusive_producer import is_fenced
 from worker.operations import screen
 from worker.operations.republish.progress import Progress, find_progress
-from worker.operations.republish.send import Republisher, outcome_topics, progress_place, republisher
+from worker.operations.republish.send import Republisher, progress_place, republisher
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
 
@@ -100,8 +100,8 @@ async def preview(settings: Settings, wanted: OutcomeFilter) -> Preview:
                 undecided = await _undecided(session, wanted.order_ids)
     if ends is None:
         raise _nothing_selected(undecided)
-    topics = outcome_topics(settings)
-    portions = [Portion(kind, topics[kind], topic, number, n) for kind, topic, number, n in counts]
+    target = settings.topics.of_outcome
+    portions = [Portion(kind, target(kind), topic, number, n) for kind, topic, number, n in counts]
     first, last = (Decided(*end) for end in ends)
     return Preview(bound, sum(p.outcomes for p in portions), portions, first, last, undecided, before)
 
@@ -141,7 +141,7 @@ async def republish(
 
 def selection_name(settings: Settings, wanted: OutcomeFilter) -> str:
     """The same for the same selection: its transactional id, and the group that keeps its progress."""
-    where = (settings.database_schema, *outcome_topics(settings).values())
+    where = (settings.database_schema, *settings.topics.outcomes)
     what = replace(wanted, order_ids=tuple(sorted(set(wanted.order_ids))))
     return f"{settings.group_id}.republish.{sha256(to_json((where, what))).hexdigest()[:16]}"
 
@@ -196,7 +196,7 @@ async def _sessions(settings: Settings) -> AsyncIterator[async_sessionmaker[Asyn
     """Sessions of a database of this version; and Kafka has both topics of outcomes."""
     async with database_engine(settings, "order-worker republish") as engine:
         await require_database(engine, settings)
-        await require_topics(settings, *outcome_topics(settings).values())
+        await require_topics(settings, *settings.topics.outcomes)
         yield session_factory(engine)
 
 

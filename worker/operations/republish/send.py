@@ -10,7 +10,6 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from contracts.envelope import REPUBLISHED, outcome_headers
 from db.bulk.rows import LedgerRow
-from db.statuses import Outcome
 from worker.core.settlement import Publication
 from worker.kafka.exclusive_producer import exclusive_producer
 from worker.kafka.lease import MAX_BATCH_BYTES
@@ -23,14 +22,6 @@ from worker.settings import Settings
 # or until the next run.
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
 _PUBLISH_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
-
-
-def outcome_topics(settings: Settings) -> dict[str, str]:
-    """Outcome → the topic it is published in."""
-    return {
-        Outcome.CONFIRMED.value: settings.order_confirmed_topic,
-        Outcome.REJECTED.value: settings.order_rejected_topic,
-    }
 
 
 def progress_place(settings: Settings) -> TopicPartition:
@@ -69,7 +60,7 @@ class Republisher:
             await opened.commit_offset(self.name, progress_place(self.settings), reached.as_offset())
 
     async def _send(self, opened: Transaction, row: LedgerRow) -> None:
-        topic = outcome_topics(self.settings)[row.outcome]
+        topic = self.settings.topics.of_outcome(row.outcome)
         place = await output_of(self.producer, topic, TopicPartition(row.source_topic, row.source_partition))
         _, key, value, headers, timestamp_ms = publication(row, topic, int(time.time() * 1_000))
         await opened.send(place, key=key, value=value, headers=headers, timestamp_ms=timestamp_ms)

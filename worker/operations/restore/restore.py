@@ -24,7 +24,7 @@ from db.reconciliation.restoration import DifferingRow, MissingCount, Shortage
 from db.statuses import Outcome
 from db.worker import positions
 from worker.kafka import group
-from worker.kafka.clients import kafka_admin, topic_names
+from worker.kafka.clients import kafka_admin
 from worker.kafka.offsets import TopicSelection, partitions_of, topic_reader
 from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
@@ -100,7 +100,7 @@ async def restore(
     """
     began = time.monotonic()
     async with one_session(settings, "ledger restore", restoration.prepare) as session:
-        async with topic_reader(settings, *topic_names(settings)) as consumer:
+        async with topic_reader(settings, *settings.topics.all) as consumer:
             waiting = await _waiting(settings, session, consumer)
             reader = Reader(consumer, session, settings, asked.quiet, say)
             read = await reader.outcomes(asked.start)

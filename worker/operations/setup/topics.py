@@ -10,7 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 
 from worker.errors import CommandError
 from worker.failures import reason_of
-from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, topic_names, topic_uses
+from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, topic_uses
 from worker.kafka.limits.remarks import remarks
 from worker.kafka.limits.topic_limits import TopicLimits, settings_of
 from worker.kafka.topic_metadata import until_all_brokers_know
@@ -52,7 +52,7 @@ async def create_topics(
 
     Returns when every broker knows all four. Raises CommandError where that is not so in time.
     """
-    names, uses = topic_names(settings), topic_uses(settings)
+    names, uses = settings.topics.all, topic_uses(settings)
     async with kafka_admin(settings) as admin:
         try:
             copies = replication if replication > 0 else await _default_replication(admin)

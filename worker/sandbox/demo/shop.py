@@ -16,7 +16,7 @@ from sqlalchemy.schema import DropSchema
 from db import migrate
 from worker.database import database_engine, require_reachable_database
 from worker.errors import CommandError
-from worker.kafka.clients import kafka_admin, topic_names
+from worker.kafka.clients import kafka_admin
 from worker.operations.setup.catalog import import_catalog
 from worker.operations.setup.topics import create_topics
 from worker.sandbox.demo.retailer import Retailer
@@ -122,7 +122,7 @@ async def _remove(settings: Settings) -> None:
     with suppress(CommandError, KafkaError, OSError, TimeoutError):
         async with kafka_admin(settings) as admin:
             present = set(await admin.list_topics())
-            await admin.delete_topics([name for name in topic_names(settings) if name in present])
+            await admin.delete_topics([name for name in settings.topics.all if name in present])
     with suppress(SQLAlchemyError, OSError, TimeoutError):
         async with database_engine(settings, "order-worker demo") as engine, engine.begin() as connection:
             await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
