@@ -37,7 +37,7 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
 # Where CI is set, a missing browser is an error, so it is brought along.
-test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
+test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign

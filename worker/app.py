@@ -17,7 +17,6 @@ from faststream.specification import AsyncAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from contracts.topics import Topics
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
@@ -66,7 +65,6 @@ class Worker:
     site: Site
     health: Health
     metrics: Metrics
-    topics: Topics
     limits: OutputLimits
     leases: Leases
     consumer: OrderConsumer
@@ -229,7 +227,6 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         _site(settings, inquiries, health, metrics),
         health,
         metrics,
-        topics,
         limits,
         leases,
         consumer,
