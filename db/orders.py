@@ -24,7 +24,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from db import values
 from db.catalog import get_user_by_id
 from db.constraints import translated
-from db.decision import Confirmed, Line, Price, Rejected, Request, decide_batch, price_of
+from db.decision import Confirmed, Line, Rejected, Request, decide_batch, price_of
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
@@ -255,11 +255,8 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
         values.integer(f"line {number}: quantity", line.quantity, 1, values.MAX_QUANTITY)
         if line.unit_price is not None:
             values.price(f"line {number}: unit_price", line.unit_price)
-    return _Request(user_id, [(one.product_id, one.quantity, _price_seen(one)) for one in lines])
-
-
-def _price_seen(line: OrderLine) -> Price | None:
-    return None if line.unit_price is None else price_of(line.unit_price)
+    seen = [None if one.unit_price is None else price_of(one.unit_price) for one in lines]
+    return _Request(user_id, [(one.product_id, one.quantity, p) for one, p in zip(lines, seen, strict=True)])
 
 
 async def _check_unused(session: AsyncSession, order_id: UUID) -> None:

@@ -40,7 +40,8 @@ async def _once(settings: "Settings", interval: float, as_json: bool) -> None:
     from contextlib import aclosing
 
     from worker.operations import screen
-    from worker.operations.lag.look import lag_screen, watch_lag
+    from worker.operations.lag.look import watch_lag
+    from worker.operations.lag.terminal import lag_screen
 
     async with aclosing(watch_lag(settings, interval)) as looks:
         await anext(looks)  # the first one has no rates
@@ -57,7 +58,8 @@ async def _watch(settings: "Settings", interval: float, as_json: bool) -> None:
     from rich.live import Live
 
     from worker.operations import screen
-    from worker.operations.lag.look import lag_screen, watch_lag
+    from worker.operations.lag.look import watch_lag
+    from worker.operations.lag.terminal import lag_screen
 
     console = screen.output()
     async with aclosing(watch_lag(settings, interval)) as looks:

@@ -23,8 +23,8 @@ from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.facts import time_of
 from worker.operations.explain.order_facts import Place, State
 from worker.operations.explain.sections import Section, not_looked_at, sections
-from worker.operations.lag.look import pace_cells, remarks_on, short_id
 from worker.operations.lag.measure import GroupLag, PartitionLag
+from worker.operations.lag.terminal import pace_cells, remarks_on, short_id
 from worker.operations.screen import shown
 
 LONGEST_TEXT: Final = 300

@@ -9,12 +9,11 @@ tell
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
@@ -27,7 +26,7 @@ from worker.sandbox.demo.retailer import Retailer
 from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine
 from worker.sandbox.demo.shop import PARTITIONS, choices_for, fill_shop, opened_shop, settings_from, variables
 from worker.sandbox.demo.watch import Subscriber, subscribed
-from worker.sandbox.demo.workers import Crew, DemoWorker, crew_of
+from worker.sandbox.demo.workers import Crew, DemoWorker, crew_of, running
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
@@ -292,13 +291,3 @@ def _line(worker: DemoWorker) -> WorkerLine:
 
 def _list(partitions: Sequence[int]) -> str:
     return " and ".join(map(str, partitions)) if len(partitions) < 3 else ", ".join(map(str, partitions))
-
-
-@asynccontextmanager
-async def running(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """The works run beside the block and are cancelled at its end; one that fails ends the block."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(work) for work in works]
-        yield
-        for task in tasks:
-            task.cancel()
