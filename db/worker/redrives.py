@@ -8,7 +8,7 @@ that end, or was never sent.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import UpdateBase
 
 from db.models import DeadLetterRedrive
 from db.statuses import RedriveStatus
@@ -193,8 +194,8 @@ async def list_claimed(session: AsyncSession, run_id: UUID, limit: int) -> list[
 
 async def mark_sent(session: AsyncSession, offsets: Mapping[UUID, int]) -> int:
     """Remember where claimed letters lie in the input topic; how many of the ids were claimed ones."""
-    result = await session.execute(_MARK_SENT, {"each_id": list(offsets), "each_offset": [*offsets.values()]})
-    return int(result.rowcount)  # type: ignore[attr-defined]
+    places = {"each_id": list(offsets), "each_offset": [*offsets.values()]}
+    return await _changed(session, _MARK_SENT, places)
 
 
 async def finish_redrives(session: AsyncSession, finished: Sequence[Finish]) -> None:
@@ -209,16 +210,16 @@ async def finish_redrives(session: AsyncSession, finished: Sequence[Finish]) -> 
 
 async def release_redrives(session: AsyncSession, run_id: UUID, but: Iterable[UUID] = ()) -> int:
     """Forget the claims of letters that were never sent, so that a later run may take them; how many."""
-    result = await session.execute(
+    return await _changed(
+        session,
         delete(DeadLetterRedrive)
         .where(
             DeadLetterRedrive.run_id == run_id,
             _is(RedriveStatus.CLAIMED),
             DeadLetterRedrive.id.not_in(list(but)),
         )
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
     )
-    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 async def drop_redrives(session: AsyncSession, ids: Collection[UUID]) -> None:
@@ -237,11 +238,7 @@ async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: s
     """By partition of the input topic, behind which offset claimed letters lie, if they were sent."""
     rows = await session.execute(
         select(DeadLetterRedrive.input_partition, func.min(DeadLetterRedrive.input_from))
-        .where(
-            DeadLetterRedrive.group_id == group_id,
-            DeadLetterRedrive.source_topic == input_topic,
-            _is(RedriveStatus.CLAIMED),
-        )
+        .where(*_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED))
         .group_by(DeadLetterRedrive.input_partition)
     )
     return dict(rows.all())
@@ -251,63 +248,60 @@ async def fail_unknowable(
     session: AsyncSession, group_id: str, input_topic: str, partition: int, first_offset: int, why: str
 ) -> int:
     """End the claims of which one cannot find out any more whether they were sent; how many."""
-    result = await session.execute(
+    return await _changed(
+        session,
         update(DeadLetterRedrive)
         .where(
-            DeadLetterRedrive.group_id == group_id,
-            DeadLetterRedrive.source_topic == input_topic,
+            *_of_group(group_id, input_topic),
             DeadLetterRedrive.input_partition == partition,
             DeadLetterRedrive.input_from < first_offset,
             _is(RedriveStatus.CLAIMED),
         )
         .values({"status": RedriveStatus.FAILED.value, "result": why, "finished_at": func.now()})
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
     )
-    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 async def release_group(session: AsyncSession, group_id: str, input_topic: str) -> int:
     """Forget all claims of a group, of which it is known that they were not sent; how many."""
-    result = await session.execute(
+    return await _changed(
+        session,
         delete(DeadLetterRedrive)
-        .where(
-            DeadLetterRedrive.group_id == group_id,
-            DeadLetterRedrive.source_topic == input_topic,
-            _is(RedriveStatus.CLAIMED),
-        )
-        .execution_options(synchronize_session=False)
+        .where(*_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED))
+        .execution_options(synchronize_session=False),
     )
-    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 async def move_to_group(session: AsyncSession, old_group: str, new_group: str, input_topic: str) -> int:
     """Let another group finish what one has not; how many. No redrive of the old one may run any more."""
-    result = await session.execute(
+    return await _changed(
+        session,
         update(DeadLetterRedrive)
-        .where(
-            DeadLetterRedrive.group_id == old_group,
-            DeadLetterRedrive.source_topic == input_topic,
-            _is(RedriveStatus.CLAIMED, RedriveStatus.SENT),
-        )
+        .where(*_of_group(old_group, input_topic), _is(RedriveStatus.CLAIMED, RedriveStatus.SENT))
         .values({"group_id": new_group})
-        .execution_options(synchronize_session=False)
+        .execution_options(synchronize_session=False),
     )
-    return int(result.rowcount)  # type: ignore[attr-defined]
 
 
 async def list_sent(session: AsyncSession, group_id: str, input_topic: str, limit: int) -> list[Redrive]:
     """Letters of any run that are in the input topic and of which nobody has seen the result."""
     rows = await session.execute(
         select(*_COLUMNS)
-        .where(
-            DeadLetterRedrive.group_id == group_id,
-            DeadLetterRedrive.source_topic == input_topic,
-            _is(RedriveStatus.SENT),
-        )
+        .where(*_of_group(group_id, input_topic), _is(RedriveStatus.SENT))
         .order_by(DeadLetterRedrive.input_partition, DeadLetterRedrive.input_offset)
         .limit(limit)
     )
     return [Redrive(**row._asdict()) for row in rows]
+
+
+async def _changed(session: AsyncSession, statement: UpdateBase, values: Any = None) -> int:
+    """How many rows the statement changed."""
+    result = await session.execute(statement, values)
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def _of_group(group_id: str, input_topic: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return DeadLetterRedrive.group_id == group_id, DeadLetterRedrive.source_topic == input_topic
 
 
 def _is(*statuses: RedriveStatus) -> ColumnElement[bool]:

@@ -179,6 +179,21 @@ async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until
     assert stage.health.troubles() == {}
 
 
+async def test_what_was_published_although_its_reply_was_lost_leaves_nothing_waiting(stage: Stage):
+    """No record may come that would clear it."""
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    stage.publisher.committed[FIRST] = POLLED
+    held.set_exception(KafkaConnectionError())
+    await stage.flow.published()
+    waiting = set(stage.health.troubles())
+    stage.input.resume(FIRST)
+    await stage.next_batch()
+    await stage.flow.published()
+    assert (waiting, stage.health.troubles()) == ({"order-placed-0"}, {})
+    assert stage.publisher.attempts[FIRST] == [POLLED]
+
+
 async def test_the_partitions_assigned_share_what_is_fetched_ahead(stage: Stage):
     for partitions in ([FIRST, OTHER], [FIRST]):
         await stage.consumer.on_partitions_assigned(partitions)

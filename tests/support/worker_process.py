@@ -74,7 +74,9 @@ class WorkerProcess:
     def wait_until_ready(self) -> "WorkerProcess":
         # Beside others that start, too, on two cores: importing alone took 20 s where ten did.
         self.wait_for_log("health, metrics and docs on", 60)
-        eventually(lambda: self.get("/readyz")[0] == 200, 60, lambda: self.log[-2000:])
+        eventually(
+            lambda: self.get("/readyz")[0] == 200, 60, lambda: f"{self.get('/readyz')[1]}\n{self.log[-2000:]}"
+        )
         return self
 
     def signal(self, number: int) -> None:

@@ -46,7 +46,8 @@ class Owner:
                 # The old owner got further than the offset we began to read at, or a failed commit of
                 # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
                 self.source.seek(partition, result.published_to)
-            if first is None:
+            if first is None or (result.published_to or 0) > first:
+                # Nothing has failed, or what failed did happen: perhaps no record comes that would show it.
                 self.partitions[partition].failures = 0
                 self.health.goes_on(partition)
 
