@@ -119,7 +119,7 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
 async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_taken_for_the_first_ones(
     stage: Stage, topics_tell: bool
 ):
-    """Where the topics tell, `recall` would do alone: it goes on before the batch that failed."""
+    """Where the topics tell, `published_to` would do alone: it goes on before the batch that failed."""
     stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
