@@ -102,7 +102,7 @@ def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
     """The order, and how many quotes its JSON has if each of its fields is there once and nothing else is.
 
     A property test holds it against `OrderPlaced`, which takes twice as long. None does not mean that it is
-    no order: the model tells, and why.
+    no order: the model says whether, and why.
     """
     try:
         read = _USUAL_ORDER.validate_json(json)

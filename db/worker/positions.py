@@ -33,7 +33,7 @@ from db.models import Position
 
 @dataclass(frozen=True, slots=True)
 class Sentinel:
-    """One record of a publication, by which it is told from every other publication of the same.
+    """One record of a publication, which identifies it among all publications of the same.
 
     `digest` stands for its key and headers. It lies in that partition of its topic, at `from_offset` or
     behind it, and no earlier publication of the same does. Where these are None, an earlier version has
@@ -60,8 +60,8 @@ class PendingBatch:
     """The latest batch of a partition whose publication began.
 
     Every record before `published_to` is published, as Kafka said; for those of the batch before, its
-    sentinel tells whether it still holds. Those from there to `pending_to` are decided; whether they
-    are published, the sentinel tells, if there was anything to publish. `last_timestamp_ms` is that of the
+    sentinel shows whether it still holds. Those from there to `pending_to` are decided; whether they
+    are published, the sentinel shows, if there was anything to publish. `last_timestamp_ms` is that of the
     record before `pending_to`.
     """
 

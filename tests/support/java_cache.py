@@ -25,10 +25,13 @@ _OPTIONS = "JAVA_TOOL_OPTIONS"  # what every Java process reads, whoever starts 
 def use_java_cache(*, make: bool) -> None:
     """Every Java process that is started from now on uses the cache, if there is one or `make` says so.
 
-    Without one all is as before, only slower: where Kafka cannot be had, too, which the tests tell better.
+    Fetches Kafka for that only where one is to be made. Without a cache all is as before, only slower: where
+    Kafka cannot be had, too, which the tests report better.
     """
     try:
-        jars = kafka_jars(lambda sentence: None)
+        if not make and not any(cache_folder("java").glob("*.aot")):
+            return
+        jars = kafka_jars(print)
         cache = _cache_of(jars)
         if make and not cache.exists():
             _make(cache)
@@ -65,9 +68,10 @@ def _make(cache: Path) -> None:
         finally:
             del os.environ[_OPTIONS]
             kafka.abandon()
-        if made.exists():  # not where it was killed for taking too long
+        # Java removes what it has recorded when the cache is whole. Killed for taking too long, it has not.
+        if made.exists() and not Path(f"{made}.config").exists():
             for old in cache.parent.glob("*.aot"):
-                old.unlink()  # 64 MB, of an environment before this one
+                old.unlink(missing_ok=True)  # 64 MB, of an environment before this one
             made.replace(cache)
 
 

@@ -25,7 +25,7 @@ _OFFSETS: Final = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 
 
 class SelectionKind(StrEnum):
-    """As `db.models.Outcome`, which would load SQLAlchemy."""
+    """As `db.statuses.Outcome`, which would load SQLAlchemy."""
 
     CONFIRMED = "confirmed"
     REJECTED = "rejected"

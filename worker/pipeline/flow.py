@@ -5,8 +5,8 @@
     record     PostgreSQL remembers what is published next, should the broker forget it
     publish    one Kafka transaction per partition, side by side, beside whatever comes next
 
-Settling ahead is harmless: the ledger knows again what is settled twice. Published is in order only, and
-only by the owner: where a batch could not be, what is settled behind it comes again.
+Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
+order: where a batch fails, what was settled behind it comes again.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ class Flow:
                 self._publishing = asyncio.create_task(self._publish(ends, settled, owned, began))
 
     async def published(self) -> None:
-        """Wait until nothing is being published. What could not be is disowned and set back then."""
+        """Wait until nothing is being published. What failed has lost its lease then, and is set back."""
         publishing = self._publishing
         if publishing:
             try:
@@ -148,7 +148,7 @@ class Flow:
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:
-        """Publish what was settled, and count it. What fails is disowned and set back.
+        """Publish what was settled, and count it. What fails loses its lease and is set back.
 
         `ends`: the first and the last record of each partition.
         """

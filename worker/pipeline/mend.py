@@ -91,7 +91,7 @@ class Mender:
                     *(first, skip.to_offset - 1, partition.topic, partition.partition),
                     *(skip.requested_by, skip.note),
                 )
-        self.watch.tell_unreadable(consumer)
+        self.watch.report_unreadable(consumer)
 
     async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
         """Let the committed offset reach the end where only markers are left: other tools take it for lag."""

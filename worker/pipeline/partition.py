@@ -39,12 +39,12 @@ class Ownership:
     # Where the latest batch ended, if nothing but what is passed over lies between it and `published_to`.
     passed_over_from: int | None = None
 
-    def undecided(self, records: Sequence[ConsumerRecord]) -> list[ConsumerRecord]:
+    def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """What is left of records that are here in order."""
         # What is still being published is decided, too: should that fail, it is owned anew.
         decided_to = self.published_to if self.settled_to is None else self.settled_to
         if decided_to is None or records[0].offset >= decided_to:
-            return list(records)
+            return records
         return [record for record in records if record.offset >= decided_to]
 
     def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
@@ -103,7 +103,7 @@ class Partition:
         rewound_to, self.rewound_to = self.rewound_to, None
         return rewound_to if rewound_to is not None and first > rewound_to else None
 
-    def admit(self, records: Sequence[ConsumerRecord], *, is_new: bool) -> list[ConsumerRecord]:
+    def admit(self, records: list[ConsumerRecord], *, is_new: bool) -> list[ConsumerRecord]:
         """Those to decide now. `is_new`: only just taken over; then it may have to be read from elsewhere."""
         owned = self.ownership
         if owned is None or (is_new and owned.published_to not in (None, records[0].offset)):

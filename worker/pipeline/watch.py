@@ -155,7 +155,7 @@ class Watch:
             hidden = 0 if high is None or stable is None else max(0, high - stable)
             self._metrics.hidden.labels(str(partition.partition)).set(hidden)
         self._look_for_standstill(lags, published, assigned)
-        self.tell_unreadable(consumer)
+        self.report_unreadable(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
         self._health.lags(sum(lags.values()), busy=bool(self._flow.in_hand()))
 
@@ -177,7 +177,7 @@ class Watch:
             elif now - moved[partition][1] > STILL_FOR_SECONDS and self._health.is_silent_on(partition):
                 self._health.waits(partition, f"{lags[partition]:,} records wait from offset {offset} on")
 
-    def tell_unreadable(self, consumer: RecordConsumer) -> None:
+    def report_unreadable(self, consumer: RecordConsumer) -> None:
         self._metrics.unreadable.clear()
         standing = frozenset((*consumer.unreadable, *consumer.refused))
         for partition in self.seen.unreadable - standing:
