@@ -77,19 +77,23 @@ class Worker:
         """What surrounds FastStream's own start and stop."""
         await self.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds)
-        tasks = [
-            asyncio.create_task(monitor(self.health, {"kafka": self.watch.look, "database": self._ping})),
-            asyncio.create_task(self.mender.run()),
-            asyncio.create_task(self.withheld.run()),
-        ]
-        self.health.started()
         try:
-            yield
+            # One that ends by itself takes the worker with it: exit code 1, to be started again.
+            async with asyncio.TaskGroup() as background:
+                tasks = [
+                    background.create_task(task)
+                    for task in (
+                        monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
+                        self.mender.run(),
+                        self.withheld.run(),
+                    )
+                ]
+                self.health.started()
+                yield
+                for task in tasks:
+                    task.cancel()
         finally:
             # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await self.watch.close()
             await self.site.closed()
             await self.consumer.close()

@@ -91,6 +91,25 @@ sys.exit(run(read_settings()))
     assert "gone between the check and the start" in worker.log
 
 
+@pytest.mark.parametrize("when", ["at once", "assigned"])
+def test_a_background_task_that_fails_ends_the_worker_and_the_log_says_why(workers: Workers, when: str):
+    code = """
+import asyncio, sys
+from worker.pipeline.mend import Mender
+from worker.runtime.process import run
+from worker.settings import read_settings
+async def fail(self):
+    while sys.argv[1] == "assigned" and not self.health.partitions():
+        await asyncio.sleep(0.01)
+    raise ValueError("a fault that nobody foresaw")
+Mender.run = fail
+sys.exit(run(read_settings()))
+"""
+    worker = workers.start(sys.executable, "-c", code, when)
+    assert worker.wait() == 1, worker.log
+    assert "a fault that nobody foresaw" in worker.log
+
+
 @contextmanager
 def products_locked(scene: Scene) -> Iterator[None]:
     """Another session holds every product, so that a batch in flight cannot end by itself."""

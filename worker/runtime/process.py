@@ -55,7 +55,8 @@ async def _run(settings: Settings, reached: Reached) -> int:
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="on"))
     _stop_on_signals(server, worker)
     logger.info("health, metrics and docs on http://%s:%d", *listening.getsockname()[:2])
-    await server.serve(sockets=[listening])
+    with suppress(SystemExit):  # what uvicorn raises where the application does not start: the code is ours
+        await server.serve(sockets=[listening])
     if not server.started or server.lifespan.error_occurred:
         return 1
     logger.info("stopped")
