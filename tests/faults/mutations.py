@@ -85,6 +85,8 @@ _RESUME: Final = "worker/pipeline/resume.py"
 _WATCH: Final = "worker/pipeline/watch.py"
 _HEALTH: Final = "worker/observability/health.py"
 _RECORDS: Final = "worker/kafka/consuming/record_consumer.py"
+_PLACES: Final = "worker/kafka/consuming/places.py"
+_UNPACKING: Final = "worker/kafka/consuming/unpacking.py"
 _POSITIONS: Final = "db/worker/positions.py"
 _TRIAGE: Final = "worker/core/triage.py"
 _PUBLISHED: Final = "worker/kafka/published.py"
@@ -798,7 +800,9 @@ MUTATIONS: Final = (
         "the error of one partition's record ends the poll",
         (
             Edit(
-                _RECORDS, "except Exception as error:  # of a codec", "except ZeroDivisionError as error:  #"
+                _UNPACKING,
+                "except Exception as error:  # of a codec",
+                "except ZeroDivisionError as error:  #",
             ),
         ),
         (
@@ -810,7 +814,7 @@ MUTATIONS: Final = (
         "polls-are-accepted",
         "What a poll returned and nobody handled comes again.",
         "what is returned counts as handled",
-        (Edit(_RECORDS, "                self._offered[partition] = began\n", "                pass\n"),),
+        (Edit(_PLACES, "                self.offered[partition] = began\n", "                pass\n"),),
         (Test("tests/integration/test_record_consumer.py", "not_accepted_comes_again"),),
     ),
     Mutation(

@@ -4,15 +4,16 @@ A fetcher keeps what it fetched in `_records`, one entry a partition, and fetche
 entry is gone. A `Hold` there keeps a partition from being fetched, and costs no other one anything.
 """
 
+import asyncio
 import logging
 import time
-from asyncio import Task
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
     KafkaError,
     LeaderNotAvailableError,
@@ -26,7 +27,8 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
-from worker.kafka.consuming.raw_batch import Fetched, RawBatch
+from worker.kafka.consuming.holds import Hold, Pause, Reread
+from worker.kafka.consuming.raw_batch import Fetched
 from worker.observability.log import Sparingly
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ REFUSED_SECONDS: Final = 1.0
 NOTHING_SECONDS: Final = 3.0
 # The batch asked for comes whole, however large; what is behind it tells where a broken one ends.
 RAW_BYTES: Final = 2 * 1024 * 1024
+# While a partition is held somebody has to look whether its pause is over.
+_LOOK_SECONDS: Final = 0.1
 _HANDLED_BY_AIOKAFKA: Final = frozenset(
     {
         NotLeaderForPartitionError,
@@ -47,36 +51,6 @@ _HANDLED_BY_AIOKAFKA: Final = frozenset(
         TopicAuthorizationFailedError,
     }
 )
-
-
-class Hold:
-    """Stands in a fetcher's buffer instead of records: its partition is not fetched."""
-
-    def calculate_backoff(self) -> float:
-        """Nothing of another partition waits for it."""
-        return 0.0
-
-
-@dataclass(slots=True)
-class Pause(Hold):
-    """Nothing is fetched before a time."""
-
-    until: float
-    """monotonic seconds"""
-
-
-@dataclass(slots=True, eq=False)
-class Reread(Hold):
-    """What begins at `offset` could not be unpacked, and is read raw."""
-
-    offset: int
-    due: float = 0.0
-    """monotonic seconds: not to be read again before"""
-    tries: int = 0
-    task: "Task[None] | None" = None
-    found: RawBatch | None = None
-    taken: int = 0
-    """records of `found` that were handed out"""
 
 
 class ContainedFetcher(Fetcher):  # type: ignore[misc]
@@ -238,6 +212,33 @@ async def fetch_raw(
                 list(aborted or ()) if is_committed_only else None,
             )
     raise KafkaError(f"broker {leader} answered nothing of {partition}")
+
+
+@contextmanager
+def polling(subscription: SubscriptionState) -> Iterator[None]:
+    """While this lasts, the consumer is being polled.
+
+    aiokafka's own is not left when an exception passes, and takes the consumer for polling ever after.
+    """
+    context = subscription.fetch_context()
+    context.__enter__()
+    try:
+        yield
+    finally:
+        context.__exit__(None, None, None)
+
+
+async def wait_for_records(fetcher: ContainedFetcher, seconds: float) -> None:
+    """So long at most, until something was fetched or a pause may be over. Raises the group's errors."""
+    if any(isinstance(entry, Hold) for entry in fetcher._records.values()):
+        seconds = min(seconds, _LOOK_SECONDS)
+    waiter = fetcher._create_fetch_waiter()
+    try:
+        await asyncio.wait([waiter], timeout=seconds)
+        if waiter.done():
+            waiter.result()
+    finally:
+        waiter.cancel()
 
 
 def free(fetcher: Fetcher, partition: TopicPartition) -> None:

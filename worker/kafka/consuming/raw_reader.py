@@ -8,9 +8,10 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from worker.kafka.consuming.holds import Reread
 from worker.kafka.consuming.raw_batch import Fetched, RawBatch, first_offset, read_first_batch
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.kafka.internals import Reread, fetch_raw, wake
+from worker.kafka.internals import fetch_raw, wake
 
 log = logging.getLogger(__name__)
 

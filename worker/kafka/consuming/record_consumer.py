@@ -15,34 +15,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice, takewhile
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from worker.kafka.consuming.holds import Hold, Pause, Reread
+from worker.kafka.consuming.places import Places
 from worker.kafka.consuming.raw_batch import RawBatch
 from worker.kafka.consuming.raw_reader import RawReader
+from worker.kafka.consuming.unpacking import unpack
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.kafka.internals import (
-    Hold,
-    Pause,
-    Reread,
-    adopt,
-    free,
-    unpacked_records,
-    unpacked_to,
-)
+from worker.kafka.internals import adopt, free, polling, wait_for_records
 
 log = logging.getLogger(__name__)
-
-_OFFSET: Final = attrgetter("offset")
-# While a partition is held somebody has to look whether its pause is over.
-_LOOK_SECONDS: Final = 0.1
 
 Records = dict[TopicPartition, list[ConsumerRecord]]
 
@@ -77,16 +64,14 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             raise ValueError("what is read raw passes no deserializer: take keys and values as bytes")
         if report_out_of_range:
             options["auto_offset_reset"] = "none"
-        self.unreadable, self.out_of_range, self.refused = {}, {}, {}
-        self._accepting = accepting
+        self._places = Places(accepting)
+        self.unreadable = self._places.unreadable
+        self.out_of_range = self._places.out_of_range
+        self.refused = self._places.refused
         self._report_out_of_range = report_out_of_range
         self._is_never_reset = options.get("auto_offset_reset") == "none"
         self._assignment_seen: Any = None
-        # Where the last poll began in each partition that it returned records of, until they are accepted.
-        self._offered: dict[TopicPartition, int] = {}
         self._hands_over = True
-        # Where the last poll or seek left each partition.
-        self._left_at: dict[TopicPartition, int] = {}
         self._owed: KafkaError | None = None  # raised by the next poll
         self._raw = RawReader(self)
         self._adopted: Any = None
@@ -101,7 +86,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     @_fetcher.setter
     def _fetcher(self, fetcher: Any) -> None:
         if fetcher is not None:
-            adopt(fetcher, note=self._note_answer, on_seek=self._note_seek)
+            adopt(fetcher, note=self._note_answer, on_seek=self._places.sought)
         self._adopted = fetcher
 
     async def getmany(
@@ -113,13 +98,12 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         `report_out_of_range` offsets as well) by itself, after what was drained beside it has been returned;
         FetchStoppedError where no records can come any more.
         """
-        assert all(isinstance(each, TopicPartition) for each in partitions)
         if self._closed:
             raise ConsumerStoppedError()
-        if max_records is not None and (not isinstance(max_records, int) or max_records < 1):
-            raise ValueError("`max_records` must be a positive Integer")
+        if max_records is not None and max_records < 1:
+            raise ValueError("max_records must be at least 1")
         self._coordinator.check_errors()
-        with self._polling():
+        with polling(self._subscription):
             until = time.monotonic() + timeout_ms / 1_000
             return await self._poll(partitions, until, max_records or self._max_poll_records)
 
@@ -132,9 +116,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     def accept(self) -> set[TopicPartition]:
         """What the last poll returned is in good hands: it is not read again. Returns its partitions."""
-        accepted = set(self._offered)
-        self._offered.clear()
-        return accepted
+        return self._places.accept()
 
     def hand_over_no_more(self) -> None:
         """From now on polls return no record and no position passes one. Trailing markers are passed."""
@@ -146,7 +128,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         None where records are on their way to the caller, or nobody knows the position yet.
         """
         state = self._state_of(partition)
-        if state is None or partition in self._offered or not state.has_valid_position:
+        if state is None or partition in self._places.offered or not state.has_valid_position:
             return None
         return int(state.position)
 
@@ -161,16 +143,6 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         await asyncio.sleep(0)
         await super().stop()
 
-    @contextmanager
-    def _polling(self) -> Iterator[None]:
-        # aiokafka's own is not left when an exception passes, and takes the consumer for polling ever after.
-        polling = self._subscription.fetch_context()
-        polling.__enter__()
-        try:
-            yield
-        finally:
-            polling.__exit__(None, None, None)
-
     async def _poll(
         self, partitions: tuple[TopicPartition, ...], until: float, max_records: int | None
     ) -> Records:
@@ -179,24 +151,15 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 await self._subscription.wait_for_assignment()
             self._look_at_assignment()
             self._read_again_what_was_not_accepted()
-            self._raise_what_is_owed()
+            if self._owed is not None:
+                owed, self._owed = self._owed, None
+                raise owed
             drained = self._drain(partitions, max_records)
             left = until - time.monotonic()
             if drained or self._closed or left <= 0:
                 return drained
             if self._owed is None:
-                await self._wait(left)
-
-    async def _wait(self, seconds: float) -> None:
-        if any(isinstance(entry, Hold) for entry in self._fetcher._records.values()):
-            seconds = min(seconds, _LOOK_SECONDS)
-        waiter = self._fetcher._create_fetch_waiter()
-        try:
-            await asyncio.wait([waiter], timeout=seconds)
-            if waiter.done():
-                waiter.result()  # the group's errors
-        finally:
-            waiter.cancel()
+                await wait_for_records(self._fetcher, left)
 
     def _look_at_assignment(self) -> None:
         if self._fetcher._fetch_task.done() and not self._closed:
@@ -206,23 +169,18 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if assignment is not self._assignment_seen:
             self._assignment_seen = assignment
             self._owed = None
-            for known in (self._offered, self._left_at, self.unreadable, self.out_of_range, self.refused):
-                known.clear()
+            self._places.clear()
 
     def _read_again_what_was_not_accepted(self) -> None:
-        if not self._offered:
+        offered = self._places.offered
+        if not offered:
             return
         log.warning(
             "what a poll returned was not handed over: reading again from %s",
-            ", ".join(f"{p.topic}-{p.partition}@{offset}" for p, offset in self._offered.items()),
+            ", ".join(f"{p.topic}-{p.partition}@{offset}" for p, offset in offered.items()),
         )
-        for partition, offset in list(self._offered.items()):
+        for partition, offset in list(offered.items()):
             self.seek(partition, offset)
-
-    def _raise_what_is_owed(self) -> None:
-        if self._owed is not None:
-            owed, self._owed = self._owed, None
-            raise owed
 
     def _drain(self, partitions: tuple[TopicPartition, ...], room: int | None) -> Records:
         drained: Records = {}
@@ -250,7 +208,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         entry = self._fetcher._records[partition]
         if type(entry) is Reread:
             records = self._take_raw(partition, state, entry, room)
-        elif self._was_moved(partition, began):
+        elif self._is_never_reset and (left_at := self._places.moved_from(partition, began)) is not None:
+            self.seek(partition, left_at)
             return []
         elif type(entry) is FetchResult:
             records = self._unpack(partition, state, entry, room)
@@ -258,32 +217,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             records = []
             self._look_at_hold_or_error(partition, entry)
         if began is not None and state.has_valid_position:
-            self._note_position(partition, began, state.position, has_records=bool(records))
+            self._places.left(partition, began, state.position, has_records=bool(records))
         return records
-
-    def _was_moved(self, partition: TopicPartition, position: int | None) -> bool:
-        """Set a partition back that somebody else has moved since the last hand-over."""
-        left_at = self._left_at.get(partition)
-        if left_at is None or position is None or position == left_at or not self._is_never_reset:
-            return False
-        log.error(
-            "%s-%d stands at %d, and was left at %d: reading again from there",
-            *(partition.topic, partition.partition, position, left_at),
-        )
-        self.seek(partition, left_at)
-        return True
-
-    def _note_position(
-        self, partition: TopicPartition, began: int, position: int, *, has_records: bool
-    ) -> None:
-        if self._accepting:
-            self._left_at[partition] = position
-            if has_records:
-                self._offered[partition] = began
-        if self.unreadable:
-            span = self.unreadable.get(partition)
-            if span is not None and position > span.first:
-                del self.unreadable[partition]
 
     def _unpack(
         self, partition: TopicPartition, state: Any, result: FetchResult, room: int | None
@@ -291,19 +226,14 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if not result.check_assignment(partition):
             free(self._fetcher, partition)
             return []
-        began = unpacked_to(result)
-        records, is_sound = _unpacked(partition, result, room if self._hands_over else 1)
-        # A batch that claims another place, which no checksum covers, would move the position back, or beyond
-        # the log. What follows it is told from it by offsets, and would be lost with it.
-        position = max(began, unpacked_to(result))
-        if state.highwater is not None and max(map(_OFFSET, records), default=-1) >= state.highwater:
-            records = list(takewhile(lambda record: record.offset < state.highwater, records))
-            position, is_sound = records[-1].offset + 1 if records else began, False
+        records, position, is_whole = unpack(
+            partition, result, room if self._hands_over else 1, state.highwater
+        )
         if records and not self._hands_over:
             self._hold(partition, Pause(math.inf))
             return []
         state.consumed_to(position)
-        if not is_sound or unpacked_to(result) < began:
+        if not is_whole:
             self._hold(partition, Reread(position, tries=int(partition in self.unreadable)))
         elif room is None or len(records) < room:
             free(self._fetcher, partition)
@@ -326,13 +256,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if hold.found is None:
             self._raw.read(partition, hold)
             return []
-        found, begin = hold.found, hold.taken
-        records = list(found.records[begin : None if room is None else begin + room])
-        hold.taken += len(records)
-        has_more = hold.taken < len(found.records)
-        began, hold.offset = hold.offset, records[-1].offset + 1 if has_more else found.next_offset
+        began, found = hold.offset, hold.found
+        records = hold.take(found, room)
         state.consumed_to(hold.offset)
-        if not has_more:
+        if hold.is_taken(found):
             self._go_on(partition, hold, found, began)
         return records
 
@@ -369,33 +296,5 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._hold(partition, Pause(math.inf))
 
     def _note_answer(self, partition: TopicPartition, error: str) -> None:
-        if error:
-            if self._subscription.is_assigned(partition) and error != OffsetOutOfRangeError.__name__:
-                self.refused[partition] = error
-            return
-        if self.refused:
-            self.refused.pop(partition, None)
-
-    def _note_seek(self, partition: TopicPartition, offset: int | None) -> None:
-        self._offered.pop(partition, None)
-        self.out_of_range.pop(partition, None)
-        self._left_at.pop(partition, None)
-        if offset is not None and self._accepting:
-            self._left_at[partition] = offset
-        span = self.unreadable.get(partition)
-        if span is not None and (offset is None or offset > span.first):
-            del self.unreadable[partition]
-
-
-def _unpacked(
-    partition: TopicPartition, result: FetchResult, room: int | None
-) -> tuple[list[ConsumerRecord], bool]:
-    """So many records at most, and whether nothing stood in the way of more."""
-    records: list[ConsumerRecord] = []
-    try:
-        # A list keeps what it was extended by when the iterator raises.
-        records.extend(islice(unpacked_records(result), room))
-    except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
-        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
-        return records, False
-    return records, True
+        if self._subscription.is_assigned(partition):
+            self._places.answered(partition, error)

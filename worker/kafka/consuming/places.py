@@ -1,0 +1,75 @@
+"""What a consumer knows of where its partitions stand, beside aiokafka's positions. Asks nobody."""
+
+import logging
+
+from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from worker.kafka.consuming.unreadable import UnreadableSpan
+
+log = logging.getLogger(__name__)
+
+
+class Places:
+    """Of the partitions of one assignment."""
+
+    def __init__(self, accepting: bool) -> None:
+        """`accepting`: what a poll returned is in good hands once `accept` is called, and not before."""
+        self._accepting = accepting
+        # Where the last poll began in each partition that it returned records of, until they are accepted.
+        self.offered: dict[TopicPartition, int] = {}
+        self.unreadable: dict[TopicPartition, UnreadableSpan] = {}
+        self.out_of_range: dict[TopicPartition, int] = {}
+        self.refused: dict[TopicPartition, str] = {}
+        self._left_at: dict[TopicPartition, int] = {}  # by the last poll or seek
+
+    def clear(self) -> None:
+        """The assignment is another one."""
+        for known in (self.offered, self._left_at, self.unreadable, self.out_of_range, self.refused):
+            known.clear()
+
+    def accept(self) -> set[TopicPartition]:
+        """Nothing is on offer any more; returns the partitions of what was."""
+        accepted = set(self.offered)
+        self.offered.clear()
+        return accepted
+
+    def moved_from(self, partition: TopicPartition, position: int | None) -> int | None:
+        """Where the last poll or seek left a partition that somebody else has moved since; else None."""
+        left_at = self._left_at.get(partition)
+        if left_at is None or position is None or position == left_at:
+            return None
+        log.error(
+            "%s-%d stands at %d, and was left at %d: reading again from there",
+            *(partition.topic, partition.partition, position, left_at),
+        )
+        return left_at
+
+    def left(self, partition: TopicPartition, began: int, position: int, *, has_records: bool) -> None:
+        """A poll found the partition at `began`, and left it at `position`."""
+        if self._accepting:
+            self._left_at[partition] = position
+            if has_records:
+                self.offered[partition] = began
+        if self.unreadable:
+            span = self.unreadable.get(partition)
+            if span is not None and position > span.first:
+                del self.unreadable[partition]
+
+    def sought(self, partition: TopicPartition, offset: int | None) -> None:
+        """The partition was set to `offset` (None: to one that Kafka names)."""
+        self.offered.pop(partition, None)
+        self.out_of_range.pop(partition, None)
+        self._left_at.pop(partition, None)
+        if offset is not None and self._accepting:
+            self._left_at[partition] = offset
+        span = self.unreadable.get(partition)
+        if span is not None and (offset is None or offset > span.first):
+            del self.unreadable[partition]
+
+    def answered(self, partition: TopicPartition, error: str) -> None:
+        """A broker answered a fetch; `error` is its name, or empty."""
+        if not error:
+            self.refused.pop(partition, None)
+        elif error != OffsetOutOfRangeError.__name__:
+            self.refused[partition] = error

@@ -1,0 +1,37 @@
+"""Unpacks what a broker answered, up to what cannot be unpacked or cannot be true."""
+
+import logging
+from itertools import islice, takewhile
+from operator import attrgetter
+from typing import Final
+
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
+
+from worker.kafka.internals import unpacked_records, unpacked_to
+
+log = logging.getLogger(__name__)
+
+_OFFSET: Final = attrgetter("offset")
+
+
+def unpack(
+    partition: TopicPartition, result: FetchResult, room: int | None, highwater: int | None
+) -> tuple[list[ConsumerRecord], int, bool]:
+    """So many records at most, the position behind them, and whether nothing stood in the way of more."""
+    began = unpacked_to(result)
+    records: list[ConsumerRecord] = []
+    is_whole = True
+    try:
+        # A list keeps what it was extended by when the iterator raises.
+        records.extend(islice(unpacked_records(result), room))
+    except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
+        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
+        is_whole = False
+    # A batch that claims another place, which no checksum covers, would move the position back, or beyond
+    # the log. What follows it is told from it by offsets, and would be lost with it.
+    position = max(began, unpacked_to(result))
+    if highwater is not None and max(map(_OFFSET, records), default=-1) >= highwater:
+        records = list(takewhile(lambda record: record.offset < highwater, records))
+        return records, records[-1].offset + 1 if records else began, False
+    return records, position, is_whole and unpacked_to(result) >= began
