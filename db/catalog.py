@@ -10,43 +10,24 @@ It pays from some 10,000 rows on: of users by id, the page after 10,000 took 2.0
 (`python -m bench.listings`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from enum import StrEnum
-from functools import partial
-from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row, Select, delete, func, inspect, select, tuple_, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Row, func, inspect, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute, selectinload
+from sqlalchemy.orm import selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.util import identity_key
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import values
-from db.constraints import is_restricted, translated
+from db.constraints import translated
 from db.decision import InsufficientStock
-from db.errors import InvalidValueError, NotEnoughStockError, NotFoundError, StillReferencedError
+from db.entities import delete_row, get_row, identity_of, updated_row
+from db.errors import InvalidValueError, NotEnoughStockError, NotFoundError
 from db.models import Category, Order, OrderItem, Product, User
+from db.product_order import Key, products_by
+from db.product_order import ProductOrder as ProductOrder
 from db.stock import acquire_stock_lock
-
-
-class ProductOrder(StrEnum):
-    """What a listing of products is sorted by; products that are equal in it by id."""
-
-    ID = "id"
-    NAME = "name"
-    PRICE = "price"
-    STOCK = "stock_quantity"  # sorts the whole table: no index, because every sale would write it
-
-    def key(self, product: Product) -> "tuple[Key, int]":
-        """Where the product stands in this order: its value and its id."""
-        return getattr(product, self.value), product.id
-
-
-Key = int | str | Decimal
-Entity = TypeVar("Entity", User, Category, Product)
 
 
 async def create_user(session: AsyncSession, email: str, full_name: str) -> User:
@@ -62,7 +43,7 @@ async def create_user(session: AsyncSession, email: str, full_name: str) -> User
 
 async def get_user_by_id(session: AsyncSession, user_id: int) -> User:
     """The user, or NotFoundError."""
-    return await _get(session, User, "user", user_id)
+    return await get_row(session, User, "user", user_id)
 
 
 async def get_user_by_email(session: AsyncSession, email: str) -> User:
@@ -98,12 +79,12 @@ async def update_user(
     values.row_id("user", user_id)
     statement = update(User).where(User.id == user_id).values(changes).returning(User)
     async with translated(session, **changes):
-        return await _updated(session, statement, "user", user_id)
+        return await updated_row(session, statement, "user", user_id)
 
 
 async def delete_user(session: AsyncSession, user_id: int) -> None:
     """Remove a user. Raises NotFoundError, or StillReferencedError when the user has orders."""
-    await _delete(session, User, "user", user_id, select(func.count()).where(Order.user_id == user_id))
+    await delete_row(session, User, "user", user_id, select(func.count()).where(Order.user_id == user_id))
 
 
 async def create_category(session: AsyncSession, name: str, description: str = "") -> Category:
@@ -166,7 +147,7 @@ async def create_product_in_category(
     """
     product = await create_product(
         session,
-        _identity(session, category),
+        identity_of(session, category),
         name,
         price,
         stock_quantity=stock_quantity,
@@ -181,7 +162,7 @@ async def create_product_in_category(
 
 async def get_product_by_id(session: AsyncSession, product_id: int) -> Product:
     """The product, or NotFoundError."""
-    return await _get(session, Product, "product", product_id)
+    return await get_row(session, Product, "product", product_id)
 
 
 async def list_products(
@@ -197,7 +178,7 @@ async def list_products(
     The key is what that product showed, so that going on works also when it was changed or deleted since.
     """
     values.page(skip, limit, after)
-    return (await session.scalars(_sorted(order_by, after).offset(skip).limit(limit))).all()
+    return (await session.scalars(products_by(order_by, after).offset(skip).limit(limit))).all()
 
 
 async def list_products_in_category(
@@ -215,7 +196,7 @@ async def list_products_in_category(
     products = (await session.scalars(query.offset(skip).limit(limit))).all()
     if not products:
         # An empty page is an answer, a category that does not exist is a mistake: only here they look alike.
-        await _get(session, Category, "category", category_id)
+        await get_row(session, Category, "category", category_id)
     return products
 
 
@@ -240,7 +221,7 @@ async def update_product_price(session: AsyncSession, product_id: int, price: De
     # Before the row, as everybody who locks products: else this and a following create_order could deadlock.
     await acquire_stock_lock(session)
     statement = update(Product).where(Product.id == product_id).values(changes).returning(Product)
-    return await _updated(session, statement, "product", product_id)
+    return await updated_row(session, statement, "product", product_id)
 
 
 async def adjust_stock_for_category(session: AsyncSession, category_id: int, change: int) -> int:
@@ -274,7 +255,7 @@ async def adjust_stock_for_category(session: AsyncSession, category_id: int, cha
             raise NotEnoughStockError(short) from error
         raise
     if not changed:
-        await _get(session, Category, "category", category_id)
+        await get_row(session, Category, "category", category_id)
     _show(session, changed)
     return len(changed)
 
@@ -282,7 +263,7 @@ async def adjust_stock_for_category(session: AsyncSession, category_id: int, cha
 async def delete_product(session: AsyncSession, product_id: int) -> None:
     """Remove a product. Raises NotFoundError, or StillReferencedError when it was ever ordered."""
     orders = select(func.count(OrderItem.order_id.distinct())).where(OrderItem.product_id == product_id)
-    await _delete(session, Product, "product", product_id, orders)
+    await delete_row(session, Product, "product", product_id, orders)
 
 
 def _product(name: str, price: Decimal, stock_quantity: int, description: str) -> Product:
@@ -293,31 +274,6 @@ def _product(name: str, price: Decimal, stock_quantity: int, description: str) -
         price=values.price("price", price),
         stock_quantity=stock,
         received_quantity=stock,
-    )
-
-
-_CHECKS: Final[dict[ProductOrder, Callable[[str, Any], Key]]] = {
-    ProductOrder.ID: partial(values.integer, lowest=0, highest=values.MAX_ID),
-    ProductOrder.NAME: values.text,
-    ProductOrder.PRICE: values.price,
-    ProductOrder.STOCK: partial(values.integer, lowest=0, highest=values.MAX_ID),  # adjusted, it may be more
-}
-
-
-def _sorted(order_by: ProductOrder, after: tuple[Key, int] | None) -> Select[Product]:
-    try:
-        column: InstrumentedAttribute[Key] = getattr(Product, ProductOrder(order_by).value)
-    except ValueError:
-        raise InvalidValueError("order_by", order_by, f"must be one of {', '.join(ProductOrder)}") from None
-    query = select(Product).order_by(column, Product.id)
-    if after is None:
-        return query
-    if not isinstance(after, tuple) or len(after) != 2:
-        raise InvalidValueError("after", after, f"must be ({column.key}, id) of the last product before")
-    key, product_id = after
-    checked = _CHECKS[ProductOrder(order_by)]("after", key)
-    return query.where(
-        tuple_(column, Product.id) > (checked, values.integer("after", product_id, 0, values.MAX_ID))
     )
 
 
@@ -337,46 +293,3 @@ async def _list_short(session: AsyncSession, category_id: int, requested: int) -
         .order_by(Product.id)
     )
     return [InsufficientStock(product_id, requested, stock) for product_id, stock in rows]
-
-
-def _identity(session: AsyncSession, category: Category) -> int:
-    """The id of a category of this session, also where it is expired and reading it would need a query."""
-    shown: object = category
-    if isinstance(category, Category):
-        state = inspect(category)
-        if category in session and state.identity is not None:
-            return int(state.identity[0])
-        shown = state.dict.get("name")
-    raise InvalidValueError("category", shown, "must be an object that this session has loaded or created")
-
-
-async def _get(session: AsyncSession, model: type[Entity], what: str, row_id: int) -> Entity:
-    values.row_id(what, row_id)
-    row = await session.get(model, row_id)
-    if row is None:
-        raise NotFoundError(what, "id", row_id)
-    return row
-
-
-async def _updated(
-    session: AsyncSession, statement: ReturningUpdate[Entity], what: str, row_id: int
-) -> Entity:
-    row: Entity | None = await session.scalar(statement)
-    if row is None:
-        raise NotFoundError(what, "id", row_id)
-    return row
-
-
-async def _delete(
-    session: AsyncSession, model: type[User] | type[Product], what: str, row_id: int, orders: Select[int]
-) -> None:
-    values.row_id(what, row_id)
-    try:
-        async with session.begin_nested():
-            deleted = await session.scalar(delete(model).where(model.id == row_id).returning(model.id))
-    except DBAPIError as error:
-        if not is_restricted(error):
-            raise
-        raise StillReferencedError(what, row_id, await session.scalar(orders) or 0) from error
-    if deleted is None:
-        raise NotFoundError(what, "id", row_id)

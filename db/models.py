@@ -10,64 +10,28 @@ from typing import Final, Literal
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     CheckConstraint,
-    DateTime,
     Enum,
     ForeignKey,
     Identity,
     Index,
     Integer,
-    LargeBinary,
-    MetaData,
     Numeric,
     String,
-    Text,
     UniqueConstraint,
     func,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from db.base import Base as Base
+from db.base import JsonText
 from db.statuses import OrderStatus as OrderStatus
 from db.statuses import Outcome as Outcome
 from db.statuses import RedriveStatus as RedriveStatus
 
-
-class JsonText(UserDefinedType[str]):
-    """A `json` column read and written as text: PostgreSQL keeps it byte for byte (`jsonb` would not).
-
-    Select it through `cast(column, Text)`: the driver's own codec for json would parse it.
-    """
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "JSON"
-
-
 # An access in async code cannot run a query; without this it fails with a word about greenlets.
 _NO_QUERY: Final[Literal["raise_on_sql"]] = "raise_on_sql"
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012 (SQLAlchemy reads it from the class)
-        int: BigInteger,
-        str: Text,
-        bytes: LargeBinary,
-        datetime: DateTime(timezone=True),
-        Decimal: Numeric(10, 2),
-    }
 
 
 class User(Base):

@@ -17,18 +17,18 @@ from sqlalchemy import (
     Text,
     bindparam,
     case,
-    column,
     func,
     literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from db.models import Position
+from db.worker.array_rows import array_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,7 @@ _ACKNOWLEDGED: Final = {
 }
 _ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
 _FOLLOWS_ANYTHING: Final = -1
-_new = (
-    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(type_)) for name, type_ in _ROW.items()))
-    .table_valued(*(column(name, type_) for name, type_ in _ROW.items()))
-    .render_derived(name="begun")
-)
+_new = array_rows("begun", _ROW)
 _RECORD_PENDING: Final = (
     update(Position)
     .where(

@@ -6,9 +6,7 @@ that end, or was never sent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -17,83 +15,19 @@ from sqlalchemy import (
     Integer,
     Text,
     Uuid,
-    bindparam,
-    column,
     delete,
     func,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql.dml import UpdateBase
 
 from db.models import DeadLetterRedrive
 from db.statuses import RedriveStatus
-
-SourcePlace = tuple[str, int, int]
-"""topic, partition and offset of the record that could not be decided: what makes a dead letter the same"""
-
-
-class Run(NamedTuple):
-    """One call of an operator, for the workers of one group."""
-
-    run_id: UUID
-    group_id: str
-    requested_by: str
-    letter_topic: str
-
-
-class Claim(NamedTuple):
-    """A dead letter that is to be redriven. `changed_field` and the two values go together."""
-
-    id: UUID
-    letter_partition: int
-    letter_offset: int
-    source: SourcePlace
-    error_code: str
-    error_path: str
-    input_partition: int
-    input_from: int
-    changed_field: str | None = None
-    old_value: str | None = None
-    new_value: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redrive:
-    """What is stored of one redrive."""
-
-    id: UUID
-    run_id: UUID
-    requested_by: str
-    requested_at: datetime
-    letter_partition: int
-    letter_offset: int
-    source_topic: str
-    source_partition: int
-    source_offset: int
-    changed_field: str | None
-    old_value: str | None
-    new_value: str | None
-    status: str
-    input_partition: int
-    input_offset: int | None
-    result: str | None
-    finished_at: datetime | None
-
-    @property
-    def source(self) -> SourcePlace:
-        return self.source_topic, self.source_partition, self.source_offset
-
-
-class Finish(NamedTuple):
-    """How a redrive ended."""
-
-    id: UUID
-    status: RedriveStatus
-    result: str
-
+from db.worker.array_rows import array_rows
+from db.worker.redrive_records import Claim, Finish, Redrive, Run, SourcePlace
 
 _COLUMNS: Final = (
     DeadLetterRedrive.id,
@@ -114,36 +48,21 @@ _COLUMNS: Final = (
     DeadLetterRedrive.result,
     DeadLetterRedrive.finished_at,
 )
-_SOURCE: Final = {"topic": Text, "partition": Integer, "offset": BigInteger}
-_sources = (
-    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _SOURCE.items()))
-    .table_valued(*(column(name, kind) for name, kind in _SOURCE.items()))
-    .render_derived(name="source")
-)
+_sources = array_rows("source", {"topic": Text, "partition": Integer, "offset": BigInteger})
 _FIND: Final = select(*_COLUMNS).join(
     _sources,
     (DeadLetterRedrive.source_topic == _sources.c.topic)
     & (DeadLetterRedrive.source_partition == _sources.c.partition)
     & (DeadLetterRedrive.source_offset == _sources.c.offset),
 )
-_SENT: Final = {"id": Uuid, "offset": BigInteger}
-_sent = (
-    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _SENT.items()))
-    .table_valued(*(column(name, kind) for name, kind in _SENT.items()))
-    .render_derived(name="sent")
-)
+_sent = array_rows("sent", {"id": Uuid, "offset": BigInteger})
 _MARK_SENT: Final = (
     update(DeadLetterRedrive)
     .where(DeadLetterRedrive.id == _sent.c.id, DeadLetterRedrive.status == RedriveStatus.CLAIMED.value)
     .values({"status": RedriveStatus.SENT.value, "input_offset": _sent.c.offset})
     .execution_options(synchronize_session=False)
 )
-_FINISH: Final = {"id": Uuid, "status": Text, "result": Text}
-_finish = (
-    func.unnest(*(bindparam(f"each_{name}", type_=ARRAY(kind)) for name, kind in _FINISH.items()))
-    .table_valued(*(column(name, kind) for name, kind in _FINISH.items()))
-    .render_derived(name="finish")
-)
+_finish = array_rows("finish", {"id": Uuid, "status": Text, "result": Text})
 _MARK_FINISHED: Final = (
     update(DeadLetterRedrive)
     .where(DeadLetterRedrive.id == _finish.c.id)

@@ -131,7 +131,8 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
             with running_site() as site, ExitStack() as stack:
                 on_cluster = cache(lambda: stack.enter_context(on_three_brokers(site)))
                 for fault, seed in _taken(waiting, deadline):
-                    one = run(on_cluster() if FAULTS[fault].three_brokers else site, fault, seed, orders)
+                    where = on_cluster() if FAULTS[fault].three_brokers else site
+                    one = _judged(where, fault, seed, orders)
                     results.put(one)
                     if one.violations:
                         break  # whatever went wrong may have left its mark: the next gets new servers
@@ -139,6 +140,15 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
         pass
     except Exception as error:
         results.put(error)
+
+
+def _judged(site: Site, fault: str, seed: int, orders: int) -> Run:
+    """As `run`; what cannot even be set up or put away is a violation of this run, and ends no other."""
+    began = time.monotonic()
+    try:
+        return run(site, fault, seed, orders)
+    except Exception as error:
+        return Run(fault, seed, orders, 0, time.monotonic() - began, tuple(_failure(error)), "-")
 
 
 def _interrupt_once(*_: object) -> None:
@@ -181,10 +191,7 @@ def _fight(there: Arena, fault: str) -> list[str]:
             codes = there.dismiss()
             violations = find_violations(there, along)
         except Exception as error:
-            return [
-                f"{type(error).__name__}: {error}".splitlines()[0],
-                *traceback.format_exc().splitlines()[-6:],
-            ]
+            return _failure(error)
     if any(code not in {0, -9, -15} for code in codes):
         violations.append(f"workers ended with {codes}")
     if there.injected == 0 and fault != "none":
@@ -192,6 +199,13 @@ def _fight(there: Arena, fault: str) -> list[str]:
     if memory_bytes > LARGEST_WORKER_BYTES:
         violations.append(f"a worker holds {memory_bytes:,} bytes")
     return violations
+
+
+def _failure(error: Exception) -> list[str]:
+    return [
+        f"{type(error).__name__}: {error}".splitlines()[0],
+        *"".join(traceback.format_exception(error)).splitlines()[-12:],
+    ]
 
 
 def _require_recovery(there: Arena) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from db.models import JsonText
+from db.base import JsonText
 
 revision: str = "0001"
 down_revision: str | None = None

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import session_factory
 from db.worker import redrives
-from db.worker.redrives import Redrive
+from db.worker.redrive_records import Redrive
 from worker.core.triage import Source
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError

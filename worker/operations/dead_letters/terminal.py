@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from db.worker.redrives import Redrive
+from db.worker.redrive_records import Redrive
 from worker.core.dead_letter import own_headers
 from worker.operations.dead_letters.letter import Group
 from worker.operations.dead_letters.read import Shown

@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import redrives
-from db.worker.redrives import Claim, Redrive, Run
+from db.worker.redrive_records import Claim, Redrive, Run
 from worker.core.dead_letter import own_headers, own_key
 from worker.core.decode import Invalid, decode
 from worker.errors import CommandError, UsageError

@@ -10,7 +10,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from db.statuses import RedriveStatus
 from db.worker import redrives
-from db.worker.redrives import Finish
+from db.worker.redrive_records import Finish, Redrive
 from worker.errors import CommandError
 from worker.kafka.consuming.reading import portions, reader
 from worker.operations.redrive.results import Results, letter_ends, redrive_id_of
@@ -47,7 +47,7 @@ async def recover(results: Results) -> EarlierRun:
     return earlier
 
 
-async def _list_sent(results: Results) -> list[redrives.Redrive]:
+async def _list_sent(results: Results) -> list[Redrive]:
     settings = results.settings
     async with results.sessions() as session:
         return await redrives.list_sent(session, settings.group_id, settings.order_placed_topic, _AT_A_TIME)

@@ -21,7 +21,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from db.statuses import RedriveStatus
 from db.worker import redrives
-from db.worker.redrives import Redrive, Run
+from db.worker.redrive_records import Redrive, Run
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.bulk.rows import LedgerRow
 from db.statuses import RedriveStatus
 from db.worker import ledger
-from db.worker.redrives import Finish, Redrive
+from db.worker.redrive_records import Finish, Redrive
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.core.decode import Decoded, decode
 from worker.core.triage import Source

@@ -1,0 +1,58 @@
+"""One row by its id: got, changed or deleted, or an error that says which was meant."""
+
+from typing import TypeVar
+
+from sqlalchemy import Select, delete, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from db import values
+from db.constraints import is_restricted
+from db.errors import InvalidValueError, NotFoundError, StillReferencedError
+from db.models import Category, Product, User
+
+Entity = TypeVar("Entity", User, Category, Product)
+
+
+def identity_of(session: AsyncSession, category: Category) -> int:
+    """The id of a category of this session, also where it is expired and reading it would need a query."""
+    shown: object = category
+    if isinstance(category, Category):
+        state = inspect(category)
+        if category in session and state.identity is not None:
+            return int(state.identity[0])
+        shown = state.dict.get("name")
+    raise InvalidValueError("category", shown, "must be an object that this session has loaded or created")
+
+
+async def get_row(session: AsyncSession, model: type[Entity], what: str, row_id: int) -> Entity:
+    values.row_id(what, row_id)
+    row = await session.get(model, row_id)
+    if row is None:
+        raise NotFoundError(what, "id", row_id)
+    return row
+
+
+async def updated_row(
+    session: AsyncSession, statement: ReturningUpdate[Entity], what: str, row_id: int
+) -> Entity:
+    row: Entity | None = await session.scalar(statement)
+    if row is None:
+        raise NotFoundError(what, "id", row_id)
+    return row
+
+
+async def delete_row(
+    session: AsyncSession, model: type[User] | type[Product], what: str, row_id: int, orders: Select[int]
+) -> None:
+    values.row_id(what, row_id)
+    try:
+        async with session.begin_nested():
+            deleted = await session.scalar(delete(model).where(model.id == row_id).returning(model.id))
+    except DBAPIError as error:
+        if not is_restricted(error):
+            raise
+        raise StillReferencedError(what, row_id, await session.scalar(orders) or 0) from error
+    if deleted is None:
+        raise NotFoundError(what, "id", row_id)

@@ -1,0 +1,54 @@
+"""What listings of products can be sorted by, and where the next page of one begins."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Select, select, tuple_
+from sqlalchemy.orm import InstrumentedAttribute
+
+from db import values
+from db.errors import InvalidValueError
+from db.models import Product
+
+Key = int | str | Decimal
+
+
+class ProductOrder(StrEnum):
+    """What a listing of products is sorted by; products that are equal in it by id."""
+
+    ID = "id"
+    NAME = "name"
+    PRICE = "price"
+    STOCK = "stock_quantity"  # sorts the whole table: no index, because every sale would write it
+
+    def key(self, product: Product) -> "tuple[Key, int]":
+        """Where the product stands in this order: its value and its id."""
+        return getattr(product, self.value), product.id
+
+
+_CHECKS: Final[dict[ProductOrder, Callable[[str, Any], Key]]] = {
+    ProductOrder.ID: partial(values.integer, lowest=0, highest=values.MAX_ID),
+    ProductOrder.NAME: values.text,
+    ProductOrder.PRICE: values.price,
+    ProductOrder.STOCK: partial(values.integer, lowest=0, highest=values.MAX_ID),  # adjusted, it may be more
+}
+
+
+def products_by(order_by: ProductOrder, after: tuple[Key, int] | None) -> Select[Product]:
+    try:
+        column: InstrumentedAttribute[Key] = getattr(Product, ProductOrder(order_by).value)
+    except ValueError:
+        raise InvalidValueError("order_by", order_by, f"must be one of {', '.join(ProductOrder)}") from None
+    query = select(Product).order_by(column, Product.id)
+    if after is None:
+        return query
+    if not isinstance(after, tuple) or len(after) != 2:
+        raise InvalidValueError("after", after, f"must be ({column.key}, id) of the last product before")
+    key, product_id = after
+    checked = _CHECKS[ProductOrder(order_by)]("after", key)
+    return query.where(
+        tuple_(column, Product.id) > (checked, values.integer("after", product_id, 0, values.MAX_ID))
+    )
