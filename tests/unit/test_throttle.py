@@ -32,6 +32,12 @@ def test_the_first_go_at_once_and_the_next_when_these_have_had_their_time() -> N
     assert [clock.publish(throttle, 5) for _ in range(3)] == [1_000.0, 1_000.5, 1_001.0]
 
 
+def test_time_that_was_lost_is_made_up_for_where_that_is_asked_for() -> None:
+    clock, throttle = Clock(), Throttle(10, makes_up=True)
+    clock.publish(throttle, 5, work_seconds=0.7)
+    assert [clock.publish(throttle, 5) for _ in range(3)] == [1_000.7, 1_001.0, 1_001.5]
+
+
 def test_time_that_was_lost_is_not_made_up_for() -> None:
     clock, throttle = Clock(), Throttle(10)
     clock.publish(throttle, 5, work_seconds=60)

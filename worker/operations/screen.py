@@ -114,6 +114,10 @@ class Bar:
     def to(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
 
+    def says(self, what: str) -> None:
+        """What is being done from now on."""
+        self.progress.update(self.task, description=what)
+
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:

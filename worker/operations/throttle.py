@@ -1,6 +1,7 @@
 """How fast a command publishes: so many a second, evenly."""
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 
 _BATCHES_A_SECOND: Final = 10  # with a rate: more would be small transactions, fewer would be gusts
@@ -8,18 +9,20 @@ _BATCHES_A_SECOND: Final = 10  # with a rate: more would be small transactions, 
 
 @dataclass(slots=True)
 class Throttle:
-    """Never more than `rate` a second (None: no limit). Time that was lost is not made up for."""
+    """`rate` a second (None: no limit), evenly. Time that was lost is made up for only if asked to."""
 
     rate: float | None
+    makes_up: bool = False
     _next_at: float = float("-inf")
 
     def pause(self, count: int, now: float) -> float:
         """The seconds to wait before `count` more may go; `now` is any clock that only moves forward."""
         if self.rate is None:
             return 0.0
-        begin = max(now, self._next_at)
+        goes_on = self.makes_up and isfinite(self._next_at)
+        begin = self._next_at if goes_on else max(now, self._next_at)
         self._next_at = begin + count / self.rate
-        return begin - now
+        return max(0.0, begin - now)
 
     def at_once(self, most: int) -> int:
         """How many go together, so that the rate is even: at least one, at most `most`."""

@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
+from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication
 from worker.core.steps import Reached, Step
@@ -24,9 +25,6 @@ from worker.kafka.offset_mark import MARK
 from worker.kafka.transaction import Transaction, transaction
 
 log = logging.getLogger(__name__)
-
-# Of clocks that are set by the network, none is so far off.
-CLOCKS_APART_SECONDS: Final = 10.0
 
 
 class Refusal(NamedTuple):

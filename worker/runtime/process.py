@@ -14,6 +14,7 @@ import uvicorn
 
 from worker import database
 from worker.app import Worker, build
+from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached, nothing_happens
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS
@@ -25,8 +26,6 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 EXIT_AT_ONCE: Final = 130
-# Of clocks that are set by the network, none is so far off.
-CLOCKS_APART_SECONDS: Final = 10.0
 
 
 def run(settings: Settings, reached: Reached = nothing_happens) -> int:

@@ -19,35 +19,15 @@ from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 # Base offset, length, leader epoch, format, checksum, attributes, last offset delta, first and greatest
 # timestamp, producer id, producer epoch, first sequence number, number of records.
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
-
-
 _START: Final = struct.Struct(">qiib")
-
-
 _LENGTH_ENDS: Final = 12  # the length counts from here
-
-
 _CHECKSUM_ENDS: Final = 21
-
-
 _FORMAT: Final = 2
-
-
 _CODEC: Final = 0x07
-
-
 _STAMPED_BY_BROKER: Final = 0x08
-
-
 _TRANSACTIONAL: Final = 0x10
-
-
 _CONTROL: Final = 0x20
-
-
 _ABORT_MARKER: Final = b"\x00\x00\x00\x00"  # the key of a marker: version, kind
-
-
 _CODECS: Final[dict[int, tuple[str, Callable[[bytes], bytes]]]] = {
     1: ("gzip", gzip_decode),
     2: ("snappy", snappy_decode),

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Final
 
 _VARINT_BYTES: Final = 10
-
-
 _NAME_SHOWN: Final = 40  # bytes
 
 

@@ -14,6 +14,7 @@ from contracts.envelope import REPUBLISHED
 from contracts.topics import Topics
 from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
+from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, offsets_at, partitions_of
 from worker.operations.explain.facts import Found, sources_of, time_of
@@ -25,8 +26,7 @@ from worker.settings import Settings
 Progress = Callable[[str, int], AbstractContextManager[Bar]]
 
 _MOST_SOURCES: Final = 20  # a record each; an order has seldom more than one dead letter
-# How far the clocks of a worker, of the database and of publishers may be apart.
-_CLOCKS: Final = timedelta(seconds=10)
+_CLOCKS: Final = timedelta(seconds=CLOCKS_APART_SECONDS)
 
 
 class Scan(StrEnum):

@@ -38,17 +38,9 @@ from worker.settings import Settings
 
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.
 LOOKS_KEPT: Final = 10
-
-
 _SKIPS_SECONDS: Final = 2.0
-
-
 _PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
-
-
 _PROBE_POLL_MS: Final = 50
-
-
 # Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
 _PROBE_BYTES: Final = 1_024
 

@@ -15,8 +15,6 @@ from worker.errors import CommandError
 from worker.operations.place.order_file import decoded, order_lines
 
 _TWINS_APART: Final = 500  # at most so many orders between an order and its duplicate
-
-
 _SEEDED_TIME: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -12,8 +12,6 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import catalog
@@ -24,20 +22,14 @@ from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.operations.place.messages import Message, encode, random_orders, read_messages, with_twins
 from worker.operations.place.order_file import file_name, readable_twice
+from worker.operations.screen import Bar, progress
+from worker.operations.throttle import Throttle
 from worker.settings import Settings
 
 CATALOG_LIMIT: Final = 100_000  # users, and products, that random orders choose from: what fits in memory
-
-
 _WINDOW_RECORDS: Final = 4_000  # sent and not yet acknowledged
-
-
 _WINDOW_BYTES: Final = 32 * 1024 * 1024
-
-
 _LINGER_MS: Final = 5
-
-
 _FLUSH_SECONDS: Final = 5.0
 
 
@@ -109,9 +101,9 @@ async def place(
     """Publish the messages, each in Kafka once however often a request had to be repeated."""
     pace = pace or PlacingPace()
     await require_topics(settings, settings.order_placed_topic)
-    with _progress(count, quiet) as (progress, task):
+    with progress("placing", count, quiet=quiet) as bar:
         async with _producer(settings) as producer:
-            window = _Window(producer, settings.order_placed_topic, progress, task, pace.rate)
+            window = _Window(producer, settings.order_placed_topic, bar, Throttle(pace.rate, makes_up=True))
             started = time.monotonic()
             duplicates = 0
             try:
@@ -130,18 +122,10 @@ async def place(
 class _Window:
     """Sends without waiting for each answer, but never has more on the way than fits in memory."""
 
-    def __init__(
-        self,
-        producer: AIOKafkaProducer,
-        topic: str,
-        progress: Progress,
-        task: TaskID,
-        rate: float | None,
-    ) -> None:
+    def __init__(self, producer: AIOKafkaProducer, topic: str, bar: Bar, throttle: Throttle) -> None:
         self.acknowledged = 0
         self._producer, self._topic = producer, topic
-        self._progress, self._task = progress, task
-        self._rate, self._started, self._sent = rate, time.monotonic(), 0
+        self._bar, self._throttle = bar, throttle
         self._on_the_way: deque[tuple[asyncio.Future[object], int]] = deque()
         self._bytes = 0
 
@@ -152,13 +136,12 @@ class _Window:
         future = await self._producer.send(self._topic, message.value, key=message.key)
         self._on_the_way.append((future, len(message.value)))
         self._bytes += len(message.value)
-        self._sent += 1
 
     async def drain(self) -> None:
         await self._producer.flush()
         while self._on_the_way:
             await self._await_oldest()
-        self._show()
+        self._bar.to(self.acknowledged)
 
     async def _await_oldest(self) -> None:
         future, size = self._on_the_way[0]
@@ -167,24 +150,16 @@ class _Window:
         self._bytes -= size
         self.acknowledged += 1
         if self.acknowledged % 500 == 0:
-            self._show()
+            self._bar.to(self.acknowledged)
 
     async def _keep_pace(self) -> None:
-        if self._rate is None:
-            return
-        ahead = self._started + self._sent / self._rate - time.monotonic()
+        ahead = self._throttle.pause(1, time.monotonic())
         if ahead > 0:
             # Slow paces would otherwise show nothing until the window is full.
             while self._on_the_way and self._on_the_way[0][0].done():
                 await self._await_oldest()
-            self._show()
+            self._bar.to(self.acknowledged)
             await asyncio.sleep(ahead)
-
-    def _show(self) -> None:
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        self._progress.update(
-            self._task, completed=self.acknowledged, rate=f"{self.acknowledged / seconds:,.0f}/s"
-        )
 
 
 @asynccontextmanager
@@ -218,17 +193,3 @@ async def _read_catalog(session: AsyncSession) -> tuple[Sequence[int], Sequence[
             f"the catalogue has no {' and no '.join(empty)}: fill it with `order-worker catalog import PATH`"
         )
     return users, products
-
-
-@contextmanager
-def _progress(count: int, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("placing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        yield progress, progress.add_task("placing", total=count, rate="")

@@ -11,19 +11,12 @@ from db.reconciliation import tables
 from db.worker.skips import SkippedSpan, is_recorded
 from worker.kafka.consuming.reading import Spans
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.kafka.offsets import (
-    Bounds,
-    milliseconds,
-)
+from worker.kafka.offsets import Bounds, milliseconds
 
-# How far the clocks of the database, the workers and the brokers may be apart.
+# Far more than clocks are apart (`core.clocks`): what is left out here would be taken for missing.
 CLOCKS_APART: Final = timedelta(minutes=10)
-
-
 # Dead letters keep the time of their record, which an upstream service's clock gave it.
 _UPSTREAM_CLOCKS_APART: Final = timedelta(days=1)
-
-
 _FOR_EVER: Final = 2**62
 
 

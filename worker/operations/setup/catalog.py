@@ -2,15 +2,12 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import asyncpg
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk import catalog_import
@@ -18,6 +15,7 @@ from db.engine import session_factory
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
 from worker.failures import DATABASE_ERRORS, reason_of
+from worker.operations.screen import Bar, progress
 from worker.operations.setup import catalog_csv
 from worker.operations.setup.catalog_csv import Layout, at
 from worker.settings import Settings
@@ -54,18 +52,15 @@ class Imported:
         return self.rows - self.added - self.changed
 
 
-Advance = Callable[[CatalogFile, int], None]
-
-
 async def import_catalog(settings: Settings, path: Path, *, quiet: bool = False) -> list[Imported]:
     """Import the folder or file in one transaction: after any error the database is as it was before."""
     files = find_files(path)
     async with database_engine(settings, "order-worker catalog import") as engine:
         await require_database(engine, settings)
         try:
-            with _progress(files, quiet) as advance:
+            with progress("reading", _size_bytes(files), quiet=quiet) as bar:
                 async with session_factory(engine)() as session, session.begin():
-                    return await _import(session, files, advance)
+                    return await _import(session, files, bar)
         except (*DATABASE_ERRORS, OSError) as error:
             # Everything that is wrong with the files was found before: this is the server, or somebody
             # who changed the same rows at this moment.
@@ -98,8 +93,9 @@ def summary(imported: Sequence[Imported]) -> str:
     return "\n".join(lines)
 
 
-async def _import(session: AsyncSession, files: Sequence[CatalogFile], advance: Advance) -> list[Imported]:
-    counts = [await _stage(session, file, advance) for file in files]
+async def _import(session: AsyncSession, files: Sequence[CatalogFile], bar: Bar) -> list[Imported]:
+    counts = [await _stage(session, file, bar) for file in files]
+    bar.says("checking and writing")
     for file in files:
         await _check(session, file)
     # Written last and in one go: from here on rows are locked until the commit.
@@ -110,8 +106,13 @@ async def _import(session: AsyncSession, files: Sequence[CatalogFile], advance: 
     ]
 
 
-async def _stage(session: AsyncSession, file: CatalogFile, advance: Advance) -> int:
-    count = 0
+async def _stage(session: AsyncSession, file: CatalogFile, bar: Bar) -> int:
+    count, shown_to = 0, 0
+
+    def show(position: int) -> None:
+        nonlocal shown_to
+        bar.advance(position - shown_to)
+        shown_to = position
 
     async def rows() -> AsyncIterator[tuple[Any, ...]]:
         nonlocal count
@@ -120,10 +121,10 @@ async def _stage(session: AsyncSession, file: CatalogFile, advance: Advance) -> 
                 yield row
                 count += 1
                 if count % _ROWS_PER_STEP == 0:
-                    advance(file, opened.tell())
+                    show(opened.tell())
                     # The driver waits only when the server is slower than we are.
                     await asyncio.sleep(0)
-            advance(file, opened.tell())
+            show(opened.tell())
 
     await catalog_import.stage(session, file.part, rows())
     return count
@@ -163,24 +164,5 @@ def _first_reason(error: BaseException) -> str:
     return reason_of(first)
 
 
-@contextmanager
-def _progress(files: Sequence[CatalogFile], quiet: bool) -> Iterator[Advance]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:
-        tasks = {
-            file.path: progress.add_task(file.layout.file_name, total=os.path.getsize(file.path))
-            for file in files
-        }
-        writing = progress.add_task("check, write", total=None)
-
-        def advance(file: CatalogFile, position: int) -> None:
-            progress.update(tasks[file.path], completed=position)
-
-        yield advance
-        progress.update(writing, total=1, completed=1)
+def _size_bytes(files: Sequence[CatalogFile]) -> int:
+    return sum(os.path.getsize(file.path) for file in files)
