@@ -14,6 +14,7 @@ from typing import Any
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
+from prometheus_client import make_asgi_app
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -262,11 +263,11 @@ def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Met
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
     return server.Application(
         broker,
-        paths=[*server.paths(worker.inquiries), *worker.site.paths()],
+        routes=[*server.routes(worker.health, worker.inquiries), *worker.site.routes()],
         lifespan=worker.running,
         on_shutdown=[worker.mender.look_back],
         logger=None,
-        asgi_routes=server.routes(worker.health, worker.metrics),
+        asgi_routes=[("/metrics", make_asgi_app(worker.metrics.registry))],
         specification=AsyncAPI(
             title="Order worker",
             version="1.0.0",

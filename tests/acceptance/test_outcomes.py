@@ -115,6 +115,8 @@ def test_a_flood_takes_few_connections_and_does_not_keep_the_worker_from_decidin
     answers = run_apart(flood())
     assert set(answers) <= {b"200", b"503"}, answers
     assert answers[b"200"]
+    # On a busy machine the last answers of the flood were late, and what is late takes its connection along.
+    eventually(lambda: ask(worker, known)[0] == 200)
     taken = scene.shop.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", HTTP)
     assert 1 <= taken <= MAX_CONNECTIONS
     scene.wait_until_drained()

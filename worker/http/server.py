@@ -1,17 +1,17 @@
-"""The HTTP endpoints, all read only: liveness, readiness, metrics, outcomes, the files of the AsyncAPI page.
-
-`routes` are those whose path is compared whole, as FastStream does; `paths` those with parameters.
-"""
+"""The HTTP endpoints, all read only: liveness, readiness, outcomes, the files of the AsyncAPI page."""
 
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.asgi import AsgiFastStream
 from faststream.asgi.types import Receive, Scope, Send
-from prometheus_client import make_asgi_app
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
 
 from contracts.envelope import outcome_headers
 from contracts.fields import parse_order_id
@@ -19,42 +19,42 @@ from db.bulk.rows import LedgerRow
 from db.worker import ledger
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
-from worker.observability.metrics import Metrics
 
 _ASSETS: Final = Path(__file__).parent / "assets"
 ASYNCAPI_SCRIPT: Final = "/assets/asyncapi.js"
 ASYNCAPI_STYLE: Final = "/assets/asyncapi.css"
 
 
-Answer = Callable[[Scope, Mapping[str, str]], Awaitable[AsgiResponse]]
-"""what answers a request; it gets the parameters of the path"""
-
-_PARAMETER: Final = re.compile(r"\{(\w+)\}")
-_READING: Final = ("GET", "HEAD")
-
-
 class Application(AsgiFastStream):
-    """Serves `paths` as well: `/outcomes/{order_id}` and what answers there."""
+    """FastStream's application, which serves `routes` as well."""
 
-    def __init__(self, *brokers: Any, paths: Sequence[tuple[str, Answer]], **options: Any) -> None:
-        self._paths = [(_pattern(path), answer) for path, answer in paths]
+    def __init__(self, *brokers: Any, routes: Sequence[Route], **options: Any) -> None:
+        self._starlette = Starlette(routes=routes, exception_handlers={404: _refusal, 405: _refusal})
+        self._starlette.router.redirect_slashes = False
         super().__init__(*brokers, **options)
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What FastStream calls for a path that it does not know."""
-        if scope["type"] == "http":
-            for pattern, answer in self._paths:
-                if found := pattern.fullmatch(scope["path"]):
-                    response = await _answered(answer, scope, found.groupdict())
-                    return await response(scope, receive, send)
-        return await super().not_found(scope, receive, send)
+        if scope["type"] != "http":
+            return await super().not_found(scope, receive, send)
+        return await self._starlette(scope, receive, send)
 
 
-def paths(inquiries: Inquiries) -> Sequence[tuple[str, Answer]]:
-    """`/outcomes/{order_id}` is the outcome's event, 404 while the order is undecided."""
+def routes(health: Health, inquiries: Inquiries) -> Sequence[Route]:
+    """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away.
 
-    async def outcome(_scope: Scope, parameters: Mapping[str, str]) -> AsgiResponse:
-        text = parameters["order_id"]
+    `/outcomes/{order_id}` is the outcome's event, 404 while the order is undecided.
+    """
+
+    async def livez(_request: Request) -> Response:
+        return _json(200, {"alive": True})
+
+    async def readyz(_request: Request) -> Response:
+        state = health.describe()
+        return _json(200 if state["ready"] else 503, state)
+
+    async def outcome(request: Request) -> Response:
+        text = request.path_params["order_id"]
         order_id = parse_order_id(text)
         if order_id is None:
             return _json(400, {"order_id": text, "error": "not an order id: write a UUID of 36 characters"})
@@ -65,62 +65,43 @@ def paths(inquiries: Inquiries) -> Sequence[tuple[str, Answer]]:
             return _json(503, {"order_id": text, "error": str(error)}, {"retry-after": "1"})
         return _event(row) if row else _json(404, {"order_id": text, "error": "undecided"})
 
-    return (("/outcomes/{order_id}", outcome),)
-
-
-def routes(health: Health, metrics: Metrics) -> Sequence[tuple[str, Any]]:
-    """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away."""
-
-    @get(include_in_schema=False)
-    async def livez(_scope: Any) -> AsgiResponse:
-        return _json(200, {"alive": True})
-
-    @get(include_in_schema=False)
-    async def readyz(_scope: Any) -> AsgiResponse:
-        state = health.describe()
-        return _json(200 if state["ready"] else 503, state)
-
-    @get(include_in_schema=False)
-    async def script(_scope: Any) -> AsgiResponse:
-        return _file("asyncapi.js.gz", "text/javascript", {"content-encoding": "gzip"})
-
-    @get(include_in_schema=False)
-    async def style(_scope: Any) -> AsgiResponse:
-        return _file("asyncapi.css", "text/css", {})
-
     return (
-        ("/livez", livez),
-        ("/readyz", readyz),
-        ("/metrics", make_asgi_app(metrics.registry)),
-        (ASYNCAPI_SCRIPT, script),
-        (ASYNCAPI_STYLE, style),
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/outcomes/{order_id}", outcome),
+        file_route(
+            ASYNCAPI_SCRIPT, _ASSETS / "asyncapi.js.gz", "text/javascript", {"content-encoding": "gzip"}
+        ),
+        file_route(ASYNCAPI_STYLE, _ASSETS / "asyncapi.css", "text/css"),
     )
 
 
-def _pattern(path: str) -> re.Pattern[str]:
-    """`{name}` is one part of a path, of any characters but a slash."""
-    return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", path))
+def file_route(path: str, file: Path, media_type: str, headers: Mapping[str, str] | None = None) -> Route:
+    """Serves one file."""
+    sent = {"x-content-type-options": "nosniff", "cache-control": "no-cache", **(headers or {})}
+
+    async def send(_request: Request) -> Response:
+        return FileResponse(file, media_type=media_type, headers=sent)
+
+    return Route(path, send)
 
 
-async def _answered(answer: Answer, scope: Scope, parameters: Mapping[str, str]) -> AsgiResponse:
-    if scope["method"] not in _READING:
-        return _json(405, {"error": "this can only be read"}, {"allow": ", ".join(_READING)})
-    return await answer(scope, parameters)
+async def _refusal(_request: Request, error: Exception) -> Response:
+    """Of a path that nobody serves, or of a method that would write."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return _json(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
+    return _json(error.status_code, {"error": "nothing is served here"})
 
 
-def _event(row: LedgerRow) -> AsgiResponse:
+def _event(row: LedgerRow) -> Response:
     """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
     told = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at, ())
     headers = {name.replace("_", "-"): value.decode() for name, value in told}
-    return AsgiResponse(row.event.encode(), 200, headers={**headers, "etag": f'"{headers["ce-id"]}"'})
+    return Response(row.event.encode(), headers={**headers, "etag": f'"{headers["ce-id"]}"'})
 
 
-def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> AsgiResponse:
+def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
     # No one may keep it: what is undecided now is decided soon.
-    told = {"content-type": "application/json", "cache-control": "no-store", **(headers or {})}
-    return AsgiResponse(json.dumps(body).encode(), status, headers=told)
-
-
-def _file(name: str, media_type: str, headers: dict[str, str]) -> AsgiResponse:
-    content = (_ASSETS / name).read_bytes()
-    return AsgiResponse(content, 200, headers={"content-type": f"{media_type}; charset=utf-8", **headers})
+    sent = {"cache-control": "no-store", **(headers or {})}
+    return Response(json.dumps(body).encode(), status, sent, "application/json")

@@ -1,21 +1,21 @@
 """The paths of the page. All of them only read; what servers are asked is in `sources`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs
 from uuid import UUID
 
-from faststream.asgi import AsgiResponse
-from faststream.asgi.types import Scope
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from worker.http.page import rendering
 from worker.http.page.overview import Myself, Overview, outcomes, own_counts
 from worker.http.page.question import Panel, Question
 from worker.http.page.sources import Sources
-from worker.http.server import Answer
+from worker.http.server import file_route
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.operations.dead_letters.letter import parse_place
@@ -53,15 +53,15 @@ class Site:
         self._orders = Question("the database", sources.orders)
         self._of_one: set[Question[Any]] = set()
 
-    def paths(self) -> Sequence[tuple[str, Answer]]:
-        """What `http.Application` serves."""
+    def routes(self) -> Sequence[Route]:
+        """What `server.Application` serves of it."""
         return (
-            ("/", self._overview),
-            ("/orders", self._search),
-            ("/explain/{order_id}", self._explain),
-            ("/dead-letters/{place}", self._letter),
-            ("/assets/page.css", _file("style.css", "text/css")),
-            ("/assets/page.svg", _file("icon.svg", "image/svg+xml")),
+            Route("/", self._overview),
+            Route("/orders", self._search),
+            Route("/explain/{order_id}", self._explain),
+            Route("/dead-letters/{place}", self._letter),
+            file_route("/assets/page.css", _FILES / "style.css", "text/css"),
+            file_route("/assets/page.svg", _FILES / "icon.svg", "image/svg+xml"),
         )
 
     async def closed(self) -> None:
@@ -75,12 +75,12 @@ class Site:
         )
         await asyncio.gather(*(question.closed() for question in asked))
 
-    async def _overview(self, scope: Scope, _parameters: Mapping[str, str]) -> AsgiResponse:
+    async def _overview(self, request: Request) -> Response:
         lag, rejected, letters, orders = await asyncio.gather(
             self._lag.answer(), self._rejections.answer(), self._letters.answer(), self._orders.answer()
         )
         now = datetime.now(UTC)
-        refresh = REFRESH_SECONDS if "refresh" in _query(scope) else 0
+        refresh = REFRESH_SECONDS if "refresh" in request.query_params else 0
         shown = Overview(
             now,
             self._sources.settings.group_id,
@@ -104,25 +104,25 @@ class Site:
             own_counts(samples),
         )
 
-    async def _search(self, scope: Scope, _parameters: Mapping[str, str]) -> AsgiResponse:
-        text = _query(scope).get("id", [""])[0].strip()
+    async def _search(self, request: Request) -> Response:
+        text = request.query_params.get("id", "").strip()
         order_id = _order_id(text)
         if order_id is None:
             return _no_order_id(text)
-        return AsgiResponse(b"", 303, headers={**_HEADERS, "location": f"/explain/{order_id}"})
+        return RedirectResponse(f"/explain/{order_id}", 303, _HEADERS)
 
-    async def _explain(self, _scope: Scope, parameters: Mapping[str, str]) -> AsgiResponse:
-        order_id = _order_id(parameters["order_id"])
+    async def _explain(self, request: Request) -> Response:
+        order_id = _order_id(request.path_params["order_id"])
         if order_id is None:
-            return _no_order_id(parameters["order_id"])
+            return _no_order_id(request.path_params["order_id"])
         whole = await self._ask("Kafka or the database", lambda: self._sources.order(order_id), ORDER_SECONDS)
         if whole.value:
             return _page(rendering.order_page(order_id, whole.value))
         rows = await self._ask("the database", lambda: self._sources.rows_of(order_id))
         return _page(rendering.order_page(order_id, rows.value, rows.trouble, whole.trouble))
 
-    async def _letter(self, _scope: Scope, parameters: Mapping[str, str]) -> AsgiResponse:
-        place = parse_place(parameters["place"])
+    async def _letter(self, request: Request) -> Response:
+        place = parse_place(request.path_params["place"])
         if place is None:
             return _page(rendering.trouble_page("A dead letter's place is written like 2:17."), 400)
         found = await self._ask("Kafka", lambda: self._sources.letter(place))
@@ -144,7 +144,7 @@ class Site:
         return await question.answer()
 
 
-def _no_order_id(text: str) -> AsgiResponse:
+def _no_order_id(text: str) -> Response:
     trouble = "Write an order id: a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f."
     return _page(rendering.trouble_page(trouble, searched=text), 400)
 
@@ -157,27 +157,5 @@ def _order_id(text: str) -> UUID | None:
         return None
 
 
-def _query(scope: Scope) -> dict[str, list[str]]:
-    text = bytes(scope.get("query_string", b"")).decode("latin-1")
-    try:
-        return parse_qs(text, keep_blank_values=True, errors="replace", max_num_fields=10)
-    except ValueError:
-        return {}
-
-
-def _page(html: str, status: int = 200) -> AsgiResponse:
-    return AsgiResponse(
-        html.encode(errors="replace"),
-        status,
-        headers={**_HEADERS, "content-type": "text/html; charset=utf-8"},
-    )
-
-
-def _file(name: str, media_type: str) -> Answer:
-    async def answer(_scope: Scope, _parameters: Mapping[str, str]) -> AsgiResponse:
-        headers = {"content-type": f"{media_type}; charset=utf-8", "x-content-type-options": "nosniff"}
-        return AsgiResponse(
-            (_FILES / name).read_bytes(), 200, headers={**headers, "cache-control": "no-cache"}
-        )
-
-    return answer
+def _page(html: str, status: int = 200) -> Response:
+    return Response(html.encode(errors="replace"), status, _HEADERS, "text/html")
