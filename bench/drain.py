@@ -250,8 +250,8 @@ def require_right(
     faults = find_faults(scene.database_url, expected, taken_before, has_ledger=contender.exactly_once)
     cluster, topics = scene.servers.cluster, scene.topics
     told = cluster.keys(topics.confirmed, topics)
-    if untold := len(expected.order_ids - told.keys()):
-        faults.append(f"{untold} orders have no outcome")
+    if unpublished := len(expected.order_ids - told.keys()):
+        faults.append(f"{unpublished} orders have no outcome")
     if repeated := sum(count > 1 for count in told.values()):
         faults.append(f"{repeated} orders have more than one outcome")
     if foreign := len(told.keys() - expected.order_ids):

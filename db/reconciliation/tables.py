@@ -66,7 +66,7 @@ class Finding(NamedTuple):
     detail: str
 
 
-class Untold(NamedTuple):
+class Unpublished(NamedTuple):
     """A decided order whose outcome is in no topic, with all that its publication is made of."""
 
     partition: int
@@ -184,7 +184,7 @@ async def judge_records(session: AsyncSession, partition: int, start: int, end: 
     return await _counts(session, JUDGE_RECORDS, partition, start, end)
 
 
-async def judge_told(
+async def judge_published(
     session: AsyncSession, partition: int, start: int, end: int, topics: tuple[str, str]
 ) -> Mapping[str, int]:
     """Whether the decisions of a portion were published, once and as they are.
@@ -241,7 +241,7 @@ async def stream_findings(session: AsyncSession, limit: int | None = None) -> As
         yield Finding(*row)
 
 
-async def index_untold(session: AsyncSession) -> None:
+async def index_unpublished(session: AsyncSession) -> None:
     """Before the first of the two below."""
     await session.execute(
         text("CREATE INDEX ON reconciled_findings (partition, record_offset) WHERE code = 'not_told'")
@@ -264,7 +264,9 @@ async def find_end_of_portion(
     return last
 
 
-async def list_untold(session: AsyncSession, partition: int, after: int, last: int) -> Sequence[Untold]:
+async def list_unpublished(
+    session: AsyncSession, partition: int, after: int, last: int
+) -> Sequence[Unpublished]:
     """Those of a portion, up to and including `last`, that are untold still, by all that was added since.
 
     A portion at a time, because PostgreSQL compares all of them with all outcomes where only a limit says
@@ -282,7 +284,7 @@ async def list_untold(session: AsyncSession, partition: int, after: int, last: i
         ),
         {"partition": partition, "after": after, "last": last},
     )
-    return [Untold(*row) for row in rows]
+    return [Unpublished(*row) for row in rows]
 
 
 async def _counts(

@@ -274,8 +274,11 @@ def _columns() -> list[InstrumentedAttribute[Any]]:
 def _known(published_to: int | None, *rest: Any) -> PendingBatch | None:
     if published_to is None:
         return None
-    pending_to, last_timestamp_ms, *told = rest
-    seen, (acknowledged_from, *seen_before) = told[: len(fields(Sentinel))], told[len(fields(Sentinel)) :]
+    pending_to, last_timestamp_ms, *columns = rest
+    seen, (acknowledged_from, *seen_before) = (
+        columns[: len(fields(Sentinel))],
+        columns[len(fields(Sentinel)) :],
+    )
     acknowledged = None
     if acknowledged_from is not None:
         acknowledged = Acknowledged(acknowledged_from, _sentinel(*seen_before))

@@ -86,7 +86,7 @@ def republish(
         wanted = replace(wanted, source_topic=settings.order_placed_topic)
     if execute:
         done = _execute(settings, wanted, rate, again, as_json)
-        print_json(done) if as_json else typer.echo(_told(done))
+        print_json(done) if as_json else typer.echo(_sentence(done))
         return
     from worker.operations.republish.republish import preview
 
@@ -192,7 +192,7 @@ def _remarks(seen: "Preview") -> Iterator[str]:
     yield f"Nothing was sent. To announce them: {typed_again(*flags)}"
 
 
-def _told(done: "Republished") -> str:
+def _sentence(done: "Republished") -> str:
     from worker.operations.screen import shown
 
     progress, count = done.progress, done.confirmed + done.rejected

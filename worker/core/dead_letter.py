@@ -77,8 +77,8 @@ def is_letter(headers: Iterable[tuple[str, bytes | None]]) -> bool:
 
 def source_of(headers: Iterable[tuple[str, bytes | None]]) -> Source:
     """The record that a dead letter of ours was."""
-    told = {name: (value or b"").decode() for name, value in headers if name.startswith("source.")}
-    return Source(told["source.topic"], int(told["source.partition"]), int(told["source.offset"]))
+    values = {name: (value or b"").decode() for name, value in headers if name.startswith("source.")}
+    return Source(values["source.topic"], int(values["source.partition"]), int(values["source.offset"]))
 
 
 def with_made_up_key(form: Form) -> Form:

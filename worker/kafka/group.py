@@ -108,7 +108,7 @@ async def commits(
     return await _patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
 
 
-async def until_told(
+async def until_shown(
     admin: AIOKafkaAdminClient,
     group_id: str,
     partitions: Sequence[TopicPartition],

@@ -63,10 +63,10 @@ def first_lacking(
 
     `answers`: what each broker tells of the topics, as Kafka's metadata has it; None: it does not answer.
     """
-    for node, told in answers.items():
-        if told is None:
+    for node, answer in answers.items():
+        if answer is None:
             return f"broker {node} {_NO_ANSWER}"
-        leaders = {topic["topic"]: _leaders(topic) for topic in told}
+        leaders = {topic["topic"]: _leaders(topic) for topic in answer}
         for name, count in partitions.items():
             known = leaders.get(name, {})
             if len(known) < count:

@@ -96,7 +96,7 @@ class Watch:
             self._health.lags(None)
             await self.close()
             raise
-        self._tell(consumer, ends, firsts)
+        self._report(consumer, ends, firsts)
 
     def _look_at_surroundings(self, *, is_there: bool) -> None:
         """Name a topic that is gone, and files that run short: there is no partition to name with them."""
@@ -136,7 +136,7 @@ class Watch:
         else:
             self._health.answered("group")
 
-    def _tell(self, consumer: RecordConsumer, ends: Offsets, firsts: Offsets) -> None:
+    def _report(self, consumer: RecordConsumer, ends: Offsets, firsts: Offsets) -> None:
         assigned, published = consumer.assignment(), self._published(firsts)
         self._metrics.lag.clear()
         for partition in assigned - self._flow.in_hand():

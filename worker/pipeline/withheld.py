@@ -88,7 +88,7 @@ class WithheldOutcomes:
             async with self._group.sessions.begin() as session:
                 await withheld.remove_published(session, self._group.id, self._group.topic)
                 rows = await withheld.list_withheld(session, self._group.topic)
-        self._tell([row for row in rows if row.published_at is None])
+        self._report([row for row in rows if row.published_at is None])
 
     async def _see_to(self, rows: Sequence[Withheld]) -> None:
         await self._limits.read()
@@ -223,7 +223,7 @@ class WithheldOutcomes:
         finally:
             await close_producer(producer)
 
-    def _tell(self, rows: Sequence[Withheld]) -> None:
+    def _report(self, rows: Sequence[Withheld]) -> None:
         """In metrics, log and readiness: those of the partitions that are ours."""
         numbers = {p.partition for p in self._assigned()}
         mine = [row for row in rows if row.source_partition in numbers]

@@ -47,7 +47,7 @@ class _Child:
 class _Supervisor:
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
-        self._told = 0
+        self._signals = 0
         self._ever_settled = False
         self._children = [self._start(number) for number in range(workers)]
 
@@ -56,7 +56,7 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
-            while not self._told:
+            while not self._signals:
                 for child in self._children:
                     code = self._look_after(child)
                     if code is not None:
@@ -101,7 +101,7 @@ class _Supervisor:
         return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._told += 1
+        self._signals += 1
         for child in self._children:
             # Told twice, they leave at once: each counts for itself.
             if child.process.poll() is None:

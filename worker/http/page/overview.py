@@ -114,7 +114,7 @@ class Overview:
 
 def rejections(tail: Tail) -> Rejections:
     """What the tail of the topic of rejections tells. An order that was told again is there once."""
-    told: dict[UUID, Rejection] = {}
+    rejections: dict[UUID, Rejection] = {}
     oldest: dict[int, datetime] = {}
     strange = 0
     for record in tail.records:
@@ -122,10 +122,10 @@ def rejections(tail: Tail) -> Rejections:
         if found is None:
             strange += 1
             continue
-        told.setdefault(found.order_id, found)
+        rejections.setdefault(found.order_id, found)
         if record.partition in tail.cut and record.offset >= tail.read_from[record.partition]:
             oldest[record.partition] = min(found.decided_at, oldest.get(record.partition, found.decided_at))
-    latest = sorted(told.values(), key=lambda r: r.decided_at, reverse=True)
+    latest = sorted(rejections.values(), key=lambda r: r.decided_at, reverse=True)
     blind = bool(tail.cut - oldest.keys())
     return Rejections(tuple(latest), max(oldest.values(), default=None), strange, blind, tail.unreadable)
 
@@ -224,5 +224,5 @@ def own_counts(samples: Iterable[tuple[str, float]]) -> tuple[Count, ...]:
     totals: Counter[str] = Counter()
     for name, value in samples:
         totals[name] += int(value)
-    told = [(name, totals[sample]) for sample, name in _COUNTED]
-    return tuple(Count(name, number) for n, (name, number) in enumerate(told) if number or n < _ALWAYS)
+    counts = [(name, totals[sample]) for sample, name in _COUNTED]
+    return tuple(Count(name, number) for n, (name, number) in enumerate(counts) if number or n < _ALWAYS)

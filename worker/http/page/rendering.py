@@ -144,14 +144,14 @@ def order_ids(record: ConsumerRecord) -> Sequence[UUID]:
 
 def some(value: bytes | None) -> SomeBytes:
     """Text as far as it is UTF-8."""
-    told = (value or b"")[:LONGEST_VALUE].decode(errors="replace")
-    return SomeBytes(told, len(value or b""), len(value or b"") > LONGEST_VALUE)
+    begin = (value or b"")[:LONGEST_VALUE].decode(errors="replace")
+    return SomeBytes(begin, len(value or b""), len(value or b"") > LONGEST_VALUE)
 
 
 def text(value: object, longest: int = LONGEST_TEXT) -> str:
     """As `screen.shown`, and never long."""
-    told = shown(value)
-    return told if len(told) <= longest else f"{told[:longest]}…"
+    begin = shown(value)
+    return begin if len(begin) <= longest else f"{begin[:longest]}…"
 
 
 def lines(value: str) -> str:

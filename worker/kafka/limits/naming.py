@@ -84,10 +84,10 @@ def _explained(error: BaseException, topic: str, limits: TopicLimits, size: int)
 
 def withheld_sentences(rows: Sequence[Withheld]) -> list[str]:
     """What is withheld, the first ones, each with what to do, and how many more there are."""
-    told = [
+    sentences = [
         f"{row.topic} refuses the outcome of order {row.order_id}, from"
         f" {row.source_topic}-{row.source_partition}@{row.source_offset} ({row.reason}): {row.what_to_do}"
         for row in rows[:_MOST_NAMED]
     ]
-    left = len(rows) - len(told)
-    return [*told, f"{left:,} more outcomes are refused as well"] if left else told
+    left = len(rows) - len(sentences)
+    return [*sentences, f"{left:,} more outcomes are refused as well"] if left else sentences

@@ -28,11 +28,11 @@ class OutputLimits:
     """The limits of each output topic. Reading never raises: what cannot be read stays as it was known."""
 
     def __init__(self, topics: Iterable[str], read: ReadLimits = nothing_to_read) -> None:
-        self._told = dict.fromkeys(topics, TopicLimits())  # by the topics' settings
+        self._configured = dict.fromkeys(topics, TopicLimits())  # by the topics' settings
         self._lessons: dict[
             str, list[tuple[RefusalRemedy, int]]
         ] = {}  # by refusals that the settings do not explain
-        self._known = dict(self._told)
+        self._known = dict(self._configured)
         self._read = read
         self._read_at = time.monotonic()
         self._reading: asyncio.Task[None] | None = None
@@ -44,7 +44,7 @@ class OutputLimits:
         """Ask Kafka, and believe what it says: what was learned is kept where settings cannot be read."""
         for topic in await self._ask():
             self._lessons.pop(topic, None)
-            self._known[topic] = self._told[topic]
+            self._known[topic] = self._configured[topic]
 
     def read_now_and_then(self) -> None:
         """Ask again, in the background, where that was not done for a few minutes."""
@@ -57,21 +57,21 @@ class OutputLimits:
     async def learn(self, topic: str, remedy: RefusalRemedy, refused_bytes: int) -> None:
         """After a refusal: what the topic's settings are now, and what else it must be that refused it."""
         await self._ask()
-        told = self._told.get(topic) or TopicLimits()
+        configured = self._configured.get(topic) or TopicLimits()
         lessons = self._lessons.setdefault(topic, [])
-        if not explains(told, remedy, refused_bytes):
+        if not explains(configured, remedy, refused_bytes):
             lessons.append((remedy, refused_bytes))
-        self._known[topic] = reduce(lambda known, lesson: learned(known, *lesson), lessons, told)
+        self._known[topic] = reduce(lambda known, lesson: learned(known, *lesson), lessons, configured)
 
     async def _ask(self) -> list[str]:
         """The topics whose settings were read now."""
         self._read_at = time.monotonic()
         try:
-            found = await self._read(list(self._told))
+            found = await self._read(list(self._configured))
         except Exception as error:  # whatever is wrong with Kafka, those who publish will tell
             log.debug("the settings of the output topics could not be read: %r", error)
             return []
-        self._told |= found
+        self._configured |= found
         return list(found)
 
     async def closed(self) -> None:

@@ -56,7 +56,7 @@ async def check_file(
             with screen.progress("checking", count) as bar:
                 for portion in _portions(order_lines(file, settings.message_max_bytes)):
                     read = _read(portion, settings.message_max_bytes, seen, summary)
-                    _tell(await judge(read), summary, report)
+                    _report(await judge(read), summary, report)
                     bar.advance(len(portion))
         return summary
 
@@ -118,7 +118,7 @@ async def _decided(session: AsyncSession, new: Sequence[Candidate], taken: Count
     return decide(new, users, levels, taken)
 
 
-def _tell(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[CheckFinding], None]) -> None:
+def _report(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[CheckFinding], None]) -> None:
     for fate, findings in verdicts:
         summary.count(fate, [finding.code for finding in findings] if fate is ExpectedFate.REJECTED else ())
         for finding in findings:
@@ -157,7 +157,7 @@ def summary_text(summary: Summary) -> str:
         ExpectedFate.CONFLICT: "conflicts" if fates[ExpectedFate.CONFLICT] != 1 else "conflict",
         ExpectedFate.INVALID: "invalid",
     }
-    told = ", ".join(f"{fates[fate]:,} {text}" for fate, text in parts.items() if fates[fate])
+    counts = ", ".join(f"{fates[fate]:,} {text}" for fate, text in parts.items() if fates[fate])
     ignored = summary.unknown_fields
     note = f"; {ignored:,} unknown field{'s' * (ignored != 1)} ignored" if ignored else ""
-    return f"{summary.orders:,} order{'s' * (summary.orders != 1)}: {told}{note}"
+    return f"{summary.orders:,} order{'s' * (summary.orders != 1)}: {counts}{note}"

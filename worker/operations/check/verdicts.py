@@ -167,11 +167,11 @@ def _verdict(one: Candidate, decision: Decision) -> Verdict:
 
 def _findings(one: Candidate, refusals: Iterable[Refusal]) -> Iterator[CheckFinding]:
     for refusal in refusals:
-        code, path, message = _told(one.order, refusal)
+        code, path, message = _described(one.order, refusal)
         yield CheckFinding(one.line, one.order.order_id, ExpectedFate.REJECTED, code.value, path, message)
 
 
-def _told(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:
+def _described(order: PlainOrder, refusal: Refusal) -> tuple[ReasonCode, str, str]:
     """Code, field and words. A product of several lines is named where it stands first."""
     match refusal:
         case UnknownUser():

@@ -35,10 +35,10 @@ def explained_by_rows(facts: Facts) -> Explanation:
         assert facts.order is not None
         summary = f"Ordered at {_time(facts.order.created_at)}, and not in the ledger."
         return Explanation(facts.order_id, State.DIRECT, summary, facts)
-    told = "whether it was announced is not known: its records could not be read"
+    outcome = "whether it was announced is not known: its records could not be read"
     said = _confirmed if facts.decision.lines else _rejected
     state = State(facts.decision.outcome)
-    return Explanation(facts.order_id, state, said(facts, told), facts)
+    return Explanation(facts.order_id, state, said(facts, outcome), facts)
 
 
 def _state(facts: Facts) -> State:
@@ -65,10 +65,10 @@ def _rejected(facts: Facts, published: str = "") -> str:
     reasons = [reason_text(reason) for reason in facts.decision.reasons]
     left = len(reasons) - 3
     more = f" and {left} reason{'s' * (left != 1)} more" if left > 0 else ""
-    told = published[:1].upper() + published[1:] if published else f"It was {_published(facts)}"
+    outcome = published[:1].upper() + published[1:] if published else f"It was {_published(facts)}"
     return (
         f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}"
-        f" because {'; '.join(reasons[:3])}{more}. {told}."
+        f" because {'; '.join(reasons[:3])}{more}. {outcome}."
     )
 
 

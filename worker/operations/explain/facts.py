@@ -100,8 +100,8 @@ def inputs(
 ) -> tuple[InputRecord, ...]:
     """Each record of the input with what it is to the order; the one that was decided first."""
     refused = {letter.source: letter for letter in dead_letters(letters) if letter.source}
-    told = [_input(record, refused.get(place_of(record)), row, committed, max_bytes) for record in records]
-    return tuple(sorted(told, key=lambda record: record.standing is not RecordStanding.DECIDED))
+    found = [_input(record, refused.get(place_of(record)), row, committed, max_bytes) for record in records]
+    return tuple(sorted(found, key=lambda record: record.standing is not RecordStanding.DECIDED))
 
 
 def _input(

@@ -130,11 +130,14 @@ class OrderSearch:
         following = first_of(there, self.reach.records)
         found = await self._read(following)
         home, *other_homes = await self._outcome_homes(row)
-        told = await bounds_of(self.consumer, [home])
+        at_home = await bounds_of(self.consumer, [home])
         # A letter that an earlier version wrote has the time of its record, which may have waited for long.
         since = min([row.decided_at, *map(time_of, found.inputs[:1])]) - _CLOCKS
         # Of these, what is older needs no look: nothing of this order can be in it.
-        since_then = {**await self._from(told, row.decided_at - _CLOCKS), **await self._from(letters, since)}
+        since_then = {
+            **await self._from(at_home, row.decided_at - _CLOCKS),
+            **await self._from(letters, since),
+        }
         spans = first_of(since_then, self.reach.records)
         found = found + await self._read(spans)
         elsewhere: Spans = {}

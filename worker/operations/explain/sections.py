@@ -53,8 +53,10 @@ def sections(facts: Facts) -> Iterator[Section]:
     if facts.order:
         yield _stored(facts)
     if facts.outcomes:
-        told = [(o.place, o.time, _told(n, o, facts.decision)) for n, o in enumerate(facts.outcomes)]
-        yield Section("Outcome records", head=("record", "published", "is"), rows=told)
+        outcomes = [
+            (o.place, o.time, _description(n, o, facts.decision)) for n, o in enumerate(facts.outcomes)
+        ]
+        yield Section("Outcome records", head=("record", "published", "is"), rows=outcomes)
     if facts.dead_letters:
         letters = [(d.place, d.failed_at or d.time, d.source, _because(d)) for d in facts.dead_letters]
         yield Section("Dead letters", head=("record", "failed", "from", "because"), rows=letters)
@@ -79,7 +81,7 @@ def _because(letter: DeadLetterRecord) -> str:
     return f"{letter.path}{': ' if letter.path else ''}{letter.message} ({letter.code})"
 
 
-def _told(number: int, record: OutcomeRecord, decision: Decision | None) -> str:
+def _description(number: int, record: OutcomeRecord, decision: Decision | None) -> str:
     what = f"order-{record.outcome}"
     if record.republished:
         what += ", republished"
@@ -102,16 +104,16 @@ def _decision(decision: Decision, products: Sequence[ProductNow]) -> Section:
     rows = _decision_rows(decision, products)
     # Without the columns in which nothing stands: few rejections have more than one kind of reason.
     kept = [n for n in range(len(head)) if any(row[n] is not None for row in rows)]
-    told = [head[n] for n in kept]
+    titles = [head[n] for n in kept]
     times = (
         f"decided {shown(decision.decided_at)}, placed {shown(decision.placed_at)}, user {decision.user_id}"
     )
     return Section(
         _decision_title(decision),
         times,
-        told,
+        titles,
         [[row[n] for n in kept] for row in rows],
-        [name for name in told if name != "reason"],
+        [name for name in titles if name != "reason"],
         _NOT_KEPT,
     )
 
@@ -162,5 +164,5 @@ def not_looked_at(unread: Iterable[Unread]) -> str:
     for one in unread:
         partitions, offsets = topics.get(one.topic, (0, 0))
         topics[one.topic] = partitions + 1, offsets + one.end - one.start
-    told = ", ".join(f"{topic} ({offsets:,} offsets)" for topic, (_, offsets) in topics.items())
-    return f"Not looked at: {told}." if told else ""
+    names = ", ".join(f"{topic} ({offsets:,} offsets)" for topic, (_, offsets) in topics.items())
+    return f"Not looked at: {names}." if names else ""

@@ -60,13 +60,13 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
         looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
         due = time.monotonic()
         while True:
-            looks.append(await _told(out))
+            looks.append(await _one_look(out))
             yield measure(settings.group_id, topic, looks, *await _notes(engine, topic))
             due = max(due + interval_seconds, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
 
-async def _told(out: "Lookout") -> Look:
+async def _one_look(out: "Lookout") -> Look:
     try:
         return await out.look()
     except KAFKA_ERRORS as error:

@@ -32,8 +32,8 @@ def lag_screen(found: GroupLag) -> Group:
     total = ("total", "", "", found.lag, *pace_cells(found.lag, found.pace), "")
     columns = ("partition", "committed", "end", "lag", "decided/s", "placed/s", "drains in", "owner")
     grid = screen.table(columns, [*rows, total], numbers=columns[:-1])
-    members_told = [f"{short_id(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
-    notes = [Text(line) for line in (*remarks_on(found), *members_told)]
+    member_lines = [f"{short_id(m.member_id)} is {m.client_id} at {m.host}" for m in found.members]
+    notes = [Text(line) for line in (*remarks_on(found), *member_lines)]
     return Group(
         Text(f"group {found.group_id} on {found.topic}: {members}"),
         Text(when),

@@ -242,7 +242,7 @@ async def _judge(
 
     async def judge(partition: TopicPartition, start: int, end: int) -> None:
         counts.update(await tables.judge_records(session, partition.partition, start, end))
-        counts.update(await tables.judge_told(session, partition.partition, start, end, topics))
+        counts.update(await tables.judge_published(session, partition.partition, start, end, topics))
         counts.update(await tables.judge_orders(session, partition.partition, start, end))
 
     async def judge_strays(partition: TopicPartition, start: int, end: int) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.envelope import outcome_headers
 from db.reconciliation import tables
-from db.reconciliation.tables import Untold
+from db.reconciliation.tables import Unpublished
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
@@ -58,7 +58,7 @@ async def repair(
         async with _producer(settings) as producer, kafka_admin(settings) as admin:
             # ... so what was published since the topics were read, by it or by a worker, is seen now.
             await _read_on(consumer, session, settings, outputs, say)
-            await tables.index_untold(session)
+            await tables.index_unpublished(session)
             await session.commit()
             with progress("announcing", total, quiet=quiet) as bar:
                 async for number in _published(producer, admin, session, settings, sources):
@@ -118,31 +118,33 @@ async def _published(
             last = await tables.find_end_of_portion(session, number, after, before, _PORTION)
             if last is None:
                 break
-            untold = await tables.list_untold(session, number, after, last)
+            unpublished = await tables.list_unpublished(session, number, after, last)
             await session.commit()
-            if untold:
-                await _publish(producer, settings, untold)
-            yield len(untold)
+            if unpublished:
+                await _publish(producer, settings, unpublished)
+            yield len(unpublished)
             after = last
 
 
-async def _publish(producer: AIOKafkaProducer, settings: Settings, untold: Sequence[Untold]) -> None:
+async def _publish(
+    producer: AIOKafkaProducer, settings: Settings, unpublished: Sequence[Unpublished]
+) -> None:
     async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
-        for one in untold:
+        for one in unpublished:
             await _send(opened, settings, one)
 
 
-async def _send(opened: Transaction, settings: Settings, untold: Untold) -> None:
+async def _send(opened: Transaction, settings: Settings, unpublished: Unpublished) -> None:
     """As `BatchProcessor` and `Publisher` would have sent it: key, value, headers, partition."""
-    topic = settings.topics.of_outcome(untold.outcome)
-    source = TopicPartition(settings.order_placed_topic, untold.partition)
-    key = str(untold.order_id).encode()
+    topic = settings.topics.of_outcome(unpublished.outcome)
+    source = TopicPartition(settings.order_placed_topic, unpublished.partition)
+    key = str(unpublished.order_id).encode()
     await opened.send(
         await output_of(opened.producer, topic, source),
         key=key,
-        value=untold.event.encode(),
+        value=unpublished.event.encode(),
         headers=outcome_headers(
-            key, f"order-{untold.outcome}", untold.decided_at, unpack_headers(untold.passed_on)
+            key, f"order-{unpublished.outcome}", unpublished.decided_at, unpack_headers(unpublished.passed_on)
         ),
         timestamp_ms=int(time.time() * 1_000),
     )

@@ -13,7 +13,7 @@ from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.exclusive_producer import is_fenced
-from worker.kafka.group import Commits, require_stopped, until_told
+from worker.kafka.group import Commits, require_stopped, until_shown
 from worker.kafka.published import published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.replay.plan import Move, reached_to
@@ -44,17 +44,17 @@ async def execute(
         await _move(held, moving)
     targets = {move.partition: move.target for move in moving}
 
-    def is_moved(told: Commits) -> bool:
-        return all(_offset(told[partition]) == target for partition, target in targets.items())
+    def is_moved(shown: Commits) -> bool:
+        return all(_offset(shown[partition]) == target for partition, target in targets.items())
 
-    await until_told(admin, settings.group_id, list(targets), is_moved)
+    await until_shown(admin, settings.group_id, list(targets), is_moved)
 
 
-def _require_unmoved(move: Move, told: int | None, tells: int | None) -> None:
-    if tells != told:
+def _require_unmoved(move: Move, shown: int | None, shows: int | None) -> None:
+    if shows != shown:
         raise CommandError(
-            f"the group has moved in {move.name}, from {told} to {tells}, since it was rehearsed; nothing was"
-            " changed; run it again"
+            f"the group has moved in {move.name}, from {shown} to {shows}, since it was rehearsed;"
+            " nothing was changed; run it again"
         )
 
 

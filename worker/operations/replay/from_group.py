@@ -134,7 +134,7 @@ async def _execute(
         # Before the copy, with which workers that wait begin: afterwards it would fence them.
         async with fenced(settings, settings.group_id, taking) as new:
             await _take(sessions, old_group, settings.group_id, new, commits, copied)
-    await group.until_told(admin, settings.group_id, [p for p in taking if commits[p]], _all_have_decided)
+    await group.until_shown(admin, settings.group_id, [p for p in taking if commits[p]], _all_have_decided)
     if planned.redrives:
         await _take_over_redrives(settings, sessions, old_group)
 

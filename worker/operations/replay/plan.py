@@ -85,18 +85,18 @@ def reached_to(
     where Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
     CommandError.
     """
-    told = None if commit is None else commit.offset
+    committed = None if commit is None else commit.offset
     by_operator = commit is not None and not is_workers_mark(commit.metadata)
     if pending is None:
-        return told if has_decided(commit) else None
+        return committed if has_decided(commit) else None
     if by_operator:
-        return told
+        return committed
     if is_cut(pending, log_end):
-        return max(told or 0, pending.pending_to)
-    if not is_offset_lost(told, by_operator, pending):
-        return told
+        return max(committed or 0, pending.pending_to)
+    if not is_offset_lost(committed, by_operator, pending):
+        return committed
     raise CommandError(
-        f"Kafka tells {'no offset' if told is None else f'the offset {told}'} of the group in"
+        f"Kafka tells {'no offset' if committed is None else f'the offset {committed}'} of the group in"
         f" {partition.topic}-{partition.partition}, and its workers came to {pending.published_to} at least;"
         " nothing was changed; start them once, which find out what is true, stop them, and try again"
     )

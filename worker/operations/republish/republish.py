@@ -135,8 +135,10 @@ async def republish(
         run, started = _Run(sessions, publishing, wanted, start), time.monotonic()
         with screen.progress("announcing", start.total, quiet=quiet) as bar:
             await run.to_the_end(Throttle(rate), bar)
-        told, seconds = run.published, time.monotonic() - started
-    return Republished(told[Outcome.CONFIRMED], told[Outcome.REJECTED], seconds, run.progress, undecided)
+        published, seconds = run.published, time.monotonic() - started
+    return Republished(
+        published[Outcome.CONFIRMED], published[Outcome.REJECTED], seconds, run.progress, undecided
+    )
 
 
 def selection_name(settings: Settings, wanted: OutcomeFilter) -> str:

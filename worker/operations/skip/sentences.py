@@ -51,10 +51,10 @@ def deleted_text(first: int, end: int) -> str:
 def sentences(spans: Sequence[SkippedSpan]) -> list[str]:
     """The latest ones of a partition, and how many more there are."""
     latest = sorted(spans, key=lambda span: span.requested_at)[-_MOST_SENTENCES:]
-    told = [sentence(span) for span in spans if span in latest]
-    left = len(spans) - len(told)
+    latest_ones = [sentence(span) for span in spans if span in latest]
+    left = len(spans) - len(latest_ones)
     return (
-        [*told, f"{left:,} earlier spans were skipped or deleted as well: --json lists them"]
+        [*latest_ones, f"{left:,} earlier spans were skipped or deleted as well: --json lists them"]
         if left
-        else told
+        else latest_ones
     )

@@ -60,7 +60,7 @@ def checks(run: DemoRun) -> list[Check]:
         _everything_read(run),
         _one_fate_each(run),
         _decided_once(run),
-        _told_once(run),
+        _published_once(run),
         _dead_letters(run),
         _stock_conserved(run),
         _orders_stored(run),
@@ -117,7 +117,7 @@ def _decided_once(run: DemoRun) -> Check:
     return Check("Every order decided once", held, f"{len(wanted):,} orders, {decided.total():,} decisions")
 
 
-def _told_once(run: DemoRun) -> Check:
+def _published_once(run: DemoRun) -> Check:
     ledger = {str(row.order_id): row for row in run.evidence.ledger}
     seen = run.tally.outcomes
     wrong = [

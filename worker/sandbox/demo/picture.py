@@ -18,7 +18,7 @@ class Picture:
     def __init__(self, console: Console, state: ScreenState) -> None:
         self._console, self._state = console, state
         self._live: Live | None = None
-        self._next_line, self._told, self._now = 0.0, 0, ""
+        self._next_line, self._shown, self._now = 0.0, 0, ""
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -45,9 +45,9 @@ class Picture:
 
     def _draw_lines(self, last: bool = False) -> None:
         state = self._state
-        for event in state.events[self._told :]:
+        for event in state.events[self._shown :]:
             self._print(f"{event.seconds:5.1f} s  {event.text}")
-        self._told = len(state.events)
+        self._shown = len(state.events)
         if state.seconds >= self._next_line or last:
             self._next_line = state.seconds + _LINE_EVERY_SECONDS
             self._print(progress_line(state))
