@@ -220,28 +220,28 @@ MUTATIONS: Final = (
         "An order is confirmed at the price that holds at the moment of its commit.",
         "the update asks for the stock alone",
         (Edit(_STOCK, "        Product.price == _takings.c.price,\n", ""),),
-        (Test("tests/integration/test_batch.py", "price_that_changes"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "price_that_changes"),),
     ),
     Mutation(
         "products-of-new-items",
         "An item's product is in the table at the commit, also where its foreign key was not asked.",
         "nobody looks whether all stock was taken",
         (Edit(_STOCK, _TAKEN_ALL, _TAKEN_ALL.replace(" == len(ids)", "")),),
-        (Test("tests/integration/test_batch.py", "product_deleted"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "product_deleted"),),
     ),
     Mutation(
         "users-of-new-orders",
         "An order's user is in the table at the commit, also where its foreign key was not asked.",
         "users are read and not locked",
         (Edit(_BATCH, "orders.lock_user_ids(", "orders.find_user_ids("),),
-        (Test("tests/integration/test_batch.py", "user_of_a_batch"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "user_of_a_batch"),),
     ),
     Mutation(
         "triggers-of-the-shop",
         "Triggers and foreign keys that a shop adds to its tables are never passed over.",
         "nobody looks for them",
         (Edit("db/bulk/references.py", "WHERE tgtype & 4 <> 0", "WHERE false"),),
-        (Test("tests/integration/test_references.py", "shop_adds"),),
+        (Test("tests/integration/db/test_references.py", "shop_adds"),),
     ),
     Mutation(
         "rejection-guard",
@@ -438,7 +438,7 @@ MUTATIONS: Final = (
                 "and are not published before it.\n",
             ),
         ),
-        (Test("tests/integration/test_consumer.py", "settled_beside"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "settled_beside"),),
     ),
     Mutation(
         "nothing-behind-a-failure",
@@ -451,7 +451,7 @@ MUTATIONS: Final = (
                 "for p, records in batch.items() if p in owned}",
             ),
         ),
-        (Test("tests/integration/test_consumer.py", "behind_a_batch"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "behind_a_batch"),),
     ),
     Mutation(
         "ahead-of-the-first",
@@ -464,7 +464,7 @@ MUTATIONS: Final = (
                 "return None",
             ),
         ),
-        (Test("tests/integration/test_consumer.py", "on_their_way"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "on_their_way"),),
     ),
     Mutation(
         "ends-where-the-one-before-wrote",
@@ -478,7 +478,7 @@ MUTATIONS: Final = (
                 "",
             ),
         ),
-        (Test("tests/integration/test_publisher.py", "ends_also"),),
+        (Test("tests/integration/worker/pipeline/test_publisher.py", "ends_also"),),
     ),
     Mutation(
         "one-event-id",
@@ -497,7 +497,7 @@ MUTATIONS: Final = (
         "A silent replay publishes nothing that was decided before it.",
         "a replayed order is published like any redelivery",
         (Edit(_SETTLEMENT, "if is_silenced(record.offset, row.decided_at, replays):", "if False:"),),
-        (Test("tests/integration/test_batch.py", "silent_replay"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "silent_replay"),),
     ),
     Mutation(
         "silence-is-no-offset",
@@ -512,7 +512,7 @@ MUTATIONS: Final = (
                 "            raise",
             ),
         ),
-        (Test("tests/integration/test_local_cluster.py", "not_taken_for_none"),),
+        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "not_taken_for_none"),),
     ),
     Mutation(
         "remembered-by-postgresql",
@@ -538,14 +538,14 @@ MUTATIONS: Final = (
                 "return pending.published_to if is_published else pending.published_to",
             ),
         ),
-        (Test("tests/integration/test_published.py", "goes_on"), Trial("forgotten-offsets")),
+        (Test("tests/integration/worker/kafka/test_published.py", "goes_on"), Trial("forgotten-offsets")),
     ),
     Mutation(
         "sentinel-of-this-publication",
         "An earlier publication of the same outcome does not count for the one that was begun.",
         "its place does not matter",
         (Edit(_PUBLISHED, "{place: max(sentinel.from_offset, ", "{place: max(0, "),),
-        (Test("tests/integration/test_published.py", "published_before"),),
+        (Test("tests/integration/worker/kafka/test_published.py", "published_before"),),
     ),
     Mutation(
         "undone",
@@ -565,7 +565,7 @@ MUTATIONS: Final = (
         "A transaction that Kafka takes for ended and has left open is ended before anybody reads behind it.",
         "it is left open",
         (Edit(_PUBLISHED, "        await leases.end_what_hangs(lease)\n", ""),),
-        (Test("tests/integration/test_published.py", "left_open"),),
+        (Test("tests/integration/worker/kafka/test_published.py", "left_open"),),
     ),
     Mutation(
         "resting-partitions",
@@ -585,14 +585,14 @@ MUTATIONS: Final = (
                 "(Position.begun_to > 0,",
             ),
         ),
-        (Test("tests/integration/test_positions.py", "follow or once_more"),),
+        (Test("tests/integration/db/test_positions.py", "follow or once_more"),),
     ),
     Mutation(
         "turn",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",
         (Edit("db/worker/positions.py", "        Position.turn == _new.c.turn,\n", ""),),
-        (Test("tests/integration/test_positions.py", "owner_before"),),
+        (Test("tests/integration/db/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------
     Mutation(
@@ -666,7 +666,7 @@ MUTATIONS: Final = (
                 "        return Remedy.WAIT\n    return Remedy.WAIT\n",
             ),
         ),
-        (Test("tests/integration/test_batch.py", "refuses_is_found"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "refuses_is_found"),),
     ),
     Mutation(
         "withheld-is-looked-for",
@@ -679,21 +679,21 @@ MUTATIONS: Final = (
                 "            there: set[UUID] = set()\n",
             ),
         ),
-        (Test("tests/integration/test_withheld.py", "dies_before"),),
+        (Test("tests/integration/worker/pipeline/test_withheld.py", "dies_before"),),
     ),
     Mutation(
         "withheld-after-its-batch",
         "A withheld outcome is published only when its batch cannot come again without it being known.",
         "as soon as its topic takes it",
         (Edit(_WITHHELD, "commit and row.source_offset < commit.offset and", "(commit or True) and"),),
-        (Test("tests/integration/test_withheld.py", "done_with"),),
+        (Test("tests/integration/worker/pipeline/test_withheld.py", "done_with"),),
     ),
     Mutation(
         "withheld-apart",
         "An outcome that is withheld is not published with its batch.",
         "it is, where it comes again",
         (Edit(_SET_ASIDE, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
-        (Test("tests/integration/test_withheld.py", "done_with"),),
+        (Test("tests/integration/worker/pipeline/test_withheld.py", "done_with"),),
     ),
     Mutation(
         "withheld-by-the-owner",
@@ -706,7 +706,7 @@ MUTATIONS: Final = (
                 "if False and not await positions.hold_epoch(",
             ),
         ),
-        (Test("tests/integration/test_withheld.py", "owner_before"),),
+        (Test("tests/integration/worker/pipeline/test_withheld.py", "owner_before"),),
     ),
     Mutation(
         "batches-fit",
@@ -719,7 +719,10 @@ MUTATIONS: Final = (
                 "    max_bytes = MAX_BATCH_BYTES\n",
             ),
         ),
-        (Trial("settings-changed"), Test("tests/integration/test_publisher.py", "limit_was_lowered")),
+        (
+            Trial("settings-changed"),
+            Test("tests/integration/worker/pipeline/test_publisher.py", "limit_was_lowered"),
+        ),
     ),
     Mutation(
         "refused-times",
@@ -734,7 +737,7 @@ MUTATIONS: Final = (
         ),
         (
             Trial("settings-changed"),
-            Test("tests/integration/test_publisher.py", "becomes_that_of_publishing"),
+            Test("tests/integration/worker/pipeline/test_publisher.py", "becomes_that_of_publishing"),
         ),
     ),
     Mutation(
@@ -742,7 +745,10 @@ MUTATIONS: Final = (
         "A dead letter without key gets one where its topic takes none without.",
         "it has none",
         (Edit(_ADAPTED, "    if limits.needs_key:\n", "    if False:\n"),),
-        (Trial("settings-changed"), Test("tests/integration/test_publisher.py", "topic_is_compacted")),
+        (
+            Trial("settings-changed"),
+            Test("tests/integration/worker/pipeline/test_publisher.py", "topic_is_compacted"),
+        ),
     ),
     Mutation(
         "watchdog",
@@ -815,14 +821,14 @@ MUTATIONS: Final = (
         "What a poll returned and nobody handled comes again.",
         "what is returned counts as handled",
         (Edit(_PLACES, "                self.offered[partition] = began\n", "                pass\n"),),
-        (Test("tests/integration/test_record_consumer.py", "not_accepted_comes_again"),),
+        (Test("tests/integration/worker/kafka/test_record_consumer.py", "not_accepted_comes_again"),),
     ),
     Mutation(
         "the-later-pause",
         "A partition's pause is not cut short by one that ends sooner.",
         "the last pause counts",
         (Edit(_RETRIES, "max(until, self._until.get(partition, until))", "until"),),
-        (Test("tests/integration/test_pauses.py", "cut_short"),),
+        (Test("tests/integration/worker/pipeline/test_pauses.py", "cut_short"),),
     ),
     Mutation(
         "offsets-beyond-the-end",
@@ -832,14 +838,20 @@ MUTATIONS: Final = (
             Edit(_RESUME, "if offset is not None and offset > evidence.end:", "if offset == -1:"),
             Edit(_RESUME, "if not evidence.is_known_log:", "if offset == -1:"),
         ),
-        (Trial("restored-volume"), Test("tests/integration/test_takeover.py", "beyond_the_end")),
+        (
+            Trial("restored-volume"),
+            Test("tests/integration/worker/pipeline/test_takeover.py", "beyond_the_end"),
+        ),
     ),
     Mutation(
         "silence-in-another-log",
         "A log that is read from its first record makes nobody publish again.",
         "nothing is recorded before the offset moves",
         (Edit(_TAKEOVER, "if silent_to > evidence.first:", "if silent_to < 0:"),),
-        (Trial("restored-volume"), Test("tests/integration/test_takeover.py", "beyond_the_end")),
+        (
+            Trial("restored-volume"),
+            Test("tests/integration/worker/pipeline/test_takeover.py", "beyond_the_end"),
+        ),
     ),
     Mutation(
         "a-cut-log-is-looked-at-twice",
@@ -852,14 +864,14 @@ MUTATIONS: Final = (
                 "if time.monotonic() < since:",
             ),
         ),
-        (Test("tests/integration/test_takeover.py", "looked_at_again"),),
+        (Test("tests/integration/worker/pipeline/test_takeover.py", "looked_at_again"),),
     ),
     Mutation(
         "a-backup-decides-nothing",
         "A PostgreSQL that knows less than was committed decides nothing.",
         "nobody compares",
         (Edit(_RESUME, "if expected > known:", "if expected < 0:"),),
-        (Test("tests/integration/test_takeover.py", "all_partitions_wait"),),
+        (Test("tests/integration/worker/pipeline/test_takeover.py", "all_partitions_wait"),),
     ),
     Mutation(
         "a-backup-under-a-running-worker",
@@ -872,14 +884,17 @@ MUTATIONS: Final = (
                 "_new.c.follows >= _FOLLOWS_ANYTHING,",
             ),
         ),
-        (Test("tests/integration/test_positions.py", "row_of_a_backup"),),
+        (Test("tests/integration/db/test_positions.py", "row_of_a_backup"),),
     ),
     Mutation(
         "a-new-group-asks",
         "A group of another name publishes nothing again.",
         "it begins at the first record",
         (Edit(_RESUME, " or not others:\n", " or others:\n"),),
-        (Trial("group-renamed"), Test("tests/integration/test_takeover.py", "new_group_waits")),
+        (
+            Trial("group-renamed"),
+            Test("tests/integration/worker/pipeline/test_takeover.py", "new_group_waits"),
+        ),
     ),
     Mutation(
         "the-last-group-goes-on",
@@ -899,7 +914,10 @@ MUTATIONS: Final = (
         "What retention deletes before it is decided leaves a note.",
         "the partition goes on in silence",
         (Edit(_RESUME, "if start < evidence.first else None", "if start < 0 else None"),),
-        (Trial("deleted-records"), Test("tests/integration/test_takeover.py", "lasting_note")),
+        (
+            Trial("deleted-records"),
+            Test("tests/integration/worker/pipeline/test_takeover.py", "lasting_note"),
+        ),
     ),
     Mutation(
         "a-late-answer-is-no-life",
@@ -912,7 +930,7 @@ MUTATIONS: Final = (
                 "self._troubles.get(server), why\n        if True:\n",
             ),
         ),
-        (Test("tests/unit/test_health.py", "hangs_shows_too"),),
+        (Test("tests/unit/worker/observability/test_health.py", "hangs_shows_too"),),
     ),
     Mutation(
         "unreadable-is-said",
@@ -972,7 +990,7 @@ MUTATIONS: Final = (
                 "            owned = await self._owned(partition, position)\n",
             ),
         ),
-        (Test("tests/integration/test_consumer.py", "idle_commit"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "idle_commit"),),
     ),
     Mutation(
         "lag-is-what-is-not-published",
@@ -992,7 +1010,7 @@ MUTATIONS: Final = (
         "A partition does not wait for what failed and turns out to have happened.",
         "it waits until it publishes again",
         (Edit(_OWNER, "if first is None or (result.published_to or 0) > first:", "if first is None:"),),
-        (Test("tests/integration/test_consumer.py", "reply_was_lost"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "reply_was_lost"),),
     ),
     Mutation(
         "no-lag-of-an-absent-kafka",

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+LONGEST_FILE_LINES = 300
 CORE = [
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "worker" / "core").glob("*.py"))),
     "db/decision.py",
@@ -154,3 +155,30 @@ def test_the_worker_runs_without_its_sandbox_which_its_image_leaves_out(tmp_path
     demo = python("-m", "worker", "demo")
     assert (demo.returncode, demo.stderr.count("\n")) == (1, 1), demo.stderr
     assert "make demo" in demo.stderr
+
+
+@pytest.mark.parametrize("kind", ["unit", "integration"])
+def test_the_folders_of_the_tests_are_those_of_what_they_test(kind: str):
+    roots = {"bench": ROOT, "faults": ROOT / "tests"}
+    folders = {
+        path.parent.relative_to(ROOT / "tests" / kind) for path in (ROOT / "tests" / kind).rglob("*.py")
+    }
+    strange = [
+        folder
+        for folder in folders
+        if folder.parts
+        if not any(
+            (roots.get(folder.parts[0], ROOT) / folder).with_suffix(end).exists() for end in ("", ".py")
+        )
+    ]
+    assert not strange
+
+
+def test_no_file_of_the_product_is_longer_than_a_reader_can_hold():
+    long = {
+        f"{path.relative_to(ROOT)}: {lines}"
+        for folder in ("contracts", "db", "worker")
+        for path in (ROOT / folder).rglob("*.py")
+        if (lines := path.read_text().count("\n")) > LONGEST_FILE_LINES
+    }
+    assert not long

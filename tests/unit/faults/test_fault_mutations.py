@@ -7,7 +7,7 @@ import pytest
 from tests.faults.catalogue import FAULTS
 from tests.faults.mutations import LESS_PATIENT, MUTATIONS, Edit, Mutation, NotTheSourceError, Trial, edited
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 each = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
 
 

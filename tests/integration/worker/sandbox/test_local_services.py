@@ -41,7 +41,7 @@ from worker.sandbox.servers.ports import free_port, is_open
 from worker.sandbox.servers.postgres import LocalPostgres
 from worker.sandbox.servers.processes import Child, wait_until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 CONSUMER_GROUP_COMMAND = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 
