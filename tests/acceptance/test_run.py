@@ -110,6 +110,23 @@ sys.exit(run(read_settings()))
     assert "a fault that nobody foresaw" in worker.log
 
 
+def test_a_worker_whose_consumer_fetches_no_more_ends_to_be_started_again(workers: Workers):
+    code = """
+import sys
+from worker.pipeline.mend import Mender
+from worker.runtime.process import run
+from worker.settings import read_settings
+async def stop_fetching(self, consumer):
+    if consumer.assignment():
+        consumer._fetcher._fetch_task.cancel()
+Mender._mend = stop_fetching
+sys.exit(run(read_settings()))
+"""
+    worker = workers.start(sys.executable, "-c", code)
+    assert worker.wait() == 1, worker.log
+    assert "fetch task has ended" in worker.log
+
+
 @contextmanager
 def products_locked(scene: Scene) -> Iterator[None]:
     """Another session holds every product, so that a batch in flight cannot end by itself."""

@@ -49,12 +49,18 @@ class Mender:
     _asked_database_at: float = float("-inf")  # monotonic seconds
 
     async def run(self) -> None:
-        """Until cancelled: mend what the looks have found. What fails is found again by the next look."""
+        """Until cancelled: mend what the looks have found. What fails is found again by the next look.
+
+        Raises FetchStoppedError: this process gets no records any more, and has to be started again.
+        """
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
+            consumer = self.source.consumer
+            if consumer is None:
+                continue
+            consumer.require_fetching()
             try:
-                if consumer := self.source.consumer:
-                    await self._mend(consumer)
+                await self._mend(consumer)
             except Exception as error:
                 if is_refusal(error):
                     log.info("looking after the group: %s", describe(error))

@@ -28,10 +28,9 @@ from worker.kafka.consuming.raw_reader import RawReader
 from worker.kafka.consuming.unpacking import unpack
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.internals import adopt, free, polling, wait_for_records
+from worker.kafka.records import Records
 
 log = logging.getLogger(__name__)
-
-Records = dict[TopicPartition, list[ConsumerRecord]]
 
 
 class FetchStoppedError(KafkaError):  # type: ignore[misc]
@@ -64,10 +63,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             raise ValueError("what is read raw passes no deserializer: take keys and values as bytes")
         if report_out_of_range:
             options["auto_offset_reset"] = "none"
-        self._places = Places(accepting)
-        self.unreadable = self._places.unreadable
-        self.out_of_range = self._places.out_of_range
-        self.refused = self._places.refused
+        self._places = known = Places(accepting)
+        self.unreadable, self.out_of_range, self.refused = known.unreadable, known.out_of_range, known.refused
         self._report_out_of_range = report_out_of_range
         self._is_never_reset = options.get("auto_offset_reset") == "none"
         self._assignment_seen: Any = None
@@ -109,10 +106,9 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     async def getone(self, *partitions: TopicPartition) -> ConsumerRecord:
         """The next record, as `getmany` finds it, waited for without end."""
-        while True:
-            found = await self.getmany(*partitions, timeout_ms=1_000, max_records=1)
-            for records in found.values():
-                return records[0]
+        while not (found := await self.getmany(*partitions, timeout_ms=1_000, max_records=1)):
+            pass
+        return next(iter(found.values()))[0]
 
     def accept(self) -> set[TopicPartition]:
         """What the last poll returned is in good hands: it is not read again. Returns its partitions."""
@@ -135,6 +131,11 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def pass_over(self, span: UnreadableSpan) -> None:
         """Go on behind what cannot be read."""
         self.seek(span.partition, span.end)
+
+    def require_fetching(self) -> None:
+        """Raise FetchStoppedError where no records can come any more."""
+        if not self._closed and self._fetcher is not None and self._fetcher._fetch_task.done():
+            raise FetchStoppedError("aiokafka's fetch task has ended: a new consumer is needed")
 
     async def stop(self) -> None:
         """As aiokafka's."""
@@ -162,8 +163,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 await wait_for_records(self._fetcher, left)
 
     def _look_at_assignment(self) -> None:
-        if self._fetcher._fetch_task.done() and not self._closed:
-            raise FetchStoppedError("aiokafka's fetch task has ended: a new consumer is needed")
+        self.require_fetching()
         subscription = self._subscription.subscription
         assignment = subscription and subscription.assignment
         if assignment is not self._assignment_seen:
@@ -172,15 +172,14 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             self._places.clear()
 
     def _read_again_what_was_not_accepted(self) -> None:
-        offered = self._places.offered
-        if not offered:
+        if not (offered := self._places.offered):
             return
         log.warning(
             "what a poll returned was not handed over: reading again from %s",
             ", ".join(f"{p.topic}-{p.partition}@{offset}" for p, offset in offered.items()),
         )
-        for partition, offset in list(offered.items()):
-            self.seek(partition, offset)
+        for partition in list(offered):
+            self.seek(partition, offered[partition])
 
     def _drain(self, partitions: tuple[TopicPartition, ...], room: int | None) -> Records:
         drained: Records = {}
