@@ -100,6 +100,11 @@ class WorkerTemplate:
 
     def _start(self) -> tuple[IO[str], IO[str]]:
         self._requests.parent.mkdir(exist_ok=True)
+        ready = self._requests.with_name("ready")
+        # What the start of another test has left, where that one was given up on the way.
+        self.close()
+        for path in (self._requests, self._answers, ready):
+            path.unlink(missing_ok=True)
         os.mkfifo(self._requests)
         os.mkfifo(self._answers)
         self._process = start_process(
@@ -108,7 +113,6 @@ class WorkerTemplate:
             folder=_ROOT,
             environment=os.environ,
         )
-        ready = self._requests.with_name("ready")
         while not ready.exists():
             assert self._process.poll() is None, self._log_path.read_text()
             time.sleep(_POLL_SECONDS)
@@ -121,6 +125,7 @@ class WorkerTemplate:
             self._process.wait()
         for pipe in self._pipes or ():
             pipe.close()
+        self._process = self._pipes = None
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
