@@ -289,10 +289,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         if isinstance(entry._error, NoOffsetForPartitionError):
             # Nothing was ever committed, so nothing can be passed over.
             state.await_reset(OffsetResetStrategy.EARLIEST)
-            return
-        self.out_of_range[partition] = state.position
-        # Until it is sought: a log that was cut may grow past this place, with other records.
-        self._hold(partition, Pause(math.inf))
+        elif state.has_valid_position:  # else it is said of a position that another owner had
+            self.out_of_range[partition] = state.position
+            # Until it is sought: a log that was cut may grow past this place, with other records.
+            self._hold(partition, Pause(math.inf))
 
     def _note_answer(self, partition: TopicPartition, error: str) -> None:
         if self._subscription.is_assigned(partition):

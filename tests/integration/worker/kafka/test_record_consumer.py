@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import FetchError, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, OffsetOutOfRangeError
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -471,6 +472,21 @@ class TestHandOver:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while consumer.settled_position(bad) != 2:
                     assert await consumer.getmany(timeout_ms=20) == {}
+
+
+class TestOffsetsOutOfRange:
+    async def test_an_answer_about_a_position_that_is_no_more_says_nothing(
+        self, kafka: LocalKafka, bad: TopicPartition
+    ):
+        await publish_in_transactions(kafka, bad, *numbered(0, 1))
+        async with reading(kafka, bad, report_out_of_range=True) as consumer:
+            # As at the end of a rebalance, where the position of the new assignment is still asked for.
+            consumer._look_at_assignment()
+            consumer._state_of(bad).await_reset(OffsetResetStrategy.EARLIEST)
+            late = FetchError(error=OffsetOutOfRangeError(), backoff=0)
+            consumer._fetcher._records[bad] = late
+            await read_until(consumer, has(1))
+            assert consumer.out_of_range == {}
 
 
 class TestFetching:

@@ -296,6 +296,20 @@ async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_rea
     assert stage.publisher.published[FIRST] == stage.placed[FIRST][1:]
 
 
+async def test_records_in_hand_while_a_take_over_goes_back_before_them_come_again_behind_those(stage: Stage):
+    # As where the log was cut, and others have grown past the place where this worker stood.
+    stage.publisher.committed[FIRST], stage.input.position[FIRST] = 0, 4
+    held = stage.takeover.hold(FIRST)
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.idle.take_over([FIRST]))
+        await asyncio.sleep(0)
+        beside.create_task(stage.next_batch())
+        await asyncio.sleep(0)
+        held.set_result(None)
+    await stage.publish_the_rest()
+    assert stage.publisher.published[FIRST] == stage.placed[FIRST]
+
+
 async def test_the_beginning_that_is_committed_is_before_records_that_were_set_back(stage: Stage):
     stage.takeover.fails = KafkaConnectionError()
     async with asyncio.TaskGroup() as beside:
