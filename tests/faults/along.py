@@ -47,6 +47,9 @@ def subscriber(scene: Scene) -> Iterator[Subscriber]:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "log_level": 0,
+                # Behind a restart of the broker librdkafka may know no leader, and asks again after this:
+                # by default after five minutes, in which it sees nothing.
+                "topic.metadata.refresh.interval.ms": 2_000,
                 "statistics.interval.ms": 5_000,
                 "stats_cb": lambda told: setattr(one, "statistics", told),
             }

@@ -275,7 +275,7 @@ def add_partitions(bootstrap_servers: str, topic: str, partitions: int) -> None:
 def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:
     """Delete the topics, of which nobody needs to take notice yet."""
     for future in admin_client(bootstrap_servers).delete_topics(list(names)).values():
-        future.result(10)
+        future.result(60)  # at load 24, 10 s were too few right behind a restart of the broker
 
 
 def recreate_topic(bootstrap_servers: str, topic: str) -> None:
