@@ -1013,6 +1013,13 @@ MUTATIONS: Final = (
         (Test("tests/integration/worker/pipeline/test_consumer.py", "reply_was_lost"),),
     ),
     Mutation(
+        "in-hand-while-taken-over",
+        "Where a take-over goes back, what was polled behind that place is read again after it.",
+        "it is taken for what comes next",
+        (Edit(_OWNER, "            self.partitions[partition].rewound_to = offset\n", "            pass\n"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "in_hand_while"),),
+    ),
+    Mutation(
         "no-lag-of-an-absent-kafka",
         "While Kafka does not answer there is no lag to believe.",
         "the last one stays",
