@@ -21,7 +21,7 @@ from tests.support.redriving import (
     redriven,
     statuses,
 )
-from tests.support.subscriber import admin_client, publish, set_largest_record
+from tests.support.subscriber import admin_client, group_members, publish, set_largest_record
 from tests.support.worker_process import Workers
 
 
@@ -174,6 +174,7 @@ def test_without_a_worker_nothing_is_sent_and_one_that_stops_is_waited_for(
     refused.assert_one_line(1, "no worker of the group", "`order-worker run`", "nothing was sent")
     assert len(redriven(scene)) == 1
     workers.start().wait_until_ready()
+    eventually(lambda: group_members(scene.kafka, scene.group_id))  # a worker is ready before it has joined
     done = dead_letters.here("redrive", *FIX, "--execute", "--json").document
     assert (done["earlier"]["results"], done["results"]) == ({"decided": 1}, {"decided": 3})
     assert_each_sent_once(scene)

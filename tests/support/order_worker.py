@@ -32,6 +32,7 @@ class Result:
     @property
     def document(self) -> Any:
         """What was asked for with --json."""
+        assert self.out, self
         return json.loads(self.out)
 
     def assert_one_line(self, code: int, *texts: str) -> None:
