@@ -27,6 +27,7 @@ def identity_of(session: AsyncSession, category: Category) -> int:
 
 
 async def get_row(session: AsyncSession, model: type[Entity], what: str, row_id: int) -> Entity:
+    """The row, or NotFoundError that says `what` was meant."""
     values.row_id(what, row_id)
     row = await session.get(model, row_id)
     if row is None:
@@ -37,6 +38,7 @@ async def get_row(session: AsyncSession, model: type[Entity], what: str, row_id:
 async def updated_row(
     session: AsyncSession, statement: ReturningUpdate[Entity], what: str, row_id: int
 ) -> Entity:
+    """The row as an UPDATE … RETURNING left it, or NotFoundError."""
     row: Entity | None = await session.scalar(statement)
     if row is None:
         raise NotFoundError(what, "id", row_id)
@@ -46,6 +48,7 @@ async def updated_row(
 async def delete_row(
     session: AsyncSession, model: type[User] | type[Product], what: str, row_id: int, orders: Select[int]
 ) -> None:
+    """Remove the row. Raises NotFoundError, or StillReferencedError with the number that `orders` counts."""
     values.row_id(what, row_id)
     try:
         async with session.begin_nested():

@@ -38,6 +38,10 @@ _CHECKS: Final[dict[ProductOrder, Callable[[str, Any], Key]]] = {
 
 
 def products_by(order_by: ProductOrder, after: tuple[Key, int] | None) -> Select[Product]:
+    """Products in this order, behind `after`: (key, id) of the last one of the page before.
+
+    Raises InvalidValueError for an order or a key that there cannot be.
+    """
     try:
         column: InstrumentedAttribute[Key] = getattr(Product, ProductOrder(order_by).value)
     except ValueError:

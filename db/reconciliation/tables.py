@@ -252,7 +252,7 @@ async def index_unpublished(session: AsyncSession) -> None:
 async def find_end_of_portion(
     session: AsyncSession, partition: int, after: int, before: int, size: int
 ) -> int | None:
-    """The source offset of the last of the next orders found untold between the two; None: there are none."""
+    """The source offset of the last of the next such orders between the two; None: there are none."""
     last: int | None = await session.scalar(
         text(
             "SELECT max(record_offset) FROM (SELECT record_offset FROM reconciled_findings"
@@ -267,7 +267,7 @@ async def find_end_of_portion(
 async def list_unpublished(
     session: AsyncSession, partition: int, after: int, last: int
 ) -> Sequence[Unpublished]:
-    """Those of a portion, up to and including `last`, that are untold still, by all that was added since.
+    """Those of a portion, up to `last` inclusive, that are still unpublished by all that was added since.
 
     A portion at a time, because PostgreSQL compares all of them with all outcomes where only a limit says
     that few are wanted.

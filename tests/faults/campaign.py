@@ -143,7 +143,7 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
 
 
 def _judged(site: Site, fault: str, seed: int, orders: int) -> Run:
-    """As `run`; what cannot even be set up or put away is a violation of this run, and ends no other."""
+    """As `run`; where topics or servers fail before or after the fault, that is a violation of this run."""
     began = time.monotonic()
     try:
         return run(site, fault, seed, orders)

@@ -602,9 +602,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RETRIES,
-                "            elif self.source.seek(partition, to := one.rewind(first)):\n"
-                "                one.rewound_to = to\n",
-                "",
+                "                self.read_from(partition, one.rewind(first))\n",
+                "                pass\n",
             ),
         ),
         (Trial("backends"), Trial("refused-sends"), Trial("locks")),
@@ -1016,7 +1015,7 @@ MUTATIONS: Final = (
         "in-hand-while-taken-over",
         "Where a take-over goes back, what was polled behind that place is read again after it.",
         "it is taken for what comes next",
-        (Edit(_OWNER, "            self.partitions[partition].rewound_to = offset\n", "            pass\n"),),
+        (Edit(_OWNER, "self.retries.read_from(", "self.source.seek("),),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "in_hand_while"),),
     ),
     Mutation(

@@ -91,7 +91,9 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         return _json(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
-    return _json(error.status_code, {"error": "nothing is served here"})
+    return _json(
+        error.status_code, {"error": "nothing is served here: the page is at /, the events are at /docs"}
+    )
 
 
 def _event(row: LedgerRow) -> Response:

@@ -37,16 +37,16 @@ async def place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartitio
     Left alone, aiokafka would ask for it a hundred times a second until its request timeout.
     """
     client = producer.client
-    is_known = True
+    is_refreshed = True
     for tries in range(TOPIC_TRIES):
         if client.cluster.partitions_for_topic(topic) is not None:
             return await output_of(producer, topic, source)
         await asyncio.sleep(TOPIC_PAUSE_SECONDS if tries else 0)
         client.add_topic(topic)
-        is_known = await client.force_metadata_update()
+        is_refreshed = await client.force_metadata_update()
         if topic in client.cluster.unauthorized_topics:
             raise refused(TopicAuthorizationFailedError(topic), topic, TopicLimits())
-    if not is_known:
+    if not is_refreshed:
         raise KafkaConnectionError(f"no broker tells of {topic}")
     raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
 

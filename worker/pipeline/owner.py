@@ -45,16 +45,11 @@ class Owner:
             if result.published_to not in (None, first):
                 # The old owner got further than the offset we began to read at, or a failed commit of
                 # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
-                self._read_from(partition, result.published_to)
+                self.retries.read_from(partition, result.published_to)
             if first is None or (result.published_to or 0) > first:
                 # Nothing has failed, or what failed did happen: perhaps no record comes that would show it.
                 self.partitions[partition].failures = 0
                 self.health.goes_on(partition)
-
-    def _read_from(self, partition: TopicPartition, offset: int) -> None:
-        """Records behind it, which were polled meanwhile and wait to be handled, come again after it."""
-        if self.source.seek(partition, offset):
-            self.partitions[partition].rewound_to = offset
 
     def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Give these up in order, or all that are owned."""

@@ -122,13 +122,18 @@ class Retries:
         self.metrics.retries.labels(server).inc()
         self._report(firsts, error, server)
 
+    def read_from(self, partition: TopicPartition, offset: int) -> None:
+        """Read on there. Records behind it that were polled before, and are not handled yet, come again."""
+        if self.source.seek(partition, offset):
+            self.partitions[partition].rewound_to = offset
+
     def _rewind(self, firsts: Offsets) -> None:
         for partition, first in firsts.items():
             one = self.partitions[partition]
             if first is None:
                 one.lacks_records = True
-            elif self.source.seek(partition, to := one.rewind(first)):
-                one.rewound_to = to
+            else:
+                self.read_from(partition, one.rewind(first))
 
     def _report(self, firsts: Offsets, error: BaseException, server: Server) -> None:
         if isinstance(error, WaitsForOperatorError):

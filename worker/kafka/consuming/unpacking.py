@@ -28,8 +28,8 @@ def unpack(
     except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
         log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
         is_whole = False
-    # A batch that claims another place, which no checksum covers, would move the position back, or beyond
-    # the log. What follows it is told from it by offsets, and would be lost with it.
+    # No checksum covers the offset that a batch claims. A wrong one would move the position back, or beyond
+    # the log, and the records behind that batch would be lost with it.
     position = max(began, unpacked_to(result))
     if highwater is not None and max(map(_OFFSET, records), default=-1) >= highwater:
         records = list(takewhile(lambda record: record.offset < highwater, records))

@@ -47,7 +47,7 @@ async def repair(
     *,
     quiet: bool,
 ) -> int:
-    """Publish every order that was found untold and is so still; returns how many that were.
+    """Publish every outcome that was found missing and still is; returns how many that were.
 
     Each portion is one Kafka transaction. Interrupted at any point, the next run finds those that are left.
     Whoever runs this at the same time is fenced: the transactional id is that of the group's reconciliation.

@@ -96,7 +96,7 @@ def reached_to(
     if not is_offset_lost(committed, by_operator, pending):
         return committed
     raise CommandError(
-        f"Kafka tells {'no offset' if committed is None else f'the offset {committed}'} of the group in"
+        f"Kafka reports {'no offset' if committed is None else f'the offset {committed}'} of the group in"
         f" {partition.topic}-{partition.partition}, and its workers came to {pending.published_to} at least;"
         " nothing was changed; start them once, which find out what is true, stop them, and try again"
     )
