@@ -26,14 +26,14 @@ from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.clients import read_topic_limits
-from worker.kafka.lease import Leases
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.output_limits import OutputLimits
+from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input

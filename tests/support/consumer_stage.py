@@ -16,12 +16,12 @@ from db.worker import positions
 from tests.support.builders import line, order_value, record
 from worker.core.settlement import Publication, Settled
 from worker.core.steps import nothing_happens
-from worker.kafka.lease import Lease
+from worker.kafka.consumer_group import ConsumerGroup
+from worker.kafka.producing.lease import Lease
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor, Guard
 from worker.pipeline.consumer import OrderConsumer
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input

@@ -6,7 +6,7 @@ from contextlib import suppress
 from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from worker.kafka.lease import Lease, Leases
+from worker.kafka.producing.lease import Lease, Leases
 
 
 async def committed_offset(leases: Leases, partition: TopicPartition) -> tuple[Lease, int | None]:

@@ -18,8 +18,8 @@ from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.ends import end_offsets
-from worker.kafka.lease import Lease, Leases
 from worker.kafka.limits.adapted import identity
+from worker.kafka.producing.lease import Lease, Leases
 
 # How far the clocks of worker and broker may be apart where an earlier version has remembered no place: then
 # the record is looked for by its time.

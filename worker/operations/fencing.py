@@ -9,7 +9,7 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from worker.kafka.lease import Lease, Leases
+from worker.kafka.producing.lease import Lease, Leases
 from worker.settings import Settings
 
 # Each asks the broker some five times, over connections of its own.

@@ -24,12 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
 from worker.core.settlement import Settled
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
 from worker.kafka.records import Records, cut, firsts, joined
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Ownership, Partitions

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from aiokafka import TopicPartition
 
 from db.worker import positions
-from worker.kafka.lease import Leases
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.offset_mark import idle_mark
+from worker.kafka.producing.lease import Leases
 from worker.observability.health import Health
 from worker.pipeline.consumer import TAKEN_OVER_AT_ONCE, OrderConsumer
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner

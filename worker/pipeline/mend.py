@@ -13,11 +13,11 @@ from aiokafka.structs import OffsetAndMetadata
 from db.worker import positions, skips
 from db.worker.skips import SkippedSpan
 from worker.failures import describe
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.offset_mark import idle_mark
 from worker.observability.health import Health, is_refusal
 from worker.observability.metrics import Metrics
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input

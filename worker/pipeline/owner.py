@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aiokafka import TopicPartition
 
 from worker.failures import is_of_database
-from worker.kafka.lease import Leases
+from worker.kafka.producing.lease import Leases
 from worker.observability.health import Health
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Ownership, Partitions

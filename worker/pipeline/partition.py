@@ -16,7 +16,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from db.statuses import SilentReplay
 from db.worker.positions import PendingBatch, Sentinel
-from worker.kafka.lease import Lease
+from worker.kafka.producing.lease import Lease
 
 
 @dataclass(slots=True, eq=False)

@@ -15,14 +15,14 @@ from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication
 from worker.core.steps import Reached, Step
-from worker.kafka.lease import MAX_BATCH_BYTES, Lease
 from worker.kafka.limits.adapted import adapted, attempt, order_of, place_of
 from worker.kafka.limits.naming import adapting, raised, refused
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusalRemedy, RefusedByKafkaError, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
 from worker.kafka.offset_mark import MARK
-from worker.kafka.transaction import Transaction, transaction
+from worker.kafka.producing.lease import MAX_BATCH_BYTES, Lease
+from worker.kafka.producing.transaction import Transaction, transaction
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from db.worker import positions, withheld
 from db.worker.withheld import Refused
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication, Settled
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.naming import now_set_aside
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.partition import Ownership
 from worker.pipeline.publisher import OutcomesRefusedError, Publisher, Refusal
 

@@ -20,14 +20,14 @@ from aiokafka.errors import KafkaError
 from db.worker import ledger, positions, skips, withheld
 from db.worker.positions import PendingBatch
 from worker.failures import WaitsForOperatorError
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.reading import TopicReader, reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import require_descriptors
-from worker.kafka.lease import Lease, Leases
 from worker.kafka.offset_mark import idle_mark
+from worker.kafka.producing.lease import Lease, Leases
 from worker.kafka.published import published_to
 from worker.observability.metrics import Metrics
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.partition import Ownership
 from worker.pipeline.publisher import Publisher
 from worker.pipeline.resume import (

@@ -15,12 +15,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Partitions

@@ -23,17 +23,17 @@ from aiokafka.errors import KafkaError
 from db.worker import ledger, positions, withheld
 from db.worker.withheld import Withheld
 from worker.failures import describe
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
-from worker.kafka.lease import Leases
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.output_limits import OutputLimits
-from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, output_of
+from worker.kafka.producing.lease import Leases
+from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, output_of
+from worker.kafka.producing.transaction import end_what_hangs, transaction
 from worker.kafka.published import digest, find_published
-from worker.kafka.transaction import end_what_hangs, transaction
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.resume import database_lost
 from worker.pipeline.set_aside import unpacked_headers
 

@@ -15,11 +15,11 @@ from db.reconciliation.tables import Unpublished
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
-from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.group import committed
-from worker.kafka.producers import output_of
+from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced
+from worker.kafka.producing.producers import output_of
+from worker.kafka.producing.transaction import Transaction, transaction
 from worker.kafka.stable_ends import Say, settled_bounds
-from worker.kafka.transaction import Transaction, transaction
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.spans import OutputRead
 from worker.operations.reconcile.topic_copies import read_outcomes

@@ -13,8 +13,8 @@ from aiokafka.errors import MessageSizeTooLargeError
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, largest_record_bytes
-from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
-from worker.kafka.transaction import Sent, Transaction, transaction
+from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced
+from worker.kafka.producing.transaction import Sent, Transaction, transaction
 from worker.settings import Settings
 
 MAX_LETTERS: Final = 100  # of one transaction

@@ -12,8 +12,8 @@ from db.worker import ledger, positions, skips
 from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
-from worker.kafka.exclusive_producer import is_fenced
 from worker.kafka.group import Commits, require_stopped, until_shown
+from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.kafka.published import published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.replay.plan import Move, reached_to

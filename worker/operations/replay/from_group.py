@@ -22,9 +22,9 @@ from worker.database import database_engine, require_database
 from worker.errors import UsageError
 from worker.kafka import group
 from worker.kafka.clients import kafka_admin, require_topics
-from worker.kafka.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.offset_mark import MARK, has_decided, is_workers_mark
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.published import is_offset_lost, published_to
 from worker.operations.fencing import Fenced, fenced
 from worker.operations.one_line import in_one_line

@@ -30,7 +30,7 @@ from worker.database import database_engine, require_database
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
-from worker.kafka.exclusive_producer import is_fenced
+from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.operations import screen
 from worker.operations.republish.progress import Progress, find_progress
 from worker.operations.republish.send import Republisher, progress_place, republisher

@@ -11,10 +11,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from contracts.envelope import REPUBLISHED, outcome_headers
 from db.bulk.rows import LedgerRow
 from worker.core.settlement import Publication
-from worker.kafka.exclusive_producer import exclusive_producer
-from worker.kafka.lease import MAX_BATCH_BYTES
-from worker.kafka.producers import output_of
-from worker.kafka.transaction import Transaction, transaction
+from worker.kafka.producing.exclusive_producer import exclusive_producer
+from worker.kafka.producing.lease import MAX_BATCH_BYTES
+from worker.kafka.producing.producers import output_of
+from worker.kafka.producing.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
 from worker.settings import Settings
 

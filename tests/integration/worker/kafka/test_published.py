@@ -18,7 +18,7 @@ from tests.support.subscriber import admin_client, publish, read_topic, set_opti
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
 from worker.kafka.ends import end_offsets
-from worker.kafka.lease import Leases
+from worker.kafka.producing.lease import Leases
 from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to
 from worker.sandbox.servers.services import Services
 

@@ -12,7 +12,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from tests.support.subscriber import read_topic, set_option
 from tests.support.topic_names import TopicNames
-from worker.kafka.transaction import Transaction, to_its_end, transaction
+from worker.kafka.producing.transaction import Transaction, to_its_end, transaction
 from worker.sandbox.servers.services import Services
 
 PATIENCE_SECONDS = 20.0

@@ -14,7 +14,7 @@ from tests.support.deadline import eventually
 from tests.support.subscriber import read_topic
 from tests.support.topic_names import TopicNames
 from worker.kafka.clients import kafka_admin
-from worker.kafka.transaction import Transaction
+from worker.kafka.producing.transaction import Transaction
 from worker.operations.republish.progress import Progress, find_progress
 from worker.operations.republish.send import Republisher, progress_place, republisher
 from worker.settings import Settings, read_settings

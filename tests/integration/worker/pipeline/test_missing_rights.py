@@ -17,9 +17,9 @@ from tests.support.subscriber import admin_client, create_topics
 from tests.support.taking_over import take_lease
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
-from worker.kafka.lease import Leases
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusedByKafkaError
+from worker.kafka.producing.lease import Leases
 from worker.pipeline.publisher import Publisher
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka

@@ -29,10 +29,10 @@ from worker.core.settlement import Publication
 from worker.core.steps import Step
 from worker.core.triage import Source
 from worker.kafka.clients import read_topic_limits
-from worker.kafka.lease import Lease, Leases
 from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits
+from worker.kafka.producing.lease import Lease, Leases
 from worker.kafka.published import sentinel_of
 from worker.pipeline.publisher import OutcomesRefusedError, Publisher
 from worker.sandbox.servers.services import Services

@@ -17,12 +17,12 @@ from tests.support.subscriber import delete_records, publish, recreate_topic, re
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.steps import nothing_happens
 from worker.failures import WaitsForOperatorError
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.reading import reader, records
-from worker.kafka.lease import Lease, Leases
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.offset_mark import idle_mark
+from worker.kafka.producing.lease import Lease, Leases
 from worker.observability.metrics import Metrics
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.partition import Ownership
 from worker.pipeline.publisher import Publisher
 from worker.pipeline.takeover import LogCutError, Takeover

@@ -23,13 +23,13 @@ from tests.support.topic_names import TopicNames
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.clients import read_topic_limits
-from worker.kafka.lease import Leases
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
+from worker.kafka.producing.lease import Leases
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
-from worker.pipeline.consumer_group import ConsumerGroup
 from worker.pipeline.partition import Ownership
 from worker.pipeline.publisher import Publisher
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld

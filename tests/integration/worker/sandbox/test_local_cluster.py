@@ -18,7 +18,7 @@ from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
 from tests.support.taking_over import committed_offset
 from worker.kafka.clients import kafka_admin, largest_record_bytes
-from worker.kafka.lease import Leases
+from worker.kafka.producing.lease import Leases
 from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.operations.setup import topics as operation
 from worker.sandbox.servers.folders import data_folder

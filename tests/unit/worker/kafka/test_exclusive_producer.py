@@ -9,7 +9,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from worker.kafka.exclusive_producer import is_fenced
+from worker.kafka.producing.exclusive_producer import is_fenced
 
 
 def wrapped(cause: BaseException) -> KafkaError:

@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 
 from db.worker.positions import PendingBatch
 from tests.support.builders import record
-from worker.kafka.lease import Lease
+from worker.kafka.producing.lease import Lease
 from worker.pipeline.partition import Ownership, Partition, Partitions
 
 PLACED = TopicPartition("order-placed", 0)

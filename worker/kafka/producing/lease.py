@@ -21,8 +21,8 @@ from aiokafka.structs import OffsetAndMetadata
 from worker.core.steps import Reached, Step, nothing_happens
 from worker.kafka.ends import end_offsets
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
-from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer, place_in
-from worker.kafka.transaction import end_what_hangs, transaction
+from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, place_in
+from worker.kafka.producing.transaction import end_what_hangs, transaction
 
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES: Final = 512 * 1024

@@ -12,7 +12,7 @@ from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
-from worker.kafka.producers import RETRY_BACKOFF_MS, close_producer
+from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
 from worker.settings import Settings
 
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)

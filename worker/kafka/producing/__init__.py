@@ -1,0 +1,1 @@
+"""Publishing: transactions, their producers, and the leases without which nobody publishes."""
