@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from confluent_kafka import KafkaException
 
-from bench import backlog, latency, peer, rates, recovery, report, shapes
+from bench import backlog, latency, peer, rates, recovery, report, shapes, steady
 from bench.errors import BenchError, WrongResultError
 from bench.peer import Peer
 from bench.run import Bench, running_bench
@@ -27,6 +27,7 @@ slow), and with 2 for wrong usage. Without a PART: rates.
     rates     orders a second: baselines, peers, one and two workers, COPY of the same rows
     shapes    skewed, hot, repeated and real orders; partitions and processes
     latency   from an order's time to its outcome, idle and at 10, 50 and 80 % of the peak
+    steady    the same at 200 to 6,000 orders a second, for each --peer as well
     backlog   rate and memory over 1,000,000 orders; the rate with 10,000,000 rows in the tables
     recovery  from start to first outcome, and back to the rate after a kill
     all       each of them, an hour or so
@@ -49,6 +50,7 @@ class Part(StrEnum):
     RATES = "rates"
     SHAPES = "shapes"
     LATENCY = "latency"
+    STEADY = "steady"
     BACKLOG = "backlog"
     RECOVERY = "recovery"
     ALL = "all"
@@ -86,11 +88,12 @@ def run(
         raise typer.Exit(1) from None
 
 
-def _measures(asked: list[Part], bench: Bench, peers: list[Peer]) -> Iterator[Callable[[], report.Section]]:
+def _measures(asked: list[Part], bench: Bench, others: list[Peer]) -> Iterator[Callable[[], report.Section]]:
     measures: dict[Part, list[Callable[[], report.Section]]] = {
-        Part.RATES: [partial(rates.measure, bench, peers)],
+        Part.RATES: [partial(rates.measure, bench, others)],
         Part.SHAPES: [partial(shapes.measure, bench)],
         Part.LATENCY: [partial(latency.measure, bench)],
+        Part.STEADY: [partial(steady.measure, bench, others)],
         Part.BACKLOG: [partial(backlog.measure_backlog, bench), partial(backlog.measure_tables, bench)],
         Part.RECOVERY: [partial(recovery.measure, bench)],
     }

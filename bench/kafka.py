@@ -186,6 +186,23 @@ class Cluster:
         )
         return owned if settled else []
 
+    def is_read(self, topics: Topics) -> bool:
+        """Whether some group's members own all partitions of the input."""
+        listed = self._admin.list_consumer_groups(request_timeout=REQUEST_SECONDS).result(REQUEST_SECONDS)
+        for one in listed.valid or ():
+            group = self._admin.describe_consumer_groups([one.group_id], request_timeout=REQUEST_SECONDS)
+            members = group[one.group_id].result(REQUEST_SECONDS).members
+            owned = {
+                p.partition
+                for m in members
+                if m.assignment
+                for p in m.assignment.topic_partitions
+                if p.topic == topics.placed
+            }
+            if len(owned) == topics.partitions:
+                return True
+        return False
+
     def keys(self, topic: str, topics: Topics) -> Counter[bytes]:
         """How often each key occurs, as a `read_committed` subscriber sees the topic."""
         consumer = self.subscriber([topic], topics, **_TOLD_OF_THE_END)

@@ -24,8 +24,8 @@ from typing import Final
 from confluent_kafka import KafkaError, Producer
 
 from bench import report
-from bench.contenders import worker
-from bench.drain import Scene, require_right, scene, wait_until_shared_out
+from bench.contenders import Contender, worker
+from bench.drain import PARTITIONS, Scene, require_right, scene, wait_until_shared_out
 from bench.errors import BenchError
 from bench.plot import Lines
 from bench.run import Bench
@@ -52,16 +52,17 @@ def measure(bench: Bench) -> report.Section:
     loads |= {f"{share:.0%} of peak ({peak * share:,.0f}/s)": peak * share for share in LOADS}
     rounds = replace(bench, rounds=min(bench.rounds, MOST_ROUNDS)).interleaved(
         {name: partial(_measure, bench, orders_a_second) for name, orders_a_second in loads.items()},
-        lambda times: f"p50 {_ms(times, 0.5):>6,.0f} ms, p99 {_ms(times, 0.99):>6,.0f} ms",
+        lambda times: f"p50 {milliseconds(times, 0.5):>6,.0f} ms, p99 {milliseconds(times, 0.99):>6,.0f} ms",
     )
     rows, curves = [], {}
     for name, times_of_each in rounds.items():
-        each = [[_ms(times, share) for times in times_of_each] for share in PERCENTILES]
+        each = [[milliseconds(times, share) for times in times_of_each] for share in PERCENTILES]
         medians = [f"{median(of_rounds):,.0f}" for of_rounds in each]
         spread = f"{min(each[1]):,.0f}–{max(each[1]):,.0f}"
         rows.append((name, *medians[:2], spread, *medians[2:], f"{len(times_of_each[0]):,}"))
         curves[name] = [
-            (p / 1_000, median(_ms(times, p / 1_000) for times in times_of_each)) for p in range(0, 1_000, 5)
+            (p / 1_000, median(milliseconds(times, p / 1_000) for times in times_of_each))
+            for p in range(0, 1_000, 5)
         ]
     head = ("load", "p50 ms", "p99 ms", "p99 range", "p99.9 ms", "orders")
     notes = [
@@ -79,30 +80,41 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _ms(times: Sequence[float], share: float) -> float:
+def milliseconds(times: Sequence[float], share: float) -> float:
     return 1_000 * percentile(times, share)
 
 
 def _measure(bench: Bench, orders_a_second: float) -> list[float]:
     """The seconds of each order after the warm-up, ascending."""
-    due = due_seconds(orders_a_second, SECONDS * bench.scale)
+    return measure_worker(bench, worker(2), orders_a_second, SECONDS * bench.scale)
+
+
+def measure_worker(
+    bench: Bench, contender: Contender, orders_a_second: float, seconds: float, partitions: int = PARTITIONS
+) -> list[float]:
+    """From due to seen, of each order after the warm-up, ascending; the result is checked."""
+    due = due_seconds(orders_a_second, seconds)
     workload = Workload(len(due))
-    messages = list(workload.messages())
-    contender = worker(2)
-    with scene(bench.servers) as here, tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder:
+    with (
+        scene(bench.servers, partitions) as here,
+        tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder,
+    ):
         before = stock_taken(here.database_url)
         with here.crew(contender, Path(folder)) as crew:
             wait_until_shared_out(here, crew)
-            # Our own collector would stop producer and subscriber for as long as it looks through all this.
-            with (
-                _no_collector(),
-                _Subscriber(here, {message.key for message in messages}) as subscriber,
-            ):
-                began = time.monotonic() + 0.5
-                _produce(here, messages, [began + seconds for seconds in due])
-                seen = subscriber.wait()
+            times = times_from_due(here, list(workload.messages()), due)
             crew.stop()
         require_right(here, contender, workload, before)
+    return times
+
+
+def times_from_due(here: Scene, messages: Sequence[Message], due: Sequence[float]) -> list[float]:
+    """Produce each when it is due, and wait for its outcome: the seconds between, ascending."""
+    # Our own collector would stop producer and subscriber for as long as it looks through all this.
+    with _no_collector(), _Subscriber(here, {message.key for message in messages}) as subscriber:
+        began = time.monotonic() + 0.5
+        _produce(here, messages, [began + seconds for seconds in due])
+        seen = subscriber.wait()
     of_each = zip(messages, due, strict=True)
     return sorted(seen[m.key] - began - seconds for m, seconds in of_each if seconds >= WARM_UP_SECONDS)
 

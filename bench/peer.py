@@ -6,12 +6,12 @@ It knows nothing of our tables and contract, so its result is not checked here.
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID, uuid5
 
-from bench.drain import Drained, scene
+from bench.drain import Drained, Scene, scene
 from bench.errors import BenchError
 from bench.kafka import Backlog
 from bench.run import Bench
@@ -54,30 +54,34 @@ def measure(bench: Bench, peer: Peer, workload: Workload) -> Drained:
     """What the command prints. It gets a topic with the orders and a topic for its outcomes."""
     with scene(bench.servers) as here, bench.screen.bars(peer.name, workload.records) as (filled, _):
         backlog = Backlog(bench.servers.cluster.bootstrap_servers, here.topics.placed)
-        backlog.fill(_with_event_ids(workload), filled)
+        backlog.fill(with_event_ids(workload), filled)
         backlog.release()
-        command = peer.command.format(
-            orders=workload.count,
-            bootstrap=bench.servers.cluster.bootstrap_servers,
+        return Drained(_run(peer.name, command_of(peer, here, workload.count)), None, None)
+
+
+def command_of(peer: Peer, here: Scene, orders: int) -> list[str]:
+    """Its command for so many orders on these servers."""
+    return shlex.split(
+        peer.command.format(
+            orders=orders,
+            bootstrap=here.servers.cluster.bootstrap_servers,
             database=here.database_url,
             placed=here.topics.placed,
             outcomes=here.topics.confirmed,
         )
-        return Drained(_run(peer.name, command), None, None)
+    )
 
 
-def _with_event_ids(workload: Workload) -> Iterator[Message]:
-    """Peers may want an id of the event too; to a reader of the contract it is an unknown field."""
+def with_event_ids(workload: Workload) -> Iterator[Message]:
+    """The workload's messages, each with an id of its event: peers may want it, the worker ignores it."""
     for message in workload.messages():
         event_id = uuid5(_EVENT_IDS, message.key.decode())
         yield Message(message.key, message.value[:-1] + f',"event_id":"{event_id}"}}'.encode())
 
 
-def _run(name: str, command: str) -> float:
+def _run(name: str, command: Sequence[str]) -> float:
     try:
-        done = subprocess.run(
-            shlex.split(command), capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BenchError(f"peer {name}: {error}") from None
     found = _RATE.search(done.stdout)
