@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final, cast
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
@@ -13,16 +13,29 @@ from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLS
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.records import fitting
+from worker.kafka.records import Records, fitting
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.input import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
 from worker.settings import Settings
 
-# An empty poll is followed by a pause of this length, so it bounds the latency of an idle worker.
-POLL_TIMEOUT_MS: Final = 15
+# FastStream sleeps as long behind a poll without records as it lets it wait. So its polls are as short as can
+# be, and `_PatientConsumer` waits in their place: with 15 ms of each an order waited for up to 30.
+POLL_TIMEOUT_MS: Final = 1
+IDLE_POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 10_000
 # As long as nobody knows how large they are.
 FIRST_POLL_RECORDS: Final = 500
+
+
+class _PatientConsumer(RecordConsumer):
+    """As FastStream has it: its polls return at the first record, and else only now and then."""
+
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
+    ) -> Records:
+        if timeout_ms == POLL_TIMEOUT_MS:
+            timeout_ms = IDLE_POLL_MS
+        return await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
 
 
 class _Broker(KafkaBroker):
@@ -33,7 +46,7 @@ class _Broker(KafkaBroker):
         config = self.config.broker_config
         # FastStream names aiokafka's class itself, and takes another one nowhere.
         options = cast("partial[Any]", config.builder).keywords
-        config.builder = partial(RecordConsumer, **options, accepting=True, report_out_of_range=True)
+        config.builder = partial(_PatientConsumer, **options, accepting=True, report_out_of_range=True)
         return connection
 
 
