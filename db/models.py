@@ -172,7 +172,9 @@ class Position(Base):
     group_id: Mapped[str] = mapped_column(primary_key=True)
     topic: Mapped[str] = mapped_column(primary_key=True)
     partition: Mapped[int] = mapped_column(Integer, primary_key=True)
-    turn: Mapped[int]
+    epoch: Mapped[int]
+    # Of the owner's producer, which may have a transaction open; none: the lease was released.
+    transactional_id: Mapped[str | None]
     announced_to: Mapped[int | None]
     begun_to: Mapped[int | None]
     last_timestamp_ms: Mapped[int | None]
@@ -181,6 +183,7 @@ class Position(Base):
     witness_digest: Mapped[bytes | None]
     witness_partition: Mapped[int | None] = mapped_column(Integer)
     witness_from_offset: Mapped[int | None]
+    begun_by: Mapped[str | None]  # the transactional id with which it is published
     # The batch before, from here to `announced_to`.
     acknowledged_from: Mapped[int | None]
     acknowledged_topic: Mapped[str | None]
@@ -188,6 +191,7 @@ class Position(Base):
     acknowledged_digest: Mapped[bytes | None]
     acknowledged_partition: Mapped[int | None] = mapped_column(Integer)
     acknowledged_from_offset: Mapped[int | None]
+    acknowledged_by: Mapped[str | None]
 
 
 class Skip(Base):

@@ -6,10 +6,10 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from faststream.asgi import AsgiFastStream, AsyncAPIRoute
 from faststream.kafka import KafkaBroker
@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
+from worker.database import session_limits
 from worker.http import server
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
@@ -46,6 +47,9 @@ from worker.pipeline.takeover import Takeover
 from worker.pipeline.watch import Watch
 from worker.pipeline.withheld import WithheldOutcomes
 from worker.settings import Settings, read_settings
+
+# Of the time that a supervisor gives a worker to stop.
+RELEASED_WITHIN_SECONDS: Final = 3.0
 
 
 def __getattr__(name: str) -> Any:
@@ -99,9 +103,16 @@ class Worker:
             await self.site.closed()
             await self.consumer.close()
             await self.limits.closed()
-            await self.leases.closed()
+            await self.leases.producers.closed()
             await self.engine.dispose()
             await self.inquiries.engine.dispose()
+
+    async def leaving(self) -> None:
+        """Before the group is left, so that the next owners find offsets and leases as they are to be."""
+        await self.mender.look_back()
+        with suppress(TimeoutError):  # a batch may wait for a server: then they find it out by themselves
+            async with asyncio.timeout(RELEASED_WITHIN_SECONDS):
+                await self.consumer.close()
 
     async def _ping(self) -> None:
         async with self.engine.connect() as connection:
@@ -118,7 +129,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         settings.database_url.get_secret_value(),
         schema=settings.database_schema,
         command_timeout_seconds=settings.batch_timeout_seconds,
-        server_settings=_session_limits(settings),
+        server_settings=session_limits(settings),
         # A batch that meets a server which is restarted comes again anyway, and each ping takes 1 ms.
         pool_pre_ping=False,
     )
@@ -126,14 +137,14 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     topics = settings.topics
     group = ConsumerGroup(settings.group_id, settings.order_placed_topic, sessions)
     leases = Leases(
-        group_id=settings.group_id,
+        group,
         client_options=settings.kafka_client_options(),
         topics=topics.outputs,
         transaction_timeout_ms=settings.transaction_timeout_ms,
         reached=reached,
     )
     limits = OutputLimits(topics.outputs, partial(read_topic_limits, settings))
-    publisher = Publisher(settings.group_id, limits, leases.publish_timeout_seconds, reached)
+    publisher = Publisher(settings.group_id, limits, reached)
     source = Input(settings.batch_max_records, settings.batch_max_bytes)
     partitions, pauses = Partitions(), Pauses(lambda: source.consumer)
     retries = Retries(
@@ -248,7 +259,7 @@ def _inquiries(settings: Settings) -> Inquiries:
         schema=settings.database_schema,
         application_name="order-worker http",
         command_timeout_seconds=ANSWER_SECONDS,
-        server_settings=_session_limits(settings) | {"default_transaction_read_only": "on"},
+        server_settings=session_limits(settings) | {"default_transaction_read_only": "on"},
         pool_size=MAX_CONNECTIONS,
         max_overflow=0,
     )
@@ -265,7 +276,7 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         broker,
         routes=[*server.routes(worker.health, worker.inquiries), *worker.site.routes()],
         lifespan=worker.running,
-        on_shutdown=[worker.mender.look_back],
+        on_shutdown=[worker.leaving],
         logger=None,
         asgi_routes=[("/metrics", make_asgi_app(worker.metrics.registry))],
         specification=AsyncAPI(
@@ -281,12 +292,3 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
             asyncapi_css_url=server.ASYNCAPI_STYLE,
         ),
     )
-
-
-def _session_limits(settings: Settings) -> dict[str, str]:
-    """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
-    return {
-        "statement_timeout": str(settings.statement_timeout_ms),
-        "lock_timeout": str(settings.lock_timeout_ms),
-        "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
-    }

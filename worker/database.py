@@ -110,3 +110,12 @@ def _database_error(settings: Settings, error: BaseException) -> CommandError:
     return CommandError(
         f"cannot reach PostgreSQL at {address} ({reason_of(error)}): start it or set {_DATABASE_VARIABLE}"
     )
+
+
+def session_limits(settings: Settings) -> dict[str, str]:
+    """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
+    return {
+        "statement_timeout": str(settings.statement_timeout_ms),
+        "lock_timeout": str(settings.lock_timeout_ms),
+        "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
+    }

@@ -6,9 +6,9 @@ was undone must be, so PostgreSQL remembers it too: before a batch is published,
 and by which record one sees that it was. The same of the batch before.
 """
 
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -53,6 +53,7 @@ class Acknowledged:
 
     from_offset: int
     sentinel: Sentinel | None
+    published_by: str | None = field(default=None, compare=False)  # as below
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +63,17 @@ class PendingBatch:
     Every record before `published_to` is published, as Kafka said; for those of the batch before, its
     sentinel shows whether it still holds. Those from there to `pending_to` are decided; whether they
     are published, the sentinel shows, if there was anything to publish. `last_timestamp_ms` is that of the
-    record before `pending_to`.
+    record before `pending_to`. The last two are found only: `record_pending` knows them by itself.
+    `published_by` is the transactional id of its publication, and no part of what the batch is: a copy of
+    another group's has none.
     """
 
     published_to: int
     pending_to: int
     last_timestamp_ms: int
     sentinel: Sentinel | None
-    acknowledged: Acknowledged | None = None  # found only: `record_pending` knows it by itself
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """Somebody's ownership of a partition: `number` counts the owners, `pending` is how far they came."""
-
-    number: int
-    pending: PendingBatch | None
+    acknowledged: Acknowledged | None = None
+    published_by: str | None = field(default=None, compare=False)
 
 
 _STATE: Final = {
@@ -99,8 +95,10 @@ _ACKNOWLEDGED: Final = {
     "acknowledged_digest": "witness_digest",
     "acknowledged_partition": "witness_partition",
     "acknowledged_from_offset": "witness_from_offset",
+    "acknowledged_by": "begun_by",
 }
-_ROW: Final = {"topic": Text, "partition": Integer, "turn": BigInteger, "follows": BigInteger, **_STATE}
+_ROW: Final = {"topic": Text, "partition": Integer, "epoch": BigInteger, "follows": BigInteger, **_STATE}
+_KEPT: Final = (*_STATE, "begun_by", *_ACKNOWLEDGED)
 _FOLLOWS_ANYTHING: Final = -1
 _new = array_rows("begun", _ROW)
 _RECORD_PENDING: Final = (
@@ -110,13 +108,14 @@ _RECORD_PENDING: Final = (
         Position.topic == _new.c.topic,
         Position.partition == _new.c.partition,
         # Whoever has taken the partition over since then has begun another epoch.
-        Position.turn == _new.c.turn,
+        Position.epoch == _new.c.epoch,
         # A row that holds anything else than its owner wrote is that of a backup.
         or_(_new.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_new.c.follows)),
     )
     .values(
         {
             **{name: _new.c[name] for name in _STATE},
+            "begun_by": Position.transactional_id,
             **{
                 name: case(
                     (Position.begun_to == _new.c.announced_to, getattr(Position, latest)),
@@ -131,45 +130,13 @@ _RECORD_PENDING: Final = (
 )
 
 
-async def start_epoch(session: AsyncSession, group_id: str, topic: str, partition: int) -> Epoch:
-    """Become the owner, and learn how far the one before came.
-
-    From the commit on, `record_pending` refuses that one.
-    """
-    statement = insert(Position).values(group_id=group_id, topic=topic, partition=partition, turn=1)
-    taken = await session.execute(
-        statement.on_conflict_do_update(
-            index_elements=[Position.group_id, Position.topic, Position.partition],
-            set_={"turn": Position.turn + 1},
-        ).returning(Position.turn, *_columns())
-    )
-    number, *state = taken.one()
-    return Epoch(number, _known(*state))
-
-
 async def forget(session: AsyncSession, group_id: str, topic: str, partition: int) -> None:
     """Keep the epoch alone, where what was published is of a log that is no more."""
-    columns = dict.fromkeys((*_STATE, *_ACKNOWLEDGED), None)
     await session.execute(
         update(Position)
         .where(Position.group_id == group_id, Position.topic == topic, Position.partition == partition)
-        .values(columns)
+        .values(dict.fromkeys(_KEPT, None))
     )
-
-
-async def hold_epoch(session: AsyncSession, group_id: str, topic: str, partition: int, epoch: int) -> bool:
-    """Whether it is still this owner's epoch; if so, none starts before this transaction ends."""
-    held = await session.scalar(
-        select(Position.turn)
-        .where(
-            Position.group_id == group_id,
-            Position.topic == topic,
-            Position.partition == partition,
-            Position.turn == epoch,
-        )
-        .with_for_update(read=True)
-    )
-    return held is not None
 
 
 async def copy_to_group(
@@ -177,12 +144,16 @@ async def copy_to_group(
 ) -> None:
     """Let the new group be as far as the old one, unless it has begun something by itself.
 
+    Nothing that the old group has published may hang in Kafka: the new one does not learn by whom it was.
     Whoever has started an epoch of the new group has to start another one, since it knows nothing of this.
     """
-    state = [*_STATE, *_ACKNOWLEDGED]
-    copied = select(literal(new_group), Position.topic, Position.partition, Position.turn + 1, *_columns())
+    state = [name for name in _KEPT if not name.endswith("_by")]
+    copied = select(
+        *(literal(new_group), Position.topic, Position.partition, Position.epoch + 1),
+        *(getattr(Position, name) for name in state),
+    )
     statement = insert(Position).from_select(
-        ["group_id", "topic", "partition", "turn", *state],
+        ["group_id", "topic", "partition", "epoch", *state],
         copied.where(
             Position.group_id == old_group, Position.topic == topic, Position.partition == partition
         ),
@@ -192,7 +163,7 @@ async def copy_to_group(
         statement.on_conflict_do_update(
             index_elements=[Position.group_id, Position.topic, Position.partition],
             set_={
-                "turn": func.greatest(Position.turn + 1, new.turn),
+                "epoch": func.greatest(Position.epoch + 1, new.epoch),
                 **{name: getattr(new, name) for name in state},
             },
             where=Position.begun_to.is_(None),
@@ -203,11 +174,11 @@ async def copy_to_group(
 async def list_pending(session: AsyncSession, group_id: str, topic: str) -> dict[int, PendingBatch]:
     """The latest batch of each partition whose publication began, without becoming its owner."""
     rows = await session.execute(
-        select(Position.partition, *_columns()).where(
+        select(Position.partition, *pending_columns()).where(
             Position.group_id == group_id, Position.topic == topic, Position.announced_to.is_not(None)
         )
     )
-    return {partition: pending for partition, *state in rows if (pending := _known(*state))}
+    return {partition: pending for partition, *state in rows if (pending := pending_of(state))}
 
 
 async def list_pending_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
@@ -267,22 +238,24 @@ async def record_pending(
     return {(topic, partition) for topic, partition in remembered}
 
 
-def _columns() -> list[InstrumentedAttribute[Any]]:
-    return [getattr(Position, name) for name in (*_STATE, *_ACKNOWLEDGED)]
+def pending_columns() -> list[InstrumentedAttribute[object]]:
+    """Those of a row of which `pending_of` makes a PendingBatch."""
+    return [getattr(Position, name) for name in _KEPT]
 
 
-def _known(published_to: int | None, *rest: Any) -> PendingBatch | None:
+def pending_of(state: Sequence[object]) -> PendingBatch | None:
+    """What a row says of the latest batch; None: there was none. `state`: its `pending_columns`."""
+    published_to, pending_to, last_timestamp_ms, *others = cast("Sequence[Any]", state)
     if published_to is None:
         return None
-    pending_to, last_timestamp_ms, *columns = rest
-    seen, (acknowledged_from, *seen_before) = (
-        columns[: len(fields(Sentinel))],
-        columns[len(fields(Sentinel)) :],
-    )
+    width = len(fields(Sentinel))
+    sentinel, (published_by, acknowledged_from, *before) = others[:width], others[width:]
     acknowledged = None
     if acknowledged_from is not None:
-        acknowledged = Acknowledged(acknowledged_from, _sentinel(*seen_before))
-    return PendingBatch(published_to, pending_to, last_timestamp_ms, _sentinel(*seen), acknowledged)
+        acknowledged = Acknowledged(acknowledged_from, _sentinel(*before[:width]), before[width])
+    return PendingBatch(
+        published_to, pending_to, last_timestamp_ms, _sentinel(*sentinel), acknowledged, published_by
+    )
 
 
 def _sentinel(

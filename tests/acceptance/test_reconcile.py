@@ -16,7 +16,14 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker, Result
 from tests.support.promises import Scene
 from tests.support.shop import run_apart
-from tests.support.subscriber import create_topics, delete_records, delete_topics, publish, read_topic
+from tests.support.subscriber import (
+    create_topics,
+    delete_records,
+    delete_topics,
+    end_of,
+    publish,
+    read_topic,
+)
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
@@ -236,8 +243,7 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
         scene.topics.order_rejected,
         scene.topics.dead_letter,
     )
-    confirmed_end = len(scene.confirmed()) + 1  # and the marker of their transaction
-    rejected_end = len(scene.rejected()) + 1
+    confirmed_end, rejected_end = (end_of(scene.kafka, topic, 0) for topic in (confirmed, rejected))
     first = events[str(ids[0])]
     tell(confirmed, first.value, first.key)
     # On purpose: no discrepancy.

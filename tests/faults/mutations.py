@@ -91,6 +91,8 @@ _POSITIONS: Final = "db/worker/positions.py"
 _TRIAGE: Final = "worker/core/triage.py"
 _PUBLISHED: Final = "worker/kafka/published.py"
 _LEASE: Final = "worker/kafka/producing/lease.py"
+_LEASE_PRODUCERS: Final = "worker/kafka/producing/lease_producers.py"
+_LEASES: Final = "db/worker/leases.py"
 _PARTITION: Final = "worker/pipeline/partition.py"
 _FLOW: Final = "worker/pipeline/flow.py"
 _OWNER: Final = "worker/pipeline/owner.py"
@@ -114,13 +116,16 @@ _TAKEN_ALL: Final = """\
 
 async def take_sold("""
 _LETTER_FIRST = """\
-                letters = [p for p in publications if any(name == "error.code" for name, _ in p.headers)]
-                for p in letters:
-                    await producer.send_and_wait(p.topic, value=p.value, key=p.key, headers=p.headers)
-                await producer.commit_transaction()
-                publications = [p for p in publications if p not in letters]
-                await producer.begin_transaction()
-                of_topics = _by_topic(publications)
+        letters = [
+            p for p in outgoing.publications if any(name == "error.code" for name, _ in p.headers)
+        ]
+        if letters:
+            for p in letters:
+                await opened.producer.send_and_wait(p.topic, value=p.value, key=p.key, headers=p.headers)
+                outgoing.publications.remove(p)
+            await opened.producer.commit_transaction()
+            await opened.producer.begin_transaction()
+        of_topics = _by_topic(outgoing.publications)
 """
 _ON_THE_LEDGER_ALONE = """\
         async with self.sessions.begin() as apart:
@@ -318,14 +323,78 @@ MUTATIONS: Final = (
     ),
     # One Kafka transaction ----------------------------------------------------------------------------------
     Mutation(
-        "id-of-the-partition",
+        "owner-before-fenced",
         "Who takes a partition over makes the owner before unable to publish.",
-        "the transactional id names the worker too",
-        (
-            Edit(_LEASE, "import asyncio\n", "import asyncio\nimport os\n"),
-            Edit(_LEASE, '{partition.partition}",', '{partition.partition}.{os.getpid()}",'),
-        ),
+        "the lease is taken without fencing the producer that it names",
+        (Edit(_LEASE, "return await self.producers.fence(ids - {own_id})", "return {}"),),
         (Trial("zombie-before-kafka-commit"), Trial("zombie-before-kafka-commit", 2)),
+    ),
+    Mutation(
+        "lease-as-it-was-read",
+        "A lease is taken only where the row is as it was when its owner was fenced.",
+        "who came between is overwritten, and not fenced",
+        (
+            Edit(
+                _LEASES,
+                "            where=(Position.epoch == seen.epoch)\n"
+                "            & Position.transactional_id.is_not_distinct_from(seen.transactional_id),\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/worker/kafka/test_lease.py", "came_between"),),
+    ),
+    Mutation(
+        "released-when-complete",
+        "A lease is released when everybody can see the offset that was committed last.",
+        "a lease is released as soon as Kafka has acknowledged the commit",
+        (
+            Edit(
+                _LEASE,
+                "                await held[0].producer.complete(held[0].places.values())\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/worker/kafka/test_lease.py", "behind_a_release"),),
+    ),
+    Mutation(
+        "leases-break-with-their-producer",
+        "When a transaction fails, every partition of its producer is taken over again.",
+        "partitions that were not part of the transaction that failed are kept",
+        (
+            Edit(
+                _OWNER,
+                "if owned.lease.producer.is_broken)",
+                "if owned.lease.producer.is_broken and self.partitions[p].failures)",
+            ),
+        ),
+        (
+            Trial("zombie-before-kafka-commit"),
+            Test("tests/integration/worker/pipeline", "nothing_of_the_next"),
+        ),
+    ),
+    Mutation(
+        "what-failed-goes-alone",
+        "A partition whose transaction failed holds up the others once.",
+        "it is published with the others again and again",
+        (
+            Edit(
+                _FLOW, "{p: self.partitions[p].failures for p in partitions}", "dict.fromkeys(partitions, 0)"
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "alone_and_last"),),
+    ),
+    Mutation(
+        "taken-over-when-quiet",
+        "A partition is taken over while nothing is being published.",
+        "a take-over reads the offsets beside a transaction of its own process",
+        (
+            Edit(
+                _CONSUMER,
+                "            await self.flow.published()  # a take-over must not meet",
+                "            pass  #",
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "when_nothing_is_being_published"),),
     ),
     Mutation(
         "take-over-order",
@@ -334,16 +403,16 @@ MUTATIONS: Final = (
         (
             Edit(
                 _TAKEOVER,
-                "        taken = await asyncio.gather(",
-                "        self._early = await self._leases.committed_offsets(\n"
-                "            sorted({*partitions, *all_partitions})\n"
-                "        )\n"
-                "        taken = await asyncio.gather(",
+                "            taken = await self._leases.take(partitions)\n",
+                "            self._leases.early = await self._leases.committed_offsets(\n"
+                "                sorted({*partitions, *all_partitions})\n"
+                "            )\n"
+                "            taken = await self._leases.take(partitions)\n",
             ),
             Edit(
-                _TAKEOVER,
-                "commits = await self._leases.committed_offsets(sorted({*partitions, *all_partitions}))",
-                "commits = self._early",
+                "worker/pipeline/look.py",
+                "commits = await leases.committed_offsets(sorted({*partitions, *all_partitions}))",
+                "commits = leases.early",
             ),
         ),
         (Trial("late-commit"), Trial("late-commit", 2)),
@@ -352,7 +421,10 @@ MUTATIONS: Final = (
         "sends-awaited",
         "A transaction commits only what Kafka has acknowledged.",
         "sends are not awaited before the commit",
-        (Edit(_TRANSACTION, "        await asyncio.gather(*self._sent)\n", ""),),
+        (
+            Edit(_TRANSACTION, "        await asyncio.gather(*self._sent)\n", ""),
+            Edit(_PUBLISHER, "                await asyncio.gather(*(one.future for one in sent))\n", ""),
+        ),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),
     Mutation(
@@ -362,17 +434,20 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                await opened.commit_offset(\n"
-                "                    self._group_id, lease.partition,"
-                " OffsetAndMetadata(next_offset, metadata)\n"
+                "                opened.commit_offsets(\n"
+                "                    self._group_id,\n"
+                "                    {one.lease.partition: OffsetAndMetadata(one.next_offset, one.metadata)"
+                " for one in batch},\n"
                 "                )\n",
                 "",
             ),
             Edit(
                 _FLOW,
-                "            self.health.progressed()\n",
-                "            await self.source.consumer.commit({partition: end})\n"
-                "            self.health.progressed()\n",
+                "        self.health.progressed()\n",
+                "        await self.source.consumer.commit(\n"
+                "            {one.lease.partition: one.next_offset for one in batch}\n"
+                "        )\n"
+                "        self.health.progressed()\n",
             ),
         ),
         (Trial("crash-after-kafka-commit"), Trial("crash-after-kafka-commit", 2)),
@@ -381,7 +456,7 @@ MUTATIONS: Final = (
         "letters-in-the-transaction",
         "A dead letter becomes visible together with its offset, once.",
         "dead letters have a transaction of their own",
-        (Edit(_PUBLISHER, "                of_topics = _by_topic(publications)\n", _LETTER_FIRST),),
+        (Edit(_PUBLISHER, "        of_topics = _by_topic(outgoing.publications)\n", _LETTER_FIRST),),
         (Trial("crash-after-sends"), Trial("crash-before-kafka-commit")),
     ),
     Mutation(
@@ -391,8 +466,16 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                "self.owner.drop(partition)\n            self.retries.set_back(firsts({partition: ends})",
-                "self.retries.set_back(firsts({partition: ends})",
+                "                self.owner.drop_broken()\n",
+                "",
+            ),
+            Edit(
+                _LEASE_PRODUCERS,
+                "            except BaseException:\n"
+                "                self.close()\n"
+                "                raise\n"
+                "            self._is_complete = False\n",
+                "            finally:\n                self._is_complete = False\n",
             ),
             Edit(
                 _TRANSACTION,
@@ -442,13 +525,13 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "nothing-behind-a-failure",
-        "Behind a batch that failed nothing of its partition is published, and other partitions go on.",
+        "Behind a batch that failed nothing of its partitions is published.",
         "a batch that was settled meanwhile keeps its partitions",
         (
             Edit(
                 _FLOW,
-                "for p, records in batch.items() if self.partitions[p].ownership is owned[p]}",
-                "for p, records in batch.items() if p in owned}",
+                "        return {p: records for p, records in batch.items() if p not in lost}\n",
+                "        return batch\n",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "behind_a_batch"),),
@@ -473,7 +556,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                for output in set().union(*lease.outputs) - outputs:\n"
+                "                for output in producer.latest_outputs - outputs:\n"
                 "                    opened.join(output)\n",
                 "",
             ),
@@ -564,7 +647,7 @@ MUTATIONS: Final = (
         "what-hangs-is-ended",
         "A transaction that Kafka takes for ended and has left open is ended before anybody reads behind it.",
         "it is left open",
-        (Edit(_PUBLISHED, "        await leases.end_what_hangs(lease)\n", ""),),
+        (Edit(_PUBLISHED, "        await leases.producers.end_what_hangs(publishers(pending))\n", ""),),
         (Test("tests/integration/worker/kafka/test_published.py", "left_open"),),
     ),
     Mutation(
@@ -588,10 +671,10 @@ MUTATIONS: Final = (
         (Test("tests/integration/db/test_positions.py", "follow or once_more"),),
     ),
     Mutation(
-        "turn",
+        "epoch",
         "An owner before does not overwrite how far the new one has come.",
         "everybody may write it",
-        (Edit("db/worker/positions.py", "        Position.turn == _new.c.turn,\n", ""),),
+        (Edit("db/worker/positions.py", "        Position.epoch == _new.c.epoch,\n", ""),),
         (Test("tests/integration/db/test_positions.py", "owner_before"),),
     ),
     # What goes wrong --------------------------------------------------------------------------------------
@@ -647,7 +730,7 @@ MUTATIONS: Final = (
         "PostgreSQL ends no idle transaction",
         (
             Edit(
-                _APP,
+                "worker/database.py",
                 '        "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),\n',
                 "",
             ),
@@ -701,8 +784,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _SET_ASIDE,
-                "if not await positions.hold_epoch(",
-                "if False and not await positions.hold_epoch(",
+                "if not await leases.hold_epoch(",
+                "if False and not await leases.hold_epoch(",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "owner_before"),),
@@ -875,7 +958,7 @@ MUTATIONS: Final = (
     Mutation(
         "a-backup-under-a-running-worker",
         "A row of `positions` that its owner did not write stops it.",
-        "only the turn counts",
+        "only the epoch counts",
         (
             Edit(
                 _POSITIONS,

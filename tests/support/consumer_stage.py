@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, cast
 
@@ -12,9 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.topics import Topics
-from db.worker import positions
+from db.worker import leases
 from tests.support.builders import line, order_value, record
-from worker.core.settlement import Publication, Settled
+from worker.core.settlement import Settled
 from worker.core.steps import nothing_happens
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.producing.lease import Lease
@@ -27,6 +27,7 @@ from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Ownership, Partitions
+from worker.pipeline.publisher import Outgoing
 from worker.pipeline.retries import Pauses, Retries
 
 FIRST, OTHER = (TopicPartition("order-placed", number) for number in (0, 1))
@@ -104,6 +105,13 @@ class FakeConsumer:
         return polled
 
 
+class FakeProducer:
+    """Stands in for LeaseProducer."""
+
+    def __init__(self) -> None:
+        self.is_broken = False
+
+
 class HeldPublisher:
     """Stands in for Publisher and Leases: publishes at once, or, where the test holds it, when it says so."""
 
@@ -112,12 +120,16 @@ class HeldPublisher:
         self.published: dict[TopicPartition, list[str]] = defaultdict(list)
         self.attempts: dict[TopicPartition, list[int]] = defaultdict(list)
         """The offset behind each batch whose publication began, whatever came of it."""
-        self.closed: list[TopicPartition] = []
+        self.waits: dict[TopicPartition, asyncio.Event] = {}
+        """Set once the transaction that is held for a partition waits."""
+        self.released: list[TopicPartition] = []
+        self._producer = FakeProducer()
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
 
     def hold(self, partition: TopicPartition) -> asyncio.Future[None]:
-        """The partition's next batch waits for this future, and fails with its exception."""
+        """The partition's next transaction waits for this future, and fails with its exception."""
         self._held[partition] = held = asyncio.get_running_loop().create_future()
+        self.waits[partition] = asyncio.Event()
         return held
 
     async def committed_offsets(
@@ -125,18 +137,31 @@ class HeldPublisher:
     ) -> dict[TopicPartition, int | None]:
         return {p: self.committed[p] for p in partitions}
 
-    async def publish(
-        self, lease: Lease, publications: Sequence[Publication], next_offset: int, metadata: str = ""
-    ) -> None:
-        if publications:
-            self.attempts[lease.partition].append(next_offset)
-        if held := self._held.pop(lease.partition, None):
-            await held
-        self.published[lease.partition] += [(p.key or b"").decode() for p in publications]
-        self.committed[lease.partition] = next_offset
+    def producer(self) -> FakeProducer:
+        """Another one, where the one before is broken."""
+        if self._producer.is_broken:
+            self._producer = FakeProducer()
+        return self._producer
 
-    def drop(self, lease: Lease) -> None:
-        self.closed.append(lease.partition)
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        for one in batch:
+            if one.publications:
+                self.attempts[one.lease.partition].append(one.next_offset)
+        try:
+            for one in batch:
+                if held := self._held.pop(one.lease.partition, None):
+                    self.waits[one.lease.partition].set()
+                    await held
+        except BaseException:
+            cast("FakeProducer", batch[0].lease.producer).is_broken = True
+            raise
+        for one in batch:
+            partition = one.lease.partition
+            self.published[partition] += [(p.key or b"").decode() for p in one.publications]
+            self.committed[partition] = one.next_offset
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        self.released += [lease.partition for lease in leases]
 
 
 class HeldTakeover:
@@ -149,6 +174,8 @@ class HeldTakeover:
         self.topics_tell = True
         self.fails: Exception | None = None
         """why nothing can be taken over"""
+        self.taken: list[TopicPartition] = []
+        """those whose take-over has begun"""
         self._publisher = publisher
         self._sessions = sessions
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
@@ -164,12 +191,14 @@ class HeldTakeover:
         return {p: self.fails or await self._take_over(p) for p in partitions}
 
     async def _take_over(self, partition: TopicPartition) -> Ownership:
+        self.taken.append(partition)
         if held := self._held.pop(partition, None):
             await held
         async with self._sessions.begin() as session:
-            epoch = await positions.start_epoch(session, "group", partition.topic, partition.partition)
-        lease = Lease(partition, None, {}, {})
-        owned = Ownership(lease, epoch.number, self._publisher.committed[partition])
+            epoch = await leases.start_epoch(session, "group", partition.topic, partition.partition)
+        producer = cast("Any", self._publisher.producer())
+        lease = Lease(partition, epoch.number, producer, {}, {})
+        owned = Ownership(lease, self._publisher.committed[partition])
         if epoch.pending:
             owned.pending_to = epoch.pending.pending_to
             if self.topics_tell:
@@ -291,10 +320,11 @@ class Stage:
             for _ in range(batches):
                 await self.processor.settled.get()
 
-    async def publish_the_rest(self) -> None:
-        """Hand over what comes until the last offset of every partition is committed."""
+    async def publish_the_rest(self, *partitions: TopicPartition) -> None:
+        """Hand over what comes until the last offset of these partitions, or all, is committed."""
+        wanted = partitions or tuple(self.placed)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self.publisher.committed != dict.fromkeys(self.placed, RECORDS):
+            while any(self.publisher.committed[p] != RECORDS for p in wanted):
                 if records := self.input.poll():
                     await self.consumer.handle_order_placed(records)
                 await asyncio.sleep(0.01)

@@ -182,6 +182,15 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
         consumer.close()
 
 
+def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
+    """The offset behind the last record or marker of a partition."""
+    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "end-of", "log_level": 0})
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1])
+    finally:
+        consumer.close()
+
+
 def forget_offsets(bootstrap_servers: str, group_id: str) -> None:
     """Let Kafka forget what the group has committed; nobody may be in it."""
     admin_client(bootstrap_servers).delete_consumer_groups([group_id])[group_id].result(10)

@@ -7,7 +7,7 @@ from enum import StrEnum
 class Step(StrEnum):
     """A point between two effects: what is done before it is done, what comes after it is not begun."""
 
-    TAKEOVER_FENCED = "takeover_fenced"  # the partition's producer is started, its offset not yet read
+    TAKEOVER_FENCED = "takeover_fenced"  # the partition is leased, its offset not yet read
     BEFORE_DATABASE_COMMIT = "before_database_commit"
     AFTER_DATABASE_COMMIT = "after_database_commit"
     AFTER_SEND = "after_send"  # one more part of the outcomes is handed to the producer: those of a topic

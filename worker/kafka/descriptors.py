@@ -1,7 +1,7 @@
-"""File descriptors: a worker with many partitions needs more than the usual 1,024.
+"""File descriptors: a limit that is too low is named, and the soft one is raised to the hard one.
 
-A partition takes three connections to Kafka: its producer's to its leader, to the coordinator of its
-transactions and to that of the group (500 partitions, seen with `/proc/PID/fd`).
+A worker has some 20 files open, whatever the number of its partitions (17 with 500, seen in `/proc/PID/fd`),
+and three more for each producer of another worker that it has to fence, of which 16 are started at a time.
 """
 
 import os
@@ -46,6 +46,6 @@ def descriptor_shortage() -> str | None:
     if limit - in_use > LEAST_LEFT:
         return None
     return (
-        f"{in_use} of at most {limit} files of this process are open, and each partition takes about three:"
-        " raise the hard limit (`ulimit -Hn`), or start more workers"
+        f"{in_use} of at most {limit} files of this process are open, and a take-over may need 50 more:"
+        " raise the hard limit (`ulimit -Hn`)"
     )

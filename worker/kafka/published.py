@@ -43,14 +43,20 @@ def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> by
     return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
 
 
+def publishers(pending: PendingBatch) -> set[str]:
+    """The transactional ids with which the latest batches were published."""
+    before = pending.acknowledged
+    return {one for one in (pending.published_by, before and before.published_by) if one}
+
+
 async def published_to(leases: Leases, lease: Lease, pending: PendingBatch, committed: int | None) -> int:
     """The offset below which all is published, for certain; `committed` is what the broker says.
 
     Raises as `find_published_to` does.
     """
-    async with asyncio.timeout(leases.publish_timeout_seconds):
-        await leases.end_what_hangs(lease)
-        return await find_published_to(leases.client_options, lease.producer, pending, committed)
+    async with asyncio.timeout(leases.producers.timeout_seconds):
+        await leases.producers.end_what_hangs(publishers(pending))
+        return await find_published_to(leases.client_options, lease.producer.client, pending, committed)
 
 
 async def find_published_to(

@@ -73,7 +73,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     # A fault of ours that nothing below foresaw. The records must come again all the same:
                     # FastStream would log this and go on with the next batch, and these would be lost.
                     await self.flow.published()
-                    self.owner.release()
+                    self.owner.drop(self.partitions.owned())
                     self.retries.set_back(firsts(by_partition(records)), error, "worker")
                 self._handled_at = time.monotonic()
         finally:
@@ -83,7 +83,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
         async with self.between_batches():
             revoked = list(revoked)
-            self.owner.release(revoked)
+            await self.owner.release(revoked)
             self.pauses.forget(revoked)
             for partition in revoked:
                 self.partitions.forget(partition)
@@ -99,8 +99,8 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def close(self) -> None:
         """Finish what is being published, and give all partitions up."""
-        await self.flow.published()
-        self.owner.release()
+        async with self.between_batches():
+            await self.owner.release()
 
     async def _admit(self, records: Records) -> Records:
         """Those records that are ours and not decided yet; partitions not owned yet are taken over."""
@@ -114,11 +114,15 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 mine[partition] = of_one
             else:
                 self.source.seek(partition, first_missing)
+        if any(not self.partitions[p].ownership for p in mine):
+            await self.flow.published()  # a take-over must not meet a transaction of ours
         new = {p: of_one[0].offset for p, of_one in mine.items() if not self.partitions[p].ownership}
         for partition in list(new)[TAKEN_OVER_AT_ONCE:]:
             self.source.seek(partition, new.pop(partition))
             del mine[partition]
         await self.owner.take_over(new)
-        # Some that was owned may be so no more: the batch before failed meanwhile, and was set back.
+        # Some that was owned may be so no more: their producer broke.
+        lost = {p: r for p, r in mine.items() if p not in new and not self.partitions[p].ownership}
+        self.retries.read_again(firsts(lost))
         admitted = {p: self.partitions[p].admit(of_one, is_new=p in new) for p, of_one in mine.items()}
         return {p: of_one for p, of_one in admitted.items() if of_one}

@@ -3,7 +3,7 @@
     settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
     published  wait until that one is
     record     PostgreSQL remembers what is published next, should the broker forget it
-    publish    one Kafka transaction per partition, side by side, beside whatever comes next
+    publish    one Kafka transaction, beside whatever comes next
 
 Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
 order: where a batch fails, what was settled behind it comes again.
@@ -12,13 +12,13 @@ order: where a batch fails, what was settled behind it comes again.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from typing import Final
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,7 +33,7 @@ from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Ownership, Partitions
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.retries import DatabaseReplacedError, Retries
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
 
@@ -79,11 +79,11 @@ class Flow:
                 fenced = await self._record_pending(part, settled, owned)
             except Exception as error:
                 if isinstance(error, DatabaseReplacedError):
-                    self.owner.release()  # each take-over finds out what is lost
+                    self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
                 self.retries.set_back(firsts(joined(part, batch)), error, "database")
                 return
             for partition in fenced:
-                self.owner.drop(partition)
+                self.owner.drop([partition])
                 self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
                 batch.pop(partition, None)  # it comes again with it
             for partition, records in part.items():
@@ -105,7 +105,10 @@ class Flow:
                     self._publishing = None
 
     def _still_owned(self, batch: Records, owned: Owned) -> Records:
-        return {p: records for p, records in batch.items() if self.partitions[p].ownership is owned[p]}
+        """Those of partitions that did not lose their lease meanwhile; the others come again."""
+        lost = {p: of_one for p, of_one in batch.items() if self.partitions[p].ownership is not owned[p]}
+        self.retries.read_again(firsts(lost))
+        return {p: records for p, records in batch.items() if p not in lost}
 
     async def _settle(self, batch: Records, owned: Owned) -> SettledRecords:
         replays = {p: owned[p].replays for p in batch}
@@ -139,7 +142,7 @@ class Flow:
         for p, records in batch.items():
             seen = next((one.publication for one in settled[p] if one.publication), None)
             sentinel = sentinel_of(owned[p].lease, seen) if seen else None
-            pending[p.topic, p.partition] = (owned[p].epoch, owned[p].pending(records, sentinel))
+            pending[p.topic, p.partition] = (owned[p].lease.epoch, owned[p].pending(records, sentinel))
         follows = {(p.topic, p.partition): owned[p].pending_to for p in batch}
         async with self.group.sessions() as session:
             # One statement, which commits by itself: as a transaction it takes two round trips more.
@@ -148,34 +151,54 @@ class Flow:
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:
-        """Publish what was settled, and count it. What fails loses its lease and is set back.
+        """Publish what was settled, and count it. What fails is set back.
 
         `ends`: the first and the last record of each partition.
         """
         count = sum(len(settled[p]) for p in ends)
-        await asyncio.gather(*(self._publish_one(owned[p], ends[p], settled[p]) for p in ends))
+        left = dict(ends)
+        for together in self._transactions(ends):
+            try:
+                await self._publish_together(together, ends, settled, owned)
+            except Exception as error:
+                self.owner.drop_broken()
+                self.retries.set_back(firsts({p: left.pop(p) for p in together}), error, "kafka")
+                self.retries.read_again(firsts(left))
+                break
+            for partition in together:
+                del left[partition]
         self._publishing_of = ()
         self.metrics.batches.inc()
         self.metrics.batch_records.observe(count)
         self.metrics.batch_seconds.observe(time.monotonic() - began)
 
-    async def _publish_one(
-        self, ownership: Ownership, ends: list[ConsumerRecord], settled: list[Settled]
+    def _transactions(self, partitions: Iterable[TopicPartition]) -> list[list[TopicPartition]]:
+        """All in one; but what has failed before goes alone and last, so that it holds up no other one."""
+        failures = {p: self.partitions[p].failures for p in partitions}
+        together = [p for p, count in failures.items() if not count]
+        alone = sorted((p for p in failures if failures[p]), key=failures.__getitem__)
+        return [*([together] if together else []), *([p] for p in alone)]
+
+    async def _publish_together(
+        self, partitions: Sequence[TopicPartition], ends: Records, settled: SettledRecords, owned: Owned
     ) -> None:
-        partition = ownership.lease.partition
-        publications = [s.publication for s in settled if s.publication]
-        kinds = Counter(map(_FATE_AND_CODES, settled))
-        settled.clear()  # and so `publish` can free what it packed, beside which the next batch is made
-        try:
-            end = ends[-1].offset + 1
-            await publish_or_set_aside(self.publisher, self.group, ownership, publications, end)
-            ownership.published(end)
+        batch = [
+            Outgoing(
+                owned[p].lease,
+                [one.publication for one in settled[p] if one.publication],
+                ends[p][-1].offset + 1,
+            )
+            for p in partitions
+        ]
+        kinds = Counter(_FATE_AND_CODES(one) for p in partitions for one in settled[p])
+        for partition in partitions:
+            settled[partition].clear()  # and so `publish` can free what it packed
+        await publish_or_set_aside(self.publisher, self.group, batch)
+        for partition, one in zip(partitions, batch, strict=True):
+            owned[partition].published(one.next_offset)
             self.partitions[partition].failures = 0
-            self.health.progressed()
             self.health.goes_on(partition)
-            if not self.retries.database_failures:  # else the batch behind this one was set back meanwhile
-                self.health.relieved()
-            self.metrics.count(kinds)
-        except Exception as error:
-            self.owner.drop(partition)
-            self.retries.set_back(firsts({partition: ends}), error, "kafka")
+        self.health.progressed()
+        if not self.retries.database_failures:  # else the batch behind this one was set back meanwhile
+            self.health.relieved()
+        self.metrics.count(kinds)

@@ -19,7 +19,7 @@ from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Ownership, Partitions
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.retries import Pauses, Retries
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class IdlePartitions:
         async with self.orders.between_batches():
             mine = self.source.assignment()
             due = [p for p in partitions if p in mine and not self.pauses.is_paused(p)]
-            self.owner.release(p for p in due if self.partitions[p].ownership)
+            self.owner.drop(due)
             await self.owner.take_over(dict.fromkeys(due[:TAKEN_OVER_AT_ONCE]))
 
     async def recover_lost_commit(
@@ -69,7 +69,7 @@ class IdlePartitions:
                 "Kafka says %s of %s-%d, and all before %d was published: taking it over again",
                 *(committed, partition.topic, partition.partition, published_to),
             )
-            self.owner.drop(partition)
+            self.owner.drop([partition])
             await self.owner.take_over({partition: None})
 
     async def commit_beginning(self, partition: TopicPartition) -> int | None:
@@ -134,9 +134,9 @@ class IdlePartitions:
     async def _commit(self, owned: Ownership, offset: int) -> bool:
         partition = owned.lease.partition
         try:
-            await self.publisher.publish(owned.lease, [], offset, idle_mark(owned.pending_to))
+            await self.publisher.publish([Outgoing(owned.lease, [], offset, idle_mark(owned.pending_to))])
         except Exception as error:
-            self.owner.drop(partition)
+            self.owner.drop_broken()
             self.retries.set_back({partition: None}, error, "kafka")
             return False
         owned.passed_over(offset)

@@ -35,6 +35,7 @@ class Owner:
             return
         everything = self.source.partitions_of(self.topic)
         taken = await self.takeover.take_over(list(at_hand), everything)
+        self.drop_broken()
         for partition, result in taken.items():
             first = at_hand[partition]
             if not isinstance(result, Ownership):
@@ -51,13 +52,21 @@ class Owner:
                 self.partitions[partition].failures = 0
                 self.health.goes_on(partition)
 
-    def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
-        """Give these up in order, or all that are owned."""
+    async def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """Give these up in order, or all that are owned. Nothing of them may be being published."""
+        leases = []
         for partition in list(self.partitions.owned()) if partitions is None else partitions:
             self.partitions[partition].failures = 0
-            self.drop(partition)
+            if ownership := self.partitions[partition].drop():
+                leases.append(ownership.lease)
+        await self.leases.release(leases)
+        self.drop_broken()
 
-    def drop(self, partition: TopicPartition) -> None:
-        """Own it no more: what happened last has to be found out."""
-        if ownership := self.partitions[partition].drop():
-            self.leases.drop(ownership.lease)
+    def drop(self, partitions: Iterable[TopicPartition]) -> None:
+        """Own these no more: what happened last has to be found out."""
+        for partition in partitions:
+            self.partitions[partition].drop()
+
+    def drop_broken(self) -> None:
+        """Own no more what was taken with a producer that is broken by now."""
+        self.drop(p for p, owned in self.partitions.owned().items() if owned.lease.producer.is_broken)

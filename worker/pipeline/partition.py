@@ -25,11 +25,10 @@ class Ownership:
 
     Records below `published_to` are decided and published; they are dropped when they come again. Those below
     `settled_to` are decided and handed to be published, which may still run. `pending_to` is what `positions`
-    holds, `epoch` counts the owners there.
+    holds.
     """
 
     lease: Lease
-    epoch: int
     published_to: int | None  # None: nothing was ever committed, the first record at hand counts
     pending_to: int | None = None
     replays: Sequence[SilentReplay] = ()

@@ -1,9 +1,10 @@
-"""The Kafka edge out: what was decided of a partition, and its offset, in one Kafka transaction."""
+"""The Kafka edge out: what was decided of a batch, and its offsets, in one Kafka transaction."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -21,15 +22,27 @@ from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusalRemedy, RefusedByKafkaError, remedy
 from worker.kafka.limits.topic_limits import TopicLimits
 from worker.kafka.offset_mark import MARK
-from worker.kafka.producing.lease import MAX_BATCH_BYTES, Lease
-from worker.kafka.producing.transaction import Transaction, transaction
+from worker.kafka.producing.lease import Lease
+from worker.kafka.producing.lease_producers import MAX_BATCH_BYTES
+from worker.kafka.producing.transaction import Transaction
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What is published of one partition, which may be nothing, and the offset that is committed with it."""
+
+    lease: Lease
+    publications: list[Publication]
+    next_offset: int
+    metadata: str = MARK
 
 
 class Refusal(NamedTuple):
     """An outcome that its topic refuses, with its size as a batch of its own."""
 
+    source: TopicPartition
     publication: Publication
     size_bytes: int
     error: RefusedByKafkaError
@@ -46,64 +59,66 @@ class OutcomesRefusedError(Exception):
 class Publisher:
     """Publishes for the partitions that this worker has a lease of."""
 
-    def __init__(self, group_id: str, limits: OutputLimits, timeout_seconds: float, reached: Reached) -> None:
-        """`timeout_seconds`: of one transaction, before the broker ends it."""
+    def __init__(self, group_id: str, limits: OutputLimits, reached: Reached) -> None:
         self.limits = limits
         self._group_id = group_id
-        self._timeout_seconds = timeout_seconds
         self._reached = reached
         self._has_compared_clocks = False
 
-    async def publish(
-        self, lease: Lease, publications: list[Publication], next_offset: int, metadata: str = MARK
-    ) -> None:
-        """Publish all of it, which may be nothing, and commit the offset, as one step.
+    async def publish(self, batch: Sequence[Outgoing]) -> None:
+        """Publish all of it and commit all offsets, as one step. All leases are of one producer.
 
-        Takes the publications out of the list: what is packed for Kafka need not be kept beside it.
+        Takes the publications out of their lists: what is packed for Kafka need not be kept beside it.
 
-        After any error nobody knows whether that step happened: drop the lease, take the partition over
-        again, and go on from the offset that is committed then. Never abort and go on with the same lease.
+        After any error nobody knows whether that step happened, and the producer is broken: take all its
+        partitions over again, and go on from the offsets that are committed then.
         AdaptedError: Kafka refused something, which the next attempt makes good; it needs no pause.
         OutcomesRefusedError: single outcomes stay refused. RefusedByKafkaError: all of it does, until
         somebody changes what the error names.
         """
         self.limits.read_now_and_then()
         sent: list[_Sent] = []
-        outputs: set[TopicPartition] = set()
         began = time.time()
+        producer = batch[0].lease.producer
         try:
-            async with transaction(lease.producer, self._timeout_seconds) as opened:
-                of_topics = _by_topic(publications)
-                publications.clear()
-                while of_topics:
-                    topic, of_topic = of_topics.popitem()
-                    output = lease.places[topic]
-                    outputs.add(output)
-                    limits = self.limits.of(topic)
-                    batches = _batches(of_topic, limits)
-                    del of_topic  # `batches` alone has it now, and nobody once it is packed
-                    for batch, first in batches:
-                        sent.append(await _send(opened, output, batch, first, limits))
-                        self._reached(Step.AFTER_SEND)
+            async with producer.transaction() as opened:
+                # Side by side: a partition takes its second part when the first one is on its way.
+                await asyncio.gather(*(self._send(opened, one, sent) for one in batch))
+                outputs = {one.output for one in sent}
                 # Kafka may have undone the transaction before and left it open where it wrote, until another
                 # one ends there: this one (ARCHITECTURE.md, last section).
-                for output in set().union(*lease.outputs) - outputs:
+                for output in producer.latest_outputs - outputs:
                     opened.join(output)
-                await opened.acknowledged()
+                # Beside the sends, which saves a round trip: what makes all of it count is the commit alone.
+                opened.commit_offsets(
+                    self._group_id,
+                    {one.lease.partition: OffsetAndMetadata(one.next_offset, one.metadata) for one in batch},
+                )
+                await asyncio.gather(*(one.future for one in sent))
                 self._compare_clocks(sent, began)
                 self._reached(Step.AFTER_SENDS)
-                await opened.commit_offset(
-                    self._group_id, lease.partition, OffsetAndMetadata(next_offset, metadata)
-                )
+                await opened.acknowledged()
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
         except Exception:
             await self._make_good(sent)
             raise
-        lease.outputs.append(outputs)
+        producer.wrote_to(outputs)
         for one in sent:
-            place, end = lease.places[one.topic], one.future.result().offset + one.records
-            lease.ends[place] = max(lease.ends[place], end)
+            end = one.future.result().offset + one.records
+            one.lease.ends[one.output] = max(one.lease.ends[one.output], end)
         self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    async def _send(self, opened: Transaction, outgoing: Outgoing, sent: list["_Sent"]) -> None:
+        of_topics = _by_topic(outgoing.publications)
+        outgoing.publications.clear()
+        while of_topics:
+            topic, of_topic = of_topics.popitem()
+            limits = self.limits.of(topic)
+            batches = _batches(of_topic, limits)
+            del of_topic  # `batches` alone has it now, and nobody once it is packed
+            for batch, first in batches:
+                sent.append(await _send(opened, outgoing.lease, topic, batch, first, limits))
+                self._reached(Step.AFTER_SEND)
 
     def _compare_clocks(self, sent: Sequence["_Sent"], began: float) -> None:
         """Say once that Kafka's clock is another: it tells its time only where it stamps the records."""
@@ -148,7 +163,9 @@ class Publisher:
             return raised(stays[0][0].topic)
         return OutcomesRefusedError(
             [
-                Refusal(one.sole, one.size, _named(one, refusal, self.limits.of(one.topic)))
+                Refusal(
+                    one.lease.partition, one.sole, one.size, _named(one, refusal, self.limits.of(one.topic))
+                )
                 for one, refusal in stays
                 if one.sole
             ]
@@ -170,11 +187,16 @@ class _Sent(NamedTuple):
     """A batch that was handed to the producer. `sole`: its record, where it has only one."""
 
     future: "asyncio.Future[Any]"
+    lease: Lease
     topic: str
     size: int
     records: int
     sole: Publication | None
     is_letter: bool
+
+    @property
+    def output(self) -> TopicPartition:
+        return self.lease.places[self.topic]
 
     def refusal(self) -> BaseException | None:
         """What Kafka said against it, if that is known."""
@@ -191,7 +213,8 @@ def _named(one: _Sent, refusal: BaseException, limits: TopicLimits) -> RefusedBy
 
 async def _send(
     opened: Transaction,
-    output: TopicPartition,
+    lease: Lease,
+    topic: str,
     batch: BatchBuilder,
     first: Publication,
     limits: TopicLimits,
@@ -203,10 +226,9 @@ async def _send(
         future.set_exception(MessageSizeTooLargeError())
         opened.note(future)
     else:
-        future = await opened.send_batch(batch, output)
-    return _Sent(
-        future, output.topic, size, records, first if records == 1 else None, is_letter(first.headers)
-    )
+        future = await opened.send_batch(batch, lease.places[topic])
+    sole = first if records == 1 else None
+    return _Sent(future, lease, topic, size, records, sole, is_letter(first.headers))
 
 
 def _batches(

@@ -110,7 +110,7 @@ class Retries:
             raise error
         if self.source.consumer is None:
             return  # stopping: what is not committed comes again to whoever owns the partition next
-        self._rewind(firsts)
+        self.read_again(firsts)
         if server == "database":
             attempt, waiting = self.database_failures, self.source.assignment()
             self.database_failures += 1
@@ -127,7 +127,8 @@ class Retries:
         if self.source.seek(partition, offset):
             self.partitions[partition].rewound_to = offset
 
-    def _rewind(self, firsts: Offsets) -> None:
+    def read_again(self, firsts: Offsets) -> None:
+        """Let these records come again, which were not handled. If they failed themselves: `set_back`."""
         for partition, first in firsts.items():
             one = self.partitions[partition]
             if first is None:
@@ -148,7 +149,7 @@ class Retries:
             return
         why = f"{server}: {describe(error)}"
         if isinstance(error, ProducerFenced):
-            log.warning("fenced: another worker has taken over %s", names(firsts))
+            log.warning("fenced: another worker has taken over some of %s", names(firsts))
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):
             log.warning("%s; %s will be tried again", why, names(firsts))
         else:

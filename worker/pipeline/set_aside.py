@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
-from db.worker import positions, withheld
+from db.worker import leases, withheld
 from db.worker.withheld import Refused
 from worker.core.dead_letter import is_letter
 from worker.core.settlement import Publication, Settled
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.naming import now_set_aside
-from worker.pipeline.partition import Ownership
-from worker.pipeline.publisher import OutcomesRefusedError, Publisher, Refusal
+from worker.kafka.producing.lease import Lease
+from worker.pipeline.publisher import OutcomesRefusedError, Outgoing, Publisher, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +25,19 @@ log = logging.getLogger(__name__)
 MOST_OF_A_PARTITION: Final = 100
 
 
-async def publish_or_set_aside(
-    publisher: Publisher, group: ConsumerGroup, owned: Ownership, publications: list[Publication], end: int
-) -> None:
+async def publish_or_set_aside(publisher: Publisher, group: ConsumerGroup, batch: Sequence[Outgoing]) -> None:
     """As `publish`; where single outcomes stay refused, the next attempt goes on without them.
 
     Raises AdaptedError then, or what stays refused where too many are.
     """
     try:
-        await publisher.publish(owned.lease, publications, end)
+        await publisher.publish(batch)
     except OutcomesRefusedError as error:
-        refused = error.refusals[0].error
-        if not await set_aside(group, owned, error.refusals):
-            raise refused from error
-        raise now_set_aside(refused) from error
+        for one in batch:
+            refusals = [refusal for refusal in error.refusals if refusal.source == one.lease.partition]
+            if refusals and not await set_aside(group, one.lease, refusals):
+                raise refusals[0].error from error
+        raise now_set_aside(error.refusals[0].error) from error
 
 
 def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
@@ -57,16 +56,14 @@ def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
     )
 
 
-async def set_aside(group: ConsumerGroup, owned: Ownership, refusals: Sequence[Refusal]) -> bool:
+async def set_aside(group: ConsumerGroup, lease: Lease, refusals: Sequence[Refusal]) -> bool:
     """Withhold these outcomes of a partition, if it is still ours and not too many are.
 
     From then on no owner publishes them with their batch.
     """
-    partition = owned.lease.partition
+    partition = lease.partition
     async with group.sessions.begin() as session:
-        if not await positions.hold_epoch(
-            session, group.id, partition.topic, partition.partition, owned.epoch
-        ):
+        if not await leases.hold_epoch(session, group.id, partition.topic, partition.partition, lease.epoch):
             return False
         number = (await withheld.count_withheld(session, partition.topic)).get(partition.partition, 0)
         if number + len(refusals) > MOST_OF_A_PARTITION:
@@ -82,10 +79,10 @@ async def set_aside(group: ConsumerGroup, owned: Ownership, refusals: Sequence[R
                     error.reason,
                     error.what_to_do,
                 )
-                for publication, size, error in refusals
+                for _, publication, size, error in refusals
             ],
         )
-    for _, _, error in refusals:
+    for *_, error in refusals:
         log.error("%s; it is set aside, and the orders behind it go on", error)
     return True
 

@@ -1,6 +1,6 @@
-"""Takes partitions over: fences their owners before, finds out where to go on, and says what is wrong.
+"""Takes partitions over: takes their leases, finds out where to go on, and says what is wrong.
 
-    fence      start the producers; from then on nobody else can publish or commit there
+    lease      from then on nobody else can publish or commit there
     look       committed offsets, `positions`, the log: one question each for all partitions
     resume     one case a partition (`worker.pipeline.resume`)
 
@@ -10,43 +10,37 @@ Nothing of a partition is decided before this has ended well. Run again at any t
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerClosed
 
-from db.worker import ledger, positions, skips, withheld
+from db.worker import ledger, skips, withheld
 from db.worker.positions import PendingBatch
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consumer_group import ConsumerGroup
-from worker.kafka.consuming.reading import TopicReader, reader, records
-from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
-from worker.kafka.producing.lease import Lease, Leases
-from worker.kafka.published import published_to
+from worker.kafka.producing.lease import Lease, Leases, Taken
+from worker.kafka.published import find_published_to, publishers
 from worker.observability.metrics import Metrics
+from worker.pipeline.look import Look, look_at
 from worker.pipeline.partition import Ownership
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.resume import (
     Case,
     Evidence,
     case_of,
-    database_lost,
     decided_by_another_group,
     deleted_before_decided,
-    is_cut,
-    may_lie_in_log,
 )
 
 log = logging.getLogger(__name__)
 
 Offsets = Mapping[TopicPartition, int]
 
-# Producers started side by side: each asks the broker some five times, over connections of its own.
-FENCED_AT_ONCE: Final = 16
 # The batches of all partitions wait for it.
 LOOK_SECONDS: Final = 30.0
 # A leader may tell an end that lies too low, for a moment after it was elected.
@@ -55,15 +49,6 @@ CUT_FOR_SECONDS: Final = 2.0
 
 class LogCutError(KafkaError):  # type: ignore[misc]
     """The log ends before what was decided of it; to be looked at again before it is believed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What Kafka and PostgreSQL say of partitions that were just fenced."""
-
-    epochs: Mapping[TopicPartition, positions.Epoch]
-    evidence: Mapping[TopicPartition, Evidence]
-    other_groups: Mapping[int, Mapping[str, int]]
 
 
 class Takeover:
@@ -82,7 +67,6 @@ class Takeover:
         self._leases = leases
         self._publisher = publisher
         self._metrics = metrics
-        self._slots = asyncio.Semaphore(FENCED_AT_ONCE)
         self._cut_since: dict[TopicPartition, float] = {}  # monotonic seconds
 
     async def take_over(
@@ -91,91 +75,68 @@ class Takeover:
         """Each partition's ownership, with the offset to go on at, or the error because of which it waits.
 
         `all_partitions`: of the topic. Of an error nothing stays: the partition is owned by nobody then.
+        Nothing may be being published meanwhile.
         """
-        taken = await asyncio.gather(*(self._take_lease(p) for p in partitions), return_exceptions=True)
-        leases = {one.partition: one for one in taken if isinstance(one, Lease)}
-        results: dict[TopicPartition, Ownership | Exception] = {
-            p: one for p, one in zip(partitions, taken, strict=True) if isinstance(one, Exception)
-        }
         try:
-            if leases:
-                results |= await self._resume_all(leases, all_partitions)
+            taken = await self._leases.take(partitions)
         except Exception as error:
-            results |= dict.fromkeys(leases, error)
-        finally:
-            for partition, lease in leases.items():
-                if not isinstance(results.get(partition), Ownership):
-                    self._leases.drop(lease)
+            if isinstance(error, KafkaError | OSError):
+                require_descriptors()
+            return dict.fromkeys(partitions, error)
+        results: dict[TopicPartition, Ownership | Exception] = {
+            p: one for p, one in taken.items() if isinstance(one, Exception)
+        }
+        held = {p: one for p, one in taken.items() if isinstance(one, Taken)}
+        try:
+            if held:
+                results |= await self._resume_all(held, all_partitions)
+        except Exception as error:
+            results |= dict.fromkeys(held, error)
+        await self._leases.release(one.lease for p, one in held.items() if isinstance(results[p], Exception))
+        for partition, one in held.items():
+            if one.lease.producer.is_broken and isinstance(results[partition], Ownership):
+                results[partition] = ProducerClosed()  # by what failed for another one
         return results
 
-    async def _take_lease(self, partition: TopicPartition) -> Lease:
-        async with self._slots:
-            try:
-                return await self._leases.take(partition)
-            except (KafkaError, OSError):
-                require_descriptors()
-                raise
-
     async def _resume_all(
-        self, leases: Mapping[TopicPartition, Lease], all_partitions: Collection[TopicPartition]
+        self, held: Mapping[TopicPartition, Taken], all_partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Ownership | Exception]:
         async with asyncio.timeout(LOOK_SECONDS):
-            look = await self._look(sorted(leases), all_partitions)
+            look = await look_at(held, all_partitions, self._group, self._leases)
+            await self._end_what_hangs(held, look)
         resumed = await asyncio.gather(
-            *(self._resume(lease, look) for lease in leases.values()), return_exceptions=True
+            *(self._resume(one.lease, look) for one in held.values()), return_exceptions=True
         )
         results: dict[TopicPartition, Ownership | Exception] = {}
-        for partition, one in zip(leases, resumed, strict=True):
+        for partition, one in zip(held, resumed, strict=True):
             if not isinstance(one, Ownership | Exception):
                 raise one
             results[partition] = one
         return results
 
-    async def _look(
-        self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
-    ) -> _Look:
-        # Of all, and before PostgreSQL: other workers go on meanwhile, and tell PostgreSQL first.
-        commits = await self._leases.committed_offsets(sorted({*partitions, *all_partitions}))
-        group_id, topic = self._group.id, self._group.topic
-        async with self._group.sessions() as session:
-            # Each commits by itself: two workers that took several in another order could wait in a circle.
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            epochs = {p: await positions.start_epoch(session, group_id, *p) for p in partitions}
-            pending = await positions.list_pending(session, group_id, topic)
-            others = await positions.list_other_groups(session, group_id, topic)
-        if lost := database_lost(topic, commits, pending):
-            raise WaitsForOperatorError(lost)
-        known = {p: epoch.pending for p, epoch in epochs.items() if epoch.pending}
-        firsts, ends, found = await self._look_at_logs(partitions, known)
-        evidence = {
-            p: Evidence(
-                commits[p],
-                epochs[p].pending,
-                firsts[p],
-                ends[p],
-                found.get(p, not (p in known and is_cut(known[p], ends[p]))),
-            )
-            for p in partitions
-        }
-        return _Look(epochs, evidence, others)
+    async def _end_what_hangs(self, held: Mapping[TopicPartition, Taken], look: Look) -> None:
+        """Kafka may have left open what it takes for ended: nobody could read what comes after it."""
+        doubtful: set[str] = set()
+        shown: dict[str, set[TopicPartition]] = defaultdict(set)
+        for partition, evidence in look.evidence.items():
+            if evidence.pending is None:
+                continue
+            if case_of(evidence) is not Case.COMMITTED:
+                doubtful |= publishers(evidence.pending)
+            elif not held[partition].is_released:  # else the owner before has ended it
+                for one in publishers(evidence.pending):
+                    shown[one].update(held[partition].lease.places.values())
+        await self._leases.producers.end_what_hangs(doubtful)
+        for transactional_id in shown.keys() - doubtful:
+            await self._leases.producers.show_what_hangs(transactional_id, shown[transactional_id])
 
-    async def _look_at_logs(
-        self, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, PendingBatch]
-    ) -> tuple[Offsets, Offsets, dict[TopicPartition, bool]]:
-        """The ends of each log; and of those where it can be seen, whether it is the one that was decided."""
-        async with reader(self._leases.client_options, "read_uncommitted") as consumer:
-            firsts = await consumer.beginning_offsets(partitions)
-            ends = await consumer.end_offsets(partitions)
-            lasts = {p: last for p, last in known.items() if may_lie_in_log(last, firsts[p], ends[p])}
-            return firsts, ends, await _known_logs(consumer, lasts)
-
-    async def _resume(self, lease: Lease, look: _Look) -> Ownership:
+    async def _resume(self, lease: Lease, look: Look) -> Ownership:
         partition = lease.partition
         evidence = look.evidence[partition]
         others = list(look.other_groups.get(partition.partition, ()))
         if why := decided_by_another_group(partition, evidence, others, self._group.id):
             raise WaitsForOperatorError(why)
-        owned = _as_committed(lease, look.epochs[partition], evidence)
+        owned = _as_committed(lease, evidence)
         case = case_of(evidence)
         if case is Case.OTHER_LOG:
             self._require_certainty(partition, evidence)
@@ -220,7 +181,10 @@ class Takeover:
         await self._commit(owned, evidence.first)
 
     async def _published_to(self, owned: Ownership, pending: PendingBatch) -> int:
-        return await published_to(self._leases, owned.lease, pending, owned.published_to)
+        async with asyncio.timeout(self._leases.producers.timeout_seconds):
+            client = owned.lease.producer.client
+            options = self._leases.client_options
+            return await find_published_to(options, client, pending, owned.published_to)
 
     async def _recover_commit(self, owned: Ownership, pending: PendingBatch) -> None:
         partition = owned.lease.partition
@@ -261,31 +225,14 @@ class Takeover:
         await self._commit(owned, evidence.first)
 
     async def _commit(self, owned: Ownership, offset: int) -> None:
-        await self._publisher.publish(owned.lease, [], offset, idle_mark(owned.pending_to))
+        await self._publisher.publish([Outgoing(owned.lease, [], offset, idle_mark(owned.pending_to))])
         owned.published(offset)
 
 
-async def _known_logs(
-    consumer: TopicReader, lasts: Mapping[TopicPartition, PendingBatch]
-) -> dict[TopicPartition, bool]:
-    """Whether the last record that was decided of each partition is still what it was."""
-    found = dict.fromkeys(lasts, False)
-
-    def take_for_known(span: UnreadableSpan) -> None:
-        # What cannot be unpacked by now is no sign of another log.
-        found[span.partition] = True
-
-    spans = {p: (b.pending_to - 1, b.pending_to) for p, b in lasts.items()}
-    async for record in records(consumer, spans, take_for_known):
-        partition = TopicPartition(record.topic, record.partition)
-        found[partition] = record.timestamp == lasts[partition].last_timestamp_ms
-    return found
-
-
-def _as_committed(lease: Lease, epoch: positions.Epoch, evidence: Evidence) -> Ownership:
+def _as_committed(lease: Lease, evidence: Evidence) -> Ownership:
     """The ownership as far as Kafka's committed offset says."""
-    pending_to = epoch.pending.pending_to if epoch.pending else None
-    owned = Ownership(lease, epoch.number, evidence.offset, pending_to)
+    pending_to = evidence.pending.pending_to if evidence.pending else None
+    owned = Ownership(lease, evidence.offset, pending_to)
     if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
         owned.passed_over_from = pending_to
     return owned

@@ -2,7 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.worker.positions import Acknowledged, Epoch, PendingBatch, Sentinel, record_pending, start_epoch
+from db.worker.leases import Epoch, start_epoch
+from db.worker.positions import Acknowledged, PendingBatch, Sentinel, record_pending
 
 PLACE = ("placed", 3)
 FIRST, SECOND, THIRD = (

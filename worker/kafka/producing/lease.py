@@ -1,132 +1,154 @@
-"""Leases of partitions: one transactional producer for each, whose start fences the owner before.
+"""Leases of partitions: who has one may publish for the partition, and nobody else can.
 
-The transactional id names the input partition, not the worker. So the broker ends the open transaction of
-whoever had the partition before, and nothing which that one still sends counts. aiokafka has no KIP-447,
-which would fence by the group's generation.
+All leases of a process go with its one transactional producer, so that a batch is one transaction whatever
+the number of its partitions. PostgreSQL names the producer of each lease (`db.worker.leases`). A lease that
+was released is just taken. Else the producer that it names is fenced first: Kafka ends what that one had
+open, and refuses what it still sends. aiokafka has no KIP-447, which would fence by the group's generation
+(docs/decisions/0002-leases.md).
 """
 
 import asyncio
-import gc
-from collections import deque
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from typing import Any, Final
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
+from db.worker import leases as lease_rows
+from db.worker.leases import Epoch, Holder
+from db.worker.positions import PendingBatch
 from worker.core.steps import Reached, Step, nothing_happens
+from worker.failures import describe
+from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
-from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
-from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, place_in
-from worker.kafka.producing.transaction import end_what_hangs, transaction
+from worker.kafka.producing.lease_producers import LeaseProducer, LeaseProducers
+from worker.kafka.producing.producers import place_in
 
-# Few large requests: outcomes of one batch travel together. A larger record goes alone.
-MAX_BATCH_BYTES: Final = 512 * 1024
-# One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
-# batch for ever, where people watch its end.
-OUTPUTS_KEPT: Final = 3
+log = logging.getLogger(__name__)
+
+# How often others may take a partition while we do; then it is tried again after a pause.
+_TRIES: Final = 3
+# A rebalance waits for it. What takes longer is not released, and the next owner fences this producer.
+_RELEASE_SECONDS: Final = 5.0
+
+
+class LeaseTakenError(KafkaError):  # type: ignore[misc]
+    """Others have taken the lease each time before we could."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """The right to publish and commit for one partition, until somebody else takes a lease of it.
+    """The right to publish and commit for one partition, until somebody else takes it or `producer` breaks.
 
-    `places`: where its publications go, by topic. `ends`: where these places ended when the lease was taken,
-    or last published to; what is published next lies behind. `outputs`: where the latest transactions wrote;
-    of a new lease, wherever the one before may have written. Only the publisher changes the last two.
+    `epoch` is that of the partition's row in `positions`. `places`: where its publications go, by topic.
+    `ends`: where these places ended when the lease was taken, or last published to; what is published next
+    lies behind. Only the publisher changes them.
     """
 
     partition: TopicPartition
-    producer: AIOKafkaProducer
+    epoch: int
+    producer: LeaseProducer
     places: Mapping[str, TopicPartition]
     ends: dict[TopicPartition, int]
-    outputs: deque[AbstractSet[TopicPartition]] = field(default_factory=lambda: deque(maxlen=OUTPUTS_KEPT))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A lease that was just taken.
+
+    `pending`: the last batch that PostgreSQL knows of the owners before. `is_released`: the owner before gave
+    it up in order.
+    """
+
+    lease: Lease
+    pending: PendingBatch | None
+    is_released: bool
+
+
+class _Row(NamedTuple):
+    """The row of a partition that was just taken."""
+
+    epoch: Epoch
+    before: Holder
 
 
 class Leases:
-    """Takes and drops the leases of one group."""
+    """Takes and releases leases of one group's partitions, for one process."""
 
     def __init__(
         self,
+        group: ConsumerGroup,
         *,
-        group_id: str,
         client_options: dict[str, Any],
         topics: Sequence[str],
         transaction_timeout_ms: int,
         reached: Reached = nothing_happens,
     ) -> None:
         """`topics`: those that are published to."""
-        self.group_id = group_id
         self.client_options = client_options
-        # The broker ends a transaction at its timeout; give up before, and find out what happened.
-        self.publish_timeout_seconds = transaction_timeout_ms / 2_000
-        self._topics = topics
-        self._transaction_timeout_ms = transaction_timeout_ms
-        self._reached = reached
-        self._closing: set[asyncio.Task[None]] = set()
-
-    async def take(self, partition: TopicPartition) -> Lease:
-        """The partition's lease: from now on, the owner before can publish and commit nothing.
-
-        Raises KafkaError or TimeoutError; then there is no lease.
-        """
-        producer = AIOKafkaProducer(
-            **self.client_options,
-            transactional_id=f"{self.group_id}.{partition.topic}.{partition.partition}",
-            transaction_timeout_ms=self._transaction_timeout_ms,
-            retry_backoff_ms=RETRY_BACKOFF_MS,
-            max_request_size=MAX_REQUEST_BYTES,
-            max_batch_size=MAX_BATCH_BYTES,
-            acks="all",
+        self.producers = LeaseProducers(
+            f"{group.id}.{group.topic}.{uuid4()}",
+            client_options=client_options,
+            topics=topics,
+            transaction_timeout_ms=transaction_timeout_ms,
         )
+        self._group = group
+        self._topics = topics
+        self._reached = reached
+
+    async def take(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Taken | Exception]:
+        """The lease of each partition, or why there is none: from now on, no owner before publishes there.
+
+        Nothing may be being published by this process. Raises KafkaError, OSError, TimeoutError or what
+        PostgreSQL raises; then there is no lease.
+        """
+        async with asyncio.timeout(self.producers.timeout_seconds):
+            producer = await self.producers.own()
+            rows: dict[TopicPartition, _Row | Exception] = {}
+            left = sorted(partitions)
+            for _ in range(_TRIES):
+                rows |= await self._take_rows(producer, left)
+                left = [p for p in left if isinstance(rows[p], LeaseTakenError)]
+                if not left:
+                    break
+            self._reached(Step.TAKEOVER_FENCED)
+            return await self._taken(producer, rows)
+
+    async def release(self, leases: Iterable[Lease]) -> None:
+        """Let the next owners take these partitions without fencing this process.
+
+        Nothing may be being published. Where it does not succeed, the next owner fences this process's
+        producer, and all leases of it have to be taken again.
+        """
+        held = [lease for lease in leases if not lease.producer.is_broken]
+        if not held:
+            return
         try:
-            async with asyncio.timeout(self.publish_timeout_seconds):
-                await producer.start()
-                self._reached(Step.TAKEOVER_FENCED)
-                places = {topic: await place_in(producer, topic, partition) for topic in self._topics}
-                ends = await end_offsets(producer, places.values())
-        except BaseException:
-            self._close(producer)
-            raise
-        lease = Lease(partition, producer, places, ends)
-        lease.outputs.append(set(places.values()))
-        return lease
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                # Only then others read the offsets that were committed last.
+                await held[0].producer.complete(held[0].places.values())
+                async with self._group.sessions() as session:
+                    await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+                    epochs = {lease.partition.partition: lease.epoch for lease in held}
+                    await lease_rows.release(session, self._group.id, self._group.topic, epochs)
+        except Exception as error:
+            log.info("partitions are given up without their release: %s", describe(error))
 
-    def drop(self, lease: Lease) -> None:
-        """Give a lease up; its producer is closed in the background, for its broker may be what is away."""
-        self._close(lease.producer)
-
-    async def closed(self) -> None:
-        """Wait until the producer of every lease that was dropped is closed."""
-        while self._closing:
-            await asyncio.wait(self._closing)
-
-    async def commit(self, lease: Lease, offset: int, metadata: str = "") -> None:
-        """Let the group go on at `offset`, if the lease still holds; by default as an operator's move.
+    async def commit(self, offsets: Mapping[Lease, OffsetAndMetadata]) -> None:
+        """Let the group go on at these offsets, in one step, if the leases still hold.
 
         Raises KafkaError or TimeoutError: nobody knows then whether it happened.
         """
-        async with transaction(lease.producer, self.publish_timeout_seconds) as opened:
+        if not offsets:
+            return
+        async with next(iter(offsets)).producer.transaction() as opened:
             # No output is joined: what Kafka may have left hanging there is for the next owner to end.
-            await opened.commit_offset(self.group_id, lease.partition, OffsetAndMetadata(offset, metadata))
-
-    async def end_what_hangs(self, lease: Lease) -> None:
-        """Abort what Kafka may have left open of a transaction of this lease that it takes for ended.
-
-        Nobody reads on in such a partition, whoever searches for what was published there neither: partitions
-        that are all searched would wait for each other without end. Starting the producer aborts only what
-        Kafka knows to be open.
-        """
-        places = [
-            TopicPartition(topic, number)
-            for topic in self._topics
-            for number in await lease.producer.partitions_for(topic)
-        ]
-        await end_what_hangs(lease.producer, places)
+            opened.commit_offsets(self._group.id, {one.partition: to for one, to in offsets.items()})
 
     async def committed_offsets(
         self, partitions: Sequence[TopicPartition]
@@ -140,23 +162,63 @@ class Leases:
         admin = AIOKafkaAdminClient(**self.client_options)
         try:
             await admin.start()
-            found = await admin.list_consumer_group_offsets(self.group_id, partitions=list(partitions))
+            found = await admin.list_consumer_group_offsets(self._group.id, partitions=list(partitions))
         finally:
             await admin.close()
         if any(p not in found for p in partitions):
             raise GroupCoordinatorNotAvailableError(
-                f"the coordinator of {self.group_id} knows no offsets yet"
+                f"the coordinator of {self._group.id} knows no offsets yet"
             )
         return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
-    def _close(self, producer: AIOKafkaProducer) -> None:
-        task = asyncio.create_task(close_producer(producer))
-        self._closing.add(task)
-        task.add_done_callback(self._closed)
+    async def _take_rows(
+        self, producer: LeaseProducer, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, _Row | Exception]:
+        group_id, topic, own_id = self._group.id, self._group.topic, self.producers.own_id
+        async with self._group.sessions() as session:
+            # Each commits by itself: two workers that took several in another order could wait in a circle.
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            holders = await lease_rows.find_holders(
+                session, group_id, topic, [p.partition for p in partitions]
+            )
+            unfenced = await self._fence(producer, holders.values(), partitions)
+            results: dict[TopicPartition, _Row | Exception] = {}
+            for partition in partitions:
+                number, holder = partition.partition, holders[partition.partition]
+                if why := unfenced.get(holder.transactional_id or ""):
+                    results[partition] = why
+                elif epoch := await lease_rows.take(session, group_id, topic, number, holder, own_id):
+                    results[partition] = _Row(epoch, holder)
+                else:
+                    results[partition] = LeaseTakenError(f"others took {topic}-{number} meanwhile")
+        return results
 
-    def _closed(self, task: asyncio.Task[None]) -> None:
-        self._closing.discard(task)
-        if not self._closing:
-            # An outage leaves cycles behind. The collector, which `worker.runtime.process` spares, came by
-            # so seldom that memory grew with each outage.
-            gc.collect()
+    async def _taken(
+        self, producer: LeaseProducer, rows: Mapping[TopicPartition, _Row | Exception]
+    ) -> dict[TopicPartition, Taken | Exception]:
+        places = {p: await self._places(producer, p) for p in rows}
+        ends = await end_offsets(producer.client, {place for of in places.values() for place in of.values()})
+        taken: dict[TopicPartition, Taken | Exception] = {}
+        for partition, row in rows.items():
+            if isinstance(row, Exception):
+                taken[partition] = row
+                continue
+            of_one = places[partition]
+            known_ends = {place: ends[place] for place in of_one.values()}
+            lease = Lease(partition, row.epoch.number, producer, of_one, known_ends)
+            is_released = row.before.transactional_id in (None, self.producers.own_id)
+            taken[partition] = Taken(lease, row.epoch.pending, is_released)
+        return taken
+
+    async def _fence(
+        self, producer: LeaseProducer, holders: Iterable[Holder], partitions: Sequence[TopicPartition]
+    ) -> dict[str, Exception]:
+        ids, own_id = {one.transactional_id for one in holders if one.transactional_id}, self.producers.own_id
+        if own_id in ids:
+            # Ours: starting the producer has ended what one of before had open. This one's own has ended, but
+            # its offset need not be seen yet.
+            await producer.complete((await self._places(producer, partitions[0])).values())
+        return await self.producers.fence(ids - {own_id})
+
+    async def _places(self, producer: LeaseProducer, partition: TopicPartition) -> dict[str, TopicPartition]:
+        return {topic: await place_in(producer.client, topic, partition) for topic in self._topics}

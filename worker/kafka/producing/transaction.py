@@ -10,7 +10,7 @@ end: left open, it would hide from subscribers what comes after it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
@@ -72,21 +72,24 @@ class Transaction:
         self.producer._txn_manager.maybe_add_partition_to_txn(place)
 
     async def acknowledged(self) -> None:
-        """Wait until Kafka has taken all that was sent, or raise what it says instead.
+        """Wait until Kafka has taken all that was sent and the offsets, or raise what it says instead.
 
         aiokafka commits a transaction in which a send failed, so this comes before each commit.
         """
         await asyncio.gather(*self._sent)
 
-    async def commit_offset(self, group_id: str, partition: TopicPartition, to: OffsetAndMetadata) -> None:
-        """Commit a group's offset with it."""
-        await self.producer.send_offsets_to_transaction({partition: to}, group_id)
+    def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
+        """Commit a group's offsets with it. As what is sent, it is under way until it is acknowledged."""
+        offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
+        return self.note(asyncio.ensure_future(offsets))
 
     def ask_no_more(self) -> None:
         """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
         # A right that is missing fails the end as well.
         end = self.producer._txn_manager.wait_for_transaction_end()
         for future in (*self._sent, *([end] if end else ())):
+            if isinstance(future, asyncio.Task):
+                future.cancel()  # an offset, of which aiokafka tells nobody once the producer is closed
             future.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 

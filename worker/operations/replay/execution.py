@@ -1,6 +1,5 @@
 """Does what a replay has planned: fence, record, move. Ended at any point, it can be run again."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -8,10 +7,11 @@ from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.engine import session_factory
-from db.worker import ledger, positions, skips
+from db.worker import leases, ledger, positions, skips
 from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
+from worker.kafka.clients import KAFKA_ERRORS
 from worker.kafka.group import Commits, require_stopped, until_shown
 from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.kafka.published import published_to
@@ -33,13 +33,14 @@ async def execute(
     Raises CommandError with nothing changed, but where the message names the partitions that were moved.
     """
     moving = [move for move in planned if move.target != move.committed]
-    async with fenced(settings, settings.group_id, [m.partition for m in moving]) as held:
+    sessions = session_factory(engine)
+    async with fenced(settings, sessions, settings.group_id, [m.partition for m in moving]) as held:
         for move in moving:
             before, now = commits[move.partition], held.commits[move.partition]
             _require_unmoved(move, _offset(before), _offset(now))
         # Again: the rehearsal may have taken long.
         await require_stopped(admin, settings.group_id)
-        await _record(settings, session_factory(engine), moving, held)
+        await _record(settings, sessions, moving, held)
         recorded()
         await _move(held, moving)
     targets = {move.partition: move.target for move in moving}
@@ -70,12 +71,14 @@ async def _record(
     async with sessions.begin() as session:
         for move in moving:
             commit, number = held.commits[move.partition], move.partition.partition
-            epoch = await positions.start_epoch(session, settings.group_id, topic, number)
-            _require_unmoved(
-                move, move.committed, reached_to(move.partition, commit, epoch.pending, move.log_end)
-            )
+            lease, pending = held.held[move.partition].lease, held.held[move.partition].pending
+            if not await leases.hold_epoch(session, settings.group_id, topic, number, lease.epoch):
+                raise CommandError(
+                    f"a worker has taken {move.name} over; nothing was changed; stop the workers first"
+                )
+            _require_unmoved(move, move.committed, reached_to(move.partition, commit, pending, move.log_end))
             if move.target < move.committed:
-                silent[number] = (move.target, await _published_to(move, held, epoch.pending))
+                silent[number] = (move.target, await _published_to(move, held, pending))
             if move.beyond:
                 # What it tells is of a log that is no more; how far that was published, the replay tells.
                 await positions.forget(session, settings.group_id, topic, number)
@@ -90,7 +93,8 @@ async def _published_to(move: Move, held: Fenced, pending: PendingBatch | None) 
         return move.committed
     # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
     committed = _offset(held.commits[move.partition])
-    return max(await published_to(held.leases, held.held[move.partition], pending, committed), committed or 0)
+    lease = held.held[move.partition].lease
+    return max(await published_to(held.leases, lease, pending, committed), committed or 0)
 
 
 async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -> None:
@@ -106,18 +110,15 @@ async def _note_deleted(session: AsyncSession, settings: Settings, move: Move) -
 
 
 async def _move(held: Fenced, moving: Sequence[Move]) -> None:
-    done = await asyncio.gather(
-        *(held.leases.commit(held.held[move.partition], move.target) for move in moving),
-        return_exceptions=True,
-    )
-    failed = [(m, error) for m, error in zip(moving, done, strict=True) if isinstance(error, BaseException)]
-    if not failed:
-        return
-    names = ", ".join(move.name for move, _ in failed)
-    numbers = ",".join(str(move.partition.partition) for move, _ in failed)
-    _, why = failed[0]
-    reason = "a worker has taken it over" if is_fenced(why) else reason_of(why)
-    raise CommandError(
-        f"{len(moving) - len(failed)} of {len(moving)} partitions were moved, and perhaps not {names}"
-        f" ({reason}); stop the workers and run it again with --topic {moving[0].partition.topic}:{numbers}"
-    )
+    """All of them, as one step."""
+    try:
+        await held.leases.commit(
+            {held.held[m.partition].lease: OffsetAndMetadata(m.target, "") for m in moving}
+        )
+    except KAFKA_ERRORS as error:
+        numbers = ",".join(str(move.partition.partition) for move in moving)
+        reason = "a worker has taken it over" if is_fenced(error) else reason_of(error)
+        raise CommandError(
+            f"perhaps not moved: {', '.join(move.name for move in moving)} ({reason}); stop the workers and"
+            f" run it again with --topic {moving[0].partition.topic}:{numbers}"
+        ) from error

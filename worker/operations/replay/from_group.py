@@ -8,7 +8,7 @@ Copied before committed: with the copy alone workers go on at the right place as
 it may be killed anywhere, and run again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aiokafka import TopicPartition
@@ -126,35 +126,27 @@ async def _execute(
 ) -> None:
     old_group = planned.old_group
     taking = [one.partition for one in planned.handovers if one.stage is Stage.AHEAD]
-    async with fenced(settings, old_group, taking) as old:
+    async with fenced(settings, sessions, old_group, taking) as old:
         # Again: who came meanwhile is fenced, but would take its partitions over once more.
         await group.require_stopped(admin, old_group)
-        commits = await _final_commits(sessions, old_group, old)
+        commits = await _final_commits(old)
         await _end_tries(settings, sessions, old_group, taking)
         # Before the copy, with which workers that wait begin: afterwards it would fence them.
-        async with fenced(settings, settings.group_id, taking) as new:
+        async with fenced(settings, sessions, settings.group_id, taking) as new:
             await _take(sessions, old_group, settings.group_id, new, commits, copied)
     await group.until_shown(admin, settings.group_id, [p for p in taking if commits[p]], _all_have_decided)
     if planned.redrives:
         await _take_over_redrives(settings, sessions, old_group)
 
 
-async def _final_commits(
-    sessions: Sessions, old_group: str, old: Fenced
-) -> dict[TopicPartition, OffsetAndMetadata | None]:
+async def _final_commits(old: Fenced) -> dict[TopicPartition, OffsetAndMetadata | None]:
     """The old group's offsets as they are; where Kafka has lost one, what the outcome topics tell instead."""
-    async with sessions.begin() as session:
-        # As its owner: whoever was it before begins nothing more.
-        epochs = {
-            p: await positions.start_epoch(session, old_group, p.topic, p.partition) for p in sorted(old.held)
-        }
     commits = dict(old.commits)
     for partition, commit in old.commits.items():
-        pending, committed = epochs[partition].pending, None if commit is None else commit.offset
+        held, committed = old.held[partition], None if commit is None else commit.offset
         by_operator = commit is not None and not is_workers_mark(commit.metadata)
-        if pending and is_offset_lost(committed, by_operator, pending):
-            # Here, because only a producer of the old group's name ends what it may have left open.
-            end = await published_to(old.leases, old.held[partition], pending, committed)
+        if held.pending and is_offset_lost(committed, by_operator, held.pending):
+            end = await published_to(old.leases, held.lease, held.pending, committed)
             commits[partition] = OffsetAndMetadata(end, MARK)
     return commits
 
@@ -169,21 +161,21 @@ async def _take(
 ) -> None:
     missing = {p: commit for p, commit in commits.items() if commit and not has_decided(new.commits[p])}
     # An operator's move of the old group is one of the new group. The copy alone would overrule it.
-    for partition, commit in missing.items():
-        if not is_workers_mark(commit.metadata):
-            await new.leases.commit(new.held[partition], *commit)
+    await _commit(new, {p: commit for p, commit in missing.items() if not is_workers_mark(commit.metadata)})
     async with sessions.begin() as session:
         for partition in new.held:
             await positions.copy_to_group(session, old_group, new_group, *partition)
     copied()
-    for partition, commit in missing.items():
-        if is_workers_mark(commit.metadata):
-            try:
-                await new.leases.commit(new.held[partition], *commit)
-            except Exception as error:
-                # A worker that waited has found the copy, and goes on by that.
-                if not is_fenced(error):
-                    raise
+    try:
+        await _commit(new, {p: commit for p, commit in missing.items() if is_workers_mark(commit.metadata)})
+    except Exception as error:
+        # Workers that waited have found the copy, and go on by that.
+        if not is_fenced(error):
+            raise
+
+
+async def _commit(new: Fenced, commits: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+    await new.leases.commit({new.held[partition].lease: commit for partition, commit in commits.items()})
 
 
 def _all_have_decided(commits: group.Commits) -> bool:

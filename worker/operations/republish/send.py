@@ -12,7 +12,7 @@ from contracts.envelope import REPUBLISHED, outcome_headers
 from db.bulk.rows import LedgerRow
 from worker.core.settlement import Publication
 from worker.kafka.producing.exclusive_producer import exclusive_producer
-from worker.kafka.producing.lease import MAX_BATCH_BYTES
+from worker.kafka.producing.lease_producers import MAX_BATCH_BYTES
 from worker.kafka.producing.producers import output_of
 from worker.kafka.producing.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
@@ -56,8 +56,7 @@ class Republisher:
         async with transaction(self.producer, _PUBLISH_TIMEOUT_SECONDS) as opened:
             for row in rows:
                 await self._send(opened, row)
-            await opened.acknowledged()
-            await opened.commit_offset(self.name, progress_place(self.settings), reached.as_offset())
+            opened.commit_offsets(self.name, {progress_place(self.settings): reached.as_offset()})
 
     async def _send(self, opened: Transaction, row: LedgerRow) -> None:
         topic = self.settings.topics.of_outcome(row.outcome)

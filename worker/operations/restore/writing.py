@@ -17,7 +17,7 @@ from db import stock
 from db.bulk import orders
 from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
-from db.worker import ledger, positions, withheld
+from db.worker import leases, ledger, positions, withheld
 from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
@@ -111,7 +111,7 @@ class Writer:
         Whoever owns it by then can begin nothing any more, and takes it over again.
         """
         place = (self.settings.order_placed_topic, waits.partition)
-        epoch = await positions.start_epoch(self.session, self.settings.group_id, *place)
+        epoch = await leases.start_epoch(self.session, self.settings.group_id, *place)
         known = epoch.pending.pending_to if epoch.pending else None
         if known != waits.known:
             await self.session.rollback()

@@ -11,14 +11,14 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka import TopicPartition as Offset
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import REPUBLISHED
 from db.worker.positions import Acknowledged, PendingBatch, Sentinel
 from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
-from tests.support.taking_over import take_lease
+from tests.support.taking_over import leases_of, take_lease
 from tests.support.topic_names import TopicNames
 from worker.kafka.ends import end_offsets
-from worker.kafka.producing.lease import Leases
 from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to
 from worker.sandbox.servers.services import Services
 
@@ -239,36 +239,35 @@ async def test_while_another_transaction_hides_what_comes_after_it_nobody_knows(
 
 
 async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner(
-    ground: Ground, services: Services
+    ground: Ground, services: Services, engine: AsyncEngine
 ):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 0)
-    leases = Leases(
-        group_id=f"group-{uuid4()}",
-        client_options={"bootstrap_servers": ground.kafka},
-        topics=(ground.topics.order_confirmed, ground.topics.order_rejected),
-        transaction_timeout_ms=20_000,
+    outputs, group_id = (ground.topics.order_confirmed, ground.topics.order_rejected), f"group-{uuid4()}"
+    one, next_one = (
+        leases_of(engine, ground.kafka, ground.source.topic, outputs, group_id=group_id) for _ in range(2)
     )
-    remembered = await ground.pending(b"another", Acknowledged(1, ground.sentinel()))
+    before = Acknowledged(1, ground.sentinel(), one.producers.own_id)
+    remembered = await ground.pending(b"another", before)
     try:
-        lease = await take_lease(leases, ground.source)
+        lease = await take_lease(one, ground.source)
+        client = lease.producer.client
         with unverified_transactions(ground.kafka):
-            await lease.producer.begin_transaction()
-            await lease.producer.send_and_wait(ground.topics.order_rejected, b"value")
+            await client.begin_transaction()
+            await client.send_and_wait(ground.topics.order_rejected, b"value")
             # So the coordinator never hears of this partition, and writes no marker there.
-            lease.producer._txn_manager._txn_partitions.add(confirmed)
-            await lease.producer.send_and_wait(
+            client._txn_manager._txn_partitions.add(confirmed)
+            await client.send_and_wait(
                 confirmed.topic, b"value", key=b"key", headers=HEADERS, timestamp_ms=PUBLISHED_MS, partition=0
             )
-            await lease.producer.commit_transaction()
+            await client.commit_transaction()
         await ground.publish(b"hidden behind it")
         assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
-        leases.drop(lease)
 
-        lease = await take_lease(leases, ground.source)
-        assert await published_to(leases, lease, remembered, committed=0) == 1
-        leases.drop(lease)
+        lease = await take_lease(next_one, ground.source)
+        assert await published_to(next_one, lease, remembered, committed=0) == 1
         seen = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
         assert [message.key for message in seen] == [b"hidden behind it"]
     finally:
-        await leases.closed()
+        await one.producers.closed()
+        await next_one.producers.closed()

@@ -53,8 +53,8 @@ def lag(scene: Scene) -> int | None:
 
 async def test_whoever_takes_a_partition_over_meanwhile_is_not_moved(placed: Scene, settings: Settings):
     def taken_over() -> None:
-        number = f"{placed.group_id}.{placed.topics.order_placed}.0"
-        Producer({"bootstrap.servers": placed.kafka, "transactional.id": number}).init_transactions(20)
+        ((holder,),) = placed.shop.sql("SELECT transactional_id FROM positions WHERE partition = 0")
+        Producer({"bootstrap.servers": placed.kafka, "transactional.id": holder}).init_transactions(20)
 
     with pytest.raises(
         CommandError, match=r"perhaps not .*-0 \(a worker has taken it over\); stop the workers"

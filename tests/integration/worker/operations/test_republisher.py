@@ -67,7 +67,7 @@ async def send_without_commit(publishing: Republisher, unseen: Sequence[LedgerRo
         await publishing._send(opened, row)
     await opened.acknowledged()
     place, offset = progress_place(publishing.settings), behind(START, unseen).as_offset()
-    await opened.commit_offset(publishing.name, place, offset)
+    await opened.commit_offsets(publishing.name, {place: offset})
 
 
 async def test_nothing_is_known_of_a_selection_that_never_began(settings: Settings, name: str):

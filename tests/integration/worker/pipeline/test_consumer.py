@@ -13,7 +13,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
-from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, POLLED, Stage
+from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, PATIENCE_SECONDS, POLLED, Stage
 from tests.support.shop import Shop
 from worker.core.settlement import Settled
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
@@ -46,7 +46,7 @@ async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_be
 
 
 @pytest.mark.parametrize("committed", [0, None])
-async def test_behind_a_batch_that_fails_the_next_one_is_published_of_other_partitions_alone(
+async def test_behind_a_batch_that_fails_nothing_of_the_next_one_is_published(
     stage: Stage, committed: int | None
 ):
     stage.publisher.committed[FIRST] = committed
@@ -57,49 +57,62 @@ async def test_behind_a_batch_that_fails_the_next_one_is_published_of_other_part
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
-    assert stage.publisher.published == {OTHER: stage.placed[OTHER][: 2 * POLLED]}
-    assert stage.publisher.attempts[FIRST] == [POLLED]
+    assert stage.publisher.published == {}
+    assert stage.publisher.attempts == {FIRST: [POLLED], OTHER: [POLLED]}
     assert await stage.pending(FIRST) == POLLED
-    assert stage.publisher.closed == [FIRST]
-    assert stage.input.position == {FIRST: 0, OTHER: 2 * POLLED}
+    assert stage.input.position == {FIRST: 0, OTHER: 0}
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
 
 
 @pytest.mark.parametrize("stage", [1], indirect=True)
-async def test_behind_a_part_that_fails_the_rest_of_its_poll_is_published_of_other_partitions_alone(
-    stage: Stage,
-):
+async def test_behind_a_part_that_fails_the_rest_of_its_poll_comes_again(stage: Stage):
     held = stage.publisher.hold(FIRST)
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await stage.settled(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
-    assert stage.publisher.published == {OTHER: stage.placed[OTHER][:POLLED]}
-    assert stage.publisher.attempts == {FIRST: [1], OTHER: [1, 2]}
-    assert stage.input.position == {FIRST: 0, OTHER: POLLED}
+    assert stage.publisher.published == {}
+    assert stage.input.position == {FIRST: 0, OTHER: 0}
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
 
 
-async def test_behind_a_batch_that_fails_while_another_partition_is_taken_over_that_one_is_published_alone(
-    stage: Stage,
-):
+async def test_what_has_failed_is_published_alone_and_last_until_it_succeeds(stage: Stage):
+    """A transaction is one for all partitions: one that is refused must not hold the others up for ever."""
+    for _ in range(2):
+        stage.publisher.hold(FIRST).set_exception(KafkaConnectionError())
+        stage.input.resume(FIRST, OTHER)
+        await stage.next_batch()
+        await stage.flow.published()
+    assert stage.publisher.published == {}
+    held = stage.publisher.hold(FIRST)
+    stage.input.resume(FIRST, OTHER)
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.publish_the_rest(OTHER))
+        await asyncio.wait_for(stage.publisher.waits[FIRST].wait(), PATIENCE_SECONDS)
+        before = list(stage.publisher.published[OTHER])
+        held.set_exception(KafkaConnectionError())
+    assert before, "those of the other one went first"
+    assert stage.publisher.published[OTHER] == stage.placed[OTHER]
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
+
+
+async def test_a_partition_is_taken_over_when_nothing_is_being_published_any_more(stage: Stage):
     stage.input.pause(OTHER)
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     stage.input.resume(OTHER)
-    taken_over = stage.takeover.hold(OTHER)
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)  # it runs now, up to where it has to wait
+        taken_too_early = stage.takeover.taken[1:]
         held.set_exception(KafkaConnectionError())
-        await stage.flow.published()
-        taken_over.set_result(None)
     await stage.flow.published()
+    assert not taken_too_early
     assert stage.publisher.published == {OTHER: stage.placed[OTHER][:POLLED]}
-    assert stage.publisher.closed == [FIRST]
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
@@ -136,7 +149,8 @@ async def test_records_that_retention_deletes_before_they_come_again_are_asked_f
     on_their_way = await fail_with_records_on_their_way(stage)
     del stage.input.records[FIRST][:POLLED]
     await stage.consumer.handle_order_placed(on_their_way)
-    assert stage.input.sought == [(FIRST, 0)] * 2, "set back, and asked for"
+    asked_for = [offset for partition, offset in stage.input.sought if partition == FIRST]
+    assert asked_for == [0, 0], "set back, and asked for"
     await stage.publish_the_rest()
     assert stage.publisher.published == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
 
@@ -161,7 +175,7 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
             published.set_exception(KafkaConnectionError())
             assert between == POLLED
     await stage.flow.published()
-    assert stage.input.position == {FIRST: 0, OTHER: POLLED}
+    assert stage.input.position == {FIRST: 0, OTHER: 0}
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
 
@@ -183,14 +197,14 @@ async def test_what_was_published_although_its_reply_was_lost_leaves_nothing_wai
     """No record may come that would clear it."""
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
-    stage.publisher.committed[FIRST] = POLLED
+    stage.publisher.committed |= {FIRST: POLLED, OTHER: POLLED}
     held.set_exception(KafkaConnectionError())
     await stage.flow.published()
     waiting = set(stage.health.troubles())
-    stage.input.resume(FIRST)
+    stage.input.resume(FIRST, OTHER)
     await stage.next_batch()
     await stage.flow.published()
-    assert (waiting, stage.health.troubles()) == ({"order-placed-0"}, {})
+    assert (waiting, stage.health.troubles()) == ({"order-placed-0", "order-placed-1"}, {})
     assert stage.publisher.attempts[FIRST] == [POLLED]
 
 
@@ -219,11 +233,11 @@ async def test_partitions_are_given_up_when_what_is_being_published_is(stage: St
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.consumer.on_partitions_revoked([FIRST, OTHER]))
         await asyncio.sleep(0)  # it runs now, up to where it has to wait
-        too_early = list(stage.publisher.closed)
+        too_early = list(stage.publisher.released)
         held.set_result(None)
     assert not too_early
     assert stage.publisher.published == {p: ids[:POLLED] for p, ids in stage.placed.items()}
-    assert stage.publisher.closed == [FIRST, OTHER]
+    assert stage.publisher.released == [FIRST, OTHER]
 
 
 async def test_records_that_come_again_while_they_are_being_published_are_published_once(stage: Stage):

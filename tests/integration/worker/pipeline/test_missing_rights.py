@@ -12,15 +12,15 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.subscriber import admin_client, create_topics
-from tests.support.taking_over import take_lease
+from tests.support.taking_over import leases_of, take_lease
 from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusedByKafkaError
-from worker.kafka.producing.lease import Leases
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
@@ -59,30 +59,23 @@ def grant(kafka: LocalKafka, *operations: AclOperation) -> None:
         admin.create_acls([acl])[acl].result(10)
 
 
-async def publish(kafka: LocalKafka) -> None:
+async def publish(kafka: LocalKafka, engine: AsyncEngine) -> None:
     """One outcome, as a worker does: a group coordinator that is not there yet is asked again."""
-    leases = Leases(
-        group_id=f"group-{uuid4()}",
-        client_options={"bootstrap_servers": kafka.bootstrap_servers},
-        topics=(TOPIC, OTHER),
-        transaction_timeout_ms=20_000,
-    )
-    publisher = Publisher(leases.group_id, OutputLimits((TOPIC, OTHER)), 10.0, nothing_happens)
-    lease = None
+    group_id = f"group-{uuid4()}"
+    leases = leases_of(engine, kafka.bootstrap_servers, SOURCE.topic, (TOPIC, OTHER), group_id=group_id)
+    publisher = Publisher(group_id, OutputLimits((TOPIC, OTHER)), nothing_happens)
     try:
         lease = await take_lease(leases, SOURCE)
-        await publisher.publish(lease, [Publication(TOPIC, b"key", b"value", [], 1)], 1)
+        await publisher.publish([Outgoing(lease, [Publication(TOPIC, b"key", b"value", [], 1)], 1)])
     finally:
-        if lease:
-            leases.drop(lease)
-        await leases.closed()
+        await leases.producers.closed()
 
 
 @pytest.mark.parametrize("right", [AclOperation.DESCRIBE_CONFIGS, AclOperation.DESCRIBE])
-async def test_a_right_that_is_missing_is_named(kafka: LocalKafka, right: AclOperation):
+async def test_a_right_that_is_missing_is_named(kafka: LocalKafka, engine: AsyncEngine, right: AclOperation):
     """First the topic is not even seen, then it may be seen and not written to."""
     grant(kafka, right)
     with pytest.raises(RefusedByKafkaError) as caught:
-        await publish(kafka)
+        await publish(kafka, engine)
     assert (caught.value.topic, caught.value.setting) == (TOPIC, "ACL")
     assert f"grant the worker's user WRITE and DESCRIBE on topic {TOPIC}" in str(caught.value)

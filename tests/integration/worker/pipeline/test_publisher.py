@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from confluent_kafka.admin import NewPartitions
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import DeadLetterCode
 from tests.support.subscriber import (
@@ -22,7 +23,7 @@ from tests.support.subscriber import (
     unverified_transactions,
     wait_until_known,
 )
-from tests.support.taking_over import take_lease
+from tests.support.taking_over import leases_of, take_lease
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.settlement import Publication
@@ -32,9 +33,9 @@ from worker.kafka.clients import read_topic_limits
 from worker.kafka.limits.output_limits import OutputLimits, ReadLimits, nothing_to_read
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.limits.topic_limits import TopicLimits
-from worker.kafka.producing.lease import Lease, Leases
+from worker.kafka.producing.lease import Lease
 from worker.kafka.published import sentinel_of
-from worker.pipeline.publisher import OutcomesRefusedError, Publisher
+from worker.pipeline.publisher import OutcomesRefusedError, Outgoing, Publisher
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
@@ -62,19 +63,22 @@ def letter(
 class Ground:
     """A publisher to the test's topics."""
 
-    def __init__(self, kafka: str, topics: TopicNames, read_limits: ReadLimits = nothing_to_read) -> None:
+    def __init__(
+        self,
+        kafka: str,
+        topics: TopicNames,
+        engine: AsyncEngine,
+        read_limits: ReadLimits = nothing_to_read,
+    ) -> None:
         self.kafka, self.topics = kafka, topics
         self.steps: list[Step] = []
         names = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
-        self.leases = Leases(
-            group_id=f"group-{uuid4()}",
-            client_options={"bootstrap_servers": kafka},
-            topics=names,
-            transaction_timeout_ms=20_000,
-            reached=self.steps.append,
+        group_id = f"group-{uuid4()}"
+        self.leases = leases_of(
+            engine, kafka, topics.order_placed, names, group_id=group_id, reached=self.steps.append
         )
         limits = OutputLimits(names, read_limits)
-        self.publisher = Publisher(self.leases.group_id, limits, 10.0, self.steps.append)
+        self.publisher = Publisher(group_id, limits, self.steps.append)
 
     def source(self, number: int = 1) -> TopicPartition:
         return TopicPartition(self.topics.order_placed, number)
@@ -82,19 +86,20 @@ class Ground:
     async def take_lease(self, number: int = 1) -> Lease:
         return await take_lease(self.leases, self.source(number))
 
+    async def publish_with(self, lease: Lease, publications: list[Publication], next_offset: int = 1) -> None:
+        await self.publisher.publish([Outgoing(lease, publications, next_offset)])
+
     async def publish(self, publications: list[Publication], next_offset: int = 1) -> list[str]:
         """As the worker does: what was adapted is tried again with a new owner. Returns what was adapted."""
         adapted: list[str] = []
         while True:
             lease = await self.take_lease()
             try:
-                await self.publisher.publish(lease, list(publications), next_offset)
+                await self.publish_with(lease, list(publications), next_offset)
                 return adapted
             except AdaptedError as error:
                 adapted.append(error.reason)
                 assert len(adapted) < 20
-            finally:
-                self.leases.drop(lease)
 
     async def set(self, topic: str, **options: str | int) -> None:
         """Settings of a topic, `_` for `.`, in force."""
@@ -120,10 +125,10 @@ class Ground:
 
 
 @pytest.fixture
-async def ground(services: Services, topics: TopicNames) -> AsyncIterator[Ground]:
-    ground = Ground(services.kafka_bootstrap_servers, topics)
+async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) -> AsyncIterator[Ground]:
+    ground = Ground(services.kafka_bootstrap_servers, topics, engine)
     yield ground
-    await ground.leases.closed()
+    await ground.leases.producers.closed()
 
 
 async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground: Ground):
@@ -133,13 +138,12 @@ async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground:
     published_to = 1  # behind the other's record
     for next_offset in (1, 2):
         sentinel = sentinel_of(lease, outcome(topic))
-        await ground.publisher.publish(lease, [outcome(topic)] * 3, next_offset)
+        await ground.publish_with(lease, [outcome(topic)] * 3, next_offset)
         last = [m.offset for m in await ground.told(topic) if m.partition == sentinel.partition][-3:]
         assert sentinel.from_offset is not None
         # Between them lie markers, which Kafka may write a moment after it acknowledged the commit.
         assert published_to <= sentinel.from_offset <= last[0]
         published_to = last[-1] + 1
-    ground.leases.drop(lease)
 
 
 async def no_rights(_topics: Iterable[str]) -> dict[str, TopicLimits]:
@@ -149,15 +153,15 @@ async def no_rights(_topics: Iterable[str]) -> dict[str, TopicLimits]:
 
 @pytest.fixture(params=["settings may be read", "settings may not be read"])
 async def strict(
-    request: pytest.FixtureRequest, services: Services, topics: TopicNames
+    request: pytest.FixtureRequest, services: Services, topics: TopicNames, engine: AsyncEngine
 ) -> AsyncIterator[Ground]:
     """A worker that may read the topics' settings, and one that may not."""
     settings = Settings(kafka_bootstrap_servers=services.kafka_bootstrap_servers)
     read = partial(read_topic_limits, settings) if request.param == "settings may be read" else no_rights
-    ground = Ground(services.kafka_bootstrap_servers, topics, read)
+    ground = Ground(services.kafka_bootstrap_servers, topics, engine, read)
     await ground.publisher.limits.read()
     yield ground
-    await ground.leases.closed()
+    await ground.leases.producers.closed()
 
 
 @pytest.mark.parametrize("number", [PARTITIONS - 1, PARTITIONS + 1])
@@ -168,8 +172,7 @@ async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_m
     topics = (ground.topics.order_confirmed, ground.topics.order_rejected, ground.topics.dead_letter)
     lease = await ground.take_lease(number)
     keys = [str(uuid4()).encode() for _ in range(8)]
-    await ground.publisher.publish(lease, [outcome(t, key=key) for key in keys for t in topics], 8)
-    ground.leases.drop(lease)
+    await ground.publish_with(lease, [outcome(t, key=key) for key in keys for t in topics], 8)
     for topic in topics:
         told = await ground.told(topic)
         assert [message.key for message in told] == keys
@@ -185,34 +188,26 @@ async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger
     lease = await ground.take_lease()
     outcomes = [outcome(ground.topics.order_confirmed, value=value) for value in values]
     headers = tuple(outcomes[0].headers)
-    await ground.publisher.publish(lease, outcomes, 60)
+    await ground.publish_with(lease, outcomes, 60)
     assert outcomes == [], "what is packed is not kept beside it"
-    ground.leases.drop(lease)
     told = await ground.told(ground.topics.order_confirmed)
     assert [message.value for message in told] == values
     assert {(message.timestamp, tuple(message.headers)) for message in told} == {(PUBLISHED_MS, headers)}
     assert ground.steps.count(Step.AFTER_SEND) > 6
 
 
-@pytest.mark.parametrize("next_owner", [False, True])
-async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_not(
-    ground: Ground, next_owner: bool
-):
+async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_not(ground: Ground):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     lease = await ground.take_lease()
     with unverified_transactions(ground.kafka):
         # So the coordinator never hears of this partition, and writes no marker there.
-        lease.producer._txn_manager._txn_partitions.add(confirmed)
-        await ground.publisher.publish(lease, [outcome(confirmed.topic, key=b"undone")], 1)
+        lease.producer.client._txn_manager._txn_partitions.add(confirmed)
+        await ground.publish_with(lease, [outcome(confirmed.topic, key=b"undone")], 1)
     await ground.tell_by_another(confirmed, b"hidden behind it")
     assert await ground.told(confirmed.topic) == []
 
-    if next_owner:
-        ground.leases.drop(lease)
-        lease = await ground.take_lease()
-    await ground.publisher.publish(lease, [outcome(ground.topics.order_rejected)], 2)
-    ground.leases.drop(lease)
+    await ground.publish_with(lease, [outcome(ground.topics.order_rejected)], 2)
     told = await ground.told(confirmed.topic)
     assert [message.key for message in told] == [b"undone", b"hidden behind it"]
 
@@ -224,15 +219,14 @@ async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_
     lease = await ground.take_lease()
     with unverified_transactions(ground.kafka):
         # So the coordinator never hears of these partitions, and writes no markers there.
-        lease.producer._txn_manager._txn_partitions.add(confirmed)
-        await ground.publisher.publish(lease, [outcome(confirmed.topic)], 1)
-        lease.producer._txn_manager._txn_partitions.update({confirmed, rejected})
-        await ground.publisher.publish(lease, [outcome(rejected.topic)], 2)
+        lease.producer.client._txn_manager._txn_partitions.add(confirmed)
+        await ground.publish_with(lease, [outcome(confirmed.topic)], 1)
+        lease.producer.client._txn_manager._txn_partitions.update({confirmed, rejected})
+        await ground.publish_with(lease, [outcome(rejected.topic)], 2)
     await ground.tell_by_another(confirmed, b"hidden behind it")
 
-    await ground.publisher.publish(lease, [outcome(rejected.topic)], 3)
-    await ground.publisher.publish(lease, [outcome(rejected.topic)], 4)
-    ground.leases.drop(lease)
+    await ground.publish_with(lease, [outcome(rejected.topic)], 3)
+    await ground.publish_with(lease, [outcome(rejected.topic)], 4)
     assert [message.key for message in await ground.told(confirmed.topic)] == [b"key", b"hidden behind it"]
 
 
@@ -246,14 +240,16 @@ async def test_batches_fit_a_topic_whose_limit_was_lowered(strict: Ground):
     assert await strict.publish([outcome(topic)], 2) == [], "what was learned is kept"
 
 
-async def test_a_limit_that_was_known_at_the_start_is_never_met(services: Services, topics: TopicNames):
+async def test_a_limit_that_was_known_at_the_start_is_never_met(
+    services: Services, topics: TopicNames, engine: AsyncEngine
+):
     settings = Settings(kafka_bootstrap_servers=services.kafka_bootstrap_servers)
-    ground = Ground(services.kafka_bootstrap_servers, topics, partial(read_topic_limits, settings))
+    ground = Ground(services.kafka_bootstrap_servers, topics, engine, partial(read_topic_limits, settings))
     await ground.set(topics.order_confirmed, max_message_bytes=20_000)
     await ground.publisher.limits.read()
     outcomes = [outcome(topics.order_confirmed, value=b"x" * 300)] * 1_000
     assert await ground.publish(outcomes) == []
-    await ground.leases.closed()
+    await ground.leases.producers.closed()
 
 
 async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(strict: Ground):
@@ -261,7 +257,7 @@ async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(s
     await strict.set(topic, max_message_bytes=2_000)
     with pytest.raises(OutcomesRefusedError) as caught:
         await strict.publish([outcome(topic), outcome(topic, key=b"order 7", value=b"x" * 5_000)])
-    ((refused, _, error),) = caught.value.refusals
+    ((_, refused, _, error),) = caught.value.refusals
     assert refused.key == b"order 7"
     assert (error.topic, error.order_id, error.setting) == (topic, "order 7", "max.message.bytes")
     assert f"raise max.message.bytes of {topic} to 5" in str(error)
@@ -326,10 +322,13 @@ async def test_a_letter_without_key_gets_one_where_the_topic_is_compacted(strict
     assert (without.key, without.header("key.made_up")) == (b"order-placed-1-42", "true")
 
 
-async def test_a_topic_that_is_not_there_is_named(services: Services, topics: TopicNames):
-    ground = Ground(services.kafka_bootstrap_servers, replace(topics, order_rejected="nowhere"))
+async def test_a_topic_that_is_not_there_is_named(
+    services: Services, topics: TopicNames, engine: AsyncEngine
+):
+    elsewhere = replace(topics, order_rejected="nowhere")
+    ground = Ground(services.kafka_bootstrap_servers, elsewhere, engine)
     with pytest.raises(RefusedByKafkaError) as caught:
         await ground.take_lease()
     assert caught.value.topic == "nowhere"
     assert "topics create" in caught.value.what_to_do
-    await ground.leases.closed()
+    await ground.leases.producers.closed()

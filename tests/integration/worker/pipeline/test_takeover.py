@@ -11,20 +11,30 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
-from db.worker import positions, skips
+from db.worker import leases, positions, skips
+from db.worker.leases import Holder
 from db.worker.positions import PendingBatch
-from tests.support.subscriber import delete_records, publish, recreate_topic, remember_wrongly
+from tests.support.subscriber import (
+    delete_records,
+    publish,
+    read_topic,
+    recreate_topic,
+    remember_wrongly,
+    unverified_transactions,
+)
 from tests.support.topic_names import PARTITIONS, TopicNames
+from worker.core.settlement import Publication
 from worker.core.steps import nothing_happens
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.offset_mark import idle_mark
-from worker.kafka.producing.lease import Lease, Leases
+from worker.kafka.producing.lease import Leases
+from worker.kafka.published import sentinel_of
 from worker.observability.metrics import Metrics
 from worker.pipeline.partition import Ownership
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.takeover import LogCutError, Takeover
 from worker.sandbox.servers.services import Services
 
@@ -38,17 +48,27 @@ class Ground:
         self.kafka, self.topics, self.group_id = kafka, topics, f"group-{uuid4()}"
         self.first, self.other = (TopicPartition(topics.order_placed, n) for n in (0, 1))
         self.sessions, self.metrics = session_factory(engine), Metrics()
-        self.leases = Leases(
-            group_id=self.group_id,
-            client_options={"bootstrap_servers": kafka},
-            topics=(topics.order_confirmed, topics.order_rejected, topics.dead_letter),
-            transaction_timeout_ms=20_000,
-        )
-        self.publisher = Publisher(self.group_id, OutputLimits(()), 10.0, nothing_happens)
+        self.outputs = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
+        self.publisher = Publisher(self.group_id, OutputLimits(()), nothing_happens)
+        self.processes: list[Leases] = []
         self.takeover = self.taking_over()
 
-    def taking_over(self, cut_for_seconds: float = 0.0, group_id: str | None = None) -> Takeover:
-        group = ConsumerGroup(group_id or self.group_id, self.topics.order_placed, self.sessions)
+    @property
+    def leases(self) -> Leases:
+        """Of the last process."""
+        return self.processes[-1]
+
+    def taking_over(self, cut_for_seconds: float = 0.0) -> Takeover:
+        """By another process."""
+        group = ConsumerGroup(self.group_id, self.topics.order_placed, self.sessions)
+        self.processes.append(
+            Leases(
+                group,
+                client_options={"bootstrap_servers": self.kafka},
+                topics=self.outputs,
+                transaction_timeout_ms=20_000,
+            )
+        )
         return Takeover(group, self.leases, self.publisher, self.metrics, cut_for_seconds)
 
     async def take_over(self, takeover: Takeover | None = None) -> Ownership | Exception:
@@ -63,7 +83,6 @@ class Ground:
     async def owned(self) -> Ownership:
         result = await self.take_over()
         assert isinstance(result, Ownership), result
-        self.leases.drop(result.lease)
         return result
 
     async def place(self, count: int, partition: int = 0) -> None:
@@ -81,7 +100,7 @@ class Ground:
         stamp = await self.last_timestamp_ms(to - 1) if timestamp_ms is None else timestamp_ms
         place = (self.topics.order_placed, partition)
         async with self.sessions.begin() as session:
-            epoch = await positions.start_epoch(session, self.group_id, *place)
+            epoch = await leases.start_epoch(session, self.group_id, *place)
             await positions.record_pending(
                 session, self.group_id, {place: (epoch.number, PendingBatch(0, to, stamp, None))}
             )
@@ -96,6 +115,11 @@ class Ground:
     async def commit_now(self) -> Any:
         return (await self.leases.committed_offsets([self.first]))[self.first]
 
+    async def holder(self) -> Holder:
+        async with self.sessions() as session:
+            found = await leases.find_holders(session, self.group_id, self.first.topic, [0])
+        return found[0]
+
     async def skipped(self) -> list[tuple[str, int, int]]:
         async with self.sessions() as session:
             found = await skips.list_skips(session, self.topics.order_placed)
@@ -107,7 +131,8 @@ async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) ->
     ground = Ground(services.kafka_bootstrap_servers, topics, engine)
     await ground.place(10)
     yield ground
-    await ground.leases.closed()
+    for process in ground.processes:
+        await process.producers.closed()
 
 
 async def test_of_a_group_that_never_committed_the_first_record_at_hand_counts(ground: Ground):
@@ -216,17 +241,33 @@ async def test_a_new_group_waits_where_another_one_has_decided(ground: Ground):
     assert f"replay --from-group {old}" in str(result)
 
 
-async def test_the_lease_of_what_cannot_be_taken_over_is_dropped(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch
-):
-    dropped: list[Lease] = []
-    drop = ground.leases.drop
-
-    def noted(lease: Lease) -> None:
-        dropped.append(lease)
-        drop(lease)
-
-    monkeypatch.setattr(ground.leases, "drop", noted)
+async def test_the_lease_of_what_cannot_be_taken_over_is_released(ground: Ground):
     await ground.committed(6)
     assert isinstance(await ground.take_over(), WaitsForOperatorError)
-    assert [lease.partition for lease in dropped] == [ground.first]
+    assert (await ground.holder()).transactional_id is None
+
+
+@pytest.mark.parametrize("is_offset_lost", [False, True])
+async def test_what_a_dead_owner_left_hanging_is_committed_with_its_offset_or_aborted(
+    ground: Ground, is_offset_lost: bool
+):
+    """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
+    owned, confirmed = await ground.owned(), TopicPartition(ground.outputs[0], 0)
+    outcome = Publication(confirmed.topic, b"key", b"undone", [], TIMESTAMP_MS)
+    async with ground.sessions.begin() as session:
+        pending = PendingBatch(0, 6, await ground.last_timestamp_ms(5), sentinel_of(owned.lease, outcome))
+        place = (ground.first.topic, 0)
+        await positions.record_pending(session, ground.group_id, {place: (owned.lease.epoch, pending)})
+    with unverified_transactions(ground.kafka):
+        # So the coordinator never hears of this partition, and writes no marker there.
+        owned.lease.producer.client._txn_manager._txn_partitions.add(confirmed)
+        await ground.publisher.publish([Outgoing(owned.lease, [outcome], 0 if is_offset_lost else 6)])
+    assert await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic) == []
+
+    ground.takeover = ground.taking_over()
+    assert (await ground.owned()).published_to == (0 if is_offset_lost else 6)
+    shown = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
+    assert [message.value for message in shown] == ([] if is_offset_lost else [b"undone"])
+    await ground.publisher.publish([Outgoing((await ground.owned()).lease, [outcome], 6)])
+    shown = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
+    assert len(shown) == (1 if is_offset_lost else 2), "nothing hides what comes next"

@@ -31,7 +31,7 @@ from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.partition import Ownership
-from worker.pipeline.publisher import Publisher
+from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
 from worker.pipeline.withheld import WithheldOutcomes
 from worker.sandbox.servers.services import Services
@@ -54,14 +54,14 @@ class Ground:
         names = (topics.order_confirmed, topics.order_rejected, topics.dead_letter)
         self.group = ConsumerGroup(GROUP, topics.order_placed, sessions)
         self.leases = Leases(
-            group_id=GROUP,
+            self.group,
             client_options={"bootstrap_servers": kafka},
             topics=names,
             transaction_timeout_ms=20_000,
         )
         settings = Settings(kafka_bootstrap_servers=kafka)
         self.limits = OutputLimits(names, partial(read_topic_limits, settings))
-        self.publisher = Publisher(GROUP, self.limits, 10.0, nothing_happens)
+        self.publisher = Publisher(GROUP, self.limits, nothing_happens)
 
     def outcomes(self) -> WithheldOutcomes:
         """As a worker that was just started has it."""
@@ -81,9 +81,8 @@ class Ground:
     async def take_over(self) -> Ownership:
         lease = await take_lease(self.leases, self.source)
         async with self.sessions.begin() as session:
-            epoch = (await positions.start_epoch(session, GROUP, *self.source)).number
             rows = await list_withheld(session, *self.source)
-        return Ownership(lease, epoch, None, withheld={str(row.order_id) for row in rows})
+        return Ownership(lease, None, withheld={str(row.order_id) for row in rows})
 
     async def decide(self, values: list[bytes], owned: Ownership) -> list[Publication]:
         topic, partition = self.source
@@ -92,7 +91,7 @@ class Ground:
             for offset, value in enumerate(values)
         ]
         settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
-        pending = {(topic, partition): (owned.epoch, positions.PendingBatch(0, len(values), 0, None))}
+        pending = {(topic, partition): (owned.lease.epoch, positions.PendingBatch(0, len(values), 0, None))}
         async with self.sessions.begin() as session:
             await positions.record_pending(session, GROUP, pending)
         return [one.publication for one in settled if one.publication]
@@ -106,12 +105,10 @@ class Ground:
                 return attempt
             except AdaptedError:
                 continue
-            finally:
-                self.leases.drop(owned.lease)
         raise AssertionError("never published")
 
     async def attempt(self, publications: list[Publication], owned: Ownership, end: int) -> None:
-        await publish_or_set_aside(self.publisher, self.group, owned, publications, end)
+        await publish_or_set_aside(self.publisher, self.group, [Outgoing(owned.lease, publications, end)])
 
     async def rows(self) -> list[Withheld]:
         async with self.sessions() as session:
@@ -138,7 +135,7 @@ async def ground(
         )
     yield ground
     await ground.limits.closed()
-    await ground.leases.closed()
+    await ground.leases.producers.closed()
 
 
 def small(order_id: UUID) -> bytes:
@@ -235,10 +232,9 @@ async def test_an_owner_before_sets_nothing_aside(ground: Ground):
     await ground.take(4_000)
     owned = await ground.take_over()
     publications = await ground.decide([large(uuid4())], owned)
-    owned = replace(owned, epoch=owned.epoch - 1)
+    owned = replace(owned, lease=replace(owned.lease, epoch=owned.lease.epoch - 1))
     with pytest.raises(RefusedByKafkaError):
         await ground.attempt(publications, owned, 1)
-    ground.leases.drop(owned.lease)
     assert await ground.rows() == []
 
 
@@ -249,7 +245,6 @@ async def test_nothing_is_published_before_its_batch_is_done_with(ground: Ground
     order_id = uuid4()
     with pytest.raises(AdaptedError):
         await ground.attempt(await ground.decide([large(order_id)], owned), owned, 1)
-    ground.leases.drop(owned.lease)
     await ground.take(PLENTY)
     await ground.outcomes().look()
     assert await ground.published() == []

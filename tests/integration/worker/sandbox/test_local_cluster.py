@@ -11,14 +11,14 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
 from confluent_kafka.admin import AdminClient, ConfigResource
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
 from tests.support.deadline import eventually
 from tests.support.subscriber import admin_client, create_topics, read_topic
-from tests.support.taking_over import committed_offset
+from tests.support.taking_over import committed_offset, leases_of
 from worker.kafka.clients import kafka_admin, largest_record_bytes
-from worker.kafka.producing.lease import Leases
 from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.operations.setup import topics as operation
 from worker.sandbox.servers.folders import data_folder
@@ -140,21 +140,14 @@ def test_the_coordinator_of_a_group_is_the_one_kafka_names(
 
 
 async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_none(
-    cluster: LocalKafkaCluster, admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+    cluster: LocalKafkaCluster, admin: AdminClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(commit, cluster, "told")
     coordinator = await asyncio.to_thread(cluster.coordinator_of, GROUPS, "told")
-    leases = Leases(
-        group_id="told",
-        client_options={"bootstrap_servers": cluster.bootstrap_servers},
-        topics=(TOPIC,),
-        transaction_timeout_ms=20_000,
-    )
+    leases = leases_of(engine, cluster.bootstrap_servers, TOPIC, (TOPIC,), group_id="told")
 
     async def next_offset(partition: int) -> int | None:
-        lease, committed = await committed_offset(leases, TopicPartition(TOPIC, partition))
-        leases.drop(lease)
-        return committed
+        return (await committed_offset(leases, TopicPartition(TOPIC, partition)))[1]
 
     async def moved(*_: object) -> int:
         return coordinator % 3 + 1
@@ -165,7 +158,7 @@ async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_non
         with pytest.raises(GroupCoordinatorNotAvailableError):
             await next_offset(0)
     finally:
-        await leases.closed()
+        await leases.producers.closed()
 
 
 def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:

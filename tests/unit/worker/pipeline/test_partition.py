@@ -15,7 +15,7 @@ NO_PRODUCER: Any = None
 
 
 def ownership(published_to: int | None = 10, **known: Any) -> Ownership:
-    return Ownership(Lease(PLACED, NO_PRODUCER, {}, {}), epoch=1, published_to=published_to, **known)
+    return Ownership(Lease(PLACED, 1, NO_PRODUCER, {}, {}), published_to=published_to, **known)
 
 
 def offsets(records: list[Any]) -> list[int]:

@@ -1,0 +1,219 @@
+"""The transactional producer of a process, and those that it starts to fence others."""
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import ProducerClosed
+
+from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
+from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
+from worker.kafka.producing.transaction import Transaction, end_what_hangs, transaction
+
+# Few large requests: outcomes of one batch travel together. A larger record goes alone.
+MAX_BATCH_BYTES: Final = 512 * 1024
+# Producers started side by side, to fence others: each asks the broker some five times, over connections of
+# its own.
+_FENCED_AT_ONCE: Final = 16
+# One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
+# batch for ever, where people watch its end.
+OUTPUTS_KEPT: Final = 3
+
+
+class LeaseProducer:
+    """A started producer: one transaction at a time, and none after one that failed.
+
+    Once `is_broken`, nobody knows whether its last transaction happened: it is closed, and every lease that
+    was taken with it is gone.
+    """
+
+    def __init__(
+        self, client: AIOKafkaProducer, timeout_seconds: float, close: Callable[[AIOKafkaProducer], None]
+    ) -> None:
+        """`timeout_seconds`: of one transaction, before the broker ends it."""
+        self.client = client
+        self.is_broken = False
+        self._timeout_seconds = timeout_seconds
+        self._close = close
+        self._one_at_a_time = asyncio.Lock()
+        self._outputs: deque[AbstractSet[TopicPartition]] = deque(maxlen=OUTPUTS_KEPT)
+        self._is_complete = True
+
+    @property
+    def latest_outputs(self) -> set[TopicPartition]:
+        """Where the latest transactions wrote."""
+        return set().union(*self._outputs)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """As the function `transaction`; whatever it raises, the producer is broken then."""
+        async with self._one_at_a_time:
+            if self.is_broken:
+                raise ProducerClosed
+            try:
+                async with transaction(self.client, self._timeout_seconds) as opened:
+                    yield opened
+            except BaseException:
+                self.close()
+                raise
+            self._is_complete = False
+
+    def wrote_to(self, outputs: AbstractSet[TopicPartition]) -> None:
+        """Remember where the transaction that was just committed wrote."""
+        self._outputs.append(outputs)
+
+    async def complete(self, places: Collection[TopicPartition]) -> None:
+        """Wait until the last transaction has ended in every partition, its offsets' too.
+
+        Kafka acknowledges a commit before that, and begins the next transaction only after it. `places`:
+        where one may be begun.
+        """
+        if self._is_complete:
+            return
+        # Also where Kafka may have undone one of before, and left it open.
+        await self.commit_in(self.latest_outputs or places)
+        self._is_complete = True
+
+    async def commit_in(self, places: Iterable[TopicPartition]) -> None:
+        """Send nothing, and end in these places what Kafka has left open of one before: committed."""
+        async with self.transaction() as opened:
+            for place in places:
+                opened.join(place)
+
+    async def abort_in(self, places: Iterable[TopicPartition]) -> None:
+        """As `end_what_hangs`; whatever it raises, the producer is broken then."""
+        async with self._one_at_a_time:
+            if self.is_broken:
+                raise ProducerClosed
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await end_what_hangs(self.client, places)
+            except BaseException:
+                self.close()
+                raise
+            self._is_complete = True
+
+    def close(self) -> None:
+        """Use it no more."""
+        if not self.is_broken:
+            self.is_broken = True
+            self._close(self.client)
+
+
+class LeaseProducers:
+    """Starts the producers of one process: its own, and those that fence others."""
+
+    def __init__(
+        self,
+        own_id: str,
+        *,
+        client_options: dict[str, Any],
+        topics: Sequence[str],
+        transaction_timeout_ms: int,
+    ) -> None:
+        """`own_id`: a transactional id that no other process has. `topics`: those that are published to."""
+        self.own_id = own_id
+        # The broker ends a transaction at its timeout; give up before, and find out what happened.
+        self.timeout_seconds = transaction_timeout_ms / 2_000
+        self._client_options = client_options
+        self._topics = topics
+        self._transaction_timeout_ms = transaction_timeout_ms
+        self._own: LeaseProducer | None = None
+        self._slots = asyncio.Semaphore(_FENCED_AT_ONCE)
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def own(self) -> LeaseProducer:
+        """This process's own; where that is broken, a new one, which ends what it had open."""
+        if self._own is None or self._own.is_broken:
+            self._own = await self._start(self.own_id)
+        return self._own
+
+    async def fence(self, transactional_ids: Iterable[str]) -> dict[str, Exception]:
+        """Let nothing of these producers count any more; returns those with which that failed, and why."""
+        ids = sorted(set(transactional_ids))
+        done = await asyncio.gather(*(self._fence(one) for one in ids), return_exceptions=True)
+        return {one: error for one, error in zip(ids, done, strict=True) if isinstance(error, Exception)}
+
+    async def end_what_hangs(self, transactional_ids: Iterable[str]) -> None:
+        """Abort what Kafka may have left open of transactions with these ids that it takes for ended.
+
+        Nobody reads on in such a partition, whoever searches for what was published there neither: partitions
+        that are all searched would wait for each other without end. Starting a producer aborts only what
+        Kafka knows to be open. Whoever has a producer of such an id is fenced.
+        """
+        for transactional_id in sorted(set(transactional_ids)):
+            async with self._under(transactional_id) as producer:
+                await producer.abort_in(
+                    [
+                        TopicPartition(topic, number)
+                        for topic in self._topics
+                        for number in await producer.client.partitions_for(topic)
+                    ]
+                )
+
+    async def show_what_hangs(self, transactional_id: str, places: Collection[TopicPartition]) -> None:
+        """Commit what Kafka may have left open, in these places, of transactions that it has acknowledged.
+
+        Whoever has a producer of this id is fenced. Our own ends such ones with its next transactions.
+        """
+        if transactional_id != self.own_id:
+            async with self._under(transactional_id) as producer:
+                await producer.commit_in(places)
+
+    async def closed(self) -> None:
+        """Close the own one, and wait until each that was started is closed."""
+        if self._own is not None:
+            self._own.close()
+        while self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _fence(self, transactional_id: str) -> None:
+        async with self._slots, self._under(transactional_id):
+            pass
+
+    @asynccontextmanager
+    async def _under(self, transactional_id: str) -> AsyncIterator[LeaseProducer]:
+        if transactional_id == self.own_id:
+            yield await self.own()
+            return
+        producer = await self._start(transactional_id)
+        try:
+            yield producer
+        finally:
+            producer.close()
+
+    async def _start(self, transactional_id: str) -> LeaseProducer:
+        client = AIOKafkaProducer(
+            **self._client_options,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=self._transaction_timeout_ms,
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            max_batch_size=MAX_BATCH_BYTES,
+            acks="all",
+        )
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                await client.start()
+        except BaseException:
+            self._close(client)
+            raise
+        return LeaseProducer(client, self.timeout_seconds, self._close)
+
+    def _close(self, client: AIOKafkaProducer) -> None:
+        # In the background, for its broker may be what is away.
+        task = asyncio.create_task(close_producer(client))
+        self._closing.add(task)
+        task.add_done_callback(self._closed)
+
+    def _closed(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        if not self._closing:
+            # An outage leaves cycles behind. The collector, which `worker.runtime.process` spares, came by
+            # so seldom that memory grew with each outage.
+            gc.collect()
