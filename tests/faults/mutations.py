@@ -384,6 +384,19 @@ MUTATIONS: Final = (
         (Test("tests/integration/worker/pipeline/test_consumer.py", "alone_and_last"),),
     ),
     Mutation(
+        "recorded-when-published",
+        "What is published next is recorded once the batch before is published for certain.",
+        "it is recorded with its decisions, whatever became of the batch before",
+        (
+            Edit(
+                _FLOW,
+                "if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):",
+                "if True:",
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "not_recorded_where"),),
+    ),
+    Mutation(
         "taken-over-when-quiet",
         "A partition is taken over while nothing is being published.",
         "a take-over reads the offsets beside a transaction of its own process",

@@ -20,7 +20,7 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.producing.lease import Lease
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
-from worker.pipeline.batch import BatchProcessor, Guard
+from worker.pipeline.batch import BatchProcessor, BeforeCommit, Guard
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
@@ -213,19 +213,43 @@ class WatchedProcessor:
         self.settled: asyncio.Queue[int] = asyncio.Queue()
         self._real = real
         self._fails: asyncio.Future[None] | None = None
+        self._last_statement: asyncio.Future[None] | None = None
+        self.decided = asyncio.Event()
+        """Set once a batch is decided, and its transaction not committed."""
+        self.pending_before_commit: int | None = None
+        """What `positions` says of the first partition just before the last transaction is committed."""
 
     def fail(self) -> asyncio.Future[None]:
         """The next batch waits for this future, and fails with its exception."""
         self._fails = asyncio.get_running_loop().create_future()
         return self._fails
 
+    def hold_decisions(self) -> asyncio.Future[None]:
+        """The next transaction that decides a whole batch waits for this future before its last statement."""
+        self._last_statement = held = asyncio.get_running_loop().create_future()
+        return held
+
     async def settle(
-        self, records: Sequence[ConsumerRecord], replays: Mapping[Any, Any], guard: Guard
+        self,
+        records: Sequence[ConsumerRecord],
+        replays: Mapping[Any, Any],
+        guard: Guard,
+        before_commit: BeforeCommit,
     ) -> list[Settled]:
         fails, self._fails = self._fails, None
         if fails is not None:
             await fails
-        settled = await self._real.settle(records, replays, guard)
+        held, self._last_statement = self._last_statement, None
+
+        async def held_back(session: AsyncSession, settled: list[Settled]) -> None:
+            self.decided.set()
+            if held is not None:
+                await held
+            await before_commit(session, settled)
+            query = text("SELECT begun_to FROM positions WHERE partition = 0")
+            self.pending_before_commit = await session.scalar(query)
+
+        settled = await self._real.settle(records, replays, guard, held_back)
         # Whoever waits for this runs when the consumer has gone on from here, up to where it has to wait.
         self.settled.put_nowait(len(settled))
         return settled

@@ -51,6 +51,8 @@ MAX_SENTINELS: Final = 5
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
+BeforeCommit = Callable[[AsyncSession, list[Settled]], Awaitable[None]]
+"""what else becomes true with the decisions of a whole batch"""
 _VERIFIED: Final = "order_worker_verified"
 
 
@@ -61,6 +63,7 @@ class _Batch:
     arrivals: Sequence[Arrival]
     replays: Replays
     require_same_database: Guard
+    before_commit: BeforeCommit | None = None  # of a transaction that decides the whole batch
     failed_at: datetime | None = None
 
 
@@ -84,10 +87,12 @@ class BatchProcessor:
         records: Sequence[ConsumerRecord],
         replays: Replays,
         require_same_database: Guard = _any_database,
+        before_commit: BeforeCommit | None = None,
     ) -> list[Settled]:
         """One result per record, in their order. Safe to call again with the same records at any time.
 
         `require_same_database` is asked on each new connection, in the transaction that is to decide.
+        `before_commit` is called where one transaction decides all the records, and may be called again.
 
         Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
         when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
@@ -107,7 +112,7 @@ class BatchProcessor:
             order, fingerprint, unknown = decoded
             arrivals.add(tuple.__new__(Arrival, (order, fingerprint, record)))  # in half the time of a call
             unknown_fields += unknown
-        batch = _Batch(arrivals.all, replays, require_same_database)
+        batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
             place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
@@ -200,6 +205,8 @@ class BatchProcessor:
     ) -> list[Settled]:
         async with self.sessions.begin() as session:
             settled = await self._decide_all(session, arrivals, batch, locked)
+            if batch.before_commit and len(settled) == len(batch.arrivals):
+                await batch.before_commit(session, settled)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
         return settled
 

@@ -71,12 +71,13 @@ class Flow:
             began = time.monotonic()
             part, batch = cut(batch, self.batch_max_bytes)
             try:
-                settled = await self._settle(part, owned)
+                settled, fenced = await self._settle(part, owned)
                 # Only now: up to here the batch before may still be on its way to Kafka. Where that failed,
                 # these come again behind it, and are not published before it.
                 await self.published()
                 part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
-                fenced = await self._record_pending(part, settled, owned)
+                if fenced is None:
+                    fenced = await self._record_pending(part, settled, owned)
             except Exception as error:
                 if isinstance(error, DatabaseReplacedError):
                     self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
@@ -110,11 +111,31 @@ class Flow:
         self.retries.read_again(firsts(lost))
         return {p: records for p, records in batch.items() if p not in lost}
 
-    async def _settle(self, batch: Records, owned: Owned) -> SettledRecords:
+    async def _settle(
+        self, batch: Records, owned: Owned
+    ) -> tuple[SettledRecords, list[TopicPartition] | None]:
+        """What becomes of the records, and as of `_record_pending`; None: that is still to be done.
+
+        Where nothing is being published, what is published next is recorded along with the decisions, which
+        spares a commit.
+        """
+        fenced: list[TopicPartition] | None = None
+
+        async def record(session: AsyncSession, settled: list[Settled]) -> None:
+            nonlocal fenced
+            fenced = None
+            is_quiet = self._publishing is None or self._publishing.done()
+            # Where the batch before has failed, what is recorded of it has to stay.
+            if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):
+                fenced = await self._remember(session, batch, self._shared_out(batch, settled, owned), owned)
+
         replays = {p: owned[p].replays for p in batch}
         records = [r for of_one in batch.values() for r in of_one]
-        settled = await self.processor.settle(records, replays, self._require_same_database)
+        settled = await self.processor.settle(records, replays, self._require_same_database, record)
         self.retries.database_failures = 0
+        return self._shared_out(batch, settled, owned), fenced
+
+    def _shared_out(self, batch: Records, settled: Iterable[Settled], owned: Owned) -> SettledRecords:
         rest = iter(settled)
         return {
             p: without_withheld(list(islice(rest, len(records))), owned[p].withheld)
@@ -138,16 +159,21 @@ class Flow:
         """Let PostgreSQL know what is published next; returns the partitions that have another owner."""
         if not batch:
             return []
+        async with self.group.sessions() as session:
+            # One statement, which commits by itself: as a transaction it takes two round trips more.
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            return await self._remember(session, batch, settled, owned)
+
+    async def _remember(
+        self, session: AsyncSession, batch: Records, settled: SettledRecords, owned: Owned
+    ) -> list[TopicPartition]:
         pending = {}
         for p, records in batch.items():
             seen = next((one.publication for one in settled[p] if one.publication), None)
             sentinel = sentinel_of(owned[p].lease, seen) if seen else None
             pending[p.topic, p.partition] = (owned[p].lease.epoch, owned[p].pending(records, sentinel))
         follows = {(p.topic, p.partition): owned[p].pending_to for p in batch}
-        async with self.group.sessions() as session:
-            # One statement, which commits by itself: as a transaction it takes two round trips more.
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            remembered = await positions.record_pending(session, self.group.id, pending, follows)
+        remembered = await positions.record_pending(session, self.group.id, pending, follows)
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:

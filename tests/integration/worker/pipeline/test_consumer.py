@@ -118,6 +118,39 @@ async def test_a_partition_is_taken_over_when_nothing_is_being_published_any_mor
     assert stage.publisher.published == stage.placed
 
 
+async def test_what_is_published_next_is_recorded_with_its_decisions_where_nothing_is_being_published(
+    stage: Stage,
+):
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    assert stage.processor.pending_before_commit == POLLED
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await stage.settled(2)
+        before_commit = stage.processor.pending_before_commit
+        held.set_result(None)
+    assert before_commit == POLLED, "the batch before was on its way"
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
+
+
+async def test_what_is_published_next_is_not_recorded_where_the_batch_before_fails_meanwhile(stage: Stage):
+    """Else nobody could tell any more whether that one was published."""
+    held = stage.publisher.hold(FIRST)
+    await stage.next_batch()
+    decided = stage.processor.hold_decisions()
+    stage.processor.decided.clear()
+    async with asyncio.TaskGroup() as beside:
+        beside.create_task(stage.next_batch())
+        await asyncio.wait_for(stage.processor.decided.wait(), PATIENCE_SECONDS)
+        held.set_exception(KafkaConnectionError())
+        await stage.flow.published()
+        decided.set_result(None)
+    assert await stage.pending(FIRST) == POLLED
+    await stage.publish_the_rest()
+    assert stage.publisher.published == stage.placed
+
+
 async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecord]:
     """The first batch fails when the next records have been read, which are returned."""
     held = stage.publisher.hold(FIRST)
