@@ -2,7 +2,8 @@
 
     settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
     published  wait until that one is
-    record     PostgreSQL remembers what is published next, should the broker forget it
+    record     PostgreSQL remembers what is published next, should the broker forget it; where nothing is being
+               published, along with the decisions
     publish    one Kafka transaction, beside whatever comes next
 
 Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
