@@ -10,9 +10,12 @@ from sqlalchemy import inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
-from db.engine import create_engine
+from db.engine import create_engine, session_factory
 from db.models import Base
+from db.worker.leases import Holder, find_holders
+from db.worker.positions import list_pending
 from tests.support.shop import Shop
+from worker.kafka.published import publishers
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 
@@ -71,6 +74,26 @@ async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(empty_
         await migrate.downgrade(engine, "0001")
         await migrate.upgrade(engine, "public")
         assert shop.sql("SELECT * FROM orders, products, users WHERE users.id = 1") == before
+    finally:
+        await engine.dispose()
+
+
+async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_they_had(empty_database: str):
+    """It is fenced then by the first owner of this version."""
+    engine = create_engine(empty_database)
+    try:
+        await migrate.upgrade(engine, "public", "0007")
+        shop = Shop(empty_database)
+        shop.sql(
+            "INSERT INTO positions (group_id, topic, partition, turn, announced_to, begun_to)"
+            " VALUES ('group', 'order-placed', 3, 7, 10, 20)"
+        )
+        await migrate.upgrade(engine, "public")
+        async with session_factory(engine)() as session:
+            holders = await find_holders(session, "group", "order-placed", [3])
+            pending = await list_pending(session, "group", "order-placed")
+        assert holders == {3: Holder(7, "group.order-placed.3")}
+        assert publishers(pending[3]) == {"group.order-placed.3"}
     finally:
         await engine.dispose()
 
