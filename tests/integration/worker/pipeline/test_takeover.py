@@ -1,13 +1,14 @@
 """Where a worker goes on in a partition that it takes over, on real Kafka and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
@@ -144,6 +145,21 @@ async def test_it_goes_on_at_the_committed_offset(ground: Ground):
     await ground.committed(6)
     owned = await ground.owned()
     assert (owned.published_to, owned.pending_to) == (6, 6)
+
+
+async def test_the_offset_is_read_when_no_owner_before_can_move_it_any_more(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    before, late = await ground.owned(), ground.leases
+    ground.takeover = ground.taking_over()
+    take = ground.leases.take
+
+    async def take_after_a_late_commit(partitions: Collection[TopicPartition]) -> Any:
+        await late.commit({before.lease: OffsetAndMetadata(6, "")})
+        return await take(partitions)
+
+    monkeypatch.setattr(ground.leases, "take", take_after_a_late_commit)
+    assert (await ground.owned()).published_to == 6
 
 
 async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):
