@@ -65,6 +65,8 @@ async def publish(lease: Lease, value: bytes, *, before_commit: Callable[[], obj
         if asyncio.iscoroutine(before):
             await before
     lease.producer.wrote_to({place})
+    # Kafka acknowledges a commit before everybody can read what was published.
+    await lease.producer.complete([place])
 
 
 async def test_who_loses_a_lease_that_it_did_not_release_can_commit_nothing_more(ground: Ground):
