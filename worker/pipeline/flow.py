@@ -2,8 +2,8 @@
 
     settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
     published  wait until that one is
-    record     PostgreSQL remembers what is published next, should the broker forget it; where nothing is being
-               published, along with the decisions
+    record     PostgreSQL remembers what is published next, should the broker forget it; along with the
+               decisions, where nothing is being published
     publish    one Kafka transaction, beside whatever comes next
 
 Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
