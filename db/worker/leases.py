@@ -1,9 +1,9 @@
 """Who may publish for each partition: the lease, which is a part of the partition's row in `positions`.
 
-The row names the transactional id of its owner's producer. Whoever takes the lease without its release
-initialises that id first, which makes Kafka end what the owner had open and refuse what it still sends. Only
-then it takes the row, where that still is as it was read (`take`). So nobody publishes for a partition whose
-row says another epoch, and nothing that an owner before has begun is committed any more.
+The row names the transactional id of its owner's producer. A worker that takes a lease which was not released
+first starts a producer with that id: Kafka then ends the owner's open transaction, and refuses what it still
+sends. Only then does the worker write its own id, and only if the row has not changed since it was read
+(`take`). So only the owner that the row names can publish, and no transaction of a previous owner commits.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ from db.worker.positions import PendingBatch, pending_columns, pending_of
 class Holder:
     """Who has the lease of a partition. `epoch` counts the owners.
 
-    `transactional_id`: whose transactions may be open there; None: nobody's, for the lease was released.
+    `transactional_id`: of the producer that may have a transaction open; None: the lease was released.
     """
 
     epoch: int
@@ -29,12 +29,12 @@ class Holder:
 
 
 NOBODY = Holder(0, None)
-"""of a partition that has no row yet"""
+"""the holder of a partition that has no row yet"""
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """Somebody's ownership of a partition: `number` counts the owners, `pending` is how far they came."""
+    """One ownership of a partition: `number` counts the owners, `pending` is the last batch on record."""
 
     number: int
     pending: PendingBatch | None
@@ -56,9 +56,9 @@ async def find_holders(
 async def take(
     session: AsyncSession, group_id: str, topic: str, partition: int, seen: Holder, transactional_id: str
 ) -> Epoch | None:
-    """Become the owner after `seen`, and learn how far that one came; None: it is not the owner any more.
+    """Become the owner after `seen`, and return how far that owner came; None: `seen` is no longer the owner.
 
-    From the commit on, `record_pending` refuses whoever was the owner before.
+    From the commit on, `record_pending` refuses every previous owner.
     """
     place = {"group_id": group_id, "topic": topic, "partition": partition}
     new = {"epoch": seen.epoch + 1, "transactional_id": transactional_id}
@@ -79,9 +79,10 @@ async def take(
 
 
 async def release(session: AsyncSession, group_id: str, topic: str, epochs: Mapping[int, int]) -> None:
-    """Let the next owners take these partitions as they are; `epochs`: of each, that in which it was ours.
+    """Release the leases of these partitions, so that their next owners need not fence this producer.
 
-    Only where nothing of it is being published, and everything that was is committed.
+    `epochs`: by partition, the epoch in which we held it; a lease that somebody has taken since stays theirs.
+    Only for partitions of which nothing is being published, and everything published is committed.
     """
     await session.execute(
         update(Position)
@@ -96,9 +97,10 @@ async def release(session: AsyncSession, group_id: str, topic: str, epochs: Mapp
 
 
 async def start_epoch(session: AsyncSession, group_id: str, topic: str, partition: int) -> Epoch:
-    """Let whoever is the owner record no further batch, and learn how far it came.
+    """Start an epoch without an owner, and return how far the last owner came.
 
-    It stays named as the one that may have something open in Kafka.
+    That owner can record no further batch. The row still names its producer, which may have a transaction
+    open in Kafka.
     """
     statement = insert(Position).values(group_id=group_id, topic=topic, partition=partition, epoch=1)
     taken = await session.execute(
@@ -112,7 +114,7 @@ async def start_epoch(session: AsyncSession, group_id: str, topic: str, partitio
 
 
 async def hold_epoch(session: AsyncSession, group_id: str, topic: str, partition: int, epoch: int) -> bool:
-    """Whether it is still this owner's epoch; if so, none starts before this transaction ends."""
+    """Whether this epoch still lasts; if so, no other one starts before this transaction ends."""
     held = await session.scalar(
         select(Position.epoch)
         .where(

@@ -486,11 +486,8 @@ MUTATIONS: Final = (
             ),
             Edit(
                 _LEASE_PRODUCERS,
-                "            except BaseException:\n"
-                "                self.close()\n"
-                "                raise\n"
-                "            self._is_complete = False\n",
-                "            finally:\n                self._is_complete = False\n",
+                "            except BaseException:\n                self.close()\n                raise\n",
+                "            finally:\n                pass\n",
             ),
             Edit(
                 _TRANSACTION,
@@ -532,8 +529,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                "and are not published before it.\n                await self.published()\n",
-                "and are not published before it.\n",
+                "and these behind them.\n                await self.published()\n",
+                "and these behind them.\n",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "settled_beside"),),

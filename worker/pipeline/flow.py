@@ -7,7 +7,7 @@
     publish    one Kafka transaction, beside whatever comes next
 
 Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
-order: where a batch fails, what was settled behind it comes again.
+order: if a batch fails, the records behind it are read again.
 """
 
 import asyncio
@@ -66,15 +66,15 @@ class Flow:
         return self.source.in_hand.union(self._publishing_of)
 
     async def run(self, batch: Records) -> None:
-        """Settle these records of owned partitions and begin to publish them; what fails is set back."""
+        """Settle these records of owned partitions and start to publish them; what fails is set back."""
         owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
         while batch:
             began = time.monotonic()
             part, batch = cut(batch, self.batch_max_bytes)
             try:
                 settled, fenced = await self._settle(part, owned)
-                # Only now: up to here the batch before may still be on its way to Kafka. Where that failed,
-                # these come again behind it, and are not published before it.
+                # Not earlier: until now the batch before was perhaps still being published. If that failed,
+                # its records are read again, and these behind them.
                 await self.published()
                 part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
                 if fenced is None:
@@ -87,17 +87,17 @@ class Flow:
             for partition in fenced:
                 self.owner.drop([partition])
                 self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
-                batch.pop(partition, None)  # it comes again with it
+                batch.pop(partition, None)  # read again behind them
             for partition, records in part.items():
                 owned[partition].settled(records[-1].offset + 1)
             if part:
-                # All that is asked of them from now on: the next batch is made beside it.
+                # The others are not needed any more, and the next batch is built while this one is published.
                 ends = {p: [records[0], records[-1]] for p, records in part.items()}
                 self._publishing_of = tuple(ends)
                 self._publishing = asyncio.create_task(self._publish(ends, settled, owned, began))
 
     async def published(self) -> None:
-        """Wait until nothing is being published. What failed has lost its lease then, and is set back."""
+        """Wait until nothing is being published. Partitions that failed are set back, without their lease."""
         publishing = self._publishing
         if publishing:
             try:
@@ -107,7 +107,7 @@ class Flow:
                     self._publishing = None
 
     def _still_owned(self, batch: Records, owned: Owned) -> Records:
-        """Those of partitions that did not lose their lease meanwhile; the others come again."""
+        """The records of partitions that are still owned as they were; the others are read again."""
         lost = {p: of_one for p, of_one in batch.items() if self.partitions[p].ownership is not owned[p]}
         self.retries.read_again(firsts(lost))
         return {p: records for p, records in batch.items() if p not in lost}
@@ -115,10 +115,10 @@ class Flow:
     async def _settle(
         self, batch: Records, owned: Owned
     ) -> tuple[SettledRecords, list[TopicPartition] | None]:
-        """What becomes of the records, and as of `_record_pending`; None: that is still to be done.
+        """What becomes of the records, and the result of `_record_pending`; None: that has yet to be called.
 
-        Where nothing is being published, what is published next is recorded along with the decisions, which
-        spares a commit.
+        While nothing is being published, the batch is recorded in the transaction that decides it, which
+        saves a commit.
         """
         fenced: list[TopicPartition] | None = None
 
@@ -126,7 +126,7 @@ class Flow:
             nonlocal fenced
             fenced = None
             is_quiet = self._publishing is None or self._publishing.done()
-            # Where the batch before has failed, what is recorded of it has to stay.
+            # If the batch before has failed, its record has to stay.
             if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):
                 fenced = await self._remember(session, batch, self._shared_out(batch, settled, owned), owned)
 
@@ -144,7 +144,7 @@ class Flow:
         }
 
     async def _require_same_database(self, session: AsyncSession) -> None:
-        """What the owned partitions wrote last is still there, or DatabaseReplacedError."""
+        """Raise DatabaseReplacedError if PostgreSQL lacks what the owned partitions wrote last."""
         found = await positions.list_pending_to(session, self.group.id, self.group.topic)
         for partition, owned in self.partitions.owned().items():
             if found.get(partition.partition) != owned.pending_to:
@@ -157,7 +157,7 @@ class Flow:
     async def _record_pending(
         self, batch: Records, settled: SettledRecords, owned: Owned
     ) -> list[TopicPartition]:
-        """Let PostgreSQL know what is published next; returns the partitions that have another owner."""
+        """Record in PostgreSQL what is published next; returns the partitions that have another owner."""
         if not batch:
             return []
         async with self.group.sessions() as session:
@@ -200,7 +200,7 @@ class Flow:
         self.metrics.batch_seconds.observe(time.monotonic() - began)
 
     def _transactions(self, partitions: Iterable[TopicPartition]) -> list[list[TopicPartition]]:
-        """All in one; but what has failed before goes alone and last, so that it holds up no other one."""
+        """All in one transaction; but what has failed before goes alone and last, to hold up no other."""
         failures = {p: self.partitions[p].failures for p in partitions}
         together = [p for p, count in failures.items() if not count]
         alone = sorted((p for p in failures if failures[p]), key=failures.__getitem__)

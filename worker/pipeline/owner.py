@@ -1,4 +1,4 @@
-"""This worker as the owner of partitions: takes them over where they have to go on, and gives them up."""
+"""This worker as the owner of partitions: takes them over, and releases them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from worker.pipeline.takeover import Takeover
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Owner:
-    """Applies what take-overs say. Whatever fails is set back, and owned by nobody."""
+    """Applies the results of take-overs. A partition that fails is set back, and owned by nobody."""
 
     topic: str
     source: Input
@@ -27,9 +27,9 @@ class Owner:
     health: Health
 
     async def take_over(self, at_hand: Offsets) -> None:
-        """Own these partitions, and read each on from where it has to go on; what fails is set back.
+        """Own these partitions, and read each from the offset where it goes on; what fails is set back.
 
-        `at_hand`: the offset of each one's first record in hand; None: none is.
+        `at_hand`: by partition, the offset of its first record in hand; None: there is none.
         """
         if not at_hand or self.source.consumer is None:
             return
@@ -44,16 +44,16 @@ class Owner:
                 continue
             self.partitions[partition].take(result)
             if result.published_to not in (None, first):
-                # The old owner got further than the offset we began to read at, or a failed commit of
-                # ours did happen. (Or the committed offset lies in a gap: then this costs one more fetch.)
+                # The previous owner came further than the offset at which we began to read, or our commit
+                # that failed did happen. (Or the committed offset lies in a gap: that costs one more fetch.)
                 self.retries.read_from(partition, result.published_to)
             if first is None or (result.published_to or 0) > first:
-                # Nothing has failed, or what failed did happen: perhaps no record comes that would show it.
+                # Nothing failed, or what failed did happen. Perhaps no further record comes to show it.
                 self.partitions[partition].failures = 0
                 self.health.goes_on(partition)
 
     async def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
-        """Give these up in order, or all that are owned. Nothing of them may be being published."""
+        """Release these, or all that are owned. Call it only while nothing of them is being published."""
         leases = []
         for partition in list(self.partitions.owned()) if partitions is None else partitions:
             self.partitions[partition].failures = 0
@@ -63,10 +63,10 @@ class Owner:
         self.drop_broken()
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
-        """Own these no more: what happened last has to be found out."""
+        """Own these no more, without a release: the next take-over finds out what was published."""
         for partition in partitions:
             self.partitions[partition].drop()
 
     def drop_broken(self) -> None:
-        """Own no more what was taken with a producer that is broken by now."""
+        """Own no more the partitions that were taken with a producer that is broken by now."""
         self.drop(p for p, owned in self.partitions.owned().items() if owned.lease.producer.is_broken)

@@ -149,7 +149,11 @@ class Retries:
             return
         why = f"{server}: {describe(error)}"
         if isinstance(error, ProducerFenced):
-            log.warning("fenced: another worker has taken over some of %s", names(firsts))
+            # As `record_pending` sees it, a lost reply to the last write looks the same.
+            log.warning(
+                "fenced: another worker has taken over some of %s, or a reply was lost; taking over again",
+                names(firsts),
+            )
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):
             log.warning("%s; %s will be tried again", why, names(firsts))
         else:

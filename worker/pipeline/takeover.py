@@ -4,7 +4,7 @@
     look       committed offsets, `positions`, the log: one question each for all partitions
     resume     one case a partition (`worker.pipeline.resume`)
 
-Nothing of a partition is decided before this has ended well. Run again at any time, it comes to the same.
+No order of a partition is decided before this has succeeded. It can be repeated at any time.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ Offsets = Mapping[TopicPartition, int]
 
 # The batches of all partitions wait for it.
 LOOK_SECONDS: Final = 30.0
-# A leader may tell an end that lies too low, for a moment after it was elected.
+# For a moment after its election, a leader may answer with an end that is too low.
 CUT_FOR_SECONDS: Final = 2.0
 
 
 class LogCutError(KafkaError):  # type: ignore[misc]
-    """The log ends before what was decided of it; to be looked at again before it is believed."""
+    """The log ends below an offset that was decided; it is looked at once more before that is believed."""
 
 
 class Takeover:
@@ -72,10 +72,10 @@ class Takeover:
     async def take_over(
         self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Ownership | Exception]:
-        """Each partition's ownership, with the offset to go on at, or the error because of which it waits.
+        """By partition: its ownership, with the offset to go on at, or the error because of which it waits.
 
-        `all_partitions`: of the topic. Of an error nothing stays: the partition is owned by nobody then.
-        Nothing may be being published meanwhile.
+        A partition with an error is owned by nobody. `all_partitions`: of the topic. Call it only while
+        nothing is being published.
         """
         try:
             taken = await self._leases.take(partitions)
@@ -115,7 +115,7 @@ class Takeover:
         return results
 
     async def _end_what_hangs(self, held: Mapping[TopicPartition, Taken], look: Look) -> None:
-        """Kafka may have left open what it takes for ended: nobody could read what comes after it."""
+        """End transactions that Kafka takes for ended and has left open: they hide what lies behind them."""
         doubtful: set[str] = set()
         shown: dict[str, set[TopicPartition]] = defaultdict(set)
         for partition, evidence in look.evidence.items():
@@ -123,7 +123,7 @@ class Takeover:
                 continue
             if case_of(evidence) is not Case.COMMITTED:
                 doubtful |= publishers(evidence.pending)
-            elif not held[partition].is_released:  # else the owner before has ended it
+            elif not held[partition].is_released:  # a release ends them
                 for one in publishers(evidence.pending):
                     shown[one].update(held[partition].lease.places.values())
         await self._leases.producers.end_what_hangs(doubtful)
@@ -149,7 +149,7 @@ class Takeover:
         async with self._group.sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
-        # What an operator has read again is published again, where it was published.
+        # After an operator has moved the offset back, what was published is published again.
         again = evidence.by_operator
         owned.withheld = {str(row.order_id) for row in rows if row.published_at is None or not again}
         self._metrics.takeovers.inc()
@@ -163,13 +163,13 @@ class Takeover:
         del self._cut_since[partition]
 
     async def _begin_other_log(self, owned: Ownership, evidence: Evidence) -> None:
-        """Read the log from its first record on. What was published is in the ledger, and stays published."""
+        """Read the log from its first record on. What is published already is not published again."""
         partition = owned.lease.partition
         silent_to = 0 if evidence.by_operator else evidence.offset or 0
         if evidence.pending:
             silent_to = max(silent_to, await self._published_to(owned, evidence.pending))
         if silent_to > evidence.first:
-            # Recorded before the offset moves: every later owner has to know it, too.
+            # Recorded before the offset moves, so that every later owner knows it.
             async with self._group.sessions.begin() as session:
                 spans = {partition.partition: (evidence.first, silent_to)}
                 await ledger.add_replays(session, partition.topic, spans)
@@ -191,7 +191,7 @@ class Takeover:
         committed, resumed = owned.published_to, await self._published_to(owned, pending)
         if committed == resumed == pending.published_to:
             return  # its owner ended between PostgreSQL and Kafka: nothing is lost
-        # At once, and not with the next orders: until then the group's lag would be wrong, too.
+        # Now, and not with the next orders: until then the group's lag would be wrong.
         await self._commit(owned, resumed)
         if committed is None and resumed == pending.published_to and pending.acknowledged is None:
             return  # as above, of the first batch ever
@@ -202,7 +202,7 @@ class Takeover:
         )
 
     async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
-        """Go on at the first record there is, and leave a lasting note of what nobody can decide any more."""
+        """Go on at the log's first record, and put on record in `skips` what nobody can decide any more."""
         partition = owned.lease.partition
         if owned.published_to is None or owned.published_to >= evidence.first:
             return

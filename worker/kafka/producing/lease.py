@@ -1,10 +1,10 @@
-"""Leases of partitions: who has one may publish for the partition, and nobody else can.
+"""Leases of partitions: only the holder of a partition's lease can publish for it.
 
-All leases of a process go with its one transactional producer, so that a batch is one transaction whatever
-the number of its partitions. PostgreSQL names the producer of each lease (`db.worker.leases`). A lease that
-was released is just taken. Else the producer that it names is fenced first: Kafka ends what that one had
-open, and refuses what it still sends. aiokafka has no KIP-447, which would fence by the group's generation
-(docs/decisions/0002-leases.md).
+All leases of a process belong to its one transactional producer, so that a batch is one transaction whatever
+the number of its partitions. PostgreSQL names the producer of each lease (`db.worker.leases`). A released
+lease is simply taken. Otherwise the producer that it names is fenced first: Kafka ends that producer's open
+transaction, and refuses what it still sends. aiokafka has no KIP-447, which would fence by the group's
+generation (docs/decisions/0002-leases.md).
 """
 
 import asyncio
@@ -33,21 +33,21 @@ log = logging.getLogger(__name__)
 
 # How often others may take a partition while we do; then it is tried again after a pause.
 _TRIES: Final = 3
-# A rebalance waits for it. What takes longer is not released, and the next owner fences this producer.
+# A rebalance waits for a release. One that takes longer is given up: the next owner fences this producer.
 _RELEASE_SECONDS: Final = 5.0
 
 
 class LeaseTakenError(KafkaError):  # type: ignore[misc]
-    """Others have taken the lease each time before we could."""
+    """Another worker took the lease first, each time that we tried."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
     """The right to publish and commit for one partition, until somebody else takes it or `producer` breaks.
 
-    `epoch` is that of the partition's row in `positions`. `places`: where its publications go, by topic.
-    `ends`: where these places ended when the lease was taken, or last published to; what is published next
-    lies behind. Only the publisher changes them.
+    `epoch` is that of the partition's row in `positions`. `places`: by topic, the partition that it publishes
+    to. `ends`: by such a partition, the end when the lease was taken or behind our last record; what we
+    publish next lies behind it. Only the publisher changes `ends`.
     """
 
     partition: TopicPartition
@@ -61,8 +61,8 @@ class Lease:
 class Taken:
     """A lease that was just taken.
 
-    `pending`: the last batch that PostgreSQL knows of the owners before. `is_released`: the owner before gave
-    it up in order.
+    `pending`: the last batch of previous owners that PostgreSQL knows. `is_released`: the previous owner
+    released it.
     """
 
     lease: Lease
@@ -102,10 +102,10 @@ class Leases:
         self._reached = reached
 
     async def take(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Taken | Exception]:
-        """The lease of each partition, or why there is none: from now on, no owner before publishes there.
+        """The lease of each partition, or the error that prevents it. No previous owner of one can publish.
 
-        Nothing may be being published by this process. Raises KafkaError, OSError, TimeoutError or what
-        PostgreSQL raises; then there is no lease.
+        Call it only while this process publishes nothing. Raises KafkaError, OSError, TimeoutError or what
+        PostgreSQL raises; then no lease is held.
         """
         async with asyncio.timeout(self.producers.timeout_seconds):
             producer = await self.producers.own()
@@ -120,34 +120,34 @@ class Leases:
             return await self._taken(producer, rows)
 
     async def release(self, leases: Iterable[Lease]) -> None:
-        """Let the next owners take these partitions without fencing this process.
+        """Release these, so that their next owners need not fence this process. Raises nothing.
 
-        Nothing may be being published. Where it does not succeed, the next owner fences this process's
-        producer, and all leases of it have to be taken again.
+        Call it only while nothing is being published. If it fails, the next owner fences this process's
+        producer, and this process takes all its leases again.
         """
         held = [lease for lease in leases if not lease.producer.is_broken]
         if not held:
             return
         try:
             async with asyncio.timeout(_RELEASE_SECONDS):
-                # Only then others read the offsets that were committed last.
+                # Before that, others may read older offsets than those committed last.
                 await held[0].producer.complete(held[0].places.values())
                 async with self._group.sessions() as session:
                     await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
                     epochs = {lease.partition.partition: lease.epoch for lease in held}
                     await lease_rows.release(session, self._group.id, self._group.topic, epochs)
         except Exception as error:
-            log.info("partitions are given up without their release: %s", describe(error))
+            log.info("leases were not released, the next owners will fence this worker: %s", describe(error))
 
     async def commit(self, offsets: Mapping[Lease, OffsetAndMetadata]) -> None:
-        """Let the group go on at these offsets, in one step, if the leases still hold.
+        """Commit these offsets, all or none, if the leases still hold.
 
-        Raises KafkaError or TimeoutError: nobody knows then whether it happened.
+        Raises KafkaError or TimeoutError: then nobody knows whether they were committed.
         """
         if not offsets:
             return
         async with next(iter(offsets)).producer.transaction() as opened:
-            # No output is joined: what Kafka may have left hanging there is for the next owner to end.
+            # No output partition joins: what Kafka may have left open there, the next owner ends.
             opened.commit_offsets(self._group.id, {one.partition: to for one, to in offsets.items()})
 
     async def committed_offsets(
@@ -176,7 +176,7 @@ class Leases:
     ) -> dict[TopicPartition, _Row | Exception]:
         group_id, topic, own_id = self._group.id, self._group.topic, self.producers.own_id
         async with self._group.sessions() as session:
-            # Each commits by itself: two workers that took several in another order could wait in a circle.
+            # Each commits by itself: two workers that take several in different order could deadlock.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
             holders = await lease_rows.find_holders(
                 session, group_id, topic, [p.partition for p in partitions]
@@ -190,7 +190,7 @@ class Leases:
                 elif epoch := await lease_rows.take(session, group_id, topic, number, holder, own_id):
                     results[partition] = _Row(epoch, holder)
                 else:
-                    results[partition] = LeaseTakenError(f"others took {topic}-{number} meanwhile")
+                    results[partition] = LeaseTakenError(f"another worker has just taken {topic}-{number}")
         return results
 
     async def _taken(
@@ -215,8 +215,8 @@ class Leases:
     ) -> dict[str, Exception]:
         ids, own_id = {one.transactional_id for one in holders if one.transactional_id}, self.producers.own_id
         if own_id in ids:
-            # Ours: starting the producer has ended what one of before had open. This one's own has ended, but
-            # its offset need not be seen yet.
+            # Ours: starting the producer has ended an open transaction of its predecessor. This producer's
+            # last transaction is committed, but others may not see its offsets yet.
             await producer.complete((await self._places(producer, partitions[0])).values())
         return await self.producers.fence(ids - {own_id})
 

@@ -1,4 +1,4 @@
-"""The transactional producer of a process, and those that it starts to fence others."""
+"""The transactional producer of a process, and the producers that it starts to fence others."""
 
 import asyncio
 import gc
@@ -20,16 +20,16 @@ MAX_BATCH_BYTES: Final = 512 * 1024
 # Producers started side by side, to fence others: each asks the broker some five times, over connections of
 # its own.
 _FENCED_AT_ONCE: Final = 16
-# One would do, were two transactions in a row never undone. All would mark the dead letters' topic with every
-# batch for ever, where people watch its end.
+# The outputs of so many transactions. One would do if Kafka never undid two in a row. All of them would write
+# a marker to the dead letters' topic with every batch for ever, and people watch that topic's end.
 OUTPUTS_KEPT: Final = 3
 
 
 class LeaseProducer:
     """A started producer: one transaction at a time, and none after one that failed.
 
-    Once `is_broken`, nobody knows whether its last transaction happened: it is closed, and every lease that
-    was taken with it is gone.
+    Once `is_broken`, nobody knows whether its last transaction was committed: it is closed, and every lease
+    that was taken with it is lost.
     """
 
     def __init__(
@@ -51,58 +51,55 @@ class LeaseProducer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """As the function `transaction`; whatever it raises, the producer is broken then."""
-        async with self._one_at_a_time:
-            if self.is_broken:
-                raise ProducerClosed
-            try:
-                async with transaction(self.client, self._timeout_seconds) as opened:
-                    yield opened
-            except BaseException:
-                self.close()
-                raise
-            self._is_complete = False
+        """As the function `transaction`; if it raises, the producer is broken."""
+        async with self._whole_or_broken(), transaction(self.client, self._timeout_seconds) as opened:
+            yield opened
+        self._is_complete = False
 
     def wrote_to(self, outputs: AbstractSet[TopicPartition]) -> None:
         """Remember where the transaction that was just committed wrote."""
         self._outputs.append(outputs)
 
     async def complete(self, places: Collection[TopicPartition]) -> None:
-        """Wait until the last transaction has ended in every partition, its offsets' too.
+        """Wait until everybody sees what the last transaction committed, its offsets too.
 
-        Kafka acknowledges a commit before that, and begins the next transaction only after it. `places`:
-        where one may be begun.
+        Kafka acknowledges a commit before that, and begins the next transaction only after it, so this runs
+        an empty one. `places`: partitions that may take part in it.
         """
         if self._is_complete:
             return
-        # Also where Kafka may have undone one of before, and left it open.
+        # There Kafka may have undone an earlier one and left it open: the empty one ends it.
         await self.commit_in(self.latest_outputs or places)
         self._is_complete = True
 
     async def commit_in(self, places: Iterable[TopicPartition]) -> None:
-        """Send nothing, and end in these places what Kafka has left open of one before: committed."""
+        """Run an empty transaction: it commits what Kafka has left open in these partitions."""
         async with self.transaction() as opened:
             for place in places:
                 opened.join(place)
 
     async def abort_in(self, places: Iterable[TopicPartition]) -> None:
-        """As `end_what_hangs`; whatever it raises, the producer is broken then."""
-        async with self._one_at_a_time:
-            if self.is_broken:
-                raise ProducerClosed
-            try:
-                async with asyncio.timeout(self._timeout_seconds):
-                    await end_what_hangs(self.client, places)
-            except BaseException:
-                self.close()
-                raise
-            self._is_complete = True
+        """As `end_what_hangs`; if it raises, the producer is broken."""
+        async with self._whole_or_broken(), asyncio.timeout(self._timeout_seconds):
+            await end_what_hangs(self.client, places)
+        self._is_complete = True
 
     def close(self) -> None:
         """Use it no more."""
         if not self.is_broken:
             self.is_broken = True
             self._close(self.client)
+
+    @asynccontextmanager
+    async def _whole_or_broken(self) -> AsyncIterator[None]:
+        async with self._one_at_a_time:
+            if self.is_broken:
+                raise ProducerClosed
+            try:
+                yield
+            except BaseException:
+                self.close()
+                raise
 
 
 class LeaseProducers:
@@ -128,23 +125,26 @@ class LeaseProducers:
         self._closing: set[asyncio.Task[None]] = set()
 
     async def own(self) -> LeaseProducer:
-        """This process's own; where that is broken, a new one, which ends what it had open."""
+        """This process's producer; if it is broken, a new one, whose start ends its open transaction."""
         if self._own is None or self._own.is_broken:
             self._own = await self._start(self.own_id)
         return self._own
 
     async def fence(self, transactional_ids: Iterable[str]) -> dict[str, Exception]:
-        """Let nothing of these producers count any more; returns those with which that failed, and why."""
+        """End the open transactions of these producers, and have Kafka refuse what they still send.
+
+        Returns the ids for which that failed, and why.
+        """
         ids = sorted(set(transactional_ids))
         done = await asyncio.gather(*(self._fence(one) for one in ids), return_exceptions=True)
         return {one: error for one, error in zip(ids, done, strict=True) if isinstance(error, Exception)}
 
     async def end_what_hangs(self, transactional_ids: Iterable[str]) -> None:
-        """Abort what Kafka may have left open of transactions with these ids that it takes for ended.
+        """Abort transactions of these ids that Kafka takes for ended and has left open.
 
-        Nobody reads on in such a partition, whoever searches for what was published there neither: partitions
-        that are all searched would wait for each other without end. Starting a producer aborts only what
-        Kafka knows to be open. Whoever has a producer of such an id is fenced.
+        Such a transaction hides what lies behind it from every `read_committed` reader, also from us, who
+        look for what was published. Starting a producer aborts only what Kafka knows to be open. Another
+        process that has a producer of such an id is fenced.
         """
         for transactional_id in sorted(set(transactional_ids)):
             async with self._under(transactional_id) as producer:
@@ -157,16 +157,17 @@ class LeaseProducers:
                 )
 
     async def show_what_hangs(self, transactional_id: str, places: Collection[TopicPartition]) -> None:
-        """Commit what Kafka may have left open, in these places, of transactions that it has acknowledged.
+        """Commit what Kafka has acknowledged and left open, in these partitions, of this id's transactions.
 
-        Whoever has a producer of this id is fenced. Our own ends such ones with its next transactions.
+        Another process that has a producer of this id is fenced. Our own producer ends such transactions with
+        its next ones.
         """
         if transactional_id != self.own_id:
             async with self._under(transactional_id) as producer:
                 await producer.commit_in(places)
 
     async def closed(self) -> None:
-        """Close the own one, and wait until each that was started is closed."""
+        """Close the own producer, and wait until every one that was started is closed."""
         if self._own is not None:
             self._own.close()
         while self._closing:

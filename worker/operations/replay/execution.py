@@ -74,7 +74,8 @@ async def _record(
             lease, pending = held.held[move.partition].lease, held.held[move.partition].pending
             if not await leases.hold_epoch(session, settings.group_id, topic, number, lease.epoch):
                 raise CommandError(
-                    f"a worker has taken {move.name} over; nothing was changed; stop the workers first"
+                    f"a worker has taken over {move.name} meanwhile; nothing was changed; stop all workers"
+                    " and run it again"
                 )
             _require_unmoved(move, move.committed, reached_to(move.partition, commit, pending, move.log_end))
             if move.target < move.committed:
