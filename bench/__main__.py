@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from confluent_kafka import KafkaException
 
-from bench import backlog, latency, peer, rates, recovery, report, shapes, steady
+from bench import backlog, batches, latency, peer, rates, recovery, report, shapes, steady
 from bench.errors import BenchError, WrongResultError
 from bench.peer import Peer
 from bench.run import Bench, running_bench
@@ -28,6 +28,7 @@ slow), and with 2 for wrong usage. Without a PART: rates.
     shapes    skewed, hot, repeated and real orders; partitions and processes
     latency   from an order's time to its outcome, idle and at 10, 50 and 80 % of the peak
     steady    the same at 200 to 6,000 orders a second, for each --peer as well
+    batches   what a batch of 1 to 1,000 orders costs, for each --peer as well
     backlog   rate and memory over 1,000,000 orders; the rate with 10,000,000 rows in the tables
     recovery  from start to first outcome, and back to the rate after a kill
     all       each of them, an hour or so
@@ -51,6 +52,7 @@ class Part(StrEnum):
     SHAPES = "shapes"
     LATENCY = "latency"
     STEADY = "steady"
+    BATCHES = "batches"
     BACKLOG = "backlog"
     RECOVERY = "recovery"
     ALL = "all"
@@ -94,6 +96,7 @@ def _measures(asked: list[Part], bench: Bench, others: list[Peer]) -> Iterator[C
         Part.SHAPES: [partial(shapes.measure, bench)],
         Part.LATENCY: [partial(latency.measure, bench)],
         Part.STEADY: [partial(steady.measure, bench, others)],
+        Part.BATCHES: [partial(batches.measure, bench, others)],
         Part.BACKLOG: [partial(backlog.measure_backlog, bench), partial(backlog.measure_tables, bench)],
         Part.RECOVERY: [partial(recovery.measure, bench)],
     }

@@ -15,8 +15,8 @@ from typing import Final
 
 from bench import report
 from bench.contenders import worker
-from bench.crew import started
-from bench.drain import PARTITIONS, STARTED_WITHIN_SECONDS, scene
+from bench.crew import Crew, started
+from bench.drain import PARTITIONS, STARTED_WITHIN_SECONDS, Scene, scene
 from bench.errors import BenchError
 from bench.latency import due_seconds, measure_worker, milliseconds, times_from_due
 from bench.peer import Peer, command_of, with_event_ids
@@ -83,13 +83,18 @@ def _measure_peer(bench: Bench, peer: Peer, seconds: float, rate: int, partition
         tempfile.TemporaryDirectory(prefix="order-worker-bench-") as folder,
         started(command_of(peer, here, len(due)), 1, {}, Path(folder)) as crew,
     ):
-        deadline = time.monotonic() + STARTED_WITHIN_SECONDS
-        while not here.servers.cluster.is_read(here.topics):
-            crew.require_alive()
-            if time.monotonic() > deadline:
-                raise BenchError(f"{peer.name} had no partitions within {STARTED_WITHIN_SECONDS:g} s")
-            time.sleep(0.2)
+        wait_until_read(here, crew, peer.name)
         return times_from_due(here, messages, due)
+
+
+def wait_until_read(here: Scene, crew: Crew, name: str) -> None:
+    """Return when the peer's group has all partitions of the input."""
+    deadline = time.monotonic() + STARTED_WITHIN_SECONDS
+    while not here.servers.cluster.is_read(here.topics):
+        crew.require_alive()
+        if time.monotonic() > deadline:
+            raise BenchError(f"{name} had no partitions within {STARTED_WITHIN_SECONDS:g} s")
+        time.sleep(0.2)
 
 
 def _title(entry: Entry) -> str:
