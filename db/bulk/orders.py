@@ -14,7 +14,7 @@ from db.bulk.copy import copy_rows
 from db.bulk.rows import ITEM_COLUMNS, ORDER_COLUMNS
 from db.models import Order, OrderItem, OrderOutcome, User
 
-_users = select(User.id).where(User.id == any_(bindparam("ids", type_=ARRAY(BigInteger))))
+_users = select(User.id).where(User.id == any_(bindparam("user_ids", type_=ARRAY(BigInteger))))
 
 
 def _as_array(ids: Select[int]) -> Select[Any]:
@@ -23,14 +23,15 @@ def _as_array(ids: Select[int]) -> Select[Any]:
 
 
 _USERS: Final = _as_array(_users)
-_KEPT_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True))
+KEPT_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True))
+"""Those of the `user_ids` that name a user, as one array, locked as `lock_user_ids` says."""
 _ORDER_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 _WITHOUT_OUTCOME: Final = _ORDER_IDS.where(~exists().where(OrderOutcome.order_id == Order.id))
 
 
 async def find_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
     """Those of the ids that name a user."""
-    return set(await session.scalar(_USERS, {"ids": list(user_ids)}) or ())
+    return set(await session.scalar(_USERS, {"user_ids": list(user_ids)}) or ())
 
 
 async def lock_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
@@ -39,7 +40,7 @@ async def lock_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set
     Locked as by a foreign key, which only a change of a key (id, e-mail) waits for as well. The role needs
     UPDATE on `users` for it.
     """
-    return set(await session.scalar(_KEPT_USERS, {"ids": sorted(user_ids)}) or ())
+    return set(await session.scalar(KEPT_USERS, {"user_ids": sorted(user_ids)}) or ())
 
 
 async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:

@@ -15,7 +15,7 @@ from uuid import UUID
 from db.decision import Line, Price, cents_of
 from db.statuses import OrderStatus
 
-_EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 _LENGTH: Final = Struct(">i").pack
 
@@ -31,7 +31,7 @@ def field(content: bytes) -> bytes:
 
 def time_field(time: datetime) -> bytes:
     """A field of timestamptz. `time` is aware."""
-    since = time - _EPOCH
+    since = time - EPOCH
     return _TIME(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 

@@ -58,28 +58,16 @@ _ROWS: Final = select(
     cast(OrderOutcome.event, Text),
     OrderOutcome.decided_at,
 )
-_IS_ASKED_FOR: Final = OrderOutcome.order_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+_IS_ASKED_FOR: Final = OrderOutcome.order_id == any_(bindparam("order_ids", type_=ARRAY(Uuid)))
 _FIND: Final = _ROWS.where(_IS_ASKED_FOR)
-
-_transaction = select(func.now().label("began_at")).subquery("transaction")
-# One row at least, for the time: without an outcome where none is found.
-_FIND_AND_TELL_TIME: Final = select(_transaction.c.began_at, *_ROWS.selected_columns).select_from(
-    _transaction.outerjoin(OrderOutcome, _IS_ASKED_FOR)
-)
+DECIDED: Final = select(func.count()).select_from(OrderOutcome).where(_IS_ASKED_FOR)
+"""how many of the `order_ids` are decided already"""
 
 
 async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID | str]) -> dict[UUID, LedgerRow]:
     """The ledger rows of those orders that are decided already."""
-    rows = await session.execute(_FIND, {"ids": list(order_ids)})
+    rows = await session.execute(_FIND, {"order_ids": list(order_ids)})
     return {row[0]: LedgerRow(*row) for row in rows}
-
-
-async def find_outcomes_and_time(
-    session: AsyncSession, order_ids: Collection[UUID | str]
-) -> tuple[dict[UUID, LedgerRow], datetime]:
-    """As `find_outcomes`, and as `database_time`, in one round trip."""
-    rows = (await session.execute(_FIND_AND_TELL_TIME, {"ids": list(order_ids)})).all()
-    return {row[1]: LedgerRow(*row[1:]) for row in rows if row[1] is not None}, rows[0][0]
 
 
 async def add_outcomes(session: AsyncSession, rows: Iterable[bytes]) -> None:

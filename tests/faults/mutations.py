@@ -131,6 +131,7 @@ _ON_THE_LEDGER_ALONE = """\
         async with self.sessions.begin() as apart:
             await ledger.database_time(apart)
             await ledger.add_outcomes(apart, rows.outcomes)
+        await decided.add_decided(session, [], *rows[1:])
 """
 
 MUTATIONS: Final = (
@@ -142,8 +143,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _BATCH,
-                "found, now = await ledger.find_outcomes_and_time(session, arrivals.keys)",
-                "found, now = {}, await ledger.database_time(session)",
+                "if not found.decided and len",
+                "found = found._replace(decided=0)\n        if not found.decided and len",
             ),
         ),
         (Trial("none"), Trial("crash-after-database-commit")),
@@ -200,7 +201,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _BATCH,
-                "        await ledger.add_outcomes(session, rows.outcomes)\n",
+                "        await decided.add_decided(session, *rows)\n",
                 _ON_THE_LEDGER_ALONE,
             ),
         ),
@@ -238,7 +239,7 @@ MUTATIONS: Final = (
         "users-of-new-orders",
         "An order's user is in the table at the commit, also where its foreign key was not asked.",
         "users are read and not locked",
-        (Edit(_BATCH, "orders.lock_user_ids(", "orders.find_user_ids("),),
+        (Edit("db/bulk/orders.py", "_users.with_for_update(read=True, key_share=True)", "_users"),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "user_of_a_batch"),),
     ),
     Mutation(
@@ -252,7 +253,7 @@ MUTATIONS: Final = (
         "rejection-guard",
         "A rejection holds at the moment of its commit.",
         "the products of rejected orders are not looked at again",
-        (Edit(_BATCH, "if not locked and decided.relied_on:", "if locked and decided.relied_on:"),),
+        (Edit(_BATCH, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
         (Trial("none", 1, 5_000), Trial("none", 3, 5_000), Trial("rebalance", 1, 5_000)),
     ),
     Mutation(
@@ -582,7 +583,9 @@ MUTATIONS: Final = (
         (
             Edit("contracts/envelope.py", "import UUID, uuid5", "import UUID, uuid4, uuid5"),
             Edit(
-                "contracts/envelope.py", "return uuid5(EVENT_ID_NAMESPACE, str(order_id))", "return uuid4()"
+                "contracts/envelope.py",
+                '("ce_id", _event_id_text(subject))',
+                '("ce_id", str(uuid4()).encode())',
             ),
         ),
         (Trial("rewind"), Trial("rewind", 2)),

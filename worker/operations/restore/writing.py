@@ -17,7 +17,7 @@ from db import stock
 from db.bulk import orders
 from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
-from db.worker import leases, ledger, positions, withheld
+from db.worker import decided, leases, positions, withheld
 from db.worker.positions import PendingBatch
 from worker.errors import CommandError
 from worker.failures import reason_of
@@ -79,12 +79,12 @@ class Writer:
 
     async def _write(self, page: Sequence[Restorable]) -> LostRows:
         # The first statement sends BEGIN, without which the COPYs would commit by themselves.
-        decided = await restoration.find_decided(self.session, [one.order_id for one in page])
+        known = await restoration.find_decided(self.session, [one.order_id for one in page])
         there = await orders.find_order_ids(self.session, [one.order_id for one in page])
         rows = LostRows()
         for one in page:
             event = read_event(one.outcome, one.event)
-            if one.order_id in decided or event is None:
+            if one.order_id in known or event is None:
                 continue
             rows.add_outcome(one, event, self.settings.order_placed_topic)
             if self.with_orders and isinstance(event, OrderConfirmed) and one.order_id not in there:
@@ -92,8 +92,7 @@ class Writer:
         # In the order in which workers lock: users, ledger, orders, the stock lock, products.
         if gone := rows.user_ids - await orders.lock_user_ids(self.session, rows.user_ids):
             raise _RefusedError(f"user {min(gone)} is gone")
-        await ledger.add_outcomes(self.session, rows.outcomes)
-        await orders.add_orders(self.session, rows.orders, rows.items, references_hold=True)
+        await decided.add_decided(self.session, rows.outcomes, rows.orders, rows.items)
         if rows.sold:
             await stock.acquire_stock_lock(self.session)
             if not await stock.take_sold(self.session, rows.sold):

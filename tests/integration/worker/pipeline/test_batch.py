@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -18,10 +18,11 @@ from bench.statements import counted
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
 from contracts.topics import Topics
-from db.bulk import orders
+from db import stock
 from db.engine import create_engine, session_factory
 from db.statuses import SilentReplay
-from db.worker import ledger
+from db.worker import decided, ledger
+from db.worker.look_up import Found, look_up
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
@@ -32,6 +33,7 @@ from worker.observability.metrics import Metrics
 from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
 
 Processor = Callable[..., BatchProcessor]
+NOBODY = NOTHING = 4_711  # no user, no product
 
 
 @pytest.fixture
@@ -126,24 +128,22 @@ async def test_only_missing_stock_is_worth_another_try(processor: Processor, sto
     assert OrderRejected.model_validate_json(settled.publication.value).retryable is True  # type: ignore[union-attr, arg-type]
 
 
-async def test_known_outcomes_and_the_time_come_with_one_statement(
+async def test_all_that_a_batch_rests_on_is_read_with_one_statement(
     database_url: str, processor: Processor, stocked: Shop
 ):
-    decided, undecided = order_value(line(1)), uuid4()
-    await processor().settle(batch_of(decided), {})
-    order_id = UUID(json.loads(decided)["order_id"])
+    settled, new = order_value(line(1)), str(uuid4())
+    await processor().settle(batch_of(settled), {})
+    order_id = json.loads(settled)["order_id"]
     engine = create_engine(database_url)
     async with session_factory(engine)() as session:
         with counted(engine) as sent:
-            nothing, time = await ledger.find_outcomes_and_time(session, [undecided])
-        assert (nothing, len(sent)) == ({}, 1)
-        assert time == await ledger.database_time(session)
-        both = [order_id, undecided]
-        assert await ledger.find_outcomes_and_time(session, both) == (
-            await ledger.find_outcomes(session, both),
-            time,
+            found = await look_up(session, [order_id, new], [1, NOBODY], [1, 2, NOTHING])
+        assert len(sent) == 1
+        assert found == Found(
+            await ledger.database_time(session), 1, {1}, await stock.list_stock(session, [1, 2])
         )
-        assert list(await ledger.find_outcomes(session, both)) == [order_id]
+        nothing = await look_up(session, [new], [NOBODY], [NOTHING])
+        assert nothing == Found(found.time, 0, set(), {})
     await engine.dispose()
 
 
@@ -209,18 +209,18 @@ async def test_an_order_postgresql_refuses_is_found_and_its_neighbours_are_decid
 @contextmanager
 def meanwhile(happens: str, shop: Shop, *, before_the_write: bool = False) -> Iterator[None]:
     """Somebody else's statement, committed once between the unlocked read of a batch and its end."""
-    add_orders, left = orders.add_orders, [happens]
+    add_decided, left = decided.add_decided, [happens]
 
-    async def interrupted(*given: Any, **named: Any) -> None:
+    async def interrupted(*given: Any) -> None:
         if not before_the_write:
-            await add_orders(*given, **named)
+            await add_decided(*given)
         if left:
             await in_thread(shop.sql, left.pop())
         if before_the_write:
-            await add_orders(*given, **named)
+            await add_decided(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(orders, "add_orders", interrupted)
+        patch.setattr(decided, "add_decided", interrupted)
         yield
 
 
@@ -299,14 +299,14 @@ async def test_a_user_of_a_batch_under_way_cannot_be_deleted_any_more(
     processor: Processor, stocked: Shop, monkeypatch: pytest.MonkeyPatch, count: int
 ):
     await in_thread(stocked.stock_up, {7: 1_000})
-    add_orders, deletions = orders.add_orders, []
+    add_decided, deletions = decided.add_decided, []
 
-    async def add_beside_a_deletion(*given: Any, **named: Any) -> None:
+    async def add_beside_a_deletion(*given: Any) -> None:
         deletions.append(asyncio.create_task(in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")))
         await until_somebody_waits(stocked)
-        await add_orders(*given, **named)
+        await add_decided(*given)
 
-    monkeypatch.setattr(orders, "add_orders", add_beside_a_deletion)
+    monkeypatch.setattr(decided, "add_decided", add_beside_a_deletion)
     values = [order_value(line(7), user_id=5) for _ in range(count)]
     settled = await processor().settle(batch_of(*values), {})
     assert [one.fate for one in settled] == [Fate.CONFIRMED] * count
