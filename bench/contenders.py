@@ -12,6 +12,7 @@ class Contender:
     """A command and how many processes of it; it reads its servers and topics from `ORDER_WORKER_…`.
 
     `exactly_once`: outcomes and input offsets are one Kafka transaction, and there is a ledger.
+    `plain_role`: it connects as a role that has the rights on the tables and nothing else.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Contender:
     processes: int
     exactly_once: bool
     environment: tuple[tuple[str, str], ...] = ()
+    plain_role: bool = False
 
 
 def baseline(concurrency: int = 1) -> Contender:
@@ -29,8 +31,11 @@ def baseline(concurrency: int = 1) -> Contender:
     return Contender(name, command, 1, exactly_once=False, environment=environment)
 
 
-def worker(processes: int) -> Contender:
-    """As an operator starts it, so many times."""
-    return Contender(
-        f"worker × {processes}", (sys.executable, "-m", "worker", "run"), processes, exactly_once=True
-    )
+def worker(processes: int, *, plain_role: bool = False) -> Contender:
+    """As an operator starts it, so many times.
+
+    As a `plain_role`, which may not set `session_replication_role`: PostgreSQL looks up each foreign key.
+    """
+    name = f"worker × {processes}{', plain role' if plain_role else ''}"
+    command = (sys.executable, "-m", "worker", "run")
+    return Contender(name, command, processes, exactly_once=True, plain_role=plain_role)

@@ -32,7 +32,7 @@ from bench.contenders import Contender
 from bench.crew import Crew, cpu_seconds, machine_cpu_seconds, peak_bytes, resident_bytes, started
 from bench.errors import BenchError, WrongResultError
 from bench.kafka import Backlog, Cluster, Topics
-from bench.shop import Shops, find_faults, stock_taken
+from bench.shop import Shops, as_plain_role, find_faults, stock_taken
 from bench.workload import Workload
 
 # Looking 50 times a second all the time cost Kafka a quarter of a core; the ends are what has to be sharp.
@@ -103,13 +103,13 @@ class Scene:
 
     def crew(self, contender: Contender, folder: Path) -> AbstractContextManager[Crew]:
         """The contender's processes, until the block ends; their logs are in the folder."""
-        environment = self._environment() | dict(contender.environment)
+        environment = self._environment(contender) | dict(contender.environment)
         return started(contender.command, contender.processes, environment, folder)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, contender: Contender) -> dict[str, str]:
         values = {
             "KAFKA_BOOTSTRAP_SERVERS": self.servers.cluster.bootstrap_servers,
-            "DATABASE_URL": self.database_url,
+            "DATABASE_URL": as_plain_role(self.database_url) if contender.plain_role else self.database_url,
             "GROUP_ID": self.group_id,
             "HTTP_HOST": "127.0.0.1",
             "HTTP_PORT": "0",

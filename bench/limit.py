@@ -1,7 +1,8 @@
 """The limit: how fast PostgreSQL takes exactly the rows that the worker writes, and nothing else.
 
 The rows are those that a worker wrote, read back in binary and written again by COPY, batch by batch, into
-the same tables with all their keys, from one, two or four connections, each with its own transactions.
+the same tables with all their keys, from one, two or four connections, each with its own transactions. As the
+worker does, without the lookup of what each row refers to; and with it, as who may not leave it out.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from worker.sandbox.servers.threads import run_async
 
 BATCH_ORDERS: Final = 8_000  # as many as the worker writes in one transaction
 CONNECTIONS: Final = (1, 2, 4)
+_NO_LOOKUPS: Final = {"session_replication_role": "replica"}  # as `db.bulk.references`
 _TABLES: Final = {"order_outcomes": "order_id", "orders": "id", "order_items": "order_id"}
 
 
@@ -42,9 +44,10 @@ class Limit:
         if not self.batches:
             self.batches = run_async(lambda: _read(scene.database_url))
 
-    def orders_per_second(self, connections: int) -> float:
+    def orders_per_second(self, connections: int, *, lookups: bool) -> float:
         with self._shops.fresh() as url:
-            seconds = run_async(lambda: _write(url, self.batches, connections))
+            settings = {} if lookups else _NO_LOOKUPS
+            seconds = run_async(lambda: _write(url, self.batches, connections, settings))
         return sum(batch.orders for batch in self.batches) / seconds
 
 
@@ -71,9 +74,9 @@ async def _read_batch(connection: Any, ids: Sequence[Any]) -> Batch:
     return Batch(len(ids), rows)
 
 
-async def _write(url: str, batches: Sequence[Batch], connections: int) -> float:
+async def _write(url: str, batches: Sequence[Batch], connections: int, settings: dict[str, str]) -> float:
     waiting = list(reversed(batches))
-    opened: list[Any] = [await asyncpg.connect(url) for _ in range(connections)]
+    opened: list[Any] = [await asyncpg.connect(url, server_settings=settings) for _ in range(connections)]
     try:
         began = time.monotonic()
         await asyncio.gather(*(_write_from(connection, waiting) for connection in opened))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final, TypeVar
 
@@ -17,6 +17,8 @@ from bench.screen import Screen
 from bench.shop import LOG_KEPT_BYTES, Shops
 from bench.workload import Workload
 from worker.sandbox.servers import Services, running_services
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.postgres import LocalPostgres
 from worker.sandbox.servers.services import NO_DOCKER_VARIABLE
 
 T = TypeVar("T")
@@ -58,6 +60,22 @@ class Bench:
                 after_years=after_years,
                 afterwards=afterwards,
             )
+
+    @contextmanager
+    def default_postgres(self) -> Iterator["Bench"]:
+        """This run on another PostgreSQL, which has its own defaults, until the block ends."""
+        with data_folder() as folder:
+            postgres = LocalPostgres(folder, shared_buffers="128MB", max_connections=100)
+            try:
+                postgres.start()
+                shops = Shops(postgres.url)
+                shops.prepare(log_kept_bytes=0)
+                yield replace(
+                    self, servers=replace(self.servers, shops=shops, postgres_pid=int(postgres.pid or 0))
+                )
+            finally:
+                postgres.stop()
+                postgres.abandon()
 
     def interleaved(
         self, entries: Mapping[str, Callable[[], T]], show: Callable[[T], str]

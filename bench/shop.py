@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
@@ -19,6 +21,8 @@ T = TypeVar("T")
 
 _CATEGORIES: Final = range(1, 51)
 _DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
+
+_PLAIN_ROLE: Final = "bench_plain"
 
 # A million orders write 1.7 GiB.
 LOG_KEPT_BYTES: Final = 2 * 1024**3
@@ -52,13 +56,17 @@ class Shops:
         self._template = f"bench_template_{uuid4().hex[:8]}"
         self._aged = f"{self._template}_aged"
 
-    def prepare(self) -> str:
-        """Make the template; returns the server's version. A server that is not durable is refused."""
+    def prepare(self, *, log_kept_bytes: int = LOG_KEPT_BYTES) -> str:
+        """Make the template; returns the server's version. A server that is not durable is refused.
+
+        `log_kept_bytes`: of write-ahead log that the server keeps to write again.
+        """
         version = _run(self._server_url, _require_durable)
-        _run(self._server_url, _write_log_files)
+        _run(self._server_url, partial(_write_log_files, kept_bytes=log_kept_bytes))
         url = create_database(self._server_url, self._template)
         run_async(lambda: _upgrade(url))
         _run(url, _stock_up)
+        _run(url, _let_plain_role_in)
         return version
 
     def age(self, report: Callable[[str], None]) -> None:
@@ -82,6 +90,12 @@ class Shops:
             yield url
         finally:
             drop_database(self._server_url, name)
+
+
+def as_plain_role(database_url: str) -> str:
+    """The same database for a role that may read and write its tables, and nothing else."""
+    parts = urlsplit(database_url)
+    return urlunsplit(parts._replace(netloc=f"{_PLAIN_ROLE}@{parts.hostname}:{parts.port}"))
 
 
 def stock_taken(database_url: str) -> dict[int, int]:
@@ -134,7 +148,14 @@ async def _require_durable(connection: Any) -> str:
     return str(await connection.fetchval("SHOW server_version"))
 
 
-async def _write_log_files(connection: Any) -> None:
+async def _let_plain_role_in(connection: Any) -> None:
+    await connection.execute(
+        f"CREATE ROLE {_PLAIN_ROLE} LOGIN;"
+        f" GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {_PLAIN_ROLE}"
+    )
+
+
+async def _write_log_files(connection: Any, kept_bytes: int) -> None:
     """So many as a server has that has run for a while: the log goes on in files it is done with.
 
     A new server makes each when it is needed, and the writer who needs it fills its 16 MiB with zeros first,
@@ -143,7 +164,7 @@ async def _write_log_files(connection: Any) -> None:
     file_bytes = await connection.fetchval(
         "SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'"
     )
-    for _ in range(LOG_KEPT_BYTES // file_bytes):
+    for _ in range(kept_bytes // file_bytes):
         # A file is left only if there is something in it.
         await connection.execute("SELECT pg_logical_emit_message(false, '', ''); SELECT pg_switch_wal()")
     await connection.execute("CHECKPOINT")
