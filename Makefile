@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup browser pooler demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,11 @@ browser: ## Install the browser that the page is tested in (Debian, Ubuntu: need
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends chromium; }
 
+pooler: ## Install the PgBouncer that connections are tested through (Debian, Ubuntu: needs root)
+	@command -v pgbouncer >/dev/null || test -x /usr/sbin/pgbouncer || { \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends pgbouncer; }
+
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo
 
@@ -36,8 +41,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
-# Where CI is set, a missing browser is an error, so it is brought along.
-test: setup $(if $(CI),browser) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
+# Where CI is set, a missing browser or PgBouncer is an error, so both are brought along.
+test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign

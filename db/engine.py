@@ -1,14 +1,40 @@
 """Engines and sessions. Building one connects to nothing."""
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-CONNECT_TIMEOUT_SECONDS: Final = 5.0
+from db.database_url import read_url
+
+CONNECT_TIMEOUT_SECONDS: Final = 5.0  # where the URL has no `connect_timeout`
+
+_OWNER: Final = "order_worker.session"
+_TAKE: Final = """
+    WITH found AS MATERIALIZED (SELECT current_setting($1, true) AS owner)
+    SELECT found.owner, set_config(name, value, false) AS value
+    FROM found, unnest($2::text[], $3::text[]) AS wanted (name, value)
+    """
+_READ: Final = "SELECT current_setting(name, true) AS value FROM unnest($1::text[]) AS wanted (name)"
+# Read only, as on a server that has become a standby: the session itself tells nothing wrong, and stays so.
+_USELESS: Final = frozenset({"25006"})
+
+
+class SharedSessionError(asyncpg.InterfaceError):
+    """A pooler gives the session to other clients as well, so that none of its settings holds."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a pooler shares its sessions among clients (transaction mode), so that neither schema nor time"
+            " limits hold; set it to session mode, or connect past it"
+        )
 
 
 def create_engine(
@@ -24,28 +50,47 @@ def create_engine(
     pool_recycle: int = -1,
     echo: bool = False,
 ) -> AsyncEngine:
-    """An engine whose every connection works in `schema`, found through the search path.
+    """An engine whose every connection works in `schema`, found through the search path, or is refused.
 
-    `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`); it reaches
-    asyncpg as it is. `command_timeout_seconds` ends a command on the client's side, for a
-    connection whose other end is gone. `server_settings` are PostgreSQL's own names.
+    Each connection sets what is asked for and reads it back, so that a pooler in session mode may be between:
+    SharedSessionError where one is in transaction mode. A connection to a server that has become read-only is
+    thrown away. Transactions are READ COMMITTED.
+
+    `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`), also several hosts.
+    Where it asks for something that cannot be had, connecting raises InvalidUrlError.
+    `command_timeout_seconds` ends a command on the client's side, for a connection whose other end is gone.
+    `server_settings` are PostgreSQL's own names.
 
     At most `pool_size` + `max_overflow` connections. One that is known to be closed is replaced before it is
     used. `pool_pre_ping` also asks each one for a sign of life, so that a server that is restarted this
     moment costs no error, but three round trips each time; `pool_recycle` replaces those older than so many
     seconds (-1: never), for a proxy that drops old ones; `echo` logs every statement.
     """
-    dsn = asyncpg_dsn(database_url)
-    settings = {"application_name": application_name, "search_path": _quoted(schema), "jit": "off"}
-    settings.update(server_settings or {})
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        return await asyncpg.connect(
-            dsn,
-            timeout=CONNECT_TIMEOUT_SECONDS,
+        url = read_url(database_url)
+        settings = {
+            "application_name": application_name,
+            "jit": "off",
+            **url.settings,
+            "search_path": _quoted(schema),
+            "default_transaction_isolation": "read committed",
+            **(server_settings or {}),
+        }
+        timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS
+        connection = await asyncpg.connect(
+            url.dsn,
+            timeout=timeout_seconds,
             command_timeout=command_timeout_seconds,
-            server_settings=settings,
+            ssl=ssl.create_default_context() if url.trusts_the_system else None,
         )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await _take_session(connection, settings)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -57,7 +102,31 @@ def create_engine(
         echo=echo,
     )
     event.listen(engine.sync_engine, "checkout", _require_open)
+    event.listen(engine.sync_engine, "handle_error", _throw_away_useless)
     return engine
+
+
+async def _take_session(
+    connection: "asyncpg.Connection[asyncpg.Record]", settings: Mapping[str, str]
+) -> None:
+    """Give the session these settings, or raise SharedSessionError where it is not ours alone.
+
+    Not as parameters of the connection: poolers refuse those, or pass over them in silence.
+    """
+    wanted = {**settings, _OWNER: str(uuid4())}
+    try:
+        taken = await connection.fetch(_TAKE, _OWNER, list(wanted), list(wanted.values()))
+        read = await connection.fetch(_READ, list(wanted))
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
+        raise SharedSessionError from error
+    # An owner: the server's session had another client, and was not reset. Other values: the session changed.
+    if any(row["owner"] for row in taken) or [r["value"] for r in taken] != [r["value"] for r in read]:
+        raise SharedSessionError
+
+
+def _throw_away_useless(context: ExceptionContext) -> None:
+    if getattr(context.original_exception, "sqlstate", None) in _USELESS:
+        context.is_disconnect = True
 
 
 def _require_open(connection: Any, record: object, proxy: object) -> None:
@@ -87,13 +156,8 @@ def get_session(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], Asyn
     return session
 
 
-def asyncpg_dsn(database_url: str) -> str:
-    """`postgresql+asyncpg://…`, as SQLAlchemy users write it, becomes what asyncpg takes."""
-    scheme, separator, rest = database_url.partition("://")
-    return f"{scheme.split('+')[0]}{separator}{rest}"
-
-
-async def raw_connection(session: AsyncSession) -> "asyncpg.Connection[asyncpg.Record]":
+@asynccontextmanager
+async def raw_connection(session: AsyncSession) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The session's own asyncpg connection, inside the session's transaction, for COPY.
 
     Run a statement through the session first: SQLAlchemy sends BEGIN with the first one, and a
@@ -104,7 +168,12 @@ async def raw_connection(session: AsyncSession) -> "asyncpg.Connection[asyncpg.R
     assert raw is not None
     if not raw.is_in_transaction():
         raise RuntimeError("no statement has run in this session yet, so a COPY would commit by itself")
-    return raw  # type: ignore[no-any-return]
+    try:
+        yield raw
+    except asyncpg.PostgresError as error:
+        if error.sqlstate in _USELESS:
+            await connection.invalidate(error)
+        raise
 
 
 def _quoted(schema: str) -> str:

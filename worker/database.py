@@ -16,7 +16,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
-from db.engine import create_engine
+from db.database_url import InvalidUrlError, read_url
+from db.engine import SharedSessionError, create_engine
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, driver_error, reason_of
 from worker.settings import Settings
@@ -44,7 +45,8 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
 async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
     """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
     try:
-        async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection:
+        # Two at once: behind a pooler that shares its sessions, the second one gets that of the first.
+        async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
             await connection.execute(text("SELECT 1"))
     except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
         raise _database_error(settings, driver_error(error)) from None
@@ -59,6 +61,12 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
     schema = settings.database_schema
     found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
     raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
+
+
+def url_remark(settings: Settings) -> str | None:
+    """What of the database's URL is passed over, if anything is."""
+    names = read_url(settings.database_url.get_secret_value()).without_effect
+    return f"{_DATABASE_VARIABLE}: no effect here of {', '.join(names)}" if names else None
 
 
 async def seconds_ahead_of_database(engine: AsyncEngine) -> float:
@@ -96,6 +104,8 @@ def database_address(url: str) -> str:
 
 
 def _database_error(settings: Settings, error: BaseException) -> CommandError:
+    if isinstance(error, InvalidUrlError):
+        return CommandError(f"{_DATABASE_VARIABLE}: {error}")
     if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
         # The driver quotes what it could not read, which may be a piece of the password.
         return CommandError(
@@ -103,6 +113,8 @@ def _database_error(settings: Settings, error: BaseException) -> CommandError:
             " and percent-encode special characters in the password"
         )
     address = database_address(settings.database_url.get_secret_value())
+    if isinstance(error, SharedSessionError):
+        return CommandError(f"PostgreSQL at {address}: {error}")
     if isinstance(error, asyncpg.PostgresError):
         return CommandError(
             f"PostgreSQL at {address} does not let us in ({reason_of(error)}): check {_DATABASE_VARIABLE}"

@@ -118,20 +118,20 @@ async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[obj
     stays constant: rows go out as they come in.
     """
     await session.execute(CreateTable(part.staged))
-    connection = await raw_connection(session)
+    async with raw_connection(session) as connection:
 
-    async def while_connected() -> AsyncIterator[tuple[object, ...]]:
-        async for row in rows:
-            # asyncpg would go on to write the whole file into the closed socket.
-            if connection.is_closed():
-                raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
-            yield row
+        async def while_connected() -> AsyncIterator[tuple[object, ...]]:
+            async for row in rows:
+                # asyncpg would go on to write the whole file into the closed socket.
+                if connection.is_closed():
+                    raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
+                yield row
 
-    await connection.copy_records_to_table(
-        part.staged.name, columns=(_LINE, *part.columns), records=while_connected()
-    )
-    # Autovacuum never sees a temporary table: without this the planner takes it for a small one.
-    await connection.execute(f"ANALYZE {part.staged.name}")
+        await connection.copy_records_to_table(
+            part.staged.name, columns=(_LINE, *part.columns), records=while_connected()
+        )
+        # Autovacuum never sees a temporary table: without this the planner takes it for a small one.
+        await connection.execute(f"ANALYZE {part.staged.name}")
 
 
 async def find_repeated(session: AsyncSession, part: Part, column: str) -> Repeated | None:

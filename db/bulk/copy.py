@@ -27,8 +27,8 @@ async def copy_rows(session: AsyncSession, table: str, columns: Sequence[str], r
 
     Raises asyncpg's errors as they are.
     """
-    connection = await raw_connection(session)
-    await connection.copy_to_table(table, columns=columns, format="binary", source=_chunks(rows))
+    async with raw_connection(session) as connection:
+        await connection.copy_to_table(table, columns=columns, format="binary", source=_chunks(rows))
 
 
 async def _chunks(rows: Iterable[bytes]) -> AsyncIterator[bytes]:

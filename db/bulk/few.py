@@ -76,9 +76,9 @@ async def insert_rows(
 
     Each element of `items` is one row or several. Raises asyncpg's errors as they are.
     """
-    connection = await raw_connection(session)
     columns = (*_columns(outcomes, _OUTCOME), *_columns(orders, _ORDER), *_columns(items, _ITEM))
-    await connection.execute(_WRITE, *columns)
+    async with raw_connection(session) as connection:
+        await connection.execute(_WRITE, *columns)
 
 
 def _columns(encoded: Iterable[bytes], types: Sequence[Callable[[bytes], Any]]) -> Sequence[Sequence[Any]]:

@@ -64,6 +64,8 @@ async def _run(settings: Settings, reached: Reached) -> int:
 
 async def _remark(worker: Worker, settings: Settings) -> None:
     """Say what will hurt before it does."""
+    if remark := database.url_remark(settings):
+        logger.warning("%s", remark)
     for remark in await clients.topic_remarks(settings):
         logger.warning("%s", remark)
     ahead = 0.0
