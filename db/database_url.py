@@ -17,6 +17,7 @@ _OF_THE_DRIVER: Final = frozenset(
         *("sslpassword", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version"),
     ]
 )
+_FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 # Passed over: the connection is as safe without them.
 _WITHOUT_EFFECT: Final = frozenset(
     [
@@ -71,6 +72,7 @@ def read_url(database_url: str) -> DatabaseUrl:
     """
     scheme, separator, rest = database_url.partition("://")
     address, is_asked, query = rest.partition("?")
+    address = address.replace("#", "%23")  # it ends nothing, as in a password
     kept: list[tuple[str, str]] = []
     settings: dict[str, str] = {}
     without_effect: list[str] = []
@@ -99,6 +101,16 @@ def read_url(database_url: str) -> DatabaseUrl:
     if kept:
         dsn += is_asked + "&".join(f"{name}={quote(value, safe='/:,')}" for name, value in kept)
     return DatabaseUrl(dsn, settings, timeout, tuple(without_effect), is_system)
+
+
+def tls_files(database_url: str) -> list[tuple[str, str]]:
+    """The files that the URL names for TLS, each with its parameter; none where it cannot be read."""
+    try:
+        query = read_url(database_url).dsn.partition("?")[2]
+    except InvalidUrlError:
+        return []
+    named = (map(unquote, each.partition("=")[::2]) for each in query.split("&"))
+    return [(name, path) for name, path in named if name in _FILES and path]
 
 
 def _require_possible(name: str, value: str) -> None:

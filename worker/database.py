@@ -4,6 +4,8 @@ No message ever holds a password: neither the URL nor a driver's error about the
 """
 
 import asyncio
+import re
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,15 +18,20 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
-from db.database_url import InvalidUrlError, read_url
+from db.database_url import InvalidUrlError, read_url, tls_files
 from db.engine import SharedSessionError, create_engine
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS, driver_error, reason_of
 from worker.settings import Settings
+from worker.tls import reason_of_tls, unreadable
 
 LIMIT_SECONDS: Final = 5.0
 
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
+# Names, addresses and sockets' folders, each perhaps with a port.
+_HOSTS: Final = re.compile(
+    r"([\w.\-/%]+|\[[\da-fA-F:.%]+\])?(:\d+)?(,([\w.\-/%]+|\[[\da-fA-F:.%]+\])?(:\d+)?)*"
+)
 
 
 @asynccontextmanager
@@ -96,14 +103,24 @@ def database_address(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return hidden
-    # An unescaped "/", "?" or "#" in a password ends the netloc early, which then holds a piece of it.
-    if "@" not in parts.netloc and "@" in url:
-        return hidden
     host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
-    return f"{host or 'the local socket'}{parts.path}"
+    # An unescaped "@", "/", "?" or "#" in a password ends the host's part too early or too late: then a piece
+    # of the password would be taken for the host, or for its port.
+    is_sure = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and _HOSTS.fullmatch(host)
+    return f"{host or 'the local socket'}{parts.path}" if is_sure else hidden
 
 
 def _database_error(settings: Settings, error: BaseException) -> CommandError:
+    files = tls_files(settings.database_url.get_secret_value())
+    if why := unreadable(files):
+        return CommandError(f"cannot read the TLS files of {_DATABASE_VARIABLE}: {why}")
+    if isinstance(error, ssl.SSLError):
+        address = database_address(settings.database_url.get_secret_value())
+        named = ", ".join(f"{name}={path}" for name, path in files)
+        return CommandError(
+            f"no TLS with PostgreSQL at {address} ({reason_of_tls(error)}): look at its certificate and at"
+            f" {named or 'sslmode'} in {_DATABASE_VARIABLE}"
+        )
     if isinstance(error, InvalidUrlError):
         return CommandError(f"{_DATABASE_VARIABLE}: {error}")
     if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):

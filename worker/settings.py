@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.topics import DEAD_LETTER, ORDER_CONFIRMED, ORDER_PLACED, ORDER_REJECTED, Topics
 from worker.errors import CommandError
+from worker.tls import reason_of_tls, unreadable
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -76,6 +77,9 @@ class Settings(BaseSettings):
     kafka_ssl_cafile: Path | None = Field(None, description="CA certificates; default: the system's")
     kafka_ssl_certfile: Path | None = Field(None, description="client certificate")
     kafka_ssl_keyfile: Path | None = Field(None, description="client key")
+    kafka_ssl_key_password: SecretStr | None = Field(
+        None, description="of the client key, if it is encrypted"
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -123,10 +127,27 @@ class Settings(BaseSettings):
         return options
 
     def _ssl_context(self) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.kafka_ssl_cafile)
-        if self.kafka_ssl_certfile:
-            context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile)
+        files = {
+            "ORDER_WORKER_KAFKA_SSL_CAFILE": self.kafka_ssl_cafile,
+            "ORDER_WORKER_KAFKA_SSL_CERTFILE": self.kafka_ssl_certfile,
+            "ORDER_WORKER_KAFKA_SSL_KEYFILE": self.kafka_ssl_keyfile,
+        }
+        if why := unreadable((name, path) for name, path in files.items() if path):
+            raise CommandError(f"cannot read the TLS files for Kafka: {why}")
+        names = "ORDER_WORKER_KAFKA_SSL_CAFILE"
+        try:
+            context = ssl.create_default_context(cafile=self.kafka_ssl_cafile)
+            if self.kafka_ssl_certfile:
+                names = "ORDER_WORKER_KAFKA_SSL_CERTFILE, ORDER_WORKER_KAFKA_SSL_KEYFILE and …_KEY_PASSWORD"
+                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, self._key_password)
+        except (OSError, ValueError) as error:
+            why = reason_of_tls(error) if isinstance(error, ssl.SSLError) else str(error)
+            raise CommandError(f"cannot use the TLS files for Kafka ({why}): look at {names}") from None
         return context
+
+    def _key_password(self) -> str:
+        # Called for an encrypted key alone; without it, OpenSSL would ask at the terminal.
+        return self.kafka_ssl_key_password.get_secret_value() if self.kafka_ssl_key_password else ""
 
 
 def read_settings(**overrides: Any) -> Settings:

@@ -5,7 +5,6 @@ No message ever holds a password.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeVar
@@ -38,10 +37,7 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """
     servers = settings.kafka_bootstrap_servers
     with quiet_aiokafka() as last_words:
-        try:
-            client = AIOKafkaAdminClient(**settings.kafka_client_options(), retry_backoff_ms=200)
-        except (OSError, ssl.SSLError) as error:
-            raise CommandError(f"cannot read the TLS files for Kafka: {reason_of(error)}") from None
+        client = AIOKafkaAdminClient(**settings.kafka_client_options(), retry_backoff_ms=200)
         try:
             await _start(client, servers, last_words)
             yield client

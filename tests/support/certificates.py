@@ -1,0 +1,43 @@
+"""Certificates for TLS on this machine, each its own authority, made by openssl."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+NO_OPENSSL = "no openssl to make certificates with: install it"
+
+
+class Certificate(NamedTuple):
+    """Files in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+Issue = Callable[..., Certificate]
+"""`issue(name, of, password="")`: `of` is a subjectAltName; with a password the key is encrypted"""
+
+
+def issuing_in(folder: Path) -> Issue:
+    """Makes certificates in the folder; skips the test, or fails it in CI, where there is no openssl."""
+    if shutil.which("openssl") is None:
+        if os.environ.get("CI"):
+            pytest.fail(NO_OPENSSL, pytrace=False)
+        pytest.skip(NO_OPENSSL)
+
+    def issue(name: str, of: str = "IP:127.0.0.1", password: str = "") -> Certificate:
+        made = Certificate(folder / f"{name}.crt", folder / f"{name}.key")
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", f"/CN={name}"]
+        key = ["-passout", f"pass:{password}"] if password else ["-nodes"]
+        files = ["-keyout", str(made.key), "-out", str(made.certificate)]
+        subprocess.run(
+            [*command, *key, *files, "-addext", f"subjectAltName={of}"], check=True, capture_output=True
+        )
+        return made
+
+    return issue

@@ -1,0 +1,40 @@
+"""Of a database URL a message shows host, port and name, and never a piece of a password."""
+
+import pytest
+
+from worker.database import database_address
+
+HIDDEN = "the address in ORDER_WORKER_DATABASE_URL"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@db.example:5432/shop?sslmode=require", "db.example:5432/shop"),
+        ("postgresql://db.example/shop", "db.example/shop"),
+        ("postgresql://u:p@[::1]:5432/shop", "[::1]:5432/shop"),
+        ("postgresql://u:p@one:1,two:2/shop", "one:1,two:2/shop"),
+        ("postgresql://u:p@/shop?host=/run/postgresql", "/run/postgresql/shop"),
+        ("postgresql:///shop", "the local socket/shop"),
+    ],
+)
+def test_an_address_is_shown(url: str, shown: str):
+    assert database_address(url) == shown
+
+
+MARKS = ["@", "#", "/", "?", ":", "@x#", "@x/", "@x?", "#x@", "/x@", "?x@", "[", "]@"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_piece_of_a_password_with_odd_characters_is_shown(mark: str):
+    for password in (f"my{mark}piece", f"piece{mark}my"):
+        assert "piece" not in database_address(f"postgresql://shop:{password}@127.0.0.1:5432/shop")
+
+
+@pytest.mark.parametrize("mark", ["#", "/", "?", ":", "["])
+def test_nor_where_the_host_was_forgotten(mark: str):
+    assert "piece" not in database_address(f"postgresql://shop:piece{mark}my/shop")
+
+
+def test_what_cannot_be_an_address_is_hidden():
+    assert database_address("postgresql://shop:secret") == HIDDEN
