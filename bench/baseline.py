@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from db.engine import asyncpg_dsn
+from db.database_url import read_url
 from db.models import Order, OrderItem, Product, User
 from db.statuses import OrderStatus
 
@@ -32,7 +32,7 @@ CONCURRENCY = int(os.environ.get("BENCH_BASELINE_CONCURRENCY", "1"))
 
 # Built at import, as tutorials do.
 engine = create_async_engine(
-    asyncpg_dsn(os.environ[f"{_PREFIX}DATABASE_URL"]).replace("postgresql://", "postgresql+asyncpg://", 1),
+    read_url(os.environ[f"{_PREFIX}DATABASE_URL"]).dsn.replace("postgresql://", "postgresql+asyncpg://", 1),
     pool_size=CONCURRENCY,
 )
 sessions = async_sessionmaker(engine, expire_on_commit=False)

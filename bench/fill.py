@@ -252,18 +252,18 @@ async def _write_portions(
 
 async def _copy(session: AsyncSession, rows: dict[type[Base], list[_Row]]) -> None:
     await session.execute(text("SELECT 1"))  # begins the transaction that COPY is to be part of
-    connection = await raw_connection(session)
-    for model, records in rows.items():
-        columns = _COLUMNS[model]
-        await connection.copy_records_to_table(model.__tablename__, columns=columns, records=records)
+    async with raw_connection(session) as connection:
+        for model, records in rows.items():
+            columns = _COLUMNS[model]
+            await connection.copy_records_to_table(model.__tablename__, columns=columns, records=records)
 
 
 async def _receive(sessions: async_sessionmaker[AsyncSession], written: Written) -> None:
     """What was sold has been received as well, which is known only now."""
     async with sessions.begin() as session:
         await session.execute(text("SELECT 1"))
-        connection = await raw_connection(session)
-        await connection.execute(_RECEIVE, list(written.sold), list(written.sold.values()))
+        async with raw_connection(session) as connection:
+            await connection.execute(_RECEIVE, list(written.sold), list(written.sold.values()))
 
 
 async def _execute_alone(engine: AsyncEngine, statement: Executable) -> None:

@@ -36,7 +36,8 @@ from bench.screen import Screen, bar
 from bench.statements import counted
 from db import catalog
 from db.catalog import ProductOrder
-from db.engine import CONNECT_TIMEOUT_SECONDS, asyncpg_dsn, session_factory
+from db.database_url import read_url
+from db.engine import CONNECT_TIMEOUT_SECONDS, session_factory
 from db.models import Category
 from db.orders import get_order, list_orders, list_orders_with_items
 from db.reports import category_stats, sales_by_product, stock_discrepancies
@@ -332,7 +333,7 @@ def _server(given: str | None, screen: Screen) -> Iterator[str]:
 
 async def _require_readable(url: str) -> None:
     try:
-        connection = await asyncpg.connect(asyncpg_dsn(url), timeout=CONNECT_TIMEOUT_SECONDS)
+        connection = await asyncpg.connect(read_url(url).dsn, timeout=CONNECT_TIMEOUT_SECONDS)
     except ValueError:
         # Not in the driver's words, which may quote a piece of the password.
         raise typer.BadParameter("--database-url takes postgresql://user:password@host:port/name") from None
