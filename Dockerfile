@@ -8,7 +8,8 @@ RUN pip install --no-cache-dir --require-hashes -r requirements/worker.txt
 COPY contracts contracts
 COPY db db
 COPY worker worker
-ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app
+# Probes and scrapers come from outside of the container.
+ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app ORDER_WORKER_HTTP_HOST=0.0.0.0
 USER worker
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     group_id: str = Field(
         "order-worker", min_length=1, description="consumer group; also the start of transactional ids"
     )
-    http_host: str = Field("0.0.0.0", description="address of health, metrics and docs")  # noqa: S104 (probes come from outside)
+    http_host: str = Field("127.0.0.1", description="address of health, metrics and docs")
     http_port: Port = Field(8000, description="0: any free port")
 
     order_placed_topic: TopicName = Field(ORDER_PLACED, description="input")

@@ -192,6 +192,25 @@ def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
         assert widths(browser, worker, path, tmp_path) == {400: 400, 800: 800, 1_400: 1_400}, path
 
 
+def test_a_browser_shows_the_events_page_and_may_ask_nobody_else(worker: WorkerProcess, browser: Browser):
+    headers = get(f"{worker.url}/docs")[1]
+    assert "default-src 'self'" in headers["content-security-policy"]
+    seen = browser.open(f"{worker.url}/docs")
+    assert "OrderPlaced" in seen.dom.partition('id="asyncapi"')[2].partition("<script")[0], "rendered"
+    # FastStream's page links icons of another host: the policy is what stops them.
+    assert [line for line in seen.console if "asyncapi.com/favicon" not in line] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json"]
+)
+def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, path: str):
+    headers = get(worker.url + path)[1]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+
+
 def widths(browser: Browser, worker: WorkerProcess, path: str, folder: Path) -> dict[int, int]:
     """How wide the page is in windows of three widths: no wider, where nothing is scrolled sideways.
 

@@ -1,6 +1,7 @@
 """The HTTP endpoints, all read only: liveness, readiness, outcomes, the files of the AsyncAPI page."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,26 @@ from contracts.envelope import outcome_headers
 from contracts.fields import parse_order_id
 from db.bulk.rows import LedgerRow
 from db.worker import ledger
+from worker.http.connections import bounded
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
 
 _ASSETS: Final = Path(__file__).parent / "assets"
 ASYNCAPI_SCRIPT: Final = "/assets/asyncapi.js"
 ASYNCAPI_STYLE: Final = "/assets/asyncapi.css"
+# FastStream's page for /docs has a script in its text, compiles schemas, and links icons of another host: the
+# policy allows the first two and stops the third. The page at / has a stricter one (`page.site`).
+_GUARDS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+        b" style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        b" base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+)
 
 
 class Application(AsgiFastStream):
@@ -32,6 +47,23 @@ class Application(AsgiFastStream):
         self._starlette = Starlette(routes=routes, exception_handlers={404: _refusal, 405: _refusal})
         self._starlette.router.redirect_slashes = False
         super().__init__(*brokers, **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Every answer has headers by which a browser lets no other site in, and asks none."""
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in _GUARDS if h[0] not in given)]
+            await send(message)
+
+        await super().__call__(scope, receive, send_guarded if scope["type"] == "http" else send)
+
+    async def run(
+        self, log_level: int = logging.INFO, run_extra_options: dict[str, Any] | None = None
+    ) -> None:
+        """As `faststream run` calls it: with bounded connections as well."""
+        await super().run(log_level, {**bounded(), **(run_extra_options or {})})
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What FastStream calls for a path that it does not know."""

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 SILENCE_SECONDS: Final = 10.0
+_LIBRARIES: Final = ("aiokafka", "asyncio", "uvicorn")
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -27,7 +28,8 @@ class JsonFormatter(logging.Formatter):
 class Sparingly(logging.Filter):
     """Lets a message of a library through once in `SILENCE_SECONDS`, whatever its arguments.
 
-    While a broker is away aiokafka reports each attempt to connect, hundreds a second.
+    While a broker is away aiokafka reports each attempt to connect, hundreds a second; while no more files
+    can be opened, asyncio each connection that it cannot accept, thousands.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,7 @@ class Sparingly(logging.Filter):
         self._last: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key = (record.name, str(record.msg))
+        key = (record.name, str(record.msg).partition("\n")[0])
         if record.created - self._last.get(key, 0.0) < SILENCE_SECONDS:
             return False
         self._last[key] = record.created
@@ -46,7 +48,7 @@ def configure(level: str, form: Literal["text", "json"]) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = logging.StreamHandler()
     libraries = Sparingly()
-    handler.addFilter(lambda record: not record.name.startswith("aiokafka") or libraries.filter(record))
+    handler.addFilter(lambda record: not record.name.startswith(_LIBRARIES) or libraries.filter(record))
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # aiokafka writes keys and values at DEBUG. What the libraries say at INFO, the worker says itself.

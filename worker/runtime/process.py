@@ -18,6 +18,7 @@ from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached, nothing_happens
 from worker.errors import CommandError
 from worker.failures import DATABASE_ERRORS
+from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
 from worker.observability import log
@@ -51,7 +52,7 @@ async def _run(settings: Settings, reached: Reached) -> int:
     except CommandError:
         await worker.engine.dispose()
         raise
-    server = _Server(uvicorn.Config(app, log_config=None, lifespan="on"))
+    server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", **bounded()))
     _stop_on_signals(server, worker)
     logger.info("health, metrics and docs on http://%s:%d", *listening.getsockname()[:2])
     with suppress(SystemExit):  # what uvicorn raises where the application does not start: the code is ours

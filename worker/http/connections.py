@@ -1,0 +1,68 @@
+"""HTTP connections that take neither files nor time from the orders: few, and none that waits for long."""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+# Probes, a scraper, some people: each takes one or a few. A browser opens six.
+MOST_CONNECTIONS: Final = 100
+BACKLOG: Final = 128  # connections that the kernel keeps until we accept them
+HEAD_SECONDS: Final = 5.0  # uvicorn's own limit for an idle connection that had a request
+ANSWER_SECONDS: Final = 60.0
+
+
+class BoundedConnection(H11Protocol):
+    """A connection of uvicorn's, with a limit of their number and of the time that each may take.
+
+    Each ends that has not sent the head of a request within `HEAD_SECONDS`, or has not taken the answer
+    within `ANSWER_SECONDS`. Where there are too many, the one ends that has waited longest for a request, so
+    that a probe, which sends its own at once, is answered whoever else holds connections open.
+    """
+
+    _deadline: asyncio.TimerHandle | None = None
+    _waiting_since: float = float("-inf")  # by the loop's clock
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end_within(HEAD_SECONDS)
+        if len(self.connections) > MOST_CONNECTIONS:
+            ours = (one for one in self.connections if isinstance(one, BoundedConnection))
+            waiting = (one for one in ours if not one._is_answering())  # this one at least
+            longest = min(waiting, key=lambda one: one._waiting_since)
+            self.connections.discard(longest)  # it is lost a moment later only, and others come meanwhile
+            longest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_within(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        was_answering = self._is_answering()
+        super().data_received(data)
+        if self._is_answering():
+            if not was_answering:
+                self._end_within(ANSWER_SECONDS)
+        elif self._deadline is None:
+            # A piece of the next head: uvicorn waits for the rest without end.
+            self._end_within(HEAD_SECONDS)
+
+    def on_response_complete(self) -> None:
+        self._end_within(None)
+        super().on_response_complete()  # which may begin with a request that is here already
+        if self._is_answering():
+            self._end_within(ANSWER_SECONDS)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_within(self, seconds: float | None) -> None:
+        self._waiting_since = self.loop.time()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+
+
+def bounded() -> dict[str, Any]:
+    """The options of uvicorn's that bound its connections."""
+    return {"http": BoundedConnection, "ws": "none", "backlog": BACKLOG}
