@@ -1,11 +1,15 @@
 """Every setting, read from the environment (prefix `ORDER_WORKER_`) and from `.env`."""
 
+import os
+import re
 import ssl
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from contracts.topics import DEAD_LETTER, ORDER_CONFIRMED, ORDER_PLACED, ORDER_REJECTED, Topics
 from worker.errors import CommandError
@@ -15,11 +19,20 @@ Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
+_PREFIX: Final = "ORDER_WORKER_"
+# Of the demo and the tests' servers.
+_NO_SETTINGS: Final = ("NO_DOCKER", "CACHE_DIR", "MAVEN_REPOSITORY", "DEMO_SECONDS")
+# What Kubernetes gives each container of a namespace that has a service called order-worker.
+_OF_KUBERNETES: Final = re.compile(
+    r"SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
+
+
 class Settings(BaseSettings):
     """What an operator can set. Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ORDER_WORKER_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
 
     kafka_bootstrap_servers: str = Field(
@@ -151,7 +164,9 @@ class Settings(BaseSettings):
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings, or a CommandError with one line per wrong variable."""
+    """The settings, or a CommandError that names each wrong variable, and each that is none."""
+    if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
+        raise CommandError("wrong settings: " + "; ".join(unknown))
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -160,3 +175,15 @@ def read_settings(**overrides: Any) -> Settings:
             for e in error.errors(include_url=False, include_input=False)
         )
         raise CommandError("wrong settings: " + "; ".join(lines)) from None
+
+
+def _unknown_names(names: Iterable[str]) -> list[str]:
+    """What is wrong with each that begins as a setting does and is none: a slip would be a silent default."""
+    known = {*(field.upper() for field in Settings.model_fields), *_NO_SETTINGS}
+    given = {name.upper().removeprefix(_PREFIX) for name in names if name.upper().startswith(_PREFIX)}
+    unknown = sorted(name for name in given - known if not _OF_KUBERNETES.fullmatch(name))
+    return [
+        f"{_PREFIX}{name} is no setting"
+        + "".join(f"; do you mean {_PREFIX}{near}?" for near in get_close_matches(name, known, 1))
+        for name in unknown
+    ]

@@ -52,6 +52,48 @@ def test_a_wrong_setting_is_one_line_that_names_the_variable(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ORDER_WORKER_KAFKA_BOOTSTRAP_SERVER", "do you mean ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS?"),
+        (
+            "order_worker_databaseurl",
+            "ORDER_WORKER_DATABASEURL is no setting; do you mean ORDER_WORKER_DATABASE_URL?",
+        ),
+        ("ORDER_WORKER_QQQ", "ORDER_WORKER_QQQ is no setting"),
+        ("ORDER_WORKER_", "ORDER_WORKER_ is no setting"),
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path, name: str, says: str, in_file: bool
+):
+    if in_file:
+        (tmp_path / ".env").write_text(f"{name}=x\n")
+    else:
+        monkeypatch.setenv(name, "x")
+    with pytest.raises(CommandError) as refused:
+        read_settings()
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ORDER_WORKER_SERVICE_HOST",
+        "ORDER_WORKER_SERVICE_PORT_HTTP",
+        "ORDER_WORKER_PORT",
+        "ORDER_WORKER_PORT_8000_TCP",
+        "ORDER_WORKER_PORT_8000_TCP_ADDR",
+        "ORDER_WORKER_NO_DOCKER",
+        "ORDER_WORKERS",
+    ],
+)
+def test_what_others_set_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
+    assert read_settings().http_port == 8000
+
+
 def test_secrets_are_not_shown():
     settings = read_settings(database_url="postgresql://user:hunter2@host/db", kafka_sasl_password="hunter2")
     assert "hunter2" not in repr(settings)
