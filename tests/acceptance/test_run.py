@@ -242,6 +242,24 @@ def test_several_workers_that_cannot_start_say_so_and_end(run: OrderWorker):
     assert "order-worker topics create" in result.err
 
 
+def test_several_workers_are_not_taken_from_the_folder_they_are_started_in(run: OrderWorker, tmp_path: Path):
+    """They were: a project with a `worker.py` of its own was started in their place, again and again."""
+    (tmp_path / "worker.py").write_text('print("a worker of somebody else")')
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "__init__.py").touch()
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("order-worker"), "run", "--workers", "2"],
+        cwd=tmp_path,
+        env={**os.environ, **run.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "somebody else" not in ended.stdout + ended.stderr
+    assert (ended.returncode, "order-worker topics create" in ended.stderr) == (1, True)
+
+
 def test_the_endpoints_answer(scene: Scene, workers: Workers):
     worker = workers.start().wait_until_ready()
     assert worker.get("/livez") == (200, '{"alive": true}')

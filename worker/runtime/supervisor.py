@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -24,6 +25,7 @@ POLL_SECONDS: Final = 0.2
 SETTLED_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
 GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
 
+_PACKAGES: Final = str(Path(__file__).parent.parent.parent)
 _STOPPED_WHILE_STARTING: Final = frozenset({-signal.SIGTERM, -signal.SIGINT})
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -69,8 +71,13 @@ class _Supervisor:
     def _start(self, number: int) -> _Child:
         port = self._settings.http_port
         environment = {**os.environ, "ORDER_WORKER_HTTP_PORT": str(port + number if port else 0)}
+        if _PACKAGES not in sys.path[1:]:  # a checkout that is not installed, found as the working folder
+            environment["PYTHONPATH"] = os.pathsep.join(
+                filter(None, [_PACKAGES, os.environ.get("PYTHONPATH")])
+            )
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run"],
+            # -P: a folder with a `worker.py` or `db` of its own would be started in our place, for ever.
+            [sys.executable, "-P", "-m", "worker", "run"],
             env=environment,
             # Ctrl-C in a terminal reaches us alone, so that each worker is told once, by us.
             start_new_session=True,
