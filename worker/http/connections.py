@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Probes, a scraper, some people: each takes one or a few. A browser opens six.
-MOST_CONNECTIONS: Final = 100
+# Above what may come at once and be answered (`queries.MAX_ASKING`, threefold in a test), far below the files
+# that a process may open. Probes, a scraper and some people take a few; a browser opens six.
+MOST_CONNECTIONS: Final = 400
 BACKLOG: Final = 128  # connections that the kernel keeps until we accept them
 HEAD_SECONDS: Final = 5.0  # uvicorn's own limit for an idle connection that had a request
 ANSWER_SECONDS: Final = 60.0
