@@ -23,7 +23,7 @@ _TAKE: Final = """
     FROM found, unnest($2::text[], $3::text[]) AS wanted (name, value)
     """
 _READ: Final = "SELECT current_setting(name, true) AS value FROM unnest($1::text[]) AS wanted (name)"
-# Read only, as on a server that has become a standby: the session itself tells nothing wrong, and stays so.
+# Read only: the server has become a standby. The session stays open, and each write in it fails.
 _USELESS: Final = frozenset({"25006"})
 
 

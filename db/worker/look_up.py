@@ -1,4 +1,4 @@
-"""What the decisions of a batch rest on, in one statement: a round trip each costs a small batch most."""
+"""Reads what the decisions of a batch rest on in one statement: round trips are what a small batch costs."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime

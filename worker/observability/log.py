@@ -28,16 +28,19 @@ class JsonFormatter(logging.Formatter):
 class Sparingly(logging.Filter):
     """Lets a message of a library through once in `SILENCE_SECONDS`, whatever its arguments.
 
+    Each type of error counts as a message of its own, so that none is hidden by another.
+
     While a broker is away aiokafka reports each attempt to connect, hundreds a second; while no more files
     can be opened, asyncio each connection that it cannot accept, thousands.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: dict[tuple[str, str], float] = {}
+        self._last: dict[tuple[str, str, object], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        key = (record.name, str(record.msg).partition("\n")[0])
+        error = record.exc_info[0] if record.exc_info else None
+        key = (record.name, str(record.msg).partition("\n")[0], error)
         if record.created - self._last.get(key, 0.0) < SILENCE_SECONDS:
             return False
         self._last[key] = record.created

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -138,6 +138,25 @@ async def test_an_order_decided_by_another_one_is_a_duplicate_key(session: Async
 async def test_few_orders_name_users_and_products_that_are_there(session: AsyncSession, rows: Rows, key: str):
     with pytest.raises(asyncpg.ForeignKeyViolationError, match=key):
         await add_decided(session, *rows)
+
+
+@pytest.mark.parametrize("count", [3, FEW_ORDERS])
+async def test_a_role_that_may_insert_and_nothing_else_is_enough(
+    session: AsyncSession, shop: Shop, count: int
+):
+    role = f"clerk_{uuid4().hex[:8]}"
+    await asyncio.to_thread(shop.sql, f"CREATE ROLE {role}")
+    try:
+        tables = "order_outcomes, orders, order_items"
+        await asyncio.to_thread(shop.sql, f"GRANT INSERT ON {tables} TO {role}")
+        await session.execute(text(f"SET LOCAL ROLE {role}"))
+        await add_decided(session, *rows_of(count))
+        await session.execute(text("RESET ROLE"))
+        assert len((await stored(session))[0]) == count
+    finally:
+        await session.rollback()
+        await asyncio.to_thread(shop.sql, f"DROP OWNED BY {role}")
+        await asyncio.to_thread(shop.sql, f"DROP ROLE {role}")
 
 
 async def test_a_total_too_large_for_its_column_is_refused_and_not_cut(session: AsyncSession):
