@@ -1,17 +1,82 @@
-"""Brings a database to the tables this version needs, and tells whether it has them."""
+"""Brings a database to the tables that this version needs, beside sessions that use them.
 
+Each revision is a transaction of its own, so that its locks end with it. One that waits for a lock makes all
+who come later wait behind it: so it gives up soon, and is tried again.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from alembic.script import Script, ScriptDirectory
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_TURN: Final = "order-worker.upgrade"
+_LOOK_SECONDS: Final = 0.2  # whether another upgrade has ended
+
+# The session whose transaction holds a lock on one of our tables for the longest time.
+_HOLDER: Final = text("""
+    SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float AS seconds
+    FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND pid IN (
+        SELECT pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+        WHERE granted AND relnamespace = current_schema()::regnamespace)
+    ORDER BY xact_start LIMIT 1
+    """)
+
+Report = Callable[[str], None]
+
+
+def _silent(_sentence: str) -> None:
+    """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockWaits:
+    """How long a revision waits for each lock, and how often it is tried."""
+
+    lock_timeout_seconds: float = 2.0
+    tries: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A revision that was applied, in `seconds` and `tries`.
+
+    `locked_seconds`: how long others may have waited for its locks, over all tries. 0 where it takes none
+    that keeps others from reading or writing.
+    """
+
+    revision: str
+    title: str
+    seconds: float
+    tries: int
+    locked_seconds: float
+
+
+class LockedOutError(Exception):
+    """A revision got no lock, however often it was tried. Revisions before it are applied."""
+
+    def __init__(self, revision: str, waits: LockWaits, holder: str) -> None:
+        super().__init__(
+            f"revision {revision} got no lock in {waits.tries} tries of {waits.lock_timeout_seconds:g} s:"
+            f" {holder}"
+        )
 
 
 def config(connection: Connection | None = None) -> Config:
@@ -29,24 +94,139 @@ def head_revision() -> str:
     return head
 
 
+def known_revisions() -> list[Script]:
+    """All revisions of this version, the first one first."""
+    return list(ScriptDirectory.from_config(config()).walk_revisions())[::-1]
+
+
 async def current_revision(engine: AsyncEngine) -> str | None:
     """The revision the database is at; None: never upgraded."""
     async with engine.connect() as connection:
-        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+        return await connection.run_sync(_current)
 
 
-async def upgrade(engine: AsyncEngine, schema: str, revision: str = "head") -> None:
-    """Create the schema if need be and bring it to `revision`, in one transaction.
+async def upgrade(
+    engine: AsyncEngine,
+    schema: str,
+    revision: str = "head",
+    *,
+    waits: LockWaits | None = None,
+    report: Report = _silent,
+) -> list[Applied]:
+    """Create the schema if need be and bring it to `revision`, each revision whole or not at all.
 
-    Two callers at once take turns; the second finds nothing to do.
+    Two callers at once take turns; the second finds nothing to do. `report` is called with a sentence before
+    each step that may take long. Raises LockedOutError, or what PostgreSQL raises.
     """
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('order-worker.upgrade'))"))
-        await connection.execute(CreateSchema(schema, if_not_exists=True))
-        await connection.run_sync(lambda sync: command.upgrade(config(sync), revision))
+    async with _turn(engine, report) as connection:
+        if not await connection.scalar(select(func.current_schema())):
+            await connection.execute(CreateSchema(schema, if_not_exists=True))
+        await connection.commit()
+        steps = await connection.run_sync(lambda sync: list(_missing(_current(sync), revision)))
+        return [await _apply(connection, step, waits or LockWaits(), report) for step in steps]
 
 
-async def downgrade(engine: AsyncEngine, revision: str) -> None:
-    """Go back to `revision` ("base": no tables at all), in one transaction."""
-    async with engine.begin() as connection:
-        await connection.run_sync(lambda sync: command.downgrade(config(sync), revision))
+async def downgrade(engine: AsyncEngine, revision: str, *, waits: LockWaits | None = None) -> None:
+    """Go back to `revision` ("base": no tables at all), each revision whole or not at all.
+
+    Raises as `upgrade` does.
+    """
+    async with _turn(engine) as connection:
+        steps = await connection.run_sync(
+            lambda sync: list(_missing(revision, _current(sync) or "base"))[::-1]
+        )
+        for step in steps:
+            before = str(step.down_revision or "base")
+            await _whole(connection, step, partial(command.downgrade, revision=before), waits or LockWaits())
+
+
+def downgrade_sql(current: str, revision: str) -> str:
+    """The statements with which `downgrade` goes from `current` to `revision`."""
+    made = config()
+    made.output_buffer = StringIO()
+    command.downgrade(made, f"{current}:{revision}", sql=True)
+    return made.output_buffer.getvalue()
+
+
+@asynccontextmanager
+async def _turn(engine: AsyncEngine, report: Report = _silent) -> AsyncIterator[AsyncConnection]:
+    """A connection that alone may change the tables, outside of a transaction."""
+    async with engine.connect() as connection:
+        is_reported = False
+        # Not by waiting in PostgreSQL: an index that is built concurrently waits for each statement that
+        # began before it, also for one that waits for its turn.
+        while not await connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(_TURN)))):
+            if not is_reported:
+                report("another upgrade is running: waiting for it")
+                is_reported = True
+            await connection.commit()
+            await asyncio.sleep(_LOOK_SECONDS)
+        await connection.commit()
+        try:
+            yield connection
+        finally:
+            # The lock is the session's.
+            await connection.invalidate()
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _missing(current: str | None, revision: str) -> Iterator[Script]:
+    scripts = ScriptDirectory.from_config(config())
+    return reversed(list(scripts.iterate_revisions(revision, current or "base")))
+
+
+async def _apply(connection: AsyncConnection, step: Script, waits: LockWaits, report: Report) -> Applied:
+    waiting = " (while others go on; waits for transactions that are open)" if _is_concurrent(step) else ""
+    report(f"{step.revision} {step.doc}{waiting}")
+    started = time.monotonic()
+    upgrade_to = partial(command.upgrade, revision=step.revision)
+    tries, locked_seconds = await _whole(connection, step, upgrade_to, waits, report)
+    return Applied(step.revision, step.doc, time.monotonic() - started, tries, locked_seconds)
+
+
+async def _whole(
+    connection: AsyncConnection,
+    step: Script,
+    move: Callable[[Config], None],
+    waits: LockWaits,
+    report: Report = _silent,
+) -> tuple[int, float]:
+    """Go up or down one revision. Returns the tries, and for how many seconds others may have waited."""
+    is_concurrent = _is_concurrent(step)
+    # A lock that keeps nobody from reading or writing may wait as long as it likes.
+    timeout_ms = 0 if is_concurrent else round(waits.lock_timeout_seconds * 1000)
+    await connection.execute(select(func.set_config("lock_timeout", f"{timeout_ms}ms", False)))
+    await connection.commit()
+    locked_seconds = 0.0
+    for tried in range(1, waits.tries + 1):
+        began = time.monotonic()
+        try:
+            await connection.run_sync(lambda sync: move(config(sync)))
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                raise
+        else:
+            return tried, 0.0 if is_concurrent else locked_seconds + time.monotonic() - began
+        locked_seconds += time.monotonic() - began
+        await connection.rollback()
+        holder = await _holder(connection)
+        if tried < waits.tries:
+            report(f"{step.revision} gives way: {holder}")
+            # As long as others waited for us, or longer, so that they come to their turn.
+            await asyncio.sleep(waits.lock_timeout_seconds * random.uniform(1, 2))
+    raise LockedOutError(step.revision, waits, holder)
+
+
+def _is_concurrent(step: Script) -> bool:
+    return bool(getattr(step.module, "is_concurrent", False))
+
+
+async def _holder(connection: AsyncConnection) -> str:
+    row = (await connection.execute(_HOLDER)).first()
+    await connection.rollback()
+    if row is None:
+        return "its lock was taken each time"
+    return f"session {row.pid} ({row.application_name or 'no name'}) holds one for {row.seconds:.0f} s"

@@ -85,6 +85,14 @@ def database_url(services: Services, template_database: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def bare_database_url(services: Services) -> Iterator[str]:
+    """A database without tables."""
+    name = f"bare_{uuid4().hex[:12]}"
+    yield create_database(services.database_url, name)
+    drop_database(services.database_url, name)
+
+
+@pytest.fixture
 def shop(database_url: str) -> Shop:
     """The test's database, to fill and to look into."""
     return Shop(database_url)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,9 @@ from tests.support.subscriber import publish, read_topic, set_option
 from tests.support.topic_names import TopicNames
 from worker.core.decode import Decoded, decode
 from worker.operations.place.messages import encode, random_orders, with_twins
-from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 
 PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
-
-
-@pytest.fixture
-def bare_database_url(services: Services) -> Iterator[str]:
-    """A database without tables."""
-    name = f"bare_{uuid4().hex[:12]}"
-    yield create_database(services.database_url, name)
-    drop_database(services.database_url, name)
 
 
 def write_catalog(folder: Path, products: int = 20) -> Path:

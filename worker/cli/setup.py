@@ -2,27 +2,64 @@
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from worker.cli.options import example, group
-from worker.errors import CommandError, UsageError
-
-if TYPE_CHECKING:
-    from worker.settings import Settings
+from worker.cli.options import Execute, example, group
+from worker.errors import UsageError
 
 db = group("The tables.")
 topics = group("The topics.")
 catalog = group("Users, categories and products.")
 
 
-@db.command("upgrade", epilog=example("order-worker db upgrade"))
-def db_upgrade() -> None:
-    """Create the tables, or bring them to this version. In one transaction; a second call does nothing."""
+@db.command(
+    "upgrade", epilog=example("order-worker db upgrade", "order-worker db upgrade --lock-timeout 0.5")
+)
+def db_upgrade(
+    lock_timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=3600, metavar="SECONDS", help="To wait for one lock, while others wait behind."
+        ),
+    ] = 2.0,
+    tries: Annotated[int, typer.Option(min=1, max=10_000, help="Of one revision that gets no lock.")] = 30,
+) -> None:
+    """Create the tables, or bring them to this version, while workers run. A second call does nothing.
+
+    Each revision is a transaction of its own. Indexes are built while others read and write.
+
+    Interrupted or failed, it goes on where it was when it is run again.
+    """
+    from db.migrate import LockWaits
+    from worker.operations.setup.tables import upgrade_report, upgrade_tables
     from worker.settings import read_settings
 
-    typer.echo(asyncio.run(_upgrade(read_settings())))
+    waits = LockWaits(lock_timeout, tries)
+    upgraded = asyncio.run(upgrade_tables(read_settings(), waits, lambda step: typer.echo(step, err=True)))
+    typer.echo("\n".join(upgrade_report(upgraded)))
+
+
+@db.command(
+    "downgrade", epilog=example("order-worker db downgrade 0007", "order-worker db downgrade 0007 --execute")
+)
+def db_downgrade(
+    revision: Annotated[str, typer.Argument(help="Of the older version: its `db upgrade` names it.")],
+    execute: Execute = False,
+) -> None:
+    """Bring the tables back to an earlier revision, for an older version. Without --execute: the statements.
+
+    What they drop is gone: make a backup. Stop the workers first, and start those of the older version after.
+    """
+    from worker.operations.screen import typed_again
+    from worker.operations.setup.tables import downgrade_tables
+    from worker.settings import read_settings
+
+    lines = asyncio.run(downgrade_tables(read_settings(), revision, execute=execute))
+    if not execute:
+        lines += ["", f"nothing is changed yet: {typed_again()}"]
+    typer.echo("\n".join(lines))
 
 
 @topics.command("create", epilog=example("order-worker topics create --partitions 12 --replication 3"))
@@ -62,22 +99,3 @@ def catalog_import(
     from worker.settings import read_settings
 
     typer.echo(summary(asyncio.run(import_catalog(read_settings(), path))))
-
-
-async def _upgrade(settings: "Settings") -> str:
-    from db import migrate
-    from worker import database
-    from worker.failures import DATABASE_ERRORS, reason_of
-
-    schema = settings.database_schema
-    async with database.database_engine(settings, "order-worker db upgrade") as engine:
-        await database.require_reachable_database(engine, settings)
-        before = await database.require_known_revision(engine, settings)
-        try:
-            await migrate.upgrade(engine, schema)
-        except (*DATABASE_ERRORS, OSError) as error:
-            raise CommandError(f"the upgrade failed: {reason_of(error)}") from error
-        after = await migrate.current_revision(engine)
-    if before == after:
-        return f'schema "{schema}" is at revision {after} already'
-    return f'schema "{schema}" upgraded from {before or "nothing"} to revision {after}'

@@ -1,8 +1,6 @@
 """The migrations make exactly the tables of the models, in any schema, up and down."""
 
 import re
-from collections.abc import AsyncIterator
-from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -16,17 +14,8 @@ from db.worker.leases import Holder, find_holders
 from db.worker.positions import list_pending
 from tests.support.shop import Shop
 from worker.kafka.published import publishers
-from worker.sandbox.servers.postgres import create_database, drop_database
-from worker.sandbox.servers.services import Services
 
 TABLES = {*Base.metadata.tables, "alembic_version"}
-
-
-@pytest.fixture
-async def empty_database(services: Services) -> AsyncIterator[str]:
-    name = f"empty_{uuid4().hex[:12]}"
-    yield create_database(services.database_url, name)
-    drop_database(services.database_url, name)
 
 
 async def tables(engine: AsyncEngine, schema: str) -> set[str]:
@@ -36,9 +25,9 @@ async def tables(engine: AsyncEngine, schema: str) -> set[str]:
 
 @pytest.mark.parametrize("schema", ["public", 'a shop "with" odd name'])
 async def test_upgrade_from_empty_gives_the_models_and_downgrade_leaves_nothing(
-    empty_database: str, schema: str
+    bare_database_url: str, schema: str
 ):
-    engine = create_engine(empty_database, schema=schema)
+    engine = create_engine(bare_database_url, schema=schema)
     try:
         await migrate.upgrade(engine, schema)
         assert await tables(engine, schema) == TABLES
@@ -51,19 +40,19 @@ async def test_upgrade_from_empty_gives_the_models_and_downgrade_leaves_nothing(
         await engine.dispose()
 
 
-async def test_two_shops_live_in_two_schemas_of_one_database(empty_database: str):
+async def test_two_shops_live_in_two_schemas_of_one_database(bare_database_url: str):
     for schema in ("one", "two"):
-        engine = create_engine(empty_database, schema=schema)
+        engine = create_engine(bare_database_url, schema=schema)
         await migrate.upgrade(engine, schema)
         assert await tables(engine, schema) == TABLES
         await engine.dispose()
 
 
-async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(empty_database: str):
-    engine = create_engine(empty_database)
+async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(bare_database_url: str):
+    engine = create_engine(bare_database_url)
     try:
         await migrate.upgrade(engine, "public", "0001")
-        shop = Shop(empty_database)
+        shop = Shop(bare_database_url)
         shop.stock_up({1: 10})
         shop.sql(
             "INSERT INTO orders (id, user_id, total_amount, placed_at)"
@@ -78,12 +67,14 @@ async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(empty_
         await engine.dispose()
 
 
-async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_they_had(empty_database: str):
+async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_they_had(
+    bare_database_url: str,
+):
     """It is fenced then by the first owner of this version."""
-    engine = create_engine(empty_database)
+    engine = create_engine(bare_database_url)
     try:
         await migrate.upgrade(engine, "public", "0007")
-        shop = Shop(empty_database)
+        shop = Shop(bare_database_url)
         shop.sql(
             "INSERT INTO positions (group_id, topic, partition, turn, announced_to, begun_to)"
             " VALUES ('group', 'order-placed', 3, 7, 10, 20)"
@@ -114,8 +105,8 @@ def test_every_constraint_and_index_is_named_by_the_convention(shop: Shop):
         assert re.fullmatch(rf"{prefix[row['kind']]}_{row['table']}(_[a-z_]+)?", row["name"]), row["name"]
 
 
-async def test_upgrading_again_changes_nothing(empty_database: str):
-    engine = create_engine(empty_database)
+async def test_upgrading_again_changes_nothing(bare_database_url: str):
+    engine = create_engine(bare_database_url)
     await migrate.upgrade(engine, "public")
     await migrate.upgrade(engine, "public")
     assert await tables(engine, "public") == TABLES
