@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import stock_the_shelves
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
+from tests.support.roles import as_role, role_of_workers
 from tests.support.shop import Shop, run_apart
 from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
@@ -74,6 +76,14 @@ def template_database(services: Services) -> Iterator[str]:
     run_apart(upgrade())
     yield name
     drop_database(services.database_url, name)
+
+
+@pytest.fixture(scope="session")
+def worker_role(services: Services, template_database: str) -> Iterator[str]:
+    """The role of the workers that are tested: it may do what they need, and nothing else."""
+    url = urlunsplit(urlsplit(services.database_url)._replace(path=f"/{template_database}"))
+    with role_of_workers(Shop(url)) as name:
+        yield name
 
 
 @pytest.fixture
@@ -188,10 +198,15 @@ def worker_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker
 
 @pytest.fixture
 def workers(
-    env: dict[str, str], topics: TopicNames, tmp_path: Path, worker_template: WorkerTemplate
+    env: dict[str, str],
+    topics: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
+    worker_role: str,
 ) -> Iterator[Workers]:
-    """Starts worker processes on the test's topics and database."""
-    with workers_in(env, tmp_path, worker_template) as started:
+    """Starts worker processes on the test's topics and database, with no more rights than they need."""
+    url = as_role(env["ORDER_WORKER_DATABASE_URL"], worker_role)
+    with workers_in(env | {"ORDER_WORKER_DATABASE_URL": url}, tmp_path, worker_template) as started:
         yield started
 
 

@@ -15,18 +15,20 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
 from db.database_url import InvalidUrlError, read_url, tls_files
 from db.engine import SharedSessionError, create_engine
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, driver_error, reason_of
+from worker.failures import DATABASE_ERRORS, driver_error, reason_of, sqlstate
 from worker.settings import Settings
 from worker.tls import reason_of_tls, unreadable
 
 LIMIT_SECONDS: Final = 5.0
 
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 # Names, addresses and sockets' folders, each perhaps with a port.
 _HOSTS: Final = re.compile(
@@ -66,6 +68,11 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
     if revision == head:
         return
     schema = settings.database_schema
+    if revision is None and not await _may_look_into(engine, schema):
+        raise CommandError(
+            f'the role may not use schema "{schema}": GRANT USAGE ON SCHEMA "{schema}" to it, and rights on'
+            " its tables"
+        )
     found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
     raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
 
@@ -86,7 +93,15 @@ async def seconds_ahead_of_database(engine: AsyncEngine) -> float:
 
 async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str | None:
     """The revision of the tables (None: there are none), or a CommandError if we do not know it."""
-    revision = await migrate.current_revision(engine)
+    try:
+        revision = await migrate.current_revision(engine)
+    except DBAPIError as error:
+        if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+            raise
+        raise CommandError(
+            f'in schema "{settings.database_schema}", {reason_of(error)}: GRANT SELECT ON alembic_version'
+            " to the role"
+        ) from None
     scripts = ScriptDirectory.from_config(migrate.config()).walk_revisions()
     if revision is None or revision in {script.revision for script in scripts}:
         return revision
@@ -94,6 +109,13 @@ async def require_known_revision(engine: AsyncEngine, settings: Settings) -> str
         f'schema "{settings.database_schema}" is at revision {revision}, which this version does not know:'
         " run the version that made it, or a newer one"
     )
+
+
+async def _may_look_into(engine: AsyncEngine, schema: str) -> bool:
+    """Whether the role may use the schema, or there is none."""
+    usable = text("SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = :schema")
+    async with engine.connect() as connection:
+        return await connection.scalar(usable, {"schema": schema}) is not False
 
 
 def database_address(url: str) -> str:

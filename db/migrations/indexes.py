@@ -12,7 +12,9 @@ from sqlalchemy import TextClause, text
 _IS_VALID: Final = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
 
 
-def create_concurrently(name: str, table: str, columns: Sequence[str | TextClause], *, unique: bool = False) -> None:
+def create_concurrently(
+    name: str, table: str, columns: Sequence[str | TextClause], *, unique: bool = False
+) -> None:
     """Build an index, unless it is there. What an interrupted build has left is dropped first.
 
     A unique index that rows violate raises IntegrityError, and leaves nothing behind but that.

@@ -231,7 +231,7 @@ def arena(
     chance = random.Random(f"arena {seed}")
     names = TopicNames(*(f"{name}-{uuid4().hex[:8]}" for name in ("placed", "confirmed", "rejected", "dlt")))
     database = f"arena_{uuid4().hex[:12]}"
-    shop = Shop(site.postgres.create_database(database, template=site.template))
+    shop = Shop(site.databases.create_database(database, template=site.template))
     scene = Scene(site.kafka.bootstrap_servers, shop, names, f"arena-{uuid4().hex[:8]}")
     kafka, database_url = scene.kafka, shop.database_url
     if networked:
@@ -244,7 +244,7 @@ def arena(
         ):
             yield Arena(site, scene, workload, chance, workers, chance.randint(2, 4), partitions)
     finally:
-        site.postgres.drop_database(database)
+        site.databases.drop_database(database)
 
 
 def _environment(scene: Scene, kafka: str, database_url: str) -> Mapping[str, str]:

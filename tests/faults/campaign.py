@@ -29,8 +29,11 @@ from tests.faults.arena import Arena, arena
 from tests.faults.catalogue import FAULTS
 from tests.faults.cluster import on_three_brokers
 from tests.faults.site import Site, running_site
+from tests.faults.standby import on_a_pair
 from tests.faults.verdict import find_violations
 from tests.faults.workload import make_workload
+from tests.support.pooler import HOW_TO_INSTALL
+from worker.sandbox.servers.errors import LocalServiceError
 
 DRAIN_SECONDS: Final = 120.0
 RECOVERY_SECONDS: Final = 30.0  # until something is decided again after the last blow, or all is
@@ -130,8 +133,15 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
         while not waiting.empty():
             with running_site() as site, ExitStack() as stack:
                 on_cluster = cache(lambda: stack.enter_context(on_three_brokers(site)))
+                on_pair = cache(lambda: stack.enter_context(on_a_pair(site)))
                 for fault, seed in _taken(waiting, deadline):
-                    where = on_cluster() if FAULTS[fault].three_brokers else site
+                    where = site
+                    if FAULTS[fault].three_brokers:
+                        where = on_cluster()
+                    elif FAULTS[fault].with_standby:
+                        where = on_pair()
+                        if FAULTS[fault].networked and where.pooler is None:
+                            raise LocalServiceError(HOW_TO_INSTALL)
                     one = _judged(where, fault, seed, orders)
                     results.put(one)
                     if one.violations:

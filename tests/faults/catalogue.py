@@ -17,6 +17,8 @@ class Fault:
     networked: bool = False
     """its workers reach their servers through the site's networks"""
     three_brokers: bool = False
+    with_standby: bool = False
+    """PostgreSQL has a standby; networked: and a pooler is between"""
     needs_root: bool = False
 
     @property
@@ -67,6 +69,8 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "database-restart": Fault(database.restart),
     "database-freeze": Fault(database.freeze),
     "database-freeze-kill": Fault(database.kill_while_frozen),
+    "database-failover": Fault(database.fail_over, with_standby=True),
+    "database-failover-pooled": Fault(database.fail_over, with_standby=True, networked=True),
     "database-cut": Fault(network.cut(network.to_database), networked=True),
     "database-half-open": Fault(network.half_open(network.to_database), networked=True),
     "database-slow": Fault(network.slow(network.to_database), networked=True),
@@ -110,6 +114,7 @@ SHORT: Final = (
     "rewind",
     "backends",
     "database-crash",
+    "database-failover",
     "database-commit-reply",
     "broker-crash",
     "broker-cut",

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from db import migrate
 from db.engine import create_engine
 from tests.faults.proxy import Proxy
+from tests.support.pooler import Pooler
 from tests.support.shop import run_apart
 from tests.support.worker_template import WorkerTemplate
 from worker.sandbox.servers.folders import data_folder
@@ -20,9 +21,17 @@ from worker.sandbox.servers.postgres import LocalPostgres
 from worker.sandbox.servers.services import KafkaServer
 
 # The commit times tell the sequential model the order of the transactions.
-_POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
+POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
 # The broker looks for transactions past their time every 10 s by default, which is long for a run.
 _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}
+
+
+class DatabaseServer(Protocol):
+    """A PostgreSQL that has databases."""
+
+    def create_database(self, name: str, template: str | None = None) -> str: ...
+    def drop_database(self, name: str) -> None: ...
+
 
 _ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
 
@@ -33,6 +42,8 @@ class Site:
 
     kafka: KafkaServer
     postgres: LocalPostgres
+    databases: DatabaseServer
+    """where runs have theirs: `postgres`, or a pair of servers"""
     kafka_network: Proxy
     database_network: Proxy
     template: str
@@ -40,12 +51,14 @@ class Site:
     folder: Path
     """the servers' data and logs"""
     workers: WorkerTemplate
+    pooler: Pooler | None = None
+    """what lies before `databases`"""
 
     def through_network(self, database_url: str) -> str:
-        """The same database, by way of `database_network`."""
-        parts = urlsplit(database_url)
+        """The same database, by way of the pooler or of `database_network`."""
+        parts, door = urlsplit(database_url), self.pooler or self.database_network
         user = parts.netloc.rpartition("@")[0]
-        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{self.database_network.port}"))
+        return urlunsplit(parts._replace(netloc=f"{user}@127.0.0.1:{door.port}"))
 
 
 @contextmanager
@@ -72,7 +85,7 @@ def running_site(report: Callable[[str], None] = lambda sentence: None) -> Itera
     with ExitStack() as stack:
         folder = stack.enter_context(data_folder())
         port = free_port()
-        postgres = LocalPostgres(folder, settings=_POSTGRES_SETTINGS)
+        postgres = LocalPostgres(folder, settings=POSTGRES_SETTINGS)
         stack.callback(postgres.abandon)
         postgres.start()
         options = {"settings": _KAFKA_SETTINGS, "proxy_port": port, "report": report}
@@ -84,15 +97,18 @@ def running_site(report: Callable[[str], None] = lambda sentence: None) -> Itera
         yield Site(
             kafka,
             postgres,
+            postgres,
             stack.enter_context(Proxy(kafka.proxied_port, port=port)),
             stack.enter_context(Proxy(postgres.port)),
-            _template(postgres),
+            make_template(postgres),
             folder,
             workers,
         )
 
 
-def _template(postgres: LocalPostgres) -> str:
+def make_template(postgres: DatabaseServer) -> str:
+    """Create the upgraded, empty database that each run's is copied from; its name."""
+
     async def upgrade() -> None:
         engine = create_engine(postgres.create_database("template_shop"))
         await migrate.upgrade(engine, "public")

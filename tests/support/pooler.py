@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -33,19 +34,52 @@ def find_pooler() -> str | None:
     return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
+class Pooler:
+    """A PgBouncer in `mode`, which can be pointed at another server. Data and log live in `folder`."""
+
+    def __init__(self, program: str, folder: Path, mode: str) -> None:
+        self.port = free_port()
+        self._program = program
+        self._folder = folder
+        self._mode = mode
+        self._child = Child("PgBouncer", folder / "pgbouncer.log")
+
+    def start(self, database_url: str) -> None:
+        """Return when it lets clients through to the server of this URL."""
+        self._write(database_url)
+        command: list[str | Path] = [self._program, self._settings]
+        self._child.spawn(command, folder=self._folder, user=_ordinary_user(self._folder))
+        self._child.wait_until_ready(lambda: _listens(self.port), READY_SECONDS)
+
+    def point_at(self, database_url: str) -> None:
+        """Let those that are connected from now on through to the server of this URL."""
+        self._write(database_url)
+        assert self._child.pid
+        os.kill(self._child.pid, signal.SIGHUP)
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    @property
+    def _settings(self) -> Path:
+        return self._folder / "pgbouncer.ini"
+
+    def _write(self, database_url: str) -> None:
+        server = urlsplit(database_url)
+        self._settings.write_text(
+            _SETTINGS.format(server=server, port=self.port, mode=self._mode), encoding="utf-8"
+        )
+
+
 @contextmanager
 def pooled(program: str, database_url: str, mode: str) -> Iterator[str]:
     """The database's URL by way of a PgBouncer in this mode, which is gone after the block."""
-    server, port = urlsplit(database_url), free_port()
+    server = urlsplit(database_url)
     with tempfile.TemporaryDirectory(prefix="order-worker-pooler-") as name:
-        folder = Path(name)
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(_SETTINGS.format(server=server, port=port, mode=mode), encoding="utf-8")
-        pooler = Child("PgBouncer", folder / "pgbouncer.log")
-        pooler.spawn([program, settings], folder=folder, user=_ordinary_user(folder))
+        pooler = Pooler(program, Path(name), mode)
         try:
-            pooler.wait_until_ready(lambda: _listens(port), READY_SECONDS)
-            yield f"postgresql://{server.username}@127.0.0.1:{port}{server.path}"
+            pooler.start(database_url)
+            yield f"postgresql://{server.username}@127.0.0.1:{pooler.port}{server.path}"
         finally:
             pooler.kill()
 

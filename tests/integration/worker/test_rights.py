@@ -1,0 +1,99 @@
+"""A right that a worker will need, on a bad day only too, is named before it starts, with its GRANT."""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import SecretStr
+
+from tests.support.roles import as_role, role_of_workers
+from tests.support.shop import Shop
+from worker.database import database_engine, require_database
+from worker.errors import CommandError
+from worker.rights import RIGHTS, require_rights
+from worker.settings import Settings
+
+NEEDED = [(table, right) for table, rights in RIGHTS.items() for right in rights]
+
+
+@pytest.fixture
+def role(shop: Shop) -> Iterator[str]:
+    """The name of a role that may do what a worker does, and nothing else."""
+    with role_of_workers(shop) as name:
+        yield name
+
+
+def settings_of(shop: Shop, role: str) -> Settings:
+    return Settings(database_url=SecretStr(as_role(shop.database_url, role)))
+
+
+async def remark(settings: Settings) -> str | None:
+    async with database_engine(settings, "test") as engine:
+        await require_database(engine, settings)
+        return await require_rights(engine, settings)
+
+
+async def refusal(settings: Settings) -> str:
+    with pytest.raises(CommandError) as refused:
+        await remark(settings)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+async def test_a_role_with_the_rights_that_are_listed_starts_without_a_remark(shop: Shop, role: str):
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_each_right_that_is_missing_is_named_and_granted_by_what_is_said(shop: Shop, role: str):
+    settings = settings_of(shop, role)
+    for table, right in NEEDED:
+        shop.sql(f"REVOKE {right} ON {table} FROM {role}")
+        said = await refusal(settings)
+        assert f"role {role} lacks {right} on {table}: " in said
+        shop.sql(said.partition(": ")[2])
+        assert await remark(settings) is None
+
+
+async def test_all_that_is_missing_is_one_line(shop: Shop, role: str):
+    for table, right in NEEDED:
+        shop.sql(f"REVOKE {right} ON {table} FROM {role}")
+    said = await refusal(settings_of(shop, role))
+    for statement in said.partition(": ")[2].split("; "):
+        shop.sql(statement)
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_a_grant_of_the_columns_counts(shop: Shop, role: str):
+    shop.sql(f"REVOKE UPDATE ON products FROM {role}")
+    shop.sql(f"GRANT UPDATE (stock_quantity) ON products TO {role}")
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_what_only_the_page_lacks_is_a_remark(shop: Shop, role: str):
+    shop.sql(f"REVOKE SELECT ON order_items FROM {role}")
+    said = await remark(settings_of(shop, role))
+    assert said is not None
+    assert f"GRANT SELECT ON order_items TO {role}" in said
+
+
+async def test_row_level_security_is_named_with_its_tables(shop: Shop, role: str):
+    shop.sql("ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+    said = await refusal(settings_of(shop, role))
+    assert "row-level security is on for orders" in said
+    shop.sql(said.partition(": ")[2])
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_a_server_that_takes_no_writes_is_named(shop: Shop, role: str):
+    shop.sql(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+    assert "PostgreSQL is read-only" in await refusal(settings_of(shop, role))
+
+
+async def test_the_revision_that_may_not_be_read_is_named_with_its_grant(shop: Shop, role: str):
+    shop.sql(f"REVOKE SELECT ON alembic_version FROM {role}")
+    said = await refusal(settings_of(shop, role))
+    assert "permission denied for table alembic_version: GRANT SELECT ON alembic_version" in said
+
+
+async def test_a_schema_that_may_not_be_used_is_named(shop: Shop, role: str):
+    shop.sql("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+    assert 'may not use schema "public"' in await refusal(settings_of(shop, role))

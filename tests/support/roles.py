@@ -1,0 +1,30 @@
+"""Roles of PostgreSQL with the rights that are listed, and no others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+from tests.support.shop import Shop
+from worker.rights import PAGE_RIGHTS, RIGHTS
+
+SUPERUSER = "//postgres@"  # of the tests' servers
+
+
+@contextmanager
+def role_of_workers(shop: Shop) -> Iterator[str]:
+    """A role that may do what a worker does, in databases that are copied of this one too."""
+    name = f"worker_{uuid4().hex[:8]}"
+    shop.sql(f"CREATE ROLE {name} LOGIN")
+    try:
+        for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS):
+            for table, rights in listed.items():
+                shop.sql(f"GRANT {', '.join(rights)} ON {table} TO {name}")
+        yield name
+    finally:
+        shop.sql(f"DROP OWNED BY {name}")
+        shop.sql(f"DROP ROLE {name}")
+
+
+def as_role(database_url: str, role: str) -> str:
+    """The URL of the same database for this role; unchanged where a given server has another superuser."""
+    return database_url.replace(SUPERUSER, f"//{role}@")

@@ -1,0 +1,82 @@
+"""What a worker's role has to be allowed in PostgreSQL, looked up before the worker starts.
+
+Also what it needs on a bad day only: else an outcome that Kafka refuses would stop a partition months later.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from worker.errors import CommandError
+from worker.settings import Settings
+
+RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "replays": ("SELECT", "INSERT"),
+    "skips": ("SELECT", "INSERT", "UPDATE"),
+    "positions": ("SELECT", "INSERT", "UPDATE"),
+    "withheld_outcomes": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "order_outcomes": ("SELECT", "INSERT"),
+    "users": ("SELECT", "UPDATE"),  # UPDATE: to lock the row
+    "products": ("SELECT", "UPDATE"),
+    "orders": ("INSERT",),
+    "order_items": ("INSERT",),
+}
+"""By table: what a worker cannot do without. A grant of some columns counts."""
+PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {"orders": ("SELECT",), "order_items": ("SELECT",)}
+"""By table: what the page and `/explain` need beside these."""
+
+_MISSING: Final = text("""
+    SELECT quote_ident(current_user) AS role, wanted.name, wanted."right"
+    FROM unnest(CAST(:names AS text[]), CAST(:rights AS text[]))
+        WITH ORDINALITY AS wanted (name, "right", place)
+    WHERE NOT CASE wanted."right" WHEN 'DELETE' THEN has_table_privilege(name, 'DELETE')
+              ELSE has_any_column_privilege(name, wanted."right") END
+    ORDER BY place
+    """)
+_HIDDEN: Final = text("""
+    SELECT quote_ident(current_user) AS role, name FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    WHERE row_security_active(name::regclass)
+    """)
+_READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
+
+
+async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
+    """The server takes writes and lets us do what a worker does, or a CommandError says what is missing.
+
+    Returns a remark where only parts of the page are missing.
+    """
+    async with engine.connect() as connection:
+        if await connection.scalar(_READ_ONLY):
+            raise CommandError(
+                "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
+                " hosts and target_session_attrs=read-write"
+            )
+        hidden = (await connection.execute(_HIDDEN, {"names": list(RIGHTS)})).all()
+        if hidden:
+            raise CommandError(
+                f"row-level security is on for {', '.join(row.name for row in hidden)}, which hides rows and"
+                f" refuses COPY: ALTER ROLE {hidden[0].role} BYPASSRLS"
+            )
+        if missing := await _missing(connection, RIGHTS):
+            raise CommandError(f'in schema "{settings.database_schema}", {missing}')
+        missing = await _missing(connection, PAGE_RIGHTS)
+        return f"parts of the page will be missing: {missing}" if missing else None
+
+
+async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:
+    """The role, what it lacks, and what grants it, in one line; None if it lacks nothing."""
+    wanted = [(name, right) for name, of_one in rights.items() for right in of_one]
+    names, kinds = zip(*wanted, strict=True)
+    rows = (await connection.execute(_MISSING, {"names": names, "rights": kinds})).all()
+    if not rows:
+        return None
+    by_table = {
+        name: ", ".join(row.right for row in of_one) for name, of_one in groupby(rows, lambda row: row.name)
+    }
+    role = rows[0].role
+    lacks = "; ".join(f"{kinds} on {name}" for name, kinds in by_table.items())
+    grants = "; ".join(f"GRANT {kinds} ON {name} TO {role}" for name, kinds in by_table.items())
+    return f"role {role} lacks {lacks}: {grants}"
