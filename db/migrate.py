@@ -11,6 +11,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
+from db import unversioned
+from db.upgrade_refused import UpgradeRefusedError as UpgradeRefusedError
+
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 
 
@@ -38,11 +41,15 @@ async def current_revision(engine: AsyncEngine) -> str | None:
 async def upgrade(engine: AsyncEngine, schema: str, revision: str = "head") -> None:
     """Create the schema if need be and bring it to `revision`, in one transaction.
 
-    Two callers at once take turns; the second finds nothing to do.
+    Two callers at once take turns; the second finds nothing to do. Tables of this very version that
+    `Base.metadata.create_all` made count as upgraded. Raises UpgradeRefusedError, and changes nothing, where
+    the database has to be put right first.
     """
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('order-worker.upgrade'))"))
         await connection.execute(CreateSchema(schema, if_not_exists=True))
+        if await connection.run_sync(unversioned.are_of_this_version):
+            await connection.run_sync(lambda sync: command.stamp(config(sync), "head"))
         await connection.run_sync(lambda sync: command.upgrade(config(sync), revision))
 
 

@@ -75,6 +75,8 @@ async def _upgrade(settings: "Settings") -> str:
         before = await database.require_known_revision(engine, settings)
         try:
             await migrate.upgrade(engine, schema)
+        except migrate.UpgradeRefusedError as error:
+            raise CommandError(f'schema "{schema}": {error}') from None
         except (*DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"the upgrade failed: {reason_of(error)}") from error
         after = await migrate.current_revision(engine)
