@@ -115,5 +115,6 @@ class DeadLetterCode(StrEnum):
     NOT_JSON = "not_json"  # not one UTF-8 JSON document; NaN and Infinity are not JSON
     INVALID_ORDER = "invalid_order"  # JSON, but not the contract; error.path names the field
     ORDER_ID_CONFLICT = "order_id_conflict"  # this id was decided for another order; the first stands
+    ORDER_ID_TAKEN = "order_id_taken"  # an order has this id that was not placed through Kafka
     DATA_ERROR = "data_error"  # PostgreSQL names a value of this one order
     UNREADABLE = "unreadable"  # no client can unpack the record; the letter has what can be read raw

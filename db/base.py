@@ -2,10 +2,13 @@
 
 from datetime import datetime
 from decimal import Decimal
+from typing import ClassVar
 
-from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, Numeric, Text
+from sqlalchemy import BigInteger, DateTime, LargeBinary, MetaData, Numeric, Text, inspect
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import UserDefinedType
+
+from db.errors import shown
 
 
 class JsonText(UserDefinedType[str]):
@@ -37,3 +40,14 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         Decimal: Numeric(10, 2),
     }
+
+    _SHOWN: ClassVar[tuple[str, ...]] = ()  # what a reader of a log needs beside the key; nothing personal
+
+    def __repr__(self) -> str:
+        """The key, and a little more where it is loaded: this never asks the database anything."""
+        state = inspect(self)
+        keys = [column.name for column in state.mapper.primary_key]
+        identity: dict[str, object] = dict(zip(keys, state.identity or (), strict=False))
+        loaded = identity | state.dict
+        fields = [f"{name}={shown(loaded[name])}" for name in (*keys, *self._SHOWN) if name in loaded]
+        return f"{type(self).__name__}({', '.join(fields)})"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from sqlalchemy import ForeignKeyConstraint, UniqueConstraint
+from sqlalchemy import ForeignKeyConstraint, Index, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -32,7 +32,7 @@ async def translated(session: AsyncSession, **values: Value) -> AsyncIterator[No
 def is_restricted(error: DBAPIError) -> bool:
     """Whether a row could not be deleted because others refer to it."""
     # From PostgreSQL 18 on ON DELETE RESTRICT has a code of its own; before, it shared that of a missing row.
-    return _sqlstate(error) in {"23001", "23503"}
+    return sqlstate(error) in {"23001", "23503"}
 
 
 # The words for what a table holds one of.
@@ -50,7 +50,9 @@ def _unique_fields() -> dict[str, tuple[str, str]]:
     fields = {}
     for table in Base.metadata.tables.values():
         if table.name in _NAMES:
-            keys = [table.primary_key, *(c for c in table.constraints if isinstance(c, UniqueConstraint))]
+            keys: list[UniqueConstraint | PrimaryKeyConstraint | Index] = [table.primary_key]
+            keys += [c for c in table.constraints if isinstance(c, UniqueConstraint)]
+            keys += [index for index in table.indexes if index.unique]
             for key in keys:
                 fields[str(key.name)] = (_NAMES[table.name], next(iter(key.columns)).name)
     return fields
@@ -72,7 +74,7 @@ _REFERENCES: Final = _references()
 
 def _translation(error: DBAPIError, values: Mapping[str, Value]) -> ShopError | None:
     """None: no fault of the input."""
-    state = _sqlstate(error)
+    state = sqlstate(error)
     constraint = getattr(error.driver_exception, "constraint_name", None) or ""
     if state == "23505" and constraint in _UNIQUE:
         what, field = _UNIQUE[constraint]
@@ -86,5 +88,6 @@ def _translation(error: DBAPIError, values: Mapping[str, Value]) -> ShopError | 
     return None
 
 
-def _sqlstate(error: DBAPIError) -> str:
+def sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's code of the error, or nothing."""
     return getattr(error.driver_exception, "sqlstate", None) or ""

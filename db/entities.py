@@ -1,6 +1,6 @@
 """One row by its id: got, changed or deleted, or an error that says which was meant."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sqlalchemy import Select, delete, inspect
 from sqlalchemy.exc import DBAPIError
@@ -11,6 +11,7 @@ from db import values
 from db.constraints import is_restricted
 from db.errors import InvalidValueError, NotFoundError, StillReferencedError
 from db.models import Category, Product, User
+from db.stock import lock_alone
 
 Entity = TypeVar("Entity", User, Category, Product)
 
@@ -45,17 +46,38 @@ async def updated_row(
     return row
 
 
+async def require_alone(session: AsyncSession, model: type[Entity], what: str, row_id: int) -> None:
+    """As `stock.lock_alone`, or NotFoundError."""
+    if not await lock_alone(session, model, what, row_id):
+        raise NotFoundError(what, "id", row_id)
+
+
 async def delete_row(
-    session: AsyncSession, model: type[User] | type[Product], what: str, row_id: int, orders: Select[int]
+    session: AsyncSession, model: type[Entity], what: str, row_id: int, references: Select[int]
 ) -> None:
-    """Remove the row. Raises NotFoundError, or StillReferencedError with the number that `orders` counts."""
+    """Remove the row. Raises NotFoundError, StillReferencedError with the number that `references` counts
+    (of a category products, else orders), or LockedError.
+    """
     values.row_id(what, row_id)
+    # Asked first: what others refer to is refused without any lock, as a rule.
+    await _require_unreferenced(session, what, row_id, references)
+    await require_alone(session, model, what, row_id)
     try:
         async with session.begin_nested():
-            deleted = await session.scalar(delete(model).where(model.id == row_id).returning(model.id))
+            await session.execute(delete(model).where(model.id == row_id))
     except DBAPIError as error:
         if not is_restricted(error):
             raise
-        raise StillReferencedError(what, row_id, await session.scalar(orders) or 0) from error
-    if deleted is None:
-        raise NotFoundError(what, "id", row_id)
+        await _require_unreferenced(session, what, row_id, references)
+        raise
+
+
+async def _require_unreferenced(
+    session: AsyncSession, what: str, row_id: int, references: Select[int]
+) -> None:
+    number = await session.scalar(references) or 0
+    if number:
+        raise StillReferencedError(what, row_id, **{_COUNTED.get(what, "orders"): number})
+
+
+_COUNTED: Final = {"category": "products"}

@@ -5,6 +5,7 @@
     ├ NotFoundError              nothing has this id or e-mail
     ├ AlreadyExistsError         a unique value or id is taken
     ├ StillReferencedError       orders or products still need the row
+    ├ LockedError                another transaction needs the row at this moment
     ├ IllegalStatusChangeError   an order cannot go from this status to that
     └ RefusedError               the rule of the shop refuses; `refusals` lists everything it found
         ├ UnknownNameError       … an order of an unknown user or product (a NotFoundError as well)
@@ -12,7 +13,7 @@
         └ NotEnoughStockError    … stock is the only thing missing
 
 What is no fault of the input comes as SQLAlchemy raises it: a server that is away, a deadlock, a timeout.
-Roll back then, and run the transaction again.
+Roll back then, and run the transaction again: `db.transactions.run_in_transaction` does that.
 """
 
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ class InvalidValueError(ShopError):
     """`field` cannot hold `value`, and why."""
 
     def __init__(self, field: str, value: Value, why: str) -> None:
-        super().__init__(f"{field} {why}: {_shown(value)}")
+        super().__init__(f"{field} {why}: {shown(value)}")
         self.field = field
         self.value = value
 
@@ -40,7 +41,7 @@ class NotFoundError(ShopError):
     """There is no `what` whose `field` is `value`."""
 
     def __init__(self, what: str, field: str, value: Value) -> None:
-        super().__init__(f"there is no {what} with {field} {_shown(value)}")
+        super().__init__(f"there is no {what} with {field} {shown(value)}")
         self.what = what
         self.field = field
         self.value = value
@@ -50,7 +51,7 @@ class AlreadyExistsError(ShopError):
     """There is a `what` whose `field` is `value` already; `constraint` is what PostgreSQL calls the rule."""
 
     def __init__(self, what: str, field: str, value: Value, constraint: str) -> None:
-        super().__init__(f"{what} with {field} {_shown(value)} exists already ({constraint})")
+        super().__init__(f"{what} with {field} {shown(value)} exists already ({constraint})")
         self.what = what
         self.field = field
         self.value = value
@@ -58,14 +59,31 @@ class AlreadyExistsError(ShopError):
 
 
 class StillReferencedError(ShopError):
-    """The `what` with this id cannot be deleted: `orders` orders need it."""
+    """The `what` with this id cannot be deleted: `orders` orders need it, or `products` products."""
 
-    def __init__(self, what: str, row_id: int, orders: int) -> None:
-        needed_by = "1 order needs" if orders == 1 else f"{orders:,} orders need"
-        super().__init__(f"{what} {row_id} cannot be deleted: {needed_by} it")
+    def __init__(self, what: str, row_id: int, orders: int = 0, products: int = 0) -> None:
+        number, needed_by = (products, "product") if products else (orders, "order")
+        need = f"1 {needed_by} needs" if number == 1 else f"{number:,} {needed_by}s need"
+        super().__init__(f"{what} {row_id} cannot be deleted: {need} it")
         self.what = what
         self.id = row_id
         self.orders = orders
+        self.products = products
+
+
+class LockedError(ShopError):
+    """Another transaction needs the `what` with this id, and this one has the stock lock: nobody waits.
+
+    The same transaction may succeed a moment later.
+    """
+
+    def __init__(self, what: str, row_id: int) -> None:
+        super().__init__(
+            f"{what} {row_id} is in use by another transaction: run yours again, or change and delete"
+            f" {what} {row_id} in one that has taken no stock yet"
+        )
+        self.what = what
+        self.id = row_id
 
 
 class IllegalStatusChangeError(ShopError):
@@ -134,7 +152,8 @@ def _sentence(refusal: Refusal, user_id: int | None) -> str:
             return f"product {product_id}: {requested} requested, {available} available"
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
+    """The value for one line of text: at most 60 characters of it."""
     try:
         text = str(value)
     except ValueError:  # an integer of more than 4,300 digits

@@ -24,6 +24,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
+from db import unversioned
+from db.upgrade_refused import UpgradeRefusedError as UpgradeRefusedError
+
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _TURN: Final = "order-worker.upgrade"
@@ -115,12 +118,16 @@ async def upgrade(
 ) -> list[Applied]:
     """Create the schema if need be and bring it to `revision`, each revision whole or not at all.
 
-    Two callers at once take turns; the second finds nothing to do. `report` is called with a sentence before
-    each step that may take long. Raises LockedOutError, or what PostgreSQL raises.
+    Two callers at once take turns; the second finds nothing to do. Tables of this very version that
+    `Base.metadata.create_all` made count as upgraded. `report` is called with a sentence before each step
+    that may take long. Raises LockedOutError; UpgradeRefusedError where the database has to be put right
+    first; or what PostgreSQL raises.
     """
     async with _turn(engine, report) as connection:
         if not await connection.scalar(select(func.current_schema())):
             await connection.execute(CreateSchema(schema, if_not_exists=True))
+        if await connection.run_sync(unversioned.are_of_this_version):
+            await connection.run_sync(lambda sync: command.stamp(config(sync), "head"))
         await connection.commit()
         steps = await connection.run_sync(lambda sync: list(_missing(_current(sync), revision)))
         return [await _apply(connection, step, waits or LockWaits(), report) for step in steps]

@@ -7,7 +7,7 @@ loaded behind your back: a relationship that no query loaded raises, instead of 
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import (
     CheckConstraint,
@@ -45,12 +45,19 @@ class User(Base):
     orders: Mapped[list["Order"]] = relationship(back_populates="user", passive_deletes="all", lazy=_NO_QUERY)
 
 
+# Two e-mails that differ in upper and lower case only are the same.
+Index("ix_users_email_lower", func.lower(User.email), unique=True)
+
+
 class Category(Base):
     __tablename__ = "categories"
+    _SHOWN = ("name",)
 
     id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str] = mapped_column(server_default="")
+    # Of those from before revision 0009: the time of that upgrade.
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     products: Mapped[list["Product"]] = relationship(
         back_populates="category", passive_deletes="all", order_by="Product.id", lazy=_NO_QUERY
@@ -59,9 +66,12 @@ class Category(Base):
 
 class Product(Base):
     __tablename__ = "products"
+    _SHOWN = ("name",)
     __table_args__ = (
         CheckConstraint("price >= 0", name="price_not_negative"),
         CheckConstraint("stock_quantity >= 0", name="stock_not_negative"),
+        # With the id, since many share a time: those of one import, and all from before revision 0009.
+        Index(None, "created_at", "id"),
         # Room on each page, so that a stock update stays on it and touches no index (HOT).
         {"postgresql_with": {"fillfactor": 70}},
     )
@@ -75,6 +85,8 @@ class Product(Base):
     # All that was ever put into stock: received − sold in orders not cancelled = stock_quantity.
     received_quantity: Mapped[int] = mapped_column(server_default="0")
     category_id: Mapped[int] = mapped_column(ForeignKey("categories.id", ondelete="RESTRICT"), index=True)
+    # Of those from before revision 0009: the time of that upgrade.
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     category: Mapped[Category] = relationship(back_populates="products", lazy=_NO_QUERY)
     order_items: Mapped[list["OrderItem"]] = relationship(
@@ -84,13 +96,15 @@ class Product(Base):
 
 class Order(Base):
     __tablename__ = "orders"
+    _SHOWN = ("status",)
     __table_args__ = (
         CheckConstraint("status IN ('pending', 'completed', 'cancelled')", name="status"),
         # With the time, so that the newest of a customer with many orders are found without the others.
         Index(None, "user_id", "created_at"),
     )
 
-    id: Mapped[UUID] = mapped_column(primary_key=True)
+    # Where none is given, from the first flush on.
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="RESTRICT"))
     status: Mapped[OrderStatus] = mapped_column(
         Enum(OrderStatus, native_enum=False, length=16, values_callable=lambda kind: [s.value for s in kind]),
@@ -115,6 +129,7 @@ class OrderItem(Base):
     """One line, keyed by its place in the order: one index and one sequence fewer than an own number."""
 
     __tablename__ = "order_items"
+    _SHOWN = ("product_id", "quantity")
     __table_args__ = (CheckConstraint("quantity > 0", name="quantity_positive"),)
 
     order_id: Mapped[UUID] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"), primary_key=True)
@@ -135,6 +150,7 @@ class OrderOutcome(Base):
     """
 
     __tablename__ = "order_outcomes"
+    _SHOWN = ("outcome",)
     __table_args__ = (CheckConstraint("outcome IN ('confirmed', 'rejected')", name="outcome"),)
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)

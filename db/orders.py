@@ -4,9 +4,10 @@ Every function works in the caller's transaction. What changes an order takes th
 do (`stock.acquire_stock_lock`), then locks the order, then its products by id: nobody who keeps to that order
 meets a deadlock. The stock lock is held until that transaction ends, and workers wait: end it soon.
 
-Two things keep to no order. Where they meet a worker, PostgreSQL ends one of the two with a deadlock error
-(run it again): deleting a user or product in a transaction that has the stock lock, and an `order_id` that
-a worker is deciding at this moment. An id goes one way, through Kafka or through `create_order`.
+One thing keeps to no order: a unique value that somebody else is writing at this moment, above all an
+`order_id` that a worker is deciding. PostgreSQL ends such a deadlock after a second, and
+`db.transactions.run_in_transaction` runs again what it ended. An id goes one way, through Kafka or through
+`create_order`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,25 +17,24 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID, uuid4
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, joinedload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from db import values
-from db.catalog import get_user_by_id
 from db.constraints import translated
 from db.decision import Confirmed, Line, Rejected, Request, decide_batch, price_of
 from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
     InvalidValueError,
-    NotFoundError,
     refused,
 )
 from db.models import Order, OrderItem, Product, User
+from db.order_queries import WHOLE, conditions, find_whole, newest_first, page_with_users
 from db.statuses import OrderStatus
 from db.stock import StockLevel, acquire_stock_lock, lock_products
+from db.users import get_user_by_id
 from db.worker.ledger import find_outcomes
 
 
@@ -57,13 +57,24 @@ _NEXT: Final[Mapping[OrderStatus, frozenset[OrderStatus]]] = {
 
 async def get_order(session: AsyncSession, order_id: UUID) -> Order:
     """The order with user, items and their products, in one statement; or NotFoundError."""
-    return await _get(session, _WHOLE, order_id)
+    return await find_whole(session, WHOLE, order_id)
 
 
 async def list_orders(
-    session: AsyncSession, skip: int = 0, limit: int = 100, *, after: tuple[datetime, UUID] | None = None
+    session: AsyncSession,
+    skip: int = 0,
+    limit: int = 100,
+    *,
+    status: OrderStatus | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    with_items: bool = False,
+    after: tuple[datetime, UUID] | None = None,
 ) -> Sequence[Order]:
-    """A page of orders with their users, newest first, in one statement.
+    """A page of orders with their users, newest first, in one statement; `with_items`: and their products.
+
+    Of one `status`, and created from `since` on and before `until`, both aware, where these are given. A page
+    reads on until it is full: of a status that few orders have, through all of that time.
 
     `after` is `(created_at, id)` of the last order of the page before. It costs the same on every page,
     where `skip` reads what it passes over, and pays from some 10,000 orders on: of a million, the page after
@@ -71,10 +82,9 @@ async def list_orders(
     (`python -m bench.listings`).
     """
     values.page(skip, limit, after)
-    # The page first, then its users: joined below the limit, every order passed over would look up its own.
-    page = aliased(Order, _newest_first(select(Order), after).offset(skip).limit(limit).subquery())
-    query = select(page).options(joinedload(page.user, innerjoin=True))
-    return (await session.scalars(query.order_by(page.created_at.desc(), page.id.desc()))).all()
+    wanted = select(Order).where(*conditions(status, since, until))
+    query = page_with_users(newest_first(wanted, after).offset(skip).limit(limit), with_items=with_items)
+    return (await session.scalars(query)).unique().all()
 
 
 async def list_orders_with_items(
@@ -91,8 +101,8 @@ async def list_orders_with_items(
     """
     if limit is not None:
         values.page(0, limit, after)
-    query = _newest_first(_WHOLE.where(Order.user_id == values.row_id("user", user_id)), after)
-    orders = (await session.scalars(query.limit(limit), execution_options=_REFRESHED)).unique().all()
+    query = newest_first(WHOLE.where(Order.user_id == values.row_id("user", user_id)), after)
+    orders = (await session.scalars(query.limit(limit))).unique().all()
     if not orders:
         await get_user_by_id(session, user_id)
     return orders
@@ -224,26 +234,6 @@ class _Request:
     items: Sequence[Line]
 
 
-_REFRESHED: Final = {"populate_existing": True}  # what the session loaded before may be out of date
-
-# One statement, so that an order is never seen without items that were deleted between two.
-_WHOLE: Final = select(Order).options(
-    joinedload(Order.user, innerjoin=True),
-    joinedload(Order.items).joinedload(OrderItem.product, innerjoin=True),
-)
-
-
-def _newest_first(query: Select[Order], after: tuple[datetime, UUID] | None) -> Select[Order]:
-    query = query.order_by(Order.created_at.desc(), Order.id.desc())
-    if after is None:
-        return query
-    if not isinstance(after, tuple) or len(after) != 2:
-        raise InvalidValueError("after", after, "must be (created_at, id) of the last order before")
-    created_at, order_id = after
-    key = (values.aware("after", created_at), values.uuid("after", order_id))
-    return query.where(tuple_(Order.created_at, Order.id) < key)
-
-
 def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
     values.integer("user_id", user_id, 1, values.MAX_ID)
     if not isinstance(lines, Sequence):
@@ -251,6 +241,8 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
     if not 1 <= len(lines) <= values.MAX_LINES:
         raise InvalidValueError("lines", len(lines), f"must be 1 to {values.MAX_LINES:,}")
     for number, line in enumerate(lines, 1):
+        if not isinstance(line, OrderLine):
+            raise InvalidValueError(f"line {number}", line, "must be an OrderLine")
         values.integer(f"line {number}: product_id", line.product_id, 1, values.MAX_ID)
         values.integer(f"line {number}: quantity", line.quantity, 1, values.MAX_QUANTITY)
         if line.unit_price is not None:
@@ -281,15 +273,7 @@ async def _lock_user(session: AsyncSession, user_id: int) -> User | None:
 
 async def _lock_order(session: AsyncSession, order_id: UUID) -> Order:
     """As `get_order`, and nobody else changes its status until the transaction ends."""
-    return await _get(session, _WHOLE.with_for_update(of=Order), order_id)
-
-
-async def _get(session: AsyncSession, query: Select[Order], order_id: UUID) -> Order:
-    query = query.where(Order.id == values.uuid("order_id", order_id))
-    order = (await session.scalars(query, execution_options=_REFRESHED)).unique().one_or_none()
-    if order is None:
-        raise NotFoundError("order", "id", order_id)
-    return order
+    return await find_whole(session, WHOLE.with_for_update(of=Order), order_id)
 
 
 async def _lock_what_was_sold(session: AsyncSession, order: Order) -> Iterable[tuple[Product, int]]:

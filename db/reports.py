@@ -91,11 +91,12 @@ async def sales_by_product(
 
     Of orders created from `since` on and before `until`, both aware.
     """
+    since, until = values.span(since, until)
     in_time: list[ColumnElement[bool]] = [Order.status != OrderStatus.CANCELLED]
     if since is not None:
-        in_time.append(Order.created_at >= values.aware("since", since))
+        in_time.append(Order.created_at >= since)
     if until is not None:
-        in_time.append(Order.created_at < values.aware("until", until))
+        in_time.append(Order.created_at < until)
     if limit is not None:
         values.page(0, limit, None)
     sold = (

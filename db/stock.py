@@ -1,5 +1,14 @@
-"""The only queries that lock products, all in one order (by id), and the only ones that take stock."""
+"""The only queries that lock products, all in one order (by id), and the only ones that take stock.
 
+**Nobody who has the stock lock waits for a row.** Workers lock the users of their orders, as a foreign key
+does, and the products too where they write few orders; then they wait for the stock lock. Who has it, and
+waits for one of these rows, waits for a worker that waits for him. PostgreSQL ends such a deadlock after a
+second, and ends anybody who queues behind the two as well. So what needs a row for itself alone takes it with
+`lock_alone`. Everybody else locks rows in ways that do not disturb each other.
+"""
+
+import asyncio
+import random
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, Self
@@ -17,13 +26,15 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.decision import Price, cents_of, price_of
-from db.models import Product
+from db.errors import LockedError
+from db.models import Category, Product, User
 
 
 class StockLevel(NamedTuple):
@@ -99,6 +110,14 @@ _stock_lock = func.pg_advisory_xact_lock(
     func.hashtext("order-worker.stock"), func.hashtext(func.current_schema())
 )
 _STOCK_LOCK: Final = select(_stock_lock)
+# A key is shown as the oid of its number's bits.
+_HAS_STOCK_LOCK: Final = text(
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
+    " AND classid = (CAST(hashtext('order-worker.stock') AS bigint) & 4294967295)::oid"
+    " AND objid = (CAST(hashtext(current_schema()) AS bigint) & 4294967295)::oid)"
+)
+_LOOKS: Final = 20  # within about three seconds
+_LONGEST_PAUSE_SECONDS: Final = 0.25
 # The condition rests on nothing of a row, so that it is asked once, before the first one is taken.
 _TAKE_IN_TURN: Final = _TAKE.where(exists(select(literal_column("1")).select_from(_stock_lock.alias("lock"))))
 
@@ -149,6 +168,32 @@ async def acquire_stock_lock(session: AsyncSession) -> None:
     and the row locks alone.
     """
     await session.execute(_STOCK_LOCK)
+
+
+async def lock_alone(
+    session: AsyncSession, model: type[User] | type[Category] | type[Product], what: str, row_id: int
+) -> bool:
+    """Lock a row against everybody who refers to it, with the stock lock; False: there is no such row.
+
+    Both are held until the transaction ends. While others use the row it looks again and again, for some
+    seconds, and leaves the stock lock to them meanwhile. Raises LockedError of a row `what` after that, and
+    at once where the transaction has the stock lock from before; nothing is changed then, and it goes on.
+    """
+    row = select(model.id).where(model.id == row_id)
+    for look in range(_LOOKS):
+        async with session.begin_nested() as attempt:
+            await acquire_stock_lock(session)
+            if await session.scalar(row.with_for_update(skip_locked=True)) is not None:
+                return True
+            is_there = await session.scalar(row) is not None
+            await attempt.rollback()  # lets go of the stock lock, unless the transaction has it from before
+        if not is_there:
+            return False
+        if await session.scalar(_HAS_STOCK_LOCK):
+            break
+        # Not in PostgreSQL's queue for the row: those who refer to it may have to queue behind us there.
+        await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, 0.01 * 1.5**look) * random.uniform(0.5, 1.0))
+    raise LockedError(what, row_id)
 
 
 async def take_stock(session: AsyncSession, takings: Mapping[int, Taking], *, in_turn: bool = False) -> bool:

@@ -32,6 +32,15 @@ def filled_text(field: str, value: str) -> str:
     return value
 
 
+def email(field: str, value: str) -> str:
+    """As `filled_text`; it is stored as it is, and found in lower case, which may take more bytes."""
+    if len(filled_text(field, value).lower().encode()) > MAX_TEXT_BYTES:
+        raise InvalidValueError(
+            field, value, f"must not be longer than {MAX_TEXT_BYTES:,} bytes in lower case"
+        )
+    return value
+
+
 def text(field: str, value: str) -> str:
     """Text that PostgreSQL can hold, empty or not."""
     if not isinstance(value, str):
@@ -69,6 +78,13 @@ def price(field: str, value: Decimal) -> Decimal:
     return cents.copy_abs()  # of -0.00
 
 
+def flag(field: str, value: bool) -> bool:
+    """True or False; 1 and 0 are none."""
+    if not isinstance(value, bool):
+        raise InvalidValueError(field, value, "must be True or False")
+    return value
+
+
 def uuid(field: str, value: UUID) -> UUID:
     """A UUID; its text is none."""
     if not isinstance(value, UUID):
@@ -84,6 +100,15 @@ def aware(field: str, value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidValueError(field, value, "must be a time that there is in UTC") from None
+
+
+def span(since: datetime | None, until: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """From `since` on and before `until`, both aware; None: no bound."""
+    since = None if since is None else aware("since", since)
+    until = None if until is None else aware("until", until)
+    if since is not None and until is not None and until < since:
+        raise InvalidValueError("until", until, f"must not be before since ({since})")
+    return since, until
 
 
 def page(skip: int, limit: int, after: object | None) -> None:

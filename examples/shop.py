@@ -28,6 +28,7 @@ from db.engine import create_engine, session_factory
 from db.errors import ShopError
 from db.models import Order, Product
 from db.orders import OrderLine
+from db.statuses import OrderStatus
 
 GRACES_ORDER: Final = uuid4()
 INDENT: Final = 30  # of everything that is printed beside the name of an operation
@@ -60,6 +61,20 @@ async def categories_and_products(session: AsyncSession) -> None:
     await catalog.create_category(session, "Books", "Coming soon")
     say("create_category", f"{kitchen.name}, {garden.name}, and one that stays empty")
 
+    await catalog.update_category(session, garden.id, description="Pots, and what grows in them")
+    garden = await catalog.get_category_by_id(session, garden.id)
+    say("update_category", f"{garden.name}: {garden.description}")
+    say("get_category_by_id", f"category {garden.id}, of {garden.created_at:%Y}, without its products")
+
+    toys = await catalog.create_category(session, "Toys")
+    toys = await catalog.get_category_by_name(session, toys.name)
+    say("get_category_by_name", f"{toys.name} is category {toys.id}")
+    await catalog.delete_category(session, toys.id)
+    say("delete_category", f"{toys.name} never had a product, and is gone")
+
+    page = await catalog.list_categories(session, limit=10)
+    say("list_categories", ", ".join(category.name for category in page))
+
     mug = await catalog.create_product(session, kitchen.id, "White mug", Decimal("2.55"), stock_quantity=500)
     cup = await catalog.create_product(session, kitchen.id, "Egg cup", Decimal("1.25"))
     await catalog.create_product(session, kitchen.id, "Tea towel", Decimal("3.39"), stock_quantity=300)
@@ -76,6 +91,13 @@ async def categories_and_products(session: AsyncSession) -> None:
 
     product = await catalog.update_product_price(session, mug.id, Decimal("2.75"))
     say("update_product_price", f"{product.name} costs {product.price} from now on")
+
+    product = await catalog.update_product(session, pot.id, description="Unglazed, twelve centimetres")
+    say("update_product", f"{product.name}: {product.description.lower()}; it still costs {product.price}")
+
+    # What came or went: a number that somebody read before would bring back what was sold since.
+    product = await catalog.adjust_stock(session, pot.id, +20)
+    say("adjust_stock", f"20 more of the {product.name}: {product.stock_quantity}")
 
     changed = await catalog.adjust_stock_for_category(session, kitchen.id, +40)
     say("adjust_stock_for_category", f"40 more of each of {changed} products, in one statement")
@@ -145,11 +167,13 @@ async def bad_input(session: AsyncSession) -> None:
     mug, pot = goods["White mug"], goods["Clay pot"]
     lines = [OrderLine(mug.id, 1)]
 
-    await refused(catalog.create_user(session, "ada@example.com", "Another Ada"))
+    await refused(catalog.create_user(session, "ADA@example.com", "Another Ada"))
     await refused(catalog.update_product_price(session, mug.id, Decimal("2.999")))
     await refused(catalog.get_product_by_id(session, 4711))
     await refused(catalog.delete_user(session, ada.id))
     await refused(catalog.delete_product(session, mug.id))
+    await refused(catalog.delete_category(session, mug.category_id))
+    await refused(catalog.adjust_stock(session, mug.id, -10_000))
     await refused(catalog.adjust_stock_for_category(session, pot.category_id, -1_000))
     await refused(orders.create_order(session, ada.id, [OrderLine(mug.id, 1), OrderLine(4711, 1)]))
     await refused(orders.create_order(session, ada.id, [OrderLine(mug.id, 1, unit_price=Decimal("2.55"))]))
@@ -170,7 +194,8 @@ async def listings(session: AsyncSession) -> None:
     table([(user.id, user.full_name, user.email) for user in page], "id", "name", "e-mail")
 
     cheapest = await catalog.list_products(session, ProductOrder.PRICE, limit=2)
-    say("list_products", "by price, two a page")
+    say("list_products", "the newest two; then by price, two a page")
+    show_products(await catalog.list_products(session, ProductOrder.NEWEST, limit=2))
     show_products(cheapest)
     # `after` costs the same on every page, where `skip` reads what it passes over.
     key = ProductOrder.PRICE.key(cheapest[-1])
@@ -184,6 +209,12 @@ async def listings(session: AsyncSession) -> None:
     show_totals(newest)
     last = newest[-1]
     show_totals(await orders.list_orders(session, limit=2, after=(last.created_at, last.id)))
+
+    say("", "those to be packed, of the last hour, with their items")
+    an_hour_ago = last.created_at - timedelta(hours=1)
+    show_orders(
+        await orders.list_orders(session, status=OrderStatus.PENDING, since=an_hour_ago, with_items=True)
+    )
 
     ada = await catalog.get_user_by_email(session, "ada@example.com")
     say("list_orders_with_items", "all of Ada's, whole, in one statement")

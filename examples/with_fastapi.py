@@ -27,6 +27,7 @@ from db.errors import InvalidValueError, NotFoundError, ShopError, UnknownNameEr
 from db.models import Order, User
 from db.orders import OrderLine
 from db.statuses import OrderStatus
+from db.transactions import run_in_transaction
 
 
 class NewUser(BaseModel):
@@ -108,9 +109,14 @@ def routes(sessions: async_sessionmaker[AsyncSession]) -> APIRouter:
         return await catalog.get_user_by_id(session, user_id)
 
     @router.post("/orders", status_code=201, response_model=ShownOrder)
-    async def create_order(new: NewOrder, session: Session) -> Order:
+    async def create_order(new: NewOrder) -> Order:
         lines = [OrderLine(line.product_id, line.quantity, line.unit_price) for line in new.items]
-        return await orders.create_order(session, new.user_id, lines, order_id=new.order_id)
+
+        async def order(session: AsyncSession) -> Order:
+            return await orders.create_order(session, new.user_id, lines, order_id=new.order_id)
+
+        # Committed before the answer as well, and run again where PostgreSQL had to end a deadlock.
+        return await run_in_transaction(sessions, order)
 
     @router.get("/users/{user_id}/orders", response_model=list[ShownOrder])
     async def list_orders(user_id: int, session: Session, limit: int = 100) -> Sequence[Order]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Executable,
     FromClause,
     MetaData,
@@ -136,18 +137,18 @@ async def stage(session: AsyncSession, part: Part, rows: AsyncIterable[tuple[obj
 
 async def find_repeated(session: AsyncSession, part: Part, column: str) -> Repeated | None:
     """The first line whose value of `column` stands on an earlier line too."""
-    line, value = part.staged.c[_LINE], part.staged.c[column]
+    line, value, key = part.staged.c[_LINE], part.staged.c[column], _compared(part.staged.c[column])
     # Hashed in one pass; a window function would sort the whole file, to find nothing as a rule.
     repeated = (
-        select(value.label("value"), func.min(line).label("first_line"))
-        .group_by(value)
+        select(key.label("key"), func.min(line).label("first_line"))
+        .group_by(key)
         .having(func.count() > 1)
         .subquery()
     )
     row = (
         await session.execute(
             select(value, line, repeated.c.first_line)
-            .join(repeated, repeated.c.value == value)
+            .join(repeated, repeated.c.key == key)
             .where(line > repeated.c.first_line)
             .order_by(line)
             .limit(1)
@@ -166,7 +167,7 @@ async def find_taken(session: AsyncSession, part: Part) -> Taken | None:
     row = (
         await session.execute(
             select(staged.c[part.unique], staged.c[_LINE], target.c[_ID])
-            .join(target, target.c[part.unique] == staged.c[part.unique])
+            .join(target, _compared(target.c[part.unique]) == _compared(staged.c[part.unique]))
             .where(target.c[_ID] != staged.c[_ID], ~exists().where(other.c[_ID] == target.c[_ID]))
             .order_by(staged.c[_LINE])
             .limit(1)
@@ -225,6 +226,11 @@ _MOVE_SEQUENCE: Final = text(
 )
 
 
+def _compared(column: KeyedColumnElement[Any]) -> ColumnElement[Any]:
+    """What is unique of the column: of an e-mail, upper and lower case are one."""
+    return func.lower(column) if column.key == USERS.unique else column
+
+
 async def _largest_id(session: AsyncSession, part: Part) -> int:
     return (await session.scalar(select(func.coalesce(func.max(part.staged.c[_ID]), 0)))) or 0
 
@@ -272,8 +278,8 @@ def _release(part: Part, unique: str) -> Any:
     giving_up = (
         select(target.c[_ID])
         .join(own, own.c[_ID] == target.c[_ID])
-        .join(taker, taker.c[unique] == target.c[unique])
-        .where(own.c[unique] != target.c[unique])
+        .join(taker, _compared(taker.c[unique]) == _compared(target.c[unique]))
+        .where(_compared(own.c[unique]) != _compared(target.c[unique]))
         .order_by(target.c[_ID])
         .with_for_update(of=target)
     )

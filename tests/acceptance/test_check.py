@@ -65,7 +65,7 @@ def test_a_file_with_every_kind_of_line_is_told_line_by_line_and_as_the_workers_
         "11: order_id: another order of this id was decided, from"
         f" {scene.topics.order_placed}-{source_partition(scene, decided)}@0 (order_id_conflict)",
         "14: order_id: another order of this id stands in line 12 (order_id_conflict)",
-        "15: order_id: this id belongs to an order that was not placed through Kafka (data_error)",
+        "15: order_id: this id belongs to an order that was not placed through Kafka (order_id_taken)",
         f"16: {len(values[15])} bytes, at most 262144 are allowed (too_large)",
     ]
     assert lines[8].endswith("(not_json)")

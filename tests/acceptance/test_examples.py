@@ -1,7 +1,6 @@
 """The examples, run as a newcomer would, and the promises they make about transactions."""
 
 import asyncio
-import inspect
 import json
 import os
 import signal
@@ -32,19 +31,14 @@ from db.errors import (
 )
 from db.statuses import OrderStatus
 from examples import with_fastapi, with_faststream
-from tests.support.bulk_operations import BULK
+from tests.support.bulk_operations import operations_of
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.subscriber import committed_lag, create_topics, delete_topics, publish
 from tests.support.worker_process import ROOT
 from worker.sandbox.servers.services import Services
 
-OPERATIONS = [
-    name
-    for module in (catalog, orders, reports)
-    for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
-    if function.__module__ == module.__name__ and not name.startswith("_") and name not in BULK
-]
+OPERATIONS = sorted(name for module in (catalog, orders, reports) for name in operations_of(module))
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'shop_example_%'"
 RUN = "import runpy; runpy.run_path('examples/shop.py', run_name='__main__')"
 

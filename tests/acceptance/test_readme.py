@@ -65,7 +65,7 @@ async def test_the_python_of_the_readme_runs_as_it_stands(
 ):
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Use the data layer")[2]
     blocks = re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     given = "postgresql://shop:shop@127.0.0.1:5432/shop"
     assert given in blocks[0]
     names: dict[str, Any] = {}

@@ -69,8 +69,4 @@ async def test_a_session_that_holds_a_table_is_named_with_the_next_step(
         await holder.fetch("SELECT FROM positions")
         refused = order_worker("db", "upgrade", "--lock-timeout", "0.1", "--tries", "2")
     await holder.close()
-    assert refused.code == 1
-    *reports, error = refused.err.splitlines()
-    assert any("0004 gives way: session" in line for line in reports)
-    assert "a report" in error
-    assert "order-worker db upgrade" in error
+    refused.assert_refused(1, "0004 got no lock in 2 tries", "a report", "order-worker db upgrade")

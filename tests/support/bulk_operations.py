@@ -1,4 +1,9 @@
-"""Operations of the data layer for orders in bulk: the worker's and its commands', and no step of a shop."""
+"""The operations of the data layer: a shop's, and those in bulk, which are no step of a shop."""
+
+import inspect
+from types import ModuleType
+
+_DEFINED_IN = frozenset({"db.users", "db.categories", "db.products", "db.orders", "db.reports"})
 
 BULK = frozenset(
     {
@@ -11,3 +16,12 @@ BULK = frozenset(
         "add_orders",
     }
 )
+
+
+def operations_of(module: ModuleType) -> set[str]:
+    """The names under which a shop finds its operations in the module, wherever they are defined."""
+    return {
+        name
+        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
+        if function.__module__ in _DEFINED_IN and not name.startswith("_")
+    } - BULK

@@ -95,6 +95,10 @@ async def fill(session: AsyncSession, rows: int, category_id: int = EMPTY) -> No
         ),
         {"rows": rows, "category_id": category_id},
     )
+    await session.execute(
+        text("INSERT INTO categories (name) SELECT 'Category ' || i FROM generate_series(1, :rows) i"),
+        {"rows": rows},
+    )
     await session.commit()
 
 
@@ -149,5 +153,6 @@ async def somebody_waits_for(waited_for: AsyncSession, engine: AsyncEngine) -> N
 PRICES: dict[str, CallWith] = {
     "create_product": lambda s, v: new_product(s, price=v),
     "create_product_in_category": lambda s, v: new_product_of_lamps(s, price=v),
+    "update_product": lambda s, v: catalog.update_product(s, LAMP, price=v),
     "update_product_price": lambda s, v: catalog.update_product_price(s, LAMP, v),
 }

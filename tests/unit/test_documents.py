@@ -1,6 +1,5 @@
 """What is written down about the project is what the project does."""
 
-import inspect
 import json
 import re
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from contracts.events import DeadLetterCode, ReasonCode
 from contracts.schema import FOLDER
 from db import catalog, orders, reports
-from tests.support.bulk_operations import BULK
+from tests.support.bulk_operations import operations_of
 from tests.support.order_worker import command_names
 from worker.app import build
 from worker.settings import Settings
@@ -37,12 +36,7 @@ def test_every_command_stands_in_the_readme():
 
 @pytest.mark.parametrize("module", [catalog, orders, reports], ids=lambda module: module.__name__)
 def test_every_operation_of_the_data_layer_stands_in_the_readme(module: ModuleType):
-    public = {
-        name
-        for name, function in inspect.getmembers(module, inspect.iscoroutinefunction)
-        if function.__module__ == module.__name__ and not name.startswith("_")
-    }
-    for name in public - BULK:
+    for name in operations_of(module):
         assert f"`{name}`" in README, name
 
 

@@ -33,11 +33,12 @@ def db_upgrade(
     Interrupted or failed, it goes on where it was when it is run again.
     """
     from db.migrate import LockWaits
+    from worker.operations.screen import say
     from worker.operations.setup.tables import upgrade_report, upgrade_tables
     from worker.settings import read_settings
 
     waits = LockWaits(lock_timeout, tries)
-    upgraded = asyncio.run(upgrade_tables(read_settings(), waits, lambda step: typer.echo(step, err=True)))
+    upgraded = asyncio.run(upgrade_tables(read_settings(), waits, say))
     typer.echo("\n".join(upgrade_report(upgraded)))
 
 

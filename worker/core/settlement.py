@@ -14,11 +14,15 @@ from db.bulk.rows import LedgerRow
 from db.decision import Decision, Rejected
 from db.statuses import Outcome, SilentReplay
 from worker.core.dead_letter import dead_letter_headers
+from worker.core.decode import Invalid
 from worker.core.outcome import event_json, reason_codes
 from worker.core.triage import Arrival, Record, Source, Standing
 
 _CONFIRMED: Final = Outcome.CONFIRMED.value
 _REJECTED: Final = Outcome.REJECTED.value
+ID_TAKEN: Final = Invalid(
+    DeadLetterCode.ORDER_ID_TAKEN, "this id belongs to an order that was not placed through Kafka", "order_id"
+)
 _CONFLICTING: Final = "this order id was decided for an order with other content; that decision stands"
 
 

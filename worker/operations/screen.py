@@ -130,6 +130,13 @@ class _Done(ProgressColumn):
         return Text(f"{task.completed:,.0f} of {task.total or 0:,.0f}")
 
 
+def say(sentence: str) -> None:
+    """What is being done, for somebody who looks on: nothing where standard error is no terminal."""
+    console = Console(stderr=True, highlight=False, emoji=False)
+    if console.is_terminal:
+        console.print(sentence, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(what: str, total: int, *, quiet: bool = False) -> Iterator[Bar]:
     """A bar on standard error with count, rate and time left; nothing where that is no terminal."""

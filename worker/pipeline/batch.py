@@ -28,7 +28,7 @@ from db.decision import Decider
 from db.worker import decided, ledger
 from db.worker.look_up import Found, look_up
 from worker.core.decode import Invalid, decode
-from worker.core.settlement import Fate, Replays, Settled, Settlement, dead_letter
+from worker.core.settlement import ID_TAKEN, Fate, Replays, Settled, Settlement, dead_letter
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
@@ -118,8 +118,7 @@ class BatchProcessor:
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
-            place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
-            for place, wrong in invalid.items()
+            place: await self._dead_letter(batch, records[place], wrong) for place, wrong in invalid.items()
         }
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
@@ -178,6 +177,8 @@ class BatchProcessor:
         """
         (arrival,) = alone.all
         if not may_concern_all(failure):
+            if is_duplicate_key(failure) and await self._spent_keys(alone):
+                return await self._dead_letter(batch, arrival.record, ID_TAKEN)
             return await self._data_error(arrival, failure, batch)
         others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_SENTINELS)):
@@ -276,17 +277,14 @@ class BatchProcessor:
             raise StaleReadError("a product was sold or repriced meanwhile")
 
     async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
-        return await self._dead_letter(
-            batch, arrival.record, DeadLetterCode.DATA_ERROR, describe(fault), path=""
-        )
+        wrong = Invalid(DeadLetterCode.DATA_ERROR, describe(fault), "")
+        return await self._dead_letter(batch, arrival.record, wrong)
 
-    async def _dead_letter(
-        self, batch: _Batch, record: Record, code: DeadLetterCode, message: str, path: str
-    ) -> Settled:
+    async def _dead_letter(self, batch: _Batch, record: Record, wrong: Invalid) -> Settled:
         if batch.failed_at is None:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)
-        return dead_letter(self.topics, record, code, message, path, batch.failed_at)
+        return dead_letter(self.topics, record, wrong.code, wrong.message, wrong.path, batch.failed_at)
 
 
 async def _verify(session: AsyncSession, require_same_database: Guard) -> None:

@@ -209,6 +209,11 @@ def test_a_bad_row_far_into_the_file_ends_the_copy(shop: Shop, folder: CatalogFo
             "users.csv, line 2, column email: ann@example.org belongs to id 1 in the table users already",
         ),
         (
+            "users",
+            (3, "ANN@example.org", "X"),
+            "users.csv, line 2, column email: ANN@example.org belongs to id 1 in the table users already",
+        ),
+        (
             "categories",
             (3, "Lamps", ""),
             "categories.csv, line 2, column name: Lamps belongs to id 1 in the table categories already",
@@ -221,6 +226,27 @@ def test_a_value_taken_in_the_database_is_named(
     run_import(shop, folder.path)
     assert expected in refusal(shop, folder.write(name, [row]))
     assert counts(shop) == (2, 2, 2)
+
+
+def test_an_email_twice_in_a_file_but_for_upper_and_lower_case_is_named(
+    shop: Shop, folder: CatalogFolder
+) -> None:
+    path = folder.write("users", [*USERS, (3, "ANN@example.org", "X")])
+    assert "users.csv, line 4, column email: ANN@example.org is on line 2 already" in refusal(shop, path)
+    assert counts(shop) == (0, 0, 0)
+
+
+def test_users_may_swap_their_emails_and_change_their_case_at_once(shop: Shop, folder: CatalogFolder) -> None:
+    run_import(shop, folder.path)
+    run_import(shop, folder.write("users", [(1, "BOB@example.org", "Ann"), (2, "Ann@example.org", "Bob")]))
+    run_import(shop, folder.write("users", [(1, "Bob@example.org", "Ann")]))
+    rows = shop.sql("SELECT id, email FROM users ORDER BY id")
+    assert [tuple(row) for row in rows] == [(1, "Bob@example.org"), (2, "Ann@example.org")]
+
+
+def test_categories_may_differ_in_upper_and_lower_case(shop: Shop, folder: CatalogFolder) -> None:
+    run_import(shop, folder.write("categories", [(1, "Lamps", ""), (2, "LAMPS", "")]))
+    assert counts(shop)[1] == 2
 
 
 def test_products_alone_need_stored_categories(shop: Shop, folder: CatalogFolder) -> None:

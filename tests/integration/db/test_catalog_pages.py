@@ -1,6 +1,7 @@
 """Listings page by page: every row once, in a fixed number of statements, and what is no page."""
 
 from collections.abc import Callable
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -33,8 +34,16 @@ pytestmark = pytest.mark.usefixtures("little_shop")
 # What is asked page by page, in one statement a page.
 LISTINGS: dict[str, Listing] = {
     "list_users": catalog.list_users,
+    "list_categories": catalog.list_categories,
     "list_products_in_category": partial(catalog.list_products_in_category, category_id=EMPTY),
     **{f"list_products-{order}": partial(catalog.list_products, order_by=order) for order in ProductOrder},
+    **{
+        f"list_products-{order}-{way}": partial(
+            catalog.list_products, order_by=order, descending=way == "down"
+        )
+        for order in ProductOrder
+        for way in ("down", "up")
+    },
 }
 
 
@@ -63,16 +72,19 @@ async def walk_by_key(
 def key_of(listing: str) -> Callable[[Any], Any]:
     """How the listing names the last row of a page."""
     name, _, order = listing.partition("-")
-    return ProductOrder(order).key if name == "list_products" else lambda row: row.id
+    return ProductOrder(order.split("-")[0]).key if name == "list_products" else lambda row: row.id
 
 
 def rows_of(listing: str) -> str:
     """The ids that the listing goes through, in its order, in plain SQL."""
-    name, _, order = listing.partition("-")
+    name, *order = listing.split("-")
+    down = order[1:] == ["down"] or order == ["created_at"]
+    way = "DESC" if down else "ASC"
     return {
         "list_users": "SELECT id FROM users ORDER BY id",
+        "list_categories": "SELECT id FROM categories ORDER BY id",
         "list_products_in_category": "SELECT id FROM products WHERE category_id = 3 ORDER BY id",
-        "list_products": f"SELECT id FROM products ORDER BY {order}, id",
+        "list_products": f"SELECT id FROM products ORDER BY {''.join(order[:1])} {way}, id {way}",
     }[name]
 
 
@@ -187,7 +199,7 @@ async def test_a_bad_page_is_refused(
             assert str(error) == message
 
 
-@pytest.mark.parametrize("name", ["list_users", "list_products_in_category"])
+@pytest.mark.parametrize("name", ["list_users", "list_categories", "list_products_in_category"])
 async def test_a_last_id_that_is_none_is_refused(
     session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests, name: str
 ):
@@ -216,6 +228,7 @@ async def test_a_key_that_is_no_pair_is_refused(
         (ProductOrder.NAME, [(7, 7), ("nul\0", 7), ("\ud800", 7), ("Lamp", -1)]),
         (ProductOrder.PRICE, [(2.5, 7), ("2.50", 7), (Decimal("NaN"), 7), (Decimal(1), "7")]),
         (ProductOrder.STOCK, [(True, 7), (-1, 7), (2**80, 7), (1, 2**63)]),
+        (ProductOrder.NEWEST, [(datetime(2026, 11, 23), 7), ("2026-11-23", 7), (1, 7)]),  # noqa: DTZ001
     ],
 )
 async def test_a_key_that_no_product_can_have_is_refused(
@@ -240,4 +253,36 @@ async def test_an_order_that_products_do_not_have_is_refused(
             error = await refusal(
                 session, engine, with_value(catalog.list_products, order_by), InvalidValueError
             )
-            assert str(error) == f"order_by must be one of id, name, price, stock_quantity: {order_by!r}"
+            names = "id, name, price, stock_quantity, created_at"
+            assert str(error) == f"order_by must be one of {names}: {order_by!r}"
+
+
+async def test_the_newest_products_come_first_and_those_of_one_moment_by_id(session: AsyncSession):
+    await session.commit()
+    first, second = [await new_product(session, name=name) for name in ("first", "second")]
+    await session.commit()
+    third = await new_product(session, name="third")
+    assert first.created_at == second.created_at < third.created_at
+    newest = [third.id, second.id, first.id, CHAIR, TORCH, LAMP]
+    listed = await catalog.list_products(session, ProductOrder.NEWEST)
+    assert [p.id for p in listed] == newest
+    again = await catalog.list_products(session, ProductOrder.NEWEST, descending=True)
+    assert [p.id for p in again] == newest
+    oldest = await catalog.list_products(session, ProductOrder.NEWEST, descending=False, limit=2)
+    assert [p.id for p in oldest] == [LAMP, TORCH]
+
+
+async def test_the_dearest_products_come_first_where_descending(session: AsyncSession):
+    listed = await catalog.list_products(session, ProductOrder.PRICE, descending=True)
+    assert [p.id for p in listed] == [CHAIR, TORCH, LAMP]
+
+
+async def test_a_direction_that_is_none_is_refused(
+    session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests
+):
+    directions: list[Any] = [1, 0, "yes", "", []]
+    for descending in directions:
+        with subtests.test(descending=descending):
+            call: Call = partial(catalog.list_products, descending=descending)
+            error = await refusal(session, engine, call, InvalidValueError)
+            assert str(error) == f"descending must be True or False: {descending!r}"

@@ -16,6 +16,7 @@ from db.errors import (
 from tests.support.little_shop import (
     ANN,
     BOB,
+    EMPTY,
     Call,
     CallWith,
     Counting,
@@ -71,6 +72,12 @@ TAKEN: dict[str, tuple[str, str, str, Call]] = {
         lambda s: catalog.update_user(s, ANN, email="bob@example.org", full_name="Anna"),
     ),
     "create_category": ("category", "name", "Lamps", lambda s: new_category(s, "Lamps")),
+    "update_category": (
+        "category",
+        "name",
+        "Lamps",
+        lambda s: catalog.update_category(s, EMPTY, name="Lamps"),
+    ),
 }
 
 
@@ -123,12 +130,40 @@ async def test_of_two_who_create_the_same_the_second_waits_for_the_first(
     assert {"same", "another"} < set(created)
 
 
-async def test_emails_that_differ_in_case_are_two(session: AsyncSession, engine: AsyncEngine):
-    upper = await new_user(session, "ANN@example.org")
-    assert upper.id != ANN
-    assert (await catalog.get_user_by_email(session, "ann@example.org")).id == ANN
-    error = await refusal(session, engine, lambda s: catalog.get_user_by_email(s, "Ann@x"), NotFoundError)
-    assert str(error) == "there is no user with email 'Ann@x'"
+async def test_an_email_is_found_and_taken_in_upper_and_lower_case(
+    session: AsyncSession, engine: AsyncEngine
+):
+    for written in ("ANN@example.org", "Ann@Example.Org", "ann@example.org"):
+        assert (await catalog.get_user_by_email(session, written)).id == ANN
+    calls: list[Call] = [
+        lambda s: new_user(s, "ANN@example.org"),
+        lambda s: catalog.update_user(s, BOB, email="ANN@example.org"),
+    ]
+    for call in calls:
+        error = await refusal(session, engine, call, AlreadyExistsError)
+        assert (error.what, error.field, error.value) == ("user", "email", "ANN@example.org")
+        assert error.constraint == "ix_users_email_lower"
+    missing = await refusal(session, engine, lambda s: catalog.get_user_by_email(s, "Ann@x"), NotFoundError)
+    assert str(missing) == "there is no user with email 'Ann@x'"
+
+
+async def test_an_email_is_kept_as_it_was_written_and_may_change_its_case(session: AsyncSession):
+    user = await new_user(session, "Cy@Example.org")
+    await session.commit()
+    assert (await catalog.get_user_by_email(session, "cy@example.org")).email == "Cy@Example.org"
+    assert (await catalog.update_user(session, user.id, email="CY@example.org")).email == "CY@example.org"
+    await session.commit()
+
+
+async def test_a_user_is_found_by_email_in_one_statement_and_by_the_index(
+    session: AsyncSession, count_statements: Counting
+):
+    with count_statements() as sent:
+        await catalog.get_user_by_email(session, "ANN@example.org")
+    assert len(sent) == 1
+    await session.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = await session.scalars(text("EXPLAIN SELECT * FROM users WHERE lower(email) = lower('x'::varchar)"))
+    assert "ix_users_email_lower" in "".join(plan)
 
 
 @pytest.mark.parametrize(

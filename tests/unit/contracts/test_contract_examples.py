@@ -42,6 +42,7 @@ def test_hostile_values_are_of_many_kinds_and_cover_every_code_of_a_value() -> N
     codes = {hostile.code for hostile in hostile_values()}
     not_of_a_value = {
         DeadLetterCode.ORDER_ID_CONFLICT,
+        DeadLetterCode.ORDER_ID_TAKEN,
         DeadLetterCode.DATA_ERROR,
         DeadLetterCode.UNREADABLE,
     }

@@ -13,6 +13,7 @@ from db.errors import (
     AlreadyExistsError,
     IllegalStatusChangeError,
     InvalidValueError,
+    LockedError,
     NotEnoughStockError,
     NotFoundError,
     PriceChangedError,
@@ -50,6 +51,16 @@ PENDING, COMPLETED, CANCELLED = OrderStatus
         ),
         (StillReferencedError("user", 5, 1), "user 5 cannot be deleted: 1 order needs it"),
         (StillReferencedError("product", 5, 2), "product 5 cannot be deleted: 2 orders need it"),
+        (StillReferencedError("category", 5, products=1), "category 5 cannot be deleted: 1 product needs it"),
+        (
+            StillReferencedError("category", 5, products=1_200),
+            "category 5 cannot be deleted: 1,200 products need it",
+        ),
+        (
+            LockedError("user", 5),
+            "user 5 is in use by another transaction: run yours again, or change and delete user 5 in one"
+            " that has taken no stock yet",
+        ),
         (StillReferencedError("product", 5, 12_345), "product 5 cannot be deleted: 12,345 orders need it"),
         (
             IllegalStatusChangeError(ORDER_ID, COMPLETED, CANCELLED),
@@ -117,6 +128,7 @@ def test_the_tree_is_the_one_the_module_draws():
         NotFoundError: (ShopError,),
         AlreadyExistsError: (ShopError,),
         StillReferencedError: (ShopError,),
+        LockedError: (ShopError,),
         IllegalStatusChangeError: (ShopError,),
         RefusedError: (ShopError,),
         UnknownNameError: (RefusedError, NotFoundError),
@@ -172,6 +184,7 @@ TABLES = ["users", "categories", "products", "orders", "order_items"]
 KEYS = {
     "pk_users": ("user", "id"),
     "uq_users_email": ("user", "email"),
+    "ix_users_email_lower": ("user", "email"),
     "pk_categories": ("category", "id"),
     "uq_categories_name": ("category", "name"),
     "pk_products": ("product", "id"),

@@ -236,6 +236,27 @@ def test_what_is_no_time_is_refused(value: Any):
     assert refusal(values.aware, value).startswith("quantity must be a datetime with a zone: ")
 
 
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@given(st.none() | st.datetimes(timezones=st.just(UTC)), st.none() | st.datetimes(timezones=st.just(UTC)))
+@example(NOON, NOON)
+@example(NOON, NOON - timedelta(microseconds=1))
+def test_a_span_of_time_has_two_ends_or_fewer_and_never_ends_before_it_begins(
+    since: datetime | None, until: datetime | None
+):
+    if since is not None and until is not None and until < since:
+        with pytest.raises(InvalidValueError, match="until must not be before since"):
+            values.span(since, until)
+    else:
+        assert values.span(since, until) == (since, until)
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "True", "", []])
+def test_what_is_neither_true_nor_false_is_no_flag(value: Any):
+    assert refusal(values.flag, value).startswith("quantity must be True or False: ")
+
+
 # Pages
 
 

@@ -25,6 +25,7 @@ from db.decision import (
 from db.stock import StockLevel
 from db.values import MAX_TOTAL
 from worker.core.decode import Invalid
+from worker.core.settlement import ID_TAKEN
 from worker.core.triage import Known
 from worker.operations.check.seen_orders import Earlier
 
@@ -101,13 +102,10 @@ def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UU
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
         return _compared(one, row.fingerprint, f"was decided, from {place}")
     if one.order.order_id in orders:
-        return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.DATA_ERROR, "order_id", _NOT_THROUGH_KAFKA)
+        return _refused(one, ExpectedFate.CONFLICT, ID_TAKEN.code, ID_TAKEN.path, ID_TAKEN.message)
     if one.earlier is not None:
         return _compared(one, one.earlier.fingerprint, f"stands in line {one.earlier.line}")
     return None
-
-
-_NOT_THROUGH_KAFKA = "this id belongs to an order that was not placed through Kafka"
 
 
 def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:

@@ -26,6 +26,7 @@ from worker.core.triage import Arrival, Known, Standing, triage
 _TOO_EXPENSIVE: Final = Decimal(10) ** 12
 _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
 _DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
+_ID_TAKEN: Final = (DeadLetterCode.ORDER_ID_TAKEN.value,)
 
 
 class RehearsalFindings(NamedTuple):
@@ -91,9 +92,10 @@ class Rehearsal:
         standings = triage(arrivals, known)
         new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
         decided = decide_batch([a.order for a in new], found.users, self._left(new, found.shelves))
-        if any(_is_refused(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)):
+        refused = [_refusal(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)]
+        if any(refused):
             if len(arrivals) == 1:
-                return [Rehearsed(Fate.DEAD_LETTER, _DATA_ERROR)]
+                return [Rehearsed(Fate.DEAD_LETTER, refused[0])]
             # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
             half = len(arrivals) // 2
             return self.settle(arrivals[:half], found) + self.settle(arrivals[half:], found)
@@ -162,11 +164,14 @@ class Rehearsal:
         return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
 
 
-def _is_refused(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> bool:
-    """Whether PostgreSQL would not take the order that was decided so."""
-    return isinstance(decision, Confirmed) and (
-        arrival.order.order_id in order_ids or decision.total_amount >= _TOO_EXPENSIVE
-    )
+def _refusal(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> tuple[str, ...]:
+    """Why PostgreSQL would not take the order that was decided so; nothing: it would."""
+    if isinstance(decision, Confirmed):
+        if decision.total_amount >= _TOO_EXPENSIVE:
+            return _DATA_ERROR
+        if arrival.order.order_id in order_ids:
+            return _ID_TAKEN
+    return ()
 
 
 def _decided_now(decision: Decision) -> Rehearsed:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
-from db.migrate import Applied, LockedOutError, LockWaits
+from db.migrate import Applied, LockedOutError, LockWaits, UpgradeRefusedError
 from worker import database
 from worker.errors import CommandError, UsageError
 from worker.failures import DATABASE_ERRORS, reason_of
@@ -38,6 +38,8 @@ async def upgrade_tables(settings: Settings, waits: LockWaits, report: Callable[
             applied = await migrate.upgrade(engine, schema, waits=waits, report=report)
         except LockedOutError as error:
             raise CommandError(f"{error}; {with_next_step}") from None
+        except UpgradeRefusedError as error:
+            raise CommandError(f'schema "{schema}": {error}') from None
         except (*DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"the upgrade failed: {reason_of(error)}") from error
     return Upgraded(schema, before, migrate.head_revision(), applied)

@@ -251,8 +251,15 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
 
 
 any_line: Any = OrderLine  # with whatever a caller may hand in
+NO_LINES: list[Any] = [None, 7, {1: 2}, {"product_id": 1}, line(), set(), iter([line()])]
 INVALID: dict[str, tuple[str, dict[str, Any]]] = {
     "no line": ("lines", {"lines": []}),
+    **{f"lines {lines!r}": ("lines", {"lines": lines}) for lines in NO_LINES},
+    **{
+        f"line {wrong!r}": ("line 2", {"lines": [line(), wrong]})
+        for wrong in ({"product_id": 1, "quantity": 1}, (1, 1), [1, 1], None, "1", 1, OrderLine)
+    },
+    "lines as text": ("line 1", {"lines": "lines"}),
     "1,001 lines": ("lines", {"lines": [line()] * 1_001}),
     **{
         f"quantity {quantity!r}": ("line 2: quantity", {"lines": [line(), any_line(2, quantity)]})

@@ -1,6 +1,7 @@
 """Orders read whole and page by page on real PostgreSQL, and how much is asked for it."""
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -24,9 +25,11 @@ from db.orders import (
     list_orders,
     list_orders_with_items,
 )
+from db.statuses import OrderStatus
 from tests.support.order_stories import (
     CANCELLED,
     NAIVE,
+    PENDING,
     SEEN,
     Counting,
     Listing,
@@ -175,6 +178,95 @@ async def test_a_session_that_knows_an_order_reads_what_was_committed_since(
     await in_a_transaction(engine, lambda other: cancel_order(other, order.id))
     found = await read(session, order.id)
     assert (found if isinstance(found, Order) else found[0]).status is CANCELLED
+
+
+# By status and time, with items
+
+
+def times(stocked: Shop) -> list[datetime]:
+    return [row["created_at"] for row in stocked.sql("SELECT DISTINCT created_at FROM orders ORDER BY 1")]
+
+
+async def test_orders_are_listed_by_status_and_time_page_after_page(session: AsyncSession, stocked: Shop):
+    a_history(stocked, 30, orders_a_moment=3)
+    stocked.sql("UPDATE orders SET status = 'completed' WHERE id::text < '8'")
+    since, until = times(stocked)[2], times(stocked)[8]
+    for status in (None, *OrderStatus):
+        expected = [
+            row["id"]
+            for row in stocked.sql(
+                "SELECT id FROM orders WHERE created_at >= $1 AND created_at < $2"
+                " AND ($3::text IS NULL OR status = $3) ORDER BY created_at DESC, id DESC",
+                since,
+                until,
+                status,
+            )
+        ]
+        seen: list[Order] = []
+        while page := await list_orders(
+            session,
+            limit=4,
+            status=status,
+            since=since,
+            until=until,
+            after=by_key(seen[-1]) if seen else None,
+        ):
+            seen += page
+        assert [order.id for order in seen] == expected
+    assert len(await list_orders(session, since=since)) + len(await list_orders(session, until=since)) == 30
+    assert await list_orders(session, since=until, until=until) == []
+
+
+@pytest.mark.parametrize("orders", [3, 400])
+async def test_a_page_with_items_is_one_statement_and_whole(
+    session: AsyncSession, stocked: Shop, count_statements: Counting, orders: int
+):
+    a_history(stocked, orders, users=3)
+    with count_statements() as sent:
+        page = await list_orders(session, limit=values.MAX_PAGE, status=PENDING, with_items=True)
+        shown = [whole(order) for order in page]
+    assert len(sent) == 1
+    assert len(page) == orders
+    assert all([line[1] for line in one["items"]] == [1, 2] for one in shown)
+    assert shown[-1] == whole(await get_order(session, page[-1].id))
+
+
+async def test_a_page_with_items_shows_what_was_committed_since(session: AsyncSession, engine: AsyncEngine):
+    order = await an_order(session)
+    await in_a_transaction(engine, lambda other: cancel_order(other, order.id))
+    (found,) = await list_orders(session, with_items=True)
+    assert found.status is CANCELLED
+    assert found.items[0].product.stock_quantity == 10
+
+
+NO_FILTERS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "status": ("status", {"status": "lost"}, "status must be one of pending, completed, cancelled: 'lost'"),
+    "status as number": ("status", {"status": 1}, "status must be one of pending, completed, cancelled: 1"),
+    "naive since": ("since", {"since": NAIVE}, f"since must be a datetime with a zone: {NAIVE}"),
+    "naive until": ("until", {"until": NAIVE}, f"until must be a datetime with a zone: {NAIVE}"),
+    "since as text": ("since", {"since": "now"}, "since must be a datetime with a zone: 'now'"),
+    "until as date": ("until", {"until": SEEN.date()}, "until must be a datetime with a zone: 2026-11-23"),
+    "backwards": (
+        "until",
+        {"since": SEEN, "until": SEEN - timedelta(seconds=1)},
+        f"until must not be before since ({SEEN}): 2026-11-23 09:59:59+00:00",
+    ),
+    "with_items": ("with_items", {"with_items": 1}, "with_items must be True or False: 1"),
+}
+
+
+@pytest.mark.parametrize(("field", "given", "message"), NO_FILTERS.values(), ids=NO_FILTERS)
+async def test_what_orders_cannot_be_listed_by_is_refused_by_its_name(
+    nowhere: AsyncSession, field: str, given: dict[str, Any], message: str
+):
+    with pytest.raises(InvalidValueError) as caught:
+        await list_orders(nowhere, **given)
+    assert (caught.value.field, str(caught.value)) == (field, message)
+
+
+async def test_a_status_may_be_given_by_its_name(session: AsyncSession, stocked: Shop):
+    a_history(stocked, 2)
+    assert len(await list_orders(session, status="pending")) == 2  # type: ignore[arg-type]
 
 
 # How much is asked

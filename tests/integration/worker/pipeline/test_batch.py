@@ -373,11 +373,30 @@ async def test_orders_whose_ledger_rows_were_purged_are_dead_letters_and_never_s
     settled = await deciding.settle(batch_of(*values[:250], new, *values[250:], start=1_000), {})
     fates = [s.fate for s in settled]
     assert (fates.count(Fate.DEAD_LETTER), fates[250]) == (500, Fate.CONFIRMED)
-    assert settled[0].codes == ("data_error",)
-    assert b"pk_orders" in (dict(settled[0].publication.headers)["error.message"] or b"")  # type: ignore[union-attr]
+    assert settled[0].codes == ("order_id_taken",)
     assert (await in_thread(stocked.stock))[7] == 10_000 - 501
     reruns = deciding.metrics.reruns.labels("UniqueViolationError")._value.get()
     assert reruns <= MAX_RERUNS + 500 + 2, "each by itself, and not found by halving"
+
+
+async def test_the_id_of_an_order_of_the_shop_is_a_dead_letter_that_says_so(
+    processor: Processor, stocked: Shop
+):
+    order_id = uuid4()
+    await in_thread(
+        stocked.sql,
+        "WITH made AS (INSERT INTO orders (id, user_id, total_amount, placed_at)"
+        " VALUES ($1, 1, 0, now()) RETURNING id)"
+        " INSERT INTO order_items SELECT id, 1, 3, 1, 0 FROM made",
+        order_id,
+    )
+    values = [order_value(line(1)), order_value(line(1), order_id=order_id), order_value(line(2))]
+    settled = await processor().settle(batch_of(*values), {})
+    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
+    headers = dict(settled[1].publication.headers)  # type: ignore[union-attr]
+    assert headers["error.code"] == b"order_id_taken"
+    assert headers["error.message"] == b"this id belongs to an order that was not placed through Kafka"
+    assert headers["error.path"] == b"order_id"
 
 
 @pytest.mark.parametrize("table", ["order_outcomes", "orders"])
