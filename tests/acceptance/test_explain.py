@@ -155,7 +155,9 @@ def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_al
     scene.shop.sql("DELETE FROM orders WHERE id = $1", deleted)
     assert on_screen(order_worker, cancelled).splitlines()[1].startswith("Cancelled since. Confirmed at ")
     told = explained(order_worker, deleted)
-    assert told["summary"].startswith("In no table any more: deleted since, or not restored. Confirmed at ")
+    assert told["summary"].startswith(
+        "Gone from the table of orders: deleted since, or not restored. Confirmed"
+    )
     assert told["state"] == "confirmed"
 
 

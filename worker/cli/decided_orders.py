@@ -178,9 +178,13 @@ def reopen(
 ) -> None:
     """Place rejected orders again, each once, ever, under a new id: 1, 2, 5, 10, … with a look at each step.
 
-    Without --execute it decides them as the workers would today. The new id is made of the old one, and the
-    header "supersedes" of the new order and of its outcome names the old one. One that is rejected again can
-    be reopened under its new id. Interrupted, the next run finds out what was sent.
+    Without --execute it shows what the workers would decide of each today.
+
+    The new id is made of the old one. The header "supersedes" of the new order and of its outcome names it.
+
+    One that is rejected again can be reopened under its new id.
+
+    Stopped or killed, the next run finds out what was sent, and sends nothing twice.
     """
     with errors_in_json(as_json):
         if outcome is OutcomeChoice.CONFIRMED:

@@ -64,7 +64,7 @@ def _confirmed(facts: Facts, published: str = "") -> str:
 def _since(facts: Facts) -> str:
     """What the confirmation does not say."""
     if facts.order is None:
-        return "In no table any more: deleted since, or not restored. "
+        return "Gone from the table of orders: deleted since, or not restored. "
     return "Cancelled since. " if facts.order.status == OrderStatus.CANCELLED else ""
 
 

@@ -35,7 +35,8 @@ def read_ids(path: Path, max_bytes: int) -> tuple[UUID, ...]:
 
 
 def _id_of(line: FileLine) -> UUID | None:
-    text = line.value.decode(errors="replace").strip()
+    # Some editors begin a file with a byte order mark.
+    text = line.value.decode(errors="replace").removeprefix("\ufeff").strip()
     if not text.startswith("{"):
         return parse_order_id(text)
     try:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import MessageSizeTooLargeError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.envelope import SUPERSEDES
@@ -58,6 +59,11 @@ async def send_all(producer: AIOKafkaProducer, settings: Settings, some: Sequenc
     """All of them in one transaction; the offset of each. After an error the next run finds out."""
     try:
         return await send_at_once(producer, settings, some)
+    except MessageSizeTooLargeError as error:
+        raise CommandError(
+            f"an order is larger with its new header than {settings.order_placed_topic} takes:"
+            f" {reason_of(error)}; raise its max.message.bytes, or choose others"
+        ) from error
     except KAFKA_ERRORS as error:
         if is_fenced(error):
             raise fenced(settings) from error

@@ -83,9 +83,7 @@ def test_what_became_of_a_confirmed_order_since_comes_first():
         assert explained(replace(told, order=stored(status))).summary.startswith(beginning)
     cancelled = explained(replace(told, order=stored("cancelled")))
     assert (cancelled.state, cancelled.summary[:29]) == (State.CONFIRMED, "Cancelled since. Confirmed at")
-    assert explained(told).summary.startswith(
-        "In no table any more: deleted since, or not restored. Confirmed"
-    )
+    assert explained(told).summary.startswith("Gone from the table of orders: deleted since")
 
 
 def test_an_order_that_was_placed_again_names_the_other_one():

@@ -1,14 +1,20 @@
 """A rejected order as it is placed again, and where the records of such orders are read."""
 
 import json
+from pathlib import Path
+from uuid import uuid4
 
+import pytest
 from aiokafka import TopicPartition
 
 from contracts.envelope import reopened_id
 from contracts.plain_order import PlainOrder
 from tests.support.builders import line, order_value, record
 from worker.core.decode import Decoded, decode
+from worker.errors import UsageError
 from worker.kafka.offsets import Bounds
+from worker.operations.orders import ids_file
+from worker.operations.orders.ids_file import read_ids
 from worker.operations.orders.origins import rounds
 from worker.operations.orders.reopened import Reopened, reopened
 
@@ -63,3 +69,38 @@ def test_records_near_each_other_are_read_together_and_those_gone_are_not():
         {ZERO: (50_000, 50_001)},
     ]
     assert list(rounds([], {})) == []
+
+
+def test_a_file_names_orders_by_their_ids_or_as_they_were_placed(tmp_path: Path):
+    file = tmp_path / "orders"
+    first, second, third = uuid4(), uuid4(), uuid4()
+    lines = [
+        f"\ufeff{first}",
+        "",
+        str(second).upper(),
+        order_value(line(1), order_id=third).decode(),
+        str(first),
+    ]
+    file.write_text("\r\n".join(lines), encoding="utf-8")
+    assert read_ids(file, 10_000) == (first, second, third)
+
+
+@pytest.mark.parametrize(
+    "bad", ["order_id", "{", '{"order_id": 7}', "[]", '{"id": "x"}', "1" * 36, "{" * 2_000]
+)
+def test_a_line_that_names_no_order_is_named(tmp_path: Path, bad: str):
+    file = tmp_path / "orders"
+    file.write_text(f"{uuid4()}\n\n{bad}\n")
+    with pytest.raises(UsageError, match=r"orders:3: no order id"):
+        read_ids(file, 10_000)
+
+
+def test_a_file_has_some_ids_and_not_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "orders"
+    file.write_text("\n \n")
+    with pytest.raises(UsageError, match="holds no order ids"):
+        read_ids(file, 10_000)
+    monkeypatch.setattr(ids_file, "MOST", 1)
+    file.write_text(f"{uuid4()}\n{uuid4()}\n")
+    with pytest.raises(UsageError, match="has more than 1 ids"):
+        read_ids(file, 10_000)
