@@ -19,9 +19,14 @@ EVENT_ID_NAMESPACE: Final = UUID("042a2ae9-9b34-5e2b-bcc9-e522eab093d6")
 SOURCE: Final = b"/order-worker"
 # The header of an outcome that an operator had published again; its `ce_id` is the same as ever.
 REPUBLISHED: Final = ("republished", b"true")
+# It is uuid5(NAMESPACE_URL, "urn:order-worker:reopened").
+REOPENED_ID_NAMESPACE: Final = UUID("dbe79ff5-0d83-50ee-9e47-fae19b3e0ce1")
+# The header of an order that was placed again after a rejection, and of its outcome: the rejected order's id.
+SUPERSEDES: Final = "supersedes"
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CORRELATION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+_ORDER_ID = re.compile(rb"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 def event_id(order_id: UUID) -> UUID:
@@ -29,10 +34,15 @@ def event_id(order_id: UUID) -> UUID:
     return uuid5(EVENT_ID_NAMESPACE, str(order_id))
 
 
+def reopened_id(order_id: UUID) -> UUID:
+    """The id under which a rejected order is placed again: always the same, so that it is placed once."""
+    return uuid5(REOPENED_ID_NAMESPACE, str(order_id))
+
+
 def outcome_headers(
     subject: bytes, event_type: str, decided_at: datetime, source_headers: Headers
 ) -> list[tuple[str, bytes]]:
-    """CloudEvents headers of one outcome, then the sound ones of `correlation_id` and `traceparent`.
+    """CloudEvents headers of one outcome, then the sound `correlation_id`, `traceparent` and `supersedes`.
 
     `subject` is the order id as text, like the record's key.
     """
@@ -78,13 +88,15 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 
 
 def passed_through(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes]]:
-    """The first sound `correlation_id` and the first sound W3C `traceparent`; nothing else is copied."""
+    """The first sound `correlation_id`, W3C `traceparent` and `supersedes`; nothing else is copied."""
     kept: dict[str, bytes] = {}
     for name, value in headers:
         if value is None or name in kept:
             continue
-        if (name == "correlation_id" and _is_correlation_id(value)) or (
-            name == "traceparent" and _TRACEPARENT.fullmatch(value)
+        if (
+            (name == "correlation_id" and _is_correlation_id(value))
+            or (name == "traceparent" and _TRACEPARENT.fullmatch(value))
+            or (name == SUPERSEDES and _ORDER_ID.fullmatch(value))
         ):
             kept[name] = value
     return list(kept.items())

@@ -26,6 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base as Base
 from db.base import JsonText
+from db.order_reopening import OrderReopening as OrderReopening
 from db.statuses import OrderStatus as OrderStatus
 from db.statuses import Outcome as Outcome
 from db.statuses import RedriveStatus as RedriveStatus

@@ -48,7 +48,7 @@ class DecidedOrder(NamedTuple):
     decided_at: datetime
 
 
-_ROWS: Final = select(
+ROWS: Final = select(
     OrderOutcome.order_id,
     OrderOutcome.outcome,
     OrderOutcome.fingerprint,
@@ -59,7 +59,7 @@ _ROWS: Final = select(
     OrderOutcome.decided_at,
 )
 _IS_ASKED_FOR: Final = OrderOutcome.order_id == any_(bindparam("order_ids", type_=ARRAY(Uuid)))
-_FIND: Final = _ROWS.where(_IS_ASKED_FOR)
+_FIND: Final = ROWS.where(_IS_ASKED_FOR)
 DECIDED: Final = select(func.count()).select_from(OrderOutcome).where(_IS_ASKED_FOR)
 """how many of the `order_ids` are decided already"""
 
@@ -90,7 +90,7 @@ async def list_outcomes(
     reads on in it until it is full, or all of the ledger where few rows are wanted. Of a million rows all
     pages took 9 s, those of one partition 6 s, and of 0.9 % of the time 6 s, the slowest page half a second.
     """
-    query = _ROWS.where(*_conditions(wanted)).order_by(OrderOutcome.order_id).limit(limit)
+    query = ROWS.where(*conditions(wanted)).order_by(OrderOutcome.order_id).limit(limit)
     if after is not None:
         query = query.where(OrderOutcome.order_id > after)
     return [LedgerRow(*row) for row in await session.execute(query)]
@@ -99,7 +99,7 @@ async def list_outcomes(
 async def list_outcome_counts(session: AsyncSession, wanted: OutcomeFilter) -> list[OutcomeCount]:
     """How many rows of each outcome and partition there are. Without ids it reads the whole ledger."""
     kinds = (OrderOutcome.outcome, OrderOutcome.source_topic, OrderOutcome.source_partition)
-    query = select(*kinds, func.count()).where(*_conditions(wanted)).group_by(*kinds)
+    query = select(*kinds, func.count()).where(*conditions(wanted)).group_by(*kinds)
     rows = await session.execute(query.order_by(*kinds[1:], kinds[0]))
     return [OutcomeCount(*row) for row in rows]
 
@@ -108,14 +108,15 @@ async def find_first_and_last(
     session: AsyncSession, wanted: OutcomeFilter
 ) -> tuple[DecidedOrder, DecidedOrder] | None:
     """The order that was decided first and the one decided last; None where there is no row."""
-    query = select(OrderOutcome.order_id, OrderOutcome.decided_at).where(*_conditions(wanted)).limit(1)
+    query = select(OrderOutcome.order_id, OrderOutcome.decided_at).where(*conditions(wanted)).limit(1)
     time, order_id = OrderOutcome.decided_at, OrderOutcome.order_id
     first = (await session.execute(query.order_by(time, order_id))).one_or_none()
     last = (await session.execute(query.order_by(time.desc(), order_id.desc()))).one_or_none()
     return (DecidedOrder(*first), DecidedOrder(*last)) if first and last else None
 
 
-def _conditions(wanted: OutcomeFilter) -> list[ColumnElement[bool]]:
+def conditions(wanted: OutcomeFilter) -> list[ColumnElement[bool]]:
+    """What holds for the rows that are wanted."""
     row = OrderOutcome
     ids = bindparam(None, list(wanted.order_ids), ARRAY(Uuid))
     given = [
@@ -128,8 +129,8 @@ def _conditions(wanted: OutcomeFilter) -> list[ColumnElement[bool]]:
         (row.source_offset, le, wanted.last_offset),
         (row.outcome, eq, wanted.outcome),
     ]
-    conditions = [compare(column, value) for column, compare, value in given if value is not None]
-    return [*conditions, row.order_id == any_(ids)] if wanted.order_ids else conditions
+    those = [compare(column, value) for column, compare, value in given if value is not None]
+    return [*those, row.order_id == any_(ids)] if wanted.order_ids else those
 
 
 async def list_replays(session: AsyncSession, topic: str, partition: int) -> list[SilentReplay]:

@@ -142,6 +142,25 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     assert nothing.err.endswith("no record of it is in the input or among the dead letters\n")
 
 
+def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_alone(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    scene.shop.stock_up({1: 5})
+    cancelled, deleted = uuid4(), uuid4()
+    worker = workers.start()
+    scene.place([order_value(line(1), order_id=i) for i in (cancelled, deleted)])
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    scene.shop.sql("UPDATE orders SET status = 'cancelled' WHERE id = $1", cancelled)
+    scene.shop.sql("DELETE FROM orders WHERE id = $1", deleted)
+    assert on_screen(order_worker, cancelled).splitlines()[1].startswith("Cancelled since. Confirmed at ")
+    told = explained(order_worker, deleted)
+    assert told["summary"].startswith(
+        "Gone from the table of orders: deleted since, or not restored. Confirmed"
+    )
+    assert told["state"] == "confirmed"
+
+
 def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(order_worker: OrderWorker):
     OrderWorker({})("explain", "17").assert_one_line(2, "error: 17 is no order id")
     away = order_worker.here("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")

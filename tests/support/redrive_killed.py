@@ -1,5 +1,7 @@
 """Runs a command that kills itself: python -m tests.support.redrive_killed STEP NUMBER dead-letters redrive …
 
+Or `orders reopen …`, which goes through the same steps.
+
 STEP is `claimed` (the set is written down), `sent` (in an open transaction), `committed` (Kafka knows, and
 PostgreSQL does not) or `marked` (both know); NUMBER says at which time it comes there. At `doubted` it lives
 on: Kafka has committed, and its answer is lost.
@@ -14,19 +16,25 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from worker import cli
+from worker.operations.orders import reopen
 from worker.operations.redrive import redrive
 
-STEPS: dict[str, tuple[Any, str]] = {
-    "claimed": (redrive._Climb, "_step"),
-    "sent": (AIOKafkaProducer, "commit_transaction"),
-    "committed": (redrive._Climb, "_mark"),
-    "doubted": (AIOKafkaProducer, "commit_transaction"),
-    "marked": (redrive._Climb, "_settle"),
-}
+
+def steps(climb: Any, look: str) -> dict[str, tuple[Any, str]]:
+    return {
+        "claimed": (climb, "_step"),
+        "sent": (AIOKafkaProducer, "commit_transaction"),
+        "committed": (climb, "_mark"),
+        "doubted": (AIOKafkaProducer, "commit_transaction"),
+        "marked": (climb, look),
+    }
+
+
+STEPS = {"dead-letters": steps(redrive._Climb, "_settle"), "orders": steps(reopen._Climb, "_look")}
 
 
 def main() -> None:
-    owner, name = STEPS[sys.argv[1]]
+    owner, name = STEPS[sys.argv[3]][sys.argv[1]]
     times_left = int(sys.argv[2])
     real = getattr(owner, name)
 

@@ -18,6 +18,8 @@ CORE = [
     "worker/operations/dead_letters/letter.py",
     "worker/operations/redrive/json_edit.py",
     "worker/operations/redrive/canary.py",
+    "worker/operations/orders/reopened.py",
+    "worker/operations/orders/rejection.py",
     "worker/kafka/limits/topic_limits.py",
     "worker/kafka/limits/adapted.py",
     "worker/kafka/limits/remarks.py",

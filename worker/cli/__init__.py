@@ -7,6 +7,7 @@ import typer
 
 from worker.cli import (
     dead_letters,
+    decided_orders,
     explain,
     lag,
     ledger,
@@ -40,6 +41,7 @@ app.add_typer(setup.topics, name="topics")
 app.add_typer(setup.catalog, name="catalog")
 app.add_typer(dead_letters.commands, name="dead-letters")
 app.add_typer(ledger.commands, name="ledger")
+app.add_typer(decided_orders.commands, name="orders")
 
 
 def main() -> None:

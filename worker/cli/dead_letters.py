@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.options import AsJson, Execute, example, group
+from worker.cli.options import AsJson, Execute, example, group, who
 from worker.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def redrive(
         change=_change(change),
         max_failures=max_failures,
         rate=rate,
-        by=_who(by),
+        by=who(by),
         patience_seconds=patience,
         quiet=as_json,
     )
@@ -210,13 +210,3 @@ def _change(text: str | None) -> "Change | None":
         return parse_change(text)
     except ChangeError as error:
         raise UsageError(f"--set: {error}") from None
-
-
-def _who(by: str | None) -> str:
-    from getpass import getuser
-
-    try:
-        name = by or getuser()
-    except (OSError, KeyError, ImportError):
-        return "unknown"
-    return name.encode(errors="replace").decode()

@@ -38,3 +38,14 @@ def example(*lines: str) -> str:
 def group(text: str | None = None) -> typer.Typer:
     """Commands that belong together."""
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich", context_settings=CONTEXT)
+
+
+def who(by: str | None) -> str:
+    """The name that was given, or that of the user who is logged in."""
+    from getpass import getuser
+
+    try:
+        name = by or getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"
+    return name.encode(errors="replace").decode()

@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.envelope import EVENT_ID_NAMESPACE, event_id, outcome_headers, passed_through
+from contracts.envelope import (
+    EVENT_ID_NAMESPACE,
+    REOPENED_ID_NAMESPACE,
+    SUPERSEDES,
+    event_id,
+    outcome_headers,
+    passed_through,
+    reopened_id,
+)
 
 ORDER_ID = UUID("0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11")
 SUBJECT = str(ORDER_ID).encode()
@@ -60,6 +68,19 @@ def test_headers_of_the_source_never_replace_those_of_the_outcome() -> None:
     headers = outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, source)
     assert b"forged" not in dict(headers).values()
     assert len(headers) == len(dict(headers)) == 7
+
+
+def test_anybody_can_compute_the_id_under_which_an_order_is_placed_again() -> None:
+    assert uuid5(NAMESPACE_URL, "urn:order-worker:reopened") == REOPENED_ID_NAMESPACE
+    # Orders of years ago were placed again under these ids: this value may not change.
+    assert str(reopened_id(ORDER_ID)) == "f1886276-0ebe-520a-8593-26b23f909272"
+    assert reopened_id(reopened_id(ORDER_ID)) not in (ORDER_ID, reopened_id(ORDER_ID))
+
+
+@pytest.mark.parametrize("value", [None, b"", SUBJECT.upper(), SUBJECT[:-1], SUBJECT + b"\n", b"\xff" * 36])
+def test_an_outcome_names_the_order_that_it_supersedes_if_that_is_an_id(value: bytes | None) -> None:
+    source = [("supersedes", value), (SUPERSEDES, SUBJECT), (SUPERSEDES, b"another")]
+    assert outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, source)[7:] == [("supersedes", SUBJECT)]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from worker.operations.check.verdicts import (
     invalid,
     repeated,
 )
+from worker.operations.orders.latest import latest_decisions
 from worker.operations.place.order_file import FileLine, decoded, file_name, order_lines, readable_twice
 from worker.settings import Settings
 
@@ -67,8 +68,8 @@ async def _judge(settings: Settings, contract_only: bool) -> AsyncIterator[Judge
         yield _of_contract
         return
     taken: Counter[int] = Counter()
-    async with _snapshot(settings) as session:
-        yield lambda read: _of_catalogue(session, read, taken)
+    async with snapshot(settings, "check") as session:
+        yield lambda read: judged(session, read, taken)
 
 
 def _portions(lines: Iterator[FileLine]) -> Iterator[list[FileLine]]:
@@ -99,14 +100,16 @@ async def _of_contract(read: Sequence[Candidate | Verdict]) -> list[Verdict]:
     ]
 
 
-async def _of_catalogue(
+async def judged(
     session: AsyncSession, read: Sequence[Candidate | Verdict], taken: Counter[int]
 ) -> list[Verdict]:
+    """One verdict for each, as of the session's snapshot; `taken` is the stock that those before took."""
     candidates = [one for one in read if isinstance(one, Candidate)]
     ids = {one.order.order_id for one in candidates}
     known = await ledger.find_outcomes(session, ids)
     of_orders = await orders.find_order_ids(session, ids - known.keys())
-    spent = {one.line: verdict for one in candidates if (verdict := repeated(one, known, of_orders))}
+    latest = await latest_decisions(session, known.values())
+    spent = {one.line: verdict for one in candidates if (verdict := repeated(one, known, of_orders, latest))}
     new = [one for one in candidates if one.line not in spent]
     verdicts = spent | dict(zip([one.line for one in new], await _decided(session, new, taken), strict=True))
     return [verdicts[one.line] if isinstance(one, Candidate) else one for one in read]
@@ -126,9 +129,9 @@ def _report(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[Che
 
 
 @asynccontextmanager
-async def _snapshot(settings: Settings) -> AsyncIterator[AsyncSession]:
-    """A session that can change nothing, and to which all of the file meets one state of the shop."""
-    async with database_engine(settings, "order-worker check") as engine:
+async def snapshot(settings: Settings, command: str) -> AsyncIterator[AsyncSession]:
+    """A session that can change nothing, and that sees one state of the shop from its start to its end."""
+    async with database_engine(settings, f"order-worker {command}") as engine:
         await require_database(engine, settings)
         try:
             async with session_factory(engine)() as session:
@@ -154,6 +157,7 @@ def summary_text(summary: Summary) -> str:
         ExpectedFate.CONFIRMED: "would be confirmed",
         ExpectedFate.REJECTED: f"would be rejected{why}",
         ExpectedFate.DUPLICATE: "duplicates" if fates[ExpectedFate.DUPLICATE] != 1 else "duplicate",
+        ExpectedFate.REJECTED_BEFORE: "rejected before (to place them again: `order-worker orders reopen`)",
         ExpectedFate.CONFLICT: "conflicts" if fates[ExpectedFate.CONFLICT] != 1 else "conflict",
         ExpectedFate.INVALID: "invalid",
     }

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode, ReasonCode
 from contracts.plain_order import PlainOrder
+from db.bulk.rows import LedgerRow
 from db.decision import (
     Confirmed,
     Decision,
@@ -22,12 +24,13 @@ from db.decision import (
     UnknownUser,
     decide_batch,
 )
+from db.statuses import Outcome
 from db.stock import StockLevel
 from db.values import MAX_TOTAL
 from worker.core.decode import Invalid
 from worker.core.settlement import ID_TAKEN
-from worker.core.triage import Known
 from worker.operations.check.seen_orders import Earlier
+from worker.operations.orders.rejection import rejection_codes
 
 
 class ExpectedFate(StrEnum):
@@ -35,7 +38,8 @@ class ExpectedFate(StrEnum):
 
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
-    DUPLICATE = "duplicate"  # decided already, or named by an earlier line, with the same content
+    DUPLICATE = "duplicate"  # confirmed already, or named by an earlier line, with the same content
+    REJECTED_BEFORE = "rejected_before"  # rejected already, with the same content: it stays rejected
     CONFLICT = "conflict"  # the id belongs to another order: a dead letter
     INVALID = "invalid"  # not the contract, or more than the database holds: a dead letter
     VALID = "valid"  # keeps the contract; nothing else was looked at
@@ -69,8 +73,8 @@ class Summary:
 
     @property
     def is_good(self) -> bool:
-        """Every line would be confirmed or is a duplicate."""
-        return not (self.fates.keys() & {ExpectedFate.REJECTED, ExpectedFate.CONFLICT, ExpectedFate.INVALID})
+        """Every line would be confirmed or is a duplicate, and not of a rejected order."""
+        return self.fates.keys() <= {ExpectedFate.CONFIRMED, ExpectedFate.DUPLICATE, ExpectedFate.VALID}
 
 
 class Candidate(NamedTuple):
@@ -95,10 +99,20 @@ def invalid(line: int, why: Invalid) -> Verdict:
     return Verdict(ExpectedFate.INVALID, (finding,))
 
 
-def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UUID]) -> Verdict | None:
-    """The verdict on an order whose id is spent, or None. `orders`: the ids that an order has."""
+def repeated(
+    one: Candidate,
+    known: Mapping[UUID, LedgerRow],
+    orders: AbstractSet[UUID],
+    latest: Mapping[UUID, LedgerRow] = MappingProxyType({}),
+) -> Verdict | None:
+    """The verdict on an order whose id is spent, or None. `orders`: the ids that an order has.
+
+    `latest`: of rejected orders that were placed again, by their id, what was decided of them last.
+    """
     row = known.get(one.order.order_id)
     if row is not None:
+        if row.outcome == Outcome.REJECTED and row.fingerprint == one.fingerprint:
+            return _rejected_before(one, latest.get(row.order_id, row))
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
         return _compared(one, row.fingerprint, f"was decided, from {place}")
     if one.order.order_id in orders:
@@ -115,7 +129,20 @@ def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:
     return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
 
 
-def _refused(one: Candidate, fate: ExpectedFate, code: DeadLetterCode, path: str, message: str) -> Verdict:
+def _rejected_before(one: Candidate, last: LedgerRow) -> Verdict:
+    if last.outcome == Outcome.CONFIRMED:
+        return Verdict(ExpectedFate.DUPLICATE)
+    fate = ExpectedFate.REJECTED_BEFORE
+    message = (
+        f"this order was rejected ({', '.join(rejection_codes(last))}), and stays so: to place it again under"
+        f" a new id, `order-worker orders reopen --order-id {last.order_id}`"
+    )
+    return _refused(one, fate, fate, "order_id", message)
+
+
+def _refused(
+    one: Candidate, fate: ExpectedFate, code: DeadLetterCode | ExpectedFate, path: str, message: str
+) -> Verdict:
     return Verdict(fate, (CheckFinding(one.line, one.order.order_id, fate, code.value, path, message),))
 
 

@@ -58,7 +58,7 @@ async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async
     Inside of a reader: an operating system's error in the block is taken for PostgreSQL's, as Kafka's client
     has errors of its own.
     """
-    async with database_engine(settings, f"order-worker dead-letters {command}") as engine:
+    async with database_engine(settings, f"order-worker {command}") as engine:
         await require_database(engine, settings)
         try:
             yield session_factory(engine)
@@ -75,7 +75,7 @@ async def list_groups(
     tally = LetterTally()
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
-        shop_sessions(settings, "list") as sessions,
+        shop_sessions(settings, "dead-letters list") as sessions,
     ):
         spans = await letter_spans(consumer, settings, choice)
         async for found in chosen(consumer, spans, choice, "reading", quiet=quiet):
@@ -91,7 +91,7 @@ async def show(settings: Settings, place: LetterPlace) -> Shown:
     """One dead letter, whole. Raises CommandError where there is none."""
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
-        shop_sessions(settings, "show") as sessions,
+        shop_sessions(settings, "dead-letters show") as sessions,
     ):
         spans = await letter_spans(consumer, settings, Choice(frozenset({place})))
         (found,) = [f async for some in chosen(consumer, spans, Choice(frozenset({place}))) for f in some]
@@ -121,12 +121,12 @@ async def export(
     Returns how many there are, and what in their topic cannot be unpacked.
     """
     count = 0
-    with _written(out, force) as file:
+    with written(out, force) as file:
         async with topic_reader(settings, settings.dead_letter_topic) as consumer:
             spans = await letter_spans(consumer, settings, choice)
             async for found in chosen(consumer, spans, choice, "exporting"):
                 for letter, record in found:
-                    _write(file, to_json(_line(letter, record)) + b"\n", out)
+                    write_line(file, to_json(_line(letter, record)) + b"\n", out)
                     count += 1
             unreadable = consumer.met.counts()
         if not count:
@@ -235,7 +235,7 @@ def _line(letter: Letter, record: ConsumerRecord) -> dict[str, Any]:
 
 
 @contextmanager
-def _written(out: Path, force: bool) -> Iterator[IO[bytes]]:
+def written(out: Path, force: bool) -> Iterator[IO[bytes]]:
     """A file that appears under its name when the block has ended well, and not before."""
     if str(out) == "-":
         yield sys.stdout.buffer
@@ -259,7 +259,7 @@ def _written(out: Path, force: bool) -> Iterator[IO[bytes]]:
         raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
 
 
-def _write(file: IO[bytes], line: bytes, out: Path) -> None:
+def write_line(file: IO[bytes], line: bytes, out: Path) -> None:
     try:
         file.write(line)
     except OSError as error:

@@ -43,7 +43,9 @@ from worker.operations.explain.facts import (
     inputs,
     outcomes,
     stored_order,
+    superseded,
 )
+from worker.operations.explain.links import find_links
 from worker.operations.explain.order_facts import Facts, ProductNow, StoredOrder
 from worker.operations.explain.search import FAR, OrderSearch, Progress, Reach, Scan
 from worker.settings import Settings
@@ -115,6 +117,8 @@ async def collect(
             skips = await list_skips(session, settings.topics.placed)
             withheld = await find_unpublished(session, [order_id])
         found, left = await (looking.all() if scan is Scan.ALL else looking.near(row, committed))
+    async with sessions() as session:
+        new, old = await find_links(session, order_id, superseded(found.inputs))
     facts = Facts(
         order_id,
         settings.group_id,
@@ -130,6 +134,8 @@ async def collect(
         unreadable=tuple(consumer.met.counts()),
         skips=tuple(skips),
         withheld="; ".join(f"{one.reason}; {one.what_to_do}" for one in withheld),
+        reopened_as=new,
+        supersedes=old,
     )
     return explained(await _with_products(sessions, facts, sales_seconds))
 
@@ -142,7 +148,10 @@ async def collect_rows(
 ) -> Explanation | None:
     """What PostgreSQL alone knows, for when Kafka gives no answer; None: nothing."""
     row, order = await _rows(order_id, sessions)
-    facts = Facts(order_id, group_id, 0, {}, decision=decision_of(row) if row else None, order=order)
+    async with sessions() as session:
+        new, old = await find_links(session, order_id)
+    decision = decision_of(row) if row else None
+    facts = Facts(order_id, group_id, 0, {}, decision=decision, order=order, reopened_as=new, supersedes=old)
     return explained_by_rows(await _with_products(sessions, facts, sales_seconds)) if row or order else None
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from contracts.events import Reason, ReasonCode
+from db.statuses import OrderStatus
 from db.worker.skips import SkippedSpan
 from worker.operations.explain.order_facts import Facts, Place, RecordStanding, State, Unread
 
@@ -26,7 +27,7 @@ class Explanation:
 def explained(facts: Facts) -> Explanation:
     """The conclusion from the facts."""
     state = _state(facts)
-    return Explanation(facts.order_id, state, _SENTENCES[state](facts), facts)
+    return Explanation(facts.order_id, state, _SENTENCES[state](facts) + _links(facts), facts)
 
 
 def explained_by_rows(facts: Facts) -> Explanation:
@@ -38,7 +39,7 @@ def explained_by_rows(facts: Facts) -> Explanation:
     outcome = "whether it was announced is not known: its records could not be read"
     said = _confirmed if facts.decision.lines else _rejected
     state = State(facts.decision.outcome)
-    return Explanation(facts.order_id, state, said(facts, outcome), facts)
+    return Explanation(facts.order_id, state, said(facts, outcome) + _links(facts), facts)
 
 
 def _state(facts: Facts) -> State:
@@ -56,8 +57,27 @@ def _state(facts: Facts) -> State:
 
 def _confirmed(facts: Facts, published: str = "") -> str:
     assert facts.decision is not None
-    decided = f"Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}"
+    decided = f"{_since(facts)}Confirmed at {_time(facts.decision.decided_at)} from {facts.decision.source}"
     return f"{decided}; {published}." if published else f"{decided}, {_published(facts)}."
+
+
+def _since(facts: Facts) -> str:
+    """What the confirmation does not say."""
+    if facts.order is None:
+        return "Gone from the table of orders: deleted since, or not restored. "
+    return "Cancelled since. " if facts.order.status == OrderStatus.CANCELLED else ""
+
+
+def _links(facts: Facts) -> str:
+    """The rejected order that it was before, and the one under which it was placed again."""
+    old, new = facts.supersedes, facts.reopened_as
+    before = f" It supersedes {old.order_id}, which was {old.outcome or 'not decided'}." if old else ""
+    if new is None:
+        return before
+    prices = " without the prices that the buyer saw" if new.drop_prices else ""
+    by = f" by {new.requested_by} at {_time(new.requested_at)}" if new.requested_at else ""
+    now = f"was {new.outcome}" if new.outcome else "is not decided yet"
+    return f"{before} It was placed again as {new.order_id}{prices}{by}, which {now}."
 
 
 def _rejected(facts: Facts, published: str = "") -> str:

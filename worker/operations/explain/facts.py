@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
 
 from contracts.dead_letters import read_letter_headers
+from contracts.envelope import SUPERSEDES, reopened_id
 from contracts.events import OrderConfirmed, OrderRejected
+from contracts.fields import parse_order_id
 from contracts.plain_order import PlainOrder
 from db.bulk.rows import LedgerRow
 from db.models import Order
@@ -176,6 +179,15 @@ def _dead_letter(record: ConsumerRecord) -> DeadLetterRecord:
         Place(*said.source) if said.source else None,
         said.failed_at,
     )
+
+
+def superseded(records: Sequence[ConsumerRecord]) -> UUID | None:
+    """The rejected order that one of these records names as the one it was placed again for."""
+    for record in records:
+        old = parse_order_id(_header(record, SUPERSEDES))
+        if old and str(reopened_id(old)).encode() == record.key:
+            return old
+    return None
 
 
 def sources_of(records: Sequence[ConsumerRecord]) -> list[tuple[TopicPartition, int]]:

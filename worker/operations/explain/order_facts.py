@@ -143,6 +143,21 @@ class Unread:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkedOrder:
+    """The order under which a rejected one was placed again, or the one that was rejected before it.
+
+    `outcome`: None, it is not decided. Who asked for it, when, and whether the prices that the buyer saw were
+    dropped, is None where a backup has lost it.
+    """
+
+    order_id: UUID
+    outcome: str | None
+    requested_by: str | None = None
+    requested_at: datetime | None = None
+    drop_prices: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What was found. `committed` is the group's offset by partition of the input; None: there is none.
 
@@ -165,3 +180,5 @@ class Facts:
     unreadable: tuple[UnreadableCount, ...] = ()
     skips: tuple[SkippedSpan, ...] = ()
     withheld: str = ""
+    reopened_as: LinkedOrder | None = None
+    supersedes: LinkedOrder | None = None

@@ -40,6 +40,21 @@ class Change:
         return (text[:start] + self.new_value + text[end:]).encode(), text[start:end]
 
 
+def set_in_each(value: bytes, array: str, name: str, new_value: str) -> bytes:
+    """This member of each object in the array, where it has one, set to the JSON text.
+
+    Raises ChangeError where the value is not JSON, or has no such array.
+    """
+    text = _text(value)
+    found = _member(text, _skip(text, 0), array)
+    if found is None or text[found[0]] != "[":
+        raise ChangeError(f"has no {array}")
+    for start, _ in reversed(_elements(text, found[0])):
+        if span := _member(text, start, name):
+            text = text[: span[0]] + new_value + text[span[1] :]
+    return text.encode()
+
+
 def parse_change(text: str) -> Change:
     """From `items.0.quantity=3`. Raises ChangeError that says how to write it."""
     field, equals, new_value = (part.strip() for part in text.partition("="))

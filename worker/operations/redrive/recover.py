@@ -1,7 +1,7 @@
 """What earlier redrives left behind when they were killed: finds out what they sent, and what came of it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -12,8 +12,9 @@ from db.statuses import RedriveStatus
 from db.worker import redrives
 from db.worker.redrive_records import Finish, Redrive
 from worker.errors import CommandError
-from worker.kafka.consuming.reading import portions, reader
+from worker.kafka.consuming.reading import TopicReader, portions, reader
 from worker.operations.redrive.results import Results, letter_ends, redrive_id_of
+from worker.settings import Settings
 
 _AT_A_TIME: Final = 1_000
 _UNKNOWABLE: Final = "nobody can tell whether it was sent: the input topic no longer goes back so far"
@@ -61,30 +62,49 @@ async def _find_sent(results: Results) -> int:
         claimed_from = await redrives.list_claimed_from(session, group, topic)
     if not claimed_from:
         return 0
-    starts = {TopicPartition(topic, p): offset for p, offset in claimed_from.items()}
-    first = await results.inputs.beginning_offsets(list(starts))
-    ends = await _ends(results, list(starts))
+
+    async def mark_sent(some: Sequence[ConsumerRecord]) -> None:
+        await _mark_sent(results, some)
+
+    first = await look_behind(settings, results.inputs, claimed_from, results.patience_seconds, mark_sent)
+    async with results.sessions.begin() as session:
+        for partition, offset in first.items():
+            # What the scan could not see may have been sent: never a second time.
+            await redrives.fail_unknowable(session, group, topic, partition, offset, _UNKNOWABLE)
+        return await redrives.release_group(session, group, topic)
+
+
+async def look_behind(
+    settings: Settings,
+    inputs: TopicReader,
+    offsets: Mapping[int, int],
+    patience_seconds: float,
+    look: Callable[[Sequence[ConsumerRecord]], Awaitable[None]],
+) -> dict[int, int]:
+    """Give `look` all records of the input topic from there on; by partition the first offset there is.
+
+    `offsets` are by partition. Raises CommandError where somebody's open transaction hides records for longer
+    than such a transaction may take.
+    """
+    topic = settings.order_placed_topic
+    starts = {TopicPartition(topic, p): offset for p, offset in offsets.items()}
+    first = await inputs.beginning_offsets(list(starts))
+    ends = await _ends(settings, list(starts))
     spans = {p: (max(start, first[p]), ends[p]) for p, start in starts.items()}
     try:
-        async with asyncio.timeout(results.patience_seconds + settings.transaction_timeout_ms / 1_000):
-            async for _, some in portions(results.inputs, spans):
-                await _mark_sent(results, some)
+        async with asyncio.timeout(patience_seconds + settings.transaction_timeout_ms / 1_000):
+            async for _, some in portions(inputs, spans):
+                await look(some)
     except TimeoutError:
         raise CommandError(
             f"an open transaction of somebody else hides what is in {topic}: try again when it has ended"
         ) from None
-    async with results.sessions.begin() as session:
-        for partition in starts:
-            # What the scan could not see may have been sent: never a second time.
-            await redrives.fail_unknowable(
-                session, group, topic, partition.partition, first[partition], _UNKNOWABLE
-            )
-        return await redrives.release_group(session, group, topic)
+    return {p.partition: offset for p, offset in first.items()}
 
 
-async def _ends(results: Results, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+async def _ends(settings: Settings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
     # Uncommitted: what an open transaction of somebody else hides is waited for, not overlooked.
-    async with reader(results.settings.kafka_client_options(), "read_uncommitted") as consumer:
+    async with reader(settings.kafka_client_options(), "read_uncommitted") as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
         return ends
 

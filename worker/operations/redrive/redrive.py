@@ -36,7 +36,7 @@ from worker.operations.redrive.claim import Claimer, Selection, changed, whole_r
 from worker.operations.redrive.json_edit import Change
 from worker.operations.redrive.recover import EarlierRun, recover
 from worker.operations.redrive.results import Results, Tails, letter_ends
-from worker.operations.redrive.send import MAX_BYTES, MAX_LETTERS, Parcel, fenced, redrive_producer, send
+from worker.operations.redrive.send import MAX_BYTES, MAX_LETTERS, Parcel, fenced, input_producer, send
 from worker.operations.screen import Bar, progress
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
@@ -88,7 +88,7 @@ async def rehearse(settings: Settings, request: RedriveRequest) -> RedriveRehear
     async with (
         topic_reader(settings, settings.dead_letter_topic) as letters,
         topic_reader(settings, settings.order_placed_topic) as inputs,
-        shop_sessions(settings, "redrive") as sessions,
+        shop_sessions(settings, "dead-letters redrive") as sessions,
         sessions() as session,
     ):
         unfinished = await redrives.count_unfinished(session, settings.group_id)
@@ -108,11 +108,11 @@ async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
     async with (
         topic_reader(settings, settings.dead_letter_topic) as letters,
         topic_reader(settings, settings.order_placed_topic) as inputs,
-        shop_sessions(settings, "redrive") as sessions,
+        shop_sessions(settings, "dead-letters redrive") as sessions,
         kafka_admin(settings) as admin,
     ):
-        await _require_worker(admin, settings)
-        async with redrive_producer(settings) as producer:
+        await require_worker(admin, settings)
+        async with input_producer(settings, "redrive") as producer:
             results = Results(settings, sessions, letters, inputs, admin, request.patience_seconds)
             earlier = await recover(results)
             run = _run(settings, request)
@@ -219,7 +219,7 @@ class _Climb:
 
     async def _send(self, parcels: Sequence[Parcel], claimed: Sequence[Redrive]) -> list[Redrive]:
         await asyncio.sleep(self._throttle.pause(len(parcels), time.monotonic()))
-        self._in_doubt = {parcel.redrive_id for parcel in parcels}
+        self._in_doubt = {parcel.id for parcel in parcels}
         offsets = await send(self._producer, self._settings, parcels)
         await self._mark(offsets)
         self._in_doubt = set()
@@ -255,7 +255,7 @@ class _Climb:
             )
 
 
-async def _require_worker(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+async def require_worker(admin: AIOKafkaAdminClient, settings: Settings) -> None:
     if not await members(admin, settings.group_id):
         raise CommandError(
             f"no worker of the group {settings.group_id} is running, so nobody would decide them: start one"

@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.bulk.rows import LedgerRow
@@ -20,14 +18,11 @@ from db.worker.redrive_records import Finish, Redrive
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.core.decode import Decoded, decode
 from worker.core.triage import Source
-from worker.errors import CommandError
 from worker.kafka.consuming.reading import records
-from worker.kafka.group import committed, members
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.dead_letters.letter import Letter, read_letter
+from worker.operations.redrive.handled import POLL_SECONDS, Patience, until_handled
 from worker.settings import Settings
-
-_POLL_SECONDS: Final = 0.1
 
 
 class RedriveOutcome(NamedTuple):
@@ -42,19 +37,6 @@ Sent = dict[Source, tuple[UUID, bytes] | None]
 
 Tails = dict[TopicPartition, int]
 """partition of the dead letters' topic → the offset from which new letters are to be looked for"""
-
-
-class Patience:
-    """Waits as long as there is progress, and so many seconds without."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._seen, self._since = seconds, -1, time.monotonic()
-
-    def is_over(self, progress: int) -> bool:
-        now = time.monotonic()
-        if progress > self._seen:
-            self._seen, self._since = progress, now
-        return now - self._since > self._seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +56,7 @@ class Results:
         Waits until the workers have handled them. Raises CommandError when they make no progress.
         """
         places = {_source(self.settings, redrive): redrive for redrive in sent}
-        await self._handled(places)
+        await until_handled(self.settings, self.admin, list(places), self.patience_seconds)
         found = await self._read(places)
         decided = await self._decided(places, found)
         failed = await self._new_letters(found.keys() - decided.keys(), tails)
@@ -82,36 +64,6 @@ class Results:
             RedriveOutcome(Finish(places[place].id, RedriveStatus.FAILED, _why(letter)), letter)
             for place, letter in failed.items()
         ]
-
-    async def _handled(self, places: dict[Source, Redrive]) -> None:
-        """The group has committed past all of them."""
-        ends: dict[TopicPartition, int] = {}
-        for place in places:
-            partition = TopicPartition(place.topic, place.partition)
-            ends[partition] = max(ends.get(partition, 0), place.offset + 1)
-        patience = Patience(self.patience_seconds)
-        while True:
-            offsets = await self._committed(list(ends))
-            if all(offsets.get(p, 0) >= end for p, end in ends.items()):
-                return
-            if patience.is_over(sum(offsets.values())):
-                raise await self._no_progress(len(places))
-            await asyncio.sleep(_POLL_SECONDS)
-
-    async def _committed(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        try:
-            found = await committed(self.admin, self.settings.group_id, partitions)
-        except GroupCoordinatorNotAvailableError:
-            return {}
-        return {p: offset or 0 for p, offset in found.items()}
-
-    async def _no_progress(self, waiting: int) -> CommandError:
-        running = await members(self.admin, self.settings.group_id)
-        what = "stand still" if running else "have stopped: start them with `order-worker run`"
-        return CommandError(
-            f"the workers of the group {self.settings.group_id} {what}; sent and not handled:"
-            f" {waiting:,} ({self.patience_seconds:g} s without progress); run the same again to go on"
-        )
 
     async def _read(self, places: dict[Source, Redrive]) -> Sent:
         """The records that were sent, out of the input topic, which says what they are for certain."""
@@ -153,7 +105,7 @@ class Results:
                     found[letter.source] = letter
                     partition = TopicPartition(self.settings.dead_letter_topic, letter.place.partition)
                     tails[partition] = letter.place.offset + 1
-            await asyncio.sleep(0 if len(found) == len(places) else _POLL_SECONDS)
+            await asyncio.sleep(0 if len(found) == len(places) else POLL_SECONDS)
         return found
 
     async def _read_on(self, at: Tails) -> AsyncIterator[Letter]:

@@ -24,9 +24,9 @@ _HEADER_ROOM_BYTES: Final = 64 * 1024
 
 
 class Parcel(NamedTuple):
-    """One record to send. `redrive_id` is among the headers."""
+    """One record to send. `id` is among the headers, or the key."""
 
-    redrive_id: UUID
+    id: UUID
     partition: int
     key: bytes | None
     value: bytes | None
@@ -38,16 +38,16 @@ class Parcel(NamedTuple):
 
 
 @asynccontextmanager
-async def redrive_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
-    """The group's one producer of redrives.
+async def input_producer(settings: Settings, command: str) -> AsyncIterator[AIOKafkaProducer]:
+    """The group's one producer of this command.
 
     Once it is started, every transaction of an earlier one has ended, and nothing that one still sends
-    counts. So what is in the input topic then is all that was ever redriven.
+    counts. So what is in the input topic then is all that the command has ever sent.
     """
     room = await largest_record_bytes(settings, settings.order_placed_topic) + _HEADER_ROOM_BYTES
     async with exclusive_producer(
         settings,
-        f"{settings.group_id}.redrive",
+        f"{settings.group_id}.{command}",
         settings.transaction_timeout_ms,
         max_request_size=max(1024 * 1024, room),
     ) as producer:
@@ -60,9 +60,7 @@ async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence
     After an error nobody knows whether it happened: the next run finds out.
     """
     try:
-        # The broker ends the transaction at its timeout; give up before.
-        async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
-            sent = await _send(opened, settings.order_placed_topic, parcels)
+        return await send_at_once(producer, settings, parcels)
     except MessageSizeTooLargeError as error:
         raise CommandError(
             f"a letter is larger than {settings.order_placed_topic} takes: {reason_of(error)}; choose others"
@@ -74,10 +72,19 @@ async def send(producer: AIOKafkaProducer, settings: Settings, parcels: Sequence
             f"Kafka stopped taking letters: {reason_of(error)}; run the same again, and it finds out which"
             " were sent"
         ) from error
+
+
+async def send_at_once(
+    producer: AIOKafkaProducer, settings: Settings, parcels: Sequence[Parcel]
+) -> dict[UUID, int]:
+    """As `send`, with Kafka's errors as they are."""
+    # The broker ends the transaction at its timeout; give up before.
+    async with transaction(producer, settings.transaction_timeout_ms / 2_000) as opened:
+        sent = await _send(opened, settings.order_placed_topic, parcels)
     return {
-        redrive_id: future.result().offset + number
+        parcel_id: future.result().offset + number
         for future, ids in sent
-        for number, redrive_id in enumerate(ids)
+        for number, parcel_id in enumerate(ids)
     }
 
 
@@ -113,6 +120,6 @@ async def _send_to(
             sent.append((await opened.send_batch(batch, place), ids))
             batch, ids = opened.producer.create_batch(), []
             batch.append(**content)
-        ids.append(parcel.redrive_id)
+        ids.append(parcel.id)
     sent.append((await opened.send_batch(batch, place), ids))
     return sent

@@ -1,6 +1,7 @@
 """What the facts about an order amount to, in one sentence."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,22 +11,25 @@ import pytest
 from aiokafka import TopicPartition
 from rich.console import Console
 
+from contracts.envelope import reopened_id
 from contracts.events import Reason, ReasonCode
 from db.worker.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
 from worker.kafka.offsets import Bounds
 from worker.operations.explain.explanation import explained
-from worker.operations.explain.facts import dead_letters, inputs, time_of
+from worker.operations.explain.facts import dead_letters, inputs, superseded, time_of
 from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
     Facts,
     InputRecord,
     Line,
+    LinkedOrder,
     OutcomeRecord,
     Place,
     RecordStanding,
     State,
+    StoredOrder,
     Unread,
 )
 from worker.operations.explain.order_records import OrderRecords, first_of, homes, last_of, places, unread
@@ -67,6 +71,41 @@ def skip(
 
 def letter(code: str = "not_json") -> DeadLetterRecord:
     return DeadLetterRecord(Place("order-placed-dlt", 2, 5), NOW, code, "Invalid JSON", "", SOURCE, NOW)
+
+
+def stored(status: str) -> StoredOrder:
+    return StoredOrder(status, 1, Decimal("5.00"), NOW, NOW, ())
+
+
+def test_what_became_of_a_confirmed_order_since_comes_first():
+    told = facts(decision=confirmed(), outcomes=(outcome(15),))
+    for status, beginning in (("pending", "Confirmed at "), ("completed", "Confirmed at ")):
+        assert explained(replace(told, order=stored(status))).summary.startswith(beginning)
+    cancelled = explained(replace(told, order=stored("cancelled")))
+    assert (cancelled.state, cancelled.summary[:29]) == (State.CONFIRMED, "Cancelled since. Confirmed at")
+    assert explained(told).summary.startswith("Gone from the table of orders: deleted since")
+
+
+def test_an_order_that_was_placed_again_names_the_other_one():
+    told = facts(decision=rejected(Reason(code=ReasonCode.UNKNOWN_USER)))
+    new, old = LinkedOrder(UUID(int=2), None, "ada", NOW, True), LinkedOrder(UUID(int=1), "rejected")
+    assert explained(replace(told, reopened_as=new)).summary.endswith(
+        f" It was placed again as {new.order_id} without the prices that the buyer saw by ada at"
+        " 2026-11-23 10:00:00.000Z, which is not decided yet."
+    )
+    lost = LinkedOrder(UUID(int=2), "confirmed")
+    assert explained(replace(told, reopened_as=lost, supersedes=old)).summary.endswith(
+        f" It supersedes {old.order_id}, which was rejected."
+        f" It was placed again as {lost.order_id}, which was confirmed."
+    )
+
+
+def test_a_header_links_an_order_with_that_whose_id_makes_its_own():
+    new = str(reopened_id(ORDER)).encode()
+    header = ("supersedes", str(ORDER).encode())
+    assert superseded([record(b"", key=new), record(b"", key=new, headers=(header,))]) == ORDER
+    assert superseded([record(b"", key=b"another", headers=(header,))]) is None
+    assert superseded([record(b"", key=new, headers=(("supersedes", b"\xff"),))]) is None
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """What would become of the orders of a file, in portions of any size."""
 
 import io
+import json
 from collections import Counter
+from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.plain_order import PlainOrder
+from db.bulk.rows import LedgerRow
 from db.stock import StockLevel
 from tests.support.builders import line, order, order_value
 from worker.operations.check.seen_orders import Earlier, seen_orders
@@ -61,6 +65,34 @@ def test_an_id_that_comes_again_in_the_file_is_a_duplicate_or_a_conflict():
     assert verdict.fate is ExpectedFate.CONFLICT
     assert verdict.findings[0].message == "another order of this id stands in line 1"
     assert repeated(Candidate(1, placed, b"", None), {}, frozenset()) is None
+
+
+def test_a_duplicate_of_a_rejected_order_is_none_unless_it_was_placed_again_and_confirmed():
+    placed = order(line(1))
+    same = Candidate(1, placed, placed.fingerprint(), None)
+    rejected = ledger_row(placed, "rejected")
+    again = ledger_row(order(line(1), order_id=uuid4()), "rejected")
+    known = {placed.order_id: rejected}
+    for latest, to_reopen in (({}, rejected), ({placed.order_id: again}, again)):
+        verdict = repeated(same, known, frozenset(), latest)
+        assert verdict
+        assert verdict.fate is ExpectedFate.REJECTED_BEFORE
+        assert verdict.findings[0].message.endswith(
+            f"`order-worker orders reopen --order-id {to_reopen.order_id}`"
+        )
+        assert "(price_changed)" in verdict.findings[0].message
+    confirmed = {placed.order_id: ledger_row(placed, "confirmed")}
+    assert repeated(same, known, frozenset(), confirmed) == Verdict(ExpectedFate.DUPLICATE)
+    assert repeated(same, confirmed, frozenset()) == Verdict(ExpectedFate.DUPLICATE)
+    other = repeated(same._replace(fingerprint=b"other"), known, frozenset())
+    assert other
+    assert other.fate is ExpectedFate.CONFLICT
+
+
+def ledger_row(placed: PlainOrder, outcome: str) -> LedgerRow:
+    event = json.dumps({"reasons": [{"code": "price_changed"}] * 2} if outcome == "rejected" else {})
+    now = datetime(2026, 11, 23, tzinfo=UTC)
+    return LedgerRow(placed.order_id, outcome, placed.fingerprint(), "order-placed", 0, 1, event, now)
 
 
 def test_the_first_of_an_id_is_remembered():

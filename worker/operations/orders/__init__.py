@@ -1,0 +1,1 @@
+"""`orders`: what was decided, listed; and rejected orders placed again."""

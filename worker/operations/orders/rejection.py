@@ -1,0 +1,10 @@
+"""Why an order was rejected. Pure."""
+
+import json
+
+from db.bulk.rows import LedgerRow
+
+
+def rejection_codes(row: LedgerRow) -> list[str]:
+    """The different codes of a rejection, in order; none of a confirmation."""
+    return sorted({reason["code"] for reason in json.loads(row.event).get("reasons", ())})
