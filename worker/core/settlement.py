@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
+from contracts.fields import MAX_TOTAL_CENTS
 from contracts.topics import Topics
 from db.bulk import rows
 from db.bulk.rows import LedgerRow
@@ -82,6 +83,8 @@ class Settlement:
         self._replays = replays
         self._decided_at = decided_at
         self._published_ms = published_ms
+        # Of orders that come to more than the contract allows; by their keys, in cents. None may be written.
+        self.over_total: dict[str, int] = {}
 
     def decide(self, arrival: Arrival, decision: Decision) -> Settled:
         """A new order, decided now."""
@@ -96,6 +99,8 @@ class Settlement:
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
             total_cents, unit_prices = decision
+            if total_cents > MAX_TOTAL_CENTS:
+                self.over_total[key] = total_cents
             stored = rows.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
             items = rows.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)

@@ -12,6 +12,7 @@ do not, nothing happened, and the batch runs again with its products locked firs
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -21,6 +22,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.events import DeadLetterCode
+from contracts.fields import over_total_text
 from contracts.topics import Topics
 from db import stock
 from db.bulk import orders
@@ -32,6 +34,7 @@ from worker.core.settlement import Fate, Replays, Settled, Settlement, dead_lett
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
+    OverTotalError,
     Remedy,
     StaleReadError,
     describe,
@@ -151,12 +154,12 @@ class BatchProcessor:
     async def _decide_apart(self, arrivals: Arrivals, failure: Exception, batch: _Batch) -> list[Settled]:
         if len(arrivals.all) == 1:
             return [await self._refused(arrivals, failure, batch)]
-        if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
+        if single := await self._single_keys(arrivals, failure):
             # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
             # and everything come again, a batch would outlast a rebalance. In their order, as below.
             settled: list[Settled] = []
-            for is_spent, run in groupby(arrivals.all, lambda a: a.order.key in spent):
-                for part in ([a] for a in run) if is_spent else [list(run)]:
+            for is_single, run in groupby(arrivals.all, lambda a: a.order.key in single):
+                for part in ([a] for a in run) if is_single else [list(run)]:
                     settled += await self._decide(Arrivals(part), 1, batch)
             return settled
         half = len(arrivals.all) // 2
@@ -165,8 +168,16 @@ class BatchProcessor:
         first = await self._decide(Arrivals(arrivals.all[:half]), 1, batch)
         return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
 
-    async def _spent_keys(self, arrivals: Arrivals) -> set[str]:
-        """Of those whose id an order has that is not in the ledger: if confirmed, PostgreSQL refuses them."""
+    async def _single_keys(self, arrivals: Arrivals, failure: Exception) -> AbstractSet[str]:
+        """Of those that are to be decided each by itself: what failed names them, or a query finds them.
+
+        After a key that was there already: those whose id an order has that is not in the ledger. If they are
+        confirmed, PostgreSQL refuses them.
+        """
+        if isinstance(failure, OverTotalError):
+            return failure.total_cents.keys()
+        if not is_duplicate_key(failure):
+            return frozenset()
         async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
             found = await orders.find_orders_without_outcome(session, arrivals.keys)
         return {str(order_id) for order_id in found}
@@ -177,6 +188,8 @@ class BatchProcessor:
         It is not, if another order of the batch would be confirmed now and this one is refused once more.
         """
         (arrival,) = alone.all
+        if isinstance(failure, OverTotalError):
+            return await self._over_total(arrival, failure.total_cents[arrival.order.key], batch)
         if not may_concern_all(failure):
             return await self._data_error(arrival, failure, batch)
         others = [a for a in batch.arrivals if a is not arrival]
@@ -250,6 +263,8 @@ class BatchProcessor:
         decider = Decider(found.user_ids, shelves)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
         settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
+        if settlement.over_total:
+            raise OverTotalError(settlement.over_total)
         rows = settlement.rows()
         await decided.add_decided(session, *rows)
         await self._take_stock(session, decider, shelves, locked)
@@ -274,6 +289,10 @@ class BatchProcessor:
                 raise StaleReadError("a product of a rejected order changed")
         if not await stock.take_stock(session, takings, in_turn=in_turn):
             raise StaleReadError("a product was sold or repriced meanwhile")
+
+    async def _over_total(self, arrival: Arrival, total_cents: int, batch: _Batch) -> Settled:
+        code, message = DeadLetterCode.INVALID_ORDER, over_total_text(total_cents)
+        return await self._dead_letter(batch, arrival.record, code, message, "items")
 
     async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
         return await self._dead_letter(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode, ReasonCode
+from contracts.fields import MAX_TOTAL_CENTS, over_total_text
 from contracts.plain_order import PlainOrder
 from db.decision import (
     Confirmed,
@@ -23,7 +24,6 @@ from db.decision import (
     decide_batch,
 )
 from db.stock import StockLevel
-from db.values import MAX_TOTAL
 from worker.core.decode import Invalid
 from worker.core.triage import Known
 from worker.operations.check.seen_orders import Earlier
@@ -139,7 +139,7 @@ def _decisions(
     shelves: Mapping[int, Shelf],
     taken: Counter[int],
 ) -> list[Decision]:
-    """As `decide_batch`, but an order whose total the database cannot hold takes nothing from the others."""
+    """As `decide_batch`, but an order whose total is over its bound takes nothing from the others."""
     too_large: dict[int, Decision] = {}
     while True:
         places = [n for n in range(len(orders)) if n not in too_large]
@@ -152,7 +152,7 @@ def _decisions(
 
 
 def _is_too_large(decision: Decision) -> bool:
-    return isinstance(decision, Confirmed) and decision.total_amount > MAX_TOTAL
+    return isinstance(decision, Confirmed) and decision.total_cents > MAX_TOTAL_CENTS
 
 
 def _verdict(one: Candidate, decision: Decision) -> Verdict:
@@ -160,8 +160,8 @@ def _verdict(one: Candidate, decision: Decision) -> Verdict:
         findings = tuple(_findings(one, decision.refusals))
         return Verdict(ExpectedFate.REJECTED, findings)
     if _is_too_large(decision):
-        message = f"the total {decision.total_amount:,} is over {MAX_TOTAL:,}"
-        return _refused(one, ExpectedFate.INVALID, DeadLetterCode.DATA_ERROR, "items", message)
+        message = over_total_text(decision.total_cents)
+        return _refused(one, ExpectedFate.INVALID, DeadLetterCode.INVALID_ORDER, "items", message)
     return Verdict(ExpectedFate.CONFIRMED)
 
 

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode
+from contracts.fields import MAX_TOTAL_CENTS
 from db.bulk.rows import LedgerRow
 from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
 from db.statuses import SilentReplay
@@ -22,10 +22,9 @@ from worker.core.outcome import reason_codes
 from worker.core.settlement import Fate, is_silenced
 from worker.core.triage import Arrival, Known, Standing, triage
 
-# What `orders.total_amount` holds, Numeric(14, 2): PostgreSQL refuses an order that comes to more.
-_TOO_EXPENSIVE: Final = Decimal(10) ** 12
 _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
 _DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
+_INVALID: Final = (DeadLetterCode.INVALID_ORDER.value,)
 
 
 class RehearsalFindings(NamedTuple):
@@ -91,9 +90,10 @@ class Rehearsal:
         standings = triage(arrivals, known)
         new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
         decided = decide_batch([a.order for a in new], found.users, self._left(new, found.shelves))
-        if any(_is_refused(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)):
+        refused = [_refusal(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)]
+        if any(refused):
             if len(arrivals) == 1:
-                return [Rehearsed(Fate.DEAD_LETTER, _DATA_ERROR)]
+                return [Rehearsed(Fate.DEAD_LETTER, refused[0])]
             # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
             half = len(arrivals) // 2
             return self.settle(arrivals[:half], found) + self.settle(arrivals[half:], found)
@@ -162,11 +162,13 @@ class Rehearsal:
         return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
 
 
-def _is_refused(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> bool:
-    """Whether PostgreSQL would not take the order that was decided so."""
-    return isinstance(decision, Confirmed) and (
-        arrival.order.order_id in order_ids or decision.total_amount >= _TOO_EXPENSIVE
-    )
+def _refusal(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> tuple[str, ...]:
+    """Why the order that was decided so would be a dead letter; empty where it would not."""
+    if not isinstance(decision, Confirmed):
+        return ()
+    if decision.total_cents > MAX_TOTAL_CENTS:
+        return _INVALID
+    return _DATA_ERROR if arrival.order.order_id in order_ids else ()
 
 
 def _decided_now(decision: Decision) -> Rehearsed:
