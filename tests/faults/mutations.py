@@ -76,6 +76,7 @@ LESS_PATIENT: Final = Edit(
 
 
 _BATCH: Final = "worker/pipeline/batch.py"
+_STOCK_TAKING: Final = "worker/pipeline/stock_taking.py"
 _SETTLEMENT: Final = "worker/core/settlement.py"
 _CONSUMER: Final = "worker/pipeline/consumer.py"
 _PUBLISHER: Final = "worker/pipeline/publisher.py"
@@ -253,7 +254,7 @@ MUTATIONS: Final = (
         "rejection-guard",
         "A rejection holds at the moment of its commit.",
         "the products of rejected orders are not looked at again",
-        (Edit(_BATCH, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
+        (Edit(_STOCK_TAKING, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
         (Trial("none", 1, 5_000), Trial("none", 3, 5_000), Trial("rebalance", 1, 5_000)),
     ),
     Mutation(

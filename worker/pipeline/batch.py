@@ -11,7 +11,7 @@ do not, nothing happened, and the batch runs again with its products locked firs
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,7 +36,6 @@ from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
     OverTotalError,
     Remedy,
-    StaleReadError,
     describe,
     is_duplicate_key,
     may_concern_all,
@@ -44,6 +43,7 @@ from worker.failures import (
 )
 from worker.kafka.consuming.unreadable import UnreadableRecord
 from worker.observability.metrics import Metrics
+from worker.pipeline.stock_taking import take
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
@@ -51,9 +51,6 @@ MAX_RERUNS: Final = 4
 # Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
 # enough; where these few are refused too, the next attempt asks others.
 MAX_SENTINELS: Final = 5
-# So few are taken with the statement that waits for the stock lock, which spares a round trip of 0.2 ms. Not
-# more: what changed while it waited, PostgreSQL looks up again row by row.
-FEW_PRODUCTS: Final = 150
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
@@ -121,8 +118,7 @@ class BatchProcessor:
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
-            place: await self._dead_letter(batch, records[place], wrong.code, wrong.message, wrong.path)
-            for place, wrong in invalid.items()
+            place: await self._dead_letter(batch, records[place], why) for place, why in invalid.items()
         }
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
@@ -169,11 +165,8 @@ class BatchProcessor:
         return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
 
     async def _single_keys(self, arrivals: Arrivals, failure: Exception) -> AbstractSet[str]:
-        """Of those that are to be decided each by itself: what failed names them, or a query finds them.
-
-        After a key that was there already: those whose id an order has that is not in the ledger. If they are
-        confirmed, PostgreSQL refuses them.
-        """
+        """Those to be decided each by itself: that the failure names, or whose id an order has that is not in
+        the ledger (if confirmed, PostgreSQL refuses them)."""
         if isinstance(failure, OverTotalError):
             return failure.total_cents.keys()
         if not is_duplicate_key(failure):
@@ -188,10 +181,8 @@ class BatchProcessor:
         It is not, if another order of the batch would be confirmed now and this one is refused once more.
         """
         (arrival,) = alone.all
-        if isinstance(failure, OverTotalError):
-            return await self._over_total(arrival, failure.total_cents[arrival.order.key], batch)
         if not may_concern_all(failure):
-            return await self._data_error(arrival, failure, batch)
+            return await self._dead_letter(batch, arrival.record, _why(arrival, failure))
         others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_SENTINELS)):
             if await self._would_be_confirmed(other, batch):
@@ -204,7 +195,7 @@ class BatchProcessor:
         except Exception as error:
             if not may_concern_all(error):
                 raise
-            return await self._data_error(arrival, error, batch)
+            return await self._dead_letter(batch, arrival.record, _why(arrival, error))
         return settled
 
     async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
@@ -267,45 +258,21 @@ class BatchProcessor:
             raise OverTotalError(settlement.over_total)
         rows = settlement.rows()
         await decided.add_decided(session, *rows)
-        await self._take_stock(session, decider, shelves, locked)
+        await take(session, decider, shelves, locked=locked)
         return settled
 
-    async def _take_stock(
-        self,
-        session: AsyncSession,
-        decider: Decider,
-        shelves: Mapping[int, stock.StockLevel],
-        locked: bool,
-    ) -> None:
-        takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decider.taken.items()}
-        # As late as possible: everything before runs beside the other workers.
-        in_turn = not locked and not decider.relied_on and len(takings) <= FEW_PRODUCTS
-        if not locked and not in_turn:
-            await stock.acquire_stock_lock(session)
-        # Rejections first: these are reads, and what this batch itself takes must not look like a change.
-        if not locked and decider.relied_on:
-            seen = {i: shelves[i] for i in decider.relied_on if i in shelves}
-            if await stock.lock_stock(session, decider.relied_on) != seen:
-                raise StaleReadError("a product of a rejected order changed")
-        if not await stock.take_stock(session, takings, in_turn=in_turn):
-            raise StaleReadError("a product was sold or repriced meanwhile")
-
-    async def _over_total(self, arrival: Arrival, total_cents: int, batch: _Batch) -> Settled:
-        code, message = DeadLetterCode.INVALID_ORDER, over_total_text(total_cents)
-        return await self._dead_letter(batch, arrival.record, code, message, "items")
-
-    async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
-        return await self._dead_letter(
-            batch, arrival.record, DeadLetterCode.DATA_ERROR, describe(fault), path=""
-        )
-
-    async def _dead_letter(
-        self, batch: _Batch, record: Record, code: DeadLetterCode, message: str, path: str
-    ) -> Settled:
+    async def _dead_letter(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
         if batch.failed_at is None:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)
-        return dead_letter(self.topics, record, code, message, path, batch.failed_at)
+        return dead_letter(self.topics, record, why.code, why.message, why.path, batch.failed_at)
+
+
+def _why(arrival: Arrival, failure: Exception) -> Invalid:
+    if isinstance(failure, OverTotalError):
+        text = over_total_text(failure.total_cents[arrival.order.key])
+        return Invalid(DeadLetterCode.INVALID_ORDER, text, "items")
+    return Invalid(DeadLetterCode.DATA_ERROR, describe(failure), "")
 
 
 async def _verify(session: AsyncSession, require_same_database: Guard) -> None:
