@@ -61,6 +61,11 @@ class PlainOrder(NamedTuple):
             time = time_text(placed_at.astimezone(UTC))
         return blake2b(f"{user_id}|{time[:-1]}+00:00|{lines}".encode(), digest_size=16).digest()
 
+    def sorted_fingerprint(self) -> bytes:
+        """As `fingerprint`, and the same in whichever order the lines come."""
+        lines = sorted(self.items, key=lambda item: (item.product_id, item.quantity, item.unit_price or ""))
+        return self._replace(items=tuple(lines)).fingerprint()
+
 
 def _as_dict(fields: dict[str, CoreSchema], optional: str = "") -> CoreSchema:
     return schema.typed_dict_schema(

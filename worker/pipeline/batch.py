@@ -232,13 +232,17 @@ class BatchProcessor:
         rows = await ledger.find_outcomes(session, arrivals.keys) if found.decided else {}
         known = {str(order_id): row for order_id, row in rows.items()}
         standings = triage(arrivals.all, known)
+        # Of one id in a batch the first one was new, where the ledger does not know it.
+        first = {a.order.key: a.order for a in reversed(arrivals.all)}
         of_each = list(zip(arrivals.all, standings, strict=True))
         new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
         settled = iter(await self._decide_new(session, new, settlement, found, locked))
         return [
             next(settled)
             if standing is Standing.NEW
-            else settlement.repeat(arrival, standing, known.get(arrival.order.key))
+            else settlement.repeat(
+                arrival, standing, known.get(arrival.order.key) or first[arrival.order.key]
+            )
             for arrival, standing in of_each
         ]
 

@@ -25,7 +25,7 @@ from db.decision import (
 )
 from db.stock import StockLevel
 from worker.core.decode import Invalid
-from worker.core.triage import Known
+from worker.core.same_order import Known, is_same
 from worker.operations.check.seen_orders import Earlier
 
 
@@ -99,19 +99,20 @@ def repeated(one: Candidate, known: Mapping[UUID, Known], orders: AbstractSet[UU
     row = known.get(one.order.order_id)
     if row is not None:
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
-        return _compared(one, row.fingerprint, f"was decided, from {place}")
+        return _compared(one, is_same(one.order, one.fingerprint, row), f"was decided, from {place}")
     if one.order.order_id in orders:
         return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.DATA_ERROR, "order_id", _NOT_THROUGH_KAFKA)
     if one.earlier is not None:
-        return _compared(one, one.earlier.fingerprint, f"stands in line {one.earlier.line}")
+        same = one.earlier.fingerprint == one.order.sorted_fingerprint()
+        return _compared(one, same, f"stands in line {one.earlier.line}")
     return None
 
 
 _NOT_THROUGH_KAFKA = "this id belongs to an order that was not placed through Kafka"
 
 
-def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:
-    if one.fingerprint == fingerprint:
+def _compared(one: Candidate, is_the_same: bool, where: str) -> Verdict:
+    if is_the_same:
         return Verdict(ExpectedFate.DUPLICATE)
     message = f"another order of this id {where}"
     return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)

@@ -19,8 +19,9 @@ from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, d
 from db.statuses import SilentReplay
 from db.stock import StockLevel
 from worker.core.outcome import reason_codes
+from worker.core.same_order import Known
 from worker.core.settlement import Fate, is_silenced
-from worker.core.triage import Arrival, Known, Standing, triage
+from worker.core.triage import Arrival, Standing, triage
 
 _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
 _DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
@@ -66,7 +67,10 @@ class ProductChange:
 class _Decided(NamedTuple):
     """An order that the rehearsal decided: no record ever comes again within it."""
 
-    fingerprint: bytes
+    sorted_fingerprint: bytes
+    fingerprint: bytes = b""
+    outcome: str = ""
+    event: str = ""
     source_topic: str = ""
     source_partition: int = -1
     source_offset: int = -1
@@ -126,7 +130,7 @@ class Rehearsal:
         self, new: Sequence[Arrival], decided: BatchDecision, shelves: Mapping[int, StockLevel]
     ) -> None:
         for arrival, decision in zip(new, decided.decisions, strict=True):
-            self._decided[arrival.order.order_id.bytes] = arrival.fingerprint
+            self._decided[arrival.order.order_id.bytes] = arrival.order.sorted_fingerprint()
             self._count(arrival, decision, shelves)
         for product_id, quantity in decided.taken.items():
             self.products[product_id].taken += quantity

@@ -22,11 +22,10 @@ from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
 from db.reconciliation.restoration import MissingOutcome, Restorable, RestoredLetter
 from db.statuses import Outcome
+from worker.core.same_order import UNKNOWN_OFFSET
 from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
 from worker.operations.dead_letters.letter import read_letter
 
-UNKNOWN_OFFSET: Final = -1
-"""the source of an outcome whose input record is gone: no record has this offset"""
 _MAX_BIGINT: Final = 2**63
 
 Event = OrderConfirmed | OrderRejected
