@@ -34,7 +34,7 @@ class ToSettle(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class LetterSettlement:
     """Who has dealt with a letter, when and why."""
 
     requested_by: str
@@ -62,13 +62,15 @@ _FIND: Final = select(
 )
 
 
-async def find_settled(session: AsyncSession, keys: Collection[LetterKey]) -> dict[LetterKey, Settled]:
+async def find_settled(
+    session: AsyncSession, keys: Collection[LetterKey]
+) -> dict[LetterKey, LetterSettlement]:
     """Those of the letters that are settled."""
     if not keys:
         return {}
     columns = zip(LetterKey._fields, zip(*keys, strict=True), strict=True)
     rows = await session.execute(_FIND, {f"each_{name}": list(values) for name, values in columns})
-    return {LetterKey(*row[:4]): Settled(*row[4:]) for row in rows}
+    return {LetterKey(*row[:4]): LetterSettlement(*row[4:]) for row in rows}
 
 
 async def add_settled(

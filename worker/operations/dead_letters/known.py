@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.bulk.rows import LedgerRow
 from db.worker import ledger, redrives, settled_letters
 from db.worker.redrive_records import Redrive, SourcePlace
-from db.worker.settled_letters import LetterKey, Settled
+from db.worker.settled_letters import LetterKey, LetterSettlement
 from worker.operations.dead_letters.letter import Letter, LetterPlace, order_id_of
 
 Found = tuple[Letter, ConsumerRecord]
@@ -22,14 +22,14 @@ class KnownOfLetters:
 
     topic: str
     redrives: Mapping[SourcePlace, Redrive]
-    settlements: Mapping[LetterKey, Settled]
+    settlements: Mapping[LetterKey, LetterSettlement]
     orders: Mapping[LetterPlace, UUID]
     decisions: Mapping[UUID, LedgerRow]
 
     def redrive(self, letter: Letter) -> Redrive | None:
         return self.redrives.get(letter.source) if letter.source else None
 
-    def settled(self, letter: Letter) -> Settled | None:
+    def settled(self, letter: Letter) -> LetterSettlement | None:
         return self.settlements.get(key_of(self.topic, letter))
 
     def order_id(self, letter: Letter) -> UUID | None:

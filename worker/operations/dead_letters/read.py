@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db.engine import session_factory
 from db.worker import redrives
 from db.worker.redrive_records import Redrive
-from db.worker.settled_letters import Settled
+from db.worker.settled_letters import LetterSettlement
 from worker.core.triage import Source
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
@@ -59,7 +59,7 @@ class Shown:
     cut_from_bytes: int | None
     record: dict[str, object]
     redrive: Redrive | None
-    settled: Settled | None
+    settled: LetterSettlement | None
     order: LetterOrder | None
     """what was redriven of it"""
     redriven_from: Redrive | None

@@ -38,8 +38,8 @@ def read_edits(path: Path) -> Edits:
 
 
 def named(bad: list[str]) -> str:
-    """Bad lines, as one line."""
-    more = f"; and {len(bad) - _MAX_NAMED:,} lines more" if len(bad) > _MAX_NAMED else ""
+    """What is wrong with some letters, as one line."""
+    more = f"; and {len(bad) - _MAX_NAMED:,} more" if len(bad) > _MAX_NAMED else ""
     return f"{'; '.join(bad[:_MAX_NAMED])}{more}; nothing was sent"
 
 
