@@ -139,6 +139,7 @@ class LostRows:
                 (input_topic, *source),
                 one.event.encode(),
                 one.decided_at,
+                one.sorted_fingerprint,
             )
         )
 
