@@ -10,9 +10,20 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from contracts.fields import MAX_ITEMS, Id, OrderId, Price, Quantity, Time, Total, time_text
+from contracts.fields import (
+    MAX_ITEMS,
+    MAX_TOTAL_CENTS,
+    Id,
+    OrderId,
+    Price,
+    Quantity,
+    Time,
+    Total,
+    over_total_text,
+    time_text,
+)
 from contracts.plain_order import PlainItem, PlainOrder
 
 
@@ -28,13 +39,29 @@ class OrderedItem(_Event):
     unit_price: Price | None = None  # the price the buyer saw; None: whatever it costs now
 
 
+def _within_total(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
+    total_cents = sum(int(i.unit_price.scaleb(2)) * i.quantity for i in items if i.unit_price is not None)
+    if total_cents > MAX_TOTAL_CENTS:
+        raise ValueError(over_total_text(total_cents))
+    return items
+
+
 class OrderPlaced(_Event):
-    """A buyer's order, as the upstream service publishes it."""
+    """A buyer's order, as the upstream service publishes it.
+
+    What JSON Schema cannot say. items: quantity × unit_price of all of them is at most 999999999999.99
+    (where no unit_price is given, the catalogue's counts when the order is decided). placed_at: a time that
+    exists, from 1970-01-01T00:00:00Z to before 9999-01-01T00:00:00Z. Every field: given once, with a number
+    written as an integer, not as 7.0. The whole value: one UTF-8 JSON document, by default 262144 bytes at
+    most.
+    """
 
     order_id: OrderId
     user_id: Id
     placed_at: Time
-    items: Annotated[tuple[OrderedItem, ...], Field(min_length=1, max_length=MAX_ITEMS)]
+    items: Annotated[
+        tuple[OrderedItem, ...], Field(min_length=1, max_length=MAX_ITEMS), AfterValidator(_within_total)
+    ]
 
     def plain(self) -> PlainOrder:
         """The same order in less memory."""

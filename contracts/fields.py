@@ -12,6 +12,7 @@ from pydantic_core import core_schema as schema
 MAX_ITEMS: Final = 1_000  # a real retailer's orders reach 675 lines
 MAX_QUANTITY: Final = 1_000_000
 MAX_ID: Final = 2**63 - 1  # bigint
+MAX_TOTAL_CENTS: Final = 10**14 - 1  # of an order: Numeric(14, 2)
 
 # All of it is checked in Rust: a Python function for each value took half of the time of a validation.
 _PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
@@ -95,6 +96,12 @@ Time = Annotated[
     _read_as(_TIME_FROM_JSON),
     WithJsonSchema({"type": "string", "format": "date-time", "pattern": _TIME}),
 ]
+
+
+def over_total_text(total_cents: int) -> str:
+    """Why an order of that total is none."""
+    total, most = (f"{cents // 100:,}.{cents % 100:02d}" for cents in (total_cents, MAX_TOTAL_CENTS))
+    return f"the lines come to {total}, and the total of an order is at most {most}"
 
 
 def time_text(time: datetime) -> str:

@@ -20,12 +20,13 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     func,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import Base as Base
 from db.base import JsonText
+from db.letter_models import DeadLetterRedrive as DeadLetterRedrive
+from db.letter_models import SettledLetter as SettledLetter
 from db.order_reopening import OrderReopening as OrderReopening
 from db.statuses import OrderStatus as OrderStatus
 from db.statuses import Outcome as Outcome
@@ -162,6 +163,8 @@ class OrderOutcome(Base):
     source_offset: Mapped[int]
     event: Mapped[str] = mapped_column(JsonText())
     decided_at: Mapped[datetime]
+    # Of a rejected order with its lines sorted, for its event does not tell them; of no other.
+    sorted_fingerprint: Mapped[bytes | None]
 
 
 class Replay(Base):
@@ -255,47 +258,3 @@ class WithheldOutcome(Base):
     tried_partition: Mapped[int | None] = mapped_column(Integer)
     tried_from_offset: Mapped[int | None]
     published_at: Mapped[datetime | None]
-
-
-class DeadLetterRedrive(Base):
-    """A dead letter that was sent to the input topic again. There is one of a source: never a second time."""
-
-    __tablename__ = "dead_letter_redrives"
-    __table_args__ = (
-        CheckConstraint("status IN ('claimed', 'sent', 'decided', 'failed', 'duplicate')", name="status"),
-        UniqueConstraint("source_topic", "source_partition", "source_offset"),
-        # What a run still has to do, in the order it does it; small, however many were ever redriven.
-        Index(
-            "ix_dead_letter_redrives_unfinished",
-            "run_id",
-            "letter_partition",
-            "letter_offset",
-            postgresql_where=text("status IN ('claimed', 'sent')"),
-        ),
-    )
-
-    # Travels with the record as its header `redrive.id`; no upstream service can guess it.
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    run_id: Mapped[UUID]
-    group_id: Mapped[str]
-    requested_by: Mapped[str]
-    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    letter_topic: Mapped[str]
-    letter_partition: Mapped[int] = mapped_column(Integer)
-    letter_offset: Mapped[int]
-    source_topic: Mapped[str]
-    source_partition: Mapped[int] = mapped_column(Integer)
-    source_offset: Mapped[int]
-    error_code: Mapped[str]
-    error_path: Mapped[str]
-    # The edit, as JSON text.
-    changed_field: Mapped[str | None]
-    old_value: Mapped[str | None]
-    new_value: Mapped[str | None]
-    # Where it goes, and the end of that partition before anything was sent: it lies behind, if anywhere.
-    input_partition: Mapped[int] = mapped_column(Integer)
-    input_from: Mapped[int]
-    status: Mapped[str] = mapped_column(String(16), server_default=RedriveStatus.CLAIMED.value)
-    input_offset: Mapped[int | None]
-    result: Mapped[str | None]
-    finished_at: Mapped[datetime | None]

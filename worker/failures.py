@@ -3,6 +3,7 @@
 import os
 import random
 import ssl
+from collections.abc import Mapping
 from enum import Enum, auto
 from socket import gaierror
 from typing import Final
@@ -18,6 +19,17 @@ DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceEr
 
 class StaleReadError(Exception):
     """Something a decision rested on changed before it was written: nothing was committed."""
+
+
+class OverTotalError(Exception):
+    """Orders that would be confirmed come to more than an order may: nothing was written.
+
+    `total_cents`: by the order's key.
+    """
+
+    def __init__(self, total_cents: Mapping[str, int]) -> None:
+        super().__init__(f"{len(total_cents)} orders come to more than an order may")
+        self.total_cents = total_cents
 
 
 class WaitsForOperatorError(Exception):
@@ -47,6 +59,8 @@ def remedy(error: BaseException) -> Remedy:
     """The remedy for an error of a batch's transaction. What is unknown waits: it never costs an order."""
     if isinstance(error, StaleReadError):
         return Remedy.RERUN
+    if isinstance(error, OverTotalError):
+        return Remedy.SPLIT
     state = sqlstate(error)
     if state is None:
         return Remedy.WAIT

@@ -22,21 +22,23 @@ from db.engine import raw_connection
 _WRITE: Final = """
     WITH decided AS (
         INSERT INTO order_outcomes (order_id, outcome, fingerprint, source_topic, source_partition,
-                                    source_offset, event, decided_at)
-        SELECT order_id, outcome, fingerprint, topic, partition, source_offset, event::json, decided_at
+                                    source_offset, event, decided_at, sorted_fingerprint)
+        SELECT order_id, outcome, fingerprint, topic, partition, source_offset, event::json, decided_at,
+               sorted_fingerprint
         FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[], $5::integer[], $6::bigint[],
-                    $7::text[], $8::timestamptz[])
-          AS new (order_id, outcome, fingerprint, topic, partition, source_offset, event, decided_at)
+                    $7::text[], $8::timestamptz[], $9::bytea[])
+          AS new (order_id, outcome, fingerprint, topic, partition, source_offset, event, decided_at,
+                  sorted_fingerprint)
         RETURNING 1
     ), placed AS (
         INSERT INTO orders (id, user_id, status, total_amount, placed_at, created_at)
-        SELECT * FROM unnest($9::uuid[], $10::bigint[], $11::text[], $12::numeric[], $13::timestamptz[],
-                             $14::timestamptz[])
+        SELECT * FROM unnest($10::uuid[], $11::bigint[], $12::text[], $13::numeric[], $14::timestamptz[],
+                             $15::timestamptz[])
         WHERE (SELECT count(*) FROM decided) >= 0
         RETURNING 1
     )
     INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price)
-    SELECT * FROM unnest($15::uuid[], $16::integer[], $17::bigint[], $18::integer[], $19::numeric[])
+    SELECT * FROM unnest($16::uuid[], $17::integer[], $18::bigint[], $19::integer[], $20::numeric[])
     WHERE (SELECT count(*) FROM placed) >= 0
     """
 
@@ -64,7 +66,7 @@ def _time(content: bytes) -> datetime:
     return EPOCH + timedelta(microseconds=_integer(content))
 
 
-_OUTCOME: Final = (_uuid, bytes.decode, bytes, bytes.decode, _integer, _integer, bytes.decode, _time)
+_OUTCOME: Final = (_uuid, bytes.decode, bytes, bytes.decode, _integer, _integer, bytes.decode, _time, bytes)
 _ORDER: Final = (_uuid, _integer, bytes.decode, _money, _time, _time)
 _ITEM: Final = (_uuid, _integer, _integer, _integer, _money)
 
@@ -82,21 +84,24 @@ async def insert_rows(
 
 
 def _columns(encoded: Iterable[bytes], types: Sequence[Callable[[bytes], Any]]) -> Sequence[Sequence[Any]]:
-    rows = [[of_type(each) for of_type, each in zip(types, row, strict=True)] for row in _rows(encoded)]
+    rows = [
+        [None if each is None else of_type(each) for of_type, each in zip(types, row, strict=True)]
+        for row in _rows(encoded)
+    ]
     return list(zip(*rows, strict=True)) or [()] * len(types)
 
 
-def _rows(encoded: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """The fields of each row."""
+def _rows(encoded: Iterable[bytes]) -> Iterator[list[bytes | None]]:
+    """The fields of each row. None: NULL."""
     for row in encoded:
         at = 0
         while at < len(row):
             (count,) = _FIELDS.unpack_from(row, at)
             at += _FIELDS.size
-            fields = []
+            fields: list[bytes | None] = []
             for _ in range(count):
                 (length,) = _LENGTH.unpack_from(row, at)
                 at += _LENGTH.size
-                fields.append(row[at : at + length])
-                at += length
+                fields.append(None if length < 0 else row[at : at + length])
+                at += max(0, length)
             yield fields

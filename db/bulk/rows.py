@@ -24,6 +24,9 @@ _TIME: Final = Struct(">iq").pack
 _SHORT_AMOUNT: Final = Struct(">ihhhhhh").pack
 
 
+NULL: Final = _LENGTH(-1)
+
+
 def field(content: bytes) -> bytes:
     """A field of text, json or bytea."""
     return _LENGTH(len(content)) + content
@@ -100,7 +103,11 @@ def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[P
 
 
 class LedgerRow(NamedTuple):
-    """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC."""
+    """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC.
+
+    `sorted_fingerprint` is the one of the order with its lines sorted: of a rejected order, for its event
+    does not tell the lines. None: of a confirmed one, or in a row of a version that did not write it.
+    """
 
     order_id: UUID
     outcome: str
@@ -110,6 +117,7 @@ class LedgerRow(NamedTuple):
     source_offset: int
     event: str
     decided_at: datetime
+    sorted_fingerprint: bytes | None = None
 
 
 _FIELDS: Final = len(LedgerRow._fields)
@@ -126,6 +134,7 @@ def encode_outcome(
     source: tuple[str, int, int],
     event: bytes,
     decided_at: datetime,
+    sorted_fingerprint: bytes | None = None,
 ) -> bytes:
     """A row as `add_outcomes` takes it. `source`: topic, partition and offset."""
     topic, partition, offset = source
@@ -138,6 +147,7 @@ def encode_outcome(
             _PLACE(4, partition, 8, offset, len(event)),
             event,
             remembered_time_field(decided_at),
+            NULL if sorted_fingerprint is None else field(sorted_fingerprint),
         )
     )
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk.copy import copy_rows
-from db.bulk.rows import field
+from db.bulk.rows import NULL, field
 
 
 class RecordRow(NamedTuple):
@@ -62,7 +62,6 @@ _LETTER_START: Final = Struct(">hiiiq").pack
 _LETTER_PLACE: Final = Struct(">iiiq").pack
 _BIGINT: Final = Struct(">iq").pack
 _BOOLEAN: Final = Struct(">i?").pack
-_NULL: Final = b"\xff\xff\xff\xff"
 
 
 async def add_records(session: AsyncSession, rows: Iterable[RecordRow]) -> None:
@@ -86,16 +85,16 @@ async def _copy(session: AsyncSession, table: str, columns: Sequence[str], piece
 def _record_pieces(rows: Iterable[RecordRow]) -> Iterator[bytes]:
     for row in rows:
         yield _RECORD_START(len(row), 4, row.partition, 8, row.offset, 8, row.timestamp_ms)
-        yield _NULL if row.order_id is None else field(row.order_id.bytes)
-        yield _NULL if row.fingerprint is None else field(row.fingerprint)
-        yield _NULL if row.code is None else field(row.code.encode())
-        yield _NULL if row.passed_on is None else field(row.passed_on)
+        yield NULL if row.order_id is None else field(row.order_id.bytes)
+        yield NULL if row.fingerprint is None else field(row.fingerprint)
+        yield NULL if row.code is None else field(row.code.encode())
+        yield NULL if row.passed_on is None else field(row.passed_on)
 
 
 def _outcome_pieces(rows: Iterable[OutcomeRow]) -> Iterator[bytes]:
     for row in rows:
         yield _OUTCOME_START(len(row), 1, row.is_confirmation, 4, row.partition, 8, row.offset)
-        yield _NULL if row.order_id is None else field(row.order_id.bytes)
+        yield NULL if row.order_id is None else field(row.order_id.bytes)
         yield field(row.digest)
         yield _BOOLEAN(1, row.republished)
 
@@ -103,5 +102,5 @@ def _outcome_pieces(rows: Iterable[OutcomeRow]) -> Iterator[bytes]:
 def _letter_pieces(rows: Iterable[LetterRow]) -> Iterator[bytes]:
     for row in rows:
         yield _LETTER_START(len(row), 4, row.partition, 8, row.offset)
-        yield _NULL if row.timestamp_ms is None else _BIGINT(8, row.timestamp_ms)
+        yield NULL if row.timestamp_ms is None else _BIGINT(8, row.timestamp_ms)
         yield _LETTER_PLACE(4, row.letter_partition, 8, row.letter_offset)

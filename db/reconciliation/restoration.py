@@ -38,6 +38,7 @@ class SourceRow(NamedTuple):
     timestamp_ms: int
     fingerprint: bytes
     is_home: bool
+    sorted_fingerprint: bytes | None = None
 
 
 class RestoredLetter(NamedTuple):
@@ -88,6 +89,7 @@ class Restorable(NamedTuple):
     source_partition: int | None
     source_offset: int | None
     fingerprint: bytes | None
+    sorted_fingerprint: bytes | None
 
 
 class Shortage(NamedTuple):
@@ -104,7 +106,7 @@ _TABLES: Final = (
     " record_offset bigint NOT NULL, event text NOT NULL, PRIMARY KEY (order_id, digest))",
     "CREATE TEMPORARY TABLE restored_sources (order_id uuid, partition integer,"
     " record_offset bigint NOT NULL, timestamp_ms bigint NOT NULL, fingerprint bytea NOT NULL,"
-    " is_home boolean NOT NULL,"
+    " is_home boolean NOT NULL, sorted_fingerprint bytea,"
     " PRIMARY KEY (order_id, partition))",
     "CREATE TEMPORARY TABLE restored_letters (partition integer NOT NULL, record_offset bigint NOT NULL,"
     " timestamp_ms bigint)",
@@ -126,7 +128,8 @@ _ADD_OUTCOMES: Final = text(
 # Read in the order of the offsets: the first of an order in its partition stays.
 _ADD_SOURCES: Final = text(
     "INSERT INTO restored_sources VALUES"
-    " (:order_id, :partition, :offset, :timestamp_ms, :fingerprint, :is_home) ON CONFLICT DO NOTHING"
+    " (:order_id, :partition, :offset, :timestamp_ms, :fingerprint, :is_home, :sorted_fingerprint)"
+    " ON CONFLICT DO NOTHING"
 )
 _ADD_LETTERS: Final = text("INSERT INTO restored_letters VALUES (:partition, :offset, :timestamp_ms)")
 _ADD_UNACCOUNTED: Final = text("INSERT INTO restored_unaccounted VALUES (:partition, :offset, :order_id)")
@@ -166,7 +169,7 @@ _COUNT_MISSING: Final = text(
 # At home where there is one; else where it was placed first.
 _LIST_RESTORABLE: Final = text(
     "SELECT o.order_id, o.outcome, o.decided_at, o.partition, o.event,"
-    " s.partition, s.record_offset, s.fingerprint FROM restored_outcomes o"
+    " s.partition, s.record_offset, s.fingerprint, s.sorted_fingerprint FROM restored_outcomes o"
     " LEFT JOIN LATERAL (SELECT * FROM restored_sources s WHERE s.order_id = o.order_id"
     "   ORDER BY s.is_home DESC, s.timestamp_ms, s.partition LIMIT 1) s ON true"
     " WHERE o.order_id > :after ORDER BY o.order_id LIMIT :limit"

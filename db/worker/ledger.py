@@ -57,6 +57,7 @@ ROWS: Final = select(
     OrderOutcome.source_offset,
     cast(OrderOutcome.event, Text),
     OrderOutcome.decided_at,
+    OrderOutcome.sorted_fingerprint,
 )
 _IS_ASKED_FOR: Final = OrderOutcome.order_id == any_(bindparam("order_ids", type_=ARRAY(Uuid)))
 _FIND: Final = ROWS.where(_IS_ASKED_FOR)

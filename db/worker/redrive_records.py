@@ -21,7 +21,10 @@ class Run(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A dead letter that is to be redriven. `changed_field` and the two values go together."""
+    """A dead letter that is to be redriven. `changed_field` and the two values go together.
+
+    `changes`: several edits, or that of the whole value, as JSON text.
+    """
 
     id: UUID
     letter_partition: int
@@ -34,6 +37,7 @@ class Claim(NamedTuple):
     changed_field: str | None = None
     old_value: str | None = None
     new_value: str | None = None
+    changes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Redrive:
     changed_field: str | None
     old_value: str | None
     new_value: str | None
+    changes: str | None
     status: str
     input_partition: int
     input_offset: int | None

@@ -42,6 +42,7 @@ _COLUMNS: Final = (
     DeadLetterRedrive.changed_field,
     DeadLetterRedrive.old_value,
     DeadLetterRedrive.new_value,
+    DeadLetterRedrive.changes,
     DeadLetterRedrive.status,
     DeadLetterRedrive.input_partition,
     DeadLetterRedrive.input_offset,

@@ -33,8 +33,8 @@ asyncio.run(restore(read_settings(), RestoreRequest(execute=True), print, writte
 """
 STORED = ("users", "products", "orders", "order_items", "order_outcomes", "positions")  # by their references
 TABLES = {
-    "order_outcomes": "order_id, outcome, fingerprint, source_topic, source_partition, source_offset,"
-    " event::text, decided_at",
+    "order_outcomes": "order_id, outcome, fingerprint || coalesce(sorted_fingerprint, ''), source_topic,"
+    " source_partition, source_offset, event::text, decided_at",
     "orders": "*",
     "order_items": "*",
     "products": "*",

@@ -10,6 +10,7 @@ from bench.crew import peak_bytes
 from contracts.envelope import event_id
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.worker_process import Workers
 
@@ -121,9 +122,48 @@ def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_decisio
     scene.wait_until_drained()
     (letter,) = scene.dead_letters()
     assert letter.value == other
-    assert (letter.header("error.code"), letter.header("error.path")) == ("order_id_conflict", "order_id")
+    assert (letter.header("error.code"), letter.header("error.path")) == (
+        "order_id_conflict",
+        "items.0.quantity",
+    )
     assert (letter.header("source.partition"), letter.header("source.offset")) == ("0", "1")
     scene.assert_promises([order_id], dead_letters=1)
+
+
+def test_lines_in_another_order_are_a_duplicate_and_another_time_a_conflict(
+    scene: Scene, workers: Workers, order_worker: OrderWorker
+):
+    scene.shop.stock_up({1: 100, 2: 100})
+    confirmed, rejected = uuid4(), uuid4()
+    first = [
+        order_value(line(1), line(2, 3), order_id=confirmed),
+        order_value(line(1), line(9), order_id=rejected),
+    ]
+    turned = [
+        order_value(line(2, 3), line(1), order_id=confirmed),
+        order_value(line(9), line(1), order_id=rejected),
+    ]
+    scene.place([*first, *turned], partition=0)
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    others = [order_value(line(1), line(2, 3), order_id=confirmed, placed_at="2026-11-23T10:00:01Z")]
+    scene.place([*turned, *others], partition=1)
+    workers.start()
+    scene.wait_until_drained()
+    (letter,) = scene.dead_letters()
+    text = (
+        "placed_at differs from the decided order's (2026-11-23T10:00:01Z here, 2026-11-23T10:00:00Z there)"
+    )
+    assert (letter.value, letter.header("error.path")) == (others[0], "placed_at")
+    assert letter.header("error.message") == f"{text}; that decision stands"
+    explained = order_worker("explain", str(confirmed), "--scan", "all").out
+    assert explained.count("duplicate: the same order again") == 2
+    assert f"conflict: another order under this id, a dead letter: {text}" in explained
+    scene.assert_promises([confirmed, rejected], dead_letters=1)
+    proof = order_worker("reconcile", "--json")
+    assert proof.code == 0, proof.out
+    assert proof.document["results"] == {"confirmed": 1, "rejected": 1, "duplicate": 4, "dead_letter": 1}
 
 
 def test_first_come_first_served_by_partition_offset(scene: Scene, workers: Workers):

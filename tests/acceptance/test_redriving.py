@@ -143,7 +143,7 @@ def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_le
     scene.place([order_value(line(1, 2), order_id=twice)], partition=0)
     scene.wait_until_drained()
     everything = dead_letters.here("redrive", "--set", f'order_id="{new}"', "--execute")
-    everything.assert_one_line(1, "1:0", "makes it no order")
+    everything.assert_one_line(1, "1:0", "makes it no order", "nothing was sent")
     assert redriven(scene) == []
 
     done = dead_letters.here("redrive", "2:0", "--set", f'order_id="{new}"', "--execute", "--json").document

@@ -76,6 +76,8 @@ LESS_PATIENT: Final = Edit(
 
 
 _BATCH: Final = "worker/pipeline/batch.py"
+_SAME_ORDER: Final = "worker/core/same_order.py"
+_STOCK_TAKING: Final = "worker/pipeline/stock_taking.py"
 _SETTLEMENT: Final = "worker/core/settlement.py"
 _CONSUMER: Final = "worker/pipeline/consumer.py"
 _PUBLISHER: Final = "worker/pipeline/publisher.py"
@@ -153,7 +155,7 @@ MUTATIONS: Final = (
         "fingerprint",
         "Another content under a decided order id is a dead letter, not a duplicate.",
         "fingerprints are not compared with the ledger's",
-        (Edit(_TRIAGE, "if row.fingerprint != arrival.fingerprint:", "if not row.fingerprint:"),),
+        (Edit(_SAME_ORDER, "if row.fingerprint == fingerprint:", "if row.fingerprint:"),),
         (Trial("none"), Trial("none", 2)),
     ),
     Mutation(
@@ -163,7 +165,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _TRIAGE,
-                "elif first_in_batch[key] == arrival.fingerprint:",
+                "elif _is_repeat(arrival, first_in_batch[key]):",
                 "elif first_in_batch[key]:",
             ),
         ),
@@ -253,7 +255,7 @@ MUTATIONS: Final = (
         "rejection-guard",
         "A rejection holds at the moment of its commit.",
         "the products of rejected orders are not looked at again",
-        (Edit(_BATCH, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
+        (Edit(_STOCK_TAKING, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
         (Trial("none", 1, 5_000), Trial("none", 3, 5_000), Trial("rebalance", 1, 5_000)),
     ),
     Mutation(
@@ -594,7 +596,7 @@ MUTATIONS: Final = (
         "silent-replay",
         "A silent replay publishes nothing that was decided before it.",
         "a replayed order is published like any redelivery",
-        (Edit(_SETTLEMENT, "if is_silenced(record.offset, row.decided_at, replays):", "if False:"),),
+        (Edit(_SETTLEMENT, "if is_silenced(record.offset, first.decided_at, replays):", "if False:"),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "silent_replay"),),
     ),
     Mutation(

@@ -1,29 +1,27 @@
-"""`dead-letters`: what could not be decided, looked at, taken out, and sent again."""
+"""`dead-letters`: what could not be decided, looked at, taken out, sent again, or settled."""
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from worker.cli.letter_options import (
+    Code,
+    From,
+    Path_,
+    To,
+    WithSettled,
+    choice_of,
+    edits_of,
+    place_of,
+)
 from worker.cli.options import AsJson, Execute, example, group, who
 from worker.errors import CommandError, UsageError
 
-if TYPE_CHECKING:
-    from worker.operations.dead_letters.letter import Choice, LetterPlace
-    from worker.operations.redrive.json_edit import Change
-
-commands = group("Records that could not be decided: look at them, take them out, send them again.")
-
-Code = Annotated[str | None, typer.Option("--code", help="Only those with this error code.")]
-Path_ = Annotated[
-    str | None,
-    typer.Option("--path", help="Only those with this field path; * is any item: 'items.*.quantity'."),
-]
-From = Annotated[
-    str | None, typer.Option("--from", metavar="TIME", help="Only those that failed then or later.")
-]
-To = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only those that failed before then.")]
+commands = group(
+    "Records that could not be decided: look at them, take them out, send them again, settle them."
+)
 
 
 @commands.command(
@@ -34,24 +32,35 @@ To = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only those
     ),
 )
 def list_(
-    code: Code = None, path: Path_ = None, start: From = None, end: To = None, as_json: AsJson = False
+    code: Code = None,
+    path: Path_ = None,
+    start: From = None,
+    end: To = None,
+    settled: WithSettled = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show the dead letters in groups: how many of each code and field, since when, what was redriven."""
+    """Show the open dead letters in groups: how many of each code and field, since when, what was redriven.
+
+    "confirmed since", "rejected since": of so many the order id is decided by now, with whatever content.
+    """
     from worker.operations.dead_letters.read import list_groups
     from worker.operations.dead_letters.terminal import groups_table
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
-    choice = _choice(code, path, start, end)
-    groups, unreadable = asyncio.run(list_groups(read_settings(), choice, quiet=as_json))
+    choice = choice_of(code, path, start, end)
+    listed = asyncio.run(list_groups(read_settings(), choice, with_settled=settled, quiet=as_json))
+    what = "no open dead letters" if listed.settled else "no dead letters"
     if as_json:
-        print_json(groups)
-    elif groups:
-        output().print(groups_table(groups))
+        print_json(listed.groups)
+    elif listed.groups:
+        output().print(groups_table(listed.groups))
     else:
-        typer.echo("no dead letters" if code is path is start is end is None else "no dead letters like that")
+        typer.echo(what if code is path is start is end is None else f"{what} like that")
     # A script reads groups out of the list, and nothing else.
-    for count in unreadable:
+    if listed.settled and not settled:
+        typer.echo(f"{listed.settled:,} settled, and left out: --settled shows them too.", err=as_json)
+    for count in listed.unreadable:
         typer.echo(f"{count}.", err=as_json)
 
 
@@ -60,13 +69,13 @@ def show(
     place: Annotated[str, typer.Argument(help="Partition and offset of the dead letter, like 2:17.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter: the record as it came, why it failed, and what was redriven of it."""
+    """Show one dead letter: the record as it came, why it failed, and what became of it and its order."""
     from worker.operations.dead_letters.read import show as look_up
     from worker.operations.dead_letters.terminal import letter_screen
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
-    letter = asyncio.run(look_up(read_settings(), _place(place)))
+    letter = asyncio.run(look_up(read_settings(), place_of(place)))
     if as_json:
         print_json(letter)
     else:
@@ -91,10 +100,10 @@ def export(
 
     What is not UTF-8 is base64, under key_base64 or value_base64. The file is there when it is whole.
     """
-    from worker.operations.dead_letters.read import export as write
+    from worker.operations.dead_letters.export import export as write
     from worker.settings import read_settings
 
-    choice = _choice(code, path, start, end)
+    choice = choice_of(code, path, start, end)
     count, unreadable = asyncio.run(write(read_settings(), choice, out, force=force))
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
@@ -106,7 +115,8 @@ def export(
     epilog=example(
         "order-worker dead-letters redrive 2:17",
         "order-worker dead-letters redrive --code data_error --rate 50 --execute",
-        "order-worker dead-letters redrive --path items.0.quantity --set items.0.quantity=1 --execute",
+        "order-worker dead-letters redrive 2:17 --set user_id=7 --set 'items.*.quantity=1' --execute",
+        "order-worker dead-letters redrive --from-file mended.jsonl --execute",
     )
 )
 def redrive(
@@ -117,9 +127,18 @@ def redrive(
     path: Path_ = None,
     start: From = None,
     end: To = None,
-    change: Annotated[
-        str | None,
-        typer.Option("--set", metavar="FIELD=JSON", help="Edit one field of each first: items.0.quantity=3"),
+    settled: WithSettled = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=JSON",
+            help="Edit a field of each first: items.0.quantity=3, 'items.*.quantity=3'; several times.",
+        ),
+    ] = None,
+    from_file: Annotated[
+        Path | None,
+        typer.Option("--from-file", metavar="FILE", help="JSON lines of what each letter is to become."),
     ] = None,
     max_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Stop where a larger share has failed again.")
@@ -136,17 +155,31 @@ def redrive(
 ) -> None:
     """Send dead letters to the input topic again, each once, ever: 1, 2, 5, 10, … with a look at each step.
 
-    Which ones is settled at the start; what arrives meanwhile is not among them. A letter that fails again
+    Which ones is fixed at the start; what arrives meanwhile is not among them. A letter that fails again
     is a new one. Interrupted, the next run finds out what was sent.
+
+    Left out, unless their places are given: those of order_id_conflict (or --code), and settled ones.
+
+    --from-file: {"place": "2:17", "set": {"user_id": 7}} a line, or with "value" and the whole order.
     """
+    from dataclasses import replace
+
+    from worker.operations.dead_letters.letter import Choice
     from worker.operations.redrive import redrive as work
     from worker.operations.redrive import terminal
     from worker.operations.screen import output, print_json, typed_again
     from worker.settings import read_settings
 
+    choice, edits = choice_of(code, path, start, end, places or ()), edits_of(changes, from_file)
+    if edits.lines:
+        if changes or choice != Choice():
+            raise UsageError(
+                "--from-file names the letters and their edits: leave out what chooses and --set"
+            )
+        choice = Choice(frozenset(edits.lines))
     request = work.RedriveRequest(
-        choice=_choice(code, path, start, end, places or ()),
-        change=_change(change),
+        choice=replace(choice, with_settled=settled),
+        edits=edits,
         max_failures=max_failures,
         rate=rate,
         by=who(by),
@@ -171,42 +204,51 @@ def redrive(
         raise CommandError(terminal.stopped_text(report))
 
 
-def _choice(
-    code: str | None,
-    path: str | None,
-    start: str | None,
-    end: str | None,
-    places: "list[str] | tuple[str, ...]" = (),
-) -> "Choice":
-    from contracts.events import DeadLetterCode
-    from worker.kafka.offsets import parse_time
-    from worker.operations.dead_letters.letter import UNMARKED, Choice
+@commands.command(
+    epilog=example(
+        "order-worker dead-letters settle 2:17",
+        'order-worker dead-letters settle 2:17 3:4 --note "sent again under a new id, see 4711" --execute',
+        'order-worker dead-letters settle --code order_id_conflict --note "upstream is mended" --execute',
+    )
+)
+def settle(
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[PLACE]...", help="Dead letters, like 2:17.")
+    ] = None,
+    code: Code = None,
+    path: Path_ = None,
+    start: From = None,
+    end: To = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why; for the record.")] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
+    ] = None,
+    execute: Execute = False,
+    as_json: AsJson = False,
+) -> None:
+    """Mark dead letters as dealt with: who, when and why is on record. Without --execute: a rehearsal.
 
-    codes = [*(known.value for known in DeadLetterCode), UNMARKED]
-    if code is not None and code not in codes:
-        raise UsageError(f"--code {code}: there is no such code; the codes are {', '.join(codes)}")
-    since = parse_time(start, "--from") if start else None
-    until = parse_time(end, "--to") if end else None
-    if since and until and since >= until:
-        raise UsageError(f"--from {start} is not before --to {end}")
-    return Choice(frozenset(map(_place, places)), code, path, since, until)
+    They stay where they are, `list` shows them no more, and a redrive leaves them out.
+    """
+    from worker.operations import screen
+    from worker.operations.dead_letters import settle as operation
+    from worker.operations.dead_letters.letter import Choice
+    from worker.operations.dead_letters.terminal import settle_screen
+    from worker.operations.skip.plan import LONGEST_NAME, LONGEST_NOTE, require_text
+    from worker.settings import read_settings
 
-
-def _place(text: str) -> "LetterPlace":
-    from worker.operations.dead_letters.letter import parse_place
-
-    place = parse_place(text)
-    if place is None:
-        raise UsageError(f"{text}: write a place as partition:offset, like 2:17")
-    return place
-
-
-def _change(text: str | None) -> "Change | None":
-    if text is None:
-        return None
-    from worker.operations.redrive.json_edit import ChangeError, parse_change
-
-    try:
-        return parse_change(text)
-    except ChangeError as error:
-        raise UsageError(f"--set: {error}") from None
+    choice = choice_of(code, path, start, end, places or ())
+    if choice == Choice():
+        raise UsageError("name the dead letters to settle, by place (2:17), --code, --path, --from or --to")
+    is_missing = note is None and not execute
+    asked = operation.SettleRequest(
+        choice,
+        require_text("--by", who(by), LONGEST_NAME),
+        None if is_missing else require_text("--note", note, LONGEST_NOTE),
+    )
+    plan = asyncio.run(operation.settle(read_settings(), asked, execute=execute))
+    if as_json:
+        screen.print_json(plan)
+        return
+    again = screen.typed_again(*(["--note", "TEXT"] if is_missing else []))
+    screen.output().print(settle_screen(plan, again), soft_wrap=True)

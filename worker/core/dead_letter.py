@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from contracts.dead_letters import read_letter_headers
 from contracts.events import DeadLetterCode
 from worker.core.triage import Source
 
@@ -77,8 +78,9 @@ def is_letter(headers: Iterable[tuple[str, bytes | None]]) -> bool:
 
 def source_of(headers: Iterable[tuple[str, bytes | None]]) -> Source:
     """The record that a dead letter of ours was."""
-    values = {name: (value or b"").decode() for name, value in headers if name.startswith("source.")}
-    return Source(values["source.topic"], int(values["source.partition"]), int(values["source.offset"]))
+    said = read_letter_headers(list(headers)).source
+    assert said is not None
+    return Source(*said)
 
 
 def with_made_up_key(form: Form) -> Form:

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from contracts.envelope import outcome_headers
 from contracts.events import DeadLetterCode
+from contracts.fields import MAX_TOTAL_CENTS
+from contracts.plain_order import PlainOrder
 from contracts.topics import Topics
 from db.bulk import rows
 from db.bulk.rows import LedgerRow
@@ -16,6 +18,7 @@ from db.statuses import Outcome, SilentReplay
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.decode import Invalid
 from worker.core.outcome import event_json, reason_codes
+from worker.core.same_order import difference, difference_from_row
 from worker.core.triage import Arrival, Record, Source, Standing
 
 _CONFIRMED: Final = Outcome.CONFIRMED.value
@@ -23,7 +26,6 @@ _REJECTED: Final = Outcome.REJECTED.value
 ID_TAKEN: Final = Invalid(
     DeadLetterCode.ORDER_ID_TAKEN, "this id belongs to an order that was not placed through Kafka", "order_id"
 )
-_CONFLICTING: Final = "this order id was decided for an order with other content; that decision stands"
 
 
 class Fate(Enum):
@@ -86,6 +88,8 @@ class Settlement:
         self._replays = replays
         self._decided_at = decided_at
         self._published_ms = published_ms
+        # Of orders that come to more than the contract allows; by their keys, in cents. None may be written.
+        self.over_total: dict[str, int] = {}
 
     def decide(self, arrival: Arrival, decision: Decision) -> Settled:
         """A new order, decided now."""
@@ -97,13 +101,20 @@ class Settlement:
         if isinstance(decision, Rejected):
             fate, outcome, codes = Fate.REJECTED, _REJECTED, reason_codes(decision)
             stored = items = b""
+            # Its event does not tell its lines: by this they are known in another order as well.
+            sorted_fingerprint = order.sorted_fingerprint()
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
+            sorted_fingerprint = None
             total_cents, unit_prices = decision
+            if total_cents > MAX_TOTAL_CENTS:
+                self.over_total[key] = total_cents
             stored = rows.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
             items = rows.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
-        decided = rows.encode_outcome(order_id, outcome, fingerprint, source, event, decided_at)
+        decided = rows.encode_outcome(
+            order_id, outcome, fingerprint, source, event, decided_at, sorted_fingerprint
+        )
         self._rows.append((decided, stored, items))
         return _new(Settled, (fate, self._publication(record, key, outcome, event, decided_at), codes))
 
@@ -117,20 +128,26 @@ class Settlement:
             [items for _, _, items in ordered if items],
         )
 
-    def repeat(self, arrival: Arrival, standing: Standing, row: LedgerRow | None) -> Settled:
-        """An order that is no new one. `row`: of the ledger; None for one that was new in this very batch."""
+    def repeat(self, arrival: Arrival, standing: Standing, first: LedgerRow | PlainOrder) -> Settled:
+        """An order that is no new one. `first`: the ledger's row, or what was new in this very batch."""
         record = arrival.record
         if standing is Standing.DUPLICATE:
             return Settled(Fate.DUPLICATE)
         if standing is Standing.CONFLICT:
             code = DeadLetterCode.ORDER_ID_CONFLICT
-            return dead_letter(self._topics, record, code, _CONFLICTING, "order_id", self._decided_at)
-        assert row is not None
+            path, message = (
+                difference(arrival.order, first)
+                if isinstance(first, PlainOrder)
+                else difference_from_row(arrival.order, first)
+            )
+            return dead_letter(self._topics, record, code, message, path, self._decided_at)
+        assert isinstance(first, LedgerRow)
         replays = self._replays.get((record.topic, record.partition), ())
-        if is_silenced(record.offset, row.decided_at, replays):
+        if is_silenced(record.offset, first.decided_at, replays):
             return Settled(Fate.SILENCED)
-        key, event = arrival.order.key, row.event.encode()
-        return Settled(Fate.REDELIVERED, self._publication(record, key, row.outcome, event, row.decided_at))
+        key, event = arrival.order.key, first.event.encode()
+        told = self._publication(record, key, first.outcome, event, first.decided_at)
+        return Settled(Fate.REDELIVERED, told)
 
     def _publication(
         self, record: Record, key: str, outcome: str, event: bytes, decided_at: datetime

@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from contracts.plain_order import PlainOrder
+from worker.core.same_order import Known, is_same
 
 
 class Source(NamedTuple):
@@ -66,26 +67,13 @@ class Arrivals:
             self.product_ids.add(product_id)
 
 
-class Known(Protocol):
-    """What the ledger tells about a decided order."""
-
-    @property
-    def fingerprint(self) -> bytes: ...
-    @property
-    def source_topic(self) -> str: ...
-    @property
-    def source_partition(self) -> int: ...
-    @property
-    def source_offset(self) -> int: ...
-
-
 class Standing(Enum):
     """How an arrived order stands to what was decided before it."""
 
     NEW = auto()  # to be decided now
     REDELIVERY = auto()  # this very record was decided: publish the stored outcome
     DUPLICATE = auto()  # the same order from another record: nothing to do
-    CONFLICT = auto()  # the id belongs to another order: dead letter, the first decision stands
+    CONFLICT = auto()  # the id was decided for another order: dead letter, that decision stands
 
 
 def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Standing]:
@@ -93,7 +81,7 @@ def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Stan
 
     `known`: what is decided, by the order's key.
     """
-    first_in_batch: dict[str, bytes] = {}
+    first_in_batch: dict[str, Arrival] = {}
     standings = []
     for arrival in arrivals:
         key = arrival.order.key
@@ -101,17 +89,23 @@ def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Stan
         if row is not None:
             standings.append(_against_ledger(arrival, row))
         elif key not in first_in_batch:
-            first_in_batch[key] = arrival.fingerprint
+            first_in_batch[key] = arrival
             standings.append(Standing.NEW)
-        elif first_in_batch[key] == arrival.fingerprint:
+        elif _is_repeat(arrival, first_in_batch[key]):
             standings.append(Standing.DUPLICATE)
         else:
             standings.append(Standing.CONFLICT)
     return standings
 
 
+def _is_repeat(arrival: Arrival, first: Arrival) -> bool:
+    if arrival.fingerprint == first.fingerprint:
+        return True
+    return arrival.order.sorted_fingerprint() == first.order.sorted_fingerprint()
+
+
 def _against_ledger(arrival: Arrival, row: Known) -> Standing:
-    if row.fingerprint != arrival.fingerprint:
+    if not is_same(arrival.order, arrival.fingerprint, row):
         return Standing.CONFLICT
     record = arrival.record
     if (row.source_topic, row.source_partition, row.source_offset) == (

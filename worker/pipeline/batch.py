@@ -11,7 +11,8 @@ do not, nothing happened, and the batch runs again with its products locked firs
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -21,6 +22,7 @@ from aiokafka import ConsumerRecord
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.events import DeadLetterCode
+from contracts.fields import over_total_text
 from contracts.topics import Topics
 from db import stock
 from db.bulk import orders
@@ -32,8 +34,8 @@ from worker.core.settlement import ID_TAKEN, Fate, Replays, Settled, Settlement,
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
+    OverTotalError,
     Remedy,
-    StaleReadError,
     describe,
     is_duplicate_key,
     may_concern_all,
@@ -41,6 +43,7 @@ from worker.failures import (
 )
 from worker.kafka.consuming.unreadable import UnreadableRecord
 from worker.observability.metrics import Metrics
+from worker.pipeline.stock_taking import take
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
@@ -48,9 +51,6 @@ MAX_RERUNS: Final = 4
 # Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
 # enough; where these few are refused too, the next attempt asks others.
 MAX_SENTINELS: Final = 5
-# So few are taken with the statement that waits for the stock lock, which spares a round trip of 0.2 ms. Not
-# more: what changed while it waited, PostgreSQL looks up again row by row.
-FEW_PRODUCTS: Final = 150
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
@@ -118,7 +118,7 @@ class BatchProcessor:
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
         letters = {
-            place: await self._dead_letter(batch, records[place], wrong) for place, wrong in invalid.items()
+            place: await self._dead_letter(batch, records[place], why) for place, why in invalid.items()
         }
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
@@ -150,12 +150,12 @@ class BatchProcessor:
     async def _decide_apart(self, arrivals: Arrivals, failure: Exception, batch: _Batch) -> list[Settled]:
         if len(arrivals.all) == 1:
             return [await self._refused(arrivals, failure, batch)]
-        if is_duplicate_key(failure) and (spent := await self._spent_keys(arrivals)):
+        if single := await self._single_keys(arrivals, failure):
             # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
             # and everything come again, a batch would outlast a rebalance. In their order, as below.
             settled: list[Settled] = []
-            for is_spent, run in groupby(arrivals.all, lambda a: a.order.key in spent):
-                for part in ([a] for a in run) if is_spent else [list(run)]:
+            for is_single, run in groupby(arrivals.all, lambda a: a.order.key in single):
+                for part in ([a] for a in run) if is_single else [list(run)]:
                     settled += await self._decide(Arrivals(part), 1, batch)
             return settled
         half = len(arrivals.all) // 2
@@ -164,8 +164,13 @@ class BatchProcessor:
         first = await self._decide(Arrivals(arrivals.all[:half]), 1, batch)
         return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
 
-    async def _spent_keys(self, arrivals: Arrivals) -> set[str]:
-        """Of those whose id an order has that is not in the ledger: if confirmed, PostgreSQL refuses them."""
+    async def _single_keys(self, arrivals: Arrivals, failure: Exception) -> AbstractSet[str]:
+        """Those to be decided each by itself: that the failure names, or whose id an order has that is not in
+        the ledger (if confirmed, PostgreSQL refuses them)."""
+        if isinstance(failure, OverTotalError):
+            return failure.total_cents.keys()
+        if not is_duplicate_key(failure):
+            return frozenset()
         async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
             found = await orders.find_orders_without_outcome(session, arrivals.keys)
         return {str(order_id) for order_id in found}
@@ -177,9 +182,9 @@ class BatchProcessor:
         """
         (arrival,) = alone.all
         if not may_concern_all(failure):
-            if is_duplicate_key(failure) and await self._spent_keys(alone):
-                return await self._dead_letter(batch, arrival.record, ID_TAKEN)
-            return await self._data_error(arrival, failure, batch)
+            is_taken = is_duplicate_key(failure) and await self._single_keys(alone, failure)
+            why = ID_TAKEN if is_taken else _why(arrival, failure)
+            return await self._dead_letter(batch, arrival.record, why)
         others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_SENTINELS)):
             if await self._would_be_confirmed(other, batch):
@@ -192,7 +197,7 @@ class BatchProcessor:
         except Exception as error:
             if not may_concern_all(error):
                 raise
-            return await self._data_error(arrival, error, batch)
+            return await self._dead_letter(batch, arrival.record, _why(arrival, error))
         return settled
 
     async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
@@ -229,13 +234,17 @@ class BatchProcessor:
         rows = await ledger.find_outcomes(session, arrivals.keys) if found.decided else {}
         known = {str(order_id): row for order_id, row in rows.items()}
         standings = triage(arrivals.all, known)
+        # Of one id in a batch the first one was new, where the ledger does not know it.
+        first = {a.order.key: a.order for a in reversed(arrivals.all)}
         of_each = list(zip(arrivals.all, standings, strict=True))
         new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
         settled = iter(await self._decide_new(session, new, settlement, found, locked))
         return [
             next(settled)
             if standing is Standing.NEW
-            else settlement.repeat(arrival, standing, known.get(arrival.order.key))
+            else settlement.repeat(
+                arrival, standing, known.get(arrival.order.key) or first[arrival.order.key]
+            )
             for arrival, standing in of_each
         ]
 
@@ -251,40 +260,25 @@ class BatchProcessor:
         decider = Decider(found.user_ids, shelves)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
         settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
+        if settlement.over_total:
+            raise OverTotalError(settlement.over_total)
         rows = settlement.rows()
         await decided.add_decided(session, *rows)
-        await self._take_stock(session, decider, shelves, locked)
+        await take(session, decider, shelves, locked=locked)
         return settled
 
-    async def _take_stock(
-        self,
-        session: AsyncSession,
-        decider: Decider,
-        shelves: Mapping[int, stock.StockLevel],
-        locked: bool,
-    ) -> None:
-        takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decider.taken.items()}
-        # As late as possible: everything before runs beside the other workers.
-        in_turn = not locked and not decider.relied_on and len(takings) <= FEW_PRODUCTS
-        if not locked and not in_turn:
-            await stock.acquire_stock_lock(session)
-        # Rejections first: these are reads, and what this batch itself takes must not look like a change.
-        if not locked and decider.relied_on:
-            seen = {i: shelves[i] for i in decider.relied_on if i in shelves}
-            if await stock.lock_stock(session, decider.relied_on) != seen:
-                raise StaleReadError("a product of a rejected order changed")
-        if not await stock.take_stock(session, takings, in_turn=in_turn):
-            raise StaleReadError("a product was sold or repriced meanwhile")
-
-    async def _data_error(self, arrival: Arrival, fault: Exception, batch: _Batch) -> Settled:
-        wrong = Invalid(DeadLetterCode.DATA_ERROR, describe(fault), "")
-        return await self._dead_letter(batch, arrival.record, wrong)
-
-    async def _dead_letter(self, batch: _Batch, record: Record, wrong: Invalid) -> Settled:
+    async def _dead_letter(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
         if batch.failed_at is None:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)
-        return dead_letter(self.topics, record, wrong.code, wrong.message, wrong.path, batch.failed_at)
+        return dead_letter(self.topics, record, why.code, why.message, why.path, batch.failed_at)
+
+
+def _why(arrival: Arrival, failure: Exception) -> Invalid:
+    if isinstance(failure, OverTotalError):
+        text = over_total_text(failure.total_cents[arrival.order.key])
+        return Invalid(DeadLetterCode.INVALID_ORDER, text, "items")
+    return Invalid(DeadLetterCode.DATA_ERROR, describe(failure), "")
 
 
 async def _verify(session: AsyncSession, require_same_database: Guard) -> None:

@@ -56,6 +56,7 @@ def rows_of(count: int, *, user_id: int = 1, product_id: int = 1) -> Rows:
                 (f"placed für {n % 2}", n % 5, 2**40 + n),
                 EVENTS[n % len(EVENTS)].encode(),
                 TIMES[n % len(TIMES)],
+                None if n in confirmed else bytes([n % 256]) * 16,
             )
             for n in range(count)
         ],

@@ -37,7 +37,7 @@ def test_an_object_shows_its_key_and_little_more(row: Base, shown: str):
     assert repr(row) == shown
 
 
-@pytest.mark.parametrize("model", [m.class_ for m in Base.registry.mappers], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("model", sorted((m.class_ for m in Base.registry.mappers), key=str))
 def test_an_object_of_which_nothing_is_loaded_shows_its_key_alone(model: type[Base]):
     keys = [column.name for column in inspect(model).primary_key]
     row = model(**dict.fromkeys(keys, 1))

@@ -88,7 +88,7 @@ def _read(
             read.append(invalid(line.number, found))
             continue
         summary.unknown_fields += found.unknown_fields
-        earlier = seen.first(found.order.order_id, found.fingerprint, line.number)
+        earlier = seen.first(found.order.order_id, found.order.sorted_fingerprint(), line.number)
         read.append(Candidate(line.number, found.order, found.fingerprint, earlier))
     return read
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class Earlier(NamedTuple):
-    """The first line that named an order id, and what its order was."""
+    """The first line that named an order id, and the fingerprint of its order with its lines sorted."""
 
     line: int
     fingerprint: bytes

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode, ReasonCode
+from contracts.fields import MAX_TOTAL_CENTS, over_total_text
 from contracts.plain_order import PlainOrder
 from db.bulk.rows import LedgerRow
 from db.decision import (
@@ -26,8 +27,8 @@ from db.decision import (
 )
 from db.statuses import Outcome
 from db.stock import StockLevel
-from db.values import MAX_TOTAL
 from worker.core.decode import Invalid
+from worker.core.same_order import is_same
 from worker.core.settlement import ID_TAKEN
 from worker.operations.check.seen_orders import Earlier
 from worker.operations.orders.rejection import rejection_codes
@@ -111,19 +112,21 @@ def repeated(
     """
     row = known.get(one.order.order_id)
     if row is not None:
-        if row.outcome == Outcome.REJECTED and row.fingerprint == one.fingerprint:
+        same = is_same(one.order, one.fingerprint, row)
+        if same and row.outcome == Outcome.REJECTED:
             return _rejected_before(one, latest.get(row.order_id, row))
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
-        return _compared(one, row.fingerprint, f"was decided, from {place}")
+        return _compared(one, same, f"was decided, from {place}")
     if one.order.order_id in orders:
         return _refused(one, ExpectedFate.CONFLICT, ID_TAKEN.code, ID_TAKEN.path, ID_TAKEN.message)
     if one.earlier is not None:
-        return _compared(one, one.earlier.fingerprint, f"stands in line {one.earlier.line}")
+        same = one.earlier.fingerprint == one.order.sorted_fingerprint()
+        return _compared(one, same, f"stands in line {one.earlier.line}")
     return None
 
 
-def _compared(one: Candidate, fingerprint: bytes, where: str) -> Verdict:
-    if one.fingerprint == fingerprint:
+def _compared(one: Candidate, is_the_same: bool, where: str) -> Verdict:
+    if is_the_same:
         return Verdict(ExpectedFate.DUPLICATE)
     message = f"another order of this id {where}"
     return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
@@ -164,7 +167,7 @@ def _decisions(
     shelves: Mapping[int, Shelf],
     taken: Counter[int],
 ) -> list[Decision]:
-    """As `decide_batch`, but an order whose total the database cannot hold takes nothing from the others."""
+    """As `decide_batch`, but an order whose total is over its bound takes nothing from the others."""
     too_large: dict[int, Decision] = {}
     while True:
         places = [n for n in range(len(orders)) if n not in too_large]
@@ -177,7 +180,7 @@ def _decisions(
 
 
 def _is_too_large(decision: Decision) -> bool:
-    return isinstance(decision, Confirmed) and decision.total_amount > MAX_TOTAL
+    return isinstance(decision, Confirmed) and decision.total_cents > MAX_TOTAL_CENTS
 
 
 def _verdict(one: Candidate, decision: Decision) -> Verdict:
@@ -185,8 +188,8 @@ def _verdict(one: Candidate, decision: Decision) -> Verdict:
         findings = tuple(_findings(one, decision.refusals))
         return Verdict(ExpectedFate.REJECTED, findings)
     if _is_too_large(decision):
-        message = f"the total {decision.total_amount:,} is over {MAX_TOTAL:,}"
-        return _refused(one, ExpectedFate.INVALID, DeadLetterCode.DATA_ERROR, "items", message)
+        message = over_total_text(decision.total_cents)
+        return _refused(one, ExpectedFate.INVALID, DeadLetterCode.INVALID_ORDER, "items", message)
     return Verdict(ExpectedFate.CONFIRMED)
 
 

@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from contracts.dead_letters import read_letter_headers
+from contracts.fields import parse_order_id
 from worker.core.triage import Source
 
 # Anybody may write into the topic; what we write has a few dozen groups.
@@ -15,6 +17,8 @@ OTHER: Final = "(other)"  # the code of what comes beyond
 UNMARKED: Final = "(none)"  # the code of a record that no worker wrote
 
 _PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+# The value need not be JSON, and may be cut.
+_ORDER_ID: Final = re.compile(rb'"order_id"\s*:\s*"([0-9a-fA-F-]{36})"')
 _INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -34,6 +38,7 @@ class Letter:
 
     place: LetterPlace
     source: Source | None
+    source_timestamp_ms: int | None
     code: str
     path: str
     message: str
@@ -46,7 +51,7 @@ class Letter:
 class Choice:
     """Which dead letters are meant: those that all of it applies to; nothing given: all of them.
 
-    In `path` a `*` stands for any item: `items.*.quantity`.
+    In `path` a `*` stands for any item: `items.*.quantity`. `with_settled` chooses nothing by itself.
     """
 
     places: frozenset[LetterPlace] = frozenset()
@@ -54,6 +59,15 @@ class Choice:
     path: str | None = None
     start: datetime | None = None
     end: datetime | None = None
+    with_settled: bool = False
+
+    def asks_for_settled(self, letter: Letter) -> bool:
+        """Whether somebody means this letter although it is settled."""
+        return self.with_settled or letter.place in self.places
+
+    def asks_for_conflict(self, letter: Letter) -> bool:
+        """Whether somebody means this letter although its id was decided for another order."""
+        return self.code == letter.code or letter.place in self.places
 
     def takes(self, letter: Letter) -> bool:
         return (
@@ -84,6 +98,10 @@ class Group:
     last_failed_at: datetime | None = None
     redriven: Counter[str] = field(default_factory=Counter)
     """how many of them were redriven before, by what came of it"""
+    decided: Counter[str] = field(default_factory=Counter)
+    """of how many the order id is in the ledger by now, by its outcome"""
+    settled: int = 0
+    """how many of them somebody has dealt with"""
 
 
 class LetterTally:
@@ -92,7 +110,7 @@ class LetterTally:
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], Group] = {}
 
-    def add(self, letter: Letter, redriven: str | None = None) -> None:
+    def add(self, letter: Letter, redriven: str = "", *, decided: str = "", is_settled: bool = False) -> None:
         group = self._group(letter)
         group.count += 1
         if letter.path != group.path:
@@ -102,6 +120,9 @@ class LetterTally:
             group.last_failed_at = max(group.last_failed_at or letter.failed_at, letter.failed_at)
         if redriven:
             group.redriven[redriven] += 1
+        if decided:
+            group.decided[decided] += 1
+        group.settled += is_settled
 
     def groups(self) -> list[Group]:
         """The largest first."""
@@ -122,6 +143,16 @@ def general(path: str) -> str:
     return _INDEX.sub("*", path)
 
 
+def order_id_of(key: bytes | None, value: bytes | None) -> UUID | None:
+    """The order that a letter is about, as well as its value or key tells; None: neither does."""
+    texts = [found[1] for found in _ORDER_ID.finditer(value or b"")]
+    ids = {order_id for text in texts if (order_id := parse_order_id(text.decode()))}
+    if len(ids) == 1:
+        return ids.pop()
+    # Several, or none: a record of the contract has the id for its key.
+    return parse_order_id((key or b"").decode("ascii", "replace"))
+
+
 def parse_place(text: str) -> LetterPlace | None:
     """From `2:17`; None where it is not written so."""
     found = _PLACE.fullmatch(text)
@@ -134,6 +165,7 @@ def read_letter(record: Any) -> Letter:
     return Letter(
         place=LetterPlace(record.partition, record.offset),
         source=Source(*said.source) if said.source else None,
+        source_timestamp_ms=said.source_timestamp_ms,
         code=said.code or UNMARKED,
         path=said.path,
         message=said.message,

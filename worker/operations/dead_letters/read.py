@@ -1,24 +1,19 @@
-"""`dead-letters list`, `show`, `export`: what lies in the dead letters' topic, read from end to end."""
+"""`dead-letters list` and `show`: what lies in the dead letters' topic, read from end to end."""
 
-import os
-import sys
-import tempfile
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import IO, Any
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db.engine import session_factory
 from db.worker import redrives
 from db.worker.redrive_records import Redrive
+from db.worker.settled_letters import LetterSettlement
 from worker.core.triage import Source
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
@@ -26,11 +21,29 @@ from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
+from worker.operations.dead_letters.known import Found, KnownOfLetters, look_up
 from worker.operations.dead_letters.letter import Choice, Group, Letter, LetterPlace, LetterTally, read_letter
 from worker.operations.screen import progress
 from worker.settings import Settings
 
-Found = tuple[Letter, ConsumerRecord]
+
+@dataclass(frozen=True, slots=True)
+class LetterOrder:
+    """The order that a letter is about, and what was decided of its id; None: nothing yet."""
+
+    order_id: UUID
+    outcome: str | None
+    decided_at: datetime | None
+    source: Source | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Groups of dead letters. `settled`: how many are settled, and in the groups only where asked for."""
+
+    groups: list[Group]
+    settled: int
+    unreadable: list[UnreadableCount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,8 @@ class Shown:
     cut_from_bytes: int | None
     record: dict[str, object]
     redrive: Redrive | None
+    settled: LetterSettlement | None
+    order: LetterOrder | None
     """what was redriven of it"""
     redriven_from: Redrive | None
     """the redrive that made it"""
@@ -69,10 +84,10 @@ async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async
 
 
 async def list_groups(
-    settings: Settings, choice: Choice, *, quiet: bool = False
-) -> tuple[list[Group], list[UnreadableCount]]:
-    """The dead letters that are there now, in groups, with what was redriven; and what cannot be unpacked."""
-    tally = LetterTally()
+    settings: Settings, choice: Choice, *, with_settled: bool = False, quiet: bool = False
+) -> Listed:
+    """The dead letters that are there now, in groups, with what became of them; and what is left out."""
+    tally, settled = LetterTally(), 0
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
         shop_sessions(settings, "dead-letters list") as sessions,
@@ -80,11 +95,24 @@ async def list_groups(
         spans = await letter_spans(consumer, settings, choice)
         async for found in chosen(consumer, spans, choice, "reading", quiet=quiet):
             async with sessions() as session:
-                known = await redrives.find_redrives(session, sources_of(found))
+                known = await look_up(session, settings.dead_letter_topic, found)
             for letter, _ in found:
-                redrive = known.get(letter.source) if letter.source else None
-                tally.add(letter, redrive.status if redrive else None)
-        return tally.groups(), consumer.met.counts()
+                is_settled = known.settled(letter) is not None
+                settled += is_settled
+                if with_settled or not is_settled:
+                    add_known(tally, letter, known)
+        return Listed(tally.groups(), settled, consumer.met.counts())
+
+
+def add_known(tally: LetterTally, letter: Letter, known: KnownOfLetters) -> None:
+    """Count a letter with all that is known of it."""
+    redrive, decision = known.redrive(letter), known.decision(letter)
+    tally.add(
+        letter,
+        redrive.status if redrive else "",
+        decided=decision.outcome if decision else "",
+        is_settled=known.settled(letter) is not None,
+    )
 
 
 async def show(settings: Settings, place: LetterPlace) -> Shown:
@@ -97,7 +125,7 @@ async def show(settings: Settings, place: LetterPlace) -> Shown:
         (found,) = [f async for some in chosen(consumer, spans, Choice(frozenset({place}))) for f in some]
         letter, record = found
         async with sessions() as session:
-            known = await redrives.find_redrives(session, sources_of([found]))
+            known = await look_up(session, settings.dead_letter_topic, [found])
             made_by = await _made_by(session, letter)
     return Shown(
         place=str(letter.place),
@@ -108,30 +136,11 @@ async def show(settings: Settings, place: LetterPlace) -> Shown:
         source=letter.source._asdict() if letter.source else None,
         cut_from_bytes=letter.cut_from_bytes,
         record=plain_record(record),
-        redrive=next(iter(known.values()), None),
+        redrive=known.redrive(letter),
+        settled=known.settled(letter),
+        order=_order(letter, known),
         redriven_from=made_by,
     )
-
-
-async def export(
-    settings: Settings, choice: Choice, out: Path, *, force: bool
-) -> tuple[int, list[UnreadableCount]]:
-    """Write the chosen letters as JSON lines ("-": standard output), all or none.
-
-    Returns how many there are, and what in their topic cannot be unpacked.
-    """
-    count = 0
-    with written(out, force) as file:
-        async with topic_reader(settings, settings.dead_letter_topic) as consumer:
-            spans = await letter_spans(consumer, settings, choice)
-            async for found in chosen(consumer, spans, choice, "exporting"):
-                for letter, record in found:
-                    write_line(file, to_json(_line(letter, record)) + b"\n", out)
-                    count += 1
-            unreadable = consumer.met.counts()
-        if not count:
-            raise CommandError(NOTHING)
-    return count, unreadable
 
 
 NOTHING = "no dead letter is like that: see `order-worker dead-letters list`"
@@ -189,13 +198,17 @@ def _no_letter(place: LetterPlace, choice: Choice, unreadable: Sequence[Unreadab
     for span in unreadable:
         if span.partition.partition == place.partition and span.first <= place.offset < span.end:
             return f"{place}: {span}"
-    if choice != Choice(choice.places):
+    if choice != Choice(choice.places, with_settled=choice.with_settled):
         return f"{place}: no dead letter like that is there: leave out --code, --path, --from and --to"
     return f"{place}: no dead letter is there, but a mark of Kafka's own; `export` tells the places"
 
 
-def sources_of(found: Sequence[Found]) -> set[tuple[str, int, int]]:
-    return {letter.source for letter, _ in found if letter.source}
+def _order(letter: Letter, known: KnownOfLetters) -> LetterOrder | None:
+    order_id, row = known.order_id(letter), known.decision(letter)
+    if order_id is None or row is None:
+        return None if order_id is None else LetterOrder(order_id, None, None, None)
+    source = Source(row.source_topic, row.source_partition, row.source_offset)
+    return LetterOrder(order_id, row.outcome, row.decided_at, source)
 
 
 async def _made_by(session: AsyncSession, letter: Letter) -> Redrive | None:
@@ -220,57 +233,3 @@ def plain(name: str, value: bytes | None) -> dict[str, object]:
         return {name: value.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": b64encode(value).decode()}
-
-
-def _line(letter: Letter, record: ConsumerRecord) -> dict[str, Any]:
-    source = letter.source
-    return {
-        "place": str(letter.place),
-        "source": source._asdict() if isinstance(source, Source) else None,
-        "error": {"code": letter.code, "path": letter.path, "message": letter.message},
-        "failed_at": letter.failed_at,
-        "cut_from_bytes": letter.cut_from_bytes,
-        **plain_record(record),
-    }
-
-
-@contextmanager
-def written(out: Path, force: bool) -> Iterator[IO[bytes]]:
-    """A file that appears under its name when the block has ended well, and not before."""
-    if str(out) == "-":
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists: choose another name, or overwrite it with --force")
-    try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, out)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
-
-
-def write_line(file: IO[bytes], line: bytes, out: Path) -> None:
-    try:
-        file.write(line)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read has gone; at its end Python would try once more to write what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
-
-
-def _umask() -> int:
-    """What the user takes away from new files; a temporary file is for its owner alone."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -14,7 +14,9 @@ from rich.text import Text
 from db.worker.redrive_records import Redrive
 from worker.core.dead_letter import own_headers
 from worker.operations.dead_letters.letter import Group
-from worker.operations.dead_letters.read import Shown
+from worker.operations.dead_letters.read import LetterOrder, Shown
+from worker.operations.dead_letters.settle import SettlePlan
+from worker.operations.redrive.edits import edits_of
 from worker.operations.screen import shown, table
 
 MAX_CHARACTERS: Final = 4_000  # of a value on the screen
@@ -43,8 +45,10 @@ def letter_screen(letter: Shown) -> RenderableType:
 
 def _group_lines(group: Group) -> Iterator[Sequence[object]]:
     redriven = [f"{n:,} {status}" for status, n in sorted(group.redriven.items())] or ["–"]
+    settled = [f"{group.settled:,} settled"] if group.settled else []
+    decided = [f"{n:,} {outcome} since" for outcome, n in sorted(group.decided.items())]
     columns = (
-        (group.code, group.path),
+        (group.code, *filter(None, [group.path]), *settled, *decided),
         (group.count,),
         (_seconds(group.first_failed_at), _seconds(group.last_failed_at)),
         redriven,
@@ -62,6 +66,10 @@ def _facts(letter: Shown) -> Iterator[tuple[str, str]]:
     if made_by := letter.redriven_from:
         yield "was sent by", f"the redrive of {made_by.letter_partition}:{made_by.letter_offset}"
     yield "redriven", redrive_text(letter.redrive) if letter.redrive else "not yet"
+    if settled := letter.settled:
+        yield "settled", f"{_seconds(settled.requested_at)} by {settled.requested_by}: {settled.note}"
+    if letter.order:
+        yield "order", _order_text(letter.order)
     record: dict[str, Any] = letter.record
     yield "key", _one(record, "key")
     for header in record["headers"]:
@@ -70,12 +78,42 @@ def _facts(letter: Shown) -> Iterator[tuple[str, str]]:
             yield f"header {header['name']}", _one(header, "value")
 
 
+def _order_text(order: LetterOrder) -> str:
+    """What the ledger says of the order id, whatever the letter's content is."""
+    if order.outcome is None or order.source is None:
+        return f"{order.order_id}: not decided"
+    source = f"{order.source.topic} {order.source.partition}:{order.source.offset}"
+    return f"{order.order_id}: {order.outcome} {_seconds(order.decided_at)}, from {source}"
+
+
+def settle_screen(plan: SettlePlan, again: str) -> RenderableType:
+    """The first letters, and how many there are. `again`: the call that settles them."""
+    lines = table(
+        ("letter", "code, path", "failed", "order", "decided"),
+        ((d.place, _at(d.code, d.path), _seconds(d.failed_at), d.order_id, d.outcome) for d in plan.first),
+    )
+    more = plan.letters - len(plan.first)
+    parts: list[RenderableType] = [lines, Text("")]
+    if more:
+        parts.append(Text(f"… and {more:,} more."))
+    if plan.settled_before:
+        parts.append(Text(f"Settled already, and left as they are: {plan.settled_before:,}."))
+    letters = f"{plan.letters:,} dead letter{'s' * (plan.letters != 1)}"
+    if plan.executed:
+        return Lines(*parts, Text(shown(f"On record: {letters} settled by {plan.requested_by}: {plan.note}")))
+    return Lines(*parts, Text(shown(f"Nothing was changed. To settle {letters}: {again}")))
+
+
+def _at(code: str, path: str) -> str:
+    return f"{code} {path}" if path else code
+
+
 def redrive_text(redrive: Redrive) -> str:
     """Who, when, what, and what came of it."""
     parts = [f"{_seconds(redrive.requested_at)} by {redrive.requested_by}"]
-    if redrive.changed_field:
-        old = "nothing" if redrive.old_value is None else redrive.old_value
-        parts.append(f"{redrive.changed_field}: {_cut(old, 200)} → {_cut(redrive.new_value or '', 200)}")
+    for name, old, new in edits_of(redrive):
+        before = "nothing" if old is None else old
+        parts.append(f"{name or 'the whole value'}: {_cut(before, 200)} → {_cut(new, 200)}")
     if redrive.input_offset is not None:
         parts.append(f"sent as {redrive.input_partition}:{redrive.input_offset}")
     parts.append(redrive.status + (f": {redrive.result}" if redrive.result else ""))

@@ -11,13 +11,14 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from contracts.dead_letters import read_letter_headers
 from contracts.envelope import SUPERSEDES, reopened_id
-from contracts.events import OrderConfirmed, OrderRejected
+from contracts.events import DeadLetterCode, OrderConfirmed, OrderRejected
 from contracts.fields import parse_order_id
 from contracts.plain_order import PlainOrder
 from db.bulk.rows import LedgerRow
 from db.models import Order
 from db.statuses import Outcome
-from worker.core.decode import Invalid
+from worker.core.decode import Decoded, Invalid
+from worker.core.same_order import difference_from_row, is_same
 from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
@@ -30,6 +31,7 @@ from worker.operations.explain.order_facts import (
 )
 from worker.operations.input_records import decode_record
 
+_CONFLICT: Final = RecordStanding.CONFLICT
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Anybody may give a record any time, up to 2^63 milliseconds; Python's end in the year 9999.
 _LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
@@ -121,11 +123,12 @@ def _input(
         why = f"{path}{decoded.message} ({decoded.code.value})"
         return InputRecord(place, time, RecordStanding.INVALID, why, None, ())
     offset = committed.get(TopicPartition(record.topic, record.partition))
-    standing = _standing(
-        place, decoded.fingerprint, row, is_handled=offset is not None and record.offset < offset
-    )
-    why = ""
-    if letter is not None and standing is not RecordStanding.CONFLICT:
+    standing = _standing(place, decoded, row, is_handled=offset is not None and record.offset < offset)
+    why = difference_from_row(decoded.order, row).message if row and standing is _CONFLICT else ""
+    if letter is not None and letter.code == DeadLetterCode.ORDER_ID_CONFLICT:
+        # As its worker saw it: one of an older version takes lines in another order for another order.
+        standing, why = _CONFLICT, letter.message
+    elif letter is not None and standing is not _CONFLICT:
         standing, why = RecordStanding.INVALID, f"{letter.message} ({letter.code})"
     return InputRecord(place, time, standing, why, decoded.order.user_id, _lines(decoded.order))
 
@@ -137,12 +140,12 @@ def _lines(order: PlainOrder) -> tuple[Line, ...]:
     )
 
 
-def _standing(place: Place, fingerprint: bytes, row: LedgerRow | None, *, is_handled: bool) -> RecordStanding:
+def _standing(place: Place, read: Decoded, row: LedgerRow | None, *, is_handled: bool) -> RecordStanding:
     if row is None:
         return RecordStanding.PASSED_OVER if is_handled else RecordStanding.WAITING
     if Place(row.source_topic, row.source_partition, row.source_offset) == place:
         return RecordStanding.DECIDED
-    return RecordStanding.DUPLICATE if fingerprint == row.fingerprint else RecordStanding.CONFLICT
+    return RecordStanding.DUPLICATE if is_same(read.order, read.fingerprint, row) else _CONFLICT
 
 
 def outcomes(

@@ -15,10 +15,10 @@ from db.worker.decided_orders import OrderFilter
 from worker.errors import CommandError
 from worker.kafka.offsets import topic_reader
 from worker.operations.check.check import snapshot
-from worker.operations.dead_letters.read import write_line, written
 from worker.operations.orders.choose import ledger_pages
 from worker.operations.orders.origins import Origin, Origins, origins, read_origins
 from worker.operations.screen import progress
+from worker.operations.whole_file import write_line, written
 from worker.settings import Settings
 
 NOTHING = "no decided order is like that"

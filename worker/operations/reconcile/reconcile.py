@@ -31,6 +31,7 @@ from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader, window
 from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
+from worker.operations.reconcile.conflicts import drop_reordered
 from worker.operations.reconcile.discrepancies import REPAIRED, Discrepancy, discrepancy
 from worker.operations.reconcile.repair import end_what_hangs, repair
 from worker.operations.reconcile.spans import (
@@ -146,6 +147,9 @@ async def _reconcile(
     await tables.index(session)
     await session.commit()
     counts = await _judge(session, settings, inputs, outputs, quiet=asked.quiet)
+    counts["duplicate"] += await drop_reordered(
+        consumer, session, list(inputs.spans), settings.message_max_bytes
+    )
     found = await tables.count_findings(session)
     skips = inputs.passed_over(await list_skips(session, settings.order_placed_topic))
     await session.commit()

@@ -1,7 +1,6 @@
 """Which letters a redrive is about: chosen at the click, checked, written down before anything is sent."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -9,6 +8,7 @@ from uuid import uuid4
 from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contracts.events import DeadLetterCode
 from db.worker import redrives
 from db.worker.redrive_records import Claim, Redrive, Run
 from worker.core.dead_letter import own_headers, own_key
@@ -17,13 +17,23 @@ from worker.errors import CommandError, UsageError
 from worker.kafka.consuming.reading import TopicReader, records
 from worker.kafka.consuming.unreadable import UnreadableCount, joined
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
+from worker.operations.dead_letters.known import Found, KnownOfLetters, look_up
 from worker.operations.dead_letters.letter import Choice, Group, Letter, LetterTally
-from worker.operations.dead_letters.read import Found, chosen, letter_spans, sources_of
+from worker.operations.dead_letters.read import add_known, chosen, letter_spans
+from worker.operations.redrive.edit_file import named
+from worker.operations.redrive.edits import (
+    Edited,
+    Edits,
+    apply,
+    changes_order_id,
+    new_key,
+    with_edits,
+)
 from worker.operations.redrive.json_edit import Change, ChangeError
 from worker.settings import Settings
 
-MAX_SAMPLES: Final = 3  # of the edit
-_MAX_OLD_VALUE: Final = 10_000  # characters of what stood there before
+MAX_SAMPLES: Final = 3  # letters, of whose edits some are shown
+_MAX_FIELDS: Final = 10  # of these edits
 
 
 class Whole(NamedTuple):
@@ -36,7 +46,7 @@ class Whole(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What the edit does to one letter."""
+    """What an edit does to one letter; an empty `field` is the whole value."""
 
     place: str
     field: str
@@ -58,13 +68,33 @@ class Selection:
     of_other_topics: int = 0
     gone: int = 0
     """their value was cut, and the whole record is no longer in the input topic"""
+    settled: int = 0
+    """somebody has dealt with them, and nobody has asked for them here"""
+    conflicts: int = 0
+    """their id was decided for another order, so that they fail again; nobody has asked for them here"""
     changes: list[Difference] = field(default_factory=list)
     unreadable: list[UnreadableCount] = field(default_factory=list)
     """of what was read for it"""
 
     @property
     def left_out(self) -> int:
-        return self.redriven_before + self.unfinished + self.written_twice + self.of_other_topics + self.gone
+        counts = (self.redriven_before, self.unfinished, self.written_twice, self.of_other_topics, self.gone)
+        return sum(counts) + self.settled + self.conflicts
+
+
+class Prepared(NamedTuple):
+    """A letter that is to be claimed, as it will be sent, and what was changed of it."""
+
+    claim: Claim
+    whole: Whole
+    edited: Sequence[Edited]
+
+
+OnClaimed = Callable[[Sequence[tuple[Letter, Whole]]], Awaitable[None]]
+
+
+async def _nobody(_: Sequence[tuple[Letter, Whole]]) -> None:
+    pass
 
 
 class Claimer:
@@ -77,48 +107,61 @@ class Claimer:
         inputs: TopicReader,
         session: AsyncSession,
         run: Run,
-        change: Change | None,
+        edits: Edits,
+        on_claimed: OnClaimed = _nobody,
     ) -> None:
         self._settings, self._letters, self._inputs = settings, letters, inputs
-        self._session, self._run, self._change = session, run, change
+        self._session, self._run, self._edits, self._on_claimed = session, run, edits, on_claimed
         self._selection, self._tally = Selection(), LetterTally()
         self._ends: dict[int, int] = {}
+        self._bad: list[str] = []
 
     async def claim(self, choice: Choice, *, quiet: bool) -> Selection:
         """One row a letter; the set is frozen from here on.
 
-        Raises CommandError for a letter that the edit does not make an order; then nothing is to stay.
+        Raises CommandError that names the letters which the edits do not make an order; then nothing is to
+        stay. `on_claimed` gets some letters at a time, as they will be sent.
         """
         partitions = await partitions_of(self._inputs, TopicSelection(self._settings.order_placed_topic))
         # Before the rows are committed, so before anything is sent: it lies behind.
         bounds = await bounds_of(self._inputs, partitions)
         self._ends = {p.partition: b.end for p, b in bounds.items()}
-        spans = await letter_spans(self._letters, self._settings, choice)
-        async for found in chosen(self._letters, spans, choice, "choosing", quiet=quiet):
-            await self._claim_some(found)
+        try:
+            spans = await letter_spans(self._letters, self._settings, choice)
+            async for found in chosen(self._letters, spans, choice, "choosing", quiet=quiet):
+                await self._claim_some(found, choice)
+        except CommandError as error:
+            raise type(error)(self._edits.located(str(error))) from None
+        if self._bad:
+            raise CommandError(named(self._bad))
         self._selection.groups = self._tally.groups()
         self._selection.unreadable = joined(self._letters.met, self._inputs.met)
         return self._selection
 
-    async def _claim_some(self, found: Sequence[Found]) -> None:
-        known = await redrives.find_redrives(self._session, sources_of(found))
-        mine: dict[tuple[str, int, int], tuple[Letter, Claim]] = {}
+    async def _claim_some(self, found: Sequence[Found], choice: Choice) -> None:
+        known = await look_up(self._session, self._settings.dead_letter_topic, found)
+        mine: dict[tuple[str, int, int], tuple[Letter, Prepared]] = {}
         for letter, record in found:
             if letter.source is None or letter.source.topic != self._settings.order_placed_topic:
                 self._selection.of_other_topics += 1
-            elif (before := known.get(letter.source)) and before.run_id != self._run.run_id:
+            elif (before := known.redrive(letter)) and before.run_id != self._run.run_id:
                 self._count_before(before)
             elif before or letter.source in mine:
                 self._selection.written_twice += 1
-            elif claim := await self._checked(letter, record):
-                mine[letter.source] = letter, claim
-        claims = [claim for _, claim in mine.values()]
+            elif known.settled(letter) and not choice.asks_for_settled(letter):
+                self._selection.settled += 1
+            elif letter.code == DeadLetterCode.ORDER_ID_CONFLICT and not choice.asks_for_conflict(letter):
+                self._selection.conflicts += 1
+            elif prepared := await self._prepared(letter, record):
+                mine[letter.source] = letter, prepared
+        claims = [prepared.claim for _, prepared in mine.values()]
         added = await redrives.add_redrives(self._session, self._run, claims)
         # Whoever claimed the others meanwhile redrives them.
         self._selection.unfinished += len(claims) - len(added)
-        for letter, claim in mine.values():
-            if claim.id in added:
-                self._count(letter, claim)
+        claimed = [(letter, prepared) for letter, prepared in mine.values() if prepared.claim.id in added]
+        for letter, prepared in claimed:
+            self._count(letter, prepared, known)
+        await self._on_claimed([(letter, prepared.whole) for letter, prepared in claimed])
 
     def _count_before(self, before: Redrive) -> None:
         if before.finished_at is None:
@@ -126,15 +169,37 @@ class Claimer:
         else:
             self._selection.redriven_before += 1
 
-    async def _checked(self, letter: Letter, record: ConsumerRecord) -> Claim | None:
+    async def _prepared(self, letter: Letter, record: ConsumerRecord) -> Prepared | None:
+        """As it is to be sent; None where it cannot be."""
         whole = await whole_record(self._inputs, letter, record)
         if whole is None:
             self._selection.gone += 1
             return None
+        try:
+            whole, edited = changed(whole, self._edits.of(letter.place))
+        except ChangeError as error:
+            self._bad.append(f"{self._edits.named(letter.place)}: the value {error}")
+            return None
+        if edited and (why := self._refusal(whole, edited)):
+            self._bad.append(f"{self._edits.named(letter.place)}: {why}")
+            return None
+        return Prepared(with_edits(self._claim(letter), edited), whole, edited)
+
+    def _refusal(self, whole: Whole, edited: Sequence[Edited]) -> str:
+        """Why an edited letter is no order; empty where it is one."""
+        decoded = decode(whole.value, self._settings.message_max_bytes)
+        if not isinstance(decoded, Invalid):
+            return ""
+        at = f" at {decoded.path}" if decoded.path else ""
+        fields = ", ".join(one.field or "its new value" for one in edited)
+        option = "" if self._edits.file else "--set "
+        return f"{option}{fields} makes it no order: {decoded.code}{at}: {decoded.message}"
+
+    def _claim(self, letter: Letter) -> Claim:
         assert letter.source is not None
         # Where upstream had it, so that it stays with others of its key.
         partition = letter.source.partition % len(self._ends)
-        claim = Claim(
+        return Claim(
             id=uuid4(),
             letter_partition=letter.place.partition,
             letter_offset=letter.place.offset,
@@ -144,26 +209,20 @@ class Claimer:
             input_partition=partition,
             input_from=self._ends[partition],
         )
-        if self._change is None:
-            return claim
-        old = _old_value(self._change, letter, whole, self._settings.message_max_bytes)
-        return claim._replace(
-            changed_field=self._change.field, old_value=old, new_value=self._change.new_value
-        )
 
-    def _count(self, letter: Letter, claim: Claim) -> None:
-        self._selection.letters += 1
-        self._tally.add(letter)
-        if claim.changed_field and claim.new_value is not None:
-            if claim.changed_field == "order_id" and self._selection.letters > 1:
-                raise UsageError(
-                    "--set order_id: an order id is for one order, and more than one letter is chosen;"
-                    " name the place of one"
-                )
-            if len(self._selection.changes) < MAX_SAMPLES:
-                self._selection.changes.append(
-                    Difference(str(letter.place), claim.changed_field, claim.old_value, claim.new_value)
-                )
+    def _count(self, letter: Letter, prepared: Prepared, known: KnownOfLetters) -> None:
+        selection = self._selection
+        selection.letters += 1
+        add_known(self._tally, letter, known)
+        if selection.letters > 1 and changes_order_id(self._edits.of_all):
+            raise UsageError(
+                "--set order_id: an order id is for one order, and more than one letter is chosen;"
+                " name the place of one"
+            )
+        if selection.letters <= MAX_SAMPLES:
+            place = str(letter.place)
+            differences = [Difference(place, one.field, one.old, one.new) for one in prepared.edited]
+            selection.changes += differences[: _MAX_FIELDS - len(selection.changes)]
 
 
 async def whole_record(inputs: TopicReader, letter: Letter, record: ConsumerRecord) -> Whole | None:
@@ -188,32 +247,11 @@ async def whole_record(inputs: TopicReader, letter: Letter, record: ConsumerReco
     return None
 
 
-def changed(whole: Whole, change: Change) -> Whole:
-    """With the edit, and under the key that the order then has."""
-    value, _ = change.apply(whole.value)
-    key = new_key(change)
-    return whole._replace(value=value, key=whole.key if key is None else key)
-
-
-def new_key(change: Change) -> bytes | None:
-    """Of a new order id, which is the record's key; None: the key stays."""
-    return str(json.loads(change.new_value)).encode() if change.field == "order_id" else None
-
-
-def _old_value(change: Change, letter: Letter, whole: Whole, max_bytes: int) -> str | None:
-    """What stood there. Raises CommandError where what comes of the edit is still no order."""
-    try:
-        value, old = change.apply(whole.value)
-    except ChangeError as error:
-        raise CommandError(f"{letter.place}: the value {error}; nothing was sent") from None
-    decoded = decode(value, max_bytes)
-    if isinstance(decoded, Invalid):
-        at = f" at {decoded.path}" if decoded.path else ""
-        raise CommandError(
-            f"{letter.place}: --set {change.field} makes it no order: {decoded.code}{at}:"
-            f" {decoded.message}; nothing was sent"
-        )
-    return old if old is None else old[:_MAX_OLD_VALUE]
+def changed(whole: Whole, changes: Sequence[Change]) -> tuple[Whole, list[Edited]]:
+    """With the edits, and under the key that the order then has; and what they did."""
+    value, edited = apply(changes, whole.value)
+    key = new_key(changes)
+    return whole._replace(value=value, key=whole.key if key is None else key), edited
 
 
 def _storable(text: str) -> str:

@@ -1,9 +1,10 @@
-"""The edit of one field of a JSON text; every other byte stays as it was. Pure."""
+"""The edit of a field of a JSON text; every other byte stays as it was. Pure."""
 
 import json
 import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _SCAN: Final = json.JSONDecoder()
@@ -13,31 +14,46 @@ class ChangeError(ValueError):
     """Says why a value cannot be changed so."""
 
 
+MayAdd = Callable[[str], bool]
+"""whether a field of that path may be added where it is missing"""
+
+
+class _Spot(NamedTuple):
+    """Where the new text goes: in place of what stands from `start` to `end`, between these two."""
+
+    start: int
+    end: int
+    before: str = ""
+    after: str = ""
+    is_new: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field by its path (`items.0.quantity`), and the JSON text that is to stand there."""
+    """A field by its path (`items.0.quantity`, `items.*.quantity`), and the JSON text that is to stand there.
+
+    An empty path is the whole value.
+    """
 
     field: str
     new_value: str
 
-    def apply(self, value: bytes | None) -> tuple[bytes, str | None]:
+    def apply(self, value: bytes | None, may_add: MayAdd = lambda _: True) -> tuple[bytes, str | None]:
         """The changed value, and the JSON text that stood there; None: the field was missing, and is added.
 
-        Raises ChangeError where the value is not JSON, or has no place for the field.
+        Of `*` a JSON list of the texts that stood there. Raises ChangeError where the value is not JSON, or
+        has no place for the field, or no such field and `may_add` refuses its path.
         """
+        if not self.field:
+            return self.new_value.encode(), (value or b"").decode(errors="replace")
         text = _text(value)
-        *outer, name = self.field.split(".")
-        span = (_skip(text, 0), len(text))
-        for number, part in enumerate(outer):
-            inner = _member(text, span[0], part)
-            if inner is None:
-                raise ChangeError(f"has no {'.'.join(outer[: number + 1])}")
-            span = inner
-        found = _member(text, span[0], name)
-        if found is None:
-            return _added(text, span[0], name, self.new_value).encode(), None
-        start, end = found
-        return (text[:start] + self.new_value + text[end:]).encode(), text[start:end]
+        spots = list(_spots(text, _skip(text, 0), "", self.field.split("."), may_add))
+        old = [None if spot.is_new else text[spot.start : spot.end] for spot in spots]
+        for spot in reversed(spots):
+            text = f"{text[: spot.start]}{spot.before}{self.new_value}{spot.after}{text[spot.end :]}"
+        if "*" not in self.field.split("."):
+            return text.encode(), old[0]
+        return text.encode(), f"[{', '.join('null' if one is None else one for one in old)}]"
 
 
 def set_in_each(value: bytes, array: str, name: str, new_value: str) -> bytes:
@@ -68,6 +84,18 @@ def parse_change(text: str) -> Change:
             f"{new_value or 'nothing'} is not JSON; text needs its quotes: '{field}={quoted}'"
         ) from None
     return Change(field, new_value)
+
+
+def raw_members(text: str) -> dict[str, str]:
+    """The members of a JSON object, each as it is written; of a name that is given twice the last one.
+
+    Raises ChangeError where the text is no object.
+    """
+    _text(text.encode())
+    start = _skip(text, 0)
+    if text[start] != "{":
+        raise ChangeError("is no JSON object")
+    return {name: text[begin:end] for name, begin, end in _members(text, start)}
 
 
 def _text(value: bytes | None) -> str:
@@ -130,9 +158,33 @@ def _next(text: str, end: int) -> int:
     return _skip(text, at + 1) if text[at] == "," else at
 
 
-def _added(text: str, at: int, name: str, new_value: str) -> str:
+def _spots(text: str, at: int, path: str, names: Sequence[str], may_add: MayAdd) -> Iterator[_Spot]:
+    """In the valid JSON that begins at `at` and is the value of `path`; in the order of the text."""
+    name, *inner = names
+    here = f"{path}.{name}" if path else name
+    if name == "*":
+        elements = _elements(text, at) if text[at] == "[" else []
+        if not elements:
+            raise ChangeError(f"has no {here}")
+        places = [(span, f"{path}.{number}") for number, span in enumerate(elements)]
+    elif found := _member(text, at, name):
+        places = [(found, here)]
+    elif inner:
+        raise ChangeError(f"has no {here}")
+    else:
+        yield _new_member(text, at, name, here, may_add)
+        return
+    for (start, end), place in places:
+        if inner:
+            yield from _spots(text, start, place, inner, may_add)
+        else:
+            yield _Spot(start, end)
+
+
+def _new_member(text: str, at: int, name: str, path: str, may_add: MayAdd) -> _Spot:
     if text[at] != "{":
-        raise ChangeError(f"has no {name} there, and only an object takes a new field")
-    rest = _skip(text, at + 1)
-    comma = "" if text[rest] == "}" else ", "
-    return f"{text[: at + 1]}{json.dumps(name)}: {new_value}{comma}{text[at + 1 :]}"
+        raise ChangeError(f"has no {path}, and only an object takes a new field")
+    if not may_add(path):
+        raise ChangeError(f"has no {path}, and no order has such a field")
+    comma = "" if text[_skip(text, at + 1)] == "}" else ", "
+    return _Spot(at + 1, at + 1, f"{json.dumps(name)}: ", comma, is_new=True)

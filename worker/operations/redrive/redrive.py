@@ -33,10 +33,13 @@ from worker.operations.dead_letters.letter import Choice, Group, LetterPlace, Le
 from worker.operations.dead_letters.read import NOTHING, shop_sessions
 from worker.operations.redrive.canary import is_enough, planned, steps
 from worker.operations.redrive.claim import Claimer, Selection, changed, whole_record
+from worker.operations.redrive.edits import Edits, edits_of
+from worker.operations.redrive.forecast import Expected, Forecast
 from worker.operations.redrive.json_edit import Change
 from worker.operations.redrive.recover import EarlierRun, recover
 from worker.operations.redrive.results import Results, Tails, letter_ends
 from worker.operations.redrive.send import MAX_BYTES, MAX_LETTERS, Parcel, fenced, input_producer, send
+from worker.operations.replay.rehearse import RecordReader
 from worker.operations.screen import Bar, progress
 from worker.operations.throttle import Throttle
 from worker.settings import Settings
@@ -47,7 +50,7 @@ class RedriveRequest:
     """What an operator asks for."""
 
     choice: Choice
-    change: Change | None = None
+    edits: Edits = field(default_factory=Edits)
     max_failures: float = 0.1
     rate: float | None = None
     """letters a second; None: as fast as they are handled"""
@@ -64,6 +67,8 @@ class RedriveRehearsal:
     steps: list[int]
     unfinished: int
     """redrives of earlier runs without a result"""
+    expected: list[Expected] = field(default_factory=list)
+    """what a worker would make of them now, in this order"""
 
 
 @dataclass(slots=True)
@@ -92,11 +97,14 @@ async def rehearse(settings: Settings, request: RedriveRequest) -> RedriveRehear
         sessions() as session,
     ):
         unfinished = await redrives.count_unfinished(session, settings.group_id)
-        claimer = Claimer(settings, letters, inputs, session, _run(settings, request), request.change)
+        forecast = Forecast(RecordReader(settings, sessions, inputs))
+        claimer = Claimer(
+            settings, letters, inputs, session, _run(settings, request), request.edits, forecast.add
+        )
         selection = await claimer.claim(request.choice, quiet=request.quiet)
         await session.rollback()
     _require_some(selection, bool(unfinished))
-    return RedriveRehearsal(selection, planned(selection.letters), unfinished)
+    return RedriveRehearsal(selection, planned(selection.letters), unfinished, forecast.expected())
 
 
 async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
@@ -118,7 +126,7 @@ async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
             run = _run(settings, request)
             tails = await letter_ends(letters, settings)
             async with sessions.begin() as session:
-                claimer = Claimer(settings, letters, inputs, session, run, request.change)
+                claimer = Claimer(settings, letters, inputs, session, run, request.edits)
                 selection = await claimer.claim(request.choice, quiet=request.quiet)
             _require_some(selection, bool(earlier.released or earlier.results))
             climb = _Climb(results, producer, request, RedriveReport(run.run_id, earlier, selection), tails)
@@ -212,8 +220,7 @@ class _Climb:
             one = by_place.get(LetterPlace(record.partition, record.offset))
             whole = one and await whole_record(self._results.inputs, read_letter(record), record)
             if one and whole:
-                if one.changed_field and one.new_value is not None:
-                    whole = changed(whole, Change(one.changed_field, one.new_value))
+                whole, _ = changed(whole, [Change(name, new) for name, _, new in edits_of(one)])
                 headers = [*whole.headers, (REDRIVE_HEADER, str(one.id).encode())]
                 yield Parcel(one.id, one.input_partition, whole.key, whole.value, headers)
 
@@ -280,5 +287,7 @@ def left_out_text(selection: Selection) -> str:
         "more letters of the same source": selection.written_twice,
         "from another topic": selection.of_other_topics,
         "cut, and no longer whole in the input topic": selection.gone,
+        "settled (with --settled, or by place, they are sent too)": selection.settled,
+        "of order_id_conflict, which fail again (with that --code, or by place)": selection.conflicts,
     }
     return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count)

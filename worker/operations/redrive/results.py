@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -16,9 +15,10 @@ from db.statuses import RedriveStatus
 from db.worker import ledger
 from db.worker.redrive_records import Finish, Redrive
 from worker.core.dead_letter import REDRIVE_HEADER
-from worker.core.decode import Decoded, decode
+from worker.core.decode import Decoded, Invalid, decode
+from worker.core.same_order import is_same
 from worker.core.triage import Source
-from worker.kafka.consuming.reading import records
+from worker.kafka.consuming.reading import portions, records
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.operations.dead_letters.letter import Letter, read_letter
 from worker.operations.redrive.handled import POLL_SECONDS, Patience, until_handled
@@ -31,9 +31,6 @@ class RedriveOutcome(NamedTuple):
     finish: Finish
     letter: Letter | None = None
 
-
-Sent = dict[Source, tuple[UUID, bytes] | None]
-"""place in the input topic → id and fingerprint of the order there; None: it is none"""
 
 Tails = dict[TopicPartition, int]
 """partition of the dead letters' topic → the offset from which new letters are to be looked for"""
@@ -57,42 +54,48 @@ class Results:
         """
         places = {_source(self.settings, redrive): redrive for redrive in sent}
         await until_handled(self.settings, self.admin, list(places), self.patience_seconds)
-        found = await self._read(places)
-        decided = await self._decided(places, found)
-        failed = await self._new_letters(found.keys() - decided.keys(), tails)
+        found, decided = await self._read(places)
+        failed = await self._new_letters(found - decided.keys(), tails)
         return list(decided.values()) + [
             RedriveOutcome(Finish(places[place].id, RedriveStatus.FAILED, _why(letter)), letter)
             for place, letter in failed.items()
         ]
 
-    async def _read(self, places: dict[Source, Redrive]) -> Sent:
-        """The records that were sent, out of the input topic, which says what they are for certain."""
+    async def _read(self, places: dict[Source, Redrive]) -> tuple[set[Source], dict[Source, RedriveOutcome]]:
+        """Which records were sent, out of the input topic, which says so for certain; and what was decided.
+
+        Some at a time: the orders of a step would not all fit into memory.
+        """
         spans: dict[TopicPartition, tuple[int, int]] = {}
         for place in sorted(places):
             partition = TopicPartition(place.topic, place.partition)
             spans[partition] = (spans.get(partition, (place.offset, 0))[0], place.offset + 1)
         bounds = await bounds_of(self.inputs, list(spans))
         left = {p: (max(s, bounds[p].first), min(e, bounds[p].end)) for p, (s, e) in spans.items()}
-        found: Sent = {}
-        async for record in records(self.inputs, left):
-            place = Source(record.topic, record.partition, record.offset)
-            if place in places and redrive_id_of(record) == str(places[place].id):
-                decoded = decode(record.value, self.settings.message_max_bytes)
-                # No more of it: the orders of a step would not all fit into memory.
-                found[place] = (
-                    (decoded.order.order_id, decoded.fingerprint) if isinstance(decoded, Decoded) else None
-                )
-        return found
+        found: set[Source] = set()
+        decided: dict[Source, RedriveOutcome] = {}
+        async for _, some in portions(self.inputs, left):
+            sent = {
+                place: decode(record.value, self.settings.message_max_bytes)
+                for record in some
+                if (place := Source(record.topic, record.partition, record.offset)) in places
+                and redrive_id_of(record) == str(places[place].id)
+            }
+            found |= sent.keys()
+            decided |= await self._decided(places, sent)
+        return found, decided
 
-    async def _decided(self, places: dict[Source, Redrive], found: Sent) -> dict[Source, RedriveOutcome]:
+    async def _decided(
+        self, places: dict[Source, Redrive], sent: dict[Source, Decoded | Invalid]
+    ) -> dict[Source, RedriveOutcome]:
+        orders = {place: read for place, read in sent.items() if isinstance(read, Decoded)}
         async with self.sessions() as session:
-            known = await ledger.find_outcomes(session, {order[0] for order in found.values() if order})
-        decided = {}
-        for place, order in found.items():
-            row = known.get(order[0]) if order else None
-            if order and row and row.fingerprint == order[1]:
-                decided[place] = RedriveOutcome(_finish(places[place], place, row))
-        return decided
+            known = await ledger.find_outcomes(session, {read.order.order_id for read in orders.values()})
+        return {
+            place: RedriveOutcome(_finish(places[place], place, row))
+            for place, read in orders.items()
+            if (row := known.get(read.order.order_id)) and is_same(read.order, read.fingerprint, row)
+        }
 
     async def _new_letters(self, places: set[Source], tails: Tails) -> dict[Source, Letter]:
         """The dead letters that these became; the others are not found within the patience."""

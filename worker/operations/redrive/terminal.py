@@ -9,6 +9,7 @@ from rich.text import Text
 from worker.operations.dead_letters.letter import Group
 from worker.operations.dead_letters.terminal import groups_table
 from worker.operations.redrive.claim import Difference
+from worker.operations.redrive.forecast import Expected
 from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport, RedriveRequest, left_out_text
 from worker.operations.screen import shown, table
 
@@ -32,6 +33,8 @@ def rehearsal_screen(rehearsal: RedriveRehearsal, request: RedriveRequest) -> Re
     parts += [_line(f"{count}.") for count in selection.unreadable]
     if selection.changes:
         parts += [Text(""), _changes(selection.changes), Text("")]
+    if rehearsal.expected:
+        parts += [Text(""), _expected(rehearsal.expected), Text("")]
     if rehearsal.steps:
         more = " …" if sum(rehearsal.steps) < selection.letters else ""
         steps = ", ".join(f"{step:,}" for step in rehearsal.steps)
@@ -79,8 +82,26 @@ def stopped_text(report: RedriveReport) -> str:
 def _changes(changes: Sequence[Difference]) -> RenderableType:
     return table(
         ("letter", "field", "old", "new"),
-        ((c.place, c.field, "(none)" if c.old is None else _short(c.old), _short(c.new)) for c in changes),
+        (
+            (c.place, c.field or "(all of it)", "(none)" if c.old is None else _short(c.old), _short(c.new))
+            for c in changes
+        ),
     )
+
+
+def _expected(expected: Sequence[Expected]) -> RenderableType:
+    return table(
+        ("a worker would make", "why", "letters", "like"),
+        (
+            (one.fate.replace("_", " "), one.why or "–", one.letters, _samples(one.samples, one.letters))
+            for one in expected
+        ),
+        numbers=("letters",),
+    )
+
+
+def _samples(samples: Sequence[str], letters: int) -> str:
+    return ", ".join(samples) + (" …" if letters > len(samples) else "")
 
 
 def _failures(groups: Sequence[Group]) -> RenderableType:

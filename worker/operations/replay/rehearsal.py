@@ -9,24 +9,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from contracts.events import DeadLetterCode
+from contracts.fields import MAX_TOTAL_CENTS
 from db.bulk.rows import LedgerRow
 from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, decide_batch
 from db.statuses import SilentReplay
 from db.stock import StockLevel
 from worker.core.outcome import reason_codes
+from worker.core.same_order import Known
 from worker.core.settlement import Fate, is_silenced
-from worker.core.triage import Arrival, Known, Standing, triage
+from worker.core.triage import Arrival, Standing, triage
 
-# What `orders.total_amount` holds, Numeric(14, 2): PostgreSQL refuses an order that comes to more.
-_TOO_EXPENSIVE: Final = Decimal(10) ** 12
 _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
-_DATA_ERROR: Final = (DeadLetterCode.DATA_ERROR.value,)
 _ID_TAKEN: Final = (DeadLetterCode.ORDER_ID_TAKEN.value,)
+_INVALID: Final = (DeadLetterCode.INVALID_ORDER.value,)
 
 
 class RehearsalFindings(NamedTuple):
@@ -68,7 +67,10 @@ class ProductChange:
 class _Decided(NamedTuple):
     """An order that the rehearsal decided: no record ever comes again within it."""
 
-    fingerprint: bytes
+    sorted_fingerprint: bytes
+    fingerprint: bytes = b""
+    outcome: str = ""
+    event: str = ""
     source_topic: str = ""
     source_partition: int = -1
     source_offset: int = -1
@@ -128,7 +130,7 @@ class Rehearsal:
         self, new: Sequence[Arrival], decided: BatchDecision, shelves: Mapping[int, StockLevel]
     ) -> None:
         for arrival, decision in zip(new, decided.decisions, strict=True):
-            self._decided[arrival.order.order_id.bytes] = arrival.fingerprint
+            self._decided[arrival.order.order_id.bytes] = arrival.order.sorted_fingerprint()
             self._count(arrival, decision, shelves)
         for product_id, quantity in decided.taken.items():
             self.products[product_id].taken += quantity
@@ -165,13 +167,12 @@ class Rehearsal:
 
 
 def _refusal(arrival: Arrival, decision: Decision, order_ids: AbstractSet[UUID]) -> tuple[str, ...]:
-    """Why PostgreSQL would not take the order that was decided so; nothing: it would."""
-    if isinstance(decision, Confirmed):
-        if decision.total_amount >= _TOO_EXPENSIVE:
-            return _DATA_ERROR
-        if arrival.order.order_id in order_ids:
-            return _ID_TAKEN
-    return ()
+    """Why the order that was decided so would be a dead letter; empty where it would not."""
+    if not isinstance(decision, Confirmed):
+        return ()
+    if decision.total_cents > MAX_TOTAL_CENTS:
+        return _INVALID
+    return _ID_TAKEN if arrival.order.order_id in order_ids else ()
 
 
 def _decided_now(decision: Decision) -> Rehearsed:

@@ -8,12 +8,13 @@ written in their place.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
+from contracts.dead_letters import read_letter_headers
 from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected, ReasonCode
 from contracts.fields import parse_order_id, time_text
@@ -22,12 +23,8 @@ from db.bulk.rows import encode_items, encode_order, encode_outcome
 from db.decision import Line, cents_of, price_of
 from db.reconciliation.restoration import MissingOutcome, Restorable, RestoredLetter
 from db.statuses import Outcome
+from worker.core.same_order import UNKNOWN_OFFSET
 from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
-from worker.operations.dead_letters.letter import read_letter
-
-UNKNOWN_OFFSET: Final = -1
-"""the source of an outcome whose input record is gone: no record has this offset"""
-_MAX_BIGINT: Final = 2**63
 
 Event = OrderConfirmed | OrderRejected
 
@@ -142,6 +139,7 @@ class LostRows:
                 (input_topic, *source),
                 one.event.encode(),
                 one.decided_at,
+                one.sorted_fingerprint,
             )
         )
 
@@ -161,13 +159,10 @@ class LostRows:
 
 def letter_row(record: ConsumerRecord, input_topic: str) -> RestoredLetter | None:
     """Which input record became this dead letter; None: none of this topic."""
-    source = read_letter(record).source
-    if source is None or source.topic != input_topic or source.offset >= _MAX_BIGINT:
+    said = read_letter_headers(record.headers)
+    if said.source is None or said.source.topic != input_topic:
         return None
-    text = dict(record.headers).get("source.timestamp") or b""
-    digits = text.removeprefix(b"-")
-    timestamp_ms = int(text) if digits.isdigit() and len(digits) < 19 else None
-    return RestoredLetter(source.partition, source.offset, timestamp_ms)
+    return RestoredLetter(said.source.partition, said.source.offset, said.source_timestamp_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,8 +205,10 @@ class Inputs:
 
     def _source(self, partition: int, placed: _Placed, outcome: MissingOutcome) -> SourceRow:
         is_home = partition % self.partitions[outcome.topic] == outcome.partition
+        is_rejected = outcome.outcome == Outcome.REJECTED
         return SourceRow(
-            outcome.order_id, partition, placed.offset, placed.timestamp_ms, placed.fingerprint, is_home
+            *(outcome.order_id, partition, placed.offset, placed.timestamp_ms, placed.fingerprint, is_home),
+            placed.order.sorted_fingerprint() if is_rejected else None,
         )
 
     async def _dead(self, partition: int, placed: Sequence[_Placed]) -> set[int]:

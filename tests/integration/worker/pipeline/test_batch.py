@@ -190,20 +190,51 @@ async def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_d
 async def test_an_order_postgresql_refuses_is_found_and_its_neighbours_are_decided(
     processor: Processor, stocked: Shop
 ):
-    # The contract allows it, the decision confirms it, and only numeric(14, 2) does not hold its total.
+    refuse = "BEGIN IF NEW.quantity = 7 THEN RAISE 'seven' USING ERRCODE = '22003'; END IF; RETURN NEW; END"
+    await in_thread(
+        stocked.sql, f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {refuse} $$"
+    )
     await in_thread(
         stocked.sql,
-        "INSERT INTO products (id, name, price, stock_quantity, received_quantity, category_id)"
-        " VALUES (50, 'Gold', 99999999.99, 1000000000, 1000000000, 1)",
+        "CREATE TRIGGER refuse BEFORE INSERT ON order_items FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     values = [order_value(line(1)) for _ in range(9)]
-    values.insert(4, order_value(line(50, 1_000_000)))
+    values.insert(4, order_value(line(2, 7)))
     settled = await processor().settle(batch_of(*values), {})
     assert [s.fate for s in settled] == [Fate.CONFIRMED] * 4 + [Fate.DEAD_LETTER] + [Fate.CONFIRMED] * 5
     assert settled[4].codes == ("data_error",)
-    assert b"numeric field overflow" in (dict(settled[4].publication.headers)["error.message"] or b"")  # type: ignore[union-attr]
+    assert settled[4].publication
+    assert dict(settled[4].publication.headers)["error.message"] == b"seven"
     await in_thread(stocked.assert_conserved)
     assert (await in_thread(stocked.stock))[1] == 1
+
+
+async def test_a_total_is_confirmed_up_to_its_bound_and_a_dead_letter_a_cent_above(
+    processor: Processor, stocked: Shop
+):
+    dear = {50: "99999999.99", 51: "100.00", 52: "99.98", 53: "99.99"}
+    for product_id, price in dear.items():
+        await in_thread(stocked.stock_up, {product_id: 10**9}, price)
+    up_to = [line(50, 9_999), line(51, 1_000_000)]
+    values = [
+        *(order_value(*up_to, line(52)), order_value(*up_to, line(53))),
+        *(order_value(line(1)), order_value(line(50, 1_000_000))),
+    ]
+    # The same order again is no duplicate of it: nothing was decided.
+    values.append(values[1])
+    settled = await processor().settle(batch_of(*values), {})
+    assert [s.fate is Fate.CONFIRMED for s in settled] == [True, False, True, False, False]
+    for number, total in ((1, b"1,000,000,000,000.00"), (3, b"99,999,999,990,000.00"), (4, b"")):
+        letter = settled[number]
+        assert letter.codes == ("invalid_order",)
+        assert letter.publication
+        headers = dict(letter.publication.headers)
+        assert headers["error.path"] == b"items"
+        assert total in (headers["error.message"] or b"")
+        assert b"at most 999,999,999,999.99" in (headers["error.message"] or b"")
+    totals = await in_thread(stocked.sql, "SELECT total_amount::text FROM orders ORDER BY 1 DESC")
+    assert totals[0][0] == "999999999999.99"
+    await in_thread(stocked.assert_conserved)
 
 
 @contextmanager

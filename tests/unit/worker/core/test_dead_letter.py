@@ -111,3 +111,8 @@ def test_a_key_is_made_up_of_the_source_where_there_is_none():
     assert own_key(keyed.key, keyed.headers) is None
     assert with_made_up_key(form()) == form()
     assert own_key(b"key", form().headers) == b"key"
+
+
+def test_no_header_of_the_record_hides_where_a_letter_came_from():
+    own = [("source.x", b"\xff"), ("source.offset", b"9" * 5_000), ("source.partition", None)]
+    assert source_of(headers(*own)) == SOURCE

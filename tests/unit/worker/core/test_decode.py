@@ -367,3 +367,25 @@ def test_a_process_in_trouble_does_not_blame_the_record(
     monkeypatch.setattr(PlainOrder, "fingerprint", fails)
     with pytest.raises(error):
         decode(VALUE, LIMIT)
+
+
+@pytest.mark.parametrize("last", ["99.98", "99.99"])
+@pytest.mark.parametrize("written", ["as_usual", "with_an_unknown_field"])
+def test_a_total_is_an_order_up_to_its_bound_and_none_a_cent_above(last: str, written: str) -> None:
+    prices = {"99999999.99": 9_999, "100.00": 1_000_000, last: 1}
+    items = [{"product_id": 1, "quantity": n, "unit_price": price} for price, n in prices.items()]
+    more = {"note": "x"} if written == "with_an_unknown_field" else {}
+    result = decode(json.dumps({**ORDER, "items": items, **more}).encode(), 300_000)
+    if last != "99.99":
+        assert isinstance(result, Decoded)
+        return
+    assert isinstance(result, Invalid)
+    assert (result.code, result.path) == (DeadLetterCode.INVALID_ORDER, "items")
+    assert result.message == (
+        "the lines come to 1,000,000,000,000.00, and the total of an order is at most 999,999,999,999.99"
+    )
+
+
+def test_lines_without_a_price_count_for_nothing_before_the_catalogue_is_asked() -> None:
+    items = [{"product_id": 1, "quantity": 1_000_000}] * 1_000
+    assert isinstance(decode(json.dumps({**ORDER, "items": items}).encode(), 300_000), Decoded)

@@ -42,5 +42,11 @@ def test_within_a_batch_the_first_arrival_of_an_id_counts():
     assert triage(batch, {}) == [Standing.NEW, Standing.DUPLICATE, Standing.CONFLICT]
 
 
+def test_within_a_batch_lines_in_another_order_are_the_same_order():
+    one, turned = (order(*items, order_id=ID) for items in ([line(1), line(2)], [line(2), line(1)]))
+    batch = [Arrival(o, o.fingerprint(), record(None, offset=n)) for n, o in enumerate((one, turned))]
+    assert triage(batch, {}) == [Standing.NEW, Standing.DUPLICATE]
+
+
 def test_a_redelivery_does_not_hide_the_duplicate_behind_it():
     assert triage([arrival(5), arrival(6)], decided(arrival(5))) == [Standing.REDELIVERY, Standing.DUPLICATE]

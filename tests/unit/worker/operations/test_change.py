@@ -22,6 +22,16 @@ VALUE = (
         ("items.1={}", '{"quantity":-1}', VALUE.replace(b'{"quantity":-1}', b"{}")),
         (' order_id = "b" ', '"a"', VALUE.replace(b'"a"', b'"b"')),
         (
+            "items.*.quantity=3",
+            "[0, -1]",
+            VALUE.replace(b": 0 ", b": 3 ").replace(b":-1", b":3"),
+        ),
+        (
+            "items.*.weight=2",
+            "[1.10, null]",
+            VALUE.replace(b"1.10", b"2").replace(b'{"quantity":-1', b'{"weight": 2, "quantity":-1'),
+        ),
+        (
             "items.1.unit_price=null",
             None,
             VALUE.replace(b'{"quantity":-1', b'{"unit_price": null, "quantity":-1'),
@@ -44,6 +54,10 @@ def test_of_a_name_that_is_given_twice_the_last_one_is_changed():
     ("value", "text", "why"),
     [
         (b'{"items":[]}', "items.0.quantity=1", "has no items.0"),
+        (b'{"items":[]}', "items.*.quantity=1", r"has no items\.\*"),
+        (b'{"items":{}}', "items.*=1", r"has no items\.\*"),
+        (b'{"items":[{"a":1},2]}', "items.*.a=1", "has no items.1.a, and only an object"),
+        (b'{"items":[{"a":{}},{}]}', "items.*.a.b=1", "has no items.1.a$"),
         (b'{"a":1}', "a.b=1", "only an object"),
         (b"[1]", "1=2", "only an object"),
         (b"{", "a=1", "is not JSON"),

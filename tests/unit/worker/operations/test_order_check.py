@@ -46,12 +46,13 @@ def test_portions_decide_what_one_batch_would(quantities: list[int], sizes: list
     assert taken[1] <= 10
 
 
-def test_an_order_too_large_for_the_database_takes_nothing_from_those_behind_it():
+def test_an_order_over_the_bound_of_a_total_takes_nothing_from_those_behind_it():
     too_large = candidate(line(1, 10), *[line(2, 1_000_000)] * 101)
     taken: Counter[int] = Counter()
     verdicts = decide([too_large, candidate(line(1, 10))], {1}, LEVELS, taken)
     assert fates(verdicts) == [ExpectedFate.INVALID, ExpectedFate.CONFIRMED]
-    assert verdicts[0].findings[0].code == "data_error"
+    assert verdicts[0].findings[0].code == "invalid_order"
+    assert verdicts[0].findings[0].path == "items"
     assert taken == {1: 10}
 
 

@@ -1,0 +1,82 @@
+"""The tables of dead letters: which were sent again, and which somebody has dealt with."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, Identity, Index, Integer, String, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base
+from db.statuses import RedriveStatus
+
+
+class DeadLetterRedrive(Base):
+    """A dead letter that was sent to the input topic again. There is one of a source: never a second time."""
+
+    __tablename__ = "dead_letter_redrives"
+    __table_args__ = (
+        CheckConstraint("status IN ('claimed', 'sent', 'decided', 'failed', 'duplicate')", name="status"),
+        UniqueConstraint("source_topic", "source_partition", "source_offset"),
+        # What a run still has to do, in the order it does it; small, however many were ever redriven.
+        Index(
+            "ix_dead_letter_redrives_unfinished",
+            "run_id",
+            "letter_partition",
+            "letter_offset",
+            postgresql_where=text("status IN ('claimed', 'sent')"),
+        ),
+    )
+
+    # Travels with the record as its header `redrive.id`; no upstream service can guess it.
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID]
+    group_id: Mapped[str]
+    requested_by: Mapped[str]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    letter_topic: Mapped[str]
+    letter_partition: Mapped[int] = mapped_column(Integer)
+    letter_offset: Mapped[int]
+    source_topic: Mapped[str]
+    source_partition: Mapped[int] = mapped_column(Integer)
+    source_offset: Mapped[int]
+    error_code: Mapped[str]
+    error_path: Mapped[str]
+    # The edit of one field, as JSON text; or all edits as a JSON list of [field, old text, new text], where
+    # an empty field is the whole value.
+    changed_field: Mapped[str | None]
+    old_value: Mapped[str | None]
+    new_value: Mapped[str | None]
+    changes: Mapped[str | None]
+    # Where it goes, and the end of that partition before anything was sent: it lies behind, if anywhere.
+    input_partition: Mapped[int] = mapped_column(Integer)
+    input_from: Mapped[int]
+    status: Mapped[str] = mapped_column(String(16), server_default=RedriveStatus.CLAIMED.value)
+    input_offset: Mapped[int | None]
+    result: Mapped[str | None]
+    finished_at: Mapped[datetime | None]
+
+
+class SettledLetter(Base):
+    """A dead letter that somebody has dealt with, and that is open no more.
+
+    Known by its source, as the same letter may be written again. One that names no source, because no worker
+    wrote it, has its own place there.
+    """
+
+    __tablename__ = "settled_letters"
+    __table_args__ = (
+        UniqueConstraint("source_topic", "source_partition", "source_offset", "source_timestamp_ms"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    letter_topic: Mapped[str]
+    letter_partition: Mapped[int] = mapped_column(Integer)
+    letter_offset: Mapped[int]
+    source_topic: Mapped[str]
+    source_partition: Mapped[int] = mapped_column(Integer)
+    source_offset: Mapped[int]
+    # Beside the offset, which a new topic of the same name has again; -1: the letter does not tell it.
+    source_timestamp_ms: Mapped[int]
+    requested_by: Mapped[str]
+    note: Mapped[str]
+    requested_at: Mapped[datetime] = mapped_column(server_default=func.now())

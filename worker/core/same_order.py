@@ -1,0 +1,150 @@
+"""Whether an order is the one that its id was decided for, and which field differs if it is not. Pure.
+
+An order is the same in whichever order its lines come. The ledger keeps a fingerprint that depends on it, as
+all versions wrote it, so that each version knows the record that it decided itself. So lines in another order
+are told by what else is stored: a confirmed order's event has its lines, in their order; of a rejected one
+there is the fingerprint of its sorted lines (None in rows of versions before: they know exact repeats alone).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, NamedTuple, Protocol
+
+from contracts.events import OrderConfirmed, OrderRejected
+from contracts.fields import time_text
+from contracts.plain_order import PlainItem, PlainOrder
+from db.statuses import Outcome
+
+UNKNOWN_OFFSET: Final = -1
+"""the source of an outcome whose input record is gone: no record has this offset"""
+_STANDS: Final = "that decision stands"
+
+
+class Known(Protocol):
+    """What the ledger tells about a decided order."""
+
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def fingerprint(self) -> bytes: ...
+    @property
+    def sorted_fingerprint(self) -> bytes | None: ...
+    @property
+    def source_topic(self) -> str: ...
+    @property
+    def source_partition(self) -> int: ...
+    @property
+    def source_offset(self) -> int: ...
+    @property
+    def event(self) -> str: ...
+
+
+class Difference(NamedTuple):
+    """The first field that differs (`order_id` where nobody can tell which), and a sentence about it."""
+
+    path: str
+    message: str
+
+
+def is_same(order: PlainOrder, fingerprint: bytes, row: Known) -> bool:
+    """Whether the order is the one of that row. `fingerprint`: the order's own."""
+    if row.fingerprint == fingerprint:
+        return True
+    if row.sorted_fingerprint is not None:
+        return row.sorted_fingerprint == order.sorted_fingerprint()
+    event = _event(row)
+    if not isinstance(event, OrderConfirmed):
+        return False
+    arranged = _arranged(order.items, [(item.product_id, item.quantity) for item in event.items])
+    return arranged is not None and order._replace(items=arranged).fingerprint() == row.fingerprint
+
+
+def difference_from_row(order: PlainOrder, row: Known) -> Difference:
+    """Where the order differs from the one of that row, as far as the row tells."""
+    event = _event(row)
+    if event is None:
+        return Difference("order_id", f"this order id was decided for an order with other content; {_STANDS}")
+    found = _heads_differ(order, event.user_id, event.placed_at)
+    if found is None and isinstance(event, OrderConfirmed):
+        found = _lines_differ(order.items, [(i.product_id, i.quantity) for i in event.items])
+        found = found or _prices_differ(order, event)
+    if found is None and row.source_offset == UNKNOWN_OFFSET:
+        text = "the record of the decided order is gone, so nobody can tell whether it is the same"
+        return Difference("order_id", f"{text}; {_STANDS}")
+    return found or _differs("items")
+
+
+def difference(order: PlainOrder, decided: PlainOrder) -> Difference:
+    """Where the order differs from the decided one, which is known whole."""
+    found = _heads_differ(order, decided.user_id, decided.placed_at)
+    found = found or _lines_differ(order.items, [item[:2] for item in decided.items])
+    if found is None:
+        left = Counter(decided.items)
+        for number, item in enumerate(order.items):
+            if not left[item]:
+                return _differs(f"items.{number}.unit_price")
+            left[item] -= 1
+    return found or _differs("items")
+
+
+def _event(row: Known) -> OrderConfirmed | OrderRejected | None:
+    """None: no event that a worker publishes."""
+    try:
+        if row.outcome == Outcome.CONFIRMED:
+            return OrderConfirmed.model_validate_json(row.event)
+        return OrderRejected.model_validate_json(row.event)
+    except ValueError:  # pydantic's own is one, too
+        return None
+
+
+def _arranged(items: Sequence[PlainItem], lines: Sequence[tuple[int, int]]) -> tuple[PlainItem, ...] | None:
+    """The items in the order of those lines; None where they are others.
+
+    Of items that differ in their price alone the first one comes first.
+    """
+    if len(items) != len(lines):
+        return None
+    by_line = defaultdict[tuple[int, int], list[PlainItem]](list)
+    for item in reversed(items):
+        by_line[item.product_id, item.quantity].append(item)
+    arranged = [by_line[line].pop() for line in lines if by_line[line]]
+    return tuple(arranged) if len(arranged) == len(items) else None
+
+
+def _heads_differ(order: PlainOrder, user_id: int, placed_at: datetime) -> Difference | None:
+    if order.user_id != user_id:
+        return _differs("user_id", order.user_id, user_id)
+    if order.placed_at != placed_at:
+        return _differs("placed_at", *(time_text(t.astimezone(UTC)) for t in (order.placed_at, placed_at)))
+    return None
+
+
+def _lines_differ(items: Sequence[PlainItem], lines: Sequence[tuple[int, int]]) -> Difference | None:
+    """Beside prices."""
+    left, products = Counter(lines), {product_id for product_id, _ in lines}
+    for number, item in enumerate(items):
+        line = item[:2]
+        if left[line]:
+            left[line] -= 1
+        elif item.product_id in products:
+            return _differs(f"items.{number}.quantity")
+        else:
+            return _differs(f"items.{number}.product_id")
+    missing = left.total()
+    return _differs("items", f"{missing} lines less", f"{len(lines)} lines") if missing else None
+
+
+def _prices_differ(order: PlainOrder, event: OrderConfirmed) -> Difference | None:
+    """A confirmed order's buyer saw the price it was sold for, or none."""
+    sold = {item.product_id: f"{item.unit_price:.2f}" for item in event.items}
+    for number, (product_id, _, price) in enumerate(order.items):
+        if price not in (None, sold[product_id]):
+            return _differs(f"items.{number}.unit_price", price, sold[product_id])
+    return None
+
+
+def _differs(path: str, here: object = None, there: object = None) -> Difference:
+    values = "" if here is None else f" ({here} here, {there} there)"
+    verb = "differ" if path == "items" else "differs"
+    return Difference(path, f"{path} {verb} from the decided order's{values}; {_STANDS}")

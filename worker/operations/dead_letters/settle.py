@@ -1,0 +1,103 @@
+"""`dead-letters settle`: marks dead letters as dealt with, on record: they are open no more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.worker.settled_letters import ToSettle, add_settled
+from worker.errors import CommandError
+from worker.kafka.offsets import topic_reader
+from worker.operations.dead_letters.known import Found, KnownOfLetters, key_of, look_up
+from worker.operations.dead_letters.letter import Choice, Letter
+from worker.operations.dead_letters.read import NOTHING, chosen, letter_spans, shop_sessions
+from worker.settings import Settings
+
+MAX_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRequest:
+    """What an operator asks for. `note` None: not given, which a rehearsal need not be."""
+
+    choice: Choice
+    requested_by: str
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettledLine:
+    """One letter, the order it is about, and what was decided of that."""
+
+    place: str
+    code: str
+    path: str
+    failed_at: datetime | None
+    order_id: UUID | None
+    outcome: str | None
+
+
+@dataclass(slots=True)
+class SettlePlan:
+    """Which letters are to be settled, the first ones by name; `settled_before` are so already."""
+
+    requested_by: str
+    note: str | None
+    letters: int = 0
+    settled_before: int = 0
+    first: list[SettledLine] = field(default_factory=list)
+    executed: bool = False
+
+
+async def settle(settings: Settings, asked: SettleRequest, *, execute: bool) -> SettlePlan:
+    """Say which letters are meant and, with `execute`, record all of them or none.
+
+    Which ones is settled at the start. Raises CommandError where there is nothing to settle.
+    """
+    plan = SettlePlan(asked.requested_by, asked.note)
+    async with (
+        topic_reader(settings, settings.dead_letter_topic) as consumer,
+        shop_sessions(settings, "settle") as sessions,
+        sessions() as session,
+    ):
+        spans = await letter_spans(consumer, settings, asked.choice)
+        async for found in chosen(consumer, spans, asked.choice, "choosing"):
+            await _settle_some(session, settings.dead_letter_topic, found, plan, execute=execute)
+        if not plan.letters:
+            before = plan.settled_before
+            raise CommandError(f"nothing to settle: {f'{before:,} settled already' if before else NOTHING}")
+        if execute:
+            await session.commit()
+            plan.executed = True
+    return plan
+
+
+async def _settle_some(
+    session: AsyncSession, topic: str, found: Sequence[Found], plan: SettlePlan, *, execute: bool
+) -> None:
+    known = await look_up(session, topic, found)
+    # One source may have several letters: one row is for all of them.
+    open_ones = {key_of(topic, letter): letter for letter, _ in found if not known.settled(letter)}
+    plan.settled_before += sum(known.settled(letter) is not None for letter, _ in found)
+    plan.letters += len(open_ones)
+    room = MAX_SHOWN - len(plan.first)
+    plan.first += [_line(letter, known) for letter in list(open_ones.values())[:room]]
+    if execute:
+        assert plan.note is not None
+        rows = [ToSettle(key, *letter.place) for key, letter in open_ones.items()]
+        await add_settled(session, topic, rows, requested_by=plan.requested_by, note=plan.note)
+
+
+def _line(letter: Letter, known: KnownOfLetters) -> SettledLine:
+    row = known.decision(letter)
+    return SettledLine(
+        str(letter.place),
+        letter.code,
+        letter.path,
+        letter.failed_at,
+        known.order_id(letter),
+        row.outcome if row else None,
+    )

@@ -1,0 +1,55 @@
+"""What a command writes into a file: all of it, or nothing."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from worker.errors import CommandError, UsageError
+from worker.failures import reason_of
+
+
+@contextmanager
+def written(out: Path, force: bool) -> Iterator[IO[bytes]]:
+    """A file that appears under its name when the block has ended well, and not before."""
+    if str(out) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists: choose another name, or overwrite it with --force")
+    try:
+        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, out)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
+
+
+def write_line(file: IO[bytes], line: bytes, out: Path) -> None:
+    """Write it. Raises CommandError, also where whoever reads standard output has gone."""
+    try:
+        file.write(line)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read has gone; at its end Python would try once more to write what is left.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
+
+
+def _umask() -> int:
+    """What the user takes away from new files; a temporary file is for its owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
