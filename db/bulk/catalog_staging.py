@@ -50,10 +50,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """The rows of one file. `columns`: those the file has, id first."""
+    """The rows of one file, and how many. `columns`: those the file has, id first."""
 
     part: Part
     columns: tuple[str, ...]
+    count: int
 
     @property
     def unique(self) -> str | None:
@@ -131,20 +132,23 @@ async def stage(
     stays constant: rows go out as they come in.
     """
     await session.execute(CreateTable(part.staged))
+    count = 0
     async with raw_connection(session) as connection:
 
         async def while_connected() -> AsyncIterator[tuple[object, ...]]:
+            nonlocal count
             async for row in rows:
                 # asyncpg would go on to write the whole file into the closed socket.
                 if connection.is_closed():
                     raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
                 yield row
+                count += 1
 
         await connection.copy_records_to_table(
             part.staged.name, columns=(LINE, *columns), records=while_connected()
         )
     await analyze(session, part.staged)
-    return Staged(part, tuple(columns))
+    return Staged(part, tuple(columns), count)
 
 
 async def analyze(session: AsyncSession, table: Table) -> None:

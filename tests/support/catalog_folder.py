@@ -47,10 +47,10 @@ def run_import(
     *,
     execute: bool = True,
     schema: str = "public",
-    shown: int = 20,
+    limit: int = 20,
 ) -> CatalogReport:
     settings = read_settings(database_url=shop.database_url, database_schema=schema)
-    return run_apart(import_catalog(settings, ImportRequest(path, stock, execute, shown, quiet=True)))
+    return run_apart(import_catalog(settings, ImportRequest(path, stock, execute, limit, quiet=True)))
 
 
 def refusal(shop: Shop, path: Path, stock: StockMode = StockMode.KEEP, *, execute: bool = True) -> str:

@@ -83,7 +83,7 @@ def catalog_import(
 
     An empty cell is an empty description, and in any other column an error.
 
-    Workers may run. Who ordered at the old price is rejected from then on.
+    Workers may run. An order that names the old price is rejected from then on.
     """
     with errors_in_json(as_json):
         from db.bulk.catalog_plan import StockMode

@@ -156,7 +156,7 @@ def test_the_totals_are_of_all_and_the_lists_of_the_first(shop: Shop, folder: Ca
     assert [str(change.after) for change in found.price_changes] == ["2.60", "20.00"]
     run_import(shop, path, StockMode.SET)
     path = folder.write("products", [(i, f"P{i}", "", "2", i, 1) for i in range(39, 19, -1)])
-    found = run_import(shop, path, StockMode.ADD, shown=2).products
+    found = run_import(shop, path, StockMode.ADD, limit=2).products
     assert found is not None
     assert (found.stocks_raised.products, found.stocks_raised.quantity) == (20, sum(range(20, 40)))
     assert [change.product_id for change in found.stocks_raised.first] == [39, 38]

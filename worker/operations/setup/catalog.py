@@ -35,12 +35,12 @@ _ROWS_PER_STEP: Final = 1_000  # between two looks at Ctrl-C and the progress ba
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What is asked for. `shown`: how many stocks raised, stocks lowered and prices are listed, of each."""
+    """What is asked for. `limit`: how many stocks raised, stocks lowered and prices are listed, of each."""
 
     path: Path
     stock: StockMode = StockMode.KEEP
     execute: bool = False
-    shown: int = 20
+    limit: int = 20
     quiet: bool = False
 
 
@@ -99,32 +99,28 @@ def _find_files(path: Path, layouts: Mapping[Part, Layout]) -> list[CatalogFile]
 async def _import(
     session: AsyncSession, files: Sequence[CatalogFile], asked: ImportRequest, bar: Bar
 ) -> CatalogReport:
-    read = [await _stage(session, file, asked.stock, bar) for file in files]
+    staged = [await _stage(session, file, asked.stock, bar) for file in files]
     await catalog_import.acquire_import_lock(session)
     acts = asked.execute or not await catalog_import.has_products(session)
     bar.says("checking and writing" if acts else "checking")
-    for file, (staged, _) in zip(files, read, strict=True):
-        await _check(session, file, staged, with_categories=len(files) > 1)
-    planned = []
-    for file, (staged, _) in zip(files, read, strict=True):
+    for file, rows in zip(files, staged, strict=True):
+        await _check(session, file, rows, with_categories=len(files) > 1)
+    tables, products = [], None
+    for file, rows in zip(files, staged, strict=True):
         if acts:
             # From here on rows are locked until the commit.
-            await catalog_import.lock_changing(session, staged, asked.stock)
-        planned.append(await catalog_plan.plan(session, staged, asked.stock))
-        await _check_plan(session, file, staged)
+            await catalog_import.lock_changing(session, rows, asked.stock)
+        planned = await catalog_plan.plan(session, rows, asked.stock)
+        await _check_plan(session, file, rows)
         if acts:
-            await catalog_import.write_planned(session, staged, asked.stock)
-    tables = [
-        Imported(staged.part.name, rows, plan.added, plan.changed)
-        for (staged, rows), plan in zip(read, planned, strict=True)
-    ]
-    products = [staged for staged, _ in read if staged.part is PRODUCTS]
-    changes = await _product_changes(session, products[0], asked) if products else None
-    return CatalogReport(acts, asked.stock, tables, changes)
+            await catalog_import.write_planned(session, rows, asked.stock)
+        tables.append(Imported(file.part.name, rows.count, planned.added, planned.changed))
+        if file.part is PRODUCTS:
+            products = await _product_changes(session, rows, asked)
+    return CatalogReport(acts, asked.stock, tables, products)
 
 
-async def _stage(session: AsyncSession, file: CatalogFile, stock: StockMode, bar: Bar) -> tuple[Staged, int]:
-    """The rows of one file, and how many they are."""
+async def _stage(session: AsyncSession, file: CatalogFile, stock: StockMode, bar: Bar) -> Staged:
     count, shown_to = 0, 0
 
     def show(position: int) -> None:
@@ -148,7 +144,7 @@ async def _stage(session: AsyncSession, file: CatalogFile, stock: StockMode, bar
                     await asyncio.sleep(0)
             show(opened.tell())
 
-        return await catalog_staging.stage(session, file.part, read.columns, rows()), count
+        return await catalog_staging.stage(session, file.part, read.columns, rows())
 
 
 async def _check(session: AsyncSession, file: CatalogFile, staged: Staged, *, with_categories: bool) -> None:
@@ -191,17 +187,17 @@ async def _check_plan(session: AsyncSession, file: CatalogFile, staged: Staged) 
 async def _product_changes(session: AsyncSession, staged: Staged, asked: ImportRequest) -> ProductChanges:
     is_kept = asked.stock is StockMode.KEEP
     return ProductChanges(
-        await _stock_moves(session, asked.shown, raised=True),
-        await _stock_moves(session, asked.shown, raised=False),
+        await _stock_moves(session, asked.limit, raised=True),
+        await _stock_moves(session, asked.limit, raised=False),
         await catalog_plan.count_price_changes(session),
-        await catalog_plan.list_price_changes(session, asked.shown),
+        await catalog_plan.list_price_changes(session, asked.limit),
         await catalog_plan.count_other_stocks(session, staged) if is_kept else 0,
     )
 
 
-async def _stock_moves(session: AsyncSession, shown: int, *, raised: bool) -> StockMoves:
+async def _stock_moves(session: AsyncSession, limit: int, *, raised: bool) -> StockMoves:
     total = await catalog_plan.stock_total(session, raised=raised)
-    first = await catalog_plan.list_stock_changes(session, shown, raised=raised)
+    first = await catalog_plan.list_stock_changes(session, limit, raised=raised)
     return StockMoves(total.products, total.quantity, first)
 
 
