@@ -15,8 +15,6 @@ so end it soon. Deletions and new e-mails come first in a transaction: once it h
 LockedError where they would have to wait.
 """
 
-from db.bulk.catalog_import import list_prices as list_prices
-from db.bulk.catalog_import import list_user_ids as list_user_ids
 from db.categories import create_category as create_category
 from db.categories import delete_category as delete_category
 from db.categories import get_category_by_id as get_category_by_id
@@ -31,6 +29,7 @@ from db.products import create_product as create_product
 from db.products import create_product_in_category as create_product_in_category
 from db.products import delete_product as delete_product
 from db.products import get_product_by_id as get_product_by_id
+from db.products import list_prices as list_prices
 from db.products import list_products as list_products
 from db.products import list_products_in_category as list_products_in_category
 from db.products import update_product as update_product
@@ -39,5 +38,6 @@ from db.users import create_user as create_user
 from db.users import delete_user as delete_user
 from db.users import get_user_by_email as get_user_by_email
 from db.users import get_user_by_id as get_user_by_id
+from db.users import list_user_ids as list_user_ids
 from db.users import list_users as list_users
 from db.users import update_user as update_user

@@ -109,6 +109,12 @@ async def list_products_in_category(
     return products
 
 
+async def list_prices(session: AsyncSession, limit: int) -> Sequence[tuple[int, Decimal]]:
+    """Id and price of the first `limit` products by id."""
+    rows = await session.execute(select(Product.id, Product.price).order_by(Product.id).limit(limit))
+    return [(product_id, price) for product_id, price in rows]
+
+
 async def update_product_price(session: AsyncSession, product_id: int, price: Decimal) -> Product:
     """Change the price of orders to come; orders that exist keep the price they were sold at.
 

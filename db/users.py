@@ -71,3 +71,8 @@ async def update_user(
 async def delete_user(session: AsyncSession, user_id: int) -> None:
     """Remove a user. Raises NotFoundError, StillReferencedError when the user has orders, or LockedError."""
     await delete_row(session, User, "user", user_id, select(func.count()).where(Order.user_id == user_id))
+
+
+async def list_user_ids(session: AsyncSession, limit: int) -> Sequence[int]:
+    """The ids of the first `limit` users by id."""
+    return (await session.scalars(select(User.id).order_by(User.id).limit(limit))).all()

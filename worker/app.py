@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from faststream.asgi import AsgiFastStream, AsyncAPIRoute
+from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
@@ -22,7 +22,8 @@ from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
 from worker.database import session_limits
-from worker.http import server
+from worker.http import events_page, server
+from worker.http.events_page import EventsPage
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
@@ -274,7 +275,11 @@ def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Met
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
     return server.Application(
         broker,
-        routes=[*server.routes(worker.health, worker.inquiries), *worker.site.routes()],
+        routes=[
+            *server.routes(worker.health, worker.inquiries),
+            *worker.site.routes(),
+            *events_page.file_routes(),
+        ],
         lifespan=worker.running,
         on_shutdown=[worker.leaving],
         logger=None,
@@ -284,11 +289,5 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
             version="1.0.0",
             description="Decides orders against stock, once each: confirmed or rejected.",
         ),
-        # No route to publish from, and no script from elsewhere: the page works offline.
-        asyncapi_path=AsyncAPIRoute(
-            "/docs",
-            try_it_out_path=None,
-            asyncapi_js_url=server.ASYNCAPI_SCRIPT,
-            asyncapi_css_url=server.ASYNCAPI_STYLE,
-        ),
+        asyncapi_path=EventsPage(),
     )

@@ -275,7 +275,7 @@ def test_the_endpoints_answer(scene: Scene, workers: Workers):
     status, page = worker.get("/docs")
     assert status == 200
     loaded = re.findall(r'<(?:script|link rel="stylesheet")[^>]*(?:src|href)="([^"]+)"', page)
-    assert loaded == ["/assets/asyncapi.css", "/assets/asyncapi.js"], "the page works offline"
+    assert loaded == ["assets/asyncapi.css", "assets/asyncapi.js"], "the page works offline"
     assert worker.get("/assets/asyncapi.css")[0] == 200
     assert worker.get("/nowhere")[0] == 404
 

@@ -2,11 +2,11 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.options import Execute, example, group
+from worker.cli.options import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
 db = group("The tables.")
@@ -80,23 +80,59 @@ def topics_create(
 
 
 @catalog.command(
-    "import", epilog=example("order-worker catalog import shop/", "order-worker catalog import products.csv")
+    "import",
+    epilog=example(
+        "order-worker catalog import shop/",
+        "order-worker catalog import products.csv --execute",
+        "order-worker catalog import delivery/products.csv --stock add --execute",
+    ),
 )
 def catalog_import(
     path: Annotated[
         Path,
         typer.Argument(help="Folder with users.csv, categories.csv and products.csv, or one of these files."),
     ],
+    stock: Annotated[
+        Literal["keep", "add", "set"],
+        typer.Option(
+            help="What stock_quantity does to products that exist: nothing (keep), it is added (add; may be"
+            " negative), or it becomes the stock (set). New products have it in any case."
+        ),
+    ] = "keep",
+    execute: Execute = False,
+    as_json: AsJson = False,
+    limit: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Stocks raised, stocks lowered and prices shown, of each.")
+    ] = 20,
 ) -> None:
     """Add or change users, categories and products by id: all rows or, after any error, none.
+
+    Where there are no products yet it acts at once. Else without --execute: a rehearsal.
 
     users.csv: id,email,full_name
 
     categories.csv: id,name,description
 
     products.csv: id,name,description,price,stock_quantity,category_id
-    """
-    from worker.operations.setup.catalog import import_catalog, summary
-    from worker.settings import read_settings
 
-    typer.echo(summary(asyncio.run(import_catalog(read_settings(), path))))
+    A column that is left out stays as it is: id,price changes prices alone.
+
+    A new row needs all columns but the description.
+
+    An empty cell is an empty description, and in any other column an error.
+
+    Workers may run. An order that names the old price is rejected from then on.
+    """
+    with errors_in_json(as_json):
+        from db.bulk.catalog_plan import StockMode
+        from worker.operations import screen
+        from worker.operations.setup.catalog import ImportRequest, import_catalog
+        from worker.operations.setup.catalog_report import document, show
+        from worker.settings import read_settings
+
+        asked = ImportRequest(path, StockMode(stock), execute, limit, quiet=as_json)
+        report = asyncio.run(import_catalog(read_settings(), asked))
+    if as_json:
+        screen.print_json(document(report))
+    else:
+        show(screen.output(), report, screen.typed_again())

@@ -1,4 +1,4 @@
-"""The HTTP endpoints, all read only: liveness, readiness, outcomes, the files of the AsyncAPI page."""
+"""The HTTP endpoints, all read only: liveness, readiness, outcomes; and the application that serves all."""
 
 import json
 import logging
@@ -22,11 +22,8 @@ from worker.http.connections import bounded
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
 
-_ASSETS: Final = Path(__file__).parent / "assets"
-ASYNCAPI_SCRIPT: Final = "/assets/asyncapi.js"
-ASYNCAPI_STYLE: Final = "/assets/asyncapi.css"
-# FastStream's page for /docs has a script in its text, compiles schemas, and links icons of another host: the
-# policy allows the first two and stops the third. The page at / has a stricter one (`page.site`).
+# FastStream's page for /docs has a script in its text and compiles schemas: the policy allows that and
+# nothing of another host. The page at / has a stricter one (`page.site`).
 _GUARDS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -57,7 +54,10 @@ class Application(AsgiFastStream):
                 message["headers"] = [*message["headers"], *(h for h in _GUARDS if h[0] not in given)]
             await send(message)
 
-        await super().__call__(scope, receive, send_guarded if scope["type"] == "http" else send)
+        if scope["type"] == "http":
+            await super().__call__(_at_the_top(scope), receive, send_guarded)
+        else:
+            await super().__call__(scope, receive, send)
 
     async def run(
         self, log_level: int = logging.INFO, run_extra_options: dict[str, Any] | None = None
@@ -70,6 +70,14 @@ class Application(AsgiFastStream):
         if scope["type"] != "http":
             return await super().not_found(scope, receive, send)
         return await self._starlette(scope, receive, send)
+
+
+def _at_the_top(scope: Scope) -> Scope:
+    """As if it was mounted nowhere: FastStream compares whole paths, and all our links are relative."""
+    root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+    if not root or not path.startswith(f"{root}/"):
+        return scope
+    return {**scope, "path": path.removeprefix(root), "root_path": ""}
 
 
 def routes(health: Health, inquiries: Inquiries) -> Sequence[Route]:
@@ -101,10 +109,6 @@ def routes(health: Health, inquiries: Inquiries) -> Sequence[Route]:
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/outcomes/{order_id}", outcome),
-        file_route(
-            ASYNCAPI_SCRIPT, _ASSETS / "asyncapi.js.gz", "text/javascript", {"content-encoding": "gzip"}
-        ),
-        file_route(ASYNCAPI_STYLE, _ASSETS / "asyncapi.css", "text/css"),
     )
 
 

@@ -1,5 +1,8 @@
 """From what is known to HTML. Pure but for the templates, which are read once.
 
+Links are relative, so that the page works behind a proxy that strips a prefix of the path: `root` is the way
+from the page's own path to the overview.
+
 Whatever comes from outside is escaped by Jinja; `text` makes visible what would not be seen, or would be seen
 in another order than it is written.
 """
@@ -33,6 +36,9 @@ MOST_ROWS: Final = 200  # of a table; the command shows more
 MOST_GROUPS: Final = 20
 MOST_PARTITIONS: Final = 24
 MOST_HEADERS: Final = 60
+
+TOP: Final = "./"  # the root of a page beside the overview
+ONE_DOWN: Final = "../"  # the root of a page one folder below
 
 # Well; not what was hoped for; on its way; somebody has to do something.
 _TONES: Final = {
@@ -68,6 +74,7 @@ def overview_page(overview: Overview) -> str:
     groups = overview.letters.value.groups if overview.letters.value else ()
     return _render(
         "overview.html",
+        TOP,
         o=overview,
         notes=remarks_on(lag) if lag else [],
         hosts={member.member_id: member.host for member in lag.members} if lag else {},
@@ -96,6 +103,7 @@ def order_page(
     """`trouble`: nothing could be read. `topics_trouble`: only PostgreSQL could."""
     return _render(
         "order.html",
+        ONE_DOWN,
         order_id=order_id,
         explanation=explanation,
         tone=_TONES[explanation.state] if explanation else "calm",
@@ -112,6 +120,7 @@ def letter_page(record: ConsumerRecord) -> str:
     headers = [Header(name, "none" if value is None else some(value).text) for name, value in record.headers]
     return _render(
         "letter.html",
+        ONE_DOWN,
         letter=read_letter(record),
         topic=record.topic,
         time=time_of(record),
@@ -123,8 +132,8 @@ def letter_page(record: ConsumerRecord) -> str:
     )
 
 
-def trouble_page(trouble: str, searched: str = "") -> str:
-    return _render("trouble.html", trouble=trouble, searched=searched)
+def trouble_page(trouble: str, root: str, searched: str = "") -> str:
+    return _render("trouble.html", root, trouble=trouble, searched=searched)
 
 
 def _ends(explanation: Explanation) -> Iterator[str]:
@@ -215,5 +224,5 @@ def _environment() -> Environment:
     return environment
 
 
-def _render(template: str, **values: object) -> str:
-    return _environment().get_template(template).render(**{"searched": "", **values})
+def _render(template: str, root: str, **values: object) -> str:
+    return _environment().get_template(template).render(**{"searched": "", **values}, root=root)

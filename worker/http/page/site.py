@@ -108,13 +108,13 @@ class Site:
         text = request.query_params.get("id", "").strip()
         order_id = _order_id(text)
         if order_id is None:
-            return _no_order_id(text)
-        return RedirectResponse(f"/explain/{order_id}", 303, _HEADERS)
+            return _no_order_id(text, rendering.TOP)
+        return RedirectResponse(f"explain/{order_id}", 303, _HEADERS)
 
     async def _explain(self, request: Request) -> Response:
         order_id = _order_id(request.path_params["order_id"])
         if order_id is None:
-            return _no_order_id(request.path_params["order_id"])
+            return _no_order_id(request.path_params["order_id"], rendering.ONE_DOWN)
         whole = await self._ask("Kafka or the database", lambda: self._sources.order(order_id), ORDER_SECONDS)
         if whole.value:
             return _page(rendering.order_page(order_id, whole.value))
@@ -124,12 +124,12 @@ class Site:
     async def _letter(self, request: Request) -> Response:
         place = parse_place(request.path_params["place"])
         if place is None:
-            return _page(rendering.trouble_page("A dead letter's place is written like 2:17."), 400)
+            return _no_letter("A dead letter's place is written like 2:17.", 400)
         found = await self._ask("Kafka", lambda: self._sources.letter(place))
         if found.trouble:
-            return _page(rendering.trouble_page(found.trouble))
+            return _no_letter(found.trouble)
         if found.value is None:
-            return _page(rendering.trouble_page(f"No dead letter lies at {place}, or not any more."), 404)
+            return _no_letter(f"No dead letter lies at {place}, or not any more.", 404)
         return _page(rendering.letter_page(found.value))
 
     async def _ask(
@@ -144,9 +144,13 @@ class Site:
         return await question.answer()
 
 
-def _no_order_id(text: str) -> Response:
+def _no_letter(trouble: str, status: int = 200) -> Response:
+    return _page(rendering.trouble_page(trouble, rendering.ONE_DOWN), status)
+
+
+def _no_order_id(text: str, root: str) -> Response:
     trouble = "Write an order id: a UUID like 0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f."
-    return _page(rendering.trouble_page(trouble, searched=text), 400)
+    return _page(rendering.trouble_page(trouble, root, searched=text), 400)
 
 
 def _order_id(text: str) -> UUID | None:

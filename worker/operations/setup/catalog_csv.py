@@ -1,12 +1,15 @@
 """Reads the CSV files of a catalogue, row by row, into values that PostgreSQL takes.
 
+A file has the columns of its layout in their order; all but id may be left out. An empty cell is an empty
+text where the column takes one (a description), and else an error: it never keeps what is stored.
+
 Whatever is wrong with a file becomes a CommandError that names file, line and column.
 """
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -62,7 +65,7 @@ _id: Final = _integer(1, MAX_ID)
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of one file, in their order, and what reads each."""
+    """The columns that one file may have, in their order, and what reads each."""
 
     file_name: str
     columns: Mapping[str, Callable[[str], Value]]
@@ -81,27 +84,53 @@ PRODUCTS: Final = Layout(
         "category_id": _id,
     },
 )
+# What is added to a stock may be negative: goods that were lost or sent back.
+PRODUCTS_TO_ADD: Final = replace(
+    PRODUCTS, columns={**PRODUCTS.columns, "stock_quantity": _integer(-MAX_STOCK, MAX_STOCK)}
+)
 
 
-def read_rows(path: Path, file: BinaryIO, layout: Layout) -> Iterator[tuple[Any, ...]]:
-    """Yield (line, *values) for each row; a file without rows is an error too.
+class Rows(Iterator[tuple[Any, ...]]):
+    """(line, *values) for each row, once. `columns`: those that the file has, id first."""
+
+    def __init__(self, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
+        self.columns = columns
+        self._rows = rows
+
+    def __next__(self) -> tuple[Any, ...]:
+        return next(self._rows)
+
+
+def read_rows(path: Path, file: BinaryIO, layout: Layout) -> Rows:
+    """Read the header, and each row when it is asked for; a file without rows is an error too.
 
     `line` is where the row begins: a quoted text may go on over several lines. Blank lines are skipped.
     """
-    names, parsers = tuple(layout.columns), tuple(layout.columns.values())
-    rows = _records(path, file)
-    header = next(rows, None)
+    records = _records(path, file)
+    header = next(records, None)
     if header is None:
-        raise CommandError(f"{path} is empty: it starts with the header {','.join(names)}")
-    _check_header(path, *header, names)
+        raise CommandError(f"{path} is empty: it starts with the header {','.join(layout.columns)}")
+    line, columns = header
+    if detail := _wrong_header(columns, tuple(layout.columns)):
+        raise CommandError(
+            f"{at(path, line)}: wrong header ({detail}): it must be {','.join(layout.columns)},"
+            " in this order; all but id may be left out"
+        )
+    parsers = {name: layout.columns[name] for name in columns}
+    return Rows(tuple(columns), _parsed(path, records, parsers))
+
+
+def _parsed(
+    path: Path, records: Iterator[tuple[int, list[str]]], parsers: Mapping[str, Callable[[str], Value]]
+) -> Iterator[tuple[Any, ...]]:
     count = 0
-    for line, fields in rows:
-        if len(fields) != len(names):
-            raise _wrong_count(path, line, fields, names)
+    for line, fields in records:
+        if len(fields) != len(parsers):
+            raise _wrong_count(path, line, fields, tuple(parsers))
         try:
-            yield line, *[parse(field) for parse, field in zip(parsers, fields, strict=True)]
+            yield line, *[parse(field) for parse, field in zip(parsers.values(), fields, strict=True)]
         except ValueError:
-            raise _bad_field(path, line, fields, layout) from None
+            raise _bad_field(path, line, fields, parsers) from None
         count += 1
     if not count:
         raise CommandError(f"{path} has a header and no rows")
@@ -137,12 +166,19 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
         yield raw.decode("utf-8", "surrogateescape")
 
 
-def _check_header(path: Path, line: int, found: list[str], expected: tuple[str, ...]) -> None:
-    if tuple(found) == expected:
-        return
-    missing = [name for name in expected if name not in found]
-    detail = f"missing {', '.join(missing)}" if missing else f"found {_shown(','.join(found))}"
-    raise CommandError(f"{at(path, line)}: wrong header ({detail}): it must be {','.join(expected)}")
+def _wrong_header(found: Sequence[str], known: Sequence[str]) -> str:
+    """What is wrong with it; empty where nothing is."""
+    if "id" not in found:
+        return f"missing {', '.join(name for name in known if name not in found)}"
+    if unknown := [name for name in found if name not in known]:
+        return f"unknown column {_shown(unknown[0])}"
+    if repeated := [name for name in known if found.count(name) > 1]:
+        return f"{repeated[0]} more than once"
+    if len(found) == 1:
+        return "nothing beside id"
+    return (
+        "" if list(found) == [name for name in known if name in found] else f"found {_shown(','.join(found))}"
+    )
 
 
 def _wrong_count(path: Path, line: int, fields: list[str], names: tuple[str, ...]) -> CommandError:
@@ -155,12 +191,15 @@ def _wrong_count(path: Path, line: int, fields: list[str], names: tuple[str, ...
     )
 
 
-def _bad_field(path: Path, line: int, fields: list[str], layout: Layout) -> CommandError:
-    for (name, parse), field in zip(layout.columns.items(), fields, strict=True):
+def _bad_field(
+    path: Path, line: int, fields: list[str], parsers: Mapping[str, Callable[[str], Value]]
+) -> CommandError:
+    for (name, parse), field in zip(parsers.items(), fields, strict=True):
         try:
             parse(field)
         except ValueError as error:
-            return CommandError(f"{at(path, line, name)}: {error}")
+            hint = "" if field or name == "id" else "; to keep what is stored, leave the whole column out"
+            return CommandError(f"{at(path, line, name)}: {error}{hint}")
     raise AssertionError("called for a row without a bad field")
 
 

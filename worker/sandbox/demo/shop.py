@@ -17,7 +17,7 @@ from db import migrate
 from worker.database import database_engine, require_reachable_database
 from worker.errors import CommandError
 from worker.kafka.clients import kafka_admin
-from worker.operations.setup.catalog import import_catalog
+from worker.operations.setup.catalog import ImportRequest, import_catalog
 from worker.operations.setup.topics import create_topics
 from worker.sandbox.demo.retailer import Retailer
 from worker.sandbox.servers.services import Services
@@ -134,7 +134,7 @@ async def fill_shop(settings: Settings, retailer: Retailer, folder: Path) -> Non
     files = folder / "catalogue"
     files.mkdir()
     write_catalogue(retailer, files)
-    await import_catalog(settings, files, quiet=True)
+    await import_catalog(settings, ImportRequest(files, quiet=True))
 
 
 def write_catalogue(retailer: Retailer, folder: Path) -> None:

@@ -12,6 +12,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp
 
 from contracts.events import OrderRejected, Reason, ReasonCode
 from db.worker import sales
@@ -30,23 +33,33 @@ Get = Callable[[str], Awaitable[str]]
 
 
 @asynccontextmanager
-async def page(env: dict[str, str], **changed: str) -> AsyncIterator[Get]:
-    """The page of a worker that was never started; what it answers, as text."""
+async def application(env: dict[str, str], **changed: str) -> AsyncIterator[ASGIApp]:
+    """That of a worker that was never started."""
     settings = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
     worker, app = build(read_settings(**{**settings, **changed}))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker") as client:
+    try:
+        yield app
+    finally:
+        await worker.site.closed()
+        await worker.engine.dispose()
+        await worker.inquiries.engine.dispose()
+
+
+def client_of(app: ASGIApp, below: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=f"http://worker{below}")
+
+
+@asynccontextmanager
+async def page(env: dict[str, str], **changed: str) -> AsyncIterator[Get]:
+    """What the page answers, as text."""
+    async with application(env, **changed) as app, client_of(app) as client:
 
         async def get(path: str) -> str:
             answer = await client.get(path)
             assert answer.status_code == 200
             return re.sub(r"\s+", " ", entities.unescape(re.sub(r"<[^>]*>", " ", answer.text)))
 
-        try:
-            yield get
-        finally:
-            await worker.site.closed()
-            await worker.engine.dispose()
-            await worker.inquiries.engine.dispose()
+        yield get
 
 
 @asynccontextmanager
@@ -97,6 +110,17 @@ async def test_without_kafka_the_rest_is_shown(env: dict[str, str], shop: Shop):
         assert "Without the topics. Kafka" in text
         assert "The ledger has no such order." in await get(f"/explain/{uuid4()}")
         assert "Kafka: " in await get("/dead-letters/0:0")
+
+
+async def test_mounted_below_a_path_it_answers_as_at_the_top(env: dict[str, str]):
+    async with application(env, kafka_bootstrap_servers=NOWHERE) as app:
+        mounted = Starlette(routes=[Mount("/shop/worker", app)])
+        async with client_of(app) as at_the_top, client_of(mounted, "/shop/worker") as below:
+            for path in ("/", "/docs", "/docs.json", "/metrics", "/assets/page.css", "/dead-letters/x"):
+                answers = [await client.get(path) for client in (at_the_top, below)]
+                told = [(answer.status_code, answer.headers["content-type"]) for answer in answers]
+                assert told[0] == told[1], path
+                assert told[0][0] != 404, path
 
 
 async def test_without_the_database_the_rest_is_shown(env: dict[str, str], topics: TopicNames):

@@ -26,6 +26,7 @@ from worker.http.page.rendering import (
     LONGEST_VALUE,
     MOST_GROUPS,
     MOST_PARTITIONS,
+    TOP,
     drained,
     letter_page,
     order_page,
@@ -42,7 +43,7 @@ ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=y>{{ 7*7 }}\u202e\x00&amp;"
 LOCAL = re.compile(
-    r"/(|\?refresh|orders|assets/page\.(css|svg)|metrics|readyz|docs|explain/[0-9a-f-]{36}|dead-letters/\d+:\d+)"
+    r"\.\.?/(|\?refresh|orders|assets/page\.(css|svg)|metrics|readyz|docs|explain/[0-9a-f-]{36}|dead-letters/\d+:\d+)"
 )
 AWAY: Panel[Any] = Panel(None, "Kafka: connection refused")
 
@@ -115,7 +116,7 @@ def hostile_pages() -> dict[str, str]:
         "order": order_page(ORDER, explained(facts), topics_trouble=HOSTILE),
         "letter": letter_page(record(raw, topic="order-placed-dlt", key=raw, headers=headers)),
         "bytes": letter_page(record(b"\xff\xfe\x00<b>", topic="order-placed-dlt", key=b"\xff")),
-        "trouble": trouble_page(HOSTILE, searched=HOSTILE),
+        "trouble": trouble_page(HOSTILE, TOP, searched=HOSTILE),
     }
 
 

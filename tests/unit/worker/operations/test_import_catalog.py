@@ -9,8 +9,9 @@ import pytest
 
 from db.values import MAX_STOCK
 from worker.errors import CommandError, UsageError
-from worker.operations.setup.catalog import Imported, find_files, summary
+from worker.operations.setup.catalog import find_files
 from worker.operations.setup.catalog_csv import CATEGORIES, MAX_LINE_BYTES, PRODUCTS, USERS, Layout, read_rows
+from worker.operations.setup.catalog_report import Imported, summary
 
 USERS_HEADER = b"id,email,full_name\n"
 PRODUCTS_HEADER = b"id,name,description,price,stock_quantity,category_id\n"
@@ -102,10 +103,11 @@ def test_names_line_and_column_of_a_bad_value(changed: dict[str, str], expected:
         (b"", "users.csv is empty: it starts with the header id,email,full_name"),
         (b"\n\n", "users.csv is empty"),
         (USERS_HEADER, "users.csv has a header and no rows"),
-        (
-            b"id,email\n1,a\n",
-            "users.csv, line 1: wrong header (missing full_name): it must be id,email,full_name",
-        ),
+        (b"email,full_name\na,b\n", "users.csv, line 1: wrong header (missing id): it must be id,email,"),
+        (b"id,emial\n1,a\n", "users.csv, line 1: wrong header (unknown column 'emial'): it must be id,"),
+        (b"id,email,email\n1,a,b\n", "users.csv, line 1: wrong header (email more than once)"),
+        (b"id,email,\n1,a,\n", "users.csv, line 1: wrong header (unknown column '')"),
+        (b"id\n1\n", "users.csv, line 1: wrong header (nothing beside id)"),
         (b"id,full_name,email\n", "users.csv, line 1: wrong header (found 'id,full_name,email')"),
         (b"id;email;full_name\n", "users.csv, line 1: wrong header (missing id, email, full_name)"),
         (USERS_HEADER + b"1,a@b.c\n", "users.csv, line 2, column full_name: is missing (2 fields instead"),
