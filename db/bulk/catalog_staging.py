@@ -8,7 +8,7 @@ transaction takes them with it.
 import errno
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -159,7 +159,7 @@ async def analyze(session: AsyncSession, table: Table) -> None:
         await connection.execute(f"ANALYZE {table.name}")
 
 
-def compared(column: KeyedColumnElement[Any]) -> ColumnElement[Any]:
+def compared(column: KeyedColumnElement[str]) -> ColumnElement[str]:
     """What is unique of the column: of an e-mail, upper and lower case are one."""
     return func.lower(column) if column.key == USERS.unique else column
 

@@ -1,7 +1,7 @@
 """Orders read whole and page by page on real PostgreSQL, and how much is asked for it."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -215,6 +215,7 @@ async def test_orders_are_listed_by_status_and_time_page_after_page(session: Asy
         assert [order.id for order in seen] == expected
     assert len(await list_orders(session, since=since)) + len(await list_orders(session, until=since)) == 30
     assert await list_orders(session, since=until, until=until) == []
+    assert await list_orders(session, since=until, until=since) == [], "as in reports"
 
 
 @pytest.mark.parametrize("orders", [3, 400])
@@ -246,11 +247,6 @@ NO_FILTERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "naive until": ("until", {"until": NAIVE}, f"until must be a datetime with a zone: {NAIVE}"),
     "since as text": ("since", {"since": "now"}, "since must be a datetime with a zone: 'now'"),
     "until as date": ("until", {"until": SEEN.date()}, "until must be a datetime with a zone: 2026-11-23"),
-    "backwards": (
-        "until",
-        {"since": SEEN, "until": SEEN - timedelta(seconds=1)},
-        f"until must not be before since ({SEEN}): 2026-11-23 09:59:59+00:00",
-    ),
     "with_items": ("with_items", {"with_items": 1}, "with_items must be True or False: 1"),
 }
 
