@@ -6,8 +6,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from typing import Final
 
 import uvicorn
@@ -16,12 +19,13 @@ from worker import database
 from worker.app import Worker, build
 from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached, nothing_happens
-from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS
+from worker.errors import CommandError, RefusedCredentialsError, RefusedTooLongError
+from worker.failures import DATABASE_ERRORS, backoff_seconds
 from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
 from worker.observability import log
+from worker.observability.health import refused_too_long
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,7 +38,8 @@ def run(settings: Settings, reached: Reached = nothing_happens) -> int:
 
     SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
     shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
-    Raises CommandError with the next step when a server, a topic, the tables or the port are missing.
+    Raises CommandError with the next step when a server, a topic, the tables or the port are missing;
+    RefusedTooLongError where a server does nothing but refuse our credentials.
     """
     log.configure(settings.log_level, settings.log_format)
     return asyncio.run(_run(settings, reached))
@@ -45,8 +50,8 @@ async def _run(settings: Settings, reached: Reached) -> int:
     worker, app = build(settings, reached)
     _spare_the_collector()
     try:
-        await database.require_database(worker.engine, settings)
-        await clients.require_topics(settings)
+        await _let_in(partial(database.require_database, worker.engine, settings), settings)
+        await _let_in(partial(clients.require_topics, settings), settings)
         await _remark(worker, settings)
         listening = _listen(settings)
     except CommandError:
@@ -61,6 +66,22 @@ async def _run(settings: Settings, reached: Reached) -> int:
         return 1
     logger.info("stopped")
     return 0
+
+
+async def _let_in(check: Callable[[], Awaitable[None]], settings: Settings) -> None:
+    """The check, again as long as a server refuses our credentials: they may be renewed this moment."""
+    began, limit = time.monotonic(), settings.refused_limit_seconds
+    for attempt in count():
+        try:
+            await check()
+            return
+        except RefusedCredentialsError as error:
+            waited = time.monotonic() - began
+            if waited >= limit:
+                raise RefusedTooLongError(refused_too_long(str(error), waited)) from None
+            if attempt == 0:
+                logger.error("%s; trying again for %.0f s", error, limit)
+            await asyncio.sleep(min(backoff_seconds(attempt, settings.retry_max_seconds), limit - waited))
 
 
 async def _remark(worker: Worker, settings: Settings) -> None:

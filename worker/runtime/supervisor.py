@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from worker.errors import RefusedTooLongError
 from worker.failures import backoff_seconds
 from worker.observability import log
 from worker.settings import Settings
@@ -101,6 +102,11 @@ class _Supervisor:
         if code == 1 and not self._ever_settled:
             # It has said on standard error what is missing; the next one would say the same.
             return 1
+        if code == RefusedTooLongError.exit_code:
+            # As well: they all have the same credentials. Those that still work finish their batch.
+            self._pass_on(signal.SIGTERM)
+            self._wait_for_all()
+            return code
         child.restarts = 0 if now - child.started_at > SETTLED_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
         logger.warning("worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds)
@@ -109,6 +115,9 @@ class _Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         for child in self._children:
             # Told twice, they leave at once: each counts for itself.
             if child.process.poll() is None:
@@ -136,7 +145,8 @@ def supervise(settings: Settings, workers: int) -> int:
 
     Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on; a worker that
     ends by itself or is killed is started again, after a pause that grows. When the very first ones
-    report a wrong setting or a missing server, this returns 1 instead of trying for ever.
+    report a wrong setting or a missing server, this returns 1 instead of trying for ever; 4 where a server
+    did nothing but refuse our credentials for too long.
     """
     log.configure(settings.log_level, settings.log_format)
     return _Supervisor(settings, workers).run()
