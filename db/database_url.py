@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 # asyncpg reads these itself.
 _OF_THE_DRIVER: Final = frozenset(
@@ -48,6 +48,16 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 class InvalidUrlError(ValueError):
     """The URL asks for something that cannot be had; the message names it and holds no secret."""
+
+
+class UnreadableUrlError(InvalidUrlError):
+    """The driver can make nothing of the URL, or of a file that it names."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "cannot be read: write postgresql://user:password@host:port/name and percent-encode special"
+            " characters in the password"
+        )
 
 
 class DatabaseUrl(NamedTuple):
@@ -101,6 +111,15 @@ def read_url(database_url: str) -> DatabaseUrl:
     if kept:
         dsn += is_asked + "&".join(f"{name}={quote(value, safe='/:,')}" for name, value in kept)
     return DatabaseUrl(dsn, settings, timeout, tuple(without_effect), is_system)
+
+
+def has_password(database_url: str) -> bool:
+    """Whether the URL itself holds a password, where it can be read."""
+    try:
+        parts = urlsplit(read_url(database_url).dsn)
+        return parts.password is not None or "password" in parse_qs(parts.query)
+    except ValueError:
+        return False
 
 
 def tls_files(database_url: str) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
-from db.database_url import read_url
+from db.database_url import UnreadableUrlError, read_url
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0  # where the URL has no `connect_timeout`
 
@@ -38,8 +38,9 @@ class SharedSessionError(asyncpg.InterfaceError):
 
 
 def create_engine(
-    database_url: str,
+    database_url: str | Callable[[], str],
     *,
+    password: Callable[[], str] | None = None,
     schema: str = "public",
     application_name: str = "order-worker",
     server_settings: Mapping[str, str] | None = None,
@@ -57,7 +58,9 @@ def create_engine(
     thrown away. Transactions are READ COMMITTED.
 
     `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`), also several hosts.
-    Where it asks for something that cannot be had, connecting raises InvalidUrlError.
+    Where it asks for something that cannot be had, or cannot be read, connecting raises InvalidUrlError,
+    which does not quote it. A function in its place, and `password`, which goes before the URL's own, are
+    called for each new connection, so that a file may be read; what they raise is raised.
     `command_timeout_seconds` ends a command on the client's side, for a connection whose other end is gone.
     `server_settings` are PostgreSQL's own names.
 
@@ -68,7 +71,7 @@ def create_engine(
     """
 
     async def connect() -> "asyncpg.Connection[asyncpg.Record]":
-        url = read_url(database_url)
+        url = read_url(database_url() if callable(database_url) else database_url)
         settings = {
             "application_name": application_name,
             "jit": "off",
@@ -78,8 +81,9 @@ def create_engine(
             **(server_settings or {}),
         }
         timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS
-        connection = await asyncpg.connect(
+        connection = await _connect(
             url.dsn,
+            password=password() if password else None,
             timeout=timeout_seconds,
             command_timeout=command_timeout_seconds,
             ssl=ssl.create_default_context() if url.trusts_the_system else None,
@@ -104,6 +108,17 @@ def create_engine(
     event.listen(engine.sync_engine, "checkout", _require_open)
     event.listen(engine.sync_engine, "handle_error", _throw_away_useless)
     return engine
+
+
+async def _connect(dsn: str, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+    try:
+        return await asyncpg.connect(dsn, **options)
+    except (ValueError, LookupError, asyncpg.ClientConfigurationError) as error:
+        if isinstance(error, OSError):
+            raise  # TLS: some of its errors are ValueErrors as well
+        # The driver quotes what it cannot read, which may be a piece of the password. A host's name that is
+        # empty is an IndexError.
+        raise UnreadableUrlError from None
 
 
 async def _take_session(

@@ -15,13 +15,12 @@ from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
-from worker.database import session_limits
+from worker.database import ask_database, database_login, session_limits
 from worker.http import events_page, server
 from worker.http.events_page import EventsPage
 from worker.http.page.site import Site
@@ -82,7 +81,7 @@ class Worker:
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
         await self.limits.read()
-        start_watchdog(self.health, self.settings.stall_limit_seconds)
+        start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
             # One that ends by itself takes the worker with it: exit code 1, to be started again.
             async with asyncio.TaskGroup() as background:
@@ -116,8 +115,7 @@ class Worker:
                 await self.consumer.close()
 
     async def _ping(self) -> None:
-        async with self.engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        await ask_database(self.engine, self.settings)
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
@@ -127,7 +125,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     """
     metrics, health = Metrics(), Health()
     engine = create_engine(
-        settings.database_url.get_secret_value(),
+        **database_login(settings),
         schema=settings.database_schema,
         command_timeout_seconds=settings.batch_timeout_seconds,
         server_settings=session_limits(settings),
@@ -256,7 +254,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
 
 def _inquiries(settings: Settings) -> Inquiries:
     engine = create_engine(
-        settings.database_url.get_secret_value(),
+        **database_login(settings),
         schema=settings.database_schema,
         application_name="order-worker http",
         command_timeout_seconds=ANSWER_SECONDS,

@@ -1,7 +1,7 @@
 """FastStream's side: a broker whose consumer loses nothing, and what /docs shows of the topics."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
@@ -9,7 +9,13 @@ from aiokafka import ConsumerRecord, TopicPartition
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.message import FAKE_CONSUMER
-from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+from faststream.security import (
+    BaseSecurity,
+    SASLOAuthBearer,
+    SASLPlaintext,
+    SASLScram256,
+    SASLScram512,
+)
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from worker.kafka.consuming.record_consumer import RecordConsumer
@@ -39,9 +45,13 @@ class _PatientConsumer(RecordConsumer):
 
 
 class _Broker(KafkaBroker):
-    """FastStream's, with consumers that lose no record where a poll fails."""
+    """FastStream's, with consumers that lose no record where a poll fails, and with our way to log in."""
+
+    # As `Settings.kafka_client_options` has it. FastStream's own takes a password that never changes.
+    client_options: Mapping[str, Any]
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        self._connection_kwargs.update(self.client_options)
         connection = await super().connect(*args, **kwargs)
         config = self.config.broker_config
         # FastStream names aiokafka's class itself, and takes another one nowhere.
@@ -51,10 +61,9 @@ class _Broker(KafkaBroker):
 
 
 def make_broker(settings: Settings) -> KafkaBroker:
-    return _Broker(
+    broker = _Broker(
         settings.kafka_bootstrap_servers.split(","),
         client_id="order-worker",
-        request_timeout_ms=settings.request_timeout_ms,
         security=_security(settings),
         allow_auto_create_topics=False,
         # Partitions that are added, and a topic that is made anew, are found within this time.
@@ -66,6 +75,8 @@ def make_broker(settings: Settings) -> KafkaBroker:
         logger=logging.getLogger("worker.faststream"),
         log_level=logging.DEBUG,  # its line for each batch; its errors stay errors
     )
+    broker.client_options = settings.kafka_client_options()
+    return broker
 
 
 def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) -> Any:
@@ -133,17 +144,12 @@ async def _raw_records(message: KafkaMessage) -> Any:
 
 
 def _security(settings: Settings) -> BaseSecurity | None:
+    """For /docs alone: `Settings.kafka_client_options` is what connects."""
     protocol = settings.kafka_security_protocol
-    if protocol == "PLAINTEXT":
-        return None
-    options = settings.kafka_client_options()
-    context = options.get("ssl_context")
+    use_ssl = protocol.endswith("SSL")
     if not protocol.startswith("SASL"):
-        return BaseSecurity(ssl_context=context, use_ssl=True)
+        return BaseSecurity(use_ssl=True) if use_ssl else None
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return SASLOAuthBearer(use_ssl=use_ssl)
     kinds = {"PLAIN": SASLPlaintext, "SCRAM-SHA-256": SASLScram256, "SCRAM-SHA-512": SASLScram512}
-    return kinds[settings.kafka_sasl_mechanism](
-        username=options["sasl_plain_username"],
-        password=options["sasl_plain_password"],
-        ssl_context=context,
-        use_ssl=protocol == "SASL_SSL",
-    )
+    return kinds[settings.kafka_sasl_mechanism](username="", password="", use_ssl=use_ssl)

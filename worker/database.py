@@ -4,12 +4,14 @@ No message ever holds a password: neither the URL nor a driver's error about the
 """
 
 import asyncio
+import os
 import re
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from datetime import UTC, datetime
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -19,17 +21,19 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
-from db.database_url import InvalidUrlError, read_url, tls_files
+from db.database_url import InvalidUrlError, UnreadableUrlError, has_password, read_url, tls_files
 from db.engine import SharedSessionError, create_engine
-from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, driver_error, reason_of, sqlstate
+from worker.errors import CommandError, RefusedCredentialsError
+from worker.failures import DATABASE_ERRORS, driver_error, is_refused_login, reason_of, sqlstate
+from worker.secret_files import CredentialError
 from worker.settings import Settings
-from worker.tls import reason_of_tls, unreadable
+from worker.tls import expired, is_of_time, reason_of_tls, served_dates, unreadable
 
 LIMIT_SECONDS: Final = 5.0
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
+_SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 # Names, addresses and sockets' folders, each perhaps with a port.
 _HOSTS: Final = re.compile(
     r"([\w.\-/%]+|\[[\da-fA-F:.%]+\])?(:\d+)?(,([\w.\-/%]+|\[[\da-fA-F:.%]+\])?(:\d+)?)*"
@@ -40,7 +44,7 @@ _HOSTS: Final = re.compile(
 async def database_engine(settings: Settings, application_name: str) -> AsyncIterator[AsyncEngine]:
     """An engine for one command, disposed of at its end. Connects to nothing yet."""
     engine = create_engine(
-        settings.database_url.get_secret_value(),
+        **database_login(settings),
         schema=settings.database_schema,
         application_name=application_name,
         pool_size=1,
@@ -51,6 +55,12 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         await engine.dispose()
 
 
+def database_login(settings: Settings) -> dict[str, Any]:
+    """What `create_engine` connects with: each new connection with what files hold by then."""
+    url, password = settings.secret("database_url"), settings.secret("database_password")
+    return {"database_url": url, "password": password}
+
+
 async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
     """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
     try:
@@ -58,7 +68,19 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
             await connection.execute(text("SELECT 1"))
     except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
-        raise _database_error(settings, driver_error(error)) from None
+        raise await database_trouble(settings, driver_error(error)) from None
+
+
+async def ask_database(engine: AsyncEngine, settings: Settings) -> None:
+    """PostgreSQL answers. Raises what it says; a CommandError where another secret or file would help."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except Exception as error:
+        cause = driver_error(error)
+        if is_refused_login(cause) or isinstance(cause, ssl.SSLError | InvalidUrlError):
+            raise await database_trouble(settings, cause) from None
+        raise
 
 
 async def require_database(engine: AsyncEngine, settings: Settings) -> None:
@@ -132,35 +154,62 @@ def database_address(url: str) -> str:
     return f"{host or 'the local socket'}{parts.path}" if is_sure else hidden
 
 
-def _database_error(settings: Settings, error: BaseException) -> CommandError:
+async def database_trouble(settings: Settings, error: BaseException) -> CommandError:
+    """What keeps us from PostgreSQL, and what to look at. RefusedCredentialsError: it does not let us in."""
+    if isinstance(error, CredentialError):
+        return CommandError(str(error))
+    variable = settings.set_by("database_url")
     files = tls_files(settings.database_url.get_secret_value())
     if why := unreadable(files):
-        return CommandError(f"cannot read the TLS files of {_DATABASE_VARIABLE}: {why}")
-    if isinstance(error, ssl.SSLError):
-        address = database_address(settings.database_url.get_secret_value())
-        named = ", ".join(f"{name}={path}" for name, path in files)
-        return CommandError(
-            f"no TLS with PostgreSQL at {address} ({reason_of_tls(error)}): look at its certificate and at"
-            f" {named or 'sslmode'} in {_DATABASE_VARIABLE}"
-        )
+        return CommandError(f"cannot read the TLS files of {variable}: {why}")
+    if isinstance(error, UnreadableUrlError):
+        return CommandError(f"{variable} {error}")
     if isinstance(error, InvalidUrlError):
-        return CommandError(f"{_DATABASE_VARIABLE}: {error}")
-    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
-        # The driver quotes what it could not read, which may be a piece of the password.
-        return CommandError(
-            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
-            " and percent-encode special characters in the password"
-        )
+        return CommandError(f"{variable}: {error}")
+    dates = await asyncio.to_thread(_dates, settings) if is_of_time(error) else ""
+    return _server_trouble(settings, error, dates, expired(files, datetime.now(UTC)))
+
+
+def _dates(settings: Settings) -> str:
+    try:
+        parts = urlsplit(read_url(settings.database_url.get_secret_value()).dsn)
+        return served_dates(parts.hostname or "127.0.0.1", parts.port or 5432, _SSL_REQUEST)
+    except ValueError:
+        return ""  # several hosts
+
+
+def _server_trouble(
+    settings: Settings, error: BaseException, dates: str, old_file: str | None
+) -> CommandError:
+    variable = settings.set_by("database_url")
     address = database_address(settings.database_url.get_secret_value())
+    if isinstance(error, ssl.SSLError):
+        files = tls_files(settings.database_url.get_secret_value())
+        named = old_file or ", ".join(f"{name}={path}" for name, path in files) or "sslmode"
+        return CommandError(
+            f"no TLS with PostgreSQL at {address} ({reason_of_tls(error)}{dates}): look at its certificate"
+            f" and at {named} in {variable}"
+        )
     if isinstance(error, SharedSessionError):
         return CommandError(f"PostgreSQL at {address}: {error}")
-    if isinstance(error, asyncpg.PostgresError):
-        return CommandError(
-            f"PostgreSQL at {address} does not let us in ({reason_of(error)}): check {_DATABASE_VARIABLE}"
+    reason = reason_of(error) + (f"; {old_file}" if old_file else "")
+    if is_refused_login(error):
+        return RefusedCredentialsError(
+            f"PostgreSQL at {address} does not let us in ({reason}): check {_password_set_by(settings)}"
         )
-    return CommandError(
-        f"cannot reach PostgreSQL at {address} ({reason_of(error)}): start it or set {_DATABASE_VARIABLE}"
-    )
+    if isinstance(error, asyncpg.PostgresError):
+        return CommandError(f"PostgreSQL at {address} does not let us in ({reason}): check {variable}")
+    return CommandError(f"cannot reach PostgreSQL at {address} ({reason}): start it or set {variable}")
+
+
+def _password_set_by(settings: Settings) -> str:
+    if settings.database_password_file:
+        return settings.set_by("database_password")
+    url = settings.database_url.get_secret_value()
+    passfile = os.environ.get("PGPASSFILE")
+    if passfile and not has_password(url):
+        return f"PGPASSFILE={passfile} and {settings.set_by('database_url')}"
+    return settings.set_by("database_url")
 
 
 def session_limits(settings: Settings) -> dict[str, str]:

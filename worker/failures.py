@@ -13,6 +13,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from db.database_url import InvalidUrlError
+from worker.errors import RefusedCredentialsError
+
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """what PostgreSQL refuses, or its driver; SQLAlchemy does not wrap all of them"""
 
@@ -50,6 +53,7 @@ _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluste
 _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _DATA_CLASS: Final = "22"
+_LOGIN_CLASS: Final = "28"
 # An internal error, or a row that a constraint of the table refuses: whoever altered the table may have
 # refused every order there is. (A key or foreign key, in contrast, is about this one row.)
 _OF_ALL: Final = frozenset({_INTERNAL, "23502", "23514"})
@@ -89,14 +93,29 @@ def sqlstate(error: BaseException) -> str | None:
     return getattr(inner, "sqlstate", None)
 
 
+def is_refused_login(error: BaseException) -> bool:
+    """Whether PostgreSQL takes our credentials for wrong, or knows no such user."""
+    return (sqlstate(error) or "").startswith(_LOGIN_CLASS)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether a server is away or refuses work, as opposed to a fault of ours that nobody foresaw."""
-    return is_of_database(error) or isinstance(error, OSError | TimeoutError | KafkaError | StaleReadError)
+    return is_of_database(error) or isinstance(
+        error, OSError | TimeoutError | KafkaError | StaleReadError | RefusedCredentialsError
+    )
 
 
 def is_of_database(error: BaseException) -> bool:
     """Whether the error comes from PostgreSQL or the way to it, where that can be told."""
-    return isinstance(error, DBAPIError | PoolTimeoutError | asyncpg.PostgresError | asyncpg.InterfaceError)
+    return isinstance(
+        error,
+        DBAPIError
+        | PoolTimeoutError
+        | asyncpg.PostgresError
+        | asyncpg.InterfaceError
+        # Of a file that is renewed, perhaps half written.
+        | InvalidUrlError,
+    )
 
 
 def describe(error: BaseException) -> str:

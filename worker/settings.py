@@ -2,9 +2,10 @@
 
 import os
 import re
-import ssl
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -12,14 +13,20 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from contracts.topics import DEAD_LETTER, ORDER_CONFIRMED, ORDER_PLACED, ORDER_REJECTED, Topics
+from db.database_url import has_password
 from worker.errors import CommandError
-from worker.tls import reason_of_tls, unreadable
+from worker.kafka_login import KafkaLogin, TokenCommand
+from worker.secret_files import CredentialError, named, read_secret
+from worker.tls import ClientTls
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 
 _PREFIX: Final = "ORDER_WORKER_"
+# Each may be given by a file, which `<name>_file` names.
+SECRETS: Final = ("database_url", "kafka_sasl_username", "kafka_sasl_password", "kafka_ssl_key_password")
+_OAUTH: Final = "OAUTHBEARER"
 # Of the demo and the tests' servers.
 _NO_SETTINGS: Final = ("NO_DOCKER", "CACHE_DIR", "MAVEN_REPOSITORY", "DEMO_SECONDS")
 # What Kubernetes gives each container of a namespace that has a service called order-worker.
@@ -32,7 +39,12 @@ class Settings(BaseSettings):
     """What an operator can set. Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=_PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     kafka_bootstrap_servers: str = Field(
@@ -42,6 +54,8 @@ class Settings(BaseSettings):
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
         description="postgresql://user:password@host:port/name, with libpq's parameters",
     )
+    database_url_file: Path | None = Field(None, description="a file that holds it")
+    database_password_file: Path | None = Field(None, description="a file that holds the password alone")
     database_schema: str = Field("public", min_length=1, max_length=63, description="one shop, one schema")
     group_id: str = Field(
         "order-worker", min_length=1, description="consumer group; also the start of transactional ids"
@@ -82,32 +96,80 @@ class Settings(BaseSettings):
     stall_limit_seconds: float = Field(
         300.0, gt=0, description="no sign of life for so long with work to do: exit 3"
     )
+    # Longer than any rotation: until a renewed secret is in all its containers, Kubernetes takes up to two
+    # minutes.
+    refused_limit_seconds: float = Field(
+        180.0, gt=0, description="a server refuses our credentials for so long, and does nothing else: exit 4"
+    )
 
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT")
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field("PLAIN")
     kafka_sasl_username: str | None = None
+    kafka_sasl_username_file: Path | None = None
     kafka_sasl_password: SecretStr | None = None
+    kafka_sasl_password_file: Path | None = None
+    kafka_sasl_token_file: Path | None = Field(None, description="of OAUTHBEARER")
+    kafka_sasl_token_command: SecretStr | None = Field(
+        None, description="of OAUTHBEARER: what writes the token to its standard output"
+    )
     kafka_ssl_cafile: Path | None = Field(None, description="CA certificates; default: the system's")
     kafka_ssl_certfile: Path | None = Field(None, description="client certificate")
     kafka_ssl_keyfile: Path | None = Field(None, description="client key")
     kafka_ssl_key_password: SecretStr | None = Field(
         None, description="of the client key, if it is encrypted"
     )
+    kafka_ssl_key_password_file: Path | None = None
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Each secret that lies in a file, as it is now: what is wrong with the file is said at once."""
+        values = dict(given)
+        for name in SECRETS:
+            if values.get(f"{name}_file") is None:
+                continue
+            if values.get(name) is not None:
+                raise ValueError(f"set {_variable(name)} or {_variable(name)}_FILE, not both")
+            values[name] = _read(f"{name}_file", values[f"{name}_file"])
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         if len(set(self.topics.all)) < len(self.topics.all):
             raise ValueError("the four topics must have different names")
-        if self.kafka_security_protocol.startswith("SASL") and not (
-            self.kafka_sasl_username and self.kafka_sasl_password
-        ):
-            raise ValueError(
-                "SASL needs ORDER_WORKER_KAFKA_SASL_USERNAME and ORDER_WORKER_KAFKA_SASL_PASSWORD"
-            )
+        if self.database_password_file:
+            if has_password(self.database_url.get_secret_value()):
+                url, file = _variable("database_url"), _variable("database_password_file")
+                raise ValueError(f"set a password in {url} or {file}, not both")
+            _read("database_password_file", self.database_password_file)
+        self._require_login()
         return self
+
+    def _require_login(self) -> None:
+        tokens = [
+            name for name in ("kafka_sasl_token_file", "kafka_sasl_token_command") if getattr(self, name)
+        ]
+        both = " or ".join(map(_variable, ("kafka_sasl_token_file", "kafka_sasl_token_command")))
+        if self.kafka_sasl_mechanism != _OAUTH:
+            if tokens:
+                mechanism = _variable("kafka_sasl_mechanism")
+                raise ValueError(f"{_variable(tokens[0])} is for {mechanism}={_OAUTH}")
+            is_complete = self.kafka_sasl_username and self.kafka_sasl_password
+            if self.kafka_security_protocol.startswith("SASL") and not is_complete:
+                raise ValueError(
+                    f"SASL needs {_variable('kafka_sasl_username')} and {_variable('kafka_sasl_password')}"
+                )
+        elif len(tokens) == 2:
+            raise ValueError(f"set {both}, not both")
+        elif not tokens and self.kafka_security_protocol.startswith("SASL"):
+            raise ValueError(f"{_OAUTH} needs {both}")
+        if self.kafka_sasl_token_command:
+            _require_words(self.kafka_sasl_token_command.get_secret_value())
+        if self.kafka_sasl_token_file:
+            _read("kafka_sasl_token_file", self.kafka_sasl_token_file)
 
     @property
     def rebalance_timeout_ms(self) -> int:
@@ -123,55 +185,101 @@ class Settings(BaseSettings):
             self.dead_letter_topic,
         )
 
+    def secret(self, name: str) -> Callable[[], str] | None:
+        """What reads one of `SECRETS`, or one that is given by a file alone, anew each time; None: not set.
+
+        What it returns raises CredentialError where the file is of no use.
+        """
+        if path := getattr(self, f"{name}_file"):
+            return partial(read_secret, _variable(f"{name}_file"), path)
+        value = getattr(self, name, None)
+        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return (lambda: plain) if plain else None
+
+    def set_by(self, *names: str) -> str:
+        """The variables that these secrets are set by, with the files that they name."""
+        files = ((name, getattr(self, f"{name}_file")) for name in names)
+        return ", ".join(
+            named(_variable(f"{name}_file"), path) if path else _variable(name) for name, path in files
+        )
+
     def kafka_client_options(self) -> dict[str, Any]:
-        """What every aiokafka client needs: servers, TLS and SASL."""
+        """What every aiokafka client needs: servers, TLS and SASL. Each connection reads the files again.
+
+        Raises CommandError where there is no TLS with the files as they are now.
+        """
         options: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers,
             "security_protocol": self.kafka_security_protocol,
             "request_timeout_ms": self.request_timeout_ms,
         }
-        if self.kafka_security_protocol.endswith("SSL"):
-            options["ssl_context"] = self._ssl_context()
+        if self.kafka_security_protocol == "PLAINTEXT":
+            return options
+        login = options["sasl_oauth_token_provider"] = self._kafka_login()
+        if login.tls:
+            try:
+                options["ssl_context"] = login.tls.context()
+            except CredentialError as error:
+                raise CommandError(str(error)) from None
         if self.kafka_security_protocol.startswith("SASL"):
-            assert self.kafka_sasl_password is not None
+            # aiokafka insists on user and password here; what it sends is the login's.
+            options |= dict.fromkeys(("sasl_plain_username", "sasl_plain_password"), "")
             options["sasl_mechanism"] = self.kafka_sasl_mechanism
-            options["sasl_plain_username"] = self.kafka_sasl_username
-            options["sasl_plain_password"] = self.kafka_sasl_password.get_secret_value()
         return options
 
-    def _ssl_context(self) -> ssl.SSLContext:
-        files = {
-            "ORDER_WORKER_KAFKA_SSL_CAFILE": self.kafka_ssl_cafile,
-            "ORDER_WORKER_KAFKA_SSL_CERTFILE": self.kafka_ssl_certfile,
-            "ORDER_WORKER_KAFKA_SSL_KEYFILE": self.kafka_ssl_keyfile,
-        }
-        if why := unreadable((name, path) for name, path in files.items() if path):
-            raise CommandError(f"cannot read the TLS files for Kafka: {why}")
-        names = "ORDER_WORKER_KAFKA_SSL_CAFILE"
-        try:
-            context = ssl.create_default_context(cafile=self.kafka_ssl_cafile)
-            if self.kafka_ssl_certfile:
-                names = "ORDER_WORKER_KAFKA_SSL_CERTFILE, ORDER_WORKER_KAFKA_SSL_KEYFILE and …_KEY_PASSWORD"
-                context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, self._key_password)
-        except (OSError, ValueError) as error:
-            why = reason_of_tls(error) if isinstance(error, ssl.SSLError) else str(error)
-            raise CommandError(f"cannot use the TLS files for Kafka ({why}): look at {names}") from None
-        return context
+    def _kafka_login(self) -> KafkaLogin:
+        tls = ClientTls(
+            self.kafka_ssl_cafile,
+            self.kafka_ssl_certfile,
+            self.kafka_ssl_keyfile,
+            self.secret("kafka_ssl_key_password"),
+        )
+        found = tls if self.kafka_security_protocol.endswith("SSL") else None
+        if self.kafka_sasl_mechanism != _OAUTH:
+            set_by = self.set_by("kafka_sasl_username", "kafka_sasl_password")
+            return KafkaLogin(
+                set_by, found, self.secret("kafka_sasl_username"), self.secret("kafka_sasl_password")
+            )
+        if self.kafka_sasl_token_command:
+            variable = _variable("kafka_sasl_token_command")
+            command = TokenCommand(variable, self.kafka_sasl_token_command.get_secret_value())
+            return KafkaLogin(variable, found, token_command=command)
+        return KafkaLogin(self.set_by("kafka_sasl_token"), found, token_file=self.secret("kafka_sasl_token"))
 
-    def _key_password(self) -> str:
-        # Called for an encrypted key alone; without it, OpenSSL would ask at the terminal.
-        return self.kafka_ssl_key_password.get_secret_value() if self.kafka_ssl_key_password else ""
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
+
+
+def _read(name: str, path: Path | str) -> str:
+    try:
+        return read_secret(_variable(name), Path(path))
+    except CredentialError as error:
+        raise ValueError(str(error)) from None
+
+
+def _require_words(command: str) -> None:
+    try:
+        if shlex.split(command):
+            return
+    except ValueError:
+        pass
+    raise ValueError(f"{_variable('kafka_sasl_token_command')} is no command: look at its quotes")
 
 
 def read_settings(**overrides: Any) -> Settings:
     """The settings, or a CommandError that names each wrong variable, and each that is none."""
     if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
         raise CommandError("wrong settings: " + "; ".join(unknown))
+    # What is given in a secret's place goes before its file.
+    files = {f"{name}_file": None for name in SECRETS if name in overrides}
     try:
-        return Settings(**overrides)
+        return Settings(**{**files, **overrides})
     except ValidationError as error:
         lines = (
-            f"ORDER_WORKER_{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            f"{_variable('_'.join(str(p) for p in e['loc']))}: {e['msg']}"
+            if e["loc"]
+            else e["msg"].removeprefix("Value error, ")
             for e in error.errors(include_url=False, include_input=False)
         )
         raise CommandError("wrong settings: " + "; ".join(lines)) from None

@@ -853,7 +853,14 @@ MUTATIONS: Final = (
         "watchdog",
         "A worker that hangs ends itself.",
         "nobody watches",
-        (Edit(_APP, "        start_watchdog(self.health, self.settings.stall_limit_seconds)\n", ""),),
+        (
+            Edit(
+                _APP,
+                "        start_watchdog(self.health, self.settings.stall_limit_seconds,"
+                " self.settings.refused_limit_seconds)\n",
+                "",
+            ),
+        ),
         (Test("tests/acceptance/test_run.py", "stall_ends"),),
     ),
     # What comes in ----------------------------------------------------------------------------------------

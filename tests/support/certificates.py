@@ -20,7 +20,7 @@ class Certificate(NamedTuple):
 
 
 Issue = Callable[..., Certificate]
-"""`issue(name, of, password="")`: `of` is a subjectAltName; with a password the key is encrypted"""
+"""`issue(name, of, password="", is_out_of_date=False)`: `of` is a subjectAltName, a password the key's"""
 
 
 def issuing_in(folder: Path) -> Issue:
@@ -30,7 +30,9 @@ def issuing_in(folder: Path) -> Issue:
             pytest.fail(NO_OPENSSL, pytrace=False)
         pytest.skip(NO_OPENSSL)
 
-    def issue(name: str, of: str = "IP:127.0.0.1", password: str = "") -> Certificate:
+    def issue(
+        name: str, of: str = "IP:127.0.0.1", password: str = "", *, is_out_of_date: bool = False
+    ) -> Certificate:
         made = Certificate(folder / f"{name}.crt", folder / f"{name}.key")
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", f"/CN={name}"]
         key = ["-passout", f"pass:{password}"] if password else ["-nodes"]
@@ -38,6 +40,18 @@ def issuing_in(folder: Path) -> Issue:
         subprocess.run(
             [*command, *key, *files, "-addext", f"subjectAltName={of}"], check=True, capture_output=True
         )
+        if is_out_of_date:
+            ended = [
+                "openssl",
+                "x509",
+                "-in",
+                str(made.certificate),
+                "-signkey",
+                str(made.key),
+                "-days",
+                "-1",
+            ]
+            subprocess.run([*ended, "-out", str(made.certificate)], check=True, capture_output=True)
         return made
 
     return issue

@@ -1,4 +1,7 @@
-"""The console script `order-worker`: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+"""The console script `order-worker`: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+`run` ends with 3 where it hangs, and with 4 where its credentials are refused for too long.
+"""
 
 import sys
 from typing import Final

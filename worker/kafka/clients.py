@@ -17,6 +17,8 @@ from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.limits.remarks import LETTER_HEADER_BYTES, Use, remarks
 from worker.kafka.limits.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
+from worker.kafka_login import refused_login
+from worker.secret_files import CredentialError
 from worker.settings import Settings
 
 LIMIT_SECONDS: Final = 5.0
@@ -36,10 +38,14 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     What aiokafka logs on the way is not shown: the last of it becomes the reason.
     """
     servers = settings.kafka_bootstrap_servers
+    options = settings.kafka_client_options()
     with quiet_aiokafka() as last_words:
-        client = AIOKafkaAdminClient(**settings.kafka_client_options(), retry_backoff_ms=200)
+        client = AIOKafkaAdminClient(**options, retry_backoff_ms=200)
         try:
-            await _start(client, servers, last_words)
+            try:
+                await _start(client, servers, last_words)
+            except CommandError as error:
+                raise (refused_login(options) or error) from None
             yield client
         finally:
             await client.close()
@@ -67,7 +73,11 @@ async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[s
 
     May be called inside a worker, also beside itself. Raises KafkaError, OSError or TimeoutError.
     """
-    client = AIOKafkaAdminClient(**settings.kafka_client_options())
+    try:
+        options = settings.kafka_client_options()
+    except CommandError as error:
+        raise CredentialError(str(error)) from None  # a file that is renewed this moment
+    client = AIOKafkaAdminClient(**options)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             await client.start()

@@ -19,11 +19,13 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 
+from worker.errors import CommandError, LoginRefusedError, RefusedCredentialsError
 from worker.failures import describe
 
 log = logging.getLogger(__name__)
 
 EXIT_STALLED: Final = 3
+EXIT_REFUSED: Final = LoginRefusedError.exit_code
 CHECK_INTERVAL_SECONDS: Final = 2.0
 CHECK_TIMEOUT_SECONDS: Final = 2.0
 # Longer than any driver waits for a server, so that it is the driver that says why.
@@ -48,6 +50,7 @@ class Health:
         self._partitions: list[int] = []
         self._sign_of_life = time.monotonic()
         self._lag: int | None = None
+        self._refused: dict[str, tuple[str, float]] = {}
 
     def started(self) -> None:
         self._troubles.pop("worker", None)
@@ -61,6 +64,18 @@ class Health:
     def answered(self, server: str) -> None:
         """`server` ("database", "kafka") answers."""
         self._troubles.pop(server, None)
+        self._refused.pop(server, None)
+
+    def refused(self, server: str, why: str) -> None:
+        """`server` takes our credentials for wrong."""
+        self.failed(server, why)
+        if server not in self._refused:
+            log.error("%s; trying again", why)
+        self._refused[server] = why, self._refused.get(server, ("", time.monotonic()))[1]
+
+    def no_refusal(self, server: str) -> None:
+        """Something else is wrong with `server`."""
+        self._refused.pop(server, None)
 
     def failed(self, server: str, why: str, alive: bool = True) -> bool:
         """`server` does not, and why; ready again once it answers. True: that is new.
@@ -103,7 +118,8 @@ class Health:
         return dict(self._waiting)
 
     def progressed(self) -> None:
-        """The orders of a partition are decided and published."""
+        """The orders of a partition are decided and published, whatever new connections meet."""
+        self._refused.clear()
         self._sign_of_life = time.monotonic()
 
     def relieved(self) -> None:
@@ -137,6 +153,11 @@ class Health:
             "lag": self._lag,
         }
 
+    def refusals(self) -> Mapping[str, tuple[str, float]]:
+        """Which servers do nothing but refuse our credentials: the reason, and for how many seconds."""
+        refused = dict(self._refused)  # in one step: the watchdog is another thread
+        return {server: (why, time.monotonic() - since) for server, (why, since) in refused.items()}
+
     def stalled_seconds(self) -> float:
         """Time since the last sign of life."""
         return time.monotonic() - self._sign_of_life
@@ -165,23 +186,38 @@ async def _check(health: Health, server: str, check: Callable[[], Awaitable[obje
             await asyncio.wait([asked], timeout=CHECK_LIMIT_SECONDS)
         if not asked.done():
             return
-        if (error := asked.exception()) is not None:
+        if (error := asked.exception()) is None:
+            health.answered(server)
+        elif isinstance(error, RefusedCredentialsError):
+            health.refused(server, str(error))
+        else:
             health.failed(server, describe(error), alive=is_refusal(error))
-            return
-        health.answered(server)
+            health.no_refusal(server)
     finally:
         asked.cancel()
+
+
+def refused_too_long(why: str, seconds: float) -> str:
+    return f"{why}; so for {seconds:.0f} s, longer than a rotation takes (ORDER_WORKER_REFUSED_LIMIT_SECONDS)"
 
 
 def is_refusal(error: BaseException) -> bool:
     """Whether a server, or the way to it, said no; a connection pool that has none left did not."""
     return isinstance(
-        error, KafkaError | OSError | DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError
+        error,
+        KafkaError | OSError | DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError | CommandError,
     )
 
 
-def start_watchdog(health: Health, limit_seconds: float, leave: Callable[[int], NoReturn] = os._exit) -> None:
+def start_watchdog(
+    health: Health,
+    limit_seconds: float,
+    refused_limit_seconds: float,
+    leave: Callable[[int], NoReturn] = os._exit,
+) -> None:
     """End the process with exit code 3 once it shows no sign of life for `limit_seconds` with work to do.
+
+    With exit code 4 once a server did nothing but refuse our credentials for `refused_limit_seconds`.
 
     A thread of its own, because an event loop that hangs cannot notice that it hangs. Leaving at once is
     safe: what is not committed comes again. A server that is away is no stall: its refusal is a sign of life.
@@ -189,9 +225,17 @@ def start_watchdog(health: Health, limit_seconds: float, leave: Callable[[int], 
 
     def watch() -> None:
         while (stalled := health.stalled_seconds()) < limit_seconds:
+            for why, seconds in health.refusals().values():
+                if seconds >= refused_limit_seconds:
+                    end(EXIT_REFUSED, f"{refused_too_long(why, seconds)}: leaving")
             time.sleep(min(1.0, max(0.05, limit_seconds - stalled)))
-        log.critical("no progress for %.0f s with orders waiting: leaving, to be started again", stalled)
+        end(
+            EXIT_STALLED, f"no progress for {stalled:.0f} s with orders waiting: leaving, to be started again"
+        )
+
+    def end(code: int, why: str) -> None:
+        log.critical("%s", why)
         logging.shutdown()
-        leave(EXIT_STALLED)
+        leave(code)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

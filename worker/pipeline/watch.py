@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
@@ -19,6 +20,7 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
+from worker.kafka_login import forget_errors, login_error
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.flow import Flow
@@ -193,11 +195,14 @@ class Watch:
 
     async def _asking(self) -> AIOKafkaAdminClient:
         if self._admin is None:
+            forget_errors(self._options)
             admin = AIOKafkaAdminClient(**self._options)
             try:
                 await admin.start()
-            except BaseException:
+            except BaseException as error:
                 await admin.close()
+                if isinstance(error, KafkaError) and (why := login_error(self._options)):
+                    raise why from None
                 raise
             self._admin = admin
         return self._admin

@@ -16,7 +16,7 @@ from worker import database
 from worker.app import Worker, build
 from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached, nothing_happens
-from worker.errors import CommandError
+from worker.errors import CommandError, LoginRefusedError, RefusedCredentialsError
 from worker.failures import DATABASE_ERRORS
 from worker.http.connections import bounded
 from worker.kafka import clients
@@ -35,7 +35,8 @@ def run(settings: Settings, reached: Reached = nothing_happens) -> int:
 
     SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
     shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
-    Raises CommandError with the next step when a server, a topic, the tables or the port are missing.
+    Raises CommandError with the next step when a server, a topic, the tables or the port are missing;
+    LoginRefusedError where one refuses our credentials.
     """
     log.configure(settings.log_level, settings.log_format)
     return asyncio.run(_run(settings, reached))
@@ -51,8 +52,10 @@ async def _run(settings: Settings, reached: Reached) -> int:
         await clients.require_topics(settings)
         await _remark(worker, settings, parts_missing)
         listening = _listen(settings)
-    except CommandError:
+    except CommandError as error:
         await worker.engine.dispose()
+        if isinstance(error, RefusedCredentialsError):
+            raise LoginRefusedError(str(error)) from None
         raise
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", **bounded()))
     _stop_on_signals(server, worker)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from worker.errors import LoginRefusedError
 from worker.failures import backoff_seconds
 from worker.observability import log
 from worker.settings import Settings
@@ -101,7 +102,15 @@ class _Supervisor:
         if code == 1 and not self._ever_settled:
             # It has said on standard error what is missing; the next one would say the same.
             return 1
-        child.restarts = 0 if now - child.started_at > SETTLED_SECONDS else child.restarts + 1
+        lived_seconds = now - child.started_at
+        is_lasting = not self._ever_settled or lived_seconds >= self._settings.refused_limit_seconds
+        if code == LoginRefusedError.exit_code and is_lasting:
+            # As well: they all have the same credentials. Those that still work finish their batch. (One that
+            # is started while the credentials are being renewed is started again.)
+            self._pass_on(signal.SIGTERM)
+            self._wait_for_all()
+            return code
+        child.restarts = 0 if lived_seconds > SETTLED_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
         logger.warning("worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds)
         child.due_at = now + pause_seconds
@@ -109,6 +118,9 @@ class _Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1
+        self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
         for child in self._children:
             # Told twice, they leave at once: each counts for itself.
             if child.process.poll() is None:
@@ -136,7 +148,8 @@ def supervise(settings: Settings, workers: int) -> int:
 
     Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on; a worker that
     ends by itself or is killed is started again, after a pause that grows. When the very first ones
-    report a wrong setting or a missing server, this returns 1 instead of trying for ever.
+    report a wrong setting or a missing server, this returns 1 instead of trying for ever; 4 where a server
+    did nothing but refuse our credentials for too long.
     """
     log.configure(settings.log_level, settings.log_format)
     return _Supervisor(settings, workers).run()

@@ -127,3 +127,23 @@ def test_an_encrypted_key_is_read_with_its_password_and_nobody_is_asked_for_it(i
         with pytest.raises(CommandError, match="KEY_PASSWORD") as refused:
             kafka_over_tls(**files, **wrong).kafka_client_options()
         assert SECRET not in str(refused.value)
+
+
+async def test_a_certificate_out_of_date_is_told_with_host_and_dates(issue: Issue):
+    server = issue("server", is_out_of_date=True)
+    with postgres_with(server) as port:
+        said = await refusal(f"sslmode=verify-full&sslrootcert={server.certificate}", port)
+    for part in (
+        f"127.0.0.1:{port}",
+        "certificate has expired (valid from 20",
+        f"{server.certificate} expired on 20",
+    ):
+        assert part in said, said
+
+
+async def test_a_client_certificate_out_of_date_is_told_with_its_file_and_date(issue: Issue):
+    server, client = issue("server"), issue("client", is_out_of_date=True)
+    files = f"sslrootcert={server.certificate}&sslcert={client.certificate}&sslkey={client.key}"
+    with postgres_with(server) as port:
+        said = await refusal(f"sslmode=verify-full&{files}", port)
+    assert f"sslcert={client.certificate} expired on 20" in said

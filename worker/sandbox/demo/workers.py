@@ -142,7 +142,9 @@ class Crew:
 @asynccontextmanager
 async def crew_of(size: int, variables: Mapping[str, str], folder: Path) -> AsyncIterator[Crew]:
     """Running workers, none of which is left afterwards."""
-    environment = {**os.environ, **variables}
+    # What is given here is given by no file.
+    files = {f"{name}_FILE": "" for name in variables if f"{name}_FILE" in os.environ}
+    environment = {**os.environ, **files, **variables}
     crew = Crew([DemoWorker(number, environment, folder) for number in range(1, size + 1)])
     try:
         for worker in crew.workers:

@@ -163,7 +163,8 @@ class LocalKafka(_Process):
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
     `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
-    connects through a proxy stays with it. A `member` of a larger cluster answers once most members run.
+    connects through a proxy stays with it; it speaks `proxied_protocol`, and `settings` that begin with
+    `listener.name.proxied.` are its own. A `member` of a larger cluster answers once most members run.
     """
 
     def __init__(
@@ -175,6 +176,7 @@ class LocalKafka(_Process):
         jvm_options: Sequence[str] = QUICK_START,
         log_level: str = "warn",
         proxy_port: int | None = None,
+        proxied_protocol: str = "PLAINTEXT",
         member: ClusterMember | None = None,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
@@ -185,7 +187,7 @@ class LocalKafka(_Process):
             "Kafka",
             folder,
             member,
-            {**(settings or {}), **self._listeners(member, proxy_port)},
+            {**(settings or {}), **self._listeners(member, proxy_port, proxied_protocol)},
             heap=heap,
             jvm_options=jvm_options,
             log_level=log_level,
@@ -196,7 +198,9 @@ class LocalKafka(_Process):
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def _listeners(self, member: ClusterMember, proxy_port: int | None) -> dict[str, str]:
+    def _listeners(
+        self, member: ClusterMember, proxy_port: int | None, proxied_protocol: str
+    ) -> dict[str, str]:
         listeners, roles = {"PLAINTEXT": self.port}, "broker"
         advertised = {"PLAINTEXT": self.port}
         if self.proxied_port and proxy_port:
@@ -204,7 +208,7 @@ class LocalKafka(_Process):
         if member.node_id in member.controller_ports:
             listeners["CONTROLLER"], roles = member.controller_ports[member.node_id], "broker,controller"
         return {
-            **_roles(member, roles, listeners),
+            **_roles(member, roles, listeners, proxied_protocol),
             "inter.broker.listener.name": "PLAINTEXT",
             "advertised.listeners": _addresses(advertised),
         }
@@ -214,7 +218,9 @@ class LocalKafka(_Process):
         return is_open(self.port) and run_async(lambda: answers(self.bootstrap_servers))
 
 
-def _roles(member: ClusterMember, roles: str, listeners: Mapping[str, int]) -> dict[str, str]:
+def _roles(
+    member: ClusterMember, roles: str, listeners: Mapping[str, int], proxied_protocol: str = "PLAINTEXT"
+) -> dict[str, str]:
     voters = (f"{node_id}@127.0.0.1:{port}" for node_id, port in member.controller_ports.items())
     return {
         "process.roles": roles,
@@ -223,7 +229,8 @@ def _roles(member: ClusterMember, roles: str, listeners: Mapping[str, int]) -> d
         "controller.listener.names": "CONTROLLER",
         "listeners": _addresses(listeners),
         "listener.security.protocol.map": ",".join(
-            f"{name}:PLAINTEXT" for name in {**listeners, "CONTROLLER": 0}
+            f"{name}:{proxied_protocol if name == 'PROXIED' else 'PLAINTEXT'}"
+            for name in {**listeners, "CONTROLLER": 0}
         ),
     }
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, create_conn
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
+
+# Ours stands in its place by now.
+CONNECTION: Any = next(kind for kind in AIOKafkaConnection.__mro__ if kind.__module__ == "aiokafka.conn")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +44,10 @@ from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, 
         ("Places.left", TopicPartitionState.consumed_to, "c7b8f0f99ce9"),
         ("RecordConsumer._state_of", Assignment.state_value, "183fea82ef48"),
         ("RecordConsumer._look_at_hold_or_error", FetchError, "10966ad4c795"),
+        ("kafka_login, whose class it is to build", create_conn, "673276cbddb4"),
+        ("kafka_login._Connection.connect", CONNECTION.connect, "b0f9ba7f0cf6"),
+        ("kafka_login._TokenAuthenticator", CONNECTION._do_sasl_handshake, "d4f7b5acbbec"),
+        ("kafka_login._TokenAuthenticator", OAuthAuthenticator.step, "3a013ab61098"),
     ],
 )
 def test_what_ours_was_written_against_is_unchanged(ours: str, theirs: Callable[..., Any], digest: str):

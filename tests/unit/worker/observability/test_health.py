@@ -7,7 +7,14 @@ import pytest
 from aiokafka import TopicPartition
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from worker.observability.health import EXIT_STALLED, Health, is_refusal, monitor, start_watchdog
+from worker.observability.health import (
+    EXIT_REFUSED,
+    EXIT_STALLED,
+    Health,
+    is_refusal,
+    monitor,
+    start_watchdog,
+)
 
 
 def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
@@ -51,9 +58,39 @@ def test_the_watchdog_ends_a_worker_that_shows_no_sign_of_life():
         codes.append(code)
         left.set()
 
-    start_watchdog(Health(), 0.05, leave)  # type: ignore[arg-type]
+    start_watchdog(Health(), 0.05, 100.0, leave)  # type: ignore[arg-type]
     assert left.wait(10)
     assert codes == [EXIT_STALLED]
+
+
+def test_the_watchdog_ends_a_worker_whose_credentials_are_refused_for_too_long(caplog):
+    left, codes = threading.Event(), list[int]()
+    health = Health()
+    health.refused("database", "PostgreSQL at here does not let us in")
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        health.answered("database")
+        left.set()
+
+    start_watchdog(health, 100.0, 0.05, leave)  # type: ignore[arg-type]
+    assert left.wait(10)
+    assert codes == [EXIT_REFUSED]
+    assert "PostgreSQL at here does not let us in; so for" in caplog.text
+
+
+def test_refusals_count_from_the_first_until_something_else_happens():
+    health = Health()
+    health.refused("kafka", "why")
+    since = health._refused["kafka"][1]
+    health.refused("kafka", "why still")
+    assert health._refused["kafka"] == ("why still", since)
+    assert not health.failed("kafka", "no answer within 2 s", alive=False)
+    assert health.refusals(), "an answer that is late is nothing else"
+    for other in (health.progressed, lambda: health.answered("kafka"), lambda: health.no_refusal("kafka")):
+        health.refused("kafka", "why")
+        other()
+        assert not health.refusals()
 
 
 @pytest.mark.parametrize("sign", ["progressed", "set_back", "server away", "no lag"])
