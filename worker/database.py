@@ -55,7 +55,7 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
         # Two at once: behind a pooler that shares its sessions, the second one gets that of the first.
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
             await connection.execute(text("SELECT 1"))
-    except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
+    except (OSError, TimeoutError, ValueError, OverflowError, *DATABASE_ERRORS) as error:
         raise _database_error(settings, driver_error(error)) from None
 
 
@@ -67,7 +67,7 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
         return
     schema = settings.database_schema
     found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
-    raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
+    raise CommandError(f'schema "{schema}" {found}', "run `order-worker db upgrade`", code="tables_missing")
 
 
 def url_remark(settings: Settings) -> str | None:
@@ -122,22 +122,28 @@ def _database_error(settings: Settings, error: BaseException) -> CommandError:
             f" {named or 'sslmode'} in {_DATABASE_VARIABLE}"
         )
     if isinstance(error, InvalidUrlError):
-        return CommandError(f"{_DATABASE_VARIABLE}: {error}")
-    if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+        return CommandError(f"{_DATABASE_VARIABLE}: {error}", code="settings")
+    if isinstance(error, (ValueError, OverflowError, asyncpg.ClientConfigurationError)):
         # The driver quotes what it could not read, which may be a piece of the password.
         return CommandError(
-            f"{_DATABASE_VARIABLE} cannot be read: write postgresql://user:password@host:port/name"
-            " and percent-encode special characters in the password"
+            f"{_DATABASE_VARIABLE} cannot be read",
+            "write postgresql://user:password@host:port/name"
+            " and percent-encode special characters in the password",
+            code="settings",
         )
     address = database_address(settings.database_url.get_secret_value())
     if isinstance(error, SharedSessionError):
         return CommandError(f"PostgreSQL at {address}: {error}")
     if isinstance(error, asyncpg.PostgresError):
         return CommandError(
-            f"PostgreSQL at {address} does not let us in ({reason_of(error)}): check {_DATABASE_VARIABLE}"
+            f"PostgreSQL at {address} does not let us in ({reason_of(error)})",
+            f"check {_DATABASE_VARIABLE}",
+            code="database_refuses",
         )
     return CommandError(
-        f"cannot reach PostgreSQL at {address} ({reason_of(error)}): start it or set {_DATABASE_VARIABLE}"
+        f"cannot reach PostgreSQL at {address} ({reason_of(error)})",
+        f"start it or set {_DATABASE_VARIABLE}",
+        code="database_unreachable",
     )
 
 

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
             "ORDER_WORKER_KAFKA_SSL_KEYFILE": self.kafka_ssl_keyfile,
         }
         if why := unreadable((name, path) for name, path in files.items() if path):
-            raise CommandError(f"cannot read the TLS files for Kafka: {why}")
+            raise CommandError(f"cannot read the TLS files for Kafka: {why}", code="settings")
         names = "ORDER_WORKER_KAFKA_SSL_CAFILE"
         try:
             context = ssl.create_default_context(cafile=self.kafka_ssl_cafile)
@@ -155,7 +155,9 @@ class Settings(BaseSettings):
                 context.load_cert_chain(self.kafka_ssl_certfile, self.kafka_ssl_keyfile, self._key_password)
         except (OSError, ValueError) as error:
             why = reason_of_tls(error) if isinstance(error, ssl.SSLError) else str(error)
-            raise CommandError(f"cannot use the TLS files for Kafka ({why}): look at {names}") from None
+            raise CommandError(
+                f"cannot use the TLS files for Kafka ({why})", f"look at {names}", code="settings"
+            ) from None
         return context
 
     def _key_password(self) -> str:
@@ -166,7 +168,7 @@ class Settings(BaseSettings):
 def read_settings(**overrides: Any) -> Settings:
     """The settings, or a CommandError that names each wrong variable, and each that is none."""
     if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
-        raise CommandError("wrong settings: " + "; ".join(unknown))
+        raise CommandError("wrong settings: " + "; ".join(unknown), code="settings")
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -174,7 +176,7 @@ def read_settings(**overrides: Any) -> Settings:
             f"ORDER_WORKER_{'_'.join(str(p) for p in e['loc']).upper()}: {e['msg']}" if e["loc"] else e["msg"]
             for e in error.errors(include_url=False, include_input=False)
         )
-        raise CommandError("wrong settings: " + "; ".join(lines)) from None
+        raise CommandError("wrong settings: " + "; ".join(lines), code="settings") from None
 
 
 def _unknown_names(names: Iterable[str]) -> list[str]:

@@ -1,11 +1,11 @@
 """`dead-letters`: what could not be decided, looked at, taken out, and sent again."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import CommandError, UsageError
 
@@ -43,7 +43,7 @@ def list_(
     from worker.settings import read_settings
 
     choice = _choice(code, path, start, end)
-    groups, unreadable = asyncio.run(list_groups(read_settings(), choice, quiet=as_json))
+    groups, unreadable = interruption.run(list_groups(read_settings(), choice, quiet=as_json))
     if as_json:
         print_json(groups)
     elif groups:
@@ -66,7 +66,7 @@ def show(
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
-    letter = asyncio.run(look_up(read_settings(), _place(place)))
+    letter = interruption.run(look_up(read_settings(), _place(place)))
     if as_json:
         print_json(letter)
     else:
@@ -95,7 +95,7 @@ def export(
     from worker.settings import read_settings
 
     choice = _choice(code, path, start, end)
-    count, unreadable = asyncio.run(write(read_settings(), choice, out, force=force))
+    count, unreadable = interruption.run(write(read_settings(), choice, out, force=force))
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
     for met in unreadable:
@@ -154,7 +154,7 @@ def redrive(
         quiet=as_json,
     )
     if not execute:
-        rehearsal = asyncio.run(work.rehearse(read_settings(), request))
+        rehearsal = interruption.run(work.rehearse(read_settings(), request))
         if as_json:
             print_json(rehearsal)
         else:
@@ -162,7 +162,7 @@ def redrive(
             # Never folded: it is there to be copied.
             typer.echo(typed_again())
         return
-    report = asyncio.run(work.redrive(read_settings(), request))
+    report = interruption.run(work.redrive(read_settings(), request))
     if as_json:
         print_json(report)
     else:
