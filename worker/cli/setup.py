@@ -1,11 +1,11 @@
 """`db`, `topics` and `catalog`: what has to be there before the worker runs."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import example, group
 from worker.errors import CommandError, UsageError
 
@@ -22,7 +22,7 @@ def db_upgrade() -> None:
     """Create the tables, or bring them to this version. In one transaction; a second call does nothing."""
     from worker.settings import read_settings
 
-    typer.echo(asyncio.run(_upgrade(read_settings())))
+    typer.echo(interruption.run(_upgrade(read_settings())))
 
 
 @topics.command("create", epilog=example("order-worker topics create --partitions 12 --replication 3"))
@@ -33,12 +33,13 @@ def topics_create(
     ] = -1,
 ) -> None:
     """Create the topics that are missing. Those that exist stay as they are."""
-    from worker.operations.setup.topics import create_topics, table
+    from worker.operations.screen import output
+    from worker.operations.setup.topics import create_topics, topics_screen
     from worker.settings import read_settings
 
     if replication == 0:
         raise UsageError("--replication is 1 or more, or -1 for the brokers' default")
-    typer.echo(table(asyncio.run(create_topics(read_settings(), partitions, replication))))
+    output().print(topics_screen(interruption.run(create_topics(read_settings(), partitions, replication))))
 
 
 @catalog.command(
@@ -61,7 +62,7 @@ def catalog_import(
     from worker.operations.setup.catalog import import_catalog, summary
     from worker.settings import read_settings
 
-    typer.echo(summary(asyncio.run(import_catalog(read_settings(), path))))
+    typer.echo(summary(interruption.run(import_catalog(read_settings(), path))))
 
 
 async def _upgrade(settings: "Settings") -> str:
