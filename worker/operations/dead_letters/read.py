@@ -27,7 +27,7 @@ from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader
 from worker.operations.dead_letters.letter import Choice, Group, Letter, LetterPlace, LetterTally, read_letter
-from worker.operations.screen import progress
+from worker.operations.screen import progress, versioned
 from worker.settings import Settings
 
 Found = tuple[Letter, ConsumerRecord]
@@ -126,7 +126,7 @@ async def export(
             spans = await letter_spans(consumer, settings, choice)
             async for found in chosen(consumer, spans, choice, "exporting"):
                 for letter, record in found:
-                    _write(file, to_json(_line(letter, record)) + b"\n", out)
+                    _write(file, to_json(versioned(_line(letter, record))) + b"\n", out)
                     count += 1
             unreadable = consumer.met.counts()
         if not count:
@@ -263,9 +263,6 @@ def _write(file: IO[bytes], line: bytes, out: Path) -> None:
     try:
         file.write(line)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read has gone; at its end Python would try once more to write what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
 
 
