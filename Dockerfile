@@ -15,5 +15,6 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m", "worker"]
+# What arrives while Python itself starts waits for our handlers: process 1 would never see it.
+ENTRYPOINT ["env", "--block-signal=TERM", "--block-signal=INT", "python", "-m", "worker"]
 CMD ["run"]

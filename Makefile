@@ -78,8 +78,9 @@ listings: setup ## Time every listing of the data layer over 1,000,000 orders
 screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
 	@$(BIN)/python -m docs.screens
 
-schemas: setup ## Write contracts/schemas/ anew from the models
+schemas: setup ## Write contracts/schemas/ and docs/json/ anew from the models
 	@$(BIN)/python -m contracts.schema
+	@$(BIN)/python -m worker.cli.documents
 	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes

@@ -1,5 +1,24 @@
-"""`python -m worker` is `order-worker`."""
+"""The console script `order-worker`, and `python -m worker`.
 
-from worker.cli import main
+What stands here is imported before anything else: the signals are handled before a second of imports begins.
+"""
 
-main()
+from worker import interruption
+
+interruption.end_at_once()
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code, whatever arrives meanwhile."""
+    from worker import standard_streams
+
+    standard_streams.prepare()
+    from worker.cli import run_command
+
+    code = run_command()
+    interruption.end_at_once(code)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
         # Two at once: behind a pooler that shares its sessions, the second one gets that of the first.
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
             await connection.execute(text("SELECT 1"))
-    except (OSError, TimeoutError, ValueError, *DATABASE_ERRORS) as error:
+    except (OSError, TimeoutError, ValueError, OverflowError, *DATABASE_ERRORS) as error:
         raise await database_trouble(settings, driver_error(error)) from None
 
 
@@ -96,7 +96,7 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
             " its tables"
         )
     found = "has no tables yet" if revision is None else f"is at revision {revision}, not {head}"
-    raise CommandError(f'schema "{schema}" {found}: run `order-worker db upgrade`')
+    raise CommandError(f'schema "{schema}" {found}', "run `order-worker db upgrade`", code="tables_missing")
 
 
 def url_remark(settings: Settings) -> str | None:
@@ -165,7 +165,7 @@ async def database_trouble(settings: Settings, error: BaseException) -> CommandE
     if isinstance(error, UnreadableUrlError):
         return CommandError(f"{variable} {error}")
     if isinstance(error, InvalidUrlError):
-        return CommandError(f"{variable}: {error}")
+        return CommandError(f"{variable}: {error}", code="settings")
     dates = await asyncio.to_thread(_dates, settings) if is_of_time(error) else ""
     return _server_trouble(settings, error, dates, expired(files, datetime.now(UTC)))
 
@@ -195,11 +195,21 @@ def _server_trouble(
     reason = reason_of(error) + (f"; {old_file}" if old_file else "")
     if is_refused_login(error):
         return RefusedCredentialsError(
-            f"PostgreSQL at {address} does not let us in ({reason}): check {_password_set_by(settings)}"
+            f"PostgreSQL at {address} does not let us in ({reason})",
+            f"check {_password_set_by(settings)}",
+            code="database_refuses",
         )
     if isinstance(error, asyncpg.PostgresError):
-        return CommandError(f"PostgreSQL at {address} does not let us in ({reason}): check {variable}")
-    return CommandError(f"cannot reach PostgreSQL at {address} ({reason}): start it or set {variable}")
+        return CommandError(
+            f"PostgreSQL at {address} does not let us in ({reason})",
+            f"check {variable}",
+            code="database_refuses",
+        )
+    return CommandError(
+        f"cannot reach PostgreSQL at {address} ({reason})",
+        f"start it or set {variable}",
+        code="database_unreachable",
+    )
 
 
 def _password_set_by(settings: Settings) -> str:

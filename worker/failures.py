@@ -153,3 +153,19 @@ def reason_of(error: BaseException) -> str:
         return str(error.strerror).lower()
     text_lines = str(error).strip().splitlines() or [type(error).__name__]
     return text_lines[0].removeprefix(f"{type(error).__name__}: ")
+
+
+def outage_text(error: BaseException) -> str | None:
+    """What went away or refused, where that is all there is in the error; None: something nobody foresaw."""
+    if isinstance(error, BaseExceptionGroup):
+        texts = [outage_text(one) for one in error.exceptions]
+        return texts[0] if all(texts) else None
+    if not is_outage(error):
+        return None
+    reason = reason_of(error)
+    if is_of_database(error):
+        return f"PostgreSQL ended it: {reason}"
+    if isinstance(error, KafkaError):
+        return f"Kafka ended it: {reason}"
+    named = isinstance(error, OSError) and error.filename
+    return f"{error.filename}: {reason}" if named else reason  # type: ignore[attr-defined]

@@ -270,7 +270,7 @@ def _require_words(command: str) -> None:
 def read_settings(**overrides: Any) -> Settings:
     """The settings, or a CommandError that names each wrong variable, and each that is none."""
     if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
-        raise CommandError("wrong settings: " + "; ".join(unknown))
+        raise CommandError("wrong settings: " + "; ".join(unknown), code="settings")
     # What is given in a secret's place goes before its file.
     files = {f"{name}_file": None for name in SECRETS if name in overrides}
     try:
@@ -282,7 +282,7 @@ def read_settings(**overrides: Any) -> Settings:
             else e["msg"].removeprefix("Value error, ")
             for e in error.errors(include_url=False, include_input=False)
         )
-        raise CommandError("wrong settings: " + "; ".join(lines)) from None
+        raise CommandError("wrong settings: " + "; ".join(lines), code="settings") from None
 
 
 def _unknown_names(names: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """`order-worker catalog import` where there is a catalogue: as an operator calls it, and beside workers."""
 
+import json
 import shlex
 from pathlib import Path
 from uuid import uuid4
@@ -68,7 +69,7 @@ def test_a_rehearsal_names_the_call_that_does_it(
     path.write_text("id,price\n1,free\n")
     failed = order_worker.here("catalog", "import", str(path), "--json")
     assert failed.code == 1
-    assert "products.csv, line 2, column price" in failed.document["error"]
+    assert "products.csv, line 2, column price" in json.loads(failed.err)["error"]["message"]
 
 
 def test_the_same_price_list_again_sells_nothing_twice(

@@ -131,6 +131,7 @@ def test_a_good_file_ends_with_0(scene: Scene, order_worker: OrderWorker, tmp_pa
     result = order_worker.here("check", str(good))
     assert (result.code, result.out) == (0, "2 orders: 2 would be confirmed\n")
     assert order_worker("check", "--json", "-", stdin=order_value()).document == {
+        "version": 1,
         "findings": [],
         "summary": {"orders": 1, "fates": {"confirmed": 1}, "reasons": {}, "unknown_fields": 0},
     }
@@ -139,5 +140,5 @@ def test_a_good_file_ends_with_0(scene: Scene, order_worker: OrderWorker, tmp_pa
 def test_what_cannot_be_checked_is_one_line(tmp_path: Path):
     check = OrderWorker({}).of("check").here
     empty = check("--json", str(write(tmp_path / "empty.jsonl", b"", b"  ")))
-    assert (empty.code, empty.out, empty.err) == (1, "", f"error: {tmp_path}/empty.jsonl holds no orders\n")
+    assert (empty.code, empty.out, empty.message) == (1, "", f"{tmp_path}/empty.jsonl holds no orders")
     check("no-such-file.jsonl").assert_one_line(2)

@@ -139,7 +139,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
 
     nothing = order_worker("explain", "--json", str(unknown), "--scan", "all")
     assert (nothing.code, nothing.document["state"]) == (1, "not_found")
-    assert nothing.err.endswith("no record of it is in the input or among the dead letters\n")
+    assert nothing.message.endswith("no record of it is in the input or among the dead letters")
 
 
 def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_alone(

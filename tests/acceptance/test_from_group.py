@@ -10,6 +10,7 @@ from confluent_kafka import KafkaException, Producer
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.json_schema import faults
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.subscriber import group_members, remember_wrongly
@@ -67,6 +68,7 @@ def test_a_group_goes_on_under_another_name_and_publishes_nothing_again(
 ):
     more = place(scene, 15)
     said = take_over.here("--json").done().document
+    assert faults(said, "replay") == []
     stages = ["to be taken over"] * 2 + ["the old group has decided nothing"] * 2
     assert [p["stage"] for p in said["partitions"]] == stages
     assert [(p["old_committed"], p["old_decided_to"], p["committed"]) for p in said["partitions"][:2]] == [

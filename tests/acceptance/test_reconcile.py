@@ -459,7 +459,7 @@ class TestBadInput:
         assert other.out == ""
         for_scripts = reconcile.here("--json", ORDER_WORKER_GROUP_ID="other")
         for_scripts.assert_one_line(1, "the group other has committed nothing")
-        assert for_scripts.document == {"error": for_scripts.err.removeprefix("error: ").strip()}
+        assert for_scripts.document == {"version": 1, "error": for_scripts.message}
 
     def test_a_role_that_may_not_make_temporary_tables_is_told_what_it_needs(
         self, scene: Scene, reconcile: OrderWorker

@@ -89,6 +89,7 @@ sys.exit(run(read_settings()))
     worker = workers.start(sys.executable, "-c", code)
     assert worker.wait() == 1
     assert "gone between the check and the start" in worker.log
+    assert "Traceback" not in worker.log
 
 
 @pytest.mark.parametrize("when", ["at once", "assigned"])

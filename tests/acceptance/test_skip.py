@@ -10,6 +10,7 @@ import pytest
 from tests.support.broken_records import Change, break_batch, broken_compression, flip_a_byte, unknown_codec
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.json_schema import faults
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
@@ -66,7 +67,9 @@ def place_of(scene: Scene, offset: int, partition: int = 0) -> str:
 
 
 def rehearsed(skip: OrderWorker, *arguments: str) -> Any:
-    return skip.here(*arguments, "--json").done().document
+    document = skip.here(*arguments, "--json").done().document
+    assert faults(document, "skip") == []
+    return document
 
 
 def wrong_length(batch: bytearray) -> None:

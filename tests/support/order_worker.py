@@ -35,10 +35,16 @@ class Result:
         assert self.out, self
         return json.loads(self.out)
 
+    @property
+    def message(self) -> str:
+        """What is wrong, as the document says it that --json puts on standard error."""
+        said: str = json.loads(self.err)["error"]["message"]
+        return said
+
     def assert_one_line(self, code: int, *texts: str) -> None:
         """It failed, and says so in one line that holds these; it may have reported before."""
         assert (self.code, self.err.count("\n")) == (code, 1), self
-        assert self.err.startswith("error: "), self.err
+        assert self.err.startswith(("error: ", '{"version": 1, "error": ')), self.err
         for text in texts:
             assert text in self.err, self.err
 

@@ -4,10 +4,11 @@
 """
 
 import sys
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
+from worker import interruption
 from worker.cli import (
     dead_letters,
     decided_orders,
@@ -22,9 +23,11 @@ from worker.cli import (
     setup,
     skip,
 )
+from worker.cli.failure import exit_code_of
+from worker.cli.help import long_words_folded
 from worker.cli.options import CONTEXT
-from worker.errors import CommandError
 
+_INTERRUPTED: Final = 130  # typer's code after a KeyboardInterrupt, whichever signal it came of
 _SETTINGS_NOTE: Final = "Settings come from the environment (ORDER_WORKER_…) and from .env."
 
 app = typer.Typer(
@@ -32,7 +35,6 @@ app = typer.Typer(
     help=f"Decides orders from Kafka against stock in PostgreSQL, exactly once. {_SETTINGS_NOTE}",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=False,
     # An unexpected error keeps Python's own traceback: no values of variables, which may be secrets.
     pretty_exceptions_enable=False,
     context_settings=CONTEXT,
@@ -47,12 +49,47 @@ app.add_typer(ledger.commands, name="ledger")
 app.add_typer(decided_orders.commands, name="orders")
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from worker.cli.version import version_line
+
+        typer.echo(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the versions, and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Run the command line: what a person can put right is one line, anything else a traceback."""
+    """Run the command line and exit: what a person can put right is one line, anything else a traceback."""
+    sys.exit(run_command())
+
+
+def run_command() -> int:
+    """The exit code of the command that `sys.argv` names, once all that it has to say is written."""
     try:
-        app(prog_name="order-worker")  # also as `python -m worker`
-    except CommandError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        code = _called()
+        sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(130)
+        return interruption.exit_code()
+    except Exception as error:
+        return exit_code_of(error)
+    return code
+
+
+def _called() -> int:
+    try:
+        with long_words_folded():
+            code = app(prog_name="order-worker", standalone_mode=False)  # also as `python -m worker`
+    except SystemExit as exited:
+        code = exited.code
+    if code == _INTERRUPTED:
+        return interruption.exit_code()
+    return code if isinstance(code, int) else 0

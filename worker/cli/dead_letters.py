@@ -1,11 +1,11 @@
 """`dead-letters`: what could not be decided, looked at, taken out, sent again, or settled."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.letter_options import (
     Code,
     From,
@@ -49,7 +49,7 @@ def list_(
     from worker.settings import read_settings
 
     choice = choice_of(code, path, start, end)
-    listed = asyncio.run(list_groups(read_settings(), choice, with_settled=settled, quiet=as_json))
+    listed = interruption.run(list_groups(read_settings(), choice, with_settled=settled, quiet=as_json))
     what = "no open dead letters" if listed.settled else "no dead letters"
     if as_json:
         print_json(listed.groups)
@@ -75,7 +75,7 @@ def show(
     from worker.operations.screen import output, print_json
     from worker.settings import read_settings
 
-    letter = asyncio.run(look_up(read_settings(), place_of(place)))
+    letter = interruption.run(look_up(read_settings(), place_of(place)))
     if as_json:
         print_json(letter)
     else:
@@ -104,7 +104,7 @@ def export(
     from worker.settings import read_settings
 
     choice = choice_of(code, path, start, end)
-    count, unreadable = asyncio.run(write(read_settings(), choice, out, force=force))
+    count, unreadable = interruption.run(write(read_settings(), choice, out, force=force))
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
     for met in unreadable:
@@ -187,7 +187,7 @@ def redrive(
         quiet=as_json,
     )
     if not execute:
-        rehearsal = asyncio.run(work.rehearse(read_settings(), request))
+        rehearsal = interruption.run(work.rehearse(read_settings(), request))
         if as_json:
             print_json(rehearsal)
         else:
@@ -195,7 +195,7 @@ def redrive(
             # Never folded: it is there to be copied.
             typer.echo(typed_again())
         return
-    report = asyncio.run(work.redrive(read_settings(), request))
+    report = interruption.run(work.redrive(read_settings(), request))
     if as_json:
         print_json(report)
     else:
@@ -246,7 +246,7 @@ def settle(
         require_text("--by", who(by), LONGEST_NAME),
         None if is_missing else require_text("--note", note, LONGEST_NOTE),
     )
-    plan = asyncio.run(operation.settle(read_settings(), asked, execute=execute))
+    plan = interruption.run(operation.settle(read_settings(), asked, execute=execute))
     if as_json:
         screen.print_json(plan)
         return

@@ -1,12 +1,12 @@
 """`orders`: what was decided, listed; and rejected orders placed again."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from worker.cli.options import AsJson, Execute, errors_in_json, example, group, who
+from worker import interruption
+from worker.cli.options import AsJson, Execute, example, group, who
 from worker.cli.order_filters import (
     From,
     OutcomeChoice,
@@ -18,7 +18,7 @@ from worker.cli.order_filters import (
     order_choice,
     order_filter,
 )
-from worker.errors import UsageError
+from worker.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from db.worker.decided_orders import OrderFilter
@@ -68,24 +68,23 @@ def list_(
 
     --out takes the orders from the input topic, as upstream wrote them, and names those that are gone there.
     """
-    with errors_in_json(as_json):
-        if out is not None and as_json:
-            raise UsageError("--out writes lines and no document: leave out --json")
-        if force and out is None:
-            raise UsageError("--force is for --out")
-        if limit and limit > MOST_ON_A_SCREEN and out is None and not as_json:
-            raise UsageError(
-                f"--limit {limit}: a screen has {MOST_ON_A_SCREEN:,} at most; use --json or --out for more"
-            )
-        from worker.settings import read_settings
+    if out is not None and as_json:
+        raise UsageError("--out writes lines and no document: leave out --json")
+    if force and out is None:
+        raise UsageError("--force is for --out")
+    if limit and limit > MOST_ON_A_SCREEN and out is None and not as_json:
+        raise UsageError(
+            f"--limit {limit}: a screen has {MOST_ON_A_SCREEN:,} at most; use --json or --out for more"
+        )
+    from worker.settings import read_settings
 
-        settings, wanted = read_settings(), order_filter(outcome, reason, product, user, start, end)
-        if out is not None:
-            _write(settings, wanted, limit, out, force)
-        elif as_json:
-            _print_document(settings, wanted, limit or DEFAULT_LIMIT)
-        else:
-            _print_table(settings, wanted, limit or DEFAULT_LIMIT)
+    settings, wanted = read_settings(), order_filter(outcome, reason, product, user, start, end)
+    if out is not None:
+        _write(settings, wanted, limit, out, force)
+    elif as_json:
+        _print_document(settings, wanted, limit or DEFAULT_LIMIT)
+    else:
+        _print_table(settings, wanted, limit or DEFAULT_LIMIT)
 
 
 def _write(settings: "Settings", wanted: "OrderFilter", limit: int | None, out: Path, force: bool) -> None:
@@ -94,7 +93,7 @@ def _write(settings: "Settings", wanted: "OrderFilter", limit: int | None, out: 
     def say(sentence: str) -> None:
         typer.echo(f"not written: {sentence}", err=True)
 
-    count = asyncio.run(write_orders(settings, wanted, limit, out, say, force=force))
+    count = interruption.run(write_orders(settings, wanted, limit, out, say, force=force))
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} order{'' if count == 1 else 's'} written{where}", err=True)
 
@@ -109,7 +108,7 @@ def _print_document(settings: "Settings", wanted: "OrderFilter", limit: int) -> 
         for order in orders:
             document.add(order)
 
-    document.end("summary", asyncio.run(list_orders(settings, wanted, limit, add)))
+    document.end("summary", interruption.run(list_orders(settings, wanted, limit, add)))
 
 
 def _print_table(settings: "Settings", wanted: "OrderFilter", limit: int) -> None:
@@ -118,7 +117,7 @@ def _print_table(settings: "Settings", wanted: "OrderFilter", limit: int) -> Non
     from worker.operations.screen import output
 
     listed: list[ListedOrder] = []
-    summary = asyncio.run(list_orders(settings, wanted, limit, listed.extend))
+    summary = interruption.run(list_orders(settings, wanted, limit, listed.extend))
     if not listed:
         typer.echo(NOTHING)
         return
@@ -186,24 +185,23 @@ def reopen(
 
     Stopped or killed, the next run finds out what was sent, and sends nothing twice.
     """
-    with errors_in_json(as_json):
-        if outcome is OutcomeChoice.CONFIRMED:
-            raise UsageError("--outcome confirmed: only rejected orders can be placed again")
-        from worker.operations.orders.reopen import ReopenRequest
-        from worker.settings import read_settings
+    if outcome is OutcomeChoice.CONFIRMED:
+        raise UsageError("--outcome confirmed: only rejected orders can be placed again")
+    from worker.operations.orders.reopen import ReopenRequest
+    from worker.settings import read_settings
 
-        settings = read_settings()
-        filters = outcome, reason, product, user, start, end
-        request = ReopenRequest(
-            choice=order_choice(settings, filters, order_id or [], from_file, limit),
-            drop_prices=drop_prices,
-            max_failures=max_failures,
-            rate=rate,
-            by=who(by),
-            patience_seconds=patience,
-            quiet=as_json,
-        )
-        _execute(settings, request, as_json) if execute else _rehearse(settings, request, as_json)
+    settings = read_settings()
+    filters = outcome, reason, product, user, start, end
+    request = ReopenRequest(
+        choice=order_choice(settings, filters, order_id or [], from_file, limit),
+        drop_prices=drop_prices,
+        max_failures=max_failures,
+        rate=rate,
+        by=who(by),
+        patience_seconds=patience,
+        quiet=as_json,
+    )
+    _execute(settings, request, as_json) if execute else _rehearse(settings, request, as_json)
 
 
 def _rehearse(settings: "Settings", request: "ReopenRequest", as_json: bool) -> None:
@@ -211,7 +209,7 @@ def _rehearse(settings: "Settings", request: "ReopenRequest", as_json: bool) -> 
     from worker.operations.orders.terminal import rehearsal_screen
     from worker.operations.screen import output, print_json, typed_again
 
-    rehearsal = asyncio.run(
+    rehearsal = interruption.run(
         rehearse(settings, request.choice, drop_prices=request.drop_prices, quiet=request.quiet)
     )
     if as_json:
@@ -227,13 +225,11 @@ def _execute(settings: "Settings", request: "ReopenRequest", as_json: bool) -> N
     from worker.operations.orders.terminal import report_screen
     from worker.operations.screen import output, print_json
 
-    report = asyncio.run(reopen(settings, request))
+    report = interruption.run(reopen(settings, request))
     failure = failure_text(report)
     if as_json:
         print_json(report)
     else:
         output().print(report_screen(report))
     if failure:
-        # The report is the document already.
-        typer.echo(f"error: {failure}", err=True)
-        raise typer.Exit(1)
+        raise CommandError(failure)

@@ -1,10 +1,10 @@
 """`explain`: one order, from its record to its outcome."""
 
-import asyncio
 from typing import Annotated, Literal
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, example, group
 from worker.errors import CommandError
 
@@ -40,7 +40,7 @@ def explain(
     from worker.settings import read_settings
 
     wanted = read_order_id(order_id)
-    explanation = asyncio.run(explain_order(read_settings(), wanted, Scan(scan)))
+    explanation = interruption.run(explain_order(read_settings(), wanted, Scan(scan)))
     if as_json:
         screen.print_json(explanation)
     if explanation.state is State.NOT_FOUND:

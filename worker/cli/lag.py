@@ -1,10 +1,10 @@
 """`lag`: how far the workers are behind."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, example, group
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def lag(
     """
     from worker.settings import read_settings
 
-    asyncio.run((_watch if watch else _once)(read_settings(), interval, as_json))
+    interruption.run((_watch if watch else _once)(read_settings(), interval, as_json))
 
 
 async def _once(settings: "Settings", interval: float, as_json: bool) -> None:

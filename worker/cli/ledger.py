@@ -1,10 +1,10 @@
 """`ledger`: the table of all decisions."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import CommandError
 
@@ -61,7 +61,7 @@ def restore(
 
     settings = read_settings()
     asked = RestoreRequest(parse_time(start, "--from") if start else None, orders, execute, quiet=as_json)
-    done = asyncio.run(operation(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)))
+    done = interruption.run(operation(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)))
     found = report(settings, done)
     if as_json:
         screen.print_json(document(found))

@@ -1,11 +1,11 @@
 """`place` and `check`: orders from a file, or made up, into Kafka; or only looked at."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, example, group
 from worker.errors import UsageError
 
@@ -53,10 +53,10 @@ def place(
 
     settings, pace = read_settings(), PlacingPace(rate, duplicates, seed)
     if random is not None:
-        placed = asyncio.run(place_random(settings, random, max_items=items, pace=pace))
+        placed = interruption.run(place_random(settings, random, max_items=items, pace=pace))
     else:
         assert file is not None
-        placed = asyncio.run(place_file(settings, file, pace=pace))
+        placed = interruption.run(place_file(settings, file, pace=pace))
     typer.echo(str(placed))
 
 
@@ -97,7 +97,7 @@ def check(
         else:
             typer.echo(finding_text(name, finding))
 
-    summary = asyncio.run(check_file(read_settings(), file, report, contract_only=contract_only))
+    summary = interruption.run(check_file(read_settings(), file, report, contract_only=contract_only))
     if as_json:
         document.end("summary", summary)
     else:

@@ -1,10 +1,10 @@
 """`reconcile`: proves that nothing is missing."""
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
@@ -63,7 +63,7 @@ def reconcile(
             execute=execute,
             quiet=as_json,
         )
-        left = asyncio.run(_run(read_settings(), asked, as_json, limit))
+        left = interruption.run(_run(read_settings(), asked, as_json, limit))
     raise typer.Exit(1 if left else 0)
 
 

@@ -1,11 +1,11 @@
 """`replay`: records once more, in silence."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
@@ -85,9 +85,9 @@ def replay(
         settings = read_settings()
         selected = TopicSelection(settings.order_placed_topic) if topic is None else parse_topic(topic)
         if from_group is not None:
-            asyncio.run(_from_group(settings, from_group, selected, execute, as_json))
+            interruption.run(_from_group(settings, from_group, selected, execute, as_json))
         else:
-            asyncio.run(_replay(settings, _target(option, value), selected, execute, as_json))
+            interruption.run(_replay(settings, _target(option, value), selected, execute, as_json))
 
 
 async def _from_group(

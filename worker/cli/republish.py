@@ -1,6 +1,5 @@
 """`republish`: stored outcomes into Kafka, once more."""
 
-import asyncio
 import re
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import UsageError
 
@@ -90,7 +90,7 @@ def republish(
         return
     from worker.operations.republish.republish import preview
 
-    seen = asyncio.run(preview(settings, wanted))
+    seen = interruption.run(preview(settings, wanted))
     print_json(seen) if as_json else _show(seen)
 
 
@@ -100,7 +100,7 @@ def _execute(
     from worker.operations.republish import republish
 
     try:
-        return asyncio.run(republish.republish(settings, wanted, rate=rate, again=again, quiet=quiet))
+        return interruption.run(republish.republish(settings, wanted, rate=rate, again=again, quiet=quiet))
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on where this one came to", err=True)
         raise

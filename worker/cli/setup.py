@@ -1,12 +1,12 @@
 """`db`, `topics` and `catalog`: what has to be there before the worker runs."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from worker.cli.options import AsJson, Execute, errors_in_json, example, group
+from worker import interruption
+from worker.cli.options import AsJson, Execute, example, group
 from worker.errors import UsageError
 
 db = group("The tables.")
@@ -38,7 +38,7 @@ def db_upgrade(
     from worker.settings import read_settings
 
     waits = LockWaits(lock_timeout, tries)
-    upgraded = asyncio.run(upgrade_tables(read_settings(), waits, say))
+    upgraded = interruption.run(upgrade_tables(read_settings(), waits, say))
     typer.echo("\n".join(upgrade_report(upgraded)))
 
 
@@ -57,7 +57,7 @@ def db_downgrade(
     from worker.operations.setup.tables import downgrade_tables
     from worker.settings import read_settings
 
-    lines = asyncio.run(downgrade_tables(read_settings(), revision, execute=execute))
+    lines = interruption.run(downgrade_tables(read_settings(), revision, execute=execute))
     if not execute:
         lines += ["", f"nothing is changed yet: {typed_again()}"]
     typer.echo("\n".join(lines))
@@ -71,12 +71,13 @@ def topics_create(
     ] = -1,
 ) -> None:
     """Create the topics that are missing. Those that exist stay as they are."""
-    from worker.operations.setup.topics import create_topics, table
+    from worker.operations.screen import output
+    from worker.operations.setup.topics import create_topics, topics_screen
     from worker.settings import read_settings
 
     if replication == 0:
         raise UsageError("--replication is 1 or more, or -1 for the brokers' default")
-    typer.echo(table(asyncio.run(create_topics(read_settings(), partitions, replication))))
+    output().print(topics_screen(interruption.run(create_topics(read_settings(), partitions, replication))))
 
 
 @catalog.command(
@@ -123,15 +124,14 @@ def catalog_import(
 
     Workers may run. An order that names the old price is rejected from then on.
     """
-    with errors_in_json(as_json):
-        from db.bulk.catalog_plan import StockMode
-        from worker.operations import screen
-        from worker.operations.setup.catalog import ImportRequest, import_catalog
-        from worker.operations.setup.catalog_report import document, show
-        from worker.settings import read_settings
+    from db.bulk.catalog_plan import StockMode
+    from worker.operations import screen
+    from worker.operations.setup.catalog import ImportRequest, import_catalog
+    from worker.operations.setup.catalog_report import document, show
+    from worker.settings import read_settings
 
-        asked = ImportRequest(path, StockMode(stock), execute, limit, quiet=as_json)
-        report = asyncio.run(import_catalog(read_settings(), asked))
+    asked = ImportRequest(path, StockMode(stock), execute, limit, quiet=as_json)
+    report = interruption.run(import_catalog(read_settings(), asked))
     if as_json:
         screen.print_json(document(report))
     else:

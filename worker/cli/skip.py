@@ -1,10 +1,10 @@
 """`skip`: passes over what nobody can read, on record."""
 
-import asyncio
 from typing import Annotated
 
 import typer
 
+from worker import interruption
 from worker.cli.options import AsJson, Execute, example, group
 
 commands = group()
@@ -59,7 +59,7 @@ def skip(
     else:
         missing += ["--note", "TEXT"]
     asked = SkipRequest(parse_place(place), through, requested_by, note)
-    plan = asyncio.run(operation.skip(read_settings(), asked, execute=execute))
+    plan = interruption.run(operation.skip(read_settings(), asked, execute=execute))
     if as_json:
         screen.print_json(plan)
     else:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from contracts.envelope import outcome_headers
 from contracts.fields import parse_order_id
 from db.bulk.rows import LedgerRow
 from db.worker import ledger
+from worker.failures import outage_text
 from worker.http.connections import bounded
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
@@ -46,7 +48,17 @@ class Application(AsgiFastStream):
         super().__init__(*brokers, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Every answer has headers by which a browser lets no other site in, and asks none."""
+        """Every answer has headers by which a browser lets no other site in, and asks none.
+
+        A server that goes away at the start, or at the end, is one line in the log, and no traceback.
+        """
+
+        async def send_in_one_line(message: Any) -> None:
+            # FastStream sends this while it handles the error.
+            error = sys.exception() if message["type"].endswith(".failed") else None
+            if error and (text := outage_text(error)):
+                message = {**message, "message": f"{text}: this worker ends, to be started again"}
+            await send(message)
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -57,7 +69,7 @@ class Application(AsgiFastStream):
         if scope["type"] == "http":
             await super().__call__(_at_the_top(scope), receive, send_guarded)
         else:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
 
     async def run(
         self, log_level: int = logging.INFO, run_extra_options: dict[str, Any] | None = None

@@ -64,7 +64,9 @@ async def require_topics(settings: Settings, *names: str) -> None:
                 return
     raise CommandError(
         f"Kafka at {settings.kafka_bootstrap_servers} lacks the topic{'s' * (len(missing) > 1)}"
-        f" {', '.join(missing)}: run `order-worker topics create`"
+        f" {', '.join(missing)}",
+        "run `order-worker topics create`",
+        code="topics_missing",
     )
 
 
@@ -128,12 +130,16 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             await client.start()
-    except ValueError:
-        raise CommandError(f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}") from None
+    except (ValueError, OverflowError):  # a port that is none
+        raise CommandError(
+            f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}", code="settings"
+        ) from None
     except KAFKA_ERRORS as error:
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(
-            f"cannot reach Kafka at {servers} ({reason}): start it or set {_KAFKA_VARIABLE}"
+            f"cannot reach Kafka at {servers} ({reason})",
+            f"start it or set {_KAFKA_VARIABLE}",
+            code="kafka_unreachable",
         ) from None
     try:
         await of_some_node(client.describe_cluster)
@@ -141,8 +147,9 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
         # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(
-            f"Kafka answers at {servers}, but not at the address it advertises ({reason}):"
-            " check advertised.listeners of the brokers"
+            f"Kafka answers at {servers}, but not at the address it advertises ({reason})",
+            "check advertised.listeners of the brokers",
+            code="kafka_unreachable",
         ) from None
 
 

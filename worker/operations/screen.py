@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any, Final
 
-from pydantic_core import to_json
+from pydantic_core import to_json, to_jsonable_python
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import (
     BarColumn,
     Progress,
@@ -28,8 +30,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from worker import DOCUMENT_VERSION
+
 # Where nobody looks (a pipe, a file), nothing is cut or folded: rich would take such a thing for 80 columns.
 _PIPE_COLUMNS: Final = 1_000
+_BETWEEN_COLUMNS: Final = 3
 
 
 def output() -> Console:
@@ -40,12 +45,20 @@ def output() -> Console:
 
 def print_json(value: object) -> None:
     """One JSON document of dataclasses, times (RFC 3339), UUIDs and money (strings), for scripts."""
-    print(to_json(value, indent=2, by_alias=True).decode())  # noqa: T201 (this is the one place that prints)
+    print(to_json(versioned(value), indent=2).decode())  # noqa: T201 (this is the one place that prints)
 
 
 def print_json_line(value: object) -> None:
     """As `print_json`, on one line and at once: a script reads such lines while they come."""
-    print(to_json(value, by_alias=True).decode(), flush=True)  # noqa: T201
+    print(to_json(versioned(value)).decode(), flush=True)  # noqa: T201
+
+
+def versioned(value: object) -> object:
+    """As JSON holds it, each document with its `version`; a list has none, so its entries are documents."""
+    plain = to_jsonable_python(value, by_alias=True)
+    if isinstance(plain, list):
+        return [versioned(entry) for entry in plain]
+    return {"version": DOCUMENT_VERSION, **plain} if isinstance(plain, dict) else plain
 
 
 class JsonStream:
@@ -55,7 +68,7 @@ class JsonStream:
     """
 
     def __init__(self, name: str) -> None:
-        self._before = f'{{"{name}": [\n'
+        self._before = f'{{"version": {DOCUMENT_VERSION}, "{name}": [\n'
         self._pending = False
 
     def add(self, item: object) -> None:
@@ -68,13 +81,67 @@ class JsonStream:
         print(f'{before}], "{name}": {to_json(value, by_alias=True).decode()}}}')  # noqa: T201
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()) -> Table:
-    """Columns that align, the `numbers` to the right. Text is shown as it is: nothing in it is markup."""
+class FittingTable:
+    """Columns that align, or where the terminal is too narrow for the longest words of them, a block a row.
+
+    So no id is ever broken, and all can be copied.
+    """
+
+    def __init__(self, head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str]) -> None:
+        self._head, self._numbers = head, numbers
+        self._rows = [[shown(cell) for cell in row] for row in rows]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = list(zip_longest(self._head, *self._rows, fillvalue=""))
+        natural = [max(1, *map(cell_len, column)) for column in columns]
+        words = [[word for cell in column for word in cell.split()] for column in columns]
+        least = [max(map(cell_len, of_column), default=1) for of_column in words]
+        widths = fitting_widths(natural, least, options.max_width - _BETWEEN_COLUMNS * (len(columns) - 1))
+        if widths:
+            yield _grid(self._head, self._rows, self._numbers, widths)
+        else:
+            yield from _blocks(self._head, self._rows)
+
+
+def fitting_widths(natural: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths of columns that fit into the room, the widest narrowed first; none if they cannot."""
+    if sum(least) > room:
+        return []
+    widths = list(natural)
+    while sum(widths) > room:
+        _, widest = max((width, n) for n, width in enumerate(widths) if width > least[n])
+        widths[widest] -= 1
+    return widths
+
+
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()
+) -> FittingTable:
+    """A table, the `numbers` to the right. Text is shown as it is: nothing in it is markup."""
+    return FittingTable(head, list(rows), numbers)
+
+
+def _blocks(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[RenderableType]:
+    """A row each: name and value of a column on a line."""
+    for number, row in enumerate(rows):
+        block = Table.grid(padding=(0, 2))
+        block.add_column(style="bold", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, cell in zip(head, row, strict=False):
+            if cell:
+                block.add_row(Text(name), Text(cell))
+        yield from ([Text()] if number else [])
+        yield block
+
+
+def _grid(
+    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str], widths: Sequence[int]
+) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
-    for name in head:
-        grid.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for name, width in zip(head, widths, strict=True):
+        grid.add_column(name, justify="right" if name in numbers else "left", overflow="fold", width=width)
     for row in rows:
-        grid.add_row(*(Text(shown(cell)) for cell in row))
+        grid.add_row(*map(Text, row))
     return grid
 
 

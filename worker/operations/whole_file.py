@@ -42,9 +42,6 @@ def write_line(file: IO[bytes], line: bytes, out: Path) -> None:
     try:
         file.write(line)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read has gone; at its end Python would try once more to write what is left.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
 
 

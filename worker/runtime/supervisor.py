@@ -45,20 +45,24 @@ class _Child:
     started_at: float  # monotonic seconds
     restarts: int = 0
     due_at: float | None = None  # when to start it again; None: it runs
+    signals: int = 0  # how many of ours have been passed on to it
 
 
 class _Supervisor:
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
-        self._signals = 0
+        self._workers = workers
+        self._signals: list[int] = []
         self._ever_settled = False
-        self._children = [self._start(number) for number in range(workers)]
+        self._children: list[_Child] = []
 
     def run(self) -> int:
         """Keep the workers running until told to stop; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
+            while not self._signals and len(self._children) < self._workers:
+                self._children.append(self._start(len(self._children)))
             while not self._signals:
                 for child in self._children:
                     code = self._look_after(child)
@@ -93,7 +97,7 @@ class _Supervisor:
         if child.due_at is not None:
             if now >= child.due_at:
                 fresh = self._start(child.number)
-                child.process, child.started_at, child.due_at = fresh.process, now, None
+                child.process, child.started_at, child.due_at, child.signals = fresh.process, now, None, 0
             return None
         code = child.process.poll()
         if code is None:
@@ -107,7 +111,7 @@ class _Supervisor:
         if code == LoginRefusedError.exit_code and is_lasting:
             # As well: they all have the same credentials. Those that still work finish their batch. (One that
             # is started while the credentials are being renewed is started again.)
-            self._pass_on(signal.SIGTERM)
+            self._signals.append(signal.SIGTERM)
             self._wait_for_all()
             return code
         child.restarts = 0 if lived_seconds > SETTLED_SECONDS else child.restarts + 1
@@ -117,18 +121,19 @@ class _Supervisor:
         return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals += 1
-        self._pass_on(number)
+        self._signals.append(number)
 
-    def _pass_on(self, number: int) -> None:
+    def _pass_on(self) -> None:
+        """Each child gets each signal once, for a second one ends it at once. Some have only just started."""
         for child in self._children:
-            # Told twice, they leave at once: each counts for itself.
-            if child.process.poll() is None:
-                child.process.send_signal(signal.Signals(number))
+            while child.signals < len(self._signals) and child.process.poll() is None:
+                child.signals += 1
+                child.process.send_signal(self._signals[child.signals - 1])
 
     def _wait_for_all(self) -> int:
         deadline = time.monotonic() + self._settings.shutdown_timeout_seconds + GRACE_SECONDS
         while any(child.process.poll() is None for child in self._children):
+            self._pass_on()
             if time.monotonic() > deadline:
                 return 1
             time.sleep(POLL_SECONDS)

@@ -1,9 +1,11 @@
 """A file of JSON lines, each an order-placed value: found, read line by line, and never whole in memory."""
 
 import shutil
+import signal
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +34,8 @@ def file_name(path: Path) -> str:
 def readable_twice(path: Path) -> Iterator[BinaryIO]:
     """The file itself, or a temporary copy of what can be read only once (standard input, a pipe)."""
     if str(path) == "-":
+        if sys.stdin is None:
+            raise UsageError("cannot read standard input: it is closed")
         with _spooled(sys.stdin.buffer) as file:
             yield file
         return
@@ -50,9 +54,24 @@ def readable_twice(path: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(source, copy)
+        with _interruptible():
+            shutil.copyfileobj(source, copy)
         copy.seek(0)
         yield copy
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """In here Ctrl-C is an exception at once: what blocks the event loop never sees that it is cancelled."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def order_lines(file: BinaryIO, max_bytes: int) -> Iterator[FileLine]:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from worker.operations.reconcile.discrepancies import KINDS, REPAIRED, Discrepancy
 from worker.operations.reconcile.reconcile import Reconciled, Reconciliation
-from worker.operations.screen import output, shown, table
+from worker.operations.screen import output, shown, table, versioned
 from worker.operations.skip.sentences import deleted_text, sentence
 
 _IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
@@ -78,7 +78,7 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
 
 async def write_json(found: Reconciled) -> None:
     """One document, whole or not at all, however many discrepancies there are."""
-    head = to_json({**asdict(found.summary), "left": found.summary.left}, indent=2).decode()
+    head = to_json(versioned({**asdict(found.summary), "left": found.summary.left}), indent=2).decode()
     # Aside first: where PostgreSQL fails on the way, nobody gets half a document.
     with SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8") as document:
         document.write(head.removesuffix("\n}") + ',\n  "found": [')

@@ -7,6 +7,8 @@ from typing import Any, Final
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
+from rich.console import Group
+from rich.text import Text
 
 from worker.errors import CommandError
 from worker.failures import reason_of
@@ -14,6 +16,7 @@ from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, top
 from worker.kafka.limits.remarks import remarks
 from worker.kafka.limits.topic_limits import TopicLimits, settings_of
 from worker.kafka.topic_metadata import until_all_brokers_know
+from worker.operations.screen import table
 from worker.settings import Settings
 
 BROKER_DEFAULT: Final = -1
@@ -87,16 +90,21 @@ async def create_topics(
     ]
 
 
-def table(topics: Sequence[TopicState]) -> str:
-    """The topics, a line each, in columns that align; below, a line for each remark."""
-    width = max(len("topic"), *(len(t.name) for t in topics))
-    lines = [f"{'topic':<{width}}  {'':<7}  {'partitions':>10}  {'replicas':>8}  {'kept':>8}  {'largest':>9}"]
-    lines += [
-        f"{t.name:<{width}}  {'created' if t.created else 'exists':<7}  {t.partitions:>10}  {t.replicas:>8}"
-        f"  {_duration(t.limits):>8}  {_largest(t.limits):>9}"
-        for t in topics
+def topics_screen(topics: Sequence[TopicState]) -> Group:
+    """The topics, a row each; below, a line for each remark."""
+    head = ("topic", "", "partitions", "replicas", "kept", "largest")
+    rows = [
+        (
+            topic.name,
+            "created" if topic.created else "exists",
+            topic.partitions,
+            topic.replicas,
+            _duration(topic.limits),
+            _largest(topic.limits),
+        )
+        for topic in topics
     ]
-    return "\n".join([*lines, *(remark for topic in topics for remark in topic.remarks)])
+    return Group(table(head, rows, numbers=head[2:]), *(Text(r) for topic in topics for r in topic.remarks))
 
 
 def _configs() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
