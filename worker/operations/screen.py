@@ -34,7 +34,6 @@ from worker import DOCUMENT_VERSION
 
 # Where nobody looks (a pipe, a file), nothing is cut or folded: rich would take such a thing for 80 columns.
 _PIPE_COLUMNS: Final = 1_000
-_BETWEEN_COLUMNS: Final = 3
 
 
 def output() -> Console:
@@ -87,8 +86,12 @@ class FittingTable:
     So no id is ever broken, and all can be copied.
     """
 
-    def __init__(self, head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str]) -> None:
+    def __init__(
+        self, head: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[str], ruled: bool
+    ) -> None:
         self._head, self._numbers = head, numbers
+        self._lines: box.Box | None = box.SIMPLE_HEAD if ruled else None
+        self._between = 3 if ruled else 2
         self._rows = [[shown(cell) for cell in row] for row in rows]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -96,9 +99,9 @@ class FittingTable:
         natural = [max(1, *map(cell_len, column)) for column in columns]
         words = [[word for cell in column for word in cell.split()] for column in columns]
         least = [max(map(cell_len, of_column), default=1) for of_column in words]
-        widths = fitting_widths(natural, least, options.max_width - _BETWEEN_COLUMNS * (len(columns) - 1))
+        widths = fitting_widths(natural, least, options.max_width - self._between * (len(columns) - 1))
         if widths:
-            yield _grid(self._head, self._rows, self._numbers, widths)
+            yield _grid(self._head, self._rows, self._numbers, widths, self._lines)
         else:
             yield from _blocks(self._head, self._rows)
 
@@ -115,10 +118,17 @@ def fitting_widths(natural: Sequence[int], least: Sequence[int], room: int) -> l
 
 
 def table(
-    head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Sequence[str] = ()
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    ruled: bool = True,
 ) -> FittingTable:
-    """A table, the `numbers` to the right. Text is shown as it is: nothing in it is markup."""
-    return FittingTable(head, list(rows), numbers)
+    """A table, the `numbers` to the right. Text is shown as it is: nothing in it is markup.
+
+    `ruled`: with a line below the head.
+    """
+    return FittingTable(head, list(rows), numbers, ruled)
 
 
 def _blocks(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[RenderableType]:
@@ -135,9 +145,13 @@ def _blocks(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[Rend
 
 
 def _grid(
-    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str], widths: Sequence[int]
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: Sequence[str],
+    widths: Sequence[int],
+    lines: box.Box | None,
 ) -> Table:
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    grid = Table(box=lines, pad_edge=False, header_style="bold", show_edge=False)
     for name, width in zip(head, widths, strict=True):
         grid.add_column(name, justify="right" if name in numbers else "left", overflow="fold", width=width)
     for row in rows:

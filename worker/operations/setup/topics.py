@@ -104,7 +104,8 @@ def topics_screen(topics: Sequence[TopicState]) -> Group:
         )
         for topic in topics
     ]
-    return Group(table(head, rows, numbers=head[2:]), *(Text(r) for topic in topics for r in topic.remarks))
+    remarks_below = (Text(remark) for topic in topics for remark in topic.remarks)
+    return Group(table(head, rows, numbers=head[2:], ruled=False), *remarks_below)
 
 
 def _configs() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
