@@ -25,7 +25,10 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("INSERT",),
 }
 """By table: what a worker cannot do without. A grant of some columns counts."""
-PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {"order_items": ("SELECT",)}
+PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "order_items": ("SELECT",),
+    "order_reopenings": ("SELECT",),
+}
 """By table: what the page and `/explain` need beside these."""
 
 _MISSING: Final = text("""

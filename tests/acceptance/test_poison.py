@@ -101,7 +101,7 @@ def test_a_record_too_large_for_any_request_of_ours_is_cut_and_holds_nobody_up(
     scene.assert_promises([order_id], dead_letters=1)
 
 
-def test_an_order_postgresql_refuses_is_one_dead_letter(scene: Scene, workers: Workers):
+def test_an_order_whose_total_no_column_holds_is_one_dead_letter(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 100})
     scene.shop.stock_up({50: 1_000_000_000}, price="99999999.99")
     ids = [uuid4() for _ in range(8)]
@@ -111,5 +111,5 @@ def test_an_order_postgresql_refuses_is_one_dead_letter(scene: Scene, workers: W
     workers.start()
     scene.wait_until_drained()
     (letter,) = scene.dead_letters()
-    assert letter.header("error.code") == "data_error"
+    assert (letter.header("error.code"), letter.header("error.path")) == ("invalid_order", "items")
     scene.assert_promises(ids, dead_letters=1)
