@@ -262,4 +262,4 @@ def test_a_reopen_needs_workers_and_says_which_orders(scene: Scene, orders: Orde
         1, "no worker of the group", "nothing was sent"
     )
     empty = orders.here("list", "--json").done().document
-    assert empty == {"orders": [], "summary": {"orders": 0, "more": False}}
+    assert empty == {"version": 1, "orders": [], "summary": {"orders": 0, "more": False}}
