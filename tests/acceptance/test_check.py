@@ -62,8 +62,9 @@ def test_a_file_with_every_kind_of_line_is_told_line_by_line_and_as_the_workers_
         "7: items.1.product_id: there is no product 77 (unknown_product)",
         "8: items.0.quantity: Input should be greater than or equal to 1 (invalid_order)",
         f"9: {lines[8].split(': ', 1)[1]}",
-        "11: order_id: another order of this id was decided, from"
-        f" {scene.topics.order_placed}-{source_partition(scene, decided)}@0 (order_id_conflict)",
+        "11: items.0.product_id: another order of this id was decided, from"
+        f" {scene.topics.order_placed}-{source_partition(scene, decided)}@0: items.0.product_id differs from"
+        " the decided order's; that decision stands (order_id_conflict)",
         "14: order_id: another order of this id stands in line 12 (order_id_conflict)",
         "15: order_id: this id belongs to an order that was not placed through Kafka (order_id_taken)",
         f"16: {len(values[15])} bytes, at most 262144 are allowed (too_large)",

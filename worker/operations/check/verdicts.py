@@ -28,7 +28,7 @@ from db.decision import (
 from db.statuses import Outcome
 from db.stock import StockLevel
 from worker.core.decode import Invalid
-from worker.core.same_order import is_same
+from worker.core.same_order import difference_from_row, is_same
 from worker.core.settlement import ID_TAKEN
 from worker.operations.check.seen_orders import Earlier
 from worker.operations.orders.rejection import rejection_codes
@@ -115,21 +115,23 @@ def repeated(
         same = is_same(one.order, one.fingerprint, row)
         if same and row.outcome == Outcome.REJECTED:
             return _rejected_before(one, latest.get(row.order_id, row))
+        if same:
+            return Verdict(ExpectedFate.DUPLICATE)
         place = f"{row.source_topic}-{row.source_partition}@{row.source_offset}"
-        return _compared(one, same, f"was decided, from {place}")
+        found = difference_from_row(one.order, row)
+        return _conflict(one, found.path, f"was decided, from {place}: {found.message}")
     if one.order.order_id in orders:
         return _refused(one, ExpectedFate.CONFLICT, ID_TAKEN.code, ID_TAKEN.path, ID_TAKEN.message)
     if one.earlier is not None:
-        same = one.earlier.fingerprint == one.order.sorted_fingerprint()
-        return _compared(one, same, f"stands in line {one.earlier.line}")
+        if one.earlier.fingerprint == one.order.sorted_fingerprint():
+            return Verdict(ExpectedFate.DUPLICATE)
+        return _conflict(one, "order_id", f"stands in line {one.earlier.line}")
     return None
 
 
-def _compared(one: Candidate, is_the_same: bool, where: str) -> Verdict:
-    if is_the_same:
-        return Verdict(ExpectedFate.DUPLICATE)
+def _conflict(one: Candidate, path: str, where: str) -> Verdict:
     message = f"another order of this id {where}"
-    return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, "order_id", message)
+    return _refused(one, ExpectedFate.CONFLICT, DeadLetterCode.ORDER_ID_CONFLICT, path, message)
 
 
 def _rejected_before(one: Candidate, last: LedgerRow) -> Verdict:

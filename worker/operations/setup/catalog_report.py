@@ -59,9 +59,9 @@ class CatalogReport:
 
 def summary(imported: Sequence[Imported]) -> str:
     """A table with a line for each part."""
-    lines = [f"{'table':<10} {'rows':>13} {'added':>13} {'changed':>13} {'unchanged':>13}"]
+    lines = [f"{'table':<10} {'rows':>11} {'added':>11} {'changed':>11} {'unchanged':>11}"]
     lines += [
-        f"{i.table:<10} {i.rows:>13,} {i.added:>13,} {i.changed:>13,} {i.unchanged:>13,}" for i in imported
+        f"{i.table:<10} {i.rows:>11,} {i.added:>11,} {i.changed:>11,} {i.unchanged:>11,}" for i in imported
     ]
     return "\n".join(lines)
 
