@@ -222,6 +222,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         idle=idle,
         health=health,
         metrics=metrics,
+        batch_timeout_seconds=settings.batch_timeout_seconds,
     )
     outcomes = WithheldOutcomes(
         group=group,

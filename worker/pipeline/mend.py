@@ -10,7 +10,7 @@ from typing import Final
 from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from db.worker import positions, skips
+from db.worker import positions, silent_sessions, skips
 from db.worker.skips import SkippedSpan
 from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
@@ -46,6 +46,7 @@ class Mender:
     idle: IdlePartitions
     health: Health
     metrics: Metrics
+    batch_timeout_seconds: float
     _asked_database_at: float = float("-inf")  # monotonic seconds
 
     async def run(self) -> None:
@@ -73,11 +74,23 @@ class Mender:
             await self.idle.recover_lost_commit(
                 partition, published_to, None if committed is None else committed.offset
             )
+        await self._end_silent_workers()
         await self._pass_over_skipped(consumer)
         if outside := {*consumer.out_of_range, *self.idle.lacking_records()}:
             await self.idle.take_over(outside)
         await self._go_on_behind_markers(consumer)
         await self._look_at_database()
+
+    async def _end_silent_workers(self) -> None:
+        """Where a batch waits, it may be for a worker that was frozen in the middle of its own."""
+        if not self.health.troubles():
+            return
+        async with self.group.sessions() as session:
+            for pid in await silent_sessions.end_silent_copies(session, self.batch_timeout_seconds):
+                log.warning(
+                    "ended session %d of a worker that stood still in the middle of a COPY for %g s or more",
+                    *(pid, self.batch_timeout_seconds),
+                )
 
     async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
         """Go on behind what nobody can unpack, or Kafka cannot serve, and an operator has given up."""
