@@ -10,12 +10,14 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-# `active` and waiting for its client: that is a COPY, for any other statement has all that it needs.
-_END: Final = text("""
+# `active` and waiting for its client: that is a COPY, for any other statement has all that it needs. Into
+# these tables: a shop may have our name and role, and fill others for as long as it likes.
+_END: Final = text(r"""
     WITH silent AS MATERIALIZED (  -- before any is ended: a condition may be asked in any order
         SELECT pid FROM pg_stat_activity
         WHERE state = 'active' AND wait_event_type = 'Client' AND wait_event = 'ClientRead'
           AND datname = current_database() AND usename = session_user
+          AND query ~ '^COPY "?(order_outcomes|orders|order_items)\y'
           AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()
           AND xact_start < clock_timestamp() - make_interval(secs => :seconds))
     SELECT pid FROM silent WHERE pg_terminate_backend(pid)
