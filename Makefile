@@ -42,7 +42,7 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
 # Where CI is set, a missing browser or PgBouncer is an error, so both are brought along.
-test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
+test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
