@@ -118,6 +118,7 @@ async def upgrade(
 ) -> list[Applied]:
     """Create the schema if need be and bring it to `revision`, each revision whole or not at all.
 
+    But for one that builds indexes while others write: where it is interrupted, the next call finishes it.
     Two callers at once take turns; the second finds nothing to do. Tables of this very version that
     `Base.metadata.create_all` made count as upgraded. `report` is called with a sentence before each step
     that may take long. Raises LockedOutError; UpgradeRefusedError where the database has to be put right
@@ -134,7 +135,7 @@ async def upgrade(
 
 
 async def downgrade(engine: AsyncEngine, revision: str, *, waits: LockWaits | None = None) -> None:
-    """Go back to `revision` ("base": no tables at all), each revision whole or not at all.
+    """Go back to `revision` ("base": no tables at all), as `upgrade` goes forward.
 
     Raises as `upgrade` does.
     """

@@ -68,5 +68,7 @@ async def test_a_session_that_holds_a_table_is_named_with_the_next_step(
     async with holder.transaction():
         await holder.fetch("SELECT FROM positions")
         refused = order_worker("db", "upgrade", "--lock-timeout", "0.1", "--tries", "2")
+        back = order_worker("db", "downgrade", "0002", "--execute", "--lock-timeout", "0.1", "--tries", "2")
     await holder.close()
+    back.assert_refused(1, "a report", "order-worker db downgrade")
     refused.assert_refused(1, "0004 got no lock in 2 tries", "a report", "order-worker db upgrade")

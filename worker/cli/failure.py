@@ -33,7 +33,7 @@ def exit_code_of(error: Exception) -> int:
 
 
 def document_text(error: CommandError, **more: str) -> str:
-    """The failure for a script, on one line; docs/json/error.schema.json."""
+    """The failure for a script, on one line; docs/json/error.json."""
     said = {"code": error.code, "message": one_line(error.what), "next": error.next_step, **more}
     return json.dumps({"version": DOCUMENT_VERSION, "error": said}, ensure_ascii=False)
 

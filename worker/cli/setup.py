@@ -14,17 +14,21 @@ topics = group("The topics.")
 catalog = group("Users, categories and products.")
 
 
+LockTimeout = Annotated[
+    float,
+    typer.Option(
+        min=0.01, max=3600, metavar="SECONDS", help="To wait for one lock, while others wait behind."
+    ),
+]
+Tries = Annotated[int, typer.Option(min=1, max=10_000, help="Of one revision that gets no lock.")]
+
+
 @db.command(
     "upgrade", epilog=example("order-worker db upgrade", "order-worker db upgrade --lock-timeout 0.5")
 )
 def db_upgrade(
-    lock_timeout: Annotated[
-        float,
-        typer.Option(
-            min=0.01, max=3600, metavar="SECONDS", help="To wait for one lock, while others wait behind."
-        ),
-    ] = 2.0,
-    tries: Annotated[int, typer.Option(min=1, max=10_000, help="Of one revision that gets no lock.")] = 30,
+    lock_timeout: LockTimeout = 2.0,
+    tries: Tries = 30,
 ) -> None:
     """Create the tables, or bring them to this version, while workers run. A second call does nothing.
 
@@ -47,17 +51,21 @@ def db_upgrade(
 )
 def db_downgrade(
     revision: Annotated[str, typer.Argument(help="Of the older version: its `db upgrade` names it.")],
+    lock_timeout: LockTimeout = 2.0,
+    tries: Tries = 30,
     execute: Execute = False,
 ) -> None:
     """Bring the tables back to an earlier revision, for an older version. Without --execute: the statements.
 
     What they drop is gone: make a backup. Stop the workers first, and start those of the older version after.
     """
+    from db.migrate import LockWaits
     from worker.operations.screen import typed_again
     from worker.operations.setup.tables import downgrade_tables
     from worker.settings import read_settings
 
-    lines = interruption.run(downgrade_tables(read_settings(), revision, execute=execute))
+    waits = LockWaits(lock_timeout, tries)
+    lines = interruption.run(downgrade_tables(read_settings(), revision, waits, execute=execute))
     if not execute:
         lines += ["", f"nothing is changed yet: {typed_again()}"]
     typer.echo("\n".join(lines))

@@ -146,8 +146,8 @@ class Settlement:
         if is_silenced(record.offset, first.decided_at, replays):
             return Settled(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
-        told = self._publication(record, key, first.outcome, event, first.decided_at)
-        return Settled(Fate.REDELIVERED, told)
+        publication = self._publication(record, key, first.outcome, event, first.decided_at)
+        return Settled(Fate.REDELIVERED, publication)
 
     def _publication(
         self, record: Record, key: str, outcome: str, event: bytes, decided_at: datetime

@@ -28,7 +28,7 @@ from worker.pipeline.watch import Watch
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 0.5
-# Asked less often: whether PostgreSQL still knows all that was committed.
+# Asked less often: whether PostgreSQL still knows all that was committed, and whether a worker is frozen.
 DATABASE_INTERVAL_SECONDS: Final = 10.0
 # Of the time that a supervisor gives a worker to stop.
 LOOK_BACK_SECONDS: Final = 2.0
@@ -48,6 +48,7 @@ class Mender:
     metrics: Metrics
     batch_timeout_seconds: float
     _asked_database_at: float = float("-inf")  # monotonic seconds
+    _looked_for_silent_at: float = float("-inf")  # monotonic seconds
 
     async def run(self) -> None:
         """Until cancelled: mend what the looks have found. What fails is found again by the next look.
@@ -74,17 +75,19 @@ class Mender:
             await self.idle.recover_lost_commit(
                 partition, published_to, None if committed is None else committed.offset
             )
-        await self._end_silent_workers()
         await self._pass_over_skipped(consumer)
         if outside := {*consumer.out_of_range, *self.idle.lacking_records()}:
             await self.idle.take_over(outside)
         await self._go_on_behind_markers(consumer)
         await self._look_at_database()
+        await self._end_silent_workers()
 
     async def _end_silent_workers(self) -> None:
         """Where a batch waits, it may be for a worker that was frozen in the middle of its own."""
-        if not self.health.troubles():
+        now = time.monotonic()
+        if not self.health.troubles() or now - self._looked_for_silent_at < DATABASE_INTERVAL_SECONDS:
             return
+        self._looked_for_silent_at = now
         async with self.group.sessions() as session:
             for pid in await silent_sessions.end_silent_copies(session, self.batch_timeout_seconds):
                 log.warning(

@@ -27,17 +27,16 @@ class Upgraded:
 async def upgrade_tables(settings: Settings, waits: LockWaits, report: Callable[[str], None]) -> Upgraded:
     """Create the tables, or bring them to this version, beside sessions that use them.
 
-    `report` is called with a sentence before each step. Raises CommandError; then every revision is whole or
-    not there, and the same call goes on.
+    `report` is called with a sentence before each step. Raises CommandError; then the same call goes on where
+    this one was.
     """
     schema = settings.database_schema
     async with _engine(settings, "order-worker db upgrade") as engine:
         before = await database.require_known_revision(engine, settings)
-        with_next_step = "run `order-worker db upgrade` again in a quieter hour, or end that session"
         try:
             applied = await migrate.upgrade(engine, schema, waits=waits, report=report)
         except LockedOutError as error:
-            raise CommandError(f"{error}; {with_next_step}") from None
+            raise _locked_out(error, "upgrade") from None
         except UpgradeRefusedError as error:
             raise CommandError(f'schema "{schema}": {error}') from None
         except (*DATABASE_ERRORS, OSError) as error:
@@ -64,7 +63,9 @@ def upgrade_report(upgraded: Upgraded) -> list[str]:
     return [*lines, f"workers waited {locked_seconds:.2f} s at most for the locks of all revisions together"]
 
 
-async def downgrade_tables(settings: Settings, revision: str, *, execute: bool) -> list[str]:
+async def downgrade_tables(
+    settings: Settings, revision: str, waits: LockWaits, *, execute: bool
+) -> list[str]:
     """Bring the tables back to `revision`; without `execute`, the statements that would do it.
 
     Raises UsageError for what is no earlier revision, CommandError.
@@ -81,10 +82,17 @@ async def downgrade_tables(settings: Settings, revision: str, *, execute: bool) 
         if not execute:
             return migrate.downgrade_sql(current, revision).strip().splitlines()
         try:
-            await migrate.downgrade(engine, revision)
+            await migrate.downgrade(engine, revision, waits=waits)
+        except LockedOutError as error:
+            raise _locked_out(error, "downgrade") from None
         except (*DATABASE_ERRORS, OSError) as error:
             raise CommandError(f"the downgrade failed: {reason_of(error)}") from error
     return [f'schema "{schema}" went back from {current} to revision {revision}']
+
+
+def _locked_out(error: LockedOutError, command: str) -> CommandError:
+    next_step = f"run `order-worker db {command}` again in a quieter hour, or end that session"
+    return CommandError(f"{error}; {next_step}")
 
 
 @asynccontextmanager
