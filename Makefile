@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser pooler demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup browser pooler prometheus demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -33,6 +33,18 @@ pooler: ## Install the PgBouncer that connections are tested through (Debian, Ub
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends pgbouncer; }
 
+# Its package would start it as a service, now and at each boot: it must not run by itself.
+prometheus: ## Install the Prometheus that metrics, alerts and dashboard are tested with (Debian, Ubuntu: needs root)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+		as_root="$(if $(filter 0,$(shell id -u)),,sudo)"; policy=/usr/sbin/policy-rc.d; \
+		$$as_root apt-get update -qq && \
+		{ test -e $$policy || { printf '#!/bin/sh\nexit 101\n' | $$as_root tee $$policy >/dev/null; \
+			$$as_root chmod +x $$policy; mine=yes; }; } && \
+		{ $$as_root apt-get install -y -qq --no-install-recommends prometheus; code=$$?; \
+		test -z "$$mine" || $$as_root rm $$policy; \
+		! command -v systemctl >/dev/null || $$as_root systemctl disable --quiet prometheus 2>/dev/null || true; \
+		exit $$code; }; }
+
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo
 
@@ -41,8 +53,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
-# Where CI is set, a missing browser or PgBouncer is an error, so both are brought along.
-test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+# Where CI is set, a missing browser, PgBouncer or Prometheus is an error, so they are brought along.
+test: setup $(if $(CI),browser pooler prometheus) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
@@ -84,7 +96,7 @@ schemas: setup ## Write contracts/schemas/ and docs/json/ anew from the models
 	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes
-	@for set in "worker" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \
+	@for set in "worker" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
 

@@ -5,6 +5,7 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from worker.core.steps import Reached, nothing_happens
 from worker.database import ask_database, database_login, session_limits
 from worker.http import events_page, server
 from worker.http.events_page import EventsPage
+from worker.http.page.open_letters import OpenLetters
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
@@ -33,6 +35,8 @@ from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.metrics import Metrics
+from worker.observability.partition_states import PartitionStates
+from worker.observability.tracing_settings import make_tracing
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.flow import Flow
@@ -76,6 +80,7 @@ class Worker:
     watch: Watch
     mender: Mender
     withheld: WithheldOutcomes
+    open_letters: OpenLetters
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -91,6 +96,7 @@ class Worker:
                         monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
                         self.mender.run(),
                         self.withheld.run(),
+                        self.open_letters.run(),
                     )
                 ]
                 self.health.started()
@@ -106,6 +112,7 @@ class Worker:
             await self.leases.producers.closed()
             await self.engine.dispose()
             await self.inquiries.engine.dispose()
+            self.metrics.tracing.close()
 
     async def leaving(self) -> None:
         """Before the group is left, so that the next owners find offsets and leases as they are to be."""
@@ -115,7 +122,7 @@ class Worker:
                 await self.consumer.close()
 
     async def _ping(self) -> None:
-        await ask_database(self.engine, self.settings)
+        self.metrics.clock_offset.set(await ask_database(self.engine, self.settings))
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
@@ -123,7 +130,9 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
 
     `reached` is called at each named step of a batch.
     """
-    metrics, health = Metrics(), Health()
+    health = Health()
+    metrics = Metrics(make_tracing(os.environ, settings.order_placed_topic, settings.group_id))
+    metrics.ready.set_function(lambda: not health.troubles())
     engine = create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -190,6 +199,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         flow=flow,
         retries=retries,
         health=health,
+        metrics=metrics,
     )
     idle = IdlePartitions(
         group=group,
@@ -213,6 +223,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         health=health,
         metrics=metrics,
     )
+    metrics.registry.register(PartitionStates(watch.states))
     mender = Mender(
         group=group,
         watch=watch,
@@ -236,11 +247,12 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     subscriber = subscribe(broker, settings, consumer)
     source.attach(lambda: subscriber.consumer)
     inquiries = _inquiries(settings)
+    sources = Sources(settings.kafka_client_options(), settings, inquiries)
     worker = Worker(
         settings,
         engine,
         inquiries,
-        _site(settings, inquiries, health, metrics),
+        Site(sources, health, metrics),
         health,
         metrics,
         limits,
@@ -249,6 +261,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         watch,
         mender,
         outcomes,
+        OpenLetters(sources, source.assignment, metrics),
     )
     return worker, _application(worker, broker)
 
@@ -264,11 +277,6 @@ def _inquiries(settings: Settings) -> Inquiries:
         max_overflow=0,
     )
     return Inquiries(engine)
-
-
-def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics) -> Site:
-    sources = Sources(settings.kafka_client_options(), settings, inquiries)
-    return Site(sources, health, metrics)
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:

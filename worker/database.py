@@ -71,11 +71,13 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
         raise await database_trouble(settings, driver_error(error)) from None
 
 
-async def ask_database(engine: AsyncEngine, settings: Settings) -> None:
-    """PostgreSQL answers. Raises what it says; a CommandError where another secret or file would help."""
+async def ask_database(engine: AsyncEngine, settings: Settings) -> float:
+    """PostgreSQL answers: how many seconds this machine's clock is ahead of its.
+
+    Raises what it says; a CommandError where another secret or file would help.
+    """
     try:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        return await seconds_ahead_of_database(engine)
     except Exception as error:
         cause = driver_error(error)
         if is_refused_login(cause) or isinstance(cause, ssl.SSLError | InvalidUrlError):

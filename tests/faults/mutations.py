@@ -532,8 +532,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                "and these behind them.\n                await self.published()\n",
-                "and these behind them.\n",
+                'with self.metrics.phase("wait"):\n                await self.published()\n',
+                'with self.metrics.phase("wait"):\n                pass\n',
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "settled_beside"),),

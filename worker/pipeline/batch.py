@@ -101,8 +101,24 @@ class BatchProcessor:
         when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
         the next call finds them so.
         """
+        with self.metrics.phase("decode"):
+            arrivals, invalid, unknown_fields = self._decoded(records)
+        batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
+        settled = await self._decide(arrivals, MAX_RERUNS, batch)
+        letters = {
+            place: await self._dead_letter(batch, records[place], why) for place, why in invalid.items()
+        }
+        self.reached(Step.AFTER_DATABASE_COMMIT)
+        self.metrics.unknown_fields.inc(unknown_fields)
+        if not letters:
+            return settled
+        rest = iter(settled)
+        return [letters.get(place) or next(rest) for place in range(len(records))]
+
+    def _decoded(self, records: Sequence[ConsumerRecord]) -> tuple[Arrivals, dict[int, Invalid], int]:
+        """The orders; why the others are none, by place in the batch; how many fields nobody knows."""
         arrivals = Arrivals()
-        invalid: dict[int, Invalid] = {}  # by place in the batch
+        invalid: dict[int, Invalid] = {}
         unknown_fields = 0
         for place, record in enumerate(records):
             if type(record) is UnreadableRecord:
@@ -115,17 +131,7 @@ class BatchProcessor:
             order, fingerprint, unknown = decoded
             arrivals.add(tuple.__new__(Arrival, (order, fingerprint, record)))  # in half the time of a call
             unknown_fields += unknown
-        batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
-        settled = await self._decide(arrivals, MAX_RERUNS, batch)
-        letters = {
-            place: await self._dead_letter(batch, records[place], why) for place, why in invalid.items()
-        }
-        self.reached(Step.AFTER_DATABASE_COMMIT)
-        self.metrics.unknown_fields.inc(unknown_fields)
-        if not letters:
-            return settled
-        rest = iter(settled)
-        return [letters.get(place) or next(rest) for place in range(len(records))]
+        return arrivals, invalid, unknown_fields
 
     async def _decide(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[Settled]:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
@@ -212,6 +218,10 @@ class BatchProcessor:
     async def _decide_in_one_transaction(
         self, arrivals: Arrivals, batch: _Batch, locked: bool
     ) -> list[Settled]:
+        with self.metrics.phase("database"):
+            return await self._decide_and_commit(arrivals, batch, locked)
+
+    async def _decide_and_commit(self, arrivals: Arrivals, batch: _Batch, locked: bool) -> list[Settled]:
         async with self.sessions.begin() as session:
             settled = await self._decide_all(session, arrivals, batch, locked)
             if batch.before_commit and len(settled) == len(batch.arrivals):

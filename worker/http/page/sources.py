@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,7 +30,8 @@ from worker.http.page.tail import read_tail
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
-from worker.operations.dead_letters.letter import LetterPlace
+from worker.operations.dead_letters.known import look_up
+from worker.operations.dead_letters.letter import LetterPlace, read_letter
 from worker.operations.explain.collect import collect, collect_rows
 from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.search import Reach
@@ -102,6 +103,17 @@ class Sources:
         async with self._reader() as consumer:
             tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
         return letter_groups(tail)
+
+    async def open_letters(self) -> Counter[str]:
+        """By code: of the newest dead letters, those that were neither redriven nor settled."""
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+        found = [(read_letter(record), record) for record in tail.records[:MOST_LETTERS]]
+        async with self.inquiries.session() as session:
+            known = await look_up(session, self.topics.dead_letter, found)
+        return Counter(
+            letter.code for letter, _ in found if not known.redrive(letter) and not known.settled(letter)
+        )
 
     async def orders(self) -> StoredOrders:
         since = datetime.now(UTC) - LONGEST_WINDOW
