@@ -1,5 +1,6 @@
 """What aiokafka's log says while a broker is away, in our words. Pure."""
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -62,6 +63,7 @@ _WORDS: Final[Mapping[str, str]] = {
         "outcomes for {0} were not taken yet: {1}; trying again"
     ),
 }
+_NUMBER: Final = re.compile(r"^\[Error -?\d+\] ")  # which Kafka has for each error, before its name
 _BROKER_FIRST: Final = frozenset(
     {
         "Unable to request metadata from node with id %s: %r",
@@ -101,7 +103,7 @@ def _said(argument: Any) -> str:
     if isinstance(argument, BaseException):
         if len(argument.args) > 1 and not isinstance(argument, OSError):
             return ", ".join(_said(one) for one in argument.args)
-        return " ".join(reason_of(argument).split())
+        return _NUMBER.sub("", " ".join(reason_of(argument).split()))
     if isinstance(argument, type):
         return argument.__name__
     if isinstance(argument, tuple) and hasattr(argument, "topic") and hasattr(argument, "partition"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, RequestTimedOutError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError, RequestTimedOutError
 
 from tests.support.json_schema import faults
 from worker.observability.events import Event, about, places
@@ -116,6 +116,12 @@ REFUSED = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9092)")
             ([0, 1],),
             "no broker says which brokers there are; asked: 0, 1",
             {},
+        ),
+        (
+            "Group Coordinator Request failed: %s",
+            (GroupCoordinatorNotAvailableError(),),
+            "no broker says who coordinates the group: GroupCoordinatorNotAvailableError",
+            {"error": "GroupCoordinatorNotAvailableError"},
         ),
         (
             "Could not add partition %s due to unexpected error: %s",
