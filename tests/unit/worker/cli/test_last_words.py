@@ -13,10 +13,11 @@ from worker.errors import UsageError
     ("error", "code", "message", "has_traceback"),
     [
         (UsageError("it is wrong", "set it right"), 2, "it is wrong: set it right", False),
-        (ExceptionGroup("at once", [TimeoutError("late")]), 1, "no answer in time: run it again", False),
+        (TimeoutError("late"), 1, "no answer in time: run it again", False),
+        (ExceptionGroup("at once", [UsageError("it is wrong")]), 2, "it is wrong", False),
         (ValueError("nobody foresaw it"), 1, "nobody foresaw it", True),
     ],
-    ids=["known", "outage", "unforeseen"],
+    ids=["known", "outage", "of several", "unforeseen"],
 )
 def test_what_ends_a_worker_is_a_line_of_its_log_where_that_is_json(
     capsys: pytest.CaptureFixture[str], error: Exception, code: int, message: str, has_traceback: bool
