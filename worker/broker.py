@@ -32,7 +32,7 @@ IDLE_POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 10_000
 # A member learns from a heartbeat that the group rebalances, and all partitions stand still until the last
 # member has learned it. With 500 ms the longest wait of an order in a rolling restart of three is 0.8 s; with a
-# third of the session timeout, as before, it is 3.3 s and more. A heartbeat costs some 0.2 ms.
+# third of the session timeout it is 3.3 s and more. A heartbeat costs some 0.2 ms.
 HEARTBEAT_MS: Final = 500
 # As long as nobody knows how large they are.
 FIRST_POLL_RECORDS: Final = 500
