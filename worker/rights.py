@@ -71,6 +71,15 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
         return f"parts of the page and of /metrics will be missing: {missing}" if missing else None
 
 
+def grants(role: str) -> list[str]:
+    """The statements that let this role do all that a worker does, and nothing else; its page is whole."""
+    return [
+        f"GRANT {', '.join(rights)} ON {table} TO {role}"
+        for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS)
+        for table, rights in listed.items()
+    ]
+
+
 async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:
     """The role, what it lacks, and what grants it, in one line; None if it lacks nothing."""
     wanted = [(name, right) for name, of_one in rights.items() for right in of_one]

@@ -21,7 +21,7 @@ from worker.tls import ClientTls
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
+InstanceId = Annotated[str, Field(pattern=r"^[^\s@\x00-\x1f\x7f]{0,200}$")]
 
 _PREFIX: Final = "ORDER_WORKER_"
 # Each may be given by a file, which `<name>_file` names.
@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     group_id: str = Field(
         "order-worker", min_length=1, description="consumer group; also the start of transactional ids"
     )
+    instance_id: InstanceId = Field("", description="this worker's name; the next of it takes its place")
     http_host: str = Field("127.0.0.1", description="address of health, metrics and docs")
     http_port: Port = Field(8000, description="0: any free port")
 
