@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
-from worker.database import ask_database, database_login, session_limits
+from worker.database import ask_database, database_login, reading_engine, session_limits
 from worker.http import events_page, server
 from worker.http.events_page import EventsPage
 from worker.http.page.open_letters import OpenLetters
@@ -247,7 +247,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     broker = make_broker(settings)
     subscriber = subscribe(broker, settings, consumer)
     source.attach(lambda: subscriber.consumer)
-    inquiries = _inquiries(settings)
+    inquiries = Inquiries(reading_engine(settings, "order-worker http", MAX_CONNECTIONS, ANSWER_SECONDS))
     sources = Sources(settings.kafka_client_options(), settings, inquiries)
     worker = Worker(
         settings,
@@ -265,19 +265,6 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         OpenLetters(sources, source.assignment, metrics),
     )
     return worker, _application(worker, broker)
-
-
-def _inquiries(settings: Settings) -> Inquiries:
-    engine = create_engine(
-        **database_login(settings),
-        schema=settings.database_schema,
-        application_name="order-worker http",
-        command_timeout_seconds=ANSWER_SECONDS,
-        server_settings=session_limits(settings) | {"default_transaction_read_only": "on"},
-        pool_size=MAX_CONNECTIONS,
-        max_overflow=0,
-    )
-    return Inquiries(engine)
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:

@@ -55,6 +55,21 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         await engine.dispose()
 
 
+def reading_engine(
+    settings: Settings, application_name: str, connections: int, answer_seconds: float
+) -> AsyncEngine:
+    """An engine that reads, through so many connections at most; no statement takes longer than that."""
+    return create_engine(
+        **database_login(settings),
+        schema=settings.database_schema,
+        application_name=application_name,
+        command_timeout_seconds=answer_seconds,
+        server_settings=session_limits(settings) | {"default_transaction_read_only": "on"},
+        pool_size=connections,
+        max_overflow=0,
+    )
+
+
 def database_login(settings: Settings) -> dict[str, Any]:
     """What `create_engine` connects with: each new connection with what files hold by then."""
     url, password = settings.secret("database_url"), settings.secret("database_password")

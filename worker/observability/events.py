@@ -22,6 +22,7 @@ class Event(StrEnum):
     PROCESS_ENDED = "process_ended"  # `worker`, `exit_code`; again in `seconds`
     SERVER_REFUSES = "server_refuses"  # `server` takes our credentials for wrong
     CLOCK_DIFFERS = "clock_differs"  # from that of `server`, by `seconds`; positive: ours is ahead
+    MEMBER_REPLACED = "member_replaced"  # this worker takes the place of one that was killed
     PARTITIONS_ASSIGNED = "partitions_assigned"
     PARTITION_TAKEN_OVER = "partition_taken_over"  # goes on at `offset`
     PARTITIONS_WAIT = "partitions_wait"  # until somebody has mended what the message names
