@@ -42,7 +42,7 @@ prometheus: ## Install the Prometheus that metrics, alerts and dashboard are tes
 			$$as_root chmod +x $$policy; mine=yes; }; } && \
 		{ $$as_root apt-get install -y -qq --no-install-recommends prometheus; code=$$?; \
 		test -z "$$mine" || $$as_root rm $$policy; \
-		! command -v systemctl >/dev/null || $$as_root systemctl disable --quiet prometheus 2>/dev/null || true; \
+		! command -v systemctl >/dev/null || $$as_root systemctl disable --now --quiet prometheus 2>/dev/null || true; \
 		exit $$code; }; }
 
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
