@@ -114,7 +114,7 @@ def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
 
 
 def _default(value: Any) -> str:
-    if value is None or value is PydanticUndefined:
+    if value in (None, "", PydanticUndefined):
         return ""
     shown = value.get_secret_value() if isinstance(value, SecretStr) else value
     return f"`{shown:g}`" if isinstance(shown, float) else f"`{shown}`"
