@@ -145,7 +145,7 @@ def _reference(command: Command) -> str:
     arguments = [one for one in made.params if isinstance(one, TyperArgument)]
     options = [one for one in made.params if isinstance(one, TyperOption)]
     usage = " ".join(["order-worker", command.name, "[OPTIONS]", *map(_called, arguments)])
-    parts = [f"```text\n{usage}\n```", _cell_paragraphs(made.help or "")]
+    parts = [f"```text\n{usage}\n```", _paragraphs(made.help or "")]
     if arguments:
         parts.append(_table(("argument", "meaning"), (_argument(one) for one in arguments)))
     if options:
@@ -160,7 +160,7 @@ def _reference(command: Command) -> str:
     return "\n\n".join(parts)
 
 
-def _cell_paragraphs(text: str) -> str:
+def _paragraphs(text: str) -> str:
     return "\n\n".join(_cell(paragraph) for paragraph in text.split("\n\n"))
 
 
@@ -177,18 +177,15 @@ def _option(option: TyperOption) -> tuple[str, str, str]:
     value = "" if option.is_flag else f" {_metavar(option)}"
     names = ", ".join(f"`{name}{value}`" for name in [*option.opts, *option.secondary_opts])
     shown = None if option.is_flag and not option.secondary_opts else option.default
-    return (
-        names + value,
-        "" if shown in (None, False, ()) else _shown_default(option),
-        _cell(option.help or ""),
-    )
+    default = "" if shown in (None, False, ()) else _shown_default(option)
+    return names, default, _cell(option.help or "")
 
 
 def _metavar(option: TyperOption) -> str:
     choices = getattr(option.type, "choices", None)
     if option.metavar or not choices:
         return option.metavar or option.type.name.upper().removesuffix(" RANGE")
-    return "|".join(str(getattr(choice, "value", choice)) for choice in choices)
+    return "/".join(str(getattr(choice, "value", choice)) for choice in choices)
 
 
 def _shown_default(option: TyperOption) -> str:
@@ -203,10 +200,8 @@ def _decision_table() -> str:
 
 def _decision(path: Path) -> tuple[str, str]:
     text = path.read_text(encoding="utf-8")
-    title, status = (
-        re.search(r"^# (.+)$", text, re.MULTILINE),
-        re.search(r"^Date:? (.+)$", text, re.MULTILINE),
-    )
+    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    status = re.search(r"^Date: (.+)$", text, re.MULTILINE)
     return f"[{_cell(title[1] if title else path.stem)}]({path.name})", _cell(status[1] if status else "")
 
 
