@@ -104,13 +104,14 @@ def _settings() -> str:
         mine = {name: left.pop(name) for name in list(left) if re.fullmatch(names, name)}
         if mine:
             rows = (_setting(name, field) for name, field in mine.items())
-            parts.append(f"### {title}\n\n" + _table(("variable", "default", "values", "meaning"), rows))
+            parts.append(f"### {title}\n\n" + _table(("variable", "default", "meaning"), rows))
     return "\n\n".join(parts)
 
 
-def _setting(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
-    variable = f"`{PREFIX}{name.upper()}`"
-    return variable, _default(field.default), _values(field), _cell(field.description or "")
+def _setting(name: str, field: FieldInfo) -> tuple[str, str, str]:
+    meaning, values = _cell(field.description or ""), _values(field)
+    shown = f"{meaning} ({values})" if values else meaning
+    return f"`{PREFIX}{name.upper()}`", _default(field.default), shown
 
 
 def _default(value: Any) -> str:
@@ -131,7 +132,8 @@ def _values(field: FieldInfo) -> str:
         if hasattr(item, bound)
     }
     low = f"from {bounds['ge']:,}" if "ge" in bounds else f"above {bounds['gt']:g}" if "gt" in bounds else ""
-    return " ".join(part for part in (low, f"to {bounds['le']:,}" if "le" in bounds else "") if part)
+    high = f"to {bounds['le']:,}" if "le" in bounds else ""
+    return " ".join(part for part in (low, high) if part)
 
 
 def _command_table(known: Sequence[Command]) -> str:
