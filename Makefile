@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DOCS   := .venv-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser pooler prometheus demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup browser pooler prometheus demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +49,9 @@ prometheus: ## Install the Prometheus that metrics, alerts and dashboard are tes
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo
 
+servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two settings that name them
+	@$(BIN)/python examples/servers.py
+
 shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
 	@$(BIN)/python examples/shop.py
 
@@ -57,7 +61,7 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 test: setup $(if $(CI),browser pooler prometheus) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
-check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
+check: lint types docs test faults ## What CI runs: lint, types, the pages, all tests, the short fault campaign
 
 faults: setup ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
 	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
@@ -81,6 +85,17 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 	@for example in examples/*.py; do $(BIN)/mypy $$example || exit 1; done
 
+# A venv of its own: `make setup` stays small, and what builds pages is never beside the worker.
+$(DOCS)/.ready: requirements/docs.txt
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@echo "Installing what builds the pages into $(DOCS) …"
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## The pages as a site in site/, without a network; a broken link ends the build
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --clean
+	@echo "The pages are in site/: open site/index.html, or serve them: $(PYTHON) -m http.server --directory site"
+
 bench: setup ## How fast, against baselines, in one run on this machine; PARTS=all RESULTS=folder for everything
 	@$(BIN)/python -m bench $(PARTS) $(if $(RESULTS),--results $(RESULTS))
 
@@ -90,15 +105,18 @@ listings: setup ## Time every listing of the data layer over 1,000,000 orders
 screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
 	@$(BIN)/python -m docs.screens
 
-schemas: setup ## Write contracts/schemas/ and docs/json/ anew from the models
+schemas: setup ## Write the schemas, and what the pages say of settings and commands, from the code
 	@$(BIN)/python -m contracts.schema
 	@$(BIN)/python -m worker.cli.documents
+	@$(BIN)/python -m docs.reference
 	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes
 	@for set in "worker" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" --group docs -o requirements/docs.txt
 
-clean: ## Remove .venv and all caches of this folder
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove the virtual environments, the site and all caches of this folder
+	@rm -rf $(VENV) $(DOCS) site .mypy_cache .ruff_cache .pytest_cache .hypothesis

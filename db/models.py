@@ -165,6 +165,8 @@ class OrderOutcome(Base):
     decided_at: Mapped[datetime]
     # Of a rejected order with its lines sorted, for its event does not tell them; of no other.
     sorted_fingerprint: Mapped[bytes | None]
+    # Headers that each publication carries on, as JSON: pairs of name and text. None where there are none.
+    passed_on: Mapped[str | None]
 
 
 class Replay(Base):

@@ -107,6 +107,7 @@ class LedgerRow(NamedTuple):
 
     `sorted_fingerprint` is the one of the order with its lines sorted: of a rejected order, for its event
     does not tell the lines. None: of a confirmed one, or in a row of a version that did not write it.
+    `passed_on` has, as JSON, the headers that each publication carries on.
     """
 
     order_id: UUID
@@ -118,6 +119,7 @@ class LedgerRow(NamedTuple):
     event: str
     decided_at: datetime
     sorted_fingerprint: bytes | None = None
+    passed_on: str | None = None
 
 
 _FIELDS: Final = len(LedgerRow._fields)
@@ -135,6 +137,7 @@ def encode_outcome(
     event: bytes,
     decided_at: datetime,
     sorted_fingerprint: bytes | None = None,
+    passed_on: str | None = None,
 ) -> bytes:
     """A row as `add_outcomes` takes it. `source`: topic, partition and offset."""
     topic, partition, offset = source
@@ -148,6 +151,7 @@ def encode_outcome(
             event,
             remembered_time_field(decided_at),
             NULL if sorted_fingerprint is None else field(sorted_fingerprint),
+            NULL if passed_on is None else field(passed_on.encode()),
         )
     )
 

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from operator import eq, ge, le, lt
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, Uuid, any_, bindparam, cast, func, insert, select
+from sqlalchemy import ColumnElement, Select, Text, Uuid, any_, bindparam, cast, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -48,7 +48,8 @@ class DecidedOrder(NamedTuple):
     decided_at: datetime
 
 
-ROWS: Final = select(
+# Typed by hand: of more than nine columns a type checker does not know how many there are.
+ROWS: Final[Select[*tuple[Any, ...]]] = select(
     OrderOutcome.order_id,
     OrderOutcome.outcome,
     OrderOutcome.fingerprint,
@@ -58,6 +59,7 @@ ROWS: Final = select(
     cast(OrderOutcome.event, Text),
     OrderOutcome.decided_at,
     OrderOutcome.sorted_fingerprint,
+    OrderOutcome.passed_on,
 )
 _IS_ASKED_FOR: Final = OrderOutcome.order_id == any_(bindparam("order_ids", type_=ARRAY(Uuid)))
 _FIND: Final = ROWS.where(_IS_ASKED_FOR)

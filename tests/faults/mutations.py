@@ -76,6 +76,7 @@ LESS_PATIENT: Final = Edit(
 
 
 _BATCH: Final = "worker/pipeline/batch.py"
+_DECODING: Final = "worker/pipeline/decoding.py"
 _SAME_ORDER: Final = "worker/core/same_order.py"
 _STOCK_TAKING: Final = "worker/pipeline/stock_taking.py"
 _SETTLEMENT: Final = "worker/core/settlement.py"
@@ -899,7 +900,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _DECODE,
-                "return _not_json(value) or _invalid(error)",
+                "return _not_json(value) or _invalid(error, value)",
                 "raise",
             ),
         ),
@@ -1042,7 +1043,7 @@ MUTATIONS: Final = (
         "unreadable-is-said",
         "A record that was read raw is a dead letter that says so, whatever its bytes are.",
         "it is decoded as any other",
-        (Edit(_BATCH, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
+        (Edit(_DECODING, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
         (Trial("odd-header-names"),),
     ),
     Mutation(

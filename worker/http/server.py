@@ -146,7 +146,7 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 def _event(row: LedgerRow) -> Response:
     """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
-    sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at, ())
+    sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at)
     headers = {name.replace("_", "-"): value.decode() for name, value in sent}
     return Response(row.event.encode(), headers={**headers, "etag": f'"{headers["ce-id"]}"'})
 

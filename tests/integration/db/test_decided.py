@@ -57,6 +57,7 @@ def rows_of(count: int, *, user_id: int = 1, product_id: int = 1) -> Rows:
                 EVENTS[n % len(EVENTS)].encode(),
                 TIMES[n % len(TIMES)],
                 None if n in confirmed else bytes([n % 256]) * 16,
+                '[["correlation_id","für"]]' if n % 2 else None,
             )
             for n in range(count)
         ],

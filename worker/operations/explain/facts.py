@@ -29,7 +29,7 @@ from worker.operations.explain.order_facts import (
     RecordStanding,
     StoredOrder,
 )
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept
 
 _CONFLICT: Final = RecordStanding.CONFLICT
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -116,7 +116,7 @@ def _input(
     committed: Mapping[TopicPartition, int | None],
     max_bytes: int,
 ) -> InputRecord:
-    decoded = decode_record(record, max_bytes)
+    decoded = decode_kept(record, max_bytes)
     place, time = place_of(record), time_of(record)
     if isinstance(decoded, Invalid):
         path = f"{decoded.path}: " if decoded.path else ""

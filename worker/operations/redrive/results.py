@@ -76,7 +76,7 @@ class Results:
         decided: dict[Source, RedriveOutcome] = {}
         async for _, some in portions(self.inputs, left):
             sent = {
-                place: decode(record.value, self.settings.message_max_bytes)
+                place: decode(record.value, self.settings.message_max_bytes, record.headers)
                 for record in some
                 if (place := Source(record.topic, record.partition, record.offset)) in places
                 and redrive_id_of(record) == str(places[place].id)

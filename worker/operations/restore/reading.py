@@ -21,7 +21,7 @@ from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRo
 from db.statuses import Outcome
 from db.worker import ledger, withheld
 from db.worker.skips import SkippedSpan, list_skips
-from worker.core.decode import Decoded, decode
+from worker.core.decode import Decoded, decode_former
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.kafka.stable_ends import Say
@@ -181,7 +181,7 @@ class Inputs:
 
     def _orders_in(self, records: Sequence[ConsumerRecord]) -> Iterator[_Placed]:
         for record in records:
-            decoded = decode(record.value, self.max_bytes)
+            decoded = decode_former(record.value, self.max_bytes, record.headers)
             if isinstance(decoded, Decoded):
                 yield _Placed(decoded.order, decoded.fingerprint, record.offset, record.timestamp)
 
