@@ -34,6 +34,7 @@ def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
 
     The ledger has no headers of the order, so there is no `correlation_id` and no `traceparent`.
     """
+    assert row.event is not None, "a page of the ledger has no row without"
     key = str(row.order_id).encode()
     headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, ())
     return Publication(topic, key, row.event.encode(), [*headers, REPUBLISHED], now_ms)
