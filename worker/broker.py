@@ -18,6 +18,7 @@ from faststream.security import (
 )
 
 from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
+from worker.kafka.client_names import WORKER_CLIENT_ID
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.records import Records, fitting
 from worker.pipeline.consumer import OrderConsumer
@@ -63,7 +64,7 @@ class _Broker(KafkaBroker):
 def make_broker(settings: Settings) -> KafkaBroker:
     broker = _Broker(
         settings.kafka_bootstrap_servers.split(","),
-        client_id="order-worker",
+        client_id=WORKER_CLIENT_ID,
         security=_security(settings),
         allow_auto_create_topics=False,
         # Partitions that are added, and a topic that is made anew, are found within this time.
