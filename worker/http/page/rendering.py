@@ -28,7 +28,7 @@ from worker.http.page.parameters import (
 )
 from worker.http.page.question import Panel
 from worker.kafka.client_names import version_of
-from worker.operations.dead_letters.letter import general, read_letter
+from worker.operations.dead_letters.letter import general, order_id_of, read_letter
 from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.facts import time_of
 from worker.operations.explain.order_facts import State
@@ -208,8 +208,6 @@ def _ends(explanation: Explanation) -> Iterator[str]:
 
 
 def order_ids(record: ConsumerRecord) -> Sequence[UUID]:
-    """The order that the key names, for a link; none where it is no order id."""
-    try:
-        return [UUID((record.key or b"").decode())]
-    except ValueError:
-        return []
+    """The order that the record is about, for a link; none where nothing in it tells."""
+    order_id = order_id_of(record.key, record.value)
+    return [order_id] if order_id else []
