@@ -33,6 +33,7 @@ from worker.kafka.predecessor import leave_for_predecessor
 from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
+from worker.observability.history import History, buckets_of
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
@@ -125,6 +126,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     `reached` is called at each named step of a batch.
     """
     metrics, health = Metrics(), Health()
+    history = History(partial(buckets_of, metrics.batch_seconds))
     engine = create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -213,6 +215,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         flow=flow,
         health=health,
         metrics=metrics,
+        history=history,
     )
     mender = Mender(
         group=group,
@@ -241,7 +244,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         settings,
         engine,
         inquiries,
-        _site(settings, inquiries, health, metrics),
+        _site(settings, inquiries, health, metrics, history),
         health,
         metrics,
         limits,
@@ -267,9 +270,11 @@ def _inquiries(settings: Settings) -> Inquiries:
     return Inquiries(engine)
 
 
-def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics) -> Site:
+def _site(
+    settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics, history: History
+) -> Site:
     sources = Sources(settings.kafka_client_options(), settings, inquiries)
-    return Site(sources, health, metrics)
+    return Site(sources, health, metrics, history)
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:

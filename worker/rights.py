@@ -28,6 +28,8 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
 PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("SELECT",),
     "order_reopenings": ("SELECT",),
+    "dead_letter_redrives": ("SELECT",),
+    "settled_letters": ("SELECT",),
 }
 """By table: what the page and `/explain` need beside these."""
 
@@ -76,6 +78,15 @@ def grants(role: str) -> list[str]:
         for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS)
         for table, rights in listed.items()
     ]
+
+
+async def require_more_rights(
+    engine: AsyncEngine, settings: Settings, rights: Mapping[str, Sequence[str]]
+) -> None:
+    """The server lets us do this too, by table, or a CommandError says what is missing."""
+    async with engine.connect() as connection:
+        if missing := await _missing(connection, rights):
+            raise CommandError(f'in schema "{settings.database_schema}", {missing}')
 
 
 async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:
