@@ -17,6 +17,8 @@ from tests.support.builders import line, order
 from worker.core.outcome import event_json
 from worker.core.same_order import UNKNOWN_OFFSET, difference, difference_from_row, is_same
 
+pytestmark = pytest.mark.guarantee_3
+
 ID = UUID(int=1)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PRICE = "2.50"
