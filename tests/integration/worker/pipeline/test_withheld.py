@@ -37,6 +37,8 @@ from worker.pipeline.withheld import WithheldOutcomes
 from worker.sandbox.servers.services import Services
 from worker.settings import Settings
 
+pytestmark = pytest.mark.guarantee_2
+
 GROUP: Final = "group"
 PLENTY: Final = 1024 * 1024
 

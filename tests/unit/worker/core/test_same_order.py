@@ -23,6 +23,8 @@ from worker.core.same_order import (
     sorted_fingerprint_of,
 )
 
+pytestmark = pytest.mark.guarantee_3
+
 ID = UUID(int=1)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 PRICE = "2.50"
