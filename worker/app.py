@@ -35,6 +35,7 @@ from worker.kafka.predecessor import leave_for_predecessor
 from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
+from worker.observability.history import History, buckets_of
 from worker.observability.metrics import Metrics
 from worker.observability.partition_states import PartitionStates
 from worker.observability.tracing_settings import make_tracing
@@ -134,6 +135,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     health = Health()
     metrics = Metrics(make_tracing(os.environ, settings.order_placed_topic, settings.group_id))
     metrics.ready.set_function(lambda: not health.troubles())
+    history = History(partial(buckets_of, metrics.batch_seconds))
     engine = create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -223,6 +225,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         flow=flow,
         health=health,
         metrics=metrics,
+        history=history,
     )
     metrics.registry.register(PartitionStates(watch.states))
     mender = Mender(
@@ -253,7 +256,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         settings,
         engine,
         inquiries,
-        Site(sources, health, metrics),
+        Site(sources, health, metrics, history),
         health,
         metrics,
         limits,

@@ -80,6 +80,15 @@ def grants(role: str) -> list[str]:
     ]
 
 
+async def require_more_rights(
+    engine: AsyncEngine, settings: Settings, rights: Mapping[str, Sequence[str]]
+) -> None:
+    """The server lets us do this too, by table, or a CommandError says what is missing."""
+    async with engine.connect() as connection:
+        if missing := await _missing(connection, rights):
+            raise CommandError(f'in schema "{settings.database_schema}", {missing}')
+
+
 async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:
     """The role, what it lacks, and what grants it, in one line; None if it lacks nothing."""
     wanted = [(name, right) for name, of_one in rights.items() for right in of_one]

@@ -255,8 +255,10 @@ class TestVersion:
             assert name in said
 
     def test_it_is_that_of_the_package(self):
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        assert project["version"] == __version__
+        pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        assert "version" in pyproject["project"]["dynamic"]
+        source = (ROOT / pyproject["tool"]["hatch"]["version"]["path"]).read_text()
+        assert f'__version__ = "{__version__}"' in source
 
 
 class TestCompletion:

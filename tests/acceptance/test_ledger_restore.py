@@ -17,6 +17,8 @@ from tests.support.shop import Shop
 from tests.support.subscriber import delete_records, publish, set_option
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2]
+
 LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """
 import asyncio, os, signal

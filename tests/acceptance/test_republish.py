@@ -14,6 +14,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import Message
 from tests.support.worker_process import Workers
 
+pytestmark = pytest.mark.guarantee_2
+
 MANY = 2_000
 
 

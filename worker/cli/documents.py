@@ -25,6 +25,7 @@ from worker.operations.lag.measure import GroupLag
 from worker.operations.orders.listing import ListedOrder, ListSummary
 from worker.operations.orders.rehearse import ReopenRehearsal
 from worker.operations.orders.reopen import ReopenReport
+from worker.operations.prune.terminal import PruneReport
 from worker.operations.reconcile.discrepancies import Discrepancy
 from worker.operations.reconcile.reconcile import Reconciliation
 from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport
@@ -135,6 +136,7 @@ ONE_OF: Final[dict[str, tuple[Any, ...]]] = {
     "error": (Error,),
     "explain": (Explanation,),
     "lag": (GroupLag,),
+    "ledger prune": (PruneReport,),
     "ledger restore": (RestoreReport,),
     "log line": (LogLine,),
     "orders list": (ListedOrders,),

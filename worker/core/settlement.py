@@ -34,7 +34,7 @@ class Fate(Enum):
     CONFIRMED = auto()
     REJECTED = auto()
     REDELIVERED = auto()  # decided before, outcome published again
-    SILENCED = auto()  # decided and published before; a silent replay passes over it
+    SILENCED = auto()  # decided and published before; a silent replay passes over it, or it was pruned
     DUPLICATE = auto()
     DEAD_LETTER = auto()
 
@@ -147,6 +147,9 @@ class Settlement:
         assert isinstance(first, LedgerRow)
         replays = self._replays.get((record.topic, record.partition), ())
         if is_silenced(record.offset, first.decided_at, replays):
+            return Settled(Fate.SILENCED)
+        if first.event is None:
+            # It was published before it was pruned. Its record was gone, and is back: a volume was restored.
             return Settled(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
         passed_on = passed_through(record.headers, record.value)

@@ -95,7 +95,7 @@ def _at_the_top(scope: Scope) -> Scope:
 def routes(health: Health, inquiries: Inquiries) -> Sequence[Route]:
     """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away.
 
-    `/outcomes/{order_id}` is the outcome's event, 404 while the order is undecided.
+    `/outcomes/{order_id}` is the outcome's event, 404 while the order is undecided, 410 when it was pruned.
     """
 
     async def livez(_request: Request) -> Response:
@@ -146,6 +146,8 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 def _event(row: LedgerRow) -> Response:
     """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
+    if row.event is None:
+        return _json(410, {"order_id": str(row.order_id), "error": "pruned", "outcome": row.outcome})
     sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at)
     headers = {name.replace("_", "-"): value.decode() for name, value in sent}
     return Response(row.event.encode(), headers={**headers, "etag": f'"{headers["ce-id"]}"'})

@@ -11,12 +11,12 @@ costs the first one rebalance, once: it joins again, and both work.
 import asyncio
 import logging
 import socket
-from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from worker.errors import CommandError
 from worker.failures import reason_of
+from worker.kafka.client_names import name_of
 from worker.kafka.clients import KAFKA_ERRORS, LIMIT_SECONDS, kafka_admin
 from worker.kafka.group import members
 from worker.kafka.internals import leave_group
@@ -25,18 +25,14 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-CLIENT_ID: Final = "order-worker"
 
+def worker_name(settings: Settings) -> str:
+    """The instance id. Where it is not set: host and port, of which no two live workers have the same.
 
-def client_id(settings: Settings) -> str:
-    """What Kafka lists this worker under: `order-worker@NAME`, or without a name where nothing gives it one.
-
-    The name is the instance id. Where that is not set it is host and port, of which no two live workers have
-    the same: `--workers N` and a service that is started again keep them.
+    `--workers N` and a service that is started again keep them. Empty where the port is any free one.
     """
     port = f"{socket.gethostname()}:{settings.http_port}" if settings.http_port else ""
-    name = settings.instance_id or port
-    return f"{CLIENT_ID}@{name}" if name else CLIENT_ID
+    return settings.instance_id or port
 
 
 async def leave_for_predecessor(settings: Settings) -> None:
@@ -44,8 +40,8 @@ async def leave_for_predecessor(settings: Settings) -> None:
 
     Where Kafka gives no answer, the group waits for the session timeout, as it would without this.
     """
-    name = client_id(settings)
-    if name == CLIENT_ID:
+    name = worker_name(settings)
+    if not name:
         return
     try:
         async with asyncio.timeout(LIMIT_SECONDS), kafka_admin(settings) as admin:
@@ -58,7 +54,7 @@ async def leave_for_predecessor(settings: Settings) -> None:
 
 async def _leave(admin: AIOKafkaAdminClient, group_id: str, name: str) -> None:
     for member in await members(admin, group_id):
-        if member.client_id == name:
+        if name_of(member.client_id) == name:
             await leave_group(admin, group_id, member.member_id)
             said = about(Event.MEMBER_REPLACED)
             log.info("removed %s from the group: this worker takes its place", member.member_id, extra=said)

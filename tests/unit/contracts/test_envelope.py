@@ -27,18 +27,21 @@ DECIDED_AT = datetime(2026, 11, 23, 10, 0, 0, 42_000, tzinfo=UTC)
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
+@pytest.mark.guarantee_2
 def test_any_subscriber_can_compute_the_event_id() -> None:
     assert uuid5(NAMESPACE_URL, "urn:order-worker:outcome") == EVENT_ID_NAMESPACE
     # Subscribers remember event ids of years ago: this value may not change.
     assert str(event_id(ORDER_ID)) == "7e038589-2251-542e-aff4-0be223255b7d"
 
 
+@pytest.mark.guarantee_2
 @given(st.uuids(), st.uuids())
 def test_an_event_id_belongs_to_one_order_id(one: UUID, other: UUID) -> None:
     assert (event_id(one) == event_id(other)) == (one == other)
     assert event_id(one) != one
 
 
+@pytest.mark.guarantee_2
 @given(st.uuids())
 def test_the_headers_name_the_event_id_whatever_the_order_id(order_id: UUID) -> None:
     headers = dict(outcome_headers(str(order_id).encode(), "order-confirmed", DECIDED_AT, []))

@@ -70,6 +70,8 @@ def place_of(record: ConsumerRecord) -> Place:
 def decision_of(row: LedgerRow) -> Decision:
     """What the ledger says."""
     source = Place(row.source_topic, row.source_partition, row.source_offset)
+    if row.event is None:
+        return Decision(row.outcome, row.decided_at, source, None, None, None, (), (), None, pruned=True)
     if row.outcome == Outcome.CONFIRMED:
         confirmed = OrderConfirmed.model_validate_json(row.event)
         lines = tuple(Line(i.product_id, i.quantity, i.unit_price) for i in confirmed.items)
@@ -159,7 +161,8 @@ def outcomes(
             (Outcome.CONFIRMED if record.topic == confirmed_topic else Outcome.REJECTED).value,
             _header(record, "ce_id"),
             _header(record, "republished") == "true",
-            row is not None and record.value == row.event.encode(),
+            # What was pruned has no event to compare with.
+            row is not None and (row.event is None or record.value == row.event.encode()),
         )
         for record in sorted(records, key=lambda record: (record.timestamp, record.offset))
     )

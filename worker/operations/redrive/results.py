@@ -143,7 +143,7 @@ def _finish(redrive: Redrive, place: Source, row: LedgerRow) -> Finish:
     if source != place:
         before = f"{source.topic} {source.partition}:{source.offset}"
         return Finish(redrive.id, RedriveStatus.DUPLICATE, f"decided from {before}: {row.outcome}")
-    codes = {reason["code"] for reason in json.loads(row.event).get("reasons", ())}
+    codes = {reason["code"] for reason in json.loads(row.event or "{}").get("reasons", ())}
     why = f": {', '.join(sorted(codes))}" if codes else ""
     return Finish(redrive.id, RedriveStatus.DECIDED, row.outcome + why)
 

@@ -34,6 +34,7 @@ def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
 
     Of the order's own headers it has those that the ledger keeps (`remembered`): the trace is none of them.
     """
+    assert row.event is not None, "a page of the ledger has no row without"
     key = str(row.order_id).encode()
     headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, recalled(row.passed_on))
     return Publication(topic, key, row.event.encode(), [*headers, REPUBLISHED], now_ms)

@@ -227,7 +227,8 @@ def _fits(order: PlainOrder, outcome: MissingOutcome | None) -> bool:
 
 
 def _is_same(one: Published, row: LedgerRow) -> bool:
-    return (one.outcome, one.value) == (row.outcome, row.event.encode())
+    # What was pruned has no event to compare with.
+    return one.outcome == row.outcome and (row.event is None or one.value == row.event.encode())
 
 
 def _differing(one: Published) -> DifferingRow:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
 
 Processor = Callable[..., BatchProcessor]
 NOBODY = NOTHING = 4_711  # no user, no product
@@ -566,3 +569,23 @@ async def test_unknown_fields_are_counted(processor: Processor, stocked: Shop):
     settling = processor()
     await settling.settle(batch_of(order_value(line(1), gift_wrap=True), order_value(line(1))), {})
     assert settling.metrics.unknown_fields._value.get() == 1
+
+
+@pytest.mark.guarantee_4
+async def test_batches_of_any_size_decide_by_offset_as_one_order_at_a_time_would(
+    processor: Processor, stocked: Shop
+):
+    rng = random.Random(4)
+    wanted = [{p: rng.randint(1, 4) for p in rng.sample((1, 2, 3), rng.randint(1, 2))} for _ in range(20)]
+    left, fits = {1: 10, 2: 10, 3: 10}, []
+    for quantities in wanted:
+        fits.append(all(left[product] >= quantity for product, quantity in quantities.items()))
+        for product, quantity in quantities.items():
+            left[product] -= quantity * fits[-1]
+    assert fits != sorted(fits, reverse=True), "a small order fits behind a large one that did not"
+    records = batch_of(*(order_value(*(line(p, q) for p, q in one.items())) for one in wanted))
+    settled = []
+    for first, end in ((0, 1), (1, 8), (8, 20)):
+        settled += await processor().settle(records[first:end], {})
+    assert [one.fate is Fate.CONFIRMED for one in settled] == fits
+    assert await in_thread(stocked.stock) == left

@@ -13,6 +13,8 @@ from contracts.plain_order import PlainOrder, read_usual_order
 from worker.core import decode as decode_module
 from worker.core.decode import Decoded, Invalid, decode
 
+pytestmark = pytest.mark.guarantee_3
+
 LIMIT = 256 * 1024
 ORDER: dict[str, Any] = {
     "order_id": "0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11",

@@ -31,7 +31,7 @@ class TestPublication:
         topic, key, value, headers, timestamp_ms = publication(ROW, "order-rejected", 5)
         assert (topic, timestamp_ms) == ("order-rejected", 5)
         assert key == str(ROW.order_id).encode()
-        assert value == ROW.event.encode()
+        assert value == (ROW.event or "").encode()
         told = dict(headers)
         assert told["ce_id"] == str(event_id(ROW.order_id)).encode()
         assert (told["ce_type"], told["ce_time"]) == (b"order-rejected", NOON.isoformat().encode())
