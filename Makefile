@@ -12,10 +12,10 @@ DEMO_ENVIRONMENT := $(if $(wildcard $(READY))$(filter-out demo,$(MAKECMDGOALS)),
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv browser pooler demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
+.PHONY: help setup venv browser pooler prometheus demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -53,6 +53,18 @@ pooler: ## Install the PgBouncer that connections are tested through (Debian, Ub
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends pgbouncer; }
 
+# Its package would start it as a service, now and at each boot: it must not run by itself.
+prometheus: ## Install the Prometheus that metrics, alerts and dashboard are tested with (Debian, Ubuntu: needs root)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+		as_root="$(if $(filter 0,$(shell id -u)),,sudo)"; policy=/usr/sbin/policy-rc.d; \
+		$$as_root apt-get update -qq && \
+		{ test -e $$policy || { printf '#!/bin/sh\nexit 101\n' | $$as_root tee $$policy >/dev/null; \
+			$$as_root chmod +x $$policy; mine=yes; }; } && \
+		{ $$as_root apt-get install -y -qq --no-install-recommends prometheus; code=$$?; \
+		test -z "$$mine" || $$as_root rm $$policy; \
+		! command -v systemctl >/dev/null || $$as_root systemctl disable --now --quiet prometheus 2>/dev/null || true; \
+		exit $$code; }; }
+
 demo: $(DEMO_ENVIRONMENT) ## Real orders through two workers, one killed half way, with a report; KEEP=1 leaves all running
 	@$(BIN)/order-worker demo $(if $(filter 1,$(KEEP)),--keep)
 
@@ -64,8 +76,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
-# Where CI is set, a missing browser or PgBouncer is an error, so both are brought along.
-test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+# Where CI is set, a missing browser, PgBouncer or Prometheus is an error, so they are brought along.
+test: setup $(if $(CI),browser pooler prometheus) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
@@ -122,7 +134,7 @@ schemas: setup ## Write the schemas, and what the pages say of settings and comm
 	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes
-	@for set in "worker" "demo --extra local --group build" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \
+	@for set in "worker" "demo --extra local --group build" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \

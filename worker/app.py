@@ -5,6 +5,7 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
-from worker.database import ask_database, database_login, session_limits
+from worker.database import ask_database, database_login, reading_engine, session_limits
 from worker.http import events_page, server
 from worker.http.events_page import EventsPage
+from worker.http.page.open_letters import OpenLetters
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
@@ -35,6 +37,8 @@ from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
 from worker.observability.history import History, buckets_of
 from worker.observability.metrics import Metrics
+from worker.observability.partition_states import PartitionStates
+from worker.observability.tracing_settings import make_tracing
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.flow import Flow
@@ -78,6 +82,7 @@ class Worker:
     watch: Watch
     mender: Mender
     withheld: WithheldOutcomes
+    open_letters: OpenLetters
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,6 +98,7 @@ class Worker:
                         monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
                         self.mender.run(),
                         self.withheld.run(),
+                        self.open_letters.run(),
                     )
                 ]
                 self.health.started()
@@ -108,6 +114,7 @@ class Worker:
             await self.leases.producers.closed()
             await self.engine.dispose()
             await self.inquiries.engine.dispose()
+            self.metrics.tracing.close()
 
     async def leaving(self) -> None:
         """Before the group is left, so that the next owners find offsets and leases as they are to be."""
@@ -117,7 +124,7 @@ class Worker:
                 await self.consumer.close()
 
     async def _ping(self) -> None:
-        await ask_database(self.engine, self.settings)
+        self.metrics.clock_offset.set(await ask_database(self.engine, self.settings))
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
@@ -125,7 +132,9 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
 
     `reached` is called at each named step of a batch.
     """
-    metrics, health = Metrics(), Health()
+    health = Health()
+    metrics = Metrics(make_tracing(os.environ, settings.order_placed_topic, settings.group_id))
+    metrics.ready.set_function(lambda: not health.troubles())
     history = History(partial(buckets_of, metrics.batch_seconds))
     engine = create_engine(
         **database_login(settings),
@@ -193,6 +202,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         flow=flow,
         retries=retries,
         health=health,
+        metrics=metrics,
     )
     idle = IdlePartitions(
         group=group,
@@ -217,6 +227,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         metrics=metrics,
         history=history,
     )
+    metrics.registry.register(PartitionStates(watch.states))
     mender = Mender(
         group=group,
         watch=watch,
@@ -239,12 +250,13 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     broker = make_broker(settings)
     subscriber = subscribe(broker, settings, consumer)
     source.attach(lambda: subscriber.consumer)
-    inquiries = _inquiries(settings)
+    inquiries = Inquiries(reading_engine(settings, "order-worker http", MAX_CONNECTIONS, ANSWER_SECONDS))
+    sources = Sources(settings.kafka_client_options(), settings, inquiries)
     worker = Worker(
         settings,
         engine,
         inquiries,
-        _site(settings, inquiries, health, metrics, history),
+        Site(sources, health, metrics, history),
         health,
         metrics,
         limits,
@@ -253,28 +265,9 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         watch,
         mender,
         outcomes,
+        OpenLetters(sources, source.assignment, metrics),
     )
     return worker, _application(worker, broker)
-
-
-def _inquiries(settings: Settings) -> Inquiries:
-    engine = create_engine(
-        **database_login(settings),
-        schema=settings.database_schema,
-        application_name="order-worker http",
-        command_timeout_seconds=ANSWER_SECONDS,
-        server_settings=session_limits(settings) | {"default_transaction_read_only": "on"},
-        pool_size=MAX_CONNECTIONS,
-        max_overflow=0,
-    )
-    return Inquiries(engine)
-
-
-def _site(
-    settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics, history: History
-) -> Site:
-    sources = Sources(settings.kafka_client_options(), settings, inquiries)
-    return Site(sources, health, metrics, history)
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:

@@ -55,6 +55,21 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         await engine.dispose()
 
 
+def reading_engine(
+    settings: Settings, application_name: str, connections: int, answer_seconds: float
+) -> AsyncEngine:
+    """An engine that reads, through so many connections at most; no statement takes longer than that."""
+    return create_engine(
+        **database_login(settings),
+        schema=settings.database_schema,
+        application_name=application_name,
+        command_timeout_seconds=answer_seconds,
+        server_settings=session_limits(settings) | {"default_transaction_read_only": "on"},
+        pool_size=connections,
+        max_overflow=0,
+    )
+
+
 def database_login(settings: Settings) -> dict[str, Any]:
     """What `create_engine` connects with: each new connection with what files hold by then."""
     url, password = settings.secret("database_url"), settings.secret("database_password")
@@ -71,11 +86,13 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
         raise await database_trouble(settings, driver_error(error)) from None
 
 
-async def ask_database(engine: AsyncEngine, settings: Settings) -> None:
-    """PostgreSQL answers. Raises what it says; a CommandError where another secret or file would help."""
+async def ask_database(engine: AsyncEngine, settings: Settings) -> float:
+    """PostgreSQL answers: how many seconds this machine's clock is ahead of its.
+
+    Raises what it says; a CommandError where another secret or file would help.
+    """
     try:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
+        return await seconds_ahead_of_database(engine)
     except Exception as error:
         cause = driver_error(error)
         if is_refused_login(cause) or isinstance(cause, ssl.SSLError | InvalidUrlError):

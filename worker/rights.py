@@ -31,7 +31,7 @@ PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "dead_letter_redrives": ("SELECT",),
     "settled_letters": ("SELECT",),
 }
-"""By table: what the page and `/explain` need beside these."""
+"""By table: what the page, `/explain` and the metric of open dead letters need beside these."""
 
 _MISSING: Final = text("""
     SELECT quote_ident(current_user) AS role, wanted.name, wanted."right"
@@ -68,7 +68,7 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
         missing = await _missing(connection, PAGE_RIGHTS)
-        return f"parts of the page will be missing: {missing}" if missing else None
+        return f"parts of the page and of /metrics will be missing: {missing}" if missing else None
 
 
 def grants(role: str) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from tests.acceptance.test_faults import load, stock_for
 from tests.faults.proxy import Proxy
 from tests.support.deadline import eventually
+from tests.support.log_lines import log_lines
 from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import create_topics
@@ -147,12 +148,13 @@ def test_kafka_connections_cut_again_and_again_cost_nothing(
     stock_for(kafka_scene)
     ids, values, poison = load(1_500, seed=24)
     kafka_scene.place(values)
-    kafka_workers.start(**SHORT_DEADLINES)
+    worker = kafka_workers.start(**SHORT_DEADLINES, log_format="json")
     for decided in range(200, 1_400, 400):
         wait_until_decided(kafka_scene, decided)
         assert kafka_network.connections, "the worker comes this way"
         kafka_network.cut()
     kafka_scene.wait_until_drained()
+    log_lines(worker.log)
     kafka_scene.assert_promises(ids, dead_letters=poison)
 
 
@@ -163,7 +165,7 @@ def test_a_network_to_kafka_that_is_silent_past_every_deadline_leaves_no_doubt_b
     stock_for(kafka_scene)
     ids, values, poison = load(1_200, seed=25)
     kafka_scene.place(values)
-    worker = kafka_workers.start(**SHORT_DEADLINES)
+    worker = kafka_workers.start(**SHORT_DEADLINES, log_format="json")
     wait_until_decided(kafka_scene, 300)
     getattr(kafka_network, verb)()
     eventually(lambda: worker.get("/readyz")[0] == 503, 40)
@@ -171,4 +173,8 @@ def test_a_network_to_kafka_that_is_silent_past_every_deadline_leaves_no_doubt_b
     kafka_network.heal()
     kafka_scene.wait_until_drained()
     eventually(lambda: worker.get("/readyz")[0] == 200, 40)
+    said = log_lines(worker.log)
+    assert {"batch_set_back", "kafka_client"} <= {line["event"] for line in said}
+    words = [line["message"] for line in said if line["event"] == "kafka_client"]
+    assert not [one for one in words if "('" in one or "Error(" in one], "no tuples and no reprs of Python"
     kafka_scene.assert_promises(ids, dead_letters=poison)

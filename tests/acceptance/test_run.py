@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.log_lines import log_lines
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
@@ -64,6 +65,14 @@ def test_missing_topics_are_named_with_the_command_that_makes_them(run: OrderWor
 @pytest.mark.usefixtures("topics")
 def test_missing_tables_are_named_with_the_command_that_makes_them(run: OrderWorker):
     run(ORDER_WORKER_DATABASE_SCHEMA="another").assert_one_line(1, "another", "order-worker db upgrade")
+
+
+def test_what_keeps_a_worker_from_starting_is_a_line_of_its_log_where_that_is_json(run: OrderWorker):
+    result = run(OTEL_EXPORTER_OTLP_ENDPOINT="nonsense", ORDER_WORKER_LOG_FORMAT="json")
+    assert result.code == 2, result
+    (said,) = log_lines(result.err)
+    assert (said["event"], said["exit_code"]) == ("worker_fails", 2)
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is no URL" in said["message"]
 
 
 @pytest.mark.usefixtures("topics")

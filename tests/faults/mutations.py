@@ -76,6 +76,7 @@ LESS_PATIENT: Final = Edit(
 
 
 _BATCH: Final = "worker/pipeline/batch.py"
+_DECODING: Final = "worker/pipeline/decoding.py"
 _SAME_ORDER: Final = "worker/core/same_order.py"
 _STOCK_TAKING: Final = "worker/pipeline/stock_taking.py"
 _SETTLEMENT: Final = "worker/core/settlement.py"
@@ -532,8 +533,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                "and these behind them.\n                await self.published()\n",
-                "and these behind them.\n",
+                'with self.metrics.phase("wait"):\n                await self.published()\n',
+                'with self.metrics.phase("wait"):\n                pass\n',
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "settled_beside"),),
@@ -1042,7 +1043,7 @@ MUTATIONS: Final = (
         "unreadable-is-said",
         "A record that was read raw is a dead letter that says so, whatever its bytes are.",
         "it is decoded as any other",
-        (Edit(_BATCH, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
+        (Edit(_DECODING, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
         (Trial("odd-header-names"),),
     ),
     Mutation(

@@ -261,8 +261,14 @@ class Stage:
     `sessions` are best of one connection only: what a test asks then is answered behind what is under way.
     """
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession], batch_max_bytes: int) -> None:
-        metrics, topics = Metrics(), Topics("placed", "confirmed", "rejected", "dead")
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        batch_max_bytes: int,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.metrics = metrics = metrics or Metrics()
+        topics = Topics("placed", "confirmed", "rejected", "dead")
         self.health = Health()
         self.health.started()
         records = {
@@ -279,7 +285,8 @@ class Stage:
         # However busy the machine is, the next batch of a test comes at once.
         source = Input(BATCH_MAX_RECORDS, batch_max_bytes, at_once_seconds=PATIENCE_SECONDS)
         source.attach(cast("Any", lambda: self.input))
-        partitions, pauses = Partitions(), Pauses(lambda: self.input)
+        self.partitions = partitions = Partitions()
+        pauses = Pauses(lambda: self.input)
         retries = Retries(
             source=source,
             partitions=partitions,
@@ -317,6 +324,7 @@ class Stage:
             flow=self.flow,
             retries=retries,
             health=self.health,
+            metrics=metrics,
         )
         self.idle = IdlePartitions(
             group=group,

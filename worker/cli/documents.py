@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from db.reconciliation.restoration import DifferingRow, Shortage
 from worker import DOCUMENT_VERSION
 from worker.errors import ErrorCode
+from worker.observability.log_line import LogLine
 from worker.operations.check.verdicts import CheckFinding, Summary
 from worker.operations.dead_letters.letter import Group
 from worker.operations.dead_letters.read import Shown
@@ -137,6 +138,7 @@ ONE_OF: Final[dict[str, tuple[Any, ...]]] = {
     "lag": (GroupLag,),
     "ledger prune": (PruneReport,),
     "ledger restore": (RestoreReport,),
+    "log line": (LogLine,),
     "orders list": (ListedOrders,),
     "orders reopen": (ReopenRehearsal, ReopenReport),
     "reconcile": (Reconciliation, ErrorOnStandardOutput),
@@ -144,7 +146,7 @@ ONE_OF: Final[dict[str, tuple[Any, ...]]] = {
     "republish": (Preview, Republished),
     "skip": (SkipPlan,),
 }
-"""Command to what it prints: one of these."""
+"""Command to what it prints: one of these. `log line`: each line of a log in JSON."""
 
 _MORE: Final[dict[Any, Any]] = {
     CatalogReport: _IMPORTED,

@@ -17,14 +17,14 @@ _ParserError: Final[Any] = typer.BadParameter.__mro__[2]
 
 def exit_code_of(error: Exception) -> int:
     """Say why the command failed; its exit code. Nobody is left to be told where the reader is gone."""
-    error = _first(error)
+    error = first_of(error)
     if isinstance(error, OutputError):
         give_up()
         if error.reader_is_gone:
             return EXIT_CLOSED_PIPE
     if type(error).__name__ == "NoArgsIsHelpError":
         return UsageError.exit_code  # the help has been shown
-    known = _as_command_error(error)
+    known = as_command_error(error)
     if known is None:
         _report_unexpected(error)
         return CommandError.exit_code
@@ -43,14 +43,15 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
 
 
-def _first(error: Exception) -> Exception:
+def first_of(error: Exception) -> Exception:
     """Of a group of tasks that failed together, what failed first."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _as_command_error(error: Exception) -> CommandError | None:
+def as_command_error(error: Exception) -> CommandError | None:
+    """What a person can put right; None: nobody foresaw it."""
     if isinstance(error, CommandError):
         return error
     if isinstance(error, OutputError):

@@ -1,14 +1,35 @@
 """`run` and `demo`: the worker itself."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
+from worker.cli.failure import as_command_error, first_of
 from worker.cli.options import example, group
 from worker.errors import CommandError
+from worker.standard_streams import write_error
 
 commands = group()
+
+
+@contextmanager
+def last_words(form: str) -> Iterator[None]:
+    """With `json`, what ends the block is a line of the log as well, and the process ends with its code."""
+    try:
+        yield
+    except Exception as error:
+        if form != "json":
+            raise
+        from worker.observability.log import last_line
+
+        known = as_command_error(first_of(error))
+        code = known.exit_code if known else CommandError.exit_code
+        write_error(last_line(known or error, code, with_traceback=known is None))
+        raise SystemExit(code) from None
 
 
 @commands.command(epilog=example("order-worker run", "order-worker run --workers 4"))
@@ -20,14 +41,19 @@ def run(
     """Decide orders until told to stop (SIGTERM or Ctrl-C)."""
     from worker.settings import read_settings
 
-    settings = read_settings()
-    if workers == 1:
-        from worker.runtime.process import run as run_worker
+    with last_words(os.environ.get("ORDER_WORKER_LOG_FORMAT", "")):
+        settings = read_settings()
+    with last_words(settings.log_format):
+        if workers == 1:
+            from worker.runtime.process import run as run_worker
 
-        sys.exit(run_worker(settings))
-    from worker.runtime.supervisor import supervise
+            sys.exit(run_worker(settings))
+        from worker.observability.tracing_settings import make_tracing
+        from worker.runtime.supervisor import supervise
 
-    sys.exit(supervise(settings, workers))
+        # What is wrong with it each worker would say, and be started again.
+        make_tracing(os.environ, settings.order_placed_topic, settings.group_id).close()
+        sys.exit(supervise(settings, workers))
 
 
 @commands.command(epilog=example("order-worker demo", "order-worker demo --keep"))

@@ -32,6 +32,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
+from worker.observability.events import Event, about
 from worker.observability.log import Sparingly
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,10 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
             finally:
                 self._take_back(assignment)
         except Exception as error:
-            log.warning("what broker %s answered cannot be handled: %r", node_id, error, exc_info=True)
+            said = about(Event.UNFORESEEN, broker=str(node_id), error=type(error).__name__)
+            log.warning(
+                "what broker %s answered cannot be handled: %r", node_id, error, exc_info=True, extra=said
+            )
             asked = [
                 (TopicPartition(topic, partition), offset)
                 for topic, partitions in request.topics

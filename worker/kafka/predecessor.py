@@ -20,6 +20,7 @@ from worker.kafka.client_names import name_of
 from worker.kafka.clients import KAFKA_ERRORS, LIMIT_SECONDS, kafka_admin
 from worker.kafka.group import members
 from worker.kafka.internals import leave_group
+from worker.observability.events import Event, about
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,11 +48,13 @@ async def leave_for_predecessor(settings: Settings) -> None:
             await _leave(admin, settings.group_id, name)
     except (CommandError, *KAFKA_ERRORS) as error:
         why = str(error) if isinstance(error, CommandError) else reason_of(error)
-        log.info("did not look for a killed worker named %s in the group: %s", name, why)
+        said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
+        log.info("did not look for a killed worker named %s in the group: %s", name, why, extra=said)
 
 
 async def _leave(admin: AIOKafkaAdminClient, group_id: str, name: str) -> None:
     for member in await members(admin, group_id):
         if name_of(member.client_id) == name:
             await leave_group(admin, group_id, member.member_id)
-            log.info("removed %s from the group: this worker takes its place", member.member_id)
+            said = about(Event.MEMBER_REPLACED)
+            log.info("removed %s from the group: this worker takes its place", member.member_id, extra=said)

@@ -1,1 +1,1 @@
-"""What a worker tells of itself: health, metrics, log. Written by the pipeline, read over HTTP."""
+"""What a worker shows of itself: health, metrics, traces, log. Written by the pipeline, read over HTTP."""

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.errors import CommandError, LoginRefusedError, RefusedCredentialsError
 from worker.failures import describe
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Health:
         """`server` takes our credentials for wrong."""
         self.failed(server, why)
         if server not in self._refused:
-            log.error("%s; trying again", why)
+            log.error("%s; trying again", why, extra=about(Event.SERVER_REFUSES, server=server))
         self._refused[server] = why, self._refused.get(server, ("", time.monotonic()))[1]
 
     def no_refusal(self, server: str) -> None:
@@ -234,7 +235,7 @@ def start_watchdog(
         )
 
     def end(code: int, why: str) -> None:
-        log.critical("%s", why)
+        log.critical("%s", why, extra=about(Event.WORKER_FAILS, exit_code=code))
         logging.shutdown()
         leave(code)
 

@@ -3,26 +3,47 @@
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from worker import DOCUMENT_VERSION
+from worker.observability.events import RATIONED, Event, about
+from worker.observability.kafka_client_words import in_our_words
 
 SILENCE_SECONDS: Final = 10.0
-_LIBRARIES: Final = ("aiokafka", "asyncio", "uvicorn")
+_KAFKA_CLIENT: Final = "aiokafka"
+_LIBRARIES: Final = (
+    *(_KAFKA_CLIENT, "asyncio", "uvicorn", "faststream", "opentelemetry", "urllib3", "py.warnings"),
+)
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+Form = Literal["text", "json"]
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, and the traceback if any."""
+    """One JSON object a line: docs/json/log-line.json. Never what a record holds."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {
+        entry: dict[str, Any] = {
+            "version": DOCUMENT_VERSION,
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname,
+            "event": event_of(record),
             "logger": record.name,
+            "process": record.process,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+        return json.dumps(entry, default=str)
+
+
+def event_of(record: logging.LogRecord) -> Event:
+    """What the line is about; of what a library says, which library it is."""
+    event = getattr(record, "event", None)
+    if isinstance(event, Event):
+        return event
+    return Event.KAFKA_CLIENT if record.name.startswith(_KAFKA_CLIENT) else Event.LIBRARY
 
 
 class Sparingly(logging.Filter):
@@ -47,15 +68,43 @@ class Sparingly(logging.Filter):
         return True
 
 
-def configure(level: str, form: Literal["text", "json"]) -> None:
+class OurWords(logging.Filter):
+    """Says what aiokafka says in our words, and what comes again and again only once in a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sparingly = Sparingly()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_of_library = record.name.startswith(_LIBRARIES)
+        if not is_of_library and event_of(record) not in RATIONED:
+            return True
+        if not self._sparingly.filter(record):
+            return False
+        if record.name.startswith(_KAFKA_CLIENT):
+            record.msg, fields = in_our_words(str(record.msg), record.args)
+            record.args = ()
+            vars(record).update(about(Event.KAFKA_CLIENT, **fields))
+        return True
+
+
+def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = logging.StreamHandler()
-    libraries = Sparingly()
-    handler.addFilter(lambda record: not record.name.startswith(_LIBRARIES) or libraries.filter(record))
+    handler.addFilter(OurWords())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
     # aiokafka writes keys and values at DEBUG. What the libraries say at INFO, the worker says itself.
-    for name in ("aiokafka", "alembic", "uvicorn"):
+    for name in ("aiokafka", "alembic", "uvicorn", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     # It warns at each start that topics are not created by themselves, which is what we ask for.
     logging.getLogger("worker.faststream").setLevel(logging.ERROR)
+
+
+def last_line(error: Exception, exit_code: int, *, with_traceback: bool) -> str:
+    """The line in JSON of what ends a worker. By no logger: what sets it up may be what is wrong."""
+    trace = (type(error), error, error.__traceback__) if with_traceback else None
+    said = logging.LogRecord(__name__, logging.CRITICAL, "", 0, "%s", (error,), trace)
+    vars(said).update(about(Event.WORKER_FAILS, exit_code=exit_code, error=type(error).__name__))
+    return JsonFormatter().format(said)

@@ -20,7 +20,9 @@ from typing import Final
 from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 
 from worker.kafka.records import Records, by_partition, firsts
+from worker.observability.events import Event, about, places
 from worker.observability.health import Health
+from worker.observability.metrics import Metrics
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.owner import Owner
@@ -45,6 +47,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     flow: Flow
     retries: Retries
     health: Health
+    metrics: Metrics
     # Held across PostgreSQL, Kafka and the end of a rebalance: no probe and no endpoint may wait for it.
     _batch_in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
     _handled_at: float = float("-inf")  # monotonic seconds: when the batch before was
@@ -81,6 +84,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
+        self.metrics.rebalance_begins()
         async with self.between_batches():
             revoked = list(revoked)
             await self.owner.release(revoked)
@@ -95,7 +99,12 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         numbers = sorted(p.partition for p in assigned)
         self.source.share_out(len(numbers))
         self.health.assigned(numbers)
-        log.info("assigned partitions: %s", ", ".join(map(str, numbers)) or "none")
+        self.metrics.rebalance_ends()
+        log.info(
+            "assigned partitions: %s",
+            ", ".join(map(str, numbers)) or "none",
+            extra=about(Event.PARTITIONS_ASSIGNED, partitions=places(dict.fromkeys(assigned))),
+        )
 
     async def close(self) -> None:
         """Finish what is being published, and give all partitions up."""

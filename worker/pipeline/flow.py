@@ -15,19 +15,20 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Final
 
-from aiokafka import TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
-from worker.core.settlement import Settled
+from worker.core.settlement import Fate, Settled
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
 from worker.kafka.records import Records, cut, firsts, joined
+from worker.observability.batch import BatchInHand
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
@@ -39,9 +40,13 @@ from worker.pipeline.retries import DatabaseReplacedError, Retries
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
+_FATE: Final = itemgetter(0)
+_ANNOUNCED: Final = frozenset({Fate.CONFIRMED, Fate.REJECTED, Fate.REDELIVERED})
 
 SettledRecords = dict[TopicPartition, list[Settled]]
 Owned = dict[TopicPartition, Ownership]
+Times = dict[TopicPartition, list[int]]
+"""milliseconds since 1970, of the records whose outcome is announced"""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -69,32 +74,46 @@ class Flow:
         """Settle these records of owned partitions and start to publish them; what fails is set back."""
         owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
         while batch:
-            began = time.monotonic()
             part, batch = cut(batch, self.batch_max_bytes)
-            try:
-                settled, fenced = await self._settle(part, owned)
-                # Not earlier: until now the batch before was perhaps still being published. If that failed,
-                # its records are read again, and these behind them.
-                await self.published()
-                part, batch = self._still_owned(part, owned), self._still_owned(batch, owned)
-                if fenced is None:
-                    fenced = await self._record_pending(part, settled, owned)
-            except Exception as error:
-                if isinstance(error, DatabaseReplacedError):
-                    self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
-                self.retries.set_back(firsts(joined(part, batch)), error, "database")
-                return
-            for partition in fenced:
-                self.owner.drop([partition])
-                self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
-                batch.pop(partition, None)  # read again behind them
+            in_hand = self.metrics.begin_batch(part)
             for partition, records in part.items():
-                owned[partition].settled(records[-1].offset + 1)
-            if part:
-                # The others are not needed any more, and the next batch is built while this one is published.
-                ends = {p: [records[0], records[-1]] for p, records in part.items()}
-                self._publishing_of = tuple(ends)
-                self._publishing = asyncio.create_task(self._publish(ends, settled, owned, began))
+                self.partitions[partition].in_hand(records[0])
+            with in_hand.active():
+                batch = await self._run(part, batch, owned, in_hand)
+
+    async def _run(self, part: Records, rest: Records, owned: Owned, in_hand: BatchInHand) -> Records:
+        """Settle one batch and start to publish it; returns what of the rest comes next."""
+        try:
+            settled, fenced = await self._settle(part, owned)
+            # Not earlier: until now the batch before was perhaps still being published. If that failed,
+            # its records are read again, and these behind them.
+            with self.metrics.phase("wait"):
+                await self.published()
+            part, rest = self._still_owned(part, owned), self._still_owned(rest, owned)
+            if fenced is None:
+                fenced = await self._record_pending(part, settled, owned)
+        except Exception as error:
+            if isinstance(error, DatabaseReplacedError):
+                self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
+            self.retries.set_back(firsts(joined(part, rest)), error, "database")
+            in_hand.failed(error)
+            in_hand.given_up()
+            return {}
+        for partition in fenced:
+            self.owner.drop([partition])
+            self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
+            rest.pop(partition, None)  # read again behind them
+        for partition, records in part.items():
+            owned[partition].settled(records[-1].offset + 1)
+        if not part:
+            in_hand.given_up()
+            return rest
+        # The others are not needed any more, and the next batch is built while this one is published.
+        ends = {p: [records[0], records[-1]] for p, records in part.items()}
+        times = {p: _times_of_announced(records, settled[p]) for p, records in part.items()}
+        self._publishing_of = tuple(ends)
+        self._publishing = asyncio.create_task(self._publish(ends, times, settled, owned, in_hand))
+        return rest
 
     async def published(self) -> None:
         """Wait until nothing is being published. Partitions that failed are set back, without their lease."""
@@ -160,6 +179,12 @@ class Flow:
         """Record in PostgreSQL what is published next; returns the partitions that have another owner."""
         if not batch:
             return []
+        with self.metrics.phase("record"):
+            return await self._remember_by_itself(batch, settled, owned)
+
+    async def _remember_by_itself(
+        self, batch: Records, settled: SettledRecords, owned: Owned
+    ) -> list[TopicPartition]:
         async with self.group.sessions() as session:
             # One statement, which commits by itself: as a transaction it takes two round trips more.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
@@ -177,7 +202,9 @@ class Flow:
         remembered = await positions.record_pending(session, self.group.id, pending, follows)
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
-    async def _publish(self, ends: Records, settled: SettledRecords, owned: Owned, began: float) -> None:
+    async def _publish(
+        self, ends: Records, times: Times, settled: SettledRecords, owned: Owned, in_hand: BatchInHand
+    ) -> None:
         """Publish what was settled, and count it. What fails is set back.
 
         `ends`: the first and the last record of each partition.
@@ -186,18 +213,22 @@ class Flow:
         left = dict(ends)
         for together in self._transactions(ends):
             try:
-                await self._publish_together(together, ends, settled, owned)
+                with self.metrics.phase("publish"):
+                    await self._publish_together(together, ends, settled, owned)
             except Exception as error:
                 self.owner.drop_broken()
                 self.retries.set_back(firsts({p: left.pop(p) for p in together}), error, "kafka")
                 self.retries.read_again(firsts(left))
+                in_hand.failed(error)
                 break
+            self._count_latency(times.pop(p) for p in together)
             for partition in together:
                 del left[partition]
         self._publishing_of = ()
-        self.metrics.batches.inc()
-        self.metrics.batch_records.observe(count)
-        self.metrics.batch_seconds.observe(time.monotonic() - began)
+        in_hand.finished(count)
+
+    def _count_latency(self, announced: Iterable[list[int]]) -> None:
+        self.metrics.latency.observe(chain.from_iterable(announced), int(time.time() * 1_000))
 
     def _transactions(self, partitions: Iterable[TopicPartition]) -> list[list[TopicPartition]]:
         """All in one transaction; but what has failed before goes alone and last, to hold up no other."""
@@ -223,9 +254,15 @@ class Flow:
         await publish_or_set_aside(self.publisher, self.group, batch)
         for partition, one in zip(partitions, batch, strict=True):
             owned[partition].published(one.next_offset)
-            self.partitions[partition].failures = 0
+            self.partitions[partition].published(one.next_offset)
             self.health.goes_on(partition)
         self.health.progressed()
         if not self.retries.database_failures:  # else the batch behind this one was set back meanwhile
             self.health.relieved()
         self.metrics.count(kinds)
+
+
+def _times_of_announced(records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> list[int]:
+    if set(map(_FATE, settled)) <= _ANNOUNCED:  # as a rule: then in 40 ns an order, which are 60 otherwise
+        return [record.timestamp for record in records]
+    return [r.timestamp for r, one in zip(records, settled, strict=True) if one.fate in _ANNOUNCED]

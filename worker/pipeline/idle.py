@@ -13,6 +13,7 @@ from db.worker import positions
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.offset_mark import idle_mark
 from worker.kafka.producing.lease import Leases
+from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.pipeline.consumer import TAKEN_OVER_AT_ONCE, OrderConsumer
 from worker.pipeline.flow import Flow
@@ -68,6 +69,7 @@ class IdlePartitions:
             log.warning(
                 "Kafka says %s of %s-%d, and all before %d was published: taking it over again",
                 *(committed, partition.topic, partition.partition, published_to),
+                extra=about(Event.COMMIT_UNDONE, partition, offset=published_to),
             )
             self.owner.drop([partition])
             await self.owner.take_over({partition: None})

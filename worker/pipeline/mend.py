@@ -16,6 +16,7 @@ from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.offset_mark import idle_mark
+from worker.observability.events import Event, about
 from worker.observability.health import Health, is_refusal
 from worker.observability.metrics import Metrics
 from worker.pipeline.flow import Flow
@@ -65,9 +66,10 @@ class Mender:
                 await self._mend(consumer)
             except Exception as error:
                 if is_refusal(error):
-                    log.info("looking after the group: %s", describe(error))
+                    log.info("looking after the group: %s", describe(error), extra=about(Event.LOOK_FAILED))
                 else:
-                    log.exception("unforeseen error while looking after the group")
+                    said = about(Event.UNFORESEEN, error=type(error).__name__)
+                    log.exception("unforeseen error while looking after the group", extra=said)
 
     async def _mend(self, consumer: RecordConsumer) -> None:
         for partition, published_to in self.watch.seen.lost.items():
@@ -93,6 +95,7 @@ class Mender:
                 log.warning(
                     "ended session %d of a worker that stood still in the middle of a COPY for %g s or more",
                     *(pid, self.batch_timeout_seconds),
+                    extra=about(Event.SESSION_ENDED, server="database", seconds=self.batch_timeout_seconds),
                 )
 
     async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
@@ -112,6 +115,7 @@ class Mender:
                     "passed over offsets %d to %d of %s-%d, as %s asked: %s",
                     *(first, skip.to_offset - 1, partition.topic, partition.partition),
                     *(skip.requested_by, skip.note),
+                    extra=about(Event.RECORDS_SKIPPED, partition, offset=first, end=skip.to_offset),
                 )
         self.watch.report_unreadable(consumer)
 
@@ -140,7 +144,7 @@ class Mender:
             pending = await positions.list_pending(session, self.group.id, self.group.topic)
         if lost := database_lost(self.group.topic, commits, pending):
             if self.health.failed("ledger", lost):
-                log.error("%s", lost)
+                log.error("%s", lost, extra=about(Event.DATABASE_BEHIND, server="database"))
         else:
             self.health.answered("ledger")
 

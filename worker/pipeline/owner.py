@@ -8,9 +8,10 @@ from aiokafka import TopicPartition
 from worker.failures import is_of_database
 from worker.kafka.producing.lease import Leases
 from worker.observability.health import Health
+from worker.observability.metrics import Server
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Ownership, Partitions
-from worker.pipeline.retries import Offsets, Retries, Server
+from worker.pipeline.retries import Offsets, Retries
 from worker.pipeline.takeover import Takeover
 
 

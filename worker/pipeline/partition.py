@@ -10,7 +10,7 @@ No method awaits, reads a clock or asks a server, so that the rules can be teste
 
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -79,6 +79,24 @@ class Partition:
     rewound_to: int | None = None
     # Not owned yet although nothing of it is in hand: its records would not come.
     lacks_records: bool = False
+    # Of each batch that is not published: the offset of its first record, and the time of that in ms.
+    _waiting: dict[int, int] = field(default_factory=dict, init=False)
+
+    def in_hand(self, first: ConsumerRecord) -> None:
+        """A batch that begins with this record is to be decided; perhaps not for the first time."""
+        self._waiting[first.offset] = first.timestamp
+
+    def published(self, end: int) -> None:
+        """All below `end` is, and it has not failed."""
+        self.failures = 0
+        self._waiting = {offset: time for offset, time in self._waiting.items() if offset >= end}
+
+    def oldest_ms(self) -> int | None:
+        """When the oldest record was placed that was in hand and is not published; None: nobody knows."""
+        published_to = self.ownership.published_to if self.ownership else None
+        left = [offset for offset in self._waiting if published_to is None or offset >= published_to]
+        time = self._waiting[min(left)] if left else -1
+        return None if time < 0 else time
 
     def take(self, ownership: Ownership) -> None:
         self.ownership, self.lacks_records = ownership, False

@@ -25,6 +25,7 @@ from worker.kafka.offset_mark import MARK
 from worker.kafka.producing.lease import Lease
 from worker.kafka.producing.lease_producers import MAX_BATCH_BYTES
 from worker.kafka.producing.transaction import Transaction
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,7 @@ class Publisher:
             log.warning(
                 "this worker's clock is %.0f s %s Kafka's: set the clocks of both machines right",
                 *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+                extra=about(Event.CLOCK_DIFFERS, server="kafka", seconds=ahead),
             )
 
     async def _make_good(self, sent: Sequence["_Sent"]) -> None:

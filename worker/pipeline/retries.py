@@ -4,16 +4,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
 from worker.failures import WaitsForOperatorError, backoff_seconds, describe, is_outage
-from worker.kafka.limits.refusals import AdaptedError
+from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.records import names
+from worker.observability.events import Event, about, places
 from worker.observability.health import Health
-from worker.observability.metrics import Metrics
+from worker.observability.metrics import Cause, Metrics, Server
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Partitions
 
@@ -23,7 +24,6 @@ log = logging.getLogger(__name__)
 # take ten attempts.
 ADAPTED_AT_ONCE: Final = 20
 
-Server = Literal["database", "kafka", "worker"]
 Offsets = Mapping[TopicPartition, int | None]
 """where records have to come from again; None: nobody knows yet, the take-over will tell"""
 
@@ -120,6 +120,7 @@ class Retries:
             attempt = max(0, attempt - ADAPTED_AT_ONCE)
         self.pauses.pause(waiting, backoff_seconds(attempt, self.max_seconds))
         self.metrics.retries.labels(server).inc()
+        self.metrics.retry_causes.labels(cause_of(error)).inc()
         self._report(firsts, error, server)
 
     def read_from(self, partition: TopicPartition, offset: int) -> None:
@@ -140,27 +141,46 @@ class Retries:
         if isinstance(error, WaitsForOperatorError):
             new = [self.health.waits(p, str(error)) for p in firsts]
             if any(new):
-                log.error("%s wait: %s", names(firsts), error)
+                said = about(Event.PARTITIONS_WAIT, partitions=places(firsts), error=type(error).__name__)
+                log.error("%s wait: %s", names(firsts), error, extra=said)
             self.health.tried(alive=True)
             return
         if isinstance(error, AdaptedError):
-            log.warning("%s; %s will be tried again at once", error, names(firsts))
+            said = about(Event.BATCH_ADAPTED, partitions=places(firsts))
+            log.warning("%s; %s will be tried again at once", error, names(firsts), extra=said)
             self.health.tried(alive=True)
             return
         why = f"{server}: {describe(error)}"
+        fields = {"partitions": places(firsts), "server": server, "error": type(error).__name__}
         if isinstance(error, ProducerFenced):
             # As `record_pending` sees it, a lost reply to the last write looks the same.
             log.warning(
                 "fenced: another worker has taken over some of %s, or a reply was lost; taking over again",
                 names(firsts),
+                extra=about(Event.FENCED, **fields),
             )
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):
-            log.warning("%s; %s will be tried again", why, names(firsts))
+            said = about(Event.BATCH_SET_BACK, **fields)
+            log.warning("%s; %s will be tried again", why, names(firsts), extra=said)
         else:
-            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error)
+            said = about(Event.UNFORESEEN, **fields)
+            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=said)
         if server == "database":
             self.health.set_back(why, alive=is_outage(error))
             return
         for partition in firsts:
             self.health.waits(partition, f"set back: {why}")
         self.health.tried(alive=is_outage(error))
+
+
+def cause_of(error: BaseException) -> Cause:
+    """As the metrics name it."""
+    if isinstance(error, AdaptedError):
+        return "refused"
+    if isinstance(error, WaitsForOperatorError | RefusedByKafkaError):
+        return "operator"
+    if isinstance(error, DatabaseReplacedError):
+        return "database_replaced"
+    if isinstance(error, ProducerFenced):
+        return "fenced"
+    return "outage" if is_outage(error) else "unforeseen"

@@ -16,6 +16,7 @@ from worker.core.settlement import Publication, Settled
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.naming import now_set_aside
 from worker.kafka.producing.lease import Lease
+from worker.observability.events import Event, about
 from worker.pipeline.publisher import OutcomesRefusedError, Outgoing, Publisher, Refusal
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,10 @@ async def set_aside(group: ConsumerGroup, lease: Lease, refusals: Sequence[Refus
                 for _, publication, size, error in refusals
             ],
         )
-    for *_, error in refusals:
-        log.error("%s; it is set aside, and the orders behind it go on", error)
+    for _, publication, _, error in refusals:
+        order_id = (publication.key or b"").decode()
+        said = about(Event.OUTCOME_WITHHELD, partition, order_id=order_id)
+        log.error("%s; it is set aside, and the orders behind it go on", error, extra=said)
     return True
 
 

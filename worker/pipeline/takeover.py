@@ -25,6 +25,7 @@ from worker.kafka.descriptors import require_descriptors
 from worker.kafka.offset_mark import idle_mark
 from worker.kafka.producing.lease import Lease, Leases, Taken
 from worker.kafka.published import find_published_to, publishers
+from worker.observability.events import Event, about
 from worker.observability.metrics import Metrics
 from worker.pipeline.look import Look, look_at
 from worker.pipeline.partition import Ownership
@@ -77,6 +78,12 @@ class Takeover:
         A partition with an error is owned by nobody. `all_partitions`: of the topic. Call it only while
         nothing is being published.
         """
+        with self._metrics.phase("take_over"):
+            return await self._take_over(partitions, all_partitions)
+
+    async def _take_over(
+        self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, Ownership | Exception]:
         try:
             taken = await self._leases.take(partitions)
         except Exception as error:
@@ -153,7 +160,11 @@ class Takeover:
         again = evidence.by_operator
         owned.withheld = {str(row.order_id) for row in rows if row.published_at is None or not again}
         self._metrics.takeovers.inc()
-        log.info("took over %s-%d at offset %s", partition.topic, partition.partition, owned.published_to)
+        log.info(
+            "took over %s-%d at offset %s",
+            *(partition.topic, partition.partition, owned.published_to),
+            extra=about(Event.PARTITION_TAKEN_OVER, partition, offset=owned.published_to),
+        )
         return owned
 
     def _require_certainty(self, partition: TopicPartition, evidence: Evidence) -> None:
@@ -176,6 +187,7 @@ class Takeover:
         log.error(
             "%s; going on at its first record, %d: what is decided already is not published again",
             *(_log_differs(partition, evidence), evidence.first),
+            extra=about(Event.LOG_REPLACED, partition, offset=evidence.first),
         )
         self._metrics.other_logs.inc()
         await self._commit(owned, evidence.first)
@@ -199,6 +211,7 @@ class Takeover:
         log.warning(
             "Kafka has %s of %s-%d: it says %s, all before %d was published; going on at %d",
             *(what, partition.topic, partition.partition, committed, pending.published_to, resumed),
+            extra=about(Event.COMMIT_UNDONE, partition, offset=resumed),
         )
 
     async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
@@ -221,6 +234,7 @@ class Takeover:
                 "up to %d records of %s-%d were deleted before they were decided: offsets %d to %d, the log"
                 " begins at %d; look at the topic's retention",
                 *(end - start, partition.topic, partition.partition, start, end - 1, end),
+                extra=about(Event.RECORDS_DELETED, partition, offset=start, end=end, count=end - start),
             )
         await self._commit(owned, evidence.first)
 

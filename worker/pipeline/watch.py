@@ -6,7 +6,7 @@ Asks Kafka alone, and as little for many partitions as for one. Nothing here wai
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,9 +21,11 @@ from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka_login import forget_errors, login_error
+from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.observability.history import History
 from worker.observability.metrics import Metrics
+from worker.observability.partition_states import PartitionState
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Partitions
@@ -52,6 +54,7 @@ class Seen:
     unowned: frozenset[TopicPartition] = frozenset()  # for long enough
     asked_group_at: float = float("-inf")
     unreadable: frozenset[TopicPartition] = frozenset()
+    lags: dict[TopicPartition, int] = field(default_factory=dict)
 
 
 class Watch:
@@ -111,7 +114,7 @@ class Watch:
             if why is None:
                 self._health.answered(what)
             elif self._health.failed(what, why):
-                log.error("%s", why)
+                log.error("%s", why, extra=about(Event.TROUBLE))
 
     def _look_for_lost_commits(self, published: Offsets) -> None:
         """Twice in a row, because a commit need not show at once when it is acknowledged."""
@@ -153,9 +156,11 @@ class Watch:
             for p, end in ends.items()
             if p in assigned or p in self.seen.unowned_since
         }
+        self.seen.lags = lags
         for partition, lag in lags.items():
             self._metrics.lag.labels(str(partition.partition)).set(lag)
         for partition in assigned:
+            self._metrics.know_partition(partition.partition)
             high, stable = consumer.highwater(partition), consumer.last_stable_offset(partition)
             hidden = 0 if high is None or stable is None else max(0, high - stable)
             self._metrics.hidden.labels(str(partition.partition)).set(hidden)
@@ -189,8 +194,28 @@ class Watch:
             elif now - moved[partition][1] > STILL_FOR_SECONDS and self._health.is_silent_on(partition):
                 self._health.waits(partition, f"{lags[partition]:,} records wait from offset {offset} on")
 
+    def states(self) -> list[PartitionState]:
+        """Of this worker's partitions and of those that nobody owns, at this moment. Asks nobody."""
+        assigned = self._source.assignment()
+        return [self._state(p, assigned) for p in sorted({*assigned, *self.seen.unowned_since})]
+
+    def _state(self, partition: TopicPartition, assigned: Collection[TopicPartition]) -> PartitionState:
+        now, one = time.monotonic(), self._partitions[partition]
+        offset, since = self.seen.moved.get(partition, (None, now))
+        since = self.seen.unowned_since.get(partition, since)
+        published = one.ownership.published_to if one.ownership else None
+        has_moved = published is not None and offset is not None and published > offset
+        waits = bool(self.seen.lags.get(partition)) and not has_moved
+        stuck = now - since if waits else 0.0
+        oldest_ms = one.oldest_ms()
+        oldest = 0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1_000)
+        owned = bool(one.ownership) if partition in assigned else None
+        return PartitionState(partition.partition, owned, max(oldest, stuck), stuck)
+
     def report_unreadable(self, consumer: RecordConsumer) -> None:
         self._metrics.unreadable.clear()
+        for partition in consumer.assignment():
+            self._metrics.unreadable.labels(str(partition.partition)).set(0)
         standing = frozenset((*consumer.unreadable, *consumer.refused))
         for partition in self.seen.unreadable - standing:
             self._health.goes_on(partition)
@@ -198,10 +223,15 @@ class Watch:
         for partition, span in consumer.unreadable.items():
             self._metrics.unreadable.labels(str(partition.partition)).set(span.end - span.first)
             if self._health.waits(partition, _unreadable(span)):
-                log.error("%s", _unreadable(span))
+                said = about(Event.RECORDS_UNREADABLE, partition, offset=span.first, end=span.end)
+                log.error("%s", _unreadable(span), extra=said)
         for partition, why in consumer.refused.items():
             if self._health.waits(partition, f"Kafka refuses to serve it: {why}"):
-                log.error("Kafka refuses to serve %s-%d: %s", partition.topic, partition.partition, why)
+                log.error(
+                    "Kafka refuses to serve %s-%d: %s",
+                    *(partition.topic, partition.partition, why),
+                    extra=about(Event.PARTITION_REFUSED, partition),
+                )
 
     async def _asking(self) -> AIOKafkaAdminClient:
         if self._admin is None:

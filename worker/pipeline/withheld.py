@@ -33,6 +33,7 @@ from worker.kafka.producing.lease import Leases
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, output_of
 from worker.kafka.producing.transaction import end_what_hangs, transaction
 from worker.kafka.published import digest, find_published
+from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
 from worker.pipeline.resume import database_lost
@@ -78,7 +79,8 @@ class WithheldOutcomes:
             try:
                 await self.look()
             except Exception as error:
-                log.warning("withheld outcomes could not be seen to: %s", describe(error))
+                said = about(Event.LOOK_FAILED, error=type(error).__name__)
+                log.warning("withheld outcomes could not be seen to: %s", describe(error), extra=said)
 
     async def look(self) -> None:
         """Publish what its topic takes by now, and say what it does not take yet."""
@@ -116,6 +118,7 @@ class WithheldOutcomes:
                 log.warning(
                     "withheld outcomes of %s-%d stay withheld: %s",
                     *(partition.topic, partition.partition, describe(error)),
+                    extra=about(Event.OUTCOMES_STAY_WITHHELD, partition, error=type(error).__name__),
                 )
 
     def _is_due(self, row: Withheld) -> bool:
@@ -172,7 +175,8 @@ class WithheldOutcomes:
         if found:
             async with self._group.sessions.begin() as session:
                 await withheld.mark_published(session, found)
-            log.info("%d withheld outcomes are published by now", len(found))
+            said = about(Event.OUTCOMES_PUBLISHED_LATE, count=len(found))
+            log.info("%d withheld outcomes are published by now", len(found), extra=said)
         return found
 
     async def _those_there(

@@ -22,6 +22,7 @@ from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
 from worker.observability import log
+from worker.observability.events import Event, about
 from worker.rights import require_rights
 from worker.settings import Settings
 
@@ -59,12 +60,14 @@ async def _run(settings: Settings, reached: Reached) -> int:
         raise
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", **bounded()))
     _stop_on_signals(server, worker)
-    logger.info("health, metrics and docs on http://%s:%d", *listening.getsockname()[:2])
+    host, port = listening.getsockname()[:2]
+    said = about(Event.WORKER_LISTENS, url=f"http://{host}:{port}")
+    logger.info("health, metrics and docs on http://%s:%d", host, port, extra=said)
     with suppress(SystemExit):  # what uvicorn raises where the application does not start: the code is ours
         await server.serve(sockets=[listening])
     if not server.started or server.lifespan.error_occurred:
         return 1
-    logger.info("stopped")
+    logger.info("stopped", extra=about(Event.WORKER_STOPPED, exit_code=0))
     return 0
 
 
@@ -72,7 +75,7 @@ async def _remark(worker: Worker, settings: Settings, parts_missing: str | None)
     """Say what will hurt before it does."""
     of_database = (database.url_remark(settings), parts_missing)
     for remark in (*filter(None, of_database), *await clients.topic_remarks(settings)):
-        logger.warning("%s", remark)
+        logger.warning("%s", remark, extra=about(Event.WORKER_REMARKS))
     ahead = 0.0
     with suppress(*DATABASE_ERRORS, OSError):  # the first batch will tell
         ahead = await database.seconds_ahead_of_database(worker.engine)
@@ -80,6 +83,7 @@ async def _remark(worker: Worker, settings: Settings, parts_missing: str | None)
         logger.warning(
             "this worker's clock is %.0f s %s PostgreSQL's: set the clocks of both machines right",
             *(abs(ahead), "ahead of" if ahead > 0 else "behind"),
+            extra=about(Event.CLOCK_DIFFERS, server="database", seconds=ahead),
         )
 
 
@@ -127,9 +131,11 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
 
     def stop() -> None:
         if server.should_exit:
-            logger.warning("told twice: leaving at once")
+            logger.warning(
+                "told twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
+            )
             os._exit(EXIT_AT_ONCE)
-        logger.info("stopping: finishing the batch in flight")
+        logger.info("stopping: finishing the batch in flight", extra=about(Event.WORKER_STOPS))
         worker.health.stopping()
         worker.consumer.take_no_more()
         server.should_exit = True
@@ -140,5 +146,6 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
 
 
 def _leave_late() -> None:
-    logger.error("the batch in flight did not end in time: leaving at once; it comes again")
+    said = about(Event.WORKER_FAILS, exit_code=1)
+    logger.error("the batch in flight did not end in time: leaving at once; it comes again", extra=said)
     os._exit(1)

@@ -19,6 +19,7 @@ from typing import Final
 from worker.errors import LoginRefusedError
 from worker.failures import backoff_seconds
 from worker.observability import log
+from worker.observability.events import Event, about
 from worker.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,9 @@ class _Supervisor:
             start_new_session=True,
             preexec_fn=_end_with_the_supervisor if _LIBC else None,
         )
-        logger.info("worker %d is process %d", number, process.pid)
+        logger.info(
+            "worker %d is process %d", number, process.pid, extra=about(Event.PROCESS_STARTED, worker=number)
+        )
         return _Child(number, process, time.monotonic())
 
     def _look_after(self, child: _Child) -> int | None:
@@ -124,7 +127,10 @@ class _Supervisor:
             return code
         child.restarts = 0 if lived_seconds > SETTLED_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
-        logger.warning("worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds)
+        said = about(Event.PROCESS_ENDED, worker=child.number, exit_code=code, seconds=pause_seconds)
+        logger.warning(
+            "worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds, extra=said
+        )
         child.due_at = now + pause_seconds
         return None
 

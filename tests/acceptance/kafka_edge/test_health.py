@@ -20,6 +20,8 @@ from tests.support.worker_process import ROOT, Workers
 
 LAG: Final = "order_worker_consumer_lag_records"
 HIDDEN: Final = "order_worker_hidden_records"
+OLDEST: Final = "order_worker_oldest_order_seconds"
+STUCK: Final = "order_worker_stuck_seconds"
 DELETED: Final = "order_worker_deleted_offsets_total"
 TRAILING_SECONDS: Final = 15.0
 
@@ -71,8 +73,12 @@ def test_the_lag_counts_what_is_in_hand(
         # It stays so: what was fetched is not what was published.
         seen = {worker.metric(LAG)["0"] for _ in _looks(4.0)}
         assert seen == {25.0}
+        assert worker.metric(OLDEST)["0"] >= 4
+        assert worker.metric(OLDEST)["0"] >= worker.metric(STUCK)["0"] - 0.5 > 1
+        assert worker.metric("order_worker_partition_owned")["0"] == 1
     scene.wait_until_drained()
     eventually(lambda: set(worker.metric(LAG).values()) == {0.0}, 20)
+    assert not any((*worker.metric(OLDEST).values(), *worker.metric(STUCK).values()))
 
 
 def test_what_an_open_transaction_hides_is_a_number_of_its_own(scene: Scene, workers: Workers, load: Load):

@@ -150,7 +150,10 @@ def test_what_retention_deletes_before_it_is_decided_is_told_with_its_offsets(
     scene.wait_until_drained()
     eventually(lambda: warnings(worker, f"{scene.topics.order_placed}-0", "100", "149"), 20)
     eventually(
-        lambda: worker.metric("order_worker_deleted_offsets_total") == {"0": 50.0, "1": 30.0},
+        lambda: (
+            {p: n for p, n in worker.metric("order_worker_deleted_offsets_total").items() if n}
+            == {"0": 50.0, "1": 30.0}
+        ),
         20,
         lambda: str(worker.metric("order_worker_deleted_offsets_total")),
     )

@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from worker.failures import is_outage, reason_of
 from worker.http.queries import NoAnswerError
+from worker.observability.events import Event, about
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class Question(Generic[T]):
         except Exception as error:
             if is_outage(error):
                 return Panel(None, f"{self._server}: {reason_of(error)}")
-            logger.exception("a part of the page failed")
+            said = about(Event.PAGE_FAILED, error=type(error).__name__)
+            logger.exception("a part of the page failed", extra=said)
             return Panel(None, f"failed with {type(error).__name__}; the log of this worker says more")
 
     async def closed(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -117,6 +117,17 @@ class Sources:
         async with self._reader() as consumer:
             tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
         return letter_groups(tail)
+
+    async def open_letters(self) -> Counter[str]:
+        """By code: of the newest dead letters, those that were neither redriven nor settled."""
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+        found = [(read_letter(record), record) for record in tail.records[:MOST_LETTERS]]
+        async with self.inquiries.session() as session:
+            known = await look_up(session, self.topics.dead_letter, found)
+        return Counter(
+            letter.code for letter, _ in found if not known.redrive(letter) and not known.settled(letter)
+        )
 
     async def orders(self) -> StoredOrders:
         since = datetime.now(UTC) - LONGEST_WINDOW

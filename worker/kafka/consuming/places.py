@@ -6,6 +6,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from worker.kafka.consuming.unreadable import UnreadableSpan
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Places:
         log.error(
             "%s-%d stands at %d, and was left at %d: reading again from there",
             *(partition.topic, partition.partition, position, left_at),
+            extra=about(Event.POSITION_RESTORED, partition, offset=left_at),
         )
         return left_at
 

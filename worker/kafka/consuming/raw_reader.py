@@ -12,6 +12,7 @@ from worker.kafka.consuming.holds import Reread
 from worker.kafka.consuming.raw_batch import Fetched, RawBatch, first_offset, read_first_batch
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.internals import fetch_raw, wake
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,11 @@ class RawReader:
         try:
             hold.found = await self._batch_at(partition, hold.offset)
         except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-            log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error)
+            said = about(Event.LOOK_FAILED, partition, offset=hold.offset, error=type(error).__name__)
+            log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error, extra=said)
         except Exception as error:
-            log.exception("%s at %d: a fault in reading it raw", partition, hold.offset)
+            said = about(Event.UNFORESEEN, partition, offset=hold.offset, error=type(error).__name__)
+            log.exception("%s at %d: a fault in reading it raw", partition, hold.offset, extra=said)
             why = f"{type(error).__name__}: {error}"
             span = UnreadableSpan(partition, hold.offset, hold.offset + 1, why)
             hold.found = RawBatch((), hold.offset, span)

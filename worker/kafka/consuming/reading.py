@@ -14,6 +14,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import Unreadables, UnreadableSpan
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ OnUnreadable = Callable[[UnreadableSpan], None]
 
 def warn(span: UnreadableSpan) -> None:
     """Log a span that is passed over."""
-    log.warning("%s: passed over", span)
+    said = about(Event.RECORDS_UNREADABLE, span.partition, offset=span.first, end=span.end)
+    log.warning("%s: passed over", span, extra=said)
 
 
 def nothing_more(_span: UnreadableSpan) -> None:

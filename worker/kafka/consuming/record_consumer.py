@@ -28,7 +28,8 @@ from worker.kafka.consuming.raw_reader import RawReader
 from worker.kafka.consuming.unpacking import unpack
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.internals import adopt, free, polling, wait_for_records
-from worker.kafka.records import Records
+from worker.kafka.records import Records, names
+from worker.observability.events import Event, about, places
 
 log = logging.getLogger(__name__)
 
@@ -174,10 +175,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _read_again_what_was_not_accepted(self) -> None:
         if not (offered := self._places.offered):
             return
-        log.warning(
-            "what a poll returned was not handed over: reading again from %s",
-            ", ".join(f"{p.topic}-{p.partition}@{offset}" for p, offset in offered.items()),
-        )
+        said = about(Event.POSITION_RESTORED, partitions=places(offered))
+        log.warning("a poll's records were not handed over: read again from %s", names(offered), extra=said)
         for partition in list(offered):
             self.seek(partition, offered[partition])
 
@@ -272,7 +271,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 self._hold(partition, Pause(hold.due))
             return
         if self.unreadable.get(partition) != found.span:
-            log.info("%s: this partition waits there, and is read again now and then", found.span)
+            said = about(Event.RECORDS_UNREADABLE, partition, offset=found.span.first, end=found.span.end)
+            log.info("%s: this partition waits there, and is read now and then", found.span, extra=said)
         self.unreadable[partition] = found.span
 
     def _look_at_hold_or_error(self, partition: TopicPartition, entry: Any) -> None:

@@ -9,6 +9,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult
 
 from worker.kafka.internals import unpacked_records, unpacked_to
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ def unpack(
         # A list keeps what it was extended by when the iterator raises.
         records.extend(islice(unpacked_records(result), room))
     except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
-        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error)
+        said = about(Event.RECORDS_UNREADABLE, partition, offset=unpacked_to(result))
+        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error, extra=said)
         is_whole = False
     # No checksum covers the offset that a batch claims. A wrong one would move the position back, or beyond
     # the log, and the records behind that batch would be lost with it.

@@ -10,6 +10,7 @@ from typing import Final
 
 from worker.kafka.limits.refusals import RefusalRemedy
 from worker.kafka.limits.topic_limits import TopicLimits, explains, learned
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class OutputLimits:
         try:
             found = await self._read(list(self._configured))
         except Exception as error:  # whatever is wrong with Kafka, those who publish will tell
-            log.debug("the settings of the output topics could not be read: %r", error)
+            said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
+            log.debug("the settings of the output topics could not be read: %r", error, extra=said)
             return []
         self._configured |= found
         return list(found)

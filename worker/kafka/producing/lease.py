@@ -28,6 +28,7 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
 from worker.kafka.producing.lease_producers import LeaseProducer, LeaseProducers
 from worker.kafka.producing.producers import place_in
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +138,11 @@ class Leases:
                     epochs = {lease.partition.partition: lease.epoch for lease in held}
                     await lease_rows.release(session, self._group.id, self._group.topic, epochs)
         except Exception as error:
-            log.info("leases were not released, the next owners will fence this worker: %s", describe(error))
+            log.info(
+                "leases were not released, the next owners will fence this worker: %s",
+                describe(error),
+                extra=about(Event.LEASES_NOT_RELEASED, error=type(error).__name__),
+            )
 
     async def commit(self, offsets: Mapping[Lease, OffsetAndMetadata]) -> None:
         """Commit these offsets, all or none, if the leases still hold.

@@ -1,15 +1,27 @@
-"""What of the libraries' lines is written."""
+"""What of the libraries' lines is written, and how; what a line holds."""
 
+import json
 import logging
 import sys
+from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError, RequestTimedOutError
 
-from worker.observability.log import SILENCE_SECONDS, Sparingly
+from tests.support.json_schema import faults
+from worker.observability.events import Event, about, places
+from worker.observability.kafka_client_words import in_our_words
+from worker.observability.log import SILENCE_SECONDS, JsonFormatter, OurWords, Sparingly
 
 
 def line(
-    message: str, *arguments: object, at: float = 0.0, error: Exception | None = None
+    message: str,
+    *arguments: object,
+    at: float = 0.0,
+    error: Exception | None = None,
+    name: str = "asyncio",
+    **extra: Any,
 ) -> logging.LogRecord:
     exc_info = None
     if error is not None:
@@ -17,14 +29,22 @@ def line(
             raise error
         except Exception:
             exc_info = sys.exc_info()
-    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, message, arguments, exc_info)
+    record = logging.LogRecord(name, logging.ERROR, "", 0, message, arguments, exc_info)
     record.created = 1_000.0 + at
+    vars(record).update(extra)
     return record
 
 
 def written(*lines: logging.LogRecord) -> list[bool]:
     sparingly = Sparingly()
     return [sparingly.filter(one) for one in lines]
+
+
+def document(record: logging.LogRecord) -> dict[str, Any]:
+    """The line in JSON, which is as its schema says."""
+    read: dict[str, Any] = json.loads(JsonFormatter().format(record))
+    assert faults(read, "log-line") == []
+    return read
 
 
 def test_a_message_is_written_once_in_a_while_whatever_its_arguments() -> None:
@@ -43,3 +63,97 @@ def test_an_error_is_not_hidden_by_another_one_with_the_same_words(
         line("Task failed\n<task 2>", error=second),
     ]
     assert written(*lines) == [True, is_written]
+
+
+def test_what_is_looked_at_again_and_again_is_said_once_in_a_while_and_a_batch_always() -> None:
+    ours = OurWords()
+
+    def say(event: Event) -> bool:
+        return ours.filter(line("failed: %s", 1, name="worker.pipeline.mend", **about(event)))
+
+    assert [say(Event.LOOK_FAILED), say(Event.LOOK_FAILED)] == [True, False]
+    assert [say(Event.BATCH_SET_BACK), say(Event.BATCH_SET_BACK)] == [True, True]
+
+
+def test_a_line_has_its_event_and_its_fields() -> None:
+    fields = about(Event.RECORDS_DELETED, TopicPartition("order-placed", 3), offset=5, end=9, order_id=None)
+    read = document(line("%d records", 4, name="worker.pipeline.takeover", **fields))
+    assert read["message"] == "4 records"
+    assert (read["event"], read["topic"], read["partition"]) == ("records_deleted", "order-placed", 3)
+    assert (read["offset"], read["end"]) == (5, 9)
+    assert "order_id" not in read
+    several = about(Event.BATCH_SET_BACK, partitions=places({TopicPartition("t", 1): None}), server="kafka")
+    assert document(line("again", **several))["partitions"] == [{"topic": "t", "partition": 1}]
+
+
+def test_a_line_of_a_library_has_an_event_too_and_the_traceback_if_any() -> None:
+    read = document(line("Task failed", error=ValueError("x")))
+    assert read["event"] == "library"
+    assert read["traceback"].endswith("ValueError: x")
+    assert document(line("of another kind", name="aiokafka.conn"))["event"] == "kafka_client"
+
+
+REFUSED = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9092)")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said", "fields"),
+    [
+        (
+            "Unable connect to node with id %s: %s",
+            (1, REFUSED),
+            "no connection to broker 1: connection refused",
+            {"broker": "1", "error": "ConnectionRefusedError"},
+        ),
+        (
+            "Failed fetch messages from %s: %s",
+            (2, RequestTimedOutError()),
+            "broker 2 gave no records: no answer in time",
+            {"broker": "2", "error": "RequestTimedOutError"},
+        ),
+        (
+            "Unable to update metadata from %s",
+            ([0, 1],),
+            "no broker says which brokers there are; asked: 0, 1",
+            {},
+        ),
+        (
+            "Group Coordinator Request failed: %s",
+            (GroupCoordinatorNotAvailableError(),),
+            "no broker says who coordinates the group: GroupCoordinatorNotAvailableError",
+            {"error": "GroupCoordinatorNotAvailableError"},
+        ),
+        (
+            "Could not add partition %s due to unexpected error: %s",
+            (TopicPartition("t", 3), RequestTimedOutError),
+            "aiokafka: Could not add partition t-3 due to unexpected error: RequestTimedOutError",
+            {},
+        ),
+        (
+            "of a version to come: %s",
+            (KafkaConnectionError("no way", "127.0.0.1", 9092),),
+            "aiokafka: of a version to come: no way, 127.0.0.1, 9092",
+            {"error": "KafkaConnectionError"},
+        ),
+        (
+            "another count of arguments: %s %s",
+            ("one",),
+            "aiokafka: another count of arguments: %s %s one",
+            {},
+        ),
+        ("Failed fetch messages from %s: %s", (), "aiokafka: Failed fetch messages from %s: %s", {}),
+        ("number %d", ("x",), "aiokafka: number %d x", {}),
+    ],
+)
+def test_what_the_kafka_client_says_is_said_in_our_words(
+    text: str, arguments: tuple[object, ...], said: str, fields: dict[str, str]
+) -> None:
+    assert in_our_words(text, arguments) == (said, {"server": "kafka", **fields})
+
+
+def test_the_words_of_the_kafka_client_reach_the_line() -> None:
+    record = line("Unable connect to node with id %s: %s", 1, REFUSED, name="aiokafka")
+    assert OurWords().filter(record)
+    read = document(record)
+    assert read["message"] == "no connection to broker 1: connection refused"
+    assert (read["event"], read["server"], read["broker"]) == ("kafka_client", "kafka", "1")

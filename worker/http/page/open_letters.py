@@ -1,0 +1,66 @@
+"""How many dead letters nobody has dealt with, for the metrics: looked at now and then, by one worker."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Final
+
+from aiokafka import TopicPartition
+
+from contracts.events import DeadLetterCode
+from worker.failures import describe, is_outage
+from worker.http.page.sources import Sources
+from worker.http.queries import NoAnswerError
+from worker.observability.events import Event, about
+from worker.observability.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 1.0
+_ANSWER_SECONDS: Final = 10.0
+
+
+class OpenLetters:
+    """Looks while the input's partition 0 is this worker's, so that one worker of the group does."""
+
+    def __init__(
+        self, sources: Sources, assigned: Callable[[], Collection[TopicPartition]], metrics: Metrics
+    ) -> None:
+        self._sources = sources
+        self._assigned = assigned
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        looked_at = float("-inf")
+        while True:
+            if not any(p.partition == 0 for p in self._assigned()):
+                self._metrics.open_dead_letters.clear()
+                looked_at = float("-inf")
+            elif time.monotonic() - looked_at >= LOOK_SECONDS:
+                looked_at = time.monotonic()
+                await self.look()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def counted(self) -> Counter[str]:
+        """How many are open, by code."""
+        return await self._sources.open_letters()
+
+    async def look(self) -> None:
+        """Count them for the metrics; what keeps us from that is a line of the log."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                counted = await self.counted()
+        except Exception as error:
+            said = about(Event.LOOK_FAILED, error=type(error).__name__)
+            if is_outage(error) or isinstance(error, NoAnswerError):
+                log.info("open dead letters were not counted: %s", describe(error), extra=said)
+            else:
+                log.exception("open dead letters were not counted", extra=said)
+            return
+        self._metrics.open_dead_letters.clear()
+        for code in {*counted, *(one.value for one in DeadLetterCode)}:
+            self._metrics.open_dead_letters.labels(code).set(counted[code])
