@@ -26,6 +26,7 @@ from worker.core.decode import Decoded, decode
 LIMIT = 256 * 1024
 # Some hundred in the suite; CONTRACT_EXAMPLES=10000 before a release.
 EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "300"))
+pytestmark = pytest.mark.timeout(180 + EXAMPLES // 5)  # on a busy machine
 DISAGREEMENTS = [
     json.loads(line)
     for line in (files("tests.unit.contracts") / "disagreements.jsonl").read_text("utf-8").splitlines()
