@@ -7,10 +7,10 @@ ignored, so that a publisher can add one without asking anybody.
 """
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from contracts.fields import (
     MAX_ITEMS,
@@ -105,13 +105,30 @@ class ReasonCode(StrEnum):
     PRICE_CHANGED = "price_changed"  # the buyer saw another price than the one in force
 
 
+_CODE: Final = r"^[a-z][a-z0-9_]{0,63}$"
+# A later version may add a code, so that subscribers take any that has this form: the list is open.
+AnyReasonCode = Annotated[
+    ReasonCode | Annotated[str, Field(pattern=_CODE)],
+    Field(union_mode="left_to_right"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _CODE,
+            "examples": [code.value for code in ReasonCode],
+            "description": "An open list: a later version may add a code. One that you do not know is a"
+            " reason like any other, and `retryable` counts for it as well.",
+        }
+    ),
+]
+
+
 class Reason(_Event):
     """One failing product (or the user), with what was asked for and what was there.
 
     `requested` and `available` come with insufficient_stock, the two prices with price_changed.
     """
 
-    code: ReasonCode
+    code: AnyReasonCode
     product_id: int | None = None
     requested: int | None = None
     available: int | None = None

@@ -1,4 +1,3 @@
 """The order worker. Importing this imports nothing else: see `worker.__main__`."""
 
-__version__ = "0.1.0"  # as in pyproject.toml; the image has no metadata of packages
 DOCUMENT_VERSION = 1  # of what --json prints: it grows when a member goes or means something else
