@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser pooler demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup browser pooler contract-tools demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-9s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -33,6 +33,13 @@ pooler: ## Install the PgBouncer that connections are tested through (Debian, Ub
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
 		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends pgbouncer; }
 
+contract-tools: ## Install what the contract is tested with: Node (Debian, Ubuntu: needs root), AsyncAPI's parser, ajv
+	@command -v npm >/dev/null || { \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends nodejs npm; }
+	@cd tests/contract_tools && { test node_modules/.package-lock.json -nt package-lock.json || \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; }
+
 demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
 	@$(BIN)/order-worker demo
 
@@ -41,8 +48,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
-# Where CI is set, a missing browser or PgBouncer is an error, so both are brought along.
-test: setup $(if $(CI),browser pooler) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+# Where CI is set, a missing browser, PgBouncer or contract tool is an error, so all are brought along.
+test: setup $(if $(CI),browser pooler contract-tools) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
@@ -81,7 +88,7 @@ screens: setup ## Take the pictures of the commands in docs/ anew, from a real r
 schemas: setup ## Write contracts/schemas/ and docs/json/ anew from the models
 	@$(BIN)/python -m contracts.schema
 	@$(BIN)/python -m worker.cli.documents
-	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
+	@$(BIN)/python -m contracts.asyncapi
 
 lock: setup ## Pin all dependencies anew, with hashes
 	@for set in "worker" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \

@@ -17,12 +17,14 @@ from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.version import __version__
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
 from worker.database import ask_database, database_login, session_limits
 from worker.http import events_page, server
-from worker.http.events_page import EventsPage
+from worker.http.events_page import EventsDocument, EventsPage
+from worker.http.outcomes import OutcomeEndpoint
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
 from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
@@ -68,6 +70,7 @@ class Worker:
     engine: AsyncEngine
     inquiries: Inquiries
     site: Site
+    outcomes: OutcomeEndpoint
     health: Health
     metrics: Metrics
     limits: OutputLimits
@@ -101,6 +104,7 @@ class Worker:
             # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
             await self.watch.close()
             await self.site.closed()
+            await self.outcomes.closed()
             await self.consumer.close()
             await self.limits.closed()
             await self.leases.producers.closed()
@@ -224,7 +228,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         metrics=metrics,
         batch_timeout_seconds=settings.batch_timeout_seconds,
     )
-    outcomes = WithheldOutcomes(
+    withheld = WithheldOutcomes(
         group=group,
         leases=leases,
         limits=limits,
@@ -236,11 +240,13 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     subscriber = subscribe(broker, settings, consumer)
     source.attach(lambda: subscriber.consumer)
     inquiries = _inquiries(settings)
+    sources = Sources(settings.kafka_client_options(), settings, inquiries)
     worker = Worker(
         settings,
         engine,
         inquiries,
-        _site(settings, inquiries, health, metrics),
+        Site(sources, health, metrics),
+        OutcomeEndpoint(inquiries, sources.letters_of_orders, health),
         health,
         metrics,
         limits,
@@ -248,7 +254,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         consumer,
         watch,
         mender,
-        outcomes,
+        withheld,
     )
     return worker, _application(worker, broker)
 
@@ -266,18 +272,15 @@ def _inquiries(settings: Settings) -> Inquiries:
     return Inquiries(engine)
 
 
-def _site(settings: Settings, inquiries: Inquiries, health: Health, metrics: Metrics) -> Site:
-    sources = Sources(settings.kafka_client_options(), settings, inquiries)
-    return Site(sources, health, metrics)
-
-
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
+    document = EventsDocument(worker.settings)
     return server.Application(
         broker,
         routes=[
-            *server.routes(worker.health, worker.inquiries),
+            *server.routes(worker.health),
+            *worker.outcomes.routes(),
             *worker.site.routes(),
-            *events_page.file_routes(),
+            *events_page.routes(document),
         ],
         lifespan=worker.running,
         on_shutdown=[worker.leaving],
@@ -285,8 +288,8 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         asgi_routes=[("/metrics", make_asgi_app(worker.metrics.registry))],
         specification=AsyncAPI(
             title="Order worker",
-            version="1.0.0",
+            version=__version__,
             description="Decides orders against stock, once each: confirmed or rejected.",
         ),
-        asyncapi_path=EventsPage(),
+        asyncapi_path=EventsPage(document),
     )

@@ -17,6 +17,7 @@ from contracts.topics import Topics
 from db.engine import session_factory
 from db.worker import sales
 from db.worker.skips import list_skips
+from worker.http.outcomes import LettersOfOrders, letters_of_orders
 from worker.http.page.overview import (
     LONGEST_WINDOW,
     LetterGroups,
@@ -102,6 +103,11 @@ class Sources:
         async with self._reader() as consumer:
             tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
         return letter_groups(tail)
+
+    async def letters_of_orders(self) -> LettersOfOrders:
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+        return letters_of_orders(tail)
 
     async def orders(self) -> StoredOrders:
         since = datetime.now(UTC) - LONGEST_WINDOW
