@@ -65,6 +65,7 @@ def against(schema: str, values: Iterable[bytes]) -> list[object]:
     return found
 
 
+@pytest.mark.timeout(600)
 def test_outcomes_are_as_the_schemas_say_for_validators_and_clients_that_are_not_ours(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):

