@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import sys
-from typing import Any
+from typing import Any, cast
 
 STATE = os.path.join(os.environ.get("CONTRACT_KIT_STATE", ""), "subscriber.db")
 TABLES = """
@@ -62,7 +62,7 @@ def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> 
     consumer = Consumer(options)
     consumer.subscribe(list(topics), on_assign=go_on)
     while True:
-        if r := consumer.poll(1.0):
+        if r := cast("Any", consumer.poll(1.0)):
             if r.error():
                 sys.exit(f"error: {r.error()}")
             headers = {name: value.decode() for name, value in r.headers() if name.startswith("ce_")}
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         read_kafka(database, *sys.argv[1:])
     for record in map(json.loads, sys.stdin):
-        place = [record[name] for name in ("topic", "partition", "offset")]
-        take(database, *place, dict(record["headers"]), record["value"])
+        headers = dict(record["headers"])
+        take(database, record["topic"], record["partition"], record["offset"], headers, record["value"])
