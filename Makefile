@@ -2,25 +2,45 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# What .venv holds, a stamp for each set: what the demo needs, and all of it.
+DEMO   := $(VENV)/.demo
 READY  := $(VENV)/.ready
+DOCS   := .venv-docs
+# The small set is enough where nothing but the demo is asked for and all of it is not there.
+DEMO_ENVIRONMENT := $(if $(wildcard $(READY))$(filter-out demo,$(MAKECMDGOALS)),$(READY),$(DEMO))
+# A lock names all that is installed, so pip need not look for what depends on what.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup browser pooler contract-tools demo shop test faults campaign soak mutations check lint types bench listings lock schemas screens clean
+.PHONY: help setup venv browser pooler contract-tools demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
+# The demo's set is completed where it is up to date; anything else is begun again.
 $(READY): requirements/dev.txt pyproject.toml
+	@$(MAKE) --no-print-directory --question $(DEMO) || $(MAKE) --no-print-directory venv
+	@echo "Installing the locked dependencies into $(VENV) …"
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-build-isolation --editable .
+	@rm -f $(DEMO)
+	@touch $@
+
+# Without --no-compile, pip would spend seconds on modules that the demo never imports.
+$(DEMO): requirements/demo.txt pyproject.toml
+	@$(MAKE) --no-print-directory venv
+	@echo "Installing what the demo needs into $(VENV) …"
+	@$(INSTALL) --no-compile --require-hashes -r requirements/demo.txt
+	@$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+venv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+		{ echo "error: Python 3.11 or newer is needed; name one, as in: make PYTHON=python3.12 demo"; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || \
 		{ echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@echo "Installing the locked dependencies into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
 
 # Any Chromium will do (`tests/support/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
 browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)
@@ -40,8 +60,11 @@ contract-tools: ## Install what the contract is tested with: Node (Debian, Ubunt
 	@cd tests/contract_tools && { test node_modules/.package-lock.json -nt package-lock.json || \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; }
 
-demo: setup ## Real orders through two workers, one killed half way, with a report; within a minute, no Docker needed
-	@$(BIN)/order-worker demo
+demo: $(DEMO_ENVIRONMENT) ## Real orders through two workers, one killed half way, with a report; KEEP=1 leaves all running
+	@$(BIN)/order-worker demo $(if $(filter 1,$(KEEP)),--keep)
+
+servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two settings that name them
+	@$(BIN)/python examples/servers.py
 
 shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
 	@$(BIN)/python examples/shop.py
@@ -50,9 +73,12 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 # on two cores.
 # Where CI is set, a missing browser, PgBouncer or contract tool is an error, so all are brought along.
 test: setup $(if $(CI),browser pooler contract-tools) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
+	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
+	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
 	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
-check: lint types test faults ## What CI runs: lint, types, all tests, the short fault campaign
+check: lint types docs test faults ## What CI runs: lint, types, the pages, all tests, the short fault campaign
 
 faults: setup ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
 	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
@@ -76,6 +102,17 @@ types: setup ## mypy, strict
 	@$(BIN)/mypy
 	@for example in examples/*.py; do $(BIN)/mypy $$example || exit 1; done
 
+# A venv of its own: `make setup` stays small, and what builds pages is never beside the worker.
+$(DOCS)/.ready: requirements/docs.txt
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@echo "Installing what builds the pages into $(DOCS) …"
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+docs: $(DOCS)/.ready ## The pages as a site in site/, without a network; a broken link ends the build
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict --clean
+	@echo "The pages are in site/: open site/index.html, or serve them: $(PYTHON) -m http.server --directory site"
+
 bench: setup ## How fast, against baselines, in one run on this machine; PARTS=all RESULTS=folder for everything
 	@$(BIN)/python -m bench $(PARTS) $(if $(RESULTS),--results $(RESULTS))
 
@@ -85,15 +122,26 @@ listings: setup ## Time every listing of the data layer over 1,000,000 orders
 screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
 	@$(BIN)/python -m docs.screens
 
-schemas: setup ## Write contracts/schemas/ and docs/json/ anew from the models
+schemas: setup ## Write the schemas, and what the pages say of settings and commands, from the code
 	@$(BIN)/python -m contracts.schema
 	@$(BIN)/python -m worker.cli.documents
 	@$(BIN)/python -m contracts.asyncapi
+	@$(BIN)/python -m docs.reference
 
 lock: setup ## Pin all dependencies anew, with hashes
-	@for set in "worker" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \
+	@for set in "worker" "demo --extra local --group build" "dev --extra local --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" --group docs -o requirements/docs.txt
 
-clean: ## Remove .venv and all caches of this folder
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+release: setup ## Check a version, and with EXECUTE=1 build its wheel and tag it; VERSION=0.2.0
+	@$(BIN)/python -m release "$(VERSION)" $(if $(filter 1,$(EXECUTE)),--execute)
+
+coverage: setup ## Which lines the tests reach, by package, their processes included; TESTS=tests/unit for a part
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -n 4 --dist worksteal $(TESTS); ended=$$?; $(BIN)/coverage combine --quiet; \
+		$(BIN)/coverage json --quiet -o - | $(BIN)/python -m tests.coverage; exit $$ended
+
+clean: ## Remove the virtual environments, the site and all caches of this folder
+	@rm -rf $(VENV) $(DOCS) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -182,10 +182,11 @@ def scene(servers: Servers, partitions: int = PARTITIONS, after_years: bool = Fa
         yield Scene(servers, database_url, topics, f"bench-{uuid4().hex[:8]}")
 
 
-def wait_until_shared_out(scene: Scene, crew: Crew) -> list[set[int]]:
-    """Each process's partitions, as soon as each has some."""
+def wait_until_shared_out(scene: Scene, crew: Crew, members: int | None = None) -> list[set[int]]:
+    """Each member's partitions, as soon as each has some. `members`: of the group; default: the processes."""
+    members = members or len(crew.processes)
     deadline = time.monotonic() + STARTED_WITHIN_SECONDS
-    while not (shares := scene.servers.cluster.shares(scene.group_id, len(crew.processes), scene.topics)):
+    while not (shares := scene.servers.cluster.shares(scene.group_id, members, scene.topics)):
         crew.require_alive()
         if time.monotonic() > deadline:
             raise BenchError(f"the processes had no partitions within {STARTED_WITHIN_SECONDS:g} s")

@@ -14,6 +14,7 @@ from bench.errors import BenchError
 from bench.workload import FIRST_PLACED_AT, PRODUCTS, STOCK, USERS, Expected, price_of
 from db import migrate
 from db.engine import create_engine
+from worker.rights import grants
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.threads import run_async
 
@@ -149,10 +150,7 @@ async def _require_durable(connection: Any) -> str:
 
 
 async def _let_plain_role_in(connection: Any) -> None:
-    await connection.execute(
-        f"CREATE ROLE {_PLAIN_ROLE} LOGIN;"
-        f" GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {_PLAIN_ROLE}"
-    )
+    await connection.execute("; ".join([f"CREATE ROLE {_PLAIN_ROLE} LOGIN", *grants(_PLAIN_ROLE)]))
 
 
 async def _write_log_files(connection: Any, kept_bytes: int) -> None:

@@ -3,14 +3,16 @@
 A header never costs an order: odd ones (null, not UTF-8, too long) are left out.
 """
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha1
 from typing import Final
 from uuid import UUID, uuid5
 
+from contracts.cloud_events import CONTENT_TYPE, attributes, is_structured_type
 from contracts.fields import time_text
 from contracts.version import schema_uri
 
@@ -27,9 +29,22 @@ REOPENED_ID_NAMESPACE: Final = UUID("dbe79ff5-0d83-50ee-9e47-fae19b3e0ce1")
 # The header of an order that was placed again after a rejection, and of its outcome: the rejected order's id.
 SUPERSEDES: Final = "supersedes"
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_CORRELATION_ID = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+# The event that caused an outcome: `ce_id` and `ce_source` of its order, which are one event's only together.
+CAUSATION_ID: Final = "ce_causationid"  # as CloudEvents' Correlation extension has it
+CAUSATION_SOURCE: Final = "ce_causationsource"
+
+MAX_CORRELATION_ID: Final = 256  # characters; the same of the causing event's id and source
+MAX_TRACESTATE: Final = 512  # bytes: what everybody has to pass on, by W3C Trace Context
+MAX_BAGGAGE: Final = 8_192  # bytes, by W3C Baggage
+
+# W3C Trace Context: version ff and ids of zeros alone are not valid; a later version may say more at its end.
+_TRACE = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT = re.compile(rb"00" + _TRACE + rb"|(?!00|ff)[0-9a-f]{2}" + _TRACE + rb"(-[!-~]{0,200})?")
+_TEXT = re.compile(rf"[^\x00-\x1f\x7f]{{1,{MAX_CORRELATION_ID}}}")
+_ASCII_TEXT = re.compile(rb"[ -~]{1,%d}" % MAX_CORRELATION_ID)  # as most are, in half the time
 _ORDER_ID = re.compile(rb"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+_TRACESTATE = re.compile(rb"[ -~\t]{1,%d}" % MAX_TRACESTATE)
+_BAGGAGE = re.compile(rb"[ -~\t]{1,%d}" % MAX_BAGGAGE)
 
 
 def event_id(order_id: UUID) -> UUID:
@@ -43,9 +58,12 @@ def reopened_id(order_id: UUID) -> UUID:
 
 
 def outcome_headers(
-    subject: bytes, event_type: str, decided_at: datetime, source_headers: Headers
+    subject: bytes,
+    event_type: str,
+    decided_at: datetime,
+    passed_on: Sequence[tuple[str, bytes]] = (),
 ) -> list[tuple[str, bytes]]:
-    """CloudEvents headers of one outcome, then the sound `correlation_id`, `traceparent` and `supersedes`.
+    """CloudEvents headers of one outcome, then those `passed_on`: of `passed_through` or `recalled`.
 
     `subject` is the order id as text, like the record's key.
     """
@@ -58,8 +76,8 @@ def outcome_headers(
         ("ce_subject", subject),
         _CONTENT_TYPE,
     ]
-    if source_headers:
-        headers += passed_through(source_headers)
+    if passed_on:
+        headers += passed_on
     return headers
 
 
@@ -90,23 +108,81 @@ def _event_id_text(subject: bytes) -> bytes:
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-def passed_through(headers: Iterable[tuple[str, bytes | None]]) -> list[tuple[str, bytes]]:
-    """The first sound `correlation_id`, W3C `traceparent` and `supersedes`; nothing else is copied."""
-    kept: dict[str, bytes] = {}
-    for name, value in headers:
-        if value is None or name in kept:
-            continue
-        if (
-            (name == "correlation_id" and _is_correlation_id(value))
-            or (name == "traceparent" and _TRACEPARENT.fullmatch(value))
-            or (name == SUPERSEDES and _ORDER_ID.fullmatch(value))
-        ):
-            kept[name] = value
+def passed_through(
+    headers: Iterable[tuple[str, bytes | None]], value: bytes | None = None
+) -> list[tuple[str, bytes]]:
+    """What an outcome carries on of its order's headers, the first sound one of each name; nothing else.
+
+    `correlation_id` and `supersedes`; `traceparent`, and with it `tracestate` and `baggage`; and as the event
+    that caused the outcome, `ce_id` and `ce_source`, which an order in structured mode has in its `value`.
+    """
+    kept = _sound(headers, _PASSED)
+    if CONTENT_TYPE in kept:
+        del kept[CONTENT_TYPE]
+        kept |= _sound(attributes(value), _CAUSE)
+    if "traceparent" not in kept:
+        for name in kept.keys() & _WITH_TRACEPARENT:
+            del kept[name]
+    if kept.keys() & _CAUSES.keys():
+        cause = [(name, kept.pop(of, b"")) for of, name in _CAUSES.items()]
+        return [*kept.items(), *(cause if all(content for _, content in cause) else ())]
     return list(kept.items())
 
 
-def _is_correlation_id(value: bytes) -> bool:
+def remembered(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+    """As JSON, those of an outcome's headers that each later publication of it has as well; None: none.
+
+    The trace is none of them: it was that of the first publication.
+    """
+    kept = _sound(headers, _REMEMBERED)
+    texts = [f'["{name}",{_quoted(content.decode())}]' for name, content in kept.items()]
+    return f"[{','.join(texts)}]" if texts else None
+
+
+def recalled(text: str | None) -> list[tuple[str, bytes]]:
+    """The headers that `remembered` made this text of."""
+    return [(name, content.encode()) for name, content in json.loads(text)] if text else []
+
+
+def _sound(
+    headers: Iterable[tuple[str, bytes | None]], checks: Mapping[str, Callable[[bytes], bool]]
+) -> dict[str, bytes]:
+    kept: dict[str, bytes] = {}
+    for name, content in headers:
+        is_sound = checks.get(name)
+        if is_sound and content is not None and name not in kept and is_sound(content):
+            kept[name] = content
+    return kept
+
+
+def _matches(form: re.Pattern[bytes]) -> Callable[[bytes], bool]:
+    return lambda content: form.fullmatch(content) is not None
+
+
+def _is_text(content: bytes) -> bool:
+    if _ASCII_TEXT.fullmatch(content):
+        return True
     try:
-        return bool(_CORRELATION_ID.fullmatch(value.decode("utf-8")))
+        return bool(_TEXT.fullmatch(content.decode("utf-8")))
     except UnicodeDecodeError:
         return False
+
+
+_CAUSES: Final = {"ce_id": CAUSATION_ID, "ce_source": CAUSATION_SOURCE}
+_WITH_TRACEPARENT: Final = {"tracestate", "baggage"}
+_CAUSE: Final = dict.fromkeys(_CAUSES, _is_text)
+_PASSED: Final = {
+    **_CAUSE,
+    "correlation_id": _is_text,
+    "traceparent": _matches(_TRACEPARENT),
+    "tracestate": _matches(_TRACESTATE),
+    "baggage": _matches(_BAGGAGE),
+    SUPERSEDES: _matches(_ORDER_ID),
+    CONTENT_TYPE: is_structured_type,
+}
+_REMEMBERED: Final = {
+    "correlation_id": _is_text,
+    SUPERSEDES: _PASSED[SUPERSEDES],
+    **dict.fromkeys(_CAUSES.values(), _is_text),
+}
+_quoted: Final = json.encoder.encode_basestring_ascii

@@ -2,19 +2,23 @@
 
 A value that validates here is safe to decide on: every number is bounded, money
 is an exact decimal with two places, every time carries its offset. Models are
-frozen and strict: `true`, `"7"` and `3.0` are not integers. Unknown fields are
-ignored, so that a publisher can add one without asking anybody.
+frozen and strict: `true`, `"7"` and `7.5` are not integers; `7.0` in JSON is one,
+as JSON Schema has it. Unknown fields are ignored, so that a publisher can add one
+without asking anybody.
+
+The models, the published JSON Schemas and the worker accept the same values. What a
+schema cannot say is in `BEYOND_SCHEMA`, by name.
 """
 
 from enum import StrEnum
-from typing import Annotated, Final
-from uuid import UUID
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from contracts.fields import (
     MAX_ITEMS,
     MAX_TOTAL_CENTS,
+    EventTime,
     Id,
     OrderId,
     Price,
@@ -26,12 +30,28 @@ from contracts.fields import (
 )
 from contracts.plain_order import PlainItem, PlainOrder
 
+# What the schema of an order cannot say: the worker refuses these values, and a validator accepts them.
+BEYOND_SCHEMA: Final = {
+    "total": "quantity times unit_price of all items comes to at most 999999999999.99; where no unit_price is"
+    " given, the catalogue's price counts when the order is decided",
+    "size": "the value has at most 262144 bytes, or what the worker is set to",
+    "one JSON document": "UTF-8 without a byte order mark, nothing behind it, no NaN and no Infinity",
+    "repeated members": "every field is given once, also with equal values; unknown fields may be repeated",
+    "surrogates": "no text, also in an unknown field, holds half of a surrogate pair",
+    "nesting": "arrays and objects, also in unknown fields, are nested at most 200 deep",
+    "long numbers": "an integer, also in an unknown field, has at most 4300 digits",
+    "numbers with a point": "7.0 and 7e0 are integers up to 9007199254740991; above that write digits only,"
+    " because readers disagree which integer it is",
+}
 
-class _Event(BaseModel):
+
+class Event(BaseModel):
+    """Frozen and strict; fields that it does not name are ignored."""
+
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
-class OrderedItem(_Event):
+class OrderedItem(Event):
     """One line of an order: several lines may name one product."""
 
     product_id: Id
@@ -46,15 +66,15 @@ def _within_total(items: tuple[OrderedItem, ...]) -> tuple[OrderedItem, ...]:
     return items
 
 
-class OrderPlaced(_Event):
-    """A buyer's order, as the upstream service publishes it.
+class OrderPlaced(Event):
+    """A buyer's order, as the upstream service publishes it."""
 
-    What JSON Schema cannot say. items: quantity × unit_price of all of them is at most 999999999999.99
-    (where no unit_price is given, the catalogue's counts when the order is decided). placed_at: a time that
-    exists, from 1970-01-01T00:00:00Z to before 9999-01-01T00:00:00Z. Every field: given once, with a number
-    written as an integer, not as 7.0. The whole value: one UTF-8 JSON document, by default 262144 bytes at
-    most.
-    """
+    model_config = ConfigDict(
+        json_schema_extra={
+            "$comment": "What a schema cannot say. "
+            + " ".join(f"{name}: {rule}." for name, rule in BEYOND_SCHEMA.items())
+        }
+    )
 
     order_id: OrderId
     user_id: Id
@@ -77,7 +97,7 @@ class OrderPlaced(_Event):
         return self.plain().fingerprint()
 
 
-class ConfirmedItem(_Event):
+class ConfirmedItem(Event):
     """One line as it was sold: `unit_price` is the price at the decision."""
 
     product_id: Id
@@ -85,15 +105,15 @@ class ConfirmedItem(_Event):
     unit_price: Price
 
 
-class OrderConfirmed(_Event):
+class OrderConfirmed(Event):
     """Stock is taken, order and items are stored: final."""
 
-    order_id: UUID
+    order_id: OrderId
     user_id: Id
     total_amount: Total
-    items: tuple[ConfirmedItem, ...]
-    placed_at: AwareDatetime
-    decided_at: AwareDatetime
+    items: Annotated[tuple[ConfirmedItem, ...], Field(min_length=1, max_length=MAX_ITEMS)]
+    placed_at: EventTime
+    decided_at: EventTime
 
 
 class ReasonCode(StrEnum):
@@ -122,11 +142,31 @@ AnyReasonCode = Annotated[
 ]
 
 
-class Reason(_Event):
+# What comes with each code. A code of tomorrow is in none of these, and may come with anything.
+_WITH_CODE: Final = {
+    ReasonCode.UNKNOWN_PRODUCT: ("product_id",),
+    ReasonCode.INSUFFICIENT_STOCK: ("product_id", "requested", "available"),
+    ReasonCode.PRICE_CHANGED: ("product_id", "expected_unit_price", "current_unit_price"),
+}
+
+
+def _then(code: ReasonCode, names: tuple[str, ...]) -> dict[str, Any]:
+    """A rule of JSON Schema: with this code these fields are there, and none of them is null."""
+    return {
+        "if": {"properties": {"code": {"const": code.value}}, "required": ["code"]},
+        "then": {"properties": {name: {"not": {"type": "null"}} for name in names}, "required": list(names)},
+    }
+
+
+class Reason(Event):
     """One failing product (or the user), with what was asked for and what was there.
 
     `requested` and `available` come with insufficient_stock, the two prices with price_changed.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [_then(code, names) for code, names in _WITH_CODE.items()]}
+    )
 
     code: AnyReasonCode
     product_id: int | None = None
@@ -136,19 +176,19 @@ class Reason(_Event):
     current_unit_price: Price | None = None
 
 
-class OrderRejected(_Event):
+class OrderRejected(Event):
     """Nothing was taken and nothing stored but this answer: final for this order id.
 
     `retryable`: stock is the only thing missing, so the same basket may succeed later under a new id.
     Every other reason needs somebody to change something first (the user, the product, the price).
     """
 
-    order_id: UUID
+    order_id: OrderId
     user_id: Id
     reasons: Annotated[tuple[Reason, ...], Field(min_length=1)]
     retryable: bool
-    placed_at: AwareDatetime
-    decided_at: AwareDatetime
+    placed_at: EventTime
+    decided_at: EventTime
 
 
 class DeadLetterCode(StrEnum):

@@ -107,7 +107,7 @@ _USUAL_ORDER: Final = SchemaValidator(
         }
     )
 )
-_USUAL_FROM, _USUAL_TO = "1971", "9998"  # within the contract's bounds in every zone
+_USUAL_FROM, _USUAL_TO = "1970", "9999"
 _CHEAP_QUANTITY: Final = 10_000  # of so many, at the highest price there is, the total is within its bound
 _new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its class
 

@@ -147,8 +147,8 @@ class OrderItem(Base):
 class OrderOutcome(Base):
     """The ledger: one row for each order id ever decided.
 
-    No foreign keys, because a rejected order may name no row. Never delete from it while its
-    input records can come again: a purged row lets the same order be decided twice.
+    No foreign keys, because a rejected order may name no row. Never delete from it: without its row an
+    order is decided a second time. `ledger prune` drops the event of an old row, and keeps the row.
     """
 
     __tablename__ = "order_outcomes"
@@ -161,10 +161,12 @@ class OrderOutcome(Base):
     source_topic: Mapped[str]
     source_partition: Mapped[int] = mapped_column(Integer)
     source_offset: Mapped[int]
-    event: Mapped[str] = mapped_column(JsonText())
+    event: Mapped[str | None] = mapped_column(JsonText())  # NULL: it was pruned
     decided_at: Mapped[datetime]
-    # Of a rejected order with its lines sorted, for its event does not tell them; of no other.
+    # With its lines sorted, of an order whose event does not tell them: rejected, or pruned.
     sorted_fingerprint: Mapped[bytes | None]
+    # Headers that each publication carries on, as JSON: pairs of name and text. None where there are none.
+    passed_on: Mapped[str | None]
 
 
 class Replay(Base):

@@ -1,5 +1,7 @@
 """Takes the pictures of the commands in this folder, from a real run: `make screens`.
 
+`python -m docs.screens demo` takes that of the demo alone, in a minute.
+
 Servers, tables, topics and workers are real and of its own; nothing is drawn by hand.
 """
 
@@ -43,16 +45,19 @@ class Camera:
     def take(self, name: str, *arguments: str, stdin: bytes = b"", title: str = "") -> str:
         """Save the screen of a command as `name`.svg; returns its text."""
         shown = self.run(*arguments, stdin=stdin)
+        return self.save(name, shown, title or f"order-worker {' '.join(arguments)}")
+
+    def save(self, name: str, shown: str, title: str) -> str:
+        """Save what was shown as `name`.svg; returns it without colours."""
         console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"), highlight=False)  # noqa: SIM115
         text = Text.from_ansi(shown.rstrip())
         text.rstrip()
         console.print(text)
-        command = title or f"order-worker {' '.join(arguments)}"
-        svg = console.export_svg(title=command, unique_id=name)
+        svg = console.export_svg(title=title, unique_id=name)
         # Fonts of the reader's own: nothing is fetched from elsewhere.
         svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
         (FOLDER / f"{name}.svg").write_text(svg, encoding="utf-8")
-        print(f"{name}.svg  {command}")
+        print(f"{name}.svg  {title}")
         return text.plain
 
     def run(self, *arguments: str, stdin: bytes = b"") -> str:
@@ -69,13 +74,16 @@ class Camera:
             },
             input=stdin,
             capture_output=True,
-            timeout=120,
+            timeout=300,
         )
         errors = [text for text in done.stderr.decode().splitlines() if text.startswith("error: ")]
         return "\n".join([done.stdout.decode().rstrip(), *errors])
 
 
 def main() -> None:
+    if sys.argv[1:] == ["demo"]:
+        _demo(Camera({}))
+        return
     with running_services(report=print) as services, tempfile.TemporaryDirectory() as folder:
         database_url = create_database(services.database_url, "screens")
         env = {
@@ -91,6 +99,17 @@ def main() -> None:
         shop.stock_up({i: 150 if i <= 3 else 50_000 for i in range(1, 21)}, users=50)
         with workers_in(env, Path(folder)) as workers:
             _day_of_business(camera, scene, workers)
+        _demo(camera)
+
+
+def _demo(camera: Camera) -> None:
+    """Its report alone: what is drawn while it runs is no picture."""
+    lines = camera.run("demo").splitlines()
+    first, last = (
+        next(number for number, line in enumerate(lines) if title in line)
+        for title in ("What happened", "Where to look next")
+    )
+    camera.save("demo", "\n".join(lines[first:last]), "make demo")
 
 
 async def _upgrade(database_url: str) -> None:

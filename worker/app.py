@@ -31,9 +31,11 @@ from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.clients import read_topic_limits
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.output_limits import OutputLimits
+from worker.kafka.predecessor import leave_for_predecessor
 from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
+from worker.observability.history import History, buckets_of
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 from worker.pipeline.consumer import OrderConsumer
@@ -83,7 +85,7 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
-        await self.limits.read()
+        await asyncio.gather(self.limits.read(), leave_for_predecessor(self.settings))
         start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
             # One that ends by itself takes the worker with it: exit code 1, to be started again.
@@ -128,6 +130,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     `reached` is called at each named step of a batch.
     """
     metrics, health = Metrics(), Health()
+    history = History(partial(buckets_of, metrics.batch_seconds))
     engine = create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -216,6 +219,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         flow=flow,
         health=health,
         metrics=metrics,
+        history=history,
     )
     mender = Mender(
         group=group,
@@ -245,7 +249,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         settings,
         engine,
         inquiries,
-        Site(sources, health, metrics),
+        Site(sources, health, metrics, history),
         OutcomeEndpoint(inquiries, sources.letters_of_orders, health),
         health,
         metrics,

@@ -28,6 +28,8 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
 PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("SELECT",),
     "order_reopenings": ("SELECT",),
+    "dead_letter_redrives": ("SELECT",),
+    "settled_letters": ("SELECT",),
 }
 """By table: what the page and `/explain` need beside these."""
 
@@ -67,6 +69,24 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
         missing = await _missing(connection, PAGE_RIGHTS)
         return f"parts of the page will be missing: {missing}" if missing else None
+
+
+def grants(role: str) -> list[str]:
+    """The statements that let this role do all that a worker does, and nothing else; its page is whole."""
+    return [
+        f"GRANT {', '.join(rights)} ON {table} TO {role}"
+        for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS)
+        for table, rights in listed.items()
+    ]
+
+
+async def require_more_rights(
+    engine: AsyncEngine, settings: Settings, rights: Mapping[str, Sequence[str]]
+) -> None:
+    """The server lets us do this too, by table, or a CommandError says what is missing."""
+    async with engine.connect() as connection:
+        if missing := await _missing(connection, rights):
+            raise CommandError(f'in schema "{settings.database_schema}", {missing}')
 
 
 async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:

@@ -21,7 +21,7 @@ from worker.tls import ClientTls
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-
+InstanceId = Annotated[str, Field(pattern=r"^[^\s@\x00-\x1f\x7f]{0,200}$")]
 
 _PREFIX: Final = "ORDER_WORKER_"
 # Each may be given by a file, which `<name>_file` names.
@@ -48,32 +48,35 @@ class Settings(BaseSettings):
     )
 
     kafka_bootstrap_servers: str = Field(
-        "127.0.0.1:9092", min_length=1, description="host:port, comma separated"
+        "127.0.0.1:9092", min_length=1, description="brokers as host:port, comma separated"
     )
     database_url: SecretStr = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
-        description="postgresql://user:password@host:port/name, with libpq's parameters",
+        description="as libpq takes it: postgresql://user:password@host:port/name?sslmode=…",
     )
-    database_url_file: Path | None = Field(None, description="a file that holds it")
-    database_password_file: Path | None = Field(None, description="a file that holds the password alone")
-    database_schema: str = Field("public", min_length=1, max_length=63, description="one shop, one schema")
+    database_url_file: Path | None = Field(None, description="a file with that URL")
+    database_password_file: Path | None = Field(None, description="a file with the password alone")
+    database_schema: str = Field("public", min_length=1, max_length=63, description="the shop's schema")
     group_id: str = Field(
-        "order-worker", min_length=1, description="consumer group; also the start of transactional ids"
+        "order-worker", min_length=1, description="consumer group, and the start of all transactional ids"
     )
-    http_host: str = Field("127.0.0.1", description="address of health, metrics and docs")
-    http_port: Port = Field(8000, description="0: any free port")
+    instance_id: InstanceId = Field(
+        "", description="the worker's name: the next of it takes its place; by default host and port"
+    )
+    http_host: str = Field("127.0.0.1", description="address of page and metrics; image: 0.0.0.0")
+    http_port: Port = Field(8000, description="0: any; with --workers N, worker k takes port + k")
 
-    order_placed_topic: TopicName = Field(ORDER_PLACED, description="input")
-    order_confirmed_topic: TopicName = Field(ORDER_CONFIRMED, description="outcome")
-    order_rejected_topic: TopicName = Field(ORDER_REJECTED, description="outcome")
+    order_placed_topic: TopicName = Field(ORDER_PLACED, description="the input")
+    order_confirmed_topic: TopicName = Field(ORDER_CONFIRMED, description="outcomes: confirmed")
+    order_rejected_topic: TopicName = Field(ORDER_REJECTED, description="outcomes: rejected")
     dead_letter_topic: TopicName = Field(DEAD_LETTER, description="records that could not be decided")
 
     # The more orders, the fewer reads and updates of one product, and the less of what any batch costs. With
     # 4,400 an order took 53 to 56 µs of CPU time of worker, PostgreSQL and Kafka, with 8,000 46 to 50, with
     # 12,000 as much and 13 MiB more (three rounds, two processes, 5,000 products).
-    batch_max_records: int = Field(8_000, ge=1, le=20_000, description="records decided in one transaction")
+    batch_max_records: int = Field(8_000, ge=1, le=20_000, description="records decided in one batch")
     batch_max_bytes: int = Field(
-        3 * 1024 * 1024, ge=1_024, description="bytes of values decided in one transaction; bounds the memory"
+        3 * 1024 * 1024, ge=1_024, description="bytes of values decided in one batch; bounds the memory"
     )
     batch_timeout_seconds: float = Field(
         30.0, gt=0, description="a database transaction that takes longer is given up and redone"
@@ -86,42 +89,40 @@ class Settings(BaseSettings):
     transaction_timeout_ms: int = Field(
         60_000, ge=1_000, description="an abandoned Kafka transaction ends after this"
     )
-    request_timeout_ms: int = Field(15_000, ge=1_000, description="one request to Kafka")
-    statement_timeout_ms: int = Field(20_000, ge=100, description="one SQL statement")
-    lock_timeout_ms: int = Field(5_000, ge=100, description="waiting for one row or lock")
-    shutdown_timeout_seconds: float = Field(
-        25.0, gt=0, description="for the batch in flight, then exit at once"
-    )
+    request_timeout_ms: int = Field(15_000, ge=1_000, description="longest request to Kafka")
+    statement_timeout_ms: int = Field(20_000, ge=100, description="longest SQL statement")
+    lock_timeout_ms: int = Field(5_000, ge=100, description="longest wait for one row or lock")
+    shutdown_timeout_seconds: float = Field(25.0, gt=0, description="after SIGTERM, for the batch in flight")
     retry_max_seconds: float = Field(15.0, gt=0, description="longest pause between two attempts")
     stall_limit_seconds: float = Field(
-        300.0, gt=0, description="no sign of life for so long with work to do: exit 3"
+        300.0, gt=0, description="no sign of life for so long while orders wait: exit 3"
     )
     # Longer than any rotation: until a renewed secret is in all its containers, Kubernetes takes up to two
     # minutes.
     refused_limit_seconds: float = Field(
-        180.0, gt=0, description="a server refuses our credentials for so long, and does nothing else: exit 4"
+        180.0, gt=0, description="a server does nothing but refuse our credentials for so long: exit 4"
     )
 
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT")
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field("PLAIN")
-    kafka_sasl_username: str | None = None
-    kafka_sasl_username_file: Path | None = None
-    kafka_sasl_password: SecretStr | None = None
-    kafka_sasl_password_file: Path | None = None
-    kafka_sasl_token_file: Path | None = Field(None, description="of OAUTHBEARER")
-    kafka_sasl_token_command: SecretStr | None = Field(
-        None, description="of OAUTHBEARER: what writes the token to its standard output"
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to connect to Kafka"
     )
-    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates; default: the system's")
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
+        "PLAIN", description="of SASL: how to log in"
+    )
+    kafka_sasl_username: str | None = Field(None, description="of SASL, but for OAUTHBEARER")
+    kafka_sasl_username_file: Path | None = Field(None, description="a file with it")
+    kafka_sasl_password: SecretStr | None = Field(None, description="of that user")
+    kafka_sasl_password_file: Path | None = Field(None, description="a file with it")
+    kafka_sasl_token_file: Path | None = Field(None, description="of OAUTHBEARER: a file with the token")
+    kafka_sasl_token_command: SecretStr | None = Field(None, description="a command that writes it")
+    kafka_ssl_cafile: Path | None = Field(None, description="CA certificates in place of the system's")
     kafka_ssl_certfile: Path | None = Field(None, description="client certificate")
     kafka_ssl_keyfile: Path | None = Field(None, description="client key")
-    kafka_ssl_key_password: SecretStr | None = Field(
-        None, description="of the client key, if it is encrypted"
-    )
-    kafka_ssl_key_password_file: Path | None = None
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="of an encrypted client key")
+    kafka_ssl_key_password_file: Path | None = Field(None, description="a file with it")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="the least to log")
+    log_format: Literal["text", "json"] = Field("text", description="json: one object a line")
 
     @model_validator(mode="before")
     @classmethod

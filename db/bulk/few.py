@@ -22,23 +22,23 @@ from db.engine import raw_connection
 _WRITE: Final = """
     WITH decided AS (
         INSERT INTO order_outcomes (order_id, outcome, fingerprint, source_topic, source_partition,
-                                    source_offset, event, decided_at, sorted_fingerprint)
+                                    source_offset, event, decided_at, sorted_fingerprint, passed_on)
         SELECT order_id, outcome, fingerprint, topic, partition, source_offset, event::json, decided_at,
-               sorted_fingerprint
+               sorted_fingerprint, passed_on
         FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::text[], $5::integer[], $6::bigint[],
-                    $7::text[], $8::timestamptz[], $9::bytea[])
+                    $7::text[], $8::timestamptz[], $9::bytea[], $10::text[])
           AS new (order_id, outcome, fingerprint, topic, partition, source_offset, event, decided_at,
-                  sorted_fingerprint)
+                  sorted_fingerprint, passed_on)
         RETURNING 1
     ), placed AS (
         INSERT INTO orders (id, user_id, status, total_amount, placed_at, created_at)
-        SELECT * FROM unnest($10::uuid[], $11::bigint[], $12::text[], $13::numeric[], $14::timestamptz[],
-                             $15::timestamptz[])
+        SELECT * FROM unnest($11::uuid[], $12::bigint[], $13::text[], $14::numeric[], $15::timestamptz[],
+                             $16::timestamptz[])
         WHERE (SELECT count(*) FROM decided) >= 0
         RETURNING 1
     )
     INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price)
-    SELECT * FROM unnest($16::uuid[], $17::integer[], $18::bigint[], $19::integer[], $20::numeric[])
+    SELECT * FROM unnest($17::uuid[], $18::integer[], $19::bigint[], $20::integer[], $21::numeric[])
     WHERE (SELECT count(*) FROM placed) >= 0
     """
 
@@ -66,7 +66,9 @@ def _time(content: bytes) -> datetime:
     return EPOCH + timedelta(microseconds=_integer(content))
 
 
-_OUTCOME: Final = (_uuid, bytes.decode, bytes, bytes.decode, _integer, _integer, bytes.decode, _time, bytes)
+_OUTCOME: Final = (
+    *(_uuid, bytes.decode, bytes, bytes.decode, _integer, _integer, bytes.decode, _time, bytes, bytes.decode),
+)
 _ORDER: Final = (_uuid, _integer, bytes.decode, _money, _time, _time)
 _ITEM: Final = (_uuid, _integer, _integer, _integer, _money)
 

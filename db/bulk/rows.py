@@ -105,8 +105,11 @@ def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[P
 class LedgerRow(NamedTuple):
     """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC.
 
-    `sorted_fingerprint` is the one of the order with its lines sorted: of a rejected order, for its event
-    does not tell the lines. None: of a confirmed one, or in a row of a version that did not write it.
+    `event` is None where it was pruned: the order is decided and published, and nobody can publish it again.
+
+    `sorted_fingerprint` is the one of the order with its lines sorted: of an order whose event does not tell
+    the lines, rejected or pruned. None: of any other one, or in a row of a version that did not write it.
+    `passed_on` has, as JSON, the headers that each publication carries on.
     """
 
     order_id: UUID
@@ -115,9 +118,10 @@ class LedgerRow(NamedTuple):
     source_topic: str
     source_partition: int
     source_offset: int
-    event: str
+    event: str | None
     decided_at: datetime
     sorted_fingerprint: bytes | None = None
+    passed_on: str | None = None
 
 
 _FIELDS: Final = len(LedgerRow._fields)
@@ -135,6 +139,7 @@ def encode_outcome(
     event: bytes,
     decided_at: datetime,
     sorted_fingerprint: bytes | None = None,
+    passed_on: str | None = None,
 ) -> bytes:
     """A row as `add_outcomes` takes it. `source`: topic, partition and offset."""
     topic, partition, offset = source
@@ -148,6 +153,7 @@ def encode_outcome(
             event,
             remembered_time_field(decided_at),
             NULL if sorted_fingerprint is None else field(sorted_fingerprint),
+            NULL if passed_on is None else field(passed_on.encode()),
         )
     )
 

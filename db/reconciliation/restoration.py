@@ -27,6 +27,7 @@ class MissingOutcome(NamedTuple):
     partition: int
     offset: int
     event: str
+    passed_on: str | None = None  # as in the ledger
 
 
 class SourceRow(NamedTuple):
@@ -90,6 +91,7 @@ class Restorable(NamedTuple):
     source_offset: int | None
     fingerprint: bytes | None
     sorted_fingerprint: bytes | None
+    passed_on: str | None
 
 
 class Shortage(NamedTuple):
@@ -103,11 +105,10 @@ class Shortage(NamedTuple):
 _TABLES: Final = (
     "CREATE TEMPORARY TABLE restored_outcomes (order_id uuid, digest bytea, outcome text NOT NULL,"
     " decided_at timestamptz NOT NULL, topic text NOT NULL, partition integer NOT NULL,"
-    " record_offset bigint NOT NULL, event text NOT NULL, PRIMARY KEY (order_id, digest))",
+    " record_offset bigint NOT NULL, event text NOT NULL, passed_on text, PRIMARY KEY (order_id, digest))",
     "CREATE TEMPORARY TABLE restored_sources (order_id uuid, partition integer,"
     " record_offset bigint NOT NULL, timestamp_ms bigint NOT NULL, fingerprint bytea NOT NULL,"
-    " is_home boolean NOT NULL, sorted_fingerprint bytea,"
-    " PRIMARY KEY (order_id, partition))",
+    " is_home boolean NOT NULL, sorted_fingerprint bytea, PRIMARY KEY (order_id, partition))",
     "CREATE TEMPORARY TABLE restored_letters (partition integer NOT NULL, record_offset bigint NOT NULL,"
     " timestamp_ms bigint)",
     "CREATE INDEX ON restored_letters (partition, record_offset)",
@@ -122,8 +123,8 @@ _TABLES: Final = (
     " AS line (product_id bigint, quantity bigint) GROUP BY line.product_id",
 )
 _ADD_OUTCOMES: Final = text(
-    "INSERT INTO restored_outcomes VALUES"
-    " (:order_id, :digest, :outcome, :decided_at, :topic, :partition, :offset, :event) ON CONFLICT DO NOTHING"
+    "INSERT INTO restored_outcomes VALUES (:order_id, :digest, :outcome, :decided_at, :topic, :partition,"
+    " :offset, :event, :passed_on) ON CONFLICT DO NOTHING"
 )
 # Read in the order of the offsets: the first of an order in its partition stays.
 _ADD_SOURCES: Final = text(
@@ -150,7 +151,7 @@ FROM later ORDER BY order_id, digest
 """
 _IDS: Final = bindparam("ids", type_=ARRAY(Uuid))
 _FIND_MISSING: Final = text(
-    "SELECT order_id, digest, outcome, decided_at, topic, partition, record_offset, event"
+    "SELECT order_id, digest, outcome, decided_at, topic, partition, record_offset, event, passed_on"
     " FROM restored_outcomes WHERE order_id = ANY (:ids)"
 ).bindparams(_IDS)
 _FIND_DECIDED: Final = text("SELECT order_id FROM order_outcomes WHERE order_id = ANY (:ids)").bindparams(
@@ -169,7 +170,7 @@ _COUNT_MISSING: Final = text(
 # At home where there is one; else where it was placed first.
 _LIST_RESTORABLE: Final = text(
     "SELECT o.order_id, o.outcome, o.decided_at, o.partition, o.event,"
-    " s.partition, s.record_offset, s.fingerprint, s.sorted_fingerprint FROM restored_outcomes o"
+    " s.partition, s.record_offset, s.fingerprint, s.sorted_fingerprint, o.passed_on FROM restored_outcomes o"
     " LEFT JOIN LATERAL (SELECT * FROM restored_sources s WHERE s.order_id = o.order_id"
     "   ORDER BY s.is_home DESC, s.timestamp_ms, s.partition LIMIT 1) s ON true"
     " WHERE o.order_id > :after ORDER BY o.order_id LIMIT :limit"

@@ -97,13 +97,14 @@ _PREPARE: Final = (
     " end_offset bigint NOT NULL, why text NOT NULL, waits boolean NOT NULL)",
     # As the events write it.
     "CREATE TEMPORARY TABLE reconciled_unbalanced (product_id text PRIMARY KEY)",
-    # The records that the ledger names as the source of their own order, with that decision.
+    # The records that the ledger names as the source of their own order, with that decision. (A pruned one
+    # has no record, but where a volume of Kafka's was restored: then there is nothing to compare with.)
     "CREATE TEMPORARY VIEW reconciled_decided AS SELECT r.partition, r.record_offset, r.passed_on,"
     " l.order_id, l.outcome, l.fingerprint, l.event, l.decided_at,"
     " s.topic, s.confirmed_since_ms, s.rejected_since_ms"
     " FROM reconciled_records r JOIN reconciled_spans s ON s.partition = r.partition"
     " JOIN order_outcomes l ON l.order_id = r.order_id AND l.source_topic = s.topic"
-    " AND l.source_partition = r.partition AND l.source_offset = r.record_offset",
+    " AND l.source_partition = r.partition AND l.source_offset = r.record_offset AND l.event IS NOT NULL",
 )
 # Once all is copied: one sort is cheaper than keeping an index while random ids come in.
 _INDEX: Final = (

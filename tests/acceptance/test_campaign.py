@@ -12,6 +12,13 @@ from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload
 from worker.sandbox.servers import LocalServiceError
 
+pytestmark = [
+    pytest.mark.guarantee_1,
+    pytest.mark.guarantee_2,
+    pytest.mark.guarantee_3,
+    pytest.mark.guarantee_4,
+]
+
 ORDERS = 400
 
 

@@ -89,6 +89,7 @@ def test_the_same_price_list_again_sells_nothing_twice(
     scene.assert_promises(ids)
 
 
+@pytest.mark.guarantee_1
 def test_imports_beside_workers_lose_and_make_up_no_stock(
     scene: Scene, workers: Workers, shop: Shop, folder: CatalogFolder
 ):

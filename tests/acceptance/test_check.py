@@ -60,7 +60,7 @@ def test_a_file_with_every_kind_of_line_is_told_line_by_line_and_as_the_workers_
         "6: items.0.quantity: product 1: 1 requested, 0 available (insufficient_stock)",
         "7: items.2.unit_price: product 2 costs 2.50, not 2.55 (price_changed)",
         "7: items.1.product_id: there is no product 77 (unknown_product)",
-        "8: items.0.quantity: Input should be greater than or equal to 1 (invalid_order)",
+        "8: items.0.quantity: a quantity is an integer from 1 to 1000000 (invalid_order)",
         f"9: {lines[8].split(': ', 1)[1]}",
         "11: items.0.product_id: another order of this id was decided, from"
         f" {scene.topics.order_placed}-{source_partition(scene, decided)}@0: items.0.product_id differs from"

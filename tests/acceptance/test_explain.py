@@ -117,7 +117,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
 
     told = explained(order_worker, poison)
     assert told["state"] == "dead_letter"
-    assert told["summary"].startswith("Dead letter because items.0.quantity: Input should be")
+    assert told["summary"].startswith("Dead letter because items.0.quantity: a quantity is")
     assert told["summary"].endswith(f", from {topics.order_placed}-3@1.")
     told = explained(order_worker, by_key)
     assert (told["state"], told["facts"]["dead_letters"][0]["code"]) == ("dead_letter", "not_json")

@@ -18,6 +18,8 @@ from tests.support.worker_process import WorkerProcess, Workers
 from worker.core.steps import Step
 from worker.sandbox.servers.services import Server, Services
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 SHORT_SESSION = {"session_timeout_ms": "2000"}
 AT_STEP = (sys.executable, "-m", "tests.support.worker_at_step")
 

@@ -11,6 +11,8 @@ from tests.support.subscriber import remember_wrongly_while_in_use
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 FORGOTTEN = "Kafka has forgotten the offset"
 
 

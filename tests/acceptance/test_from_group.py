@@ -17,6 +17,8 @@ from tests.support.subscriber import group_members, remember_wrongly
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.core.steps import Step
 
+pytestmark = pytest.mark.guarantee_2
+
 
 @pytest.fixture
 def renamed(scene: Scene) -> Scene:

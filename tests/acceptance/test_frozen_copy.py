@@ -7,11 +7,14 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 
 from tests.support.builders import line, order_value
 from tests.support.promises import Scene
 from tests.support.roles import as_role
 from tests.support.worker_process import Workers
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2, pytest.mark.guarantee_3]
 
 COLUMNS = (
     "order_id",

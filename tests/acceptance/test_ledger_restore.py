@@ -17,6 +17,8 @@ from tests.support.shop import Shop
 from tests.support.subscriber import delete_records, publish, set_option
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2]
+
 LAMP, SCARCE, CHAIR = 1, 2, 3
 KILLED_AFTER_120 = """
 import asyncio, os, signal
@@ -34,7 +36,7 @@ asyncio.run(restore(read_settings(), RestoreRequest(execute=True), print, writte
 STORED = ("users", "products", "orders", "order_items", "order_outcomes", "positions")  # by their references
 TABLES = {
     "order_outcomes": "order_id, outcome, fingerprint || coalesce(sorted_fingerprint, ''), source_topic,"
-    " source_partition, source_offset, event::text, decided_at",
+    " source_partition, source_offset, event::text, decided_at, passed_on",
     "orders": "*",
     "order_items": "*",
     "products": "*",
@@ -107,7 +109,8 @@ def restored(scene: Scene, workers: Workers, order_worker: OrderWorker) -> Resto
     scene.place(orders[:100])
     scene.wait_until_drained()
     back_up(shop)
-    scene.place([*orders[100:], orders[0], orders[1], b"no order"])
+    caused_by = [("correlation_id", b"c-1"), ("ce_id", b"e-1"), ("ce_source", b"/shop")]
+    scene.place([*orders[100:], orders[0], orders[1], b"no order"], headers=caused_by)
     scene.wait_until_drained()
     assert worker.stop() == 0
     lost = dump(shop)

@@ -19,6 +19,8 @@ from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.ports import free_port
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 SHORT_DEADLINES = {
     "batch_max_records": "50",
     "batch_timeout_seconds": "3",

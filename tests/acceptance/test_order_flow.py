@@ -14,6 +14,8 @@ from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 
 def test_orders_are_confirmed_and_rejected_for_each_reason(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 10, 2: 10, 3: 5})
@@ -167,6 +169,7 @@ def test_lines_in_another_order_are_a_duplicate_and_another_time_a_conflict(
     assert proof.document["results"] == {"confirmed": 1, "rejected": 1, "duplicate": 4, "dead_letter": 1}
 
 
+@pytest.mark.guarantee_4
 def test_first_come_first_served_by_partition_offset(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 10})
     ids = [uuid4() for _ in range(30)]

@@ -17,12 +17,14 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.accessibility import complaints
 from tests.support.browser import Browser
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.promises import Scene
 from tests.support.stripping_proxy import stripping_proxy
 from tests.support.worker_process import WorkerProcess, Workers
+from worker import __version__
 
 HREF = re.compile(r'(?:href|src|action)="([^"]*)"')
 SCRIPT = "<script>document.title='x'</script><img src=http://192.0.2.1/x.png onerror=alert(1)>"
@@ -105,11 +107,12 @@ def test_the_page_shows_the_group_and_changes_nothing(
         assert code in text
 
     # Everything that the page leads to is there, and nothing can be done but reading.
-    links = set(re.findall(r'(?:href|action)="([^"]*)"', html)) - {"./orders"}
+    links = {unescape(link) for link in re.findall(r'(?:href|action)="([^"]*)"', html)}
     assert len(links) >= 10
     for link in links:
         assert get(urljoin(f"{worker.url}/", link))[0] == 200, link
-    for path in ("/", "/orders", f"/explain/{told.confirmed}", "/dead-letters/1:0"):
+    lists = ("/orders", "/rejections", "/dead-letters")
+    for path in ("/", *lists, f"/explain/{told.confirmed}", "/dead-letters/1:0"):
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert get(worker.url + path, method)[0] == 405
         assert get(worker.url + path, "HEAD")[2] == ""
@@ -122,6 +125,10 @@ def test_the_page_shows_the_group_and_changes_nothing(
     # A second worker's page shows the whole group, too, though it has counted nothing itself.
     other = workers.start().wait_until_ready()
     eventually(lambda: "members 2" in text_of(get(f"{other.url}/")[2]))
+    assert (
+        len(re.findall(rf"…\w{{5}} {re.escape(__version__)} 127.0.0.1 2\b", text_of(get(f"{other.url}/")[2])))
+        == 2
+    )
     assert "confirmed 1 50 % rejected 1 50 %" in text_of(get(f"{other.url}/")[2])
     assert "confirmed 0 rejected 0" in text_of(get(f"{other.url}/")[2])
 
@@ -155,7 +162,6 @@ def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, told: 
             status, _, html = get(worker.url + path)
             assert (status, "Write an order id: a UUID like" in html) == (400, True), path
             assert "<script" not in html
-    assert get(f"{worker.url}/orders")[0] == 400
     assert get(f"{worker.url}/orders?{'&'.join('a=1' for _ in range(50))}")[0] == 400
 
     letter = text_of(get(f"{worker.url}/dead-letters/1:999")[2])
@@ -164,8 +170,60 @@ def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, told: 
     assert get(f"{worker.url}/dead-letters/x")[0] == 400
 
 
+def test_lists_are_filtered_and_turned_page_by_page(worker: WorkerProcess, told: Told, scene: Scene):
+    scene.shop.sql(
+        "INSERT INTO orders (id, user_id, total_amount, placed_at, created_at)"
+        " SELECT gen_random_uuid(), 2, 1, now(), now() - n * interval '1 minute'"
+        " FROM generate_series(1, 70) AS n"
+    )
+    seen, link = [], "orders"
+    while link:
+        html = get(f"{worker.url}/{link}")[2]
+        seen.append(re.findall(r'class="id" href="./explain/([0-9a-f-]{36})"', html))
+        older = re.search(r'href="./(orders[^"]*after=[^"]*)">older', html)
+        link = unescape(older[1]) if older else ""
+    assert [len(page) for page in seen] == [50, 21]
+    assert len({order_id for page in seen for order_id in page}) == 71
+    assert seen[0][0] == str(told.confirmed), "the newest first"
+    assert get(f"{worker.url}/orders?user=1")[2].count('href="./explain/') == 1
+    assert "There are none." in get(f"{worker.url}/orders?status=cancelled")[2]
+
+    rejected = [
+        get(f"{worker.url}/rejections?reason={code}")[2] for code in ("unknown_product", "unknown_user")
+    ]
+    assert [f"./explain/{told.rejected}" in html for html in rejected] == [True, False]
+    bad = {"orders?user=x": "user: ", "rejections?reason=x": "reason: ", "dead-letters?size=9": "size: "}
+    for address, says in bad.items():
+        status, _, html = get(f"{worker.url}/{address}")
+        assert (status, says in text_of(html)) == (400, True), address
+
+
+def test_from_a_group_of_letters_one_comes_to_each_to_its_order_and_to_its_record(
+    worker: WorkerProcess, told: Told, scene: Scene
+):
+    (group,) = re.findall(r'href="./(dead-letters\?code=order_id_conflict[^"]*)"', get(f"{worker.url}/")[2])
+    listed = get(f"{worker.url}/{unescape(group)}")[2]
+    (place,) = re.findall(r'href="./dead-letters/([\d:]+)"', listed)
+    assert f'href="./explain/{told.confirmed}"' in listed
+    assert "open; its id is decided for another order" in text_of(listed)
+    assert "order-worker dead-letters redrive --code order_id_conflict" in text_of(listed)
+    letter = get(f"{worker.url}/dead-letters/{place}")[2]
+    assert f"order-worker dead-letters redrive {place} " in text_of(letter)
+    assert f'href="../explain/{told.confirmed}"' in letter
+    (source,) = re.findall(r'href="../(records/[^"]+)"', letter)
+    assert source.startswith(f"records/{scene.topics.order_placed}/0:")
+    assert str(told.confirmed) in get(f"{worker.url}/{source}")[2]
+    explained = get(f"{worker.url}/explain/{told.confirmed}")[2]
+    places = set(re.findall(r'href="../((?:records|dead-letters)/[^"]+)"', explained))
+    assert len([path for path in places if path.startswith("records/")]) == 4, "three inputs, one outcome"
+    assert {get(f"{worker.url}/{path}")[0] for path in places} == {200}
+    assert get(f"{worker.url}/records/somebody-elses/0:0")[0] == 404
+    assert get(f"{worker.url}/records/{scene.topics.order_placed}/0:99")[0] == 404
+    assert get(f"{worker.url}/records/{scene.topics.order_placed}/x")[0] == 400
+
+
 def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
-    worker: WorkerProcess, told: Told, browser: Browser, tmp_path: Path
+    worker: WorkerProcess, told: Told, scene: Scene, browser: Browser, tmp_path: Path
 ):
     seen = browser.open(f"{worker.url}/")
     assert seen.console == []
@@ -183,15 +241,20 @@ def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
     (sample,) = [
         path
         for path in (f"/dead-letters/1:{offset}" for offset in range(10))
-        if "<pre>&lt;script&gt;" in get(worker.url + path)[2]
+        if 'as text">&lt;script&gt;' in get(worker.url + path)[2]
     ]
     letter = browser.open(worker.url + sample)
     assert letter.console == []
     assert "&lt;img src=http://192.0.2.1/x.png onerror=alert(1)&gt;" in letter.dom
     assert letter.dom.count("<img") == 1
 
-    for path in ("/", f"/explain/{told.confirmed}", sample, "/explain/7"):
-        assert widths(browser, worker, path, tmp_path) == {400: 400, 800: 800, 1_400: 1_400}, path
+    record = f"/records/{scene.topics.order_placed}/0:0"
+    lists = ("/orders", "/rejections", "/dead-letters")
+    for path in ("/", *lists, f"/explain/{told.confirmed}", sample, record, "/explain/7"):
+        html = get(worker.url + path)[2]
+        assert widths(browser, with_style(html, worker), tmp_path) == {n: (n, 0) for n in WIDTHS}, path
+        for look in ("light", "dark"):
+            assert complaints(browser, with_style(html, worker, look), tmp_path) == [], (path, look)
 
 
 def test_a_browser_shows_the_events_page_and_may_ask_nobody_else(worker: WorkerProcess, browser: Browser):
@@ -233,30 +296,40 @@ def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, path: str):
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
-def widths(browser: Browser, worker: WorkerProcess, path: str, folder: Path) -> dict[int, int]:
-    """How wide the page is in windows of three widths: no wider, where nothing is scrolled sideways.
-
-    The page runs no script and is in nobody's frame, so this is a copy of it, with the same style. (A window
-    without a screen is 500 wide at least, a frame is not.)
-    """
+def with_style(html: str, worker: WorkerProcess, look: str = "light") -> str:
+    """A page that needs no other file, as somebody sees it who prefers that look."""
     style = get(f"{worker.url}/assets/page.css")[2]
-    html, links = re.subn(
-        r'<link rel="stylesheet"[^>]*>', f"<style>{style}</style>", get(worker.url + path)[2]
-    )
+    assert style.count(DARK) == 1
+    style = style.replace(DARK, "@media all" if look == "dark" else "@media not all")
+    html, links = re.subn(r'<link rel="stylesheet"[^>]*>', lambda _: f"<style>{style}</style>", html)
     assert links == 1
+    return html
+
+
+def widths(browser: Browser, html: str, folder: Path) -> dict[int, tuple[int, int]]:
+    """How wide the page is in windows of several widths, and how many cells of its tables are not to be seen.
+
+    It is no wider where nothing is scrolled sideways. The page runs no script and is in nobody's frame, so
+    this is a copy of it. (A window without a screen is 500 wide at least, a frame is not.)
+    """
     copy = escape(html)
-    frames = "".join(f'<iframe width="{width}" srcdoc="{copy}"></iframe>' for width in (400, 800, 1_400))
+    frames = "".join(f'<iframe width="{width}" srcdoc="{copy}"></iframe>' for width in WIDTHS)
     measure = (
-        f"onload = () => document.title = {FRAMES}"
-        ".map(f => f.innerWidth + ':' + f.document.documentElement.scrollWidth).join()"
+        "const cut = (f, r) => !r.width || !r.height || r.left < 0 || r.right > f.innerWidth;"
+        "const cells = f => [...f.document.querySelectorAll('td')].map(c => c.getBoundingClientRect());"
+        f"onload = () => document.title = {FRAMES}.map(f => [f.innerWidth,"
+        " f.document.documentElement.scrollWidth, cells(f).filter(r => cut(f, r)).length].join(':')).join()"
     )
     measured = folder / "measured.html"
     measured.write_text(f"<title></title>{frames}<script>{measure}</script>", "utf-8")
     title = re.search(r"<title>([\d:,]+)</title>", browser.open(measured.as_uri()).dom)
     assert title
-    return {int(a): int(b) for a, b in (pair.split(":") for pair in title[1].split(","))}
+    found = [[int(number) for number in one.split(":")] for one in title[1].split(",")]
+    return {window: (page, cut) for window, page, cut in found}
 
 
+WIDTHS = (360, 800, 1_400)
+DARK = "@media (prefers-color-scheme: dark)"
 FRAMES = "[...document.querySelectorAll('iframe')].map(f => f.contentWindow)"
 
 

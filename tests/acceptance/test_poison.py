@@ -2,11 +2,15 @@
 
 from uuid import uuid4
 
+import pytest
+
 from contracts.examples import hostile_values
 from tests.support.builders import line, order_value
 from tests.support.promises import Scene
 from tests.support.subscriber import set_largest_record
 from tests.support.worker_process import Workers
+
+pytestmark = pytest.mark.guarantee_3
 
 
 def test_every_hostile_value_between_good_orders_is_dead_lettered_once(scene: Scene, workers: Workers):

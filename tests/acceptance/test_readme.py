@@ -1,7 +1,9 @@
-"""The README's "Run it", command by command, through the installed script, from nothing."""
+"""Every command and snippet of README, tutorial and data layer, from nothing, on real servers."""
 
 import ast
-import re
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,71 +12,93 @@ from uuid import uuid4
 
 import pytest
 
-from db.migrate import head_revision
-from tests.support.order_worker import OrderWorker
+from tests.support.page_runner import PageRunner
+from tests.support.pages import ROOT, blocks_of, read
 from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import admin_client
 from tests.support.topic_names import TopicNames
-from tests.support.worker_process import ROOT, workers_in
+from tests.support.worker_process import workers_in
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 
-ORDER_WORKER = str(Path(sys.executable).with_name("order-worker"))
-
 
 @pytest.fixture
-def empty(services: Services, env: dict[str, str], topic_names: TopicNames) -> Iterator[dict[str, str]]:
-    """An environment without tables and topics."""
+def newcomer(
+    services: Services, env: dict[str, str], topic_names: TopicNames, tmp_path: Path
+) -> Iterator[PageRunner]:
+    """Somebody who has servers, and neither tables nor topics."""
     name = f"empty_{uuid4().hex[:12]}"
-    yield env | {"ORDER_WORKER_DATABASE_URL": create_database(services.database_url, name)}
+    env |= {"ORDER_WORKER_DATABASE_URL": create_database(services.database_url, name)}
+    shop = Shop(env["ORDER_WORKER_DATABASE_URL"])
+    scene = Scene(services.kafka_bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "here").mkdir()
+    with workers_in(env, tmp_path / "logs") as workers:
+        yield PageRunner(scene, env, tmp_path / "here", workers)
     drop_database(services.database_url, name)
     admin = admin_client(services.kafka_bootstrap_servers)
     for future in admin.delete_topics(list(vars(topic_names).values())).values():
         future.result(10)
 
 
-def test_a_newcomer_gets_from_nothing_to_outcomes(
-    empty: dict[str, str], topic_names: TopicNames, tmp_path: Path
-):
-    def order_worker(*arguments: str) -> str:
-        result = OrderWorker(empty, program=(ORDER_WORKER,))(*arguments)
-        assert result.code == 0, result
-        return result.out + result.err
-
-    assert head_revision() in order_worker("db", "upgrade")
-    assert topic_names.dead_letter in order_worker("topics", "create")
-    assert "products" in order_worker("catalog", "import", "examples/catalog")
-    shop = Shop(empty["ORDER_WORKER_DATABASE_URL"])
-    scene = Scene(
-        empty["ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"], shop, topic_names, empty["ORDER_WORKER_GROUP_ID"]
-    )
-    with workers_in(empty, tmp_path) as workers:
-        worker = workers.start(ORDER_WORKER, "run").wait_until_ready()
-        assert "100 placed" in order_worker("place", "--random", "100")
-        scene.wait_until_drained()
-        assert worker.stop() == 0
-    ids = [row["order_id"] for row in shop.sql("SELECT order_id FROM order_outcomes")]
-    assert len(ids) == 100
-    assert scene.confirmed()
-    scene.assert_promises(ids)
+def test_the_readme_leads_from_nothing_to_outcomes(newcomer: PageRunner):
+    newcomer.run("README.md")
+    scene = newcomer.scene
+    scene.wait_until_drained()
+    ids = [row["order_id"] for row in scene.shop.sql("SELECT order_id FROM order_outcomes")]
+    assert len(ids) == 1_001  # the random ones, and that of the snippet
+    assert len(scene.confirmed()) >= 900, "the shop of the examples has enough in stock"
+    assert scene.topics.order_confirmed in newcomer.subscribed
+    assert scene.shop.value("SELECT count(*) FROM orders") == len(scene.confirmed()) + 1  # the shop's own
 
 
-async def test_the_python_of_the_readme_runs_as_it_stands(
+def test_the_tutorial_makes_a_first_shop(newcomer: PageRunner):
+    newcomer.run("docs/tutorial.md")
+    scene = newcomer.scene
+    scene.wait_until_drained()
+    assert (len(scene.confirmed()), len(scene.rejected())) == (1_002, 1)
+    assert "60,000" in newcomer.said
+    assert "nothing is missing" in newcomer.said
+    ids = [row["order_id"] for row in scene.shop.sql("SELECT order_id FROM order_outcomes")]
+    scene.assert_promises(ids, dead_letters=1)
+
+
+async def test_the_python_of_the_data_layers_guide_runs_as_it_stands(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ):
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Use the data layer")[2]
-    blocks = re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
+    blocks = [block for block in blocks_of(read("docs/data-layer.md")) if block.language == "python"]
     assert len(blocks) == 7
     given = "postgresql://shop:shop@127.0.0.1:5432/shop"
-    assert given in blocks[0]
+    assert given in blocks[0].text
     names: dict[str, Any] = {}
     for block in blocks:
-        code = compile(
-            block.replace(given, database_url), "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        )
+        text = "\n" * (block.line - 1) + block.text.replace(given, database_url)
+        code = compile(text, "docs/data-layer.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         if (running := eval(code, names)) is not None:
             await running
     await names["engine"].dispose()
     assert "product 1: 9 requested, 1 available" in capsys.readouterr().out
     assert [item.name for item in names["cheapest"]] == ["Lamp"]
+
+
+def test_servers_of_ones_own_say_where_they_are_and_end_at_ctrl_c(services: Services):
+    addresses = {
+        "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap_servers,
+        "ORDER_WORKER_DATABASE_URL": services.database_url,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "examples/servers.py"],
+        cwd=ROOT,
+        env={**os.environ, **addresses},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    said = [next(process.stdout) for _ in range(5)]
+    process.send_signal(signal.SIGINT)
+    assert [line.strip() for line in said if line.startswith("export ")] == [
+        f"export {name}={value}" for name, value in addresses.items()
+    ]
+    assert process.communicate(timeout=30)[0] == "The servers are gone.\n"
+    assert process.returncode == 0

@@ -32,6 +32,8 @@ from worker.operations.reconcile.reconcile import ReconcileRequest, reconciled
 from worker.operations.reconcile.repair import repair
 from worker.settings import Settings
 
+pytestmark = pytest.mark.guarantee_3
+
 Found = set[tuple[str, str | None, str]]
 
 

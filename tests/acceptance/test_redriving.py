@@ -24,6 +24,8 @@ from tests.support.redriving import (
 from tests.support.subscriber import admin_client, group_members, publish, set_largest_record
 from tests.support.worker_process import Workers
 
+pytestmark = pytest.mark.guarantee_1
+
 
 @pytest.fixture
 def dead_letters(order_worker: OrderWorker) -> OrderWorker:

@@ -12,6 +12,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import publish, set_option
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 TEN_MINUTES_MS = 600_000
 
 

@@ -18,6 +18,8 @@ from tests.support.redriving import killed_at
 from tests.support.subscriber import Message, delete_records, read_topic
 from tests.support.worker_process import Workers
 
+pytestmark = pytest.mark.guarantee_1
+
 PRICES = ("--reason", "price_changed")
 
 

@@ -15,6 +15,8 @@ from tests.support.subscriber import admin_client, group_members, remember_wrong
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
 
+pytestmark = pytest.mark.guarantee_2
+
 SCARCE, PLENTY = 1, 2
 
 

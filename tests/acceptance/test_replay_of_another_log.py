@@ -10,6 +10,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import delete_records, remember_wrongly
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 
 @pytest.fixture
 def replay(order_worker: OrderWorker) -> OrderWorker:

@@ -3,9 +3,13 @@
 import signal
 from uuid import uuid4
 
+import pytest
+
 from tests.support.builders import line, order_value
 from tests.support.promises import Scene
 from tests.support.worker_process import Workers
+
+pytestmark = pytest.mark.guarantee_2
 
 
 def test_a_rewind_to_the_beginning_publishes_the_stored_outcomes_again_and_changes_nothing(

@@ -21,6 +21,8 @@ from worker.operations.skip import skip as operation
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
+pytestmark = pytest.mark.guarantee_3
+
 WHY = ("--by", "ada", "--note", "disk 7 was replaced")
 
 

@@ -61,6 +61,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "kill": Fault(processes.kill_at_random),
     "terminate": Fault(processes.stop_at_random),
     "rebalance": Fault(processes.rebalance_storm),
+    "one-name": Fault(processes.one_name),
     "rewind": Fault(processes.rewind_to_the_beginning),
     "rewind-by-time": Fault(processes.rewind_by_time),
     "backends": Fault(database.terminate_backends),

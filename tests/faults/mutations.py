@@ -899,7 +899,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _DECODE,
-                "return _not_json(value) or _invalid(error)",
+                "return _not_json(value) or _invalid(error, value)",
                 "raise",
             ),
         ),

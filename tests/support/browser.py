@@ -29,12 +29,15 @@ class Browser:
     program: str
     folder: Path
 
-    def open(self, url: str) -> Seen:
-        """Render the page. No other host is found than this machine."""
-        ran = self._run(url)
+    def open(self, url: str, waits_ms: int = 0) -> Seen:
+        """Render the page. No other host is found than this machine.
+
+        `waits_ms`: of its own time, which passes at once where nothing happens, for scripts to end.
+        """
+        ran = self._run(url, f"--virtual-time-budget={waits_ms}" if waits_ms else "--dump-dom")
         return Seen(ran.stdout, _CONSOLE.findall(ran.stderr))
 
-    def _run(self, url: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, url: str, option: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
                 self.program,
@@ -43,7 +46,7 @@ class Browser:
                 f"--user-data-dir={self.folder}",
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
                 *("--enable-logging=stderr", "--v=0"),
-                *("--window-size=1400,1000", "--hide-scrollbars", "--dump-dom"),
+                *("--window-size=1400,1000", "--hide-scrollbars", "--dump-dom", option),
                 url,
             ],
             capture_output=True,

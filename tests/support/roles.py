@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 from tests.support.shop import Shop
-from worker.rights import PAGE_RIGHTS, RIGHTS
+from worker.rights import grants
 
 SUPERUSER = "//postgres@"  # of the tests' servers
 
@@ -16,9 +16,8 @@ def role_of_workers(shop: Shop) -> Iterator[str]:
     name = f"worker_{uuid4().hex[:8]}"
     shop.sql(f"CREATE ROLE {name} LOGIN")
     try:
-        for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS):
-            for table, rights in listed.items():
-                shop.sql(f"GRANT {', '.join(rights)} ON {table} TO {name}")
+        for grant in grants(name):
+            shop.sql(grant)
         yield name
     finally:
         shop.sql(f"DROP OWNED BY {name}")

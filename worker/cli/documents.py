@@ -24,6 +24,7 @@ from worker.operations.lag.measure import GroupLag
 from worker.operations.orders.listing import ListedOrder, ListSummary
 from worker.operations.orders.rehearse import ReopenRehearsal
 from worker.operations.orders.reopen import ReopenReport
+from worker.operations.prune.terminal import PruneReport
 from worker.operations.reconcile.discrepancies import Discrepancy
 from worker.operations.reconcile.reconcile import Reconciliation
 from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport
@@ -134,6 +135,7 @@ ONE_OF: Final[dict[str, tuple[Any, ...]]] = {
     "error": (Error,),
     "explain": (Explanation,),
     "lag": (GroupLag,),
+    "ledger prune": (PruneReport,),
     "ledger restore": (RestoreReport,),
     "orders list": (ListedOrders,),
     "orders reopen": (ReopenRehearsal, ReopenReport),

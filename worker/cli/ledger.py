@@ -1,19 +1,15 @@
 """`ledger`: the table of all decisions."""
 
+from math import isnan
 from typing import Annotated
 
 import typer
 
 from worker import interruption
 from worker.cli.options import AsJson, Execute, example, group
-from worker.errors import CommandError
+from worker.errors import CommandError, UsageError
 
-commands = group("The ledger, where every decision is: rebuild it from the topics.")
-
-
-@commands.callback()
-def _keep_the_group() -> None:
-    """With one command alone typer would make the group that command."""
+commands = group("The ledger, where every decision is: rebuild it from the topics, and keep it small.")
 
 
 @commands.command(
@@ -69,3 +65,59 @@ def restore(
         show(screen.output(), found)
     if why := failure(found, execute=execute):
         raise CommandError(why)
+
+
+@commands.command(
+    epilog=example(
+        "order-worker ledger prune --before 2026-09-01T00:00:00Z",
+        "order-worker ledger prune --before 2026-09-01T00:00:00Z --rate 2000 --execute",
+    )
+)
+def prune(
+    before: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="Of orders decided before then: 2026-09-01T00:00:00Z"),
+    ],
+    rate: Annotated[
+        float,
+        typer.Option(min=0, help="Rows a second; 0: as fast as PostgreSQL takes it."),
+    ] = 5_000,
+    execute: Execute = False,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the events of old decisions, which are most of the ledger. Without --execute: a rehearsal.
+
+    The rows stay: each order is decided once, and the same order again is a
+    duplicate. What goes is the text of its outcome: `republish` can announce it no
+    more, and `explain` no longer tells its reasons.
+
+    An event is kept as long as anybody may need it: its record is still in the
+    input topic, the group has not committed past it for good, or its outcome is
+    withheld.
+
+    TIME may not be younger than the input topic's retention.
+
+    Workers may run meanwhile. Stopped or killed, run it again: it goes on with
+    what is left.
+    """
+    from worker.kafka.offsets import parse_time
+    from worker.operations import screen
+    from worker.operations.prune.prune import PruneRequest
+    from worker.operations.prune.prune import prune as operation
+    from worker.operations.prune.terminal import report, show
+    from worker.settings import read_settings
+
+    if isnan(rate):
+        raise UsageError("--rate nan: write a number of rows a second, or 0")
+    asked = PruneRequest(parse_time(before, "--before"), execute, rate or None, quiet=as_json)
+    settings = read_settings()
+    try:
+        found = report(settings, interruption.run(operation(settings, asked)))
+    except KeyboardInterrupt:
+        if execute:
+            typer.echo("stopped: the same command goes on with what is left", err=True)
+        raise
+    if as_json:
+        screen.print_json(found)
+    else:
+        show(screen.output(), found)

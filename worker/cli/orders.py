@@ -49,6 +49,7 @@ def place(
     if (file is None) == (random is None):
         raise UsageError("give either a file or --random N")
     from worker.operations.place.place import PlacingPace, place_file, place_random
+    from worker.operations.place.terminal import placed_text
     from worker.settings import read_settings
 
     settings, pace = read_settings(), PlacingPace(rate, duplicates, seed)
@@ -57,7 +58,7 @@ def place(
     else:
         assert file is not None
         placed = interruption.run(place_file(settings, file, pace=pace))
-    typer.echo(str(placed))
+    typer.echo(placed_text(placed, settings))
 
 
 @commands.command(

@@ -181,6 +181,8 @@ def _remarks(seen: "Preview") -> Iterator[str]:
     from worker.operations.screen import shown, typed_again
 
     yield f"{seen.total:,} selected, out of what was decided up to {shown(seen.decided_by)}."
+    if seen.pruned:
+        yield f"Their events were pruned (`ledger prune`), and they are left out: {seen.pruned:,}."
     if seen.undecided:
         yield f"Not decided, and left out: {', '.join(map(str, seen.undecided))}."
     before, flags = seen.progress, []

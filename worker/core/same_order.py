@@ -2,8 +2,9 @@
 
 An order is the same in whichever order its lines come. The ledger keeps a fingerprint that depends on it, as
 all versions wrote it, so that each version knows the record that it decided itself. So lines in another order
-are told by what else is stored: a confirmed order's event has its lines, in their order; of a rejected one
-there is the fingerprint of its sorted lines (None in rows of versions before: they know exact repeats alone).
+are told by what else is stored: a confirmed order's event has its lines, in their order; of a rejected order,
+or of one whose event was pruned, there is the fingerprint of its sorted lines (None in rows of versions
+before, and where the event did not tell it: they know exact repeats alone).
 """
 
 from collections import Counter, defaultdict
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from contracts.events import OrderConfirmed, OrderRejected
 from contracts.fields import time_text
 from contracts.plain_order import PlainItem, PlainOrder
+from db.decision import price_of
 from db.statuses import Outcome
 
 UNKNOWN_OFFSET: Final = -1
@@ -37,7 +39,7 @@ class Known(Protocol):
     @property
     def source_offset(self) -> int: ...
     @property
-    def event(self) -> str: ...
+    def event(self) -> str | None: ...
 
 
 class Difference(NamedTuple):
@@ -58,6 +60,26 @@ def is_same(order: PlainOrder, fingerprint: bytes, row: Known) -> bool:
         return False
     arranged = _arranged(order.items, [(item.product_id, item.quantity) for item in event.items])
     return arranged is not None and order._replace(items=arranged).fingerprint() == row.fingerprint
+
+
+def sorted_fingerprint_of(fingerprint: bytes, event: str) -> bytes | None:
+    """By this a confirmed order is known in whichever order its lines come, once its event is pruned.
+
+    `fingerprint`: its own. None: the event does not tell it, for the buyer saw the prices of some lines only.
+    """
+    try:
+        confirmed = OrderConfirmed.model_validate_json(event)
+    except ValueError:  # no event that a worker publishes
+        return None
+    for priced in (True, False):
+        lines = tuple(
+            PlainItem(i.product_id, i.quantity, price_of(i.unit_price) if priced else None)
+            for i in confirmed.items
+        )
+        order = PlainOrder("", confirmed.user_id, confirmed.placed_at, time_text(confirmed.placed_at), lines)
+        if order.fingerprint() == fingerprint:
+            return order.sorted_fingerprint()
+    return None
 
 
 def difference_from_row(order: PlainOrder, row: Known) -> Difference:
@@ -89,7 +111,9 @@ def difference(order: PlainOrder, decided: PlainOrder) -> Difference:
 
 
 def _event(row: Known) -> OrderConfirmed | OrderRejected | None:
-    """None: no event that a worker publishes."""
+    """None: no event that a worker publishes, or none any more."""
+    if row.event is None:
+        return None
     try:
         if row.outcome == Outcome.CONFIRMED:
             return OrderConfirmed.model_validate_json(row.event)

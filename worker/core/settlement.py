@@ -6,7 +6,7 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from contracts.envelope import outcome_headers
+from contracts.envelope import outcome_headers, passed_through, remembered
 from contracts.events import DeadLetterCode
 from contracts.fields import MAX_TOTAL_CENTS
 from contracts.plain_order import PlainOrder
@@ -34,7 +34,7 @@ class Fate(Enum):
     CONFIRMED = auto()
     REJECTED = auto()
     REDELIVERED = auto()  # decided before, outcome published again
-    SILENCED = auto()  # decided and published before; a silent replay passes over it
+    SILENCED = auto()  # decided and published before; a silent replay passes over it, or it was pruned
     DUPLICATE = auto()
     DEAD_LETTER = auto()
 
@@ -112,11 +112,14 @@ class Settlement:
             stored = rows.encode_order(order_id, user_id, total_cents, placed_at, decided_at)
             items = rows.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
+        passed_on = passed_through(record.headers, record.value) if record.headers else ()
+        kept = remembered(passed_on) if passed_on else None
         decided = rows.encode_outcome(
-            order_id, outcome, fingerprint, source, event, decided_at, sorted_fingerprint
+            order_id, outcome, fingerprint, source, event, decided_at, sorted_fingerprint, kept
         )
         self._rows.append((decided, stored, items))
-        return _new(Settled, (fate, self._publication(record, key, outcome, event, decided_at), codes))
+        publication = self._publication(key, outcome, event, decided_at, passed_on)
+        return _new(Settled, (fate, publication, codes))
 
     def rows(self) -> Rows:
         """What is to be written for all orders that were decided, in the order of their ids."""
@@ -145,16 +148,25 @@ class Settlement:
         replays = self._replays.get((record.topic, record.partition), ())
         if is_silenced(record.offset, first.decided_at, replays):
             return Settled(Fate.SILENCED)
+        if first.event is None:
+            # It was published before it was pruned. Its record was gone, and is back: a volume was restored.
+            return Settled(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
-        publication = self._publication(record, key, first.outcome, event, first.decided_at)
+        passed_on = passed_through(record.headers, record.value)
+        publication = self._publication(key, first.outcome, event, first.decided_at, passed_on)
         return Settled(Fate.REDELIVERED, publication)
 
     def _publication(
-        self, record: Record, key: str, outcome: str, event: bytes, decided_at: datetime
+        self,
+        key: str,
+        outcome: str,
+        event: bytes,
+        decided_at: datetime,
+        passed_on: Sequence[tuple[str, bytes]],
     ) -> Publication:
         subject = key.encode()
         topic = self._topics.confirmed if outcome == _CONFIRMED else self._topics.rejected
-        headers = outcome_headers(subject, f"order-{outcome}", decided_at, record.headers)
+        headers = outcome_headers(subject, f"order-{outcome}", decided_at, passed_on)
         return _new(Publication, (topic, subject, event, headers, self._published_ms))
 
 

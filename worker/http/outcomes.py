@@ -195,6 +195,9 @@ def _letter(letter: Letter) -> dict[str, Any]:
 
 def _event(row: LedgerRow) -> Response:
     """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
-    sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at, ())
+    if row.event is None:
+        pruned = {"order_id": str(row.order_id), "error": "pruned", "outcome": row.outcome}
+        return json_response(410, pruned)
+    sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at)
     headers = {name.replace("_", "-"): value.decode() for name, value in sent}
     return Response(row.event.encode(), headers={**headers, "etag": f'"{headers["ce-id"]}"'})

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
@@ -22,10 +23,12 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
     RecordTooLargeError,
     TopicAuthorizationFailedError,
+    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
@@ -262,6 +265,15 @@ def unpacked_records(result: Any) -> Iterator[Any]:
 def unpacked_to(result: Any) -> int:
     """The offset behind what was unpacked of a FetchResult."""
     return int(result._partition_records.next_fetch_offset)
+
+
+async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
+    """Remove a member from its group, also where it is no member. Raises what the coordinator answers."""
+    coordinator = await admin.find_coordinator(group_id)
+    answer = await admin._send_request_to_node(coordinator, LeaveGroupRequest(group_id, member_id))
+    error = for_code(answer.error_code)
+    if error not in (NoError, UnknownMemberIdError):
+        raise error(f"removing {member_id} from the group {group_id}")
 
 
 def limit_partition_fetch(consumer: AIOKafkaConsumer, max_bytes: int) -> None:

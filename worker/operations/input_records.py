@@ -3,7 +3,7 @@
 from aiokafka import ConsumerRecord
 
 from contracts.events import DeadLetterCode
-from worker.core.decode import Decoded, Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode, decode_former
 from worker.kafka.consuming.unreadable import UnreadableRecord
 
 
@@ -11,4 +11,12 @@ def decode_record(record: ConsumerRecord, max_bytes: int) -> Decoded | Invalid:
     """As `decode`; one that no client unpacks is none, whatever its value holds."""
     if type(record) is UnreadableRecord:
         return Invalid(DeadLetterCode.UNREADABLE, record.why, "")
-    return decode(record.value, max_bytes)
+    return decode(record.value, max_bytes, record.headers)
+
+
+def decode_kept(record: ConsumerRecord, max_bytes: int) -> Decoded | Invalid:
+    """As `decode_record`; also what an earlier version may have decided, and this one refuses."""
+    decoded = decode_record(record, max_bytes)
+    if isinstance(decoded, Decoded) or type(record) is UnreadableRecord:
+        return decoded
+    return decode_former(record.value, max_bytes, record.headers)

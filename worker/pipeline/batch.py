@@ -29,7 +29,7 @@ from db.bulk import orders
 from db.decision import Decider
 from db.worker import decided, ledger
 from db.worker.look_up import Found, look_up
-from worker.core.decode import Invalid, decode
+from worker.core.decode import Decoded, Invalid, decode, decode_former
 from worker.core.settlement import ID_TAKEN, Fate, Replays, Settled, Settlement, dead_letter
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
@@ -43,6 +43,7 @@ from worker.failures import (
 )
 from worker.kafka.consuming.unreadable import UnreadableRecord
 from worker.observability.metrics import Metrics
+from worker.pipeline.former_orders import decided_before
 from worker.pipeline.stock_taking import take
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
@@ -108,7 +109,7 @@ class BatchProcessor:
             if type(record) is UnreadableRecord:
                 invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")
                 continue
-            decoded = decode(record.value, self.message_max_bytes)
+            decoded = decode(record.value, self.message_max_bytes, record.headers)
             if isinstance(decoded, Invalid):
                 invalid[place] = decoded
                 continue
@@ -117,9 +118,7 @@ class BatchProcessor:
             unknown_fields += unknown
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         settled = await self._decide(arrivals, MAX_RERUNS, batch)
-        letters = {
-            place: await self._dead_letter(batch, records[place], why) for place, why in invalid.items()
-        }
+        letters = {place: await self._no_order(batch, records[place], why) for place, why in invalid.items()}
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
         if not letters:
@@ -266,6 +265,16 @@ class BatchProcessor:
         await decided.add_decided(session, *rows)
         await take(session, decider, shelves, locked=locked)
         return settled
+
+    async def _no_order(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
+        if why.code is DeadLetterCode.INVALID_ORDER:
+            former = decode_former(record.value, self.message_max_bytes, record.headers)
+            if isinstance(former, Decoded):
+                arrival = Arrival(former.order, former.fingerprint, record)
+                async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
+                    if before := await decided_before(session, arrival, self.topics, batch.replays):
+                        return before
+        return await self._dead_letter(batch, record, why)
 
     async def _dead_letter(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
         if batch.failed_at is None:

@@ -22,6 +22,7 @@ from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.health import Health
+from worker.observability.history import History
 from worker.observability.metrics import Metrics
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
@@ -66,6 +67,7 @@ class Watch:
         flow: Flow,
         health: Health,
         metrics: Metrics,
+        history: History,
     ) -> None:
         self._group = group
         self._options = client_options
@@ -74,6 +76,7 @@ class Watch:
         self._flow = flow
         self._health = health
         self._metrics = metrics
+        self._history = history
         self._admin: AIOKafkaAdminClient | None = None
         self.seen = Seen()
 
@@ -160,6 +163,13 @@ class Watch:
         self.report_unreadable(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
         self._health.lags(sum(lags.values()), busy=bool(self._flow.in_hand()))
+        self.remember(ends, published)
+
+    def remember(self, ends: Offsets, published: Offsets) -> None:
+        """For the page, which shows the whole group: all partitions, those of other workers as well."""
+        come_to = {p: min(end, published.get(p, 0)) for p, end in ends.items()}
+        done, end = sum(come_to.values()), sum(ends.values())
+        self._history.saw(time.monotonic(), published=done, end=end, lag=end - done)
 
     def _published(self, firsts: Offsets) -> dict[TopicPartition, int]:
         committed = {p: c.offset for p, c in self.seen.commits.items() if c is not None}

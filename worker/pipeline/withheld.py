@@ -20,6 +20,7 @@ from uuid import UUID
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from db.bulk.rows import LedgerRow
 from db.worker import ledger, positions, withheld
 from db.worker.withheld import Withheld
 from worker.failures import describe
@@ -199,7 +200,7 @@ class WithheldOutcomes:
                 await opened.send(
                     place,
                     key=str(row.order_id).encode(),
-                    value=events[row.order_id].event.encode(),
+                    value=_event(events[row.order_id]),
                     headers=unpacked_headers(row.headers),
                     timestamp_ms=now_ms,
                 )
@@ -244,3 +245,8 @@ def _place_of(row: Withheld) -> TopicPartition | None:
 
 def _digest(row: Withheld) -> bytes:
     return digest(str(row.order_id).encode(), unpacked_headers(row.headers))
+
+
+def _event(row: LedgerRow) -> bytes:
+    assert row.event is not None, "of a withheld outcome nothing is pruned"
+    return row.event.encode()

@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -52,6 +53,8 @@ class _Supervisor:
     def __init__(self, settings: Settings, workers: int) -> None:
         self._settings = settings
         self._workers = workers
+        of_host = f"{socket.gethostname()}-{settings.http_port or os.getpid()}"
+        self._name = settings.instance_id or of_host
         self._signals: list[int] = []
         self._ever_settled = False
         self._children: list[_Child] = []
@@ -75,7 +78,12 @@ class _Supervisor:
 
     def _start(self, number: int) -> _Child:
         port = self._settings.http_port
-        environment = {**os.environ, "ORDER_WORKER_HTTP_PORT": str(port + number if port else 0)}
+        environment = {
+            **os.environ,
+            "ORDER_WORKER_HTTP_PORT": str(port + number if port else 0),
+            # The one that is started again takes the place of the one that ended.
+            "ORDER_WORKER_INSTANCE_ID": f"{self._name}-{number}",
+        }
         if _PACKAGES not in sys.path[1:]:  # a checkout that is not installed, found as the working folder
             environment["PYTHONPATH"] = os.pathsep.join(
                 filter(None, [_PACKAGES, os.environ.get("PYTHONPATH")])

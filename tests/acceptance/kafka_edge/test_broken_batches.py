@@ -14,6 +14,8 @@ from tests.support.worker_process import WorkerProcess, Workers
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.services import Services
 
+pytestmark = pytest.mark.guarantee_3
+
 # Where a neighbour is not held up, this is a hundred times what it takes.
 AT_ONCE_SECONDS = 5.0
 SKIPPED_SECONDS = 20.0

@@ -9,6 +9,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import set_option
 from tests.support.worker_process import Workers
 
+pytestmark = pytest.mark.guarantee_2
+
 
 @pytest.mark.parametrize("off_seconds", [60, -3600], ids=["ahead", "behind"])
 def test_offsets_that_kafka_forgets_make_nobody_publish_again(

@@ -20,6 +20,8 @@ from tests.support.topic_changes import add_partitions
 from tests.support.topic_names import PARTITIONS
 from tests.support.worker_process import WorkerProcess, Workers
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 FOUND_SECONDS = 30.0
 NOTICED_SECONDS = 15.0  # from then on it does not say that all is well
 MACHINE_SECONDS = 10.0  # what a busy machine may add to it

@@ -12,6 +12,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import Message
 from tests.support.worker_process import Workers
 
+pytestmark = pytest.mark.guarantee_3
+
 # Where a neighbour is not held up, this is a hundred times what it takes.
 AT_ONCE_SECONDS = 5.0
 

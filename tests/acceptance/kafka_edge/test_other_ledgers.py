@@ -14,6 +14,8 @@ from tests.support.worker_process import WorkerProcess, Workers
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2]
+
 GROUP = "ORDER_WORKER_GROUP_ID"
 
 

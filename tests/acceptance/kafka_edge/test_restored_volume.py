@@ -13,6 +13,8 @@ from tests.support.worker_process import Workers
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.services import Services
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 
 @pytest.fixture(scope="session")
 def services(on_own_kafka: Services) -> Services:

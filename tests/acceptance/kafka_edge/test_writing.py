@@ -14,6 +14,8 @@ from tests.support.promises import Scene
 from tests.support.subscriber import Message, publish, set_largest_record, set_option
 from tests.support.worker_process import Workers
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 MINUTE_MS = 60_000
 
 

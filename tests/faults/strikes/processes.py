@@ -116,6 +116,14 @@ def rebalance_storm(arena: Arena) -> None:
         arena.injected += 1
 
 
+def one_name(arena: Arena) -> None:
+    """All workers have one name: each that starts removes the others from the group, those that live too."""
+    arena.dismiss()
+    arena.settings["instance_id"] = "one"
+    kill_at_random(arena)
+    rebalance_storm(arena)
+
+
 def small_batches(arena: Arena) -> None:
     """Four workers that decide a few orders at a time: most batches reject nothing."""
     arena.dismiss()

@@ -20,6 +20,8 @@ from db.worker.decided import FEW_ORDERS, add_decided
 from db.worker.ledger import add_outcomes, database_time
 from tests.support.shop import Shop
 
+pytestmark = pytest.mark.guarantee_1
+
 NOBODY = 4_711
 NOW = datetime(2026, 11, 30, 12, 0, 0, 5, tzinfo=UTC)
 # Around each place where a digit of base 10,000 begins or ends, and at both bounds of the columns.
@@ -57,6 +59,7 @@ def rows_of(count: int, *, user_id: int = 1, product_id: int = 1) -> Rows:
                 EVENTS[n % len(EVENTS)].encode(),
                 TIMES[n % len(TIMES)],
                 None if n in confirmed else bytes([n % 256]) * 16,
+                '[["correlation_id","für"]]' if n % 2 else None,
             )
             for n in range(count)
         ],

@@ -15,6 +15,8 @@ from db.worker.leases import (
 )
 from db.worker.positions import PendingBatch, record_pending
 
+pytestmark = pytest.mark.guarantee_2
+
 PLACE = ("placed", 3)
 
 

@@ -73,6 +73,23 @@ async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(bare_d
         await engine.dispose()
 
 
+async def test_on_the_way_back_a_pruned_event_is_none_that_tells_anything(bare_database_url: str):
+    engine = create_engine(bare_database_url)
+    try:
+        await migrate.upgrade(engine, "public")
+        shop = Shop(bare_database_url)
+        shop.sql(
+            "INSERT INTO order_outcomes SELECT gen_random_uuid(), 'rejected', '', 'placed', 0, n, NULL, now()"
+            " FROM generate_series(1, 2) AS n"
+        )
+        await migrate.downgrade(engine, "0012")
+        events = [row["event"] for row in shop.sql("SELECT event::text FROM order_outcomes")]
+        assert events == ["null", "null"]
+        await migrate.upgrade(engine, "public")
+    finally:
+        await engine.dispose()
+
+
 async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_they_had(
     bare_database_url: str,
 ):

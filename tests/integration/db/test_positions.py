@@ -1,9 +1,12 @@
 """What PostgreSQL remembers of how far a partition is published."""
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker.leases import Epoch, start_epoch
 from db.worker.positions import Acknowledged, PendingBatch, Sentinel, record_pending
+
+pytestmark = pytest.mark.guarantee_2
 
 PLACE = ("placed", 3)
 FIRST, SECOND, THIRD = (

@@ -69,7 +69,8 @@ async def test_of_several_decisions_the_first_stays_and_the_others_are_listed(fo
 
 async def test_an_outcome_came_of_the_record_at_home_or_else_of_the_one_placed_first(found: AsyncSession):
     at_home, elsewhere, gone = sorted(uuid4() for _ in range(3))
-    await restoration.add_missing(found, [missing(i) for i in (at_home, elsewhere, gone)])
+    rows = [missing(i, passed_on=str(i)) for i in (at_home, elsewhere, gone)]
+    await restoration.add_missing(found, rows)
     await restoration.add_sources(
         found,
         [
@@ -80,12 +81,13 @@ async def test_an_outcome_came_of_the_record_at_home_or_else_of_the_one_placed_f
             source(elsewhere, 3, ms=2),
         ],
     )
-    rows = await restoration.list_restorable(found, None, 10)
-    assert [(r.order_id, r.source_partition, r.source_offset) for r in rows] == [
+    restorable = await restoration.list_restorable(found, None, 10)
+    assert [(r.order_id, r.source_partition, r.source_offset) for r in restorable] == [
         (at_home, 1, 5),
         (elsewhere, 3, 5),
         (gone, None, None),
     ]
+    assert [r.passed_on for r in restorable] == [str(r.order_id) for r in restorable]
     assert await restoration.list_restorable(found, gone, 10) == []
     (count,) = await restoration.count_missing(found)
     assert (count.orders, count.with_source, count.with_order) == (3, 2, 0)

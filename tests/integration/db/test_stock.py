@@ -11,6 +11,8 @@ from db.stock import Taking, acquire_stock_lock, take_stock
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
 
+pytestmark = pytest.mark.guarantee_1
+
 PRICE = "2.50"
 
 

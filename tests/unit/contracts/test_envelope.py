@@ -6,12 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.envelope import (
+    CAUSATION_ID,
+    CAUSATION_SOURCE,
     EVENT_ID_NAMESPACE,
+    MAX_BAGGAGE,
+    MAX_TRACESTATE,
     REOPENED_ID_NAMESPACE,
     SUPERSEDES,
     event_id,
     outcome_headers,
     passed_through,
+    recalled,
+    remembered,
     reopened_id,
 )
 
@@ -21,18 +27,21 @@ DECIDED_AT = datetime(2026, 11, 23, 10, 0, 0, 42_000, tzinfo=UTC)
 TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
+@pytest.mark.guarantee_2
 def test_any_subscriber_can_compute_the_event_id() -> None:
     assert uuid5(NAMESPACE_URL, "urn:order-worker:outcome") == EVENT_ID_NAMESPACE
     # Subscribers remember event ids of years ago: this value may not change.
     assert str(event_id(ORDER_ID)) == "7e038589-2251-542e-aff4-0be223255b7d"
 
 
+@pytest.mark.guarantee_2
 @given(st.uuids(), st.uuids())
 def test_an_event_id_belongs_to_one_order_id(one: UUID, other: UUID) -> None:
     assert (event_id(one) == event_id(other)) == (one == other)
     assert event_id(one) != one
 
 
+@pytest.mark.guarantee_2
 @given(st.uuids())
 def test_the_headers_name_the_event_id_whatever_the_order_id(order_id: UUID) -> None:
     headers = dict(outcome_headers(str(order_id).encode(), "order-confirmed", DECIDED_AT, []))
@@ -61,12 +70,13 @@ def test_the_time_is_told_in_utc_also_where_it_first_came_in_another_zone() -> N
 
 def test_correlation_id_and_traceparent_follow_the_cloudevents_headers() -> None:
     source = [("traceparent", TRACEPARENT), ("correlation_id", "für-7".encode())]
-    assert outcome_headers(SUBJECT, "order-rejected", DECIDED_AT, source)[8:] == source
+    passed_on = passed_through(source)
+    assert outcome_headers(SUBJECT, "order-rejected", DECIDED_AT, passed_on)[8:] == source
 
 
 def test_headers_of_the_source_never_replace_those_of_the_outcome() -> None:
     source = [(name, b"forged") for name in ("ce_id", "ce_type", "content-type", "reply_to", "error.code")]
-    headers = outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, source)
+    headers = outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, passed_through(source))
     assert b"forged" not in dict(headers).values()
     assert len(headers) == len(dict(headers)) == 8
 
@@ -81,7 +91,7 @@ def test_anybody_can_compute_the_id_under_which_an_order_is_placed_again() -> No
 @pytest.mark.parametrize("value", [None, b"", SUBJECT.upper(), SUBJECT[:-1], SUBJECT + b"\n", b"\xff" * 36])
 def test_an_outcome_names_the_order_that_it_supersedes_if_that_is_an_id(value: bytes | None) -> None:
     source = [("supersedes", value), (SUPERSEDES, SUBJECT), (SUPERSEDES, b"another")]
-    assert outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, source)[8:] == [("supersedes", SUBJECT)]
+    assert passed_through(source) == [("supersedes", SUBJECT)]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +109,10 @@ def test_an_odd_correlation_id_is_left_out(value: bytes | None) -> None:
         None,
         b"",
         TRACEPARENT.upper(),
+        b"ff" + TRACEPARENT[2:],
+        b"00-" + b"0" * 32 + TRACEPARENT[35:],
+        TRACEPARENT.replace(b"00f067aa0ba902b7", b"0" * 16),
+        TRACEPARENT + b"-more",
         TRACEPARENT[:-1],
         TRACEPARENT + b"\n",
         TRACEPARENT.replace(b"-", b"_"),
@@ -106,7 +120,46 @@ def test_an_odd_correlation_id_is_left_out(value: bytes | None) -> None:
     ],
 )
 def test_an_odd_traceparent_is_left_out(value: bytes | None) -> None:
-    assert passed_through([("traceparent", value)]) == []
+    """And what belongs to its trace with it, as W3C has it."""
+    assert passed_through([("traceparent", value), ("tracestate", b"a=1"), ("baggage", b"k=v")]) == []
+
+
+def test_what_belongs_to_a_trace_is_passed_through_with_it():
+    trace = [("baggage", b"user=7;p=1"), ("traceparent", TRACEPARENT), ("tracestate", b"shop=00f0,x=y")]
+    assert passed_through(trace) == trace
+    later = b"01" + TRACEPARENT[2:] + b"-more"
+    assert passed_through([("traceparent", later)]) == [("traceparent", later)]
+
+
+@pytest.mark.parametrize(("name", "most"), [("tracestate", MAX_TRACESTATE), ("baggage", MAX_BAGGAGE)])
+def test_a_trace_carries_so_much_and_no_more(name: str, most: int):
+    for size in (most, most + 1):
+        found = passed_through([("traceparent", TRACEPARENT), (name, b"x" * size)])
+        assert (name in dict(found)) == (size == most)
+
+
+def test_an_outcome_names_the_event_that_caused_it_by_id_and_source():
+    source = [("ce_source", b"/shop"), ("ce_type", b"order-placed"), ("ce_id", b"e-1")]
+    assert passed_through(source) == [(CAUSATION_ID, b"e-1"), (CAUSATION_SOURCE, b"/shop")]
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_source"])
+@pytest.mark.parametrize("value", [None, b"", b"\xff", b"a\nb", b"x" * 257])
+def test_half_of_the_causing_event_is_none(name: str, value: bytes | None):
+    source = {"ce_id": b"e-1", "ce_source": b"/shop", name: value}
+    assert passed_through(source.items()) == []
+
+
+def test_what_a_later_publication_has_as_well_is_remembered_as_text():
+    cause = [("ce_id", b"e-1"), ("ce_source", "/für".encode())]
+    order = [("correlation_id", b'"c"\\'), ("traceparent", TRACEPARENT), ("supersedes", SUBJECT), *cause]
+    found = passed_through(order)
+    kept = [header for header in found if header[0] != "traceparent"]
+    assert recalled(remembered(found)) == kept
+    # Out of an outcome in its topic as well, whatever else it has.
+    outcome = outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT, found)
+    assert recalled(remembered([("correlation_id", b"\xff"), *outcome, ("republished", b"true")])) == kept
+    assert (remembered([("traceparent", TRACEPARENT)]), recalled(None)) == (None, [])
 
 
 def test_a_correlation_id_of_256_characters_is_passed_through() -> None:
@@ -126,7 +179,8 @@ def test_of_a_repeated_header_the_first_sound_one_is_passed_through() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["correlation_id", "traceparent", "x"]), st.none() | st.binary(max_size=300)
+            st.sampled_from(["correlation_id", "traceparent", "baggage", "content-type", "x"]),
+            st.none() | st.binary(max_size=300),
         )
     )
 )

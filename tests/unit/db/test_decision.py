@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from db.decision import (
 )
 from db.stock import StockLevel
 from tests.support.builders import line, order
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_4]
 
 TEN_OF_EACH = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("0.99"), 10)}
 

@@ -8,6 +8,7 @@ from itertools import groupby, permutations
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,8 @@ from tests.faults.model import (
 )
 from tests.support.builders import line, order, order_value
 from worker.core.outcome import event_json
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_4]
 
 PRICE = Decimal("2.50")
 TEN_OF_EACH = Start({1: 10, 2: 10}, {1: PRICE, 2: PRICE}, frozenset({1}))

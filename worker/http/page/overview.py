@@ -11,6 +11,8 @@ from aiokafka import ConsumerRecord
 from pydantic import ValidationError
 
 from contracts.events import OrderRejected
+from worker import __version__
+from worker.http.page.chart import Chart
 from worker.http.page.question import Panel
 from worker.http.page.tail import Tail
 from worker.kafka.consuming.unreadable import UnreadableCount
@@ -96,6 +98,7 @@ class Myself:
     partitions: tuple[int, ...]
     since: datetime
     counts: tuple[Count, ...]
+    version: str = __version__
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Overview:
     letters: Panel[LetterGroups]
     myself: Myself
     refresh: int
+    charts: tuple[Chart, ...] = ()
 
 
 def rejections(tail: Tail) -> Rejections:

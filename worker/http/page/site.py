@@ -1,29 +1,42 @@
 """The paths of the page. All of them only read; what servers are asked is in `sources`."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+from aiokafka import ConsumerRecord
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from worker.http.page import rendering
+from worker.http.page.chart import charts
 from worker.http.page.overview import Myself, Overview, outcomes, own_counts
+from worker.http.page.parameters import (
+    BadParameterError,
+    Pairs,
+    letter_query,
+    order_query,
+    rejection_query,
+)
 from worker.http.page.question import Panel, Question
 from worker.http.page.sources import Sources
 from worker.http.server import file_route
 from worker.observability.health import Health
+from worker.observability.history import History
 from worker.observability.metrics import Metrics
 from worker.operations.dead_letters.letter import parse_place
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 MOST_ASKING: Final = 2  # for an order or a letter at a time: each reads in the topics
 ORDER_SECONDS: Final = 3.0
+LIST_SECONDS: Final = 3.0
 REFRESH_SECONDS: Final = 5
 _FILES: Final = Path(__file__).parent
 _HEADERS: Final = {
@@ -42,10 +55,11 @@ _BUSY: Final[Panel[Any]] = Panel(None, "others are asking at this moment: load t
 class Site:
     """The page of one worker. Nothing is asked before somebody looks."""
 
-    def __init__(self, sources: Sources, health: Health, metrics: Metrics) -> None:
+    def __init__(self, sources: Sources, health: Health, metrics: Metrics, history: History) -> None:
         self._sources = sources
         self._health = health
         self._metrics = metrics
+        self._history = history
         self._started_at = datetime.now(UTC)
         self._lag = Question("Kafka", sources.lag)
         self._rejections = Question("Kafka", sources.rejections)
@@ -57,9 +71,12 @@ class Site:
         """What `server.Application` serves of it."""
         return (
             Route("/", self._overview),
-            Route("/orders", self._search),
+            Route("/orders", self._orders_or_search),
+            Route("/rejections", self._rejected),
+            Route("/dead-letters", self._dead_letters),
             Route("/explain/{order_id}", self._explain),
             Route("/dead-letters/{place}", self._letter),
+            Route("/records/{topic}/{place}", self._record),
             file_route("/assets/page.css", _FILES / "style.css", "text/css"),
             file_route("/assets/page.svg", _FILES / "icon.svg", "image/svg+xml"),
         )
@@ -90,6 +107,7 @@ class Site:
             letters,
             self._myself(),
             refresh,
+            charts(self._history.points(clock := time.monotonic()), clock),
         )
         return _page(rendering.overview_page(shown))
 
@@ -104,12 +122,41 @@ class Site:
             own_counts(samples),
         )
 
-    async def _search(self, request: Request) -> Response:
-        text = request.query_params.get("id", "").strip()
+    async def _orders_or_search(self, request: Request) -> Response:
+        if "id" not in request.query_params:
+            return await self._list(
+                request, order_query, "the database", self._sources.listed_orders, rendering.orders_page
+            )
+        text = request.query_params["id"].strip()
         order_id = _order_id(text)
         if order_id is None:
             return _no_order_id(text, rendering.TOP)
         return RedirectResponse(f"explain/{order_id}", 303, _HEADERS)
+
+    async def _rejected(self, request: Request) -> Response:
+        return await self._list(
+            request, rejection_query, "Kafka", self._sources.listed_rejections, rendering.rejections_page
+        )
+
+    async def _dead_letters(self, request: Request) -> Response:
+        return await self._list(
+            request, letter_query, "Kafka", self._sources.listed_letters, rendering.letters_page
+        )
+
+    async def _list(
+        self,
+        request: Request,
+        read: Callable[[Pairs], Q],
+        server: str,
+        ask: Callable[[Q], Awaitable[T]],
+        render: Callable[[Q, Panel[T]], str],
+    ) -> Response:
+        """One list, for what its address asks for; 400 with the name of a parameter that is wrong."""
+        try:
+            query = read(request.query_params.multi_items())
+        except BadParameterError as error:
+            return _page(rendering.trouble_page(str(error), rendering.TOP), 400)
+        return _page(render(query, await self._ask(server, lambda: ask(query), LIST_SECONDS)))
 
     async def _explain(self, request: Request) -> Response:
         order_id = _order_id(request.path_params["order_id"])
@@ -122,15 +169,28 @@ class Site:
         return _page(rendering.order_page(order_id, rows.value, rows.trouble, whole.trouble))
 
     async def _letter(self, request: Request) -> Response:
-        place = parse_place(request.path_params["place"])
+        topic, text = self._sources.topics.dead_letter, request.path_params["place"]
+        return await self._one_record(topic, text, "dead letter", rendering.letter_page, rendering.ONE_DOWN)
+
+    async def _record(self, request: Request) -> Response:
+        topic, text = request.path_params["topic"], request.path_params["place"]
+        if topic not in self._sources.topics.all:
+            names = ", ".join(self._sources.topics.all)
+            return _no_record(f"No worker of this group has the topic {topic}: it has {names}.", 404)
+        return await self._one_record(topic, text, "record", rendering.record_page, rendering.TWO_DOWN)
+
+    async def _one_record(
+        self, topic: str, text: str, what: str, render: Callable[[ConsumerRecord], str], root: str
+    ) -> Response:
+        place = parse_place(text)
         if place is None:
-            return _no_letter("A dead letter's place is written like 2:17.", 400)
-        found = await self._ask("Kafka", lambda: self._sources.letter(place))
+            return _no_record(f"The place of a {what} is written like 2:17.", 400, root)
+        found = await self._ask("Kafka", lambda: self._sources.record(topic, place))
         if found.trouble:
-            return _no_letter(found.trouble)
+            return _no_record(found.trouble, root=root)
         if found.value is None:
-            return _no_letter(f"No dead letter lies at {place}, or not any more.", 404)
-        return _page(rendering.letter_page(found.value))
+            return _no_record(f"No {what} lies at {place}, or not any more.", 404, root)
+        return _page(render(found.value))
 
     async def _ask(
         self, server: str, ask: Callable[[], Awaitable[T]], limit_seconds: float | None = None
@@ -144,8 +204,8 @@ class Site:
         return await question.answer()
 
 
-def _no_letter(trouble: str, status: int = 200) -> Response:
-    return _page(rendering.trouble_page(trouble, rendering.ONE_DOWN), status)
+def _no_record(trouble: str, status: int = 200, root: str = rendering.TWO_DOWN) -> Response:
+    return _page(rendering.trouble_page(trouble, root), status)
 
 
 def _no_order_id(text: str, root: str) -> Response:

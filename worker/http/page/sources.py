@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,9 +15,20 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from contracts.topics import Topics
 from db.engine import session_factory
+from db.statuses import OrderStatus
 from db.worker import sales
+from db.worker.order_pages import list_order_entries
 from db.worker.skips import list_skips
 from worker.http.outcomes import LettersOfOrders, letters_of_orders
+from worker.http.page.lists import (
+    ORDERS_ON_A_PAGE,
+    LettersFound,
+    OrdersFound,
+    RejectionsFound,
+    letters_found,
+    orders_found,
+    rejections_found,
+)
 from worker.http.page.overview import (
     LONGEST_WINDOW,
     LetterGroups,
@@ -27,11 +38,13 @@ from worker.http.page.overview import (
     rejections,
     stored_orders,
 )
-from worker.http.page.tail import read_tail
+from worker.http.page.parameters import Edges, LetterQuery, OrderQuery, RejectionQuery
+from worker.http.page.tail import Tail, read_page, read_tail
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.kafka.consuming.reading import TopicReader, nothing_more, portions, reader
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
-from worker.operations.dead_letters.letter import LetterPlace
+from worker.operations.dead_letters.known import look_up
+from worker.operations.dead_letters.letter import LetterPlace, read_letter
 from worker.operations.explain.collect import collect, collect_rows
 from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.search import Reach
@@ -45,6 +58,8 @@ MOST_REJECTIONS: Final = 1_000
 MOST_REJECTIONS_BYTES: Final = 1024 * 1024
 MOST_LETTERS: Final = 400
 MOST_LETTERS_BYTES: Final = 2 * 1024 * 1024
+LISTED: Final = 100  # on a page of a list
+MOST_LOOKED_AT: Final = 2_000  # for it: of what a filter leaves out only a header or a word is read
 MOST_ORDERS: Final = 50_000  # counted by PostgreSQL along an index
 # Records are handed on as a broker sends them: small portions leave the batch its turns.
 FETCH_BYTES: Final = 256 * 1024
@@ -128,9 +143,58 @@ class Sources:
         sessions = session_factory(self.inquiries.engine)
         return await collect_rows(order_id, sessions, self.settings.group_id, _SALES_SECONDS)
 
-    async def letter(self, place: LetterPlace) -> ConsumerRecord | None:
-        """The record at that place; None where there is none."""
-        partition = TopicPartition(self.topics.dead_letter, place.partition)
+    async def listed_orders(self, query: OrderQuery) -> OrdersFound:
+        """One page of the stored orders."""
+        status = OrderStatus(query.status) if query.status else None
+        async with self.inquiries.session() as session:
+            return orders_found(
+                await list_order_entries(
+                    session,
+                    user_id=query.user,
+                    status=status,
+                    since=query.since,
+                    until=query.until,
+                    after=query.after,
+                    limit=ORDERS_ON_A_PAGE + 1,
+                )
+            )
+
+    async def listed_rejections(self, query: RejectionQuery) -> RejectionsFound:
+        """One page of the rejections that are still in their topic."""
+
+        def takes(record: ConsumerRecord) -> bool:
+            # As text: whole events are read of those alone that have it.
+            return query.reason is None or query.reason.encode() in (record.value or b"")
+
+        tail = await self._page(self.topics.rejected, query.before, takes)
+        return rejections_found(tail, query.reason)
+
+    async def listed_letters(self, query: LetterQuery) -> LettersFound:
+        """One page of the dead letters, with what became of them, as far as PostgreSQL says."""
+        topic = self.topics.dead_letter
+        tail = await self._page(topic, query.before, lambda record: query.choice.takes(read_letter(record)))
+        letters = [(read_letter(record), record) for record in tail.records]
+        try:
+            async with self.inquiries.session() as session:
+                return letters_found(tail, await look_up(session, topic, letters))
+        except NoAnswerError as error:
+            return letters_found(tail, None, str(error))
+
+    async def _page(self, topic: str, before: Edges | None, takes: Callable[[ConsumerRecord], bool]) -> Tail:
+        async with self._reader() as consumer:
+            return await read_page(
+                consumer,
+                topic,
+                before,
+                takes,
+                at_most=LISTED,
+                look_at=MOST_LOOKED_AT,
+                max_bytes=MOST_LETTERS_BYTES,
+            )
+
+    async def record(self, topic: str, place: LetterPlace) -> ConsumerRecord | None:
+        """The record at that place of one of the four topics; None where there is none."""
+        partition = TopicPartition(topic, place.partition)
         async with self._reader() as consumer:
             if partition not in await partitions_of(consumer, TopicSelection(partition.topic)):
                 return None

@@ -1,6 +1,6 @@
 """The newest records of a topic, read backwards in steps: few, and not many bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -19,13 +19,14 @@ _STEPS_GROW: Final = 4
 class Tail:
     """`records` by time, the newest first. `read_from`: of each partition all from that offset on are there.
 
-    `cut`: partitions that have older ones.
+    `cut`: partitions that have older ones. `looked_at`: of a page, how many records were read for it.
     """
 
     records: tuple[ConsumerRecord, ...]
     read_from: Mapping[int, int]
     cut: frozenset[int]
     unreadable: tuple[UnreadableCount, ...] = ()
+    looked_at: int = 0
 
 
 async def read_tail(consumer: TopicReader, topic: str, at_most: int, max_bytes: int) -> Tail:
@@ -45,6 +46,52 @@ async def read_tail(consumer: TopicReader, topic: str, at_most: int, max_bytes: 
     cut = frozenset(p.partition for p, edge in edges.items() if edge > bounds[p].first)
     read_from = {p.partition: edge for p, edge in edges.items()}
     return Tail(tuple(records), read_from, cut, tuple(consumer.met.counts()))
+
+
+async def read_page(
+    consumer: TopicReader,
+    topic: str,
+    before: Mapping[int, int] | None,
+    takes: Callable[[ConsumerRecord], bool],
+    *,
+    at_most: int,
+    look_at: int,
+    max_bytes: int,
+) -> Tail:
+    """About `at_most` records that `takes` takes, the newest before those offsets; None: of all there are.
+
+    It looks at about `look_at` records and `max_bytes`, and reads each step whole: a page before `read_from`
+    of those in `cut` leaves out nothing, and repeats nothing. Partitions that `before` lacks are not read.
+    """
+    bounds = await bounds_of(consumer, await partitions_of(consumer, TopicSelection(topic)))
+    edges = {p: _edge(bound, p, before) for p, bound in bounds.items()}
+    records: list[ConsumerRecord] = []
+    looked, used, step = 0, 0, 1
+    while len(records) < at_most and looked < look_at and used < max_bytes:
+        spans = _before(edges, bounds, step)
+        if not spans:
+            break
+        async with aclosing(portions(consumer, spans)) as reading:
+            async for _, some in reading:
+                looked += len(some)
+                used += sum(map(size_of, some))
+                records += filter(takes, some)
+        edges |= {p: start for p, (start, _) in spans.items()}
+        # As many more as fit, or as it takes for those that are wanted, if the older ones are alike.
+        fit = (max_bytes - used) * looked // max(1, used) if looked else look_at
+        lacking = (at_most - len(records)) * looked // max(1, len(records)) if looked else look_at
+        most = min(fit, lacking, look_at - looked) // len(spans)
+        step = max(1, min(step * 2 * _STEPS_GROW, most))
+    records.sort(key=lambda r: (r.timestamp, r.partition, r.offset), reverse=True)
+    cut = frozenset(p.partition for p, edge in edges.items() if edge > bounds[p].first)
+    read_from = {p.partition: edge for p, edge in edges.items()}
+    return Tail(tuple(records), read_from, cut, tuple(consumer.met.counts()), looked)
+
+
+def _edge(bound: Bounds, partition: TopicPartition, before: Mapping[int, int] | None) -> int:
+    if before is None:
+        return bound.end
+    return min(bound.end, max(bound.first, before.get(partition.partition, bound.first)))
 
 
 def _before(

@@ -37,8 +37,8 @@ def explained_by_rows(facts: Facts) -> Explanation:
         summary = f"Ordered at {_time(facts.order.created_at)}, and not in the ledger."
         return Explanation(facts.order_id, State.DIRECT, summary, facts)
     outcome = "whether it was announced is not known: its records could not be read"
-    said = _confirmed if facts.decision.lines else _rejected
     state = State(facts.decision.outcome)
+    said = _confirmed if state is State.CONFIRMED else _rejected
     return Explanation(facts.order_id, state, said(facts, outcome) + _links(facts), facts)
 
 
@@ -85,11 +85,9 @@ def _rejected(facts: Facts, published: str = "") -> str:
     reasons = [reason_text(reason) for reason in facts.decision.reasons]
     left = len(reasons) - 3
     more = f" and {left} reason{'s' * (left != 1)} more" if left > 0 else ""
+    because = f" because {'; '.join(reasons[:3])}{more}" if reasons else "; its reasons were pruned"
     outcome = published[:1].upper() + published[1:] if published else f"It was {_published(facts)}"
-    return (
-        f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}"
-        f" because {'; '.join(reasons[:3])}{more}. {outcome}."
-    )
+    return f"Rejected at {_time(facts.decision.decided_at)} from {facts.decision.source}{because}. {outcome}."
 
 
 def _published(facts: Facts) -> str:
@@ -111,7 +109,8 @@ def _not_published(facts: Facts, source: Place) -> str:
         return f"not announced yet: the group {facts.group_id} has not committed past that record"
     if facts.unread:
         return "and no announcement is in what was read"
-    return "and no announcement is there any more: it was deleted (retention), or never told"
+    never = "" if facts.decision and facts.decision.pruned else ", or never told"
+    return f"and no announcement is there any more: it was deleted (retention){never}"
 
 
 def _waiting(facts: Facts) -> str:

@@ -29,7 +29,7 @@ from worker.operations.explain.order_facts import (
     RecordStanding,
     StoredOrder,
 )
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept
 
 _CONFLICT: Final = RecordStanding.CONFLICT
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +70,8 @@ def place_of(record: ConsumerRecord) -> Place:
 def decision_of(row: LedgerRow) -> Decision:
     """What the ledger says."""
     source = Place(row.source_topic, row.source_partition, row.source_offset)
+    if row.event is None:
+        return Decision(row.outcome, row.decided_at, source, None, None, None, (), (), None, pruned=True)
     if row.outcome == Outcome.CONFIRMED:
         confirmed = OrderConfirmed.model_validate_json(row.event)
         lines = tuple(Line(i.product_id, i.quantity, i.unit_price) for i in confirmed.items)
@@ -116,7 +118,7 @@ def _input(
     committed: Mapping[TopicPartition, int | None],
     max_bytes: int,
 ) -> InputRecord:
-    decoded = decode_record(record, max_bytes)
+    decoded = decode_kept(record, max_bytes)
     place, time = place_of(record), time_of(record)
     if isinstance(decoded, Invalid):
         path = f"{decoded.path}: " if decoded.path else ""
@@ -159,7 +161,8 @@ def outcomes(
             (Outcome.CONFIRMED if record.topic == confirmed_topic else Outcome.REJECTED).value,
             _header(record, "ce_id"),
             _header(record, "republished") == "true",
-            row is not None and record.value == row.event.encode(),
+            # What was pruned has no event to compare with.
+            row is not None and (row.event is None or record.value == row.event.encode()),
         )
         for record in sorted(records, key=lambda record: (record.timestamp, record.offset))
     )

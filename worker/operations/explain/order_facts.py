@@ -94,17 +94,21 @@ class DeadLetterRecord:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the ledger holds. `lines` of a confirmation, with the prices at the decision; `reasons` else."""
+    """What the ledger holds. `lines` of a confirmation, with the prices at the decision; `reasons` else.
+
+    `pruned`: the event is no longer there, and with it all that is None or empty then.
+    """
 
     outcome: str
     decided_at: datetime
     source: Place
-    user_id: int
-    placed_at: datetime
+    user_id: int | None
+    placed_at: datetime | None
     total_amount: Decimal | None
     lines: tuple[Line, ...]
     reasons: tuple[Reason, ...]
     retryable: bool | None
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

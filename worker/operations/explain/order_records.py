@@ -6,7 +6,7 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from worker.core.decode import Decoded, decode
+from worker.core.decode import Decoded, decode_former
 from worker.kafka.consuming.reading import Spans
 from worker.kafka.offsets import Bounds
 from worker.operations.explain.order_facts import Unread
@@ -27,7 +27,7 @@ class OrderRecords:
             return record.key == id_text or ("ce_subject", id_text) in map(tuple, record.headers)
         if not self._names_it(record):
             return False
-        decoded = decode(record.value, self.max_bytes)
+        decoded = decode_former(record.value, self.max_bytes, record.headers)
         return not isinstance(decoded, Decoded) or decoded.order.order_id == self.order_id
 
     def _names_it(self, record: ConsumerRecord) -> bool:

@@ -105,6 +105,9 @@ def _decision(decision: Decision, products: Sequence[ProductNow]) -> Section:
     # Without the columns in which nothing stands: few rejections have more than one kind of reason.
     kept = [n for n in range(len(head)) if any(row[n] is not None for row in rows)]
     titles = [head[n] for n in kept]
+    if decision.pruned:
+        lead = f"decided {shown(decision.decided_at)}; its event was pruned (`ledger prune`)"
+        return Section(_decision_title(decision), lead)
     times = (
         f"decided {shown(decision.decided_at)}, placed {shown(decision.placed_at)}, user {decision.user_id}"
     )

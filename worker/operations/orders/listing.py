@@ -26,17 +26,21 @@ NOTHING = "no decided order is like that"
 
 @dataclass(frozen=True, slots=True)
 class ListedOrder:
-    """One decided order. `reopened_as`: the id under which it was placed again."""
+    """One decided order. `reopened_as`: the id under which it was placed again.
+
+    `pruned`: its event is no longer in the ledger, and with it reasons, user and time.
+    """
 
     order_id: UUID
     outcome: str
     reasons: list[dict[str, object]]
     """as the event has them; none of a confirmed order"""
-    user_id: int
-    placed_at: str
+    user_id: int | None
+    placed_at: str | None
     decided_at: datetime
     source: dict[str, object]
     reopened_as: UUID | None
+    pruned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +85,18 @@ async def _listed(session: AsyncSession, rows: Sequence[LedgerRow]) -> list[List
     again = await reopenings.find_reopenings(session, [row.order_id for row in rows])
     listed = []
     for row in rows:
-        event, reopening = from_json(row.event), again.get(row.order_id)
+        event, reopening = from_json(row.event or "{}"), again.get(row.order_id)
         listed.append(
             ListedOrder(
                 row.order_id,
                 row.outcome,
                 event.get("reasons", []),
-                event["user_id"],
-                event["placed_at"],
+                event.get("user_id"),
+                event.get("placed_at"),
                 row.decided_at,
                 {"topic": row.source_topic, "partition": row.source_partition, "offset": row.source_offset},
                 reopening.new_order_id if reopening else None,
+                pruned=row.event is None,
             )
         )
     return listed

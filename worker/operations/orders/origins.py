@@ -13,7 +13,7 @@ from db.bulk.rows import LedgerRow
 from worker.core.decode import Decoded
 from worker.kafka.consuming.reading import Spans, TopicReader, records
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept
 
 PORTION: Final = 500  # orders that are read together
 
@@ -102,7 +102,7 @@ def rounds(places: Iterable[tuple[int, int]], bounds: Mapping[TopicPartition, Bo
 
 
 def _is_the_one_decided(record: ConsumerRecord, origin: Origin, max_bytes: int) -> bool:
-    decoded = decode_record(record, max_bytes)
+    decoded = decode_kept(record, max_bytes)
     if not isinstance(decoded, Decoded):
         return False
     return (decoded.order.order_id, decoded.fingerprint) == (origin.order_id, origin.fingerprint)

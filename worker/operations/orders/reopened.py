@@ -3,6 +3,7 @@
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from contracts.cloud_events import is_event
 from contracts.envelope import SUPERSEDES, reopened_id
 from worker.core.dead_letter import REDRIVE_HEADER
 from worker.core.decode import Decoded, decode
@@ -25,10 +26,11 @@ def reopened(record: Record, order_id: UUID, *, drop_prices: bool, max_bytes: in
 
     All else stays as upstream wrote it. None where that is no order: larger than is allowed by now.
     """
-    text, _ = Change("order_id", f'"{reopened_id(order_id)}"').apply(record.value)
+    at = "data." if is_event(record.value or b"", record.headers) else ""
+    text, _ = Change(f"{at}order_id", f'"{reopened_id(order_id)}"').apply(record.value)
     if drop_prices:
-        text = set_in_each(text, "items", "unit_price", "null")
-    decoded = decode(text, max_bytes)
+        text = set_in_each(text, f"{at}items", "unit_price", "null")
+    decoded = decode(text, max_bytes, record.headers)
     kept = [(name, content) for name, content in record.headers if name not in _OF_THE_OLD_RECORD]
     link = (SUPERSEDES, str(order_id).encode())
     return Reopened(text, [*kept, link], decoded) if isinstance(decoded, Decoded) else None

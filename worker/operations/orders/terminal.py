@@ -30,8 +30,8 @@ def orders_table(orders: Sequence[ListedOrder]) -> RenderableType:
         (
             one.order_id,
             one.outcome,
-            ", ".join(sorted({str(reason["code"]) for reason in one.reasons})) or None,
-            str(one.user_id),
+            "pruned" if one.pruned else ", ".join(sorted({str(r["code"]) for r in one.reasons})) or None,
+            None if one.user_id is None else str(one.user_id),
             one.decided_at,
             one.reopened_as,
         )

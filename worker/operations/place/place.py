@@ -40,6 +40,7 @@ class Placed:
     orders: int
     duplicates: int
     seconds: float
+    last_order_id: str
 
     def __str__(self) -> str:
         rate = (self.orders + self.duplicates) / max(self.seconds, 1e-9)
@@ -105,18 +106,18 @@ async def place(
         async with _producer(settings) as producer:
             window = _Window(producer, settings.order_placed_topic, bar, Throttle(pace.rate, makes_up=True))
             started = time.monotonic()
-            duplicates = 0
+            duplicates, last_key = 0, b""
             try:
                 for message, is_twin in with_twins(messages, pace.duplicates, pace.seed):
                     await window.send(message)
-                    duplicates += is_twin
+                    duplicates, last_key = duplicates + is_twin, message.key
                 await window.drain()
             except KAFKA_ERRORS as error:
                 raise CommandError(
                     f"Kafka stopped taking orders after {window.acknowledged:,} records: {reason_of(error)}"
                 ) from error
             seconds = time.monotonic() - started
-    return Placed(window.acknowledged - duplicates, duplicates, seconds)
+    return Placed(window.acknowledged - duplicates, duplicates, seconds, last_key.decode())
 
 
 class _Window:

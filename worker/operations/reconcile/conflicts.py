@@ -13,7 +13,7 @@ from db.worker import ledger
 from worker.core.decode import Decoded
 from worker.core.same_order import is_same
 from worker.kafka.consuming.reading import TopicReader, portions
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept
 
 _PORTION: Final = 1_000
 
@@ -41,7 +41,7 @@ def _is_same(
     record: ConsumerRecord, found: Mapping[int, UUID], rows: Mapping[UUID, LedgerRow], max_bytes: int
 ) -> bool:
     row = rows.get(found[record.offset]) if record.offset in found else None
-    decoded = decode_record(record, max_bytes) if row else None
+    decoded = decode_kept(record, max_bytes) if row else None
     return (
         row is not None and isinstance(decoded, Decoded) and is_same(decoded.order, decoded.fingerprint, row)
     )

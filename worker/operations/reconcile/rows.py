@@ -11,16 +11,20 @@ from contracts.dead_letters import read_letter_headers
 from contracts.envelope import REPUBLISHED, passed_through
 from db.reconciliation.copied import LetterRow, OutcomeRow, RecordRow
 from worker.core.decode import Decoded
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept
 
 
 def record_row(record: ConsumerRecord, max_bytes: int, *, with_headers: bool) -> RecordRow:
     """An input record. `with_headers`: also those that its outcome's publication carries on."""
-    decoded = decode_record(record, max_bytes)
+    decoded = decode_kept(record, max_bytes)
     place = (record.partition, record.offset, record.timestamp)
     if not isinstance(decoded, Decoded):
         return RecordRow(*place, None, None, decoded.code.value, None)
-    passed_on = pack_headers(passed_through(record.headers)) if with_headers and record.headers else None
+    passed_on = (
+        pack_headers(passed_through(record.headers, record.value))
+        if with_headers and record.headers
+        else None
+    )
     return RecordRow(*place, decoded.order.order_id, decoded.fingerprint, None, passed_on)
 
 
@@ -56,7 +60,7 @@ def pack_headers(headers: Sequence[tuple[str, bytes]]) -> bytes | None:
     return json.dumps([[name, value.decode()] for name, value in headers]).encode() if headers else None
 
 
-def unpack_headers(packed: bytes | None) -> list[tuple[str, bytes | None]]:
+def unpack_headers(packed: bytes | None) -> list[tuple[str, bytes]]:
     """What `pack_headers` packed."""
     return [(name, value.encode()) for name, value in json.loads(packed)] if packed else []
 

@@ -187,7 +187,7 @@ class Claimer:
 
     def _refusal(self, whole: Whole, edited: Sequence[Edited]) -> str:
         """Why an edited letter is no order; empty where it is one."""
-        decoded = decode(whole.value, self._settings.message_max_bytes)
+        decoded = decode(whole.value, self._settings.message_max_bytes, whole.headers)
         if not isinstance(decoded, Invalid):
             return ""
         at = f" at {decoded.path}" if decoded.path else ""

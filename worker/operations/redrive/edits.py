@@ -11,6 +11,7 @@ from worker.operations.dead_letters.letter import LetterPlace, general, parse_pl
 from worker.operations.redrive.json_edit import Change
 
 _FIELDS: Final = {*OrderPlaced.model_fields, *(f"items.*.{name}" for name in OrderedItem.model_fields)}
+_EVENT: Final = "data."  # where a CloudEvents event in structured mode has its order
 _MAX_OLD_VALUE: Final = 10_000  # characters of what stood there before
 
 
@@ -65,15 +66,20 @@ def apply(changes: Sequence[Change], value: bytes | None) -> tuple[bytes | None,
 def new_key(changes: Sequence[Change]) -> bytes | None:
     """Of a new order id, which is the record's key; None: the key stays."""
     for change in reversed(changes):
-        if change.field == "order_id":
+        if _is_order_id(change):
             return str(json.loads(change.new_value)).encode()
         if not change.field and isinstance(value := json.loads(change.new_value), dict):
-            return str(value.get("order_id", "")).encode()
+            order = value if "order_id" in value else value.get("data")
+            return str(order.get("order_id", "") if isinstance(order, dict) else "").encode()
     return None
 
 
 def changes_order_id(changes: Sequence[Change]) -> bool:
-    return any(change.field == "order_id" for change in changes)
+    return any(map(_is_order_id, changes))
+
+
+def _is_order_id(change: Change) -> bool:
+    return change.field.removeprefix(_EVENT) == "order_id"
 
 
 def with_edits(claim: Claim, edited: Sequence[Edited]) -> Claim:
@@ -96,4 +102,4 @@ def edits_of(redrive: Redrive) -> list[Edited]:
 
 
 def _may_add(path: str) -> bool:
-    return general(path) in _FIELDS
+    return general(path).removeprefix(_EVENT) in _FIELDS

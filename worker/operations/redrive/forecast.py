@@ -74,5 +74,6 @@ class Forecast:
         codes = ", ".join(sorted(set(one.codes)))
         if one.fate is not Fate.DEAD_LETTER:
             return codes
-        read: Decoded | Invalid = decode(whole.value, self._reader.settings.message_max_bytes)
+        max_bytes = self._reader.settings.message_max_bytes
+        read: Decoded | Invalid = decode(whole.value, max_bytes, whole.headers)
         return f"{codes} at {read.path}" if isinstance(read, Invalid) and read.path else codes

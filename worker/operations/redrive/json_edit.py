@@ -57,15 +57,20 @@ class Change:
 
 
 def set_in_each(value: bytes, array: str, name: str, new_value: str) -> bytes:
-    """This member of each object in the array, where it has one, set to the JSON text.
+    """This member of each object in the array, where it has one, set to the JSON text. `array` is a path.
 
     Raises ChangeError where the value is not JSON, or has no such array.
     """
     text = _text(value)
-    found = _member(text, _skip(text, 0), array)
-    if found is None or text[found[0]] != "[":
+    at = _skip(text, 0)
+    for part in array.split("."):
+        found = _member(text, at, part)
+        if found is None:
+            raise ChangeError(f"has no {array}")
+        at, _ = found
+    if text[at] != "[":
         raise ChangeError(f"has no {array}")
-    for start, _ in reversed(_elements(text, found[0])):
+    for start, _ in reversed(_elements(text, at)):
         if span := _member(text, start, name):
             text = text[: span[0]] + new_value + text[span[1] :]
     return text.encode()

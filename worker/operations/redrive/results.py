@@ -76,7 +76,7 @@ class Results:
         decided: dict[Source, RedriveOutcome] = {}
         async for _, some in portions(self.inputs, left):
             sent = {
-                place: decode(record.value, self.settings.message_max_bytes)
+                place: decode(record.value, self.settings.message_max_bytes, record.headers)
                 for record in some
                 if (place := Source(record.topic, record.partition, record.offset)) in places
                 and redrive_id_of(record) == str(places[place].id)
@@ -143,7 +143,7 @@ def _finish(redrive: Redrive, place: Source, row: LedgerRow) -> Finish:
     if source != place:
         before = f"{source.topic} {source.partition}:{source.offset}"
         return Finish(redrive.id, RedriveStatus.DUPLICATE, f"decided from {before}: {row.outcome}")
-    codes = {reason["code"] for reason in json.loads(row.event).get("reasons", ())}
+    codes = {reason["code"] for reason in json.loads(row.event or "{}").get("reasons", ())}
     why = f": {', '.join(sorted(codes))}" if codes else ""
     return Finish(redrive.id, RedriveStatus.DECIDED, row.outcome + why)
 

@@ -14,7 +14,7 @@ from worker.core.settlement import Fate
 from worker.core.triage import Arrival
 from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
 from worker.kafka.records import cut
-from worker.operations.input_records import decode_record
+from worker.operations.input_records import decode_kept, decode_record
 from worker.operations.replay.rehearsal import Rehearsal, RehearsalFindings, Rehearsed
 from worker.operations.screen import Bar
 from worker.settings import Settings
@@ -45,7 +45,7 @@ class RecordReader:
 
     async def settle(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
         """One result per record, in their order: what `BatchProcessor.settle` would come to."""
-        decoded = [decode_record(record, self.settings.message_max_bytes) for record in records]
+        decoded = [await self._read(record) for record in records]
         arrivals = [
             Arrival(d.order, d.fingerprint, record)
             for record, d in zip(records, decoded, strict=True)
@@ -56,6 +56,19 @@ class RecordReader:
             Rehearsed(Fate.DEAD_LETTER, (d.code.value,)) if isinstance(d, Invalid) else next(settled)
             for d in decoded
         ]
+
+    async def _read(self, record: ConsumerRecord) -> Decoded | Invalid:
+        """As a worker: what only an earlier version took for an order is one if that has decided it."""
+        decoded = decode_record(record, self.settings.message_max_bytes)
+        if isinstance(decoded, Decoded):
+            return decoded
+        former = decode_kept(record, self.settings.message_max_bytes)
+        if not isinstance(former, Decoded):
+            return decoded
+        async with self.sessions() as session:
+            row = (await ledger.find_outcomes(session, [former.order.key])).get(former.order.order_id)
+        source = (row.source_topic, row.source_partition, row.source_offset) if row else None
+        return former if source == (record.topic, record.partition, record.offset) else decoded
 
     async def _find(self, arrivals: Sequence[Arrival]) -> RehearsalFindings:
         """In a transaction of its own, however many records there are: nothing waits for it, nor vacuum."""

@@ -72,6 +72,7 @@ class Preview:
     last: Decided
     undecided: list[UUID]  # asked for by id, and not in the ledger
     progress: Progress | None
+    pruned: int = 0  # selected, and without an event: left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,14 @@ async def preview(settings: Settings, wanted: OutcomeFilter) -> Preview:
                 counts = await ledger.list_outcome_counts(session, frozen)
                 ends = await ledger.find_first_and_last(session, frozen)
                 undecided = await _undecided(session, wanted.order_ids)
+                pruned = await ledger.count_pruned(session, frozen)
     if ends is None:
-        raise _nothing_selected(undecided)
+        raise _nothing_selected(undecided, pruned)
     target = settings.topics.of_outcome
     portions = [Portion(kind, target(kind), topic, number, n) for kind, topic, number, n in counts]
     first, last = (Decided(*end) for end in ends)
-    return Preview(bound, sum(p.outcomes for p in portions), portions, first, last, undecided, before)
+    total = sum(p.outcomes for p in portions)
+    return Preview(bound, total, portions, first, last, undecided, before, pruned)
 
 
 async def republish(
@@ -130,8 +133,9 @@ async def republish(
                 undecided = await _undecided(session, wanted.order_ids)
                 unfinished = before if before and not before.finished_at else None
                 start = unfinished or await _freeze(session, wanted)
+                pruned = 0 if start.total else await ledger.count_pruned(session, wanted)
         if not start.total:
-            raise _nothing_selected(undecided)
+            raise _nothing_selected(undecided, pruned)
         run, started = _Run(sessions, publishing, wanted, start), time.monotonic()
         with screen.progress("announcing", start.total, quiet=quiet) as bar:
             await run.to_the_end(Throttle(rate), bar)
@@ -219,7 +223,12 @@ async def _undecided(session: AsyncSession, order_ids: Sequence[UUID]) -> list[U
     return [order_id for order_id in order_ids if order_id not in decided]
 
 
-def _nothing_selected(undecided: Sequence[UUID]) -> CommandError:
+def _nothing_selected(undecided: Sequence[UUID], pruned: int) -> CommandError:
+    if pruned:
+        return CommandError(
+            f"the events of {pruned:,} such outcomes were pruned (`ledger prune`), and there is no other one;"
+            " nothing to announce"
+        )
     if undecided:
         return CommandError(f"not decided yet: {', '.join(map(str, undecided))}; nothing to announce")
     return CommandError("the ledger holds no such outcome; nothing to announce")

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from contracts.envelope import REPUBLISHED, outcome_headers
+from contracts.envelope import REPUBLISHED, outcome_headers, recalled
 from db.bulk.rows import LedgerRow
 from worker.core.settlement import Publication
 from worker.kafka.producing.exclusive_producer import exclusive_producer
@@ -32,10 +32,11 @@ def progress_place(settings: Settings) -> TopicPartition:
 def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
     """The outcome as it was published first, but for the time and the header that tells it from that.
 
-    The ledger has no headers of the order, so there is no `correlation_id` and no `traceparent`.
+    Of the order's own headers it has those that the ledger keeps (`remembered`): the trace is none of them.
     """
+    assert row.event is not None, "a page of the ledger has no row without"
     key = str(row.order_id).encode()
-    headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, ())
+    headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, recalled(row.passed_on))
     return Publication(topic, key, row.event.encode(), [*headers, REPUBLISHED], now_ms)
 
 

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.dead_letters import read_letter_headers
-from contracts.envelope import event_id
+from contracts.envelope import event_id, remembered
 from contracts.events import OrderConfirmed, OrderRejected, ReasonCode
 from contracts.fields import parse_order_id, time_text
 from contracts.plain_order import PlainItem, PlainOrder
@@ -38,6 +38,7 @@ class Published(NamedTuple):
     topic: str
     partition: int
     offset: int
+    passed_on: str | None = None  # as in the ledger
 
 
 def published(record: ConsumerRecord, outcome: Outcome) -> Published | None:
@@ -50,7 +51,8 @@ def published(record: ConsumerRecord, outcome: Outcome) -> Published | None:
         return None
     if ("ce_id", str(event_id(order_id)).encode()) not in record.headers:
         return None
-    return Published(order_id, outcome, record.value, record.topic, record.partition, record.offset)
+    place = (record.topic, record.partition, record.offset)
+    return Published(order_id, outcome, record.value, *place, remembered(record.headers))
 
 
 def missing_outcome(found: Published) -> MissingOutcome | None:
@@ -61,7 +63,9 @@ def missing_outcome(found: Published) -> MissingOutcome | None:
     digest = sha256(found.outcome.value.encode() + b" " + found.value).digest()[:16]
     place = (found.topic, found.partition, found.offset)
     text = found.value.decode()
-    return MissingOutcome(found.order_id, digest, found.outcome.value, event.decided_at, *place, text)
+    return MissingOutcome(
+        found.order_id, digest, found.outcome.value, event.decided_at, *place, text, found.passed_on
+    )
 
 
 def read_event(outcome: str, value: str | bytes) -> Event | None:
@@ -140,6 +144,7 @@ class LostRows:
                 one.event.encode(),
                 one.decided_at,
                 one.sorted_fingerprint,
+                one.passed_on,
             )
         )
 

@@ -21,7 +21,7 @@ from db.reconciliation.restoration import DifferingRow, MissingOutcome, SourceRo
 from db.statuses import Outcome
 from db.worker import ledger, withheld
 from db.worker.skips import SkippedSpan, list_skips
-from worker.core.decode import Decoded, decode
+from worker.core.decode import Decoded, decode_former
 from worker.kafka.consuming.reading import Spans, portions
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of
 from worker.kafka.stable_ends import Say
@@ -181,7 +181,7 @@ class Inputs:
 
     def _orders_in(self, records: Sequence[ConsumerRecord]) -> Iterator[_Placed]:
         for record in records:
-            decoded = decode(record.value, self.max_bytes)
+            decoded = decode_former(record.value, self.max_bytes, record.headers)
             if isinstance(decoded, Decoded):
                 yield _Placed(decoded.order, decoded.fingerprint, record.offset, record.timestamp)
 
@@ -227,7 +227,8 @@ def _fits(order: PlainOrder, outcome: MissingOutcome | None) -> bool:
 
 
 def _is_same(one: Published, row: LedgerRow) -> bool:
-    return (one.outcome, one.value) == (row.outcome, row.event.encode())
+    # What was pruned has no event to compare with.
+    return one.outcome == row.outcome and (row.event is None or one.value == row.event.encode())
 
 
 def _differing(one: Published) -> DifferingRow:

@@ -30,7 +30,7 @@ from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.services import Services, running_services
 from worker.settings import Settings, read_settings
 
-SECONDS: Final = 20.0
+SECONDS: Final = 16.0
 # Not a setting of the worker: how long the placing takes, for tests that cannot wait.
 SECONDS_VARIABLE: Final = "ORDER_WORKER_DEMO_SECONDS"
 INTERRUPTED: Final = 128  # and the number of the signal: 130 for Ctrl-C

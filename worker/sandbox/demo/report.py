@@ -169,7 +169,10 @@ def _check_table(results: Sequence[Check]) -> RenderableType:
 
 
 NEXT: Final = (
-    ("order-worker demo --keep", "leaves servers and workers up, to look around"),
+    (
+        "order-worker demo --keep",
+        "or make demo KEEP=1: leaves all of it up, with the operator's page to open in a browser",
+    ),
     ("order-worker --help", "every command, each with an example"),
     ("README.md", "What is guaranteed, Run it, Watch it; ARCHITECTURE.md: how it works"),
 )
@@ -196,6 +199,9 @@ def print_kept(
     """What is still running and how to use it. Lines to copy are never wrapped."""
     console.rule(Text("Still running", style="bold"), align="left")
     table = Table.grid(padding=(0, 2, 0, 1))
+    if page := next((url for url in workers.values() if url), ""):
+        table.add_row("The operator's page", Text(f"{page}/", style="bold cyan"))
+        table.add_row("", Text("Open it in a browser: lag and rates, rejections, dead letters, any order."))
     table.add_row("Kafka", Text(kafka, style="cyan"))
     table.add_row("PostgreSQL", Text(database, style="cyan"))
     for name, url in workers.items():

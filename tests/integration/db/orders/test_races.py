@@ -64,6 +64,8 @@ from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 
+pytestmark = pytest.mark.guarantee_1
+
 # Races
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from aiokafka import TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -23,8 +24,9 @@ from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker.app import build
 from worker.http.page import site, tail
-from worker.http.page.tail import read_tail, size_of
+from worker.http.page.tail import read_page, read_tail, size_of
 from worker.kafka.consuming.reading import reader
+from worker.observability import history
 from worker.sandbox.servers.services import Services
 from worker.settings import read_settings
 
@@ -112,6 +114,23 @@ async def test_without_kafka_the_rest_is_shown(env: dict[str, str], shop: Shop):
         assert "Kafka: " in await get("/dead-letters/0:0")
 
 
+async def test_what_the_looks_saw_is_drawn(env: dict[str, str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(history, "INTERVAL_SECONDS", 0.0)
+    settings = {name.removeprefix("ORDER_WORKER_").lower(): value for name, value in env.items()}
+    worker, app = build(read_settings(**{**settings, "kafka_bootstrap_servers": NOWHERE}))
+    ours, others = TopicPartition("placed", 0), TopicPartition("placed", 1)
+    async with client_of(app) as client:
+        assert "Nothing yet" in (await client.get("/")).text
+        worker.watch.remember({ours: 10, others: 20}, {ours: 4})
+        worker.watch.remember({ours: 10, others: 20}, {ours: 9, others: 18})
+        html = (await client.get("/")).text
+    assert "Waiting, last hour: lag 3; highest 26" in html
+    assert html.count("<polyline") == 3, "no batch has ended"
+    await worker.site.closed()
+    await worker.engine.dispose()
+    await worker.inquiries.engine.dispose()
+
+
 async def test_mounted_below_a_path_it_answers_as_at_the_top(env: dict[str, str]):
     async with application(env, kafka_bootstrap_servers=NOWHERE) as app:
         mounted = Starlette(routes=[Mount("/shop/worker", app)])
@@ -185,6 +204,43 @@ async def test_the_tail_holds_the_newest_of_each_partition(
         assert (len(everything.records), everything.cut) == (103, frozenset())
         nothing = await read_tail(consumer, topics.dead_letter, at_most=10, max_bytes=1_000)
         assert nothing.records == ()
+
+
+async def test_pages_hold_each_record_once_the_newest_first(
+    topics: TopicNames, client_options: dict[str, str]
+):
+    kafka, topic = client_options["bootstrap_servers"], topics.order_rejected
+    publish(kafka, topic, [b"%d" % n for n in range(150)], partition=0)
+    publish(kafka, topic, [b"%d" % n for n in range(150, 190)], partition=2)
+    publish(kafka, topic, [b"%d" % n for n in range(190, 192)], partition=3)
+
+    async def pages(at_most: int, look_at: int, max_bytes: int, divisor: int = 1) -> list[list[int]]:
+        found, before = [], None
+        async with reader(client_options) as consumer:
+            while before != {}:
+                page = await read_page(
+                    consumer,
+                    topic,
+                    before,
+                    lambda record: int(record.value) % divisor == 0,
+                    at_most=at_most,
+                    look_at=look_at,
+                    max_bytes=max_bytes,
+                )
+                assert page.looked_at < look_at + 12
+                found.append([int(record.value or b"") for record in page.records])
+                before = {number: page.read_from[number] for number in page.cut}
+        return found
+
+    for found in (await pages(50, 1_000, 1_000_000), await pages(1_000, 40, 1_000_000)):
+        assert sorted(number for page in found for number in page) == list(range(192))
+        assert len(found) >= 4
+        of_first = [number for page in found for number in page if number < 150]
+        assert of_first == sorted(of_first, reverse=True)
+    tenths = await pages(1_000, 40, 1_000_000, divisor=10)
+    assert sorted(number for page in tenths for number in page) == list(range(0, 192, 10))
+    small = await pages(1_000, 1_000, 60)
+    assert sorted(number for page in small for number in page) == list(range(192))
 
 
 async def test_large_records_end_the_tail_early(topics: TopicNames, client_options: dict[str, str]):

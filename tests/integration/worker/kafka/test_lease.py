@@ -19,6 +19,8 @@ from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.kafka.producing.lease import Lease, Leases, LeaseTakenError, Taken
 from worker.sandbox.servers.services import Services
 
+pytestmark = pytest.mark.guarantee_2
+
 
 class Ground:
     """Processes of one group, and two partitions that they take from each other."""

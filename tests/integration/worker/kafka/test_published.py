@@ -22,6 +22,8 @@ from worker.kafka.ends import end_offsets
 from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to
 from worker.sandbox.servers.services import Services
 
+pytestmark = pytest.mark.guarantee_2
+
 PUBLISHED_MS: Final = int(time.time() * 1_000)
 HEADERS: Final = [("ce_id", b"1"), ("tracestate", None), ("traceparent", b"\xff")]
 

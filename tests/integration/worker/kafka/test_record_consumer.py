@@ -37,6 +37,8 @@ from worker.kafka.published import digest, find_published_to
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
+pytestmark = pytest.mark.guarantee_3
+
 PATIENCE_SECONDS: Final = 30
 Read = dict[TopicPartition, list[ConsumerRecord]]
 

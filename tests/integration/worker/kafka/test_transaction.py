@@ -15,6 +15,8 @@ from tests.support.topic_names import TopicNames
 from worker.kafka.producing.transaction import Transaction, to_its_end, transaction
 from worker.sandbox.servers.services import Services
 
+pytestmark = pytest.mark.guarantee_2
+
 PATIENCE_SECONDS = 20.0
 LONG_TRANSACTION_MS = 600_000
 

@@ -112,6 +112,21 @@ async def test_it_says_of_each_record_what_becomes_of_it(
     assert {"invalid_order", "order_id_conflict"} <= {code for one in said for code in one.codes}
 
 
+async def test_what_only_an_earlier_version_took_for_an_order_is_one_where_that_decided_it(
+    processor: BatchProcessor, reader: RecordReader, shop: Shop
+):
+    await asyncio.to_thread(shop.stock_up, {1: 10})
+    value = order_value(line(1))
+    await processor.settle([record(value, offset=7)], {})
+    former = value.replace(b"T10:00", b" 10:00")
+    records = [record(former, offset=7), record(former, offset=8)]
+    said = await reader.settle(Rehearsal({}), records)
+    assert [(one.fate, one.codes) for one in said] == [
+        (one.fate, one.codes) for one in await processor.settle(records, {})
+    ]
+    assert [one.fate for one in said] == [Fate.REDELIVERED, Fate.DEAD_LETTER]
+
+
 async def test_what_is_not_replayed_in_silence_would_be_published_again(
     processor: BatchProcessor, reader: RecordReader, shop: Shop
 ):

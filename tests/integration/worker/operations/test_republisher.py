@@ -19,6 +19,8 @@ from worker.operations.republish.progress import Progress, find_progress
 from worker.operations.republish.send import Republisher, progress_place, republisher
 from worker.settings import Settings, read_settings
 
+pytestmark = pytest.mark.guarantee_2
+
 START = Progress(datetime(2026, 11, 23, tzinfo=UTC), total=6)
 
 

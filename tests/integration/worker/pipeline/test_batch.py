@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from aiokafka import TopicPartition
 from sqlalchemy import text
 
 from bench.statements import counted
-from contracts.envelope import event_id
+from contracts.envelope import event_id, recalled
 from contracts.events import OrderConfirmed, OrderRejected
 from contracts.topics import Topics
 from db import stock
@@ -31,6 +32,8 @@ from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
 
 Processor = Callable[..., BatchProcessor]
 NOBODY = NOTHING = 4_711  # no user, no product
@@ -158,6 +161,54 @@ async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processo
     )
     assert again_told == told
     assert len(told) == 2
+    assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
+
+
+async def test_a_redelivered_record_gets_the_headers_that_it_got_first(processor: Processor, stocked: Shop):
+    headers = (
+        ("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"),
+        *(("tracestate", b"x=1"), ("correlation_id", b"c-1"), ("ce_id", b"e"), ("ce_source", b"/s")),
+    )
+    plain = record(order_value(line(1), order_id=uuid4()), offset=3, headers=headers)
+    event = b'{"specversion":"1.0","id":"e","source":"/s","type":"t","data":%s}' % order_value(line(1))
+    label = (("content-type", b"application/cloudevents+json"),)
+    records = [plain, record(event, offset=4, headers=label)]
+    first = await processor().settle(records, {})
+    again = await processor().settle(records, {})
+    assert [one.fate for one in again] == [Fate.REDELIVERED] * 2
+    sent = [one.publication.headers for one in first if one.publication]
+    assert [one.publication.headers for one in again if one.publication] == sent
+    cause = [("ce_causationid", b"e"), ("ce_causationsource", b"/s")]
+    assert sent[0][7:] == [headers[0], headers[1], ("correlation_id", b"c-1"), *cause]
+    assert sent[1][7:] == cause
+    kept = await in_thread(stocked.sql, "SELECT passed_on FROM order_outcomes ORDER BY source_offset")
+    assert [recalled(row["passed_on"]) for row in kept] == [[("correlation_id", b"c-1"), *cause], cause]
+
+
+async def test_what_an_earlier_version_decided_is_published_and_never_decided_anew(
+    processor: Processor, stocked: Shop
+):
+    """Its outcome may not have been published yet, and its record is no order any more."""
+    order_id = uuid4()
+    (first,) = await processor().settle([record(order_value(line(1), order_id=order_id), offset=7)], {})
+    former = order_value(line(1), order_id=order_id).replace(
+        str(order_id).encode(), str(order_id).upper().encode()
+    )
+    new = order_value(line(1), placed_at="2026-11-23 10:00:00Z")
+    batch = [record(former, offset=7), record(former, offset=8), record(new, offset=9)]
+    again, elsewhere, refused = await processor().settle(batch, {})
+    assert (again.fate, elsewhere.fate, refused.fate) == (
+        *(Fate.REDELIVERED, Fate.DEAD_LETTER, Fate.DEAD_LETTER),
+    )
+    assert again.publication
+    assert first.publication
+    assert again.publication[:4] == first.publication[:4]
+    for settled, path in ((elsewhere, "order_id"), (refused, "placed_at")):
+        headers = dict(settled.publication.headers)  # type: ignore[union-attr]
+        assert (headers["error.code"], headers["error.path"]) == (b"invalid_order", path.encode())
+    silent = {("order-placed", 0): (SilentReplay(0, 100, datetime.now(UTC) + timedelta(hours=1)),)}
+    (silenced,) = await processor().settle(batch[:1], silent)
+    assert silenced.fate is Fate.SILENCED
     assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
 
 
@@ -518,3 +569,23 @@ async def test_unknown_fields_are_counted(processor: Processor, stocked: Shop):
     settling = processor()
     await settling.settle(batch_of(order_value(line(1), gift_wrap=True), order_value(line(1))), {})
     assert settling.metrics.unknown_fields._value.get() == 1
+
+
+@pytest.mark.guarantee_4
+async def test_batches_of_any_size_decide_by_offset_as_one_order_at_a_time_would(
+    processor: Processor, stocked: Shop
+):
+    rng = random.Random(4)
+    wanted = [{p: rng.randint(1, 4) for p in rng.sample((1, 2, 3), rng.randint(1, 2))} for _ in range(20)]
+    left, fits = {1: 10, 2: 10, 3: 10}, []
+    for quantities in wanted:
+        fits.append(all(left[product] >= quantity for product, quantity in quantities.items()))
+        for product, quantity in quantities.items():
+            left[product] -= quantity * fits[-1]
+    assert fits != sorted(fits, reverse=True), "a small order fits behind a large one that did not"
+    records = batch_of(*(order_value(*(line(p, q) for p, q in one.items())) for one in wanted))
+    settled = []
+    for first, end in ((0, 1), (1, 8), (8, 20)):
+        settled += await processor().settle(records[first:end], {})
+    assert [one.fate is Fate.CONFIRMED for one in settled] == fits
+    assert await in_thread(stocked.stock) == left

@@ -18,6 +18,8 @@ from tests.support.shop import Shop
 from worker.core.settlement import Settled
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 
 @pytest.fixture
 async def stage(request: pytest.FixtureRequest, database_url: str, shop: Shop) -> AsyncIterator[Stage]:

@@ -40,6 +40,8 @@ from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.takeover import LogCutError, Takeover
 from worker.sandbox.servers.services import Services
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 TIMESTAMP_MS = 1_700_000_000_000
 
 

@@ -16,6 +16,8 @@ from worker.core.dead_letter import (
 )
 from worker.core.triage import Source
 
+pytestmark = pytest.mark.guarantee_3
+
 AT = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SOURCE = Source("order-placed", 3, 42)
 

@@ -15,7 +15,15 @@ from db.bulk.rows import LedgerRow
 from db.decision import Confirmed, Decision, Rejected, UnknownUser
 from tests.support.builders import line, order
 from worker.core.outcome import event_json
-from worker.core.same_order import UNKNOWN_OFFSET, difference, difference_from_row, is_same
+from worker.core.same_order import (
+    UNKNOWN_OFFSET,
+    difference,
+    difference_from_row,
+    is_same,
+    sorted_fingerprint_of,
+)
+
+pytestmark = pytest.mark.guarantee_3
 
 ID = UUID(int=1)
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -103,6 +111,33 @@ def test_the_first_field_that_differs_is_named(changed: PlainOrder, path: str, s
     assert within_a_batch.path == (
         path if path != "items" or len(changed.items) == 1 else "items.0.unit_price"
     )
+
+
+def pruned(row: LedgerRow) -> LedgerRow:
+    """As a pruning leaves it."""
+    kept = row.sorted_fingerprint
+    if row.outcome == "confirmed" and row.event is not None:
+        kept = sorted_fingerprint_of(row.fingerprint, row.event)
+    return row._replace(event=None, sorted_fingerprint=kept)
+
+
+@pytest.mark.parametrize("decision", [None, REJECTED], ids=["confirmed", "rejected"])
+@pytest.mark.parametrize("price", [None, PRICE])
+def test_a_pruned_row_knows_its_order_in_any_order_of_its_lines(price: str | None, decision: Decision | None):
+    one, turned = placed(line(1, 1, price), line(2, 2, price)), placed(line(2, 2, price), line(1, 1, price))
+    row = pruned(row_of(one, decision))
+    assert (same(one, row), same(turned, row)) == (True, True)
+    other = placed(line(1, 1, price), line(2, 3, price))
+    assert not same(other, row)
+    assert difference_from_row(other, row).path == "order_id"
+
+
+def test_of_an_order_with_prices_on_some_lines_a_pruned_row_knows_exact_repeats():
+    one, turned = placed(line(1, 1, PRICE), line(2)), placed(line(2), line(1, 1, PRICE))
+    row = pruned(row_of(one))
+    assert row.sorted_fingerprint is None
+    assert (same(one, row), same(turned, row)) == (True, False)
+    assert sorted_fingerprint_of(one.fingerprint(), '{"of": "another time"}') is None
 
 
 def test_what_is_not_stored_is_not_made_up():

@@ -1,9 +1,13 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+import pytest
+
 from db.bulk.rows import LedgerRow
 from tests.support.builders import line, order, record
 from worker.core.triage import Arrival, Standing, triage
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
 
 ID = UUID(int=1)
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,11 @@ from uuid import UUID
 import pytest
 
 from contracts.events import Reason, ReasonCode
+from db.statuses import OrderStatus
+from db.worker.order_pages import OrderEntry
 from tests.support.builders import record
+from worker.http.page.filters import LONGEST_TEXT, LONGEST_VALUE, drained, percent
+from worker.http.page.lists import LettersFound, ListedLetter, OrdersFound, RejectionsFound
 from worker.http.page.overview import (
     LetterGroups,
     Myself,
@@ -20,21 +25,26 @@ from worker.http.page.overview import (
     StoredOrders,
     outcomes,
 )
+from worker.http.page.parameters import (
+    letter_query,
+    order_query,
+    rejection_query,
+)
 from worker.http.page.question import Panel
 from worker.http.page.rendering import (
-    LONGEST_TEXT,
-    LONGEST_VALUE,
     MOST_GROUPS,
     MOST_PARTITIONS,
     TOP,
-    drained,
     letter_page,
+    letters_page,
     order_page,
+    orders_page,
     overview_page,
-    percent,
+    record_page,
+    rejections_page,
     trouble_page,
 )
-from worker.operations.dead_letters.letter import Group
+from worker.operations.dead_letters.letter import Group, read_letter
 from worker.operations.explain.explanation import Explanation, explained, explained_by_rows
 from worker.operations.explain.order_facts import DeadLetterRecord, Decision, Facts, Place, Unread
 from worker.operations.lag.measure import GroupLag, MemberName, Pace, PartitionLag
@@ -42,8 +52,10 @@ from worker.operations.lag.measure import GroupLag, MemberName, Pace, PartitionL
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=y>{{ 7*7 }}\u202e\x00&amp;"
+PRINTABLE = "".join(filter(str.isprintable, HOSTILE))
 LOCAL = re.compile(
-    r"\.\.?/(|\?refresh|orders|assets/page\.(css|svg)|metrics|readyz|docs|explain/[0-9a-f-]{36}|dead-letters/\d+:\d+)"
+    r"(\./|(\.\./){1,2})(|\?refresh|assets/page\.(css|svg)|metrics|readyz|docs|explain/[0-9a-f-]{36}"
+    r"|(orders|rejections|dead-letters)(\?[\w%.:=&*+-]+)?|dead-letters/\d+:\d+|records/[\w.-]+/\d+:\d+)"
 )
 AWAY: Panel[Any] = Panel(None, "Kafka: connection refused")
 
@@ -105,6 +117,9 @@ def hostile_pages() -> dict[str, str]:
     facts = Facts(ORDER, HOSTILE, 0, {}, dead_letters=(letter,), notes=(HOSTILE,))
     raw = HOSTILE.encode()
     headers = ((HOSTILE, raw), ("error.code", raw), ("error.path", raw), ("error.message", raw), ("x", None))
+    a_letter = record(raw, topic="order-placed-dlt", key=raw, headers=headers)
+    listed = LettersFound((ListedLetter(read_letter(a_letter), ORDER, HOSTILE),), 9, {0: 7}, (), HOSTILE)
+    orders = (OrderEntry(ORDER, 7, OrderStatus.PENDING, Decimal("1234.50"), NOW),)
     return {
         "overview": overview_page(
             overview(
@@ -114,7 +129,14 @@ def hostile_pages() -> dict[str, str]:
             )
         ),
         "order": order_page(ORDER, explained(facts), topics_trouble=HOSTILE),
-        "letter": letter_page(record(raw, topic="order-placed-dlt", key=raw, headers=headers)),
+        "letter": letter_page(a_letter),
+        "letters": letters_page(letter_query([("path", PRINTABLE)]), Panel(listed)),
+        "record": record_page(a_letter),
+        "orders": orders_page(order_query([]), Panel(OrdersFound(orders, True), HOSTILE)),
+        "orders-none": orders_page(order_query([("user", "7")]), Panel(None, HOSTILE)),
+        "rejections": rejections_page(
+            rejection_query([]), Panel(RejectionsFound((rejection,), 9, {0: 7, 3: 9}, 1, ()))
+        ),
         "bytes": letter_page(record(b"\xff\xfe\x00<b>", topic="order-placed-dlt", key=b"\xff")),
         "trouble": trouble_page(HOSTILE, TOP, searched=HOSTILE),
     }
@@ -163,8 +185,8 @@ def test_of_many_partitions_and_groups_the_greatest_are_shown_and_the_others_cou
     text = Page(html).text
     assert "7 partitions with less lag are left out" in text
     assert "And 3 groups more." in text
-    assert "<tr><td>6</td>" not in html
-    assert "<tr><td>7</td>" in html
+    assert '<td data-label="partition">6</td>' not in html
+    assert '<td data-label="partition">7</td>' in html
 
 
 def test_the_page_loads_itself_again_only_when_told_to():
@@ -199,7 +221,7 @@ def test_an_order_is_explained_with_the_sentences_of_the_command():
     text = Page(html).text
     assert explanation.summary in text
     assert "Decision: rejected, may be tried again under a new id" in text
-    assert '<td class="n">1,200</td>' in html
+    assert '<td data-label="requested" class="n">1,200</td>' in html
     assert "Not looked at: order-rejected (900 offsets)." in text
     assert f"`order-worker explain --scan all {ORDER}`" in text
 

@@ -86,6 +86,21 @@ def test_what_became_of_a_confirmed_order_since_comes_first():
     assert explained(told).summary.startswith("Gone from the table of orders: deleted since")
 
 
+def test_a_pruned_decision_says_so_and_makes_nothing_up():
+    for state, words in (
+        (State.REJECTED, "; its reasons were pruned. It was "),
+        (State.CONFIRMED, ", and no"),
+    ):
+        decision = Decision(state.value, NOW, SOURCE, None, None, None, (), (), None, pruned=True)
+        said = explained(facts(decision=decision, order=stored("pending")))
+        assert said.state is state
+        assert f"from {SOURCE}{words}" in said.summary
+        assert said.summary.endswith("no announcement is there any more: it was deleted (retention).")
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(explanation_screen(said))
+        assert "its event was pruned (`ledger prune`)" in shown.getvalue()
+
+
 def test_an_order_that_was_placed_again_names_the_other_one():
     told = facts(decision=rejected(Reason(code=ReasonCode.UNKNOWN_USER)))
     new, old = LinkedOrder(UUID(int=2), None, "ada", NOW, True), LinkedOrder(UUID(int=1), "rejected")

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
-from contracts.envelope import outcome_headers
+from contracts.envelope import REPUBLISHED, outcome_headers, recalled
 from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
 from db.reconciliation.restoration import RestoredLetter
@@ -61,7 +61,18 @@ class TestPublished:
         kept = missing_outcome(found)
         assert kept is not None
         assert (kept.order_id, kept.outcome, kept.event) == (decided.order_id, "confirmed", text)
-        assert (kept.decided_at, kept.topic, kept.offset) == (NOW, "order-confirmed", 9)
+        assert (kept.decided_at, kept.topic, kept.offset, kept.passed_on) == (NOW, "order-confirmed", 9, None)
+
+    def test_an_outcome_is_kept_with_the_headers_that_each_publication_carries_on(self):
+        decided = order(*TWO_LINES)
+        outcome, text = outcome_of(decided)
+        sent = in_topic(text.encode(), decided.order_id)
+        sent.headers = (*sent.headers, ("correlation_id", b"c-1"), ("traceparent", b"x"), REPUBLISHED)
+        found = published(sent, outcome)
+        assert found is not None
+        kept = missing_outcome(found)
+        assert kept is not None
+        assert recalled(kept.passed_on) == [("correlation_id", b"c-1")]
 
     @pytest.mark.parametrize(
         "changed",

@@ -54,6 +54,20 @@ def test_without_prices_each_line_costs_what_is_in_force():
     assert [item.unit_price for item in again.decoded.order.items] == [None] * 3
 
 
+def test_an_order_inside_an_event_is_changed_in_its_place():
+    inside = order_value(line(1, 2, "2.50"), line(2)).decode()
+    envelope = '{"specversion":"1.0","id":"1","source":"/s","type":"t","items":[],"data":%s}'
+    headers = (("content-type", b"application/cloudevents+json"), ("x", b"y"))
+    old = ordered(inside.encode())
+    placed = record((envelope % inside).encode(), headers=headers)
+    again = reopened(placed, old.order_id, drop_prices=True, max_bytes=10_000)
+    assert again
+    changed = inside.replace(old.key, str(reopened_id(old.order_id))).replace('"2.50"', "null")
+    assert again.value == (envelope % changed).encode()
+    assert again.headers == [*headers, ("supersedes", old.key.encode())]
+    assert again.decoded.order.order_id == reopened_id(old.order_id)
+
+
 def test_what_is_larger_than_allowed_by_now_is_no_order():
     value = order_value(line(1))
     assert placed_again(value, max_bytes=len(value))

@@ -10,6 +10,8 @@ from tests.support.builders import record
 from worker.kafka.producing.lease import Lease
 from worker.pipeline.partition import Ownership, Partition, Partitions
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 PLACED = TopicPartition("order-placed", 0)
 NO_PRODUCER: Any = None
 

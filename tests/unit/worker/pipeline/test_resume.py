@@ -17,6 +17,8 @@ from worker.pipeline.resume import (
     may_lie_in_log,
 )
 
+pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
 PLACED = TopicPartition("placed", 0)
 
 

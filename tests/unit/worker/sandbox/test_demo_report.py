@@ -15,7 +15,7 @@ from contracts.events import OrderPlaced
 from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, Shelf, StoredDecision
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
-from worker.sandbox.demo.report import latency, print_next, print_report
+from worker.sandbox.demo.report import latency, print_kept, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
 from worker.sandbox.demo.watch import SeenLetter, SeenOutcome, TopicTally
 
@@ -167,3 +167,21 @@ def test_the_report_fits_and_says_what_failed(run: DemoRun, width: int):
     assert "✗ FAILED  Broken ones are set aside" in text
     assert "1 of 8 checks FAILED" in text
     assert text.count("✓ ok") == 7
+
+
+def test_the_page_is_named_at_the_end_and_where_all_stays_up():
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        print_next(console)
+        print_kept(
+            console,
+            kafka="127.0.0.1:9092",
+            database="postgresql://127.0.0.1/shop",
+            workers={"worker 1": "http://127.0.0.1:4711", "worker 2": "http://127.0.0.1:4712"},
+            exports={},
+            is_given=False,
+        )
+    end, kept = captured.get().split("Still running")
+    assert "make demo KEEP=1" in end
+    assert "operator's page" in end
+    assert "The operator's page  http://127.0.0.1:4711/" in [line.strip() for line in kept.splitlines()]

@@ -1,0 +1,22 @@
+"""What a worker calls itself in its group: everybody who asks Kafka sees its version and its name."""
+
+from typing import Final
+
+from worker import __version__
+
+_PREFIX: Final = "order-worker-"
+
+
+def client_id(name: str) -> str:
+    """`order-worker-VERSION@NAME`, or without `@NAME` for a worker that has no name."""
+    return f"{_PREFIX}{__version__}@{name}" if name else f"{_PREFIX}{__version__}"
+
+
+def version_of(client_id: str) -> str | None:
+    """The version of the worker of that client id; None: one of an earlier version, or no worker."""
+    return client_id.removeprefix(_PREFIX).partition("@")[0] if client_id.startswith(_PREFIX) else None
+
+
+def name_of(client_id: str) -> str:
+    """The name of the worker of that client id, whatever its version; empty where it has none."""
+    return client_id.partition("@")[2] if client_id.startswith(_PREFIX) else ""

@@ -1,0 +1,57 @@
+"""The member that a killed worker leaves behind in its group: the worker that takes its place removes it.
+
+Kafka counts a killed worker as a member until the session timeout, gives it partitions and waits for it in a
+rebalance. The worker that is started in its place has the same name, and leaves the group for it.
+
+Static membership would do this too. But aiokafka's heartbeats carry no instance id, so that two live workers
+of one name would take the place from each other for ever, and no error would show it. Here the second one
+costs the first one rebalance, once: it joins again, and both work.
+"""
+
+import asyncio
+import logging
+import socket
+
+from aiokafka.admin import AIOKafkaAdminClient
+
+from worker.errors import CommandError
+from worker.failures import reason_of
+from worker.kafka.client_names import name_of
+from worker.kafka.clients import KAFKA_ERRORS, LIMIT_SECONDS, kafka_admin
+from worker.kafka.group import members
+from worker.kafka.internals import leave_group
+from worker.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def worker_name(settings: Settings) -> str:
+    """The instance id. Where it is not set: host and port, of which no two live workers have the same.
+
+    `--workers N` and a service that is started again keep them. Empty where the port is any free one.
+    """
+    port = f"{socket.gethostname()}:{settings.http_port}" if settings.http_port else ""
+    return settings.instance_id or port
+
+
+async def leave_for_predecessor(settings: Settings) -> None:
+    """Remove every member of our name from the group. Call it before this worker joins. Never raises.
+
+    Where Kafka gives no answer, the group waits for the session timeout, as it would without this.
+    """
+    name = worker_name(settings)
+    if not name:
+        return
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS), kafka_admin(settings) as admin:
+            await _leave(admin, settings.group_id, name)
+    except (CommandError, *KAFKA_ERRORS) as error:
+        why = str(error) if isinstance(error, CommandError) else reason_of(error)
+        log.info("did not look for a killed worker named %s in the group: %s", name, why)
+
+
+async def _leave(admin: AIOKafkaAdminClient, group_id: str, name: str) -> None:
+    for member in await members(admin, group_id):
+        if name_of(member.client_id) == name:
+            await leave_group(admin, group_id, member.member_id)
+            log.info("removed %s from the group: this worker takes its place", member.member_id)
