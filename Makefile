@@ -12,10 +12,10 @@ DEMO_ENVIRONMENT := $(if $(wildcard $(READY))$(filter-out demo,$(MAKECMDGOALS)),
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup venv browser pooler prometheus demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
+.PHONY: help setup venv browser pooler prometheus contract-tools demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  \033[36mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -65,6 +65,13 @@ prometheus: ## Install the Prometheus that metrics, alerts and dashboard are tes
 		! command -v systemctl >/dev/null || $$as_root systemctl disable --now --quiet prometheus 2>/dev/null || true; \
 		exit $$code; }; }
 
+contract-tools: ## Install what the contract is tested with: Node (Debian, Ubuntu: needs root), AsyncAPI's parser, ajv
+	@command -v npm >/dev/null || { \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get update -qq && \
+		$(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -qq --no-install-recommends nodejs npm; }
+	@cd tests/contract_tools && { test node_modules/.package-lock.json -nt package-lock.json || \
+		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; }
+
 demo: $(DEMO_ENVIRONMENT) ## Real orders through two workers, one killed half way, with a report; KEEP=1 leaves all running
 	@$(BIN)/order-worker demo $(if $(filter 1,$(KEEP)),--keep)
 
@@ -76,8 +83,8 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 
 # A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
 # on two cores.
-# Where CI is set, a missing browser, PgBouncer or Prometheus is an error, so they are brought along.
-test: setup $(if $(CI),browser pooler prometheus) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+# Where CI is set, a missing browser, PgBouncer, Prometheus or contract tool is an error: all are brought along.
+test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
@@ -130,8 +137,8 @@ screens: setup ## Take the pictures of the commands in docs/ anew, from a real r
 schemas: setup ## Write the schemas, and what the pages say of settings and commands, from the code
 	@$(BIN)/python -m contracts.schema
 	@$(BIN)/python -m worker.cli.documents
+	@$(BIN)/python -m contracts.asyncapi
 	@$(BIN)/python -m docs.reference
-	@env -i PATH="$$PATH" $(BIN)/faststream docs gen worker.app:app --out contracts/schemas/asyncapi.json
 
 lock: setup ## Pin all dependencies anew, with hashes
 	@for set in "worker" "demo --extra local --group build" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \

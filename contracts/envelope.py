@@ -13,6 +13,8 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from contracts.cloud_events import CONTENT_TYPE, attributes, is_structured_type
+from contracts.fields import time_text
+from contracts.version import schema_uri
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -69,7 +71,7 @@ def outcome_headers(
         _SPECVERSION,
         ("ce_id", _event_id_text(subject)),
         _SOURCE,
-        _type_header(event_type),
+        *_type_headers(event_type),
         _time_header(decided_at),
         ("ce_subject", subject),
         _CONTENT_TYPE,
@@ -86,14 +88,14 @@ _CONTENT_TYPE: Final = ("content-type", b"application/json")
 
 
 @lru_cache(16)
-def _type_header(event_type: str) -> tuple[str, bytes]:
-    return ("ce_type", event_type.encode())
+def _type_headers(event_type: str) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+    return ("ce_type", event_type.encode()), ("ce_dataschema", schema_uri(event_type).encode())
 
 
 @lru_cache(16)  # the same for a whole batch
 def _time_header(time: datetime) -> tuple[str, bytes]:
     # In UTC, for the cache takes equal times of two zones for one.
-    return ("ce_time", time.astimezone(UTC).isoformat().encode())
+    return ("ce_time", time_text(time.astimezone(UTC)).encode())
 
 
 def _event_id_text(subject: bytes) -> bytes:

@@ -13,7 +13,7 @@ schema cannot say is in `BEYOND_SCHEMA`, by name.
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from contracts.fields import (
     MAX_ITEMS,
@@ -125,6 +125,23 @@ class ReasonCode(StrEnum):
     PRICE_CHANGED = "price_changed"  # the buyer saw another price than the one in force
 
 
+_CODE: Final = r"^[a-z][a-z0-9_]{0,63}$"
+# A later version may add a code, so that subscribers take any that has this form: the list is open.
+AnyReasonCode = Annotated[
+    ReasonCode | Annotated[str, Field(pattern=_CODE)],
+    Field(union_mode="left_to_right"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": _CODE,
+            "examples": [code.value for code in ReasonCode],
+            "description": "An open list: a later version may add a code. One that you do not know is a"
+            " reason like any other, and `retryable` counts for it as well.",
+        }
+    ),
+]
+
+
 # What comes with each code. A code of tomorrow is in none of these, and may come with anything.
 _WITH_CODE: Final = {
     ReasonCode.UNKNOWN_PRODUCT: ("product_id",),
@@ -151,7 +168,7 @@ class Reason(Event):
         json_schema_extra={"allOf": [_then(code, names) for code, names in _WITH_CODE.items()]}
     )
 
-    code: ReasonCode
+    code: AnyReasonCode
     product_id: int | None = None
     requested: int | None = None
     available: int | None = None

@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).parent.parent
 
 HELP = """Build the wheel of a version and tag it. Without --execute: show what would be done.
 
-The version stands in worker/__init__.py alone. CHANGELOG.md has a section of it,
+The version stands in contracts/version.py alone. CHANGELOG.md has a section of it,
 and nothing below Unreleased. All of that is committed.
 
 Ends with 0 if it is done or can be, 1 if something stands against it, 2 for wrong usage.

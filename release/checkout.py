@@ -20,7 +20,7 @@ def read_checkout(root: Path) -> Checkout:
     """Read it, or raise a ReleaseError that names what cannot be read."""
     changed = _git(root, "status", "--porcelain", "--no-renames", "-z").split("\0")
     return Checkout(
-        version=_version(_text(root / "worker" / "__init__.py")),
+        version=_version(_text(root / "contracts" / "version.py")),
         changelog=_text(root / "CHANGELOG.md"),
         changed=[entry[3:] for entry in changed if entry],
         tags=_git(root, "tag", "--list").split(),
@@ -59,7 +59,7 @@ def add_tag(root: Path, version: str) -> None:
 def _version(text: str) -> str:
     found = _VERSION.search(text)
     if not found:
-        raise ReleaseError("worker/__init__.py has no __version__")
+        raise ReleaseError("contracts/version.py has no __version__")
     return found[1]
 
 

@@ -37,7 +37,7 @@ def obstacles(version: str, checkout: Checkout) -> list[str]:
 
 def _of_the_version(version: str, checkout: Checkout) -> Iterator[str]:
     if checkout.version != version:
-        yield f'worker/__init__.py says {checkout.version}: write __version__ = "{version}" there, and commit'
+        yield f'contracts/version.py says {checkout.version}: write __version__ = "{version}", and commit'
     released = [tag[1:] for tag in checkout.tags if tag.startswith("v") and is_version(tag[1:])]
     latest = max(released, key=_numbers, default=None)
     if version in released:

@@ -18,12 +18,14 @@ from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from contracts.version import __version__
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
 from worker.database import ask_database, database_login, reading_engine, session_limits
 from worker.http import events_page, server
-from worker.http.events_page import EventsPage
+from worker.http.events_page import EventsDocument, EventsPage
+from worker.http.outcomes import OutcomeEndpoint
 from worker.http.page.open_letters import OpenLetters
 from worker.http.page.site import Site
 from worker.http.page.sources import Sources
@@ -74,6 +76,7 @@ class Worker:
     engine: AsyncEngine
     inquiries: Inquiries
     site: Site
+    outcomes: OutcomeEndpoint
     health: Health
     metrics: Metrics
     limits: OutputLimits
@@ -109,6 +112,7 @@ class Worker:
             # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
             await self.watch.close()
             await self.site.closed()
+            await self.outcomes.closed()
             await self.consumer.close()
             await self.limits.closed()
             await self.leases.producers.closed()
@@ -239,7 +243,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         metrics=metrics,
         batch_timeout_seconds=settings.batch_timeout_seconds,
     )
-    outcomes = WithheldOutcomes(
+    withheld = WithheldOutcomes(
         group=group,
         leases=leases,
         limits=limits,
@@ -257,6 +261,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         engine,
         inquiries,
         Site(sources, health, metrics, history),
+        OutcomeEndpoint(inquiries, sources.letters_of_orders, health),
         health,
         metrics,
         limits,
@@ -264,19 +269,21 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         consumer,
         watch,
         mender,
-        outcomes,
+        withheld,
         OpenLetters(sources, source.assignment, metrics),
     )
     return worker, _application(worker, broker)
 
 
 def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
+    document = EventsDocument(worker.settings)
     return server.Application(
         broker,
         routes=[
-            *server.routes(worker.health, worker.inquiries),
+            *server.routes(worker.health),
+            *worker.outcomes.routes(),
             *worker.site.routes(),
-            *events_page.file_routes(),
+            *events_page.routes(document),
         ],
         lifespan=worker.running,
         on_shutdown=[worker.leaving],
@@ -284,8 +291,8 @@ def _application(worker: Worker, broker: KafkaBroker) -> AsgiFastStream:
         asgi_routes=[("/metrics", make_asgi_app(worker.metrics.registry))],
         specification=AsyncAPI(
             title="Order worker",
-            version="1.0.0",
+            version=__version__,
             description="Decides orders against stock, once each: confirmed or rejected.",
         ),
-        asyncapi_path=EventsPage(),
+        asyncapi_path=EventsPage(document),
     )

@@ -7,16 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from contracts.version import __version__
 from tests.support.json_schema import faults
 from tests.support.order_worker import ROOT, OrderWorker, command_names
 from tests.support.terminal import shown_at
-from worker import __version__
 from worker.sandbox.servers.ports import free_port
 
 ORDER_ID = "0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f"
@@ -253,12 +252,6 @@ class TestVersion:
         assert said.count("\n") == 1
         for name in (f"order-worker {__version__}", "CPython 3.", "aiokafka 0", "asyncpg"):
             assert name in said
-
-    def test_it_is_that_of_the_package(self):
-        pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        assert "version" in pyproject["project"]["dynamic"]
-        source = (ROOT / pyproject["tool"]["hatch"]["version"]["path"]).read_text()
-        assert f'__version__ = "{__version__}"' in source
 
 
 class TestCompletion:

@@ -60,6 +60,7 @@ def test_orders_are_confirmed_and_rejected_for_each_reason(scene: Scene, workers
         "ce_id": str(event_id(fits)).encode(),
         "ce_source": b"/order-worker",
         "ce_type": b"order-confirmed",
+        "ce_dataschema": b"urn:order-worker:order-confirmed:v1",
         "ce_subject": str(fits).encode(),
         "content-type": b"application/json",
         "correlation_id": b"checkout-7",

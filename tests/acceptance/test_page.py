@@ -287,7 +287,7 @@ def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerP
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json"]
+    "path", ["/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json", "/asyncapi.json"]
 )
 def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, path: str):
     headers = get(worker.url + path)[1]

@@ -59,6 +59,7 @@ def test_an_odd_header_never_costs_an_order_and_is_not_passed_on(scene: Scene, w
         "ce_id",
         "ce_source",
         "ce_type",
+        "ce_dataschema",
         "ce_time",
         "ce_subject",
         "content-type",

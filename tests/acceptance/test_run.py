@@ -282,6 +282,10 @@ def test_the_endpoints_answer(scene: Scene, workers: Workers):
     channels = described["channels"]
     addresses = {channel["address"] for channel in channels.values()}
     assert {scene.topics.order_placed, scene.topics.order_confirmed, scene.topics.order_rejected} <= addresses
+    status, contract = worker.get("/asyncapi.json")
+    assert status == 200
+    published = {channel["address"] for channel in json.loads(contract)["channels"].values()}
+    assert published == {*vars(scene.topics).values()}
     status, page = worker.get("/docs")
     assert status == 200
     loaded = re.findall(r'<(?:script|link rel="stylesheet")[^>]*(?:src|href)="([^"]+)"', page)

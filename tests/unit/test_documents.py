@@ -1,6 +1,5 @@
 """What is written down about the project is what the project does."""
 
-import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +7,6 @@ from types import ModuleType
 import pytest
 
 from contracts.events import DeadLetterCode, OrderConfirmed, OrderPlaced, OrderRejected, ReasonCode
-from contracts.schema import FOLDER
 from db import catalog, orders, reports
 from docs.reference import pages as generated_pages
 from tests.faults.mutations import MUTATIONS
@@ -24,7 +22,6 @@ from tests.support.pages import (
     unknown_settings,
     without_index,
 )
-from worker.app import build
 from worker.settings import Settings
 
 LONGEST_README = 150
@@ -139,16 +136,3 @@ def test_code_tests_and_mutations_of_each_guarantee_exist():
             assert (ROOT / path).exists(), f"{rule} names a file that is not there: {path}"
             pattern = rf"^(?:async )?(?:def|class) {symbol}\b"
             assert re.search(pattern, read(path), re.MULTILINE), f"{path} has no {symbol}"
-
-
-async def test_the_asyncapi_document_checked_in_is_that_of_the_worker(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    monkeypatch.chdir(tmp_path)
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"ORDER_WORKER_{name.upper()}", raising=False)
-    worker, application = build(Settings())
-    described = json.loads(application.schema.to_specification().to_json())
-    checked_in = json.loads((FOLDER / "asyncapi.json").read_text(encoding="utf-8"))
-    assert described == checked_in, "run: make schemas"
-    await worker.engine.dispose()

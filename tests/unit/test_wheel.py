@@ -1,4 +1,4 @@
-"""What others install: the wheel has the types of all three packages."""
+"""What others install: the wheel has the types of all three packages, and the contract's files."""
 
 import subprocess
 import sys
@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from contracts.version import __version__
+
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("contracts", "db", "worker")
+CONTRACT = (
+    "contracts/schemas/asyncapi.json",
+    "contracts/schemas/v1/order-placed.json",
+    f"contracts/released/v1/{__version__}/order-placed.json",
+    "contracts/examples/outcomes.jsonl",
+)
 CONSUMER = """
 from contracts.events import OrderPlaced
 from db.statuses import OrderStatus
@@ -20,7 +28,7 @@ error: int = CommandError("").exit_code
 """
 
 
-def test_the_wheel_says_that_its_packages_are_typed(tmp_path: Path):
+def test_the_wheel_says_that_its_packages_are_typed_and_has_the_contract(tmp_path: Path):
     built = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,
@@ -28,8 +36,9 @@ def test_the_wheel_says_that_its_packages_are_typed(tmp_path: Path):
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    assert {f"{package}/py.typed" for package in PACKAGES} <= set(zipfile.ZipFile(wheel).namelist())
+    (wheel,) = tmp_path.glob(f"order_worker-{__version__}-*.whl")
+    files = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"{package}/py.typed" for package in PACKAGES} | {*CONTRACT} <= files
 
 
 @pytest.mark.timeout(600)

@@ -4,7 +4,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from worker import __version__
+from contracts.version import __version__
 
 _LIBRARIES: Final = ("aiokafka", "faststream", "sqlalchemy", "asyncpg", "pydantic")
 

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from contracts.dead_letters import read_letter_headers
 from contracts.events import DeadLetterCode
+from contracts.fields import time_text
 from worker.core.triage import Source
 
 # A batch has a header of 61 bytes; a record some numbers beside its key, value and headers.
@@ -47,7 +48,7 @@ def dead_letter_headers(
         "source.partition": str(source.partition),
         "source.offset": str(source.offset),
         "source.timestamp": str(source_timestamp_ms),
-        "failed_at": failed_at.isoformat(),
+        "failed_at": time_text(failed_at),
     }
     kept = [(name, value) for name, value in original if name not in _OUR_HEADERS]
     return [*kept, *((name, text.encode()) for name, text in ours.items())]

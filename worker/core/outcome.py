@@ -91,4 +91,4 @@ def reason_codes(decision: Confirmed | Rejected) -> tuple[str, ...]:
     """The codes of a rejection, for counting; empty for a confirmation."""
     if isinstance(decision, Confirmed):
         return ()
-    return tuple(_reason(refusal).code.value for refusal in decision.refusals)
+    return tuple(str(_reason(refusal).code) for refusal in decision.refusals)

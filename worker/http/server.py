@@ -1,4 +1,4 @@
-"""The HTTP endpoints, all read only: liveness, readiness, outcomes; and the application that serves all."""
+"""The HTTP endpoints, all read only: liveness and readiness; and the application that serves all."""
 
 import json
 import logging
@@ -15,13 +15,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from contracts.envelope import outcome_headers
-from contracts.fields import parse_order_id
-from db.bulk.rows import LedgerRow
-from db.worker import ledger
 from worker.failures import outage_text
 from worker.http.connections import bounded
-from worker.http.queries import Inquiries, NoAnswerError
 from worker.observability.health import Health
 
 # FastStream's page for /docs has a script in its text and compiles schemas: the policy allows that and
@@ -92,36 +87,17 @@ def _at_the_top(scope: Scope) -> Scope:
     return {**scope, "path": path.removeprefix(root), "root_path": ""}
 
 
-def routes(health: Health, inquiries: Inquiries) -> Sequence[Route]:
-    """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away.
-
-    `/outcomes/{order_id}` is the outcome's event, 404 while the order is undecided, 410 when it was pruned.
-    """
+def routes(health: Health) -> Sequence[Route]:
+    """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away."""
 
     async def livez(_request: Request) -> Response:
-        return _json(200, {"alive": True})
+        return json_response(200, {"alive": True})
 
     async def readyz(_request: Request) -> Response:
         state = health.describe()
-        return _json(200 if state["ready"] else 503, state)
+        return json_response(200 if state["ready"] else 503, state)
 
-    async def outcome(request: Request) -> Response:
-        text = request.path_params["order_id"]
-        order_id = parse_order_id(text)
-        if order_id is None:
-            return _json(400, {"order_id": text, "error": "not an order id: write a UUID of 36 characters"})
-        try:
-            async with inquiries.session() as session:
-                row = (await ledger.find_outcomes(session, [order_id])).get(order_id)
-        except NoAnswerError as error:
-            return _json(503, {"order_id": text, "error": str(error)}, {"retry-after": "1"})
-        return _event(row) if row else _json(404, {"order_id": text, "error": "undecided"})
-
-    return (
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/outcomes/{order_id}", outcome),
-    )
+    return Route("/livez", livez), Route("/readyz", readyz)
 
 
 def file_route(path: str, file: Path, media_type: str, headers: Mapping[str, str] | None = None) -> Route:
@@ -138,22 +114,13 @@ async def _refusal(_request: Request, error: Exception) -> Response:
     """Of a path that nobody serves, or of a method that would write."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        return _json(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
-    return _json(
+        return json_response(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
+    return json_response(
         error.status_code, {"error": "nothing is served here: the page is at /, the events are at /docs"}
     )
 
 
-def _event(row: LedgerRow) -> Response:
-    """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
-    if row.event is None:
-        return _json(410, {"order_id": str(row.order_id), "error": "pruned", "outcome": row.outcome})
-    sent = outcome_headers(str(row.order_id).encode(), f"order-{row.outcome}", row.decided_at)
-    headers = {name.replace("_", "-"): value.decode() for name, value in sent}
-    return Response(row.event.encode(), headers={**headers, "etag": f'"{headers["ce-id"]}"'})
-
-
-def _json(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
-    # No one may keep it: what is undecided now is decided soon.
+def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer that no one may keep: what is undecided now is decided soon."""
     sent = {"cache-control": "no-store", **(headers or {})}
     return Response(json.dumps(body).encode(), status, sent, "application/json")

@@ -59,6 +59,10 @@ class Health:
     def stopping(self) -> None:
         self._troubles["worker"] = "stopping"
 
+    @property
+    def is_stopping(self) -> bool:
+        return self._troubles.get("worker") == "stopping"
+
     def assigned(self, partitions: list[int]) -> None:
         self._partitions = partitions
 

@@ -36,7 +36,7 @@ def test_nothing_stands_against_a_commit_that_is_ready():
 @pytest.mark.parametrize(
     ("checkout", "says"),
     [
-        (replace(READY, version="0.1.0"), 'worker/__init__.py says 0.1.0: write __version__ = "0.2.0"'),
+        (replace(READY, version="0.1.0"), 'contracts/version.py says 0.1.0: write __version__ = "0.2.0"'),
         (replace(READY, tags=["v0.2.0"]), "the tag v0.2.0 exists: take a version above 0.2.0"),
         (replace(READY, tags=["v0.10.0", "v0.3.0"]), "0.10.0 is released already: take a version above it"),
         (replace(READY, changelog=""), 'no section of this version: write "## 0.2.0 - YYYY-MM-DD"'),
@@ -73,6 +73,7 @@ def test_a_version_is_rehearsed_then_built_and_tagged_and_not_released_twice(tmp
     for package in ("contracts", "db", "worker"):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text('__version__ = "0.2.0"\n')
+    (tmp_path / "contracts" / "version.py").write_text('__version__ = "0.2.0"\n')
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
     contract = tmp_path / "tests" / "unit" / "contracts" / "test_contract.py"
     contract.parent.mkdir(parents=True)

@@ -142,7 +142,7 @@ def _rejection(record: ConsumerRecord) -> Rejection | None:
     return Rejection(
         event.order_id,
         event.decided_at.astimezone(UTC),
-        tuple(dict.fromkeys(reason.code.value for reason in event.reasons)),
+        tuple(dict.fromkeys(str(reason.code) for reason in event.reasons)),
         tuple(reason_text(reason) for reason in event.reasons[:REASONS_TOLD])
         + ((f"{len(event.reasons) - REASONS_TOLD} more",) if len(event.reasons) > REASONS_TOLD else ()),
         event.retryable,

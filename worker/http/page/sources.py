@@ -19,6 +19,7 @@ from db.statuses import OrderStatus
 from db.worker import sales
 from db.worker.order_pages import list_order_entries
 from db.worker.skips import list_skips
+from worker.http.outcomes import LettersOfOrders, letters_of_orders
 from worker.http.page.lists import (
     ORDERS_ON_A_PAGE,
     LettersFound,
@@ -128,6 +129,11 @@ class Sources:
         return Counter(
             letter.code for letter, _ in found if not known.redrive(letter) and not known.settled(letter)
         )
+
+    async def letters_of_orders(self) -> LettersOfOrders:
+        async with self._reader() as consumer:
+            tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
+        return letters_of_orders(tail)
 
     async def orders(self) -> StoredOrders:
         since = datetime.now(UTC) - LONGEST_WINDOW

@@ -228,6 +228,8 @@ def reason_text(reason: Reason) -> str:
                 f"product {reason.product_id} cost {reason.current_unit_price}"
                 f" and not {reason.expected_unit_price}"
             )
+        case _:  # of a newer worker
+            return f"{reason.code}, which this version does not know"
 
 
 def unread_text(unread: Sequence[Unread]) -> str:

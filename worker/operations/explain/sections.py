@@ -147,7 +147,7 @@ _NOT_KEPT: Final = (
 def _reason(reason: Reason) -> tuple[object, ...]:
     product = None if reason.product_id is None else str(reason.product_id)
     prices = (reason.expected_unit_price, reason.current_unit_price)
-    return reason.code.value, product, reason.requested, reason.available, *prices
+    return str(reason.code), product, reason.requested, reason.available, *prices
 
 
 def _undecided(facts: Facts) -> Section:

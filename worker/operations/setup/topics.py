@@ -10,6 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from rich.console import Group
 from rich.text import Text
 
+from contracts.topics import HEADER_ROOM_BYTES, TOPICS, USUAL_MAX_BYTES
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, topic_uses
@@ -22,18 +23,6 @@ from worker.settings import Settings
 BROKER_DEFAULT: Final = -1
 
 _DAY_MS: Final = 24 * 60 * 60 * 1000
-_MIB: Final = 1024 * 1024
-# The input topic is the retry log: a record must outlive the longest time that all workers are away.
-_INPUT_RETENTION_MS: Final = 14 * _DAY_MS
-# Time for a subscriber to come back and read on. Older outcomes are in the ledger (`republish`).
-_OUTCOME_RETENTION_MS: Final = 14 * _DAY_MS
-# Somebody has to look, repair and redrive: longer than the input is kept, because after that
-# the dead letter is the only copy.
-_DEAD_LETTER_RETENTION_MS: Final = 30 * _DAY_MS
-# A dead letter is a record as large as the input takes, and our headers that tell why. Kafka's
-# default limit is 1 MiB and 12 bytes: beside it a dead letter may have 2 MiB.
-_HEADER_ROOM_BYTES: Final = _MIB - 12
-_USUAL_MAX_BYTES: Final = _MIB + 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +49,14 @@ async def create_topics(
         try:
             copies = replication if replication > 0 else await _default_replication(admin)
             created = {
-                name: await _create(admin, NewTopic(name, partitions, copies, topic_configs=configs))
-                for name, configs in zip(names[:3], _configs(), strict=True)
+                name: await _create(admin, NewTopic(name, partitions, copies, topic_configs=topic.settings))
+                for name, topic in zip(names[:3], TOPICS[:3], strict=True)
             }
             # Before, a broker may not have heard of it, and would tell no limit.
             await until_all_brokers_know(admin, _counts(created, partitions))
             (placed,) = await _described(admin, names[:1])
-            room = max(placed.limits.max_batch_bytes, _USUAL_MAX_BYTES) + _HEADER_ROOM_BYTES
-            configs = _lasting(_DEAD_LETTER_RETENTION_MS) | {"max.message.bytes": str(room)}
+            room = max(placed.limits.max_batch_bytes, USUAL_MAX_BYTES) + HEADER_ROOM_BYTES
+            configs = TOPICS[3].settings | {"max.message.bytes": str(room)}
             created[names[3]] = await _create(
                 admin, NewTopic(names[3], partitions, copies, topic_configs=configs)
             )
@@ -106,21 +95,6 @@ def topics_screen(topics: Sequence[TopicState]) -> Group:
     ]
     remarks_below = (Text(remark) for topic in topics for remark in topic.remarks)
     return Group(table(head, rows, numbers=head[2:], ruled=False), *remarks_below)
-
-
-def _configs() -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    outcome = _lasting(_OUTCOME_RETENTION_MS)
-    return _lasting(_INPUT_RETENTION_MS), outcome, outcome
-
-
-def _lasting(retention_ms: int) -> dict[str, str]:
-    # Never compacted: a second record of a key must not remove the first before everybody has read it.
-    # Stamped by the broker: whatever time a record claims, none is refused for it or deleted before its time.
-    return {
-        "cleanup.policy": "delete",
-        "retention.ms": str(retention_ms),
-        "message.timestamp.type": "LogAppendTime",
-    }
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> bool:

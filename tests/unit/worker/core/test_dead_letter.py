@@ -37,7 +37,7 @@ def test_a_dead_letter_says_what_is_wrong_where_it_lay_and_when():
         ("source.partition", b"3"),
         ("source.offset", b"42"),
         ("source.timestamp", b"1795000000000"),
-        ("failed_at", b"2026-11-23T10:00:00+00:00"),
+        ("failed_at", b"2026-11-23T10:00:00Z"),
     ]
 
 
