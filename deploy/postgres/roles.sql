@@ -28,7 +28,8 @@ SET LOCAL lock_timeout = '5s';
 --    migrator  owns schema and tables: `db upgrade`, `db downgrade`, and this file
 --    worker    `run`: decides orders; deletes nothing of a shop's, and adds no user and no product
 --    reader    `explain`, `check`, `lag`, `orders list`, `dead-letters list|show|export`, `place --random`, and
---              `reconcile`, which compares in temporary tables; and every command of the operator's without --execute
+--              `reconcile`, which compares in temporary tables; and rehearsals of the operator's commands, but for those
+--              of `dead-letters redrive` and `orders reopen`, which write and roll back
 --    operator  what a reader may, and the commands that change something: `catalog import`, `orders reopen`,
 --              `replay`, `republish`, `dead-letters redrive|settle`, `skip`, `reconcile --repair`, `ledger restore`
 SELECT format('CREATE ROLE %I LOGIN', name)
@@ -95,6 +96,7 @@ INSERT INTO rights VALUES
   (:'operator', 'positions',            'INSERT, UPDATE', 'replay, skip, ledger restore'),
   (:'operator', 'replays',              'INSERT', 'replay'),
   (:'operator', 'skips',                'INSERT, UPDATE', 'skip'),
+  (:'operator', 'withheld_outcomes',    'UPDATE', 'ledger restore: which were published after all'),
   (:'operator', 'dead_letter_redrives', 'INSERT, UPDATE, DELETE', 'dead-letters redrive: each letter once'),
   (:'operator', 'settled_letters',      'INSERT', 'dead-letters settle'),
   (:'operator', 'order_reopenings',     'INSERT, UPDATE, DELETE', 'orders reopen: each order once');
