@@ -209,7 +209,7 @@ def test_every_selector_finds_the_pods_of_the_workers():
     assert the_workers()["spec"]["serviceName"] == service["metadata"]["name"]
 
 
-def test_the_autoscaler_asks_for_a_metric_that_workers_have_and_counts_each_partition_once():
+def test_the_autoscaler_asks_for_a_metric_of_ours_and_counts_partitions_once():
     (scaled,) = documents(FOLDER / "components/keda/scaledobject.yaml")
     assert scaled["spec"]["scaleTargetRef"]["name"] == label(the_workers())
     (trigger,) = scaled["spec"]["triggers"]
