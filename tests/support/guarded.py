@@ -4,7 +4,7 @@ import json
 import socket
 import ssl
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,15 @@ class AskingKafka:
 
 
 @contextmanager
-def kafka_asking(protocol: str, settings: dict[str, str]) -> Iterator[AskingKafka]:
-    """It runs; `settings` are those of the listener that asks."""
+def kafka_asking(
+    protocol: str, settings: dict[str, str], of_broker: Mapping[str, str] | None = None
+) -> Iterator[AskingKafka]:
+    """It runs; `settings` are those of the listener that asks, `of_broker` those of both listeners."""
     asking, port = {f"listener.name.proxied.{name}": value for name, value in settings.items()}, free_port()
     with data_folder() as folder:
-        broker = LocalKafka(folder, proxy_port=port, proxied_protocol=protocol, settings=asking)
+        broker = LocalKafka(
+            folder, proxy_port=port, proxied_protocol=protocol, settings={**asking, **(of_broker or {})}
+        )
         assert broker.proxied_port
         try:
             broker.start()
@@ -135,15 +139,18 @@ def postgres_asking(how: str) -> Iterator[LocalPostgres]:
 
 
 @contextmanager
-def tls_before(postgres: LocalPostgres, server: Certificate, authorities: Path) -> Iterator[int]:
+def tls_before(
+    postgres: LocalPostgres, server: Certificate, authorities: Path | None = None
+) -> Iterator[int]:
     """The port of what speaks TLS in PostgreSQL's place, whose own build has none, and lets in whom the
-    authorities of this file know, as it is at that moment."""
+    authorities of this file know, as it is at that moment; without a file whoever comes."""
 
     def answer(client: socket.socket) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*server)
-        context.load_verify_locations(authorities)
-        context.verify_mode = ssl.CERT_REQUIRED
+        if authorities:
+            context.load_verify_locations(authorities)
+            context.verify_mode = ssl.CERT_REQUIRED
         with suppress(OSError), socket.create_connection(("127.0.0.1", postgres.port)) as behind, client:
             client.recv(8)
             client.sendall(b"S")

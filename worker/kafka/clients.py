@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.errors import CommandError
 from worker.failures import reason_of
@@ -62,12 +63,26 @@ async def require_topics(settings: Settings, *names: str) -> None:
             missing = [name for name in wanted if name not in present]
             if not missing:
                 return
+        hidden = await _hidden(client, missing)
+    if hidden:
+        raise CommandError(
+            f"the user may not see the topic{'s' * (len(hidden) > 1)} {', '.join(hidden)} in Kafka at"
+            f" {settings.kafka_bootstrap_servers}",
+            "grant it what deploy/kafka/acls.sh grants",
+        )
     raise CommandError(
         f"Kafka at {settings.kafka_bootstrap_servers} lacks the topic{'s' * (len(missing) > 1)}"
         f" {', '.join(missing)}",
         "run `order-worker topics create`",
         code="topics_missing",
     )
+
+
+async def _hidden(client: AIOKafkaAdminClient, names: list[str]) -> list[str]:
+    """Which of them Kafka does not list because we may not see them, whether they are there or not."""
+    question = MetadataRequest(names, allow_auto_topic_creation=False)
+    topics = (await of_some_node(lambda: client._send_request(question))).to_object()["topics"]
+    return [one["topic"] for one in topics if one["error_code"] == TopicAuthorizationFailedError.errno]
 
 
 async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[str, TopicLimits]:

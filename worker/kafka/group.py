@@ -43,7 +43,7 @@ class Member:
 
 async def members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
     """Who is in the group now; nobody where there is no such group."""
-    return await _patiently(lambda: _members(admin, group_id))
+    return await patiently(lambda: _members(admin, group_id))
 
 
 async def _members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
@@ -105,7 +105,7 @@ async def commits(
     """As `committed`, with the metadata: a worker's, or that of an operator's move (`offset_mark`)."""
     if not partitions:
         return {}
-    return await _patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
+    return await patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
 
 
 async def until_shown(
@@ -135,7 +135,7 @@ async def _commits(
     return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
+async def patiently(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
     """The answer, asked for again while the group's coordinator is not ready; its error past the limit."""
     deadline = time.monotonic() + seconds
     while True:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -21,6 +21,7 @@ from worker.failures import DATABASE_ERRORS
 from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
+from worker.kafka.rights import require_kafka_rights
 from worker.observability import log
 from worker.observability.events import Event, about
 from worker.rights import require_rights
@@ -49,9 +50,9 @@ async def _run(settings: Settings, reached: Reached) -> int:
     _spare_the_collector()
     try:
         await database.require_database(worker.engine, settings)
-        parts_missing = await require_rights(worker.engine, settings)
+        lacking = (await require_rights(worker.engine, settings), await require_kafka_rights(settings))
         await clients.require_topics(settings)
-        await _remark(worker, settings, parts_missing)
+        await _remark(worker, settings, lacking)
         listening = _listen(settings)
     except CommandError as error:
         await worker.engine.dispose()
@@ -71,10 +72,10 @@ async def _run(settings: Settings, reached: Reached) -> int:
     return 0
 
 
-async def _remark(worker: Worker, settings: Settings, parts_missing: str | None) -> None:
+async def _remark(worker: Worker, settings: Settings, lacking: Sequence[str | None]) -> None:
     """Say what will hurt before it does."""
-    of_database = (database.url_remark(settings), parts_missing)
-    for remark in (*filter(None, of_database), *await clients.topic_remarks(settings)):
+    remarks = filter(None, (database.url_remark(settings), *lacking))
+    for remark in (*remarks, *await clients.topic_remarks(settings)):
         logger.warning("%s", remark, extra=about(Event.WORKER_REMARKS))
     ahead = 0.0
     with suppress(*DATABASE_ERRORS, OSError):  # the first batch will tell

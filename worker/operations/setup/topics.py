@@ -114,16 +114,22 @@ def _counts(created: Mapping[str, bool], partitions: int) -> dict[str, int]:
 
 
 async def _default_replication(admin: AIOKafkaAdminClient) -> int:
-    """What the brokers use where nothing is asked for; 1 if they do not tell.
+    """What the brokers use where nothing is asked for; 1 where they know no such setting.
 
-    Asked for, because aiokafka speaks a version of the protocol in which -1 is not allowed yet.
+    Asked for, because aiokafka speaks a version of the protocol in which -1 is not allowed yet. Raises
+    CommandError where they may not tell us: topics without a copy would be lost with a broker.
     """
     brokers = (await admin.describe_cluster())["brokers"]
     resource = ConfigResource(
         ConfigResourceType.BROKER, str(brokers[0]["node_id"]), {"default.replication.factor": None}
     )
     values = settings_of(await admin.describe_configs([resource]))
-    return int(next(iter(values.values()), {}).get("default.replication.factor", 1))
+    if not values:
+        raise CommandError(
+            "Kafka does not say how many copies its brokers keep: DESCRIBE_CONFIGS on the cluster is missing",
+            "grant it, or say --replication N",
+        )
+    return int(next(iter(values.values())).get("default.replication.factor", 1))
 
 
 async def _described(admin: AIOKafkaAdminClient, names: Sequence[str]) -> list[TopicState]:
