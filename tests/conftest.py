@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -16,11 +16,13 @@ from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
 from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
+from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import stock_the_shelves
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
+from tests.support.sessions import Sessions
 from tests.support.shop import Shop, run_apart
 from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
@@ -86,12 +88,20 @@ def worker_role(services: Services, template_database: str) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+def databases(services: Services, template_database: str, worker_role: str) -> Iterator[Databases]:
+    """Upgraded, empty databases, in which the role of the workers has its rights."""
+    assert worker_role
+    databases = Databases(services.database_url, template_database)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def database_url(services: Services, template_database: str) -> Iterator[str]:
-    """A fresh, upgraded, empty database."""
-    name = f"test_{uuid4().hex[:12]}"
-    yield create_database(services.database_url, name, template=template_database)
-    drop_database(services.database_url, name)
+def database_url(databases: Databases) -> Iterator[str]:
+    """An upgraded, empty database."""
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture
@@ -103,9 +113,10 @@ def bare_database_url(services: Services) -> Iterator[str]:
 
 
 @pytest.fixture
-def shop(database_url: str) -> Shop:
+def shop(database_url: str) -> Iterator[Shop]:
     """The test's database, to fill and to look into."""
-    return Shop(database_url)
+    with closing(Sessions(database_url)) as sessions:
+        yield Shop(database_url, sessions)
 
 
 @pytest.fixture
