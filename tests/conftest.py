@@ -201,7 +201,7 @@ def env(services: Services, database_url: str, topic_names: TopicNames) -> dict[
 
 @pytest.fixture(scope="session")
 def worker_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerTemplate]:
-    """What worker processes are forked from."""
+    """What the processes of workers and commands are forked from."""
     template = WorkerTemplate(tmp_path_factory.mktemp("template"))
     yield template
     template.close()
@@ -222,9 +222,16 @@ def workers(
 
 
 @pytest.fixture
-def order_worker(env: dict[str, str]) -> Iterator[OrderWorker]:
+def order_worker(env: dict[str, str], worker_template: WorkerTemplate) -> Iterator[OrderWorker]:
     """Calls the command in the test's environment."""
-    with order_worker_in(env) as command:
+    with order_worker_in(env, worker_template) as command:
+        yield command
+
+
+@pytest.fixture
+def lone_order_worker(worker_template: WorkerTemplate) -> Iterator[OrderWorker]:
+    """Calls the command without a setting, and starts no server for it."""
+    with order_worker_in({}, worker_template) as command:
         yield command
 
 
