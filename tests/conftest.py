@@ -1,5 +1,6 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,9 +42,26 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Before several processes begin, so that one prepares for all of them."""
-    use_java_cache(make=bool(config.getoption("numprocesses", None)))
+def _needs_a_server(item: pytest.Item) -> bool:
+    return "unit" not in item.path.parts
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need no server come first: after seconds they show whether it is worth to go on."""
+    items.sort(key=_needs_a_server)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only before the first test that may need a server, so that the others do not wait for this."""
+    if _needs_a_server(item):
+        _prepare_quick_starts(make=hasattr(item.config, "workerinput"))
+
+
+@functools.cache
+def _prepare_quick_starts(*, make: bool) -> None:
+    """To make the cache pays for many starts: where several processes share the tests."""
+    use_java_cache(make=make)
 
 
 @pytest.fixture(scope="session")
