@@ -223,14 +223,13 @@ def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerP
     assert paths[f"explain/{told.confirmed}"] == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json"]
-)
-def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, path: str):
-    headers = get(worker.url + path)[1]
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, subtests: pytest.Subtests):
+    for path in ("/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json"):
+        with subtests.test(path=path):
+            headers = get(worker.url + path)[1]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
 def widths(browser: Browser, worker: WorkerProcess, path: str, folder: Path) -> dict[int, int]:
