@@ -23,7 +23,7 @@ _END_OTHERS = f"""
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
-# Who changes, adds or removes a row of a catalogue changes its newest xmin or its number of rows. Four are
+# Whatever is done to a row of a catalogue changes its newest xmin there, or the number of rows. Four are
 # asked more closely: pg_class changes by TRUNCATE as well, pg_namespace by the first temporary table,
 # pg_statistic by autovacuum in the catalogues, and pg_database is of all databases.
 _CATALOGUES = (
@@ -59,7 +59,7 @@ class Databases:
         self._server_url, self._template = server_url, template
         self._free: list[str] = []
         self._structures: dict[str, str] = {}
-        """that of each copy before its first test, by URL"""
+        """that of each copy before its first test, by URL; of those that had no rows then"""
 
     @contextmanager
     def one(self) -> Iterator[str]:
@@ -80,7 +80,8 @@ class Databases:
 
     def _copy(self) -> str:
         url = create_database(self._server_url, f"test_{uuid4().hex[:12]}", template=self._template)
-        self._structures[url] = Shop(url).value(_STRUCTURE)
+        if Shop(url).value(_FILLED) is None:
+            self._structures[url] = Shop(url).value(_STRUCTURE)
         return url
 
     def _drop(self, url: str) -> None:
@@ -92,7 +93,7 @@ class Databases:
             connection = await asyncpg.connect(url)
             try:
                 alone = await connection.fetchval(_END_OTHERS)
-                if not alone or await connection.fetchval(_STRUCTURE) != self._structures[url]:
+                if not alone or await connection.fetchval(_STRUCTURE) != self._structures.get(url):
                     return False
                 if filled := await connection.fetchval(_FILLED):
                     await connection.execute(f"TRUNCATE {filled} CASCADE")
