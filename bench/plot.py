@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _WIDTH: Final = 9.0  # inches
 _BAR: Final = 0.32
@@ -14,9 +14,6 @@ _PANEL: Final = 2.6
 _COLOUR: Final = "#1f5fa8"
 
 Points = Sequence[tuple[float, float]]
-
-mpl.rcParams["svg.hashsalt"] = "order-worker"  # the same plot of the same figures
-mpl.rcParams["svg.fonttype"] = "none"  # text stays text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +40,18 @@ def draw(drawn: Bars | Lines, title: str, path: Path) -> None:
     figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _bars(drawn: Bars) -> Figure:
-    figure = Figure(figsize=(_WIDTH, 0.9 + _BAR * len(drawn.bars)), layout="constrained")
+def _figure(height: float) -> "Figure":
+    # Half a second of imports, for which whoever draws nothing need not wait.
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "order-worker"  # the same plot of the same figures
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
+    return Figure(figsize=(_WIDTH, height), layout="constrained")
+
+
+def _bars(drawn: Bars) -> "Figure":
+    figure = _figure(0.9 + _BAR * len(drawn.bars))
     axes = figure.subplots()
     names, lowest, medians, highest = zip(*drawn.bars, strict=True)
     below = [middle - low for low, middle in zip(lowest, medians, strict=True)]
@@ -59,9 +66,9 @@ def _bars(drawn: Bars) -> Figure:
     return figure
 
 
-def _lines(drawn: Lines) -> Figure:
+def _lines(drawn: Lines) -> "Figure":
     count = len(drawn.panels)
-    figure = Figure(figsize=(_WIDTH, 0.6 + _PANEL * count), layout="constrained")
+    figure = _figure(0.6 + _PANEL * count)
     panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, curves) in zip(panels, drawn.panels.items(), strict=True):
         for name, points in (curves if isinstance(curves, Mapping) else {"": curves}).items():

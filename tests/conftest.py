@@ -1,9 +1,10 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
@@ -16,11 +17,13 @@ from bench.statements import Statements, counted
 from db import migrate
 from db.engine import create_engine, session_factory
 from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
+from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import stock_the_shelves
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
+from tests.support.sessions import Sessions
 from tests.support.shop import Shop, run_apart
 from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
@@ -39,9 +42,26 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Before several processes begin, so that one prepares for all of them."""
-    use_java_cache(make=bool(config.getoption("numprocesses", None)))
+def _needs_a_server(item: pytest.Item) -> bool:
+    return "unit" not in item.path.parts
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need no server come first: after seconds they show whether it is worth to go on."""
+    items.sort(key=_needs_a_server)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only before the first test that may need a server, so that the others do not wait for this."""
+    if _needs_a_server(item):
+        _prepare_quick_starts(make=hasattr(item.config, "workerinput"))
+
+
+@functools.cache
+def _prepare_quick_starts(*, make: bool) -> None:
+    """To make the cache pays for many starts: where several processes share the tests."""
+    use_java_cache(make=make)
 
 
 @pytest.fixture(scope="session")
@@ -86,12 +106,20 @@ def worker_role(services: Services, template_database: str) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+def databases(services: Services, template_database: str, worker_role: str) -> Iterator[Databases]:
+    """Upgraded, empty databases, in which the role of the workers has its rights."""
+    assert worker_role
+    databases = Databases(services.database_url, template_database)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def database_url(services: Services, template_database: str) -> Iterator[str]:
-    """A fresh, upgraded, empty database."""
-    name = f"test_{uuid4().hex[:12]}"
-    yield create_database(services.database_url, name, template=template_database)
-    drop_database(services.database_url, name)
+def database_url(databases: Databases) -> Iterator[str]:
+    """An upgraded, empty database."""
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture
@@ -103,9 +131,10 @@ def bare_database_url(services: Services) -> Iterator[str]:
 
 
 @pytest.fixture
-def shop(database_url: str) -> Shop:
+def shop(database_url: str) -> Iterator[Shop]:
     """The test's database, to fill and to look into."""
-    return Shop(database_url)
+    with closing(Sessions(database_url)) as sessions:
+        yield Shop(database_url, sessions)
 
 
 @pytest.fixture
@@ -190,7 +219,7 @@ def env(services: Services, database_url: str, topic_names: TopicNames) -> dict[
 
 @pytest.fixture(scope="session")
 def worker_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerTemplate]:
-    """What worker processes are forked from."""
+    """What the processes of workers and commands are forked from."""
     template = WorkerTemplate(tmp_path_factory.mktemp("template"))
     yield template
     template.close()
@@ -211,9 +240,16 @@ def workers(
 
 
 @pytest.fixture
-def order_worker(env: dict[str, str]) -> Iterator[OrderWorker]:
+def order_worker(env: dict[str, str], worker_template: WorkerTemplate) -> Iterator[OrderWorker]:
     """Calls the command in the test's environment."""
-    with order_worker_in(env) as command:
+    with order_worker_in(env, worker_template) as command:
+        yield command
+
+
+@pytest.fixture
+def lone_order_worker(worker_template: WorkerTemplate) -> Iterator[OrderWorker]:
+    """Calls the command without a setting, and starts no server for it."""
+    with order_worker_in({}, worker_template) as command:
         yield command
 
 

@@ -162,7 +162,7 @@ def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_al
 
 
 def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(order_worker: OrderWorker):
-    OrderWorker({})("explain", "17").assert_one_line(2, "error: 17 is no order id")
+    order_worker("explain", "17").assert_one_line(2, "error: 17 is no order id")
     away = order_worker.here("explain", str(uuid4()), ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     away.assert_one_line(1, "error: cannot reach Kafka")
 

@@ -96,8 +96,10 @@ class TestDatabase:
             ("mysql://postgres:s3cret@127.0.0.1:1/x", "ORDER_WORKER_DATABASE_URL cannot be read"),
         ],
     )
-    def test_an_unusable_database_is_one_line_without_the_password(self, url: str, expected: str) -> None:
-        result = OrderWorker({})("db", "upgrade", ORDER_WORKER_DATABASE_URL=url)
+    def test_an_unusable_database_is_one_line_without_the_password(
+        self, lone_order_worker: OrderWorker, url: str, expected: str
+    ) -> None:
+        result = lone_order_worker("db", "upgrade", ORDER_WORKER_DATABASE_URL=url)
         result.assert_one_line(1, expected)
         assert not [piece for piece in ("s3", "cret") if piece in result.err]
 
@@ -180,8 +182,8 @@ class TestTopics:
         assert remarks[2].endswith("set message.timestamp.type=LogAppendTime")
         assert remarks[3].endswith("set cleanup.policy=delete")
 
-    def test_kafka_away_is_one_line(self) -> None:
-        result = OrderWorker({})("topics", "create", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    def test_kafka_away_is_one_line(self, lone_order_worker: OrderWorker) -> None:
+        result = lone_order_worker("topics", "create", ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
         assert (result.code, result.err.count("\n")) == (1, 1)
         assert result.err.startswith("error: cannot reach Kafka at 127.0.0.1:1 (connection refused)")
 

@@ -15,6 +15,7 @@ from tests.support.shop import Shop
 from tests.support.subscriber import create_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
+from tests.support.worker_template import WorkerTemplate
 from worker.sandbox.servers.errors import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
@@ -135,10 +136,14 @@ def kafka_scene(broker: LocalKafka, shop: Shop, topic_names: TopicNames, env: di
 
 @pytest.fixture
 def kafka_workers(
-    kafka_network: Proxy, kafka_scene: Scene, env: dict[str, str], tmp_path: Path
+    kafka_network: Proxy,
+    kafka_scene: Scene,
+    env: dict[str, str],
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
 ) -> Iterator[Workers]:
     through = {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{kafka_network.port}"}
-    with workers_in(env | through, tmp_path) as started:
+    with workers_in(env | through, tmp_path, worker_template) as started:
         yield started
 
 

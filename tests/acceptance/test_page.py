@@ -284,14 +284,22 @@ def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerP
     assert paths[f"explain/{told.confirmed}"] == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/docs", "/livez", "/metrics", "/outcomes/x", "/nowhere", "/docs.json", "/asyncapi.json"]
-)
-def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, path: str):
-    headers = get(worker.url + path)[1]
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
-    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, subtests: pytest.Subtests):
+    for path in (
+        "/",
+        "/docs",
+        "/livez",
+        "/metrics",
+        "/outcomes/x",
+        "/nowhere",
+        "/docs.json",
+        "/asyncapi.json",
+    ):
+        with subtests.test(path=path):
+            headers = get(worker.url + path)[1]
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
 def with_style(html: str, worker: WorkerProcess, look: str = "light") -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -36,7 +37,8 @@ def workers(env: dict[str, str], topics: TopicNames, tmp_path: Path) -> Iterator
 
 @pytest.fixture
 def run(order_worker: OrderWorker) -> OrderWorker:
-    return order_worker.of("run")
+    """Executed, as users do."""
+    return replace(order_worker.of("run"), template=None)
 
 
 @pytest.mark.usefixtures("topics")

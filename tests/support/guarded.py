@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
@@ -86,7 +88,26 @@ def set_scram_password(kafka: AskingKafka, password: str) -> None:
     admin = admin_client(kafka.broker.bootstrap_servers)
     for done in admin.alter_user_scram_credentials([change]).values():
         done.result(60)
+    # It is acknowledged before the broker goes by it.
+    eventually(lambda: run_apart(_lets_in(kafka.port, password)), 60)
     kafka.cut()
+
+
+async def _lets_in(port: int, password: str) -> bool:
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=f"127.0.0.1:{port}",
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="SCRAM-SHA-256",
+        sasl_plain_username=USER,
+        sasl_plain_password=password,
+    )
+    try:
+        await admin.start()
+    except KafkaError:
+        return False
+    finally:
+        await admin.close()
+    return True
 
 
 def set_stores(kafka: AskingKafka, certificate: Certificate, **files: Path) -> None:

@@ -5,10 +5,12 @@ ten thousand of them anew. With the cache a broker is up in 0.75 s for 1.75 s an
 3.4 s, formatting included; the tests start some hundreds.
 """
 
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from confluent_kafka import Producer
@@ -25,8 +27,9 @@ _OPTIONS = "JAVA_TOOL_OPTIONS"  # what every Java process reads, whoever starts 
 def use_java_cache(*, make: bool) -> None:
     """Every Java process that is started from now on uses the cache, if there is one or `make` says so.
 
-    Fetches Kafka for that only where one is to be made. Without a cache all is as before, only slower: where
-    Kafka cannot be had, too, which the tests report better.
+    Any number of processes may say so at once: one makes it, and the others wait for that. Kafka is fetched
+    for it only where one is to be made. Without a cache all is as before, only slower: where Kafka cannot be
+    had, too, which the tests report better.
     """
     try:
         if not make and not any(cache_folder("java").glob("*.aot")):
@@ -34,7 +37,9 @@ def use_java_cache(*, make: bool) -> None:
         jars = kafka_jars(print)
         cache = _cache_of(jars)
         if make and not cache.exists():
-            _make(cache)
+            with _alone(cache.parent):
+                if not cache.exists():
+                    _make(cache)
     except (LocalServiceError, ImportError):
         return
     if cache.exists():
@@ -50,6 +55,13 @@ def _cache_of(jars: Sequence[Path]) -> Path:
     stats = ((path, path.stat()) for path in used)
     facts = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return cache_folder("java") / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.aot"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "making").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # given back with the file, whatever becomes of us
+        yield
 
 
 def _make(cache: Path) -> None:

@@ -15,7 +15,11 @@ from unittest.mock import patch
 import pytest
 from typer.main import get_command
 
+from tests.support.forked_process import ForkedProcess
+from tests.support.worker_template import WorkerTemplate
 from worker import cli
+
+Process = subprocess.Popen[bytes] | ForkedProcess
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_SECONDS = 120.0
@@ -66,7 +70,9 @@ class OrderWorker:
     env: Mapping[str, str]
     program: tuple[str, ...] = (sys.executable, "-m", "worker")
     words: tuple[str, ...] = ()
-    started: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    template: WorkerTemplate | None = None
+    """what the process is forked from where it can be: that costs a tenth of an executed one"""
+    started: list[Process] = field(default_factory=list)
 
     def of(self, *words: str) -> "OrderWorker":
         """The command that begins with these words."""
@@ -79,17 +85,15 @@ class OrderWorker:
     def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Result:
         return ended(self.start(*arguments, **env), stdin)  # type: ignore[arg-type]
 
-    def start(
-        self, *arguments: str, terminal: int = subprocess.PIPE, **env: str
-    ) -> "subprocess.Popen[bytes]":
+    def start(self, *arguments: str, terminal: int = subprocess.PIPE, **env: str) -> Process:
         """The process, which goes on beside the test; it may write to a terminal."""
-        process = subprocess.Popen(
-            [*self.program, *self.words, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.env, **env},
-            stdin=subprocess.PIPE,
-            stdout=terminal,
-            stderr=terminal,
+        command, whole = [*self.program, *self.words, *arguments], {**os.environ, **self.env, **env}
+        process: Process = (
+            self.template.start_piped(command[2:], whole, ROOT, terminal)
+            if self.template and self.template.can_start(command, whole)
+            else subprocess.Popen(
+                command, cwd=ROOT, env=whole, stdin=subprocess.PIPE, stdout=terminal, stderr=terminal
+            )
         )
         self.started.append(process)
         return process
@@ -115,18 +119,19 @@ class OrderWorker:
             process.communicate()
 
 
-def ended(process: "subprocess.Popen[bytes]", stdin: bytes = b"") -> Result:
+def ended(process: Process, stdin: bytes = b"") -> Result:
     """How the process ends, which it has to do by itself."""
     try:
         out, err = process.communicate(stdin, timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
+    assert process.returncode is not None
     return Result(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
 @contextmanager
-def order_worker_in(env: Mapping[str, str]) -> Iterator[OrderWorker]:
-    command = OrderWorker(env)
+def order_worker_in(env: Mapping[str, str], template: WorkerTemplate | None = None) -> Iterator[OrderWorker]:
+    command = OrderWorker(env, template=template)
     try:
         yield command
     finally:

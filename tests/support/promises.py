@@ -11,6 +11,7 @@ from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.subscriber import (
     Message,
+    asking_for_lag,
     committed_lag,
     forget_offsets,
     group_members,
@@ -52,7 +53,8 @@ class Scene:
 
     def wait_until_drained(self, seconds: float = 60.0) -> None:
         """Every input record's offset is committed."""
-        eventually(lambda: self.lag() == 0, seconds, lambda: f"lag {self.lag()}")
+        with asking_for_lag(self.kafka, self.group_id, self.topics.order_placed) as lag:
+            eventually(lambda: lag() == 0, seconds, lambda: f"lag {lag()}")
 
     def confirmed(self) -> list[Message]:
         return read_topic(self.kafka, self.topics.order_confirmed)

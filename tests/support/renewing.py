@@ -8,7 +8,7 @@ from tests.support.promises import Scene
 from tests.support.worker_process import WorkerProcess
 
 # Of the tests: the limit of refusals, where it is to pass, and the longest pause between two attempts.
-SHORT, PAUSE_SECONDS = "4", "1"
+SHORT, PAUSE_SECONDS = "4", "0.3"
 EXIT_REFUSED = 4
 
 

@@ -7,17 +7,23 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from tests.support.sessions import Sessions
+
 T = TypeVar("T")
 
 
 class Shop:
     """A shop's database. Synchronous, so that tests of other processes read top to bottom."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, sessions: Sessions | None = None) -> None:
+        """`sessions` of this database; without them each statement has one of its own."""
         self.database_url = database_url
+        self._sessions = sessions
 
     def sql(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of one statement."""
+        if self._sessions is not None:
+            return self._sessions.fetch(statement, *arguments)
 
         async def run() -> list[asyncpg.Record]:
             connection = await asyncpg.connect(self.database_url)
@@ -27,6 +33,11 @@ class Shop:
                 await connection.close()
 
         return run_apart(run())
+
+    def leave(self) -> None:
+        """End our sessions there: PostgreSQL copies no database that somebody is in."""
+        if self._sessions is not None:
+            self._sessions.end()
 
     def value(self, statement: str, *arguments: Any) -> Any:
         """The first column of the first row."""

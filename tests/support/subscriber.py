@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -103,14 +103,17 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         open_partitions, messages = set(partitions), []
         while open_partitions:
-            for message in consumer.consume(1_000, timeout=0.2):
-                error = message.error()
-                if error is None:
-                    messages.append(_message(message))
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    open_partitions.discard(message.partition())
-                else:
-                    raise AssertionError(error)
+            # One by one: who asks for many waits until there are so many, or for all of the time.
+            message = consumer.poll(0.2)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                messages.append(_message(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                open_partitions.discard(message.partition())
+            else:
+                raise AssertionError(error)
         return messages
     finally:
         consumer.close()
@@ -128,8 +131,34 @@ def publish(
     timestamp_ms: int = 0,
 ) -> None:
     """Publish the values in order, and return when all are acknowledged. `timestamp_ms`: 0 is now."""
+    producer = _producer(bootstrap_servers, compression)
+    failures: list[Any] = []
+    where: dict[str, Any] = {} if partition is None else {"partition": partition}
+    try:
+        producer.list_topics(topic, timeout=30)  # which may have got more partitions since it last looked
+        for value in values:
+            producer.produce(
+                topic,
+                value=value,
+                key=key,
+                headers=[*(headers or [])],
+                timestamp=timestamp_ms,
+                on_delivery=lambda error, _message: failures.append(error) if error else None,
+                **where,
+            )
+            producer.poll(0)
+        assert producer.flush(30) == 0
+        assert not failures, failures
+    except BaseException:
+        forget_producers()
+        raise
+
+
+@cache
+def _producer(bootstrap_servers: str, compression: str) -> Producer:
+    """The one client that publishes to these servers: each new one waits for its id, half a second."""
     # A batch of the client counts as one message against the topic's limit, so it is kept below.
-    producer = Producer(
+    return Producer(
         {
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,  # else a record that is tried again comes after those behind it
@@ -137,27 +166,26 @@ def publish(
             "batch.size": 500_000,
             "linger.ms": 5,
             "compression.type": compression,
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
         }
     )
-    failures: list[Any] = []
-    where: dict[str, Any] = {} if partition is None else {"partition": partition}
-    for value in values:
-        producer.produce(
-            topic,
-            value=value,
-            key=key,
-            headers=[*(headers or [])],
-            timestamp=timestamp_ms,
-            on_delivery=lambda error, _message: failures.append(error) if error else None,
-            **where,
-        )
-        producer.poll(0)
-    assert producer.flush(30) == 0
-    assert not failures, failures
+
+
+def forget_producers() -> None:
+    """Begin again with new clients: brokers that have forgotten records refuse what the old ones send."""
+    _producer.cache_clear()
 
 
 def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | None:
     """How many records of the topic the group has not committed yet; None while Kafka does not say."""
+    with asking_for_lag(bootstrap_servers, group_id, topic) as lag:
+        return lag()
+
+
+@contextmanager
+def asking_for_lag(bootstrap_servers: str, group_id: str, topic: str) -> Iterator[Callable[[], int | None]]:
+    """`committed_lag`, for who asks again and again."""
     # Not the admin client: told that the coordinator has moved, it follows a null pointer (librdkafka 2.16.0,
     # its issue 5040).
     consumer = Consumer(
@@ -168,16 +196,21 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
             "log_level": 0,
         }
     )
-    try:
-        asked = [TopicPartition(topic, number) for number in partition_numbers(consumer, topic)]
-        committed = consumer.committed(asked, timeout=10)
-        ends = [consumer.get_watermark_offsets(partition, timeout=10) for partition in committed]
+
+    def lag() -> int | None:
+        try:
+            asked = [TopicPartition(topic, number) for number in partition_numbers(consumer, topic)]
+            committed = consumer.committed(asked, timeout=10)
+            ends = [consumer.get_watermark_offsets(partition, timeout=10) for partition in committed]
+        except KafkaException:
+            return None
         return sum(
             end - (partition.offset if partition.offset >= 0 else start)
             for partition, (start, end) in zip(committed, ends, strict=True)
         )
-    except KafkaException:
-        return None
+
+    try:
+        yield lag
     finally:
         consumer.close()
 

@@ -8,7 +8,7 @@ import struct
 import termios
 from collections.abc import Sequence
 
-from tests.support.order_worker import OrderWorker
+from tests.support.order_worker import OrderWorker, ended
 
 _STYLES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
@@ -23,8 +23,7 @@ def shown_at(order_worker: OrderWorker, columns: int, arguments: Sequence[str]) 
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         while piece := _read(terminal.fileno()):
             text += piece
-    process.communicate(timeout=60)
-    return process.returncode, _STYLES.sub("", text.decode()).replace("\r\n", "\n")
+    return ended(process).code, _STYLES.sub("", text.decode()).replace("\r\n", "\n")
 
 
 def _read(descriptor: int) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.deadline import eventually
-from tests.support.worker_template import ForkedWorker, WorkerTemplate
+from tests.support.forked_process import ForkedProcess
+from tests.support.worker_template import WorkerTemplate
 from worker.sandbox.servers.processes import start_process
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,9 +36,9 @@ class WorkerProcess:
         self.log_path = log_path
         whole = {**os.environ, **environment}
         # It dies with us, however we die: nobody else would end it.
-        self.process: subprocess.Popen[bytes] | ForkedWorker = (
-            template.start(command[2:], whole, log_path, ROOT)
-            if template and template.can_start(command)
+        self.process: subprocess.Popen[bytes] | ForkedProcess = (
+            _forked(template, command, whole, log_path)
+            if template and template.can_start(command, whole)
             else start_process(command, log_path=log_path, folder=ROOT, environment=whole)
         )
 
@@ -141,6 +142,14 @@ class Workers:
     def close(self) -> None:
         for process in self._all:
             process.close()
+
+
+def _forked(
+    template: WorkerTemplate, command: Sequence[str], environment: Mapping[str, str], log_path: Path
+) -> ForkedProcess:
+    with log_path.open("ab") as log, open(os.devnull) as nothing:
+        streams = (nothing.fileno(), log.fileno(), log.fileno())
+        return template.start(command[2:], environment, ROOT, streams)
 
 
 @contextmanager

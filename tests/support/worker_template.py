@@ -1,135 +1,161 @@
-"""Worker processes forked from one that has imported all it needs, for tests that start many.
+"""Workers and commands forked from a process that has imported all they need, for tests that start many.
 
-A worker needs a second of a processor for its imports, and that was a quarter of what the whole suite took.
-What is forked is a process like any other: it has a log, a session and signals of its own, it is killed and
-frozen for real, and it dies with whoever started it. `test_run.py` starts them by the command, as users do.
+A worker needs a second of a processor for its imports, and a command most of one: that was a third of what
+the whole suite took. What is forked is a process like any other: it has streams, a session and signals of its
+own, it is killed and frozen for real, and it dies with whoever started it. `test_run.py`, `test_signals.py`
+and `test_command_line.py` start them by the command, as users do.
 
-Run as a program, this is the template: it has one thread, forks for each line on its standard input, and
-answers with the process id. How each process ended is a file beside its log.
+Run as a program, this is the template: it has one thread, forks for each request on its socket, and answers
+with the process id. How each process ended is a file.
 """
 
 import ctypes
 import gc
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from importlib import import_module
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
 
+from tests.support.forked_process import ForkedProcess
 from worker.sandbox.servers.processes import start_process
 
 _ROOT = Path(__file__).parent.parent.parent
 _POLL_SECONDS = 0.01
 _PR_SET_PDEATHSIG = 1  # as `worker.sandbox.servers.guard` does it for what is executed
-_MODULES = ("worker", "tests.support.worker_at_step")
-
-
-class ForkedWorker:
-    """One forked process, with what the tests use of `subprocess.Popen`."""
-
-    def __init__(self, pid: int, ended: Path) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._ended = ended
-
-    def poll(self) -> int | None:
-        if self.returncode is None and self._ended.exists():
-            self.returncode = int(self._ended.read_text())
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (code := self.poll()) is None:
-            if deadline is not None and timeout is not None and time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(f"worker {self.pid}", timeout)
-            time.sleep(_POLL_SECONDS)
-        return code
-
-    def send_signal(self, number: int) -> None:
-        """One that has just ended takes it in silence, as one that nobody has waited for yet would."""
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+_MODULES = ("worker", "tests.support.worker_at_step", "tests.support.redrive_killed")
+_OF_THE_INTERPRETER = ("PYTHON", "LC_", "LANG")  # it reads them at its start, which is over in what is forked
+_LEFT_OUT = ("db.migrations", "worker.sandbox")  # no worker or command that is forked here needs them
+_REQUEST = struct.Struct("!Q")  # the length of what follows; with it come standard input, output and error
 
 
 class WorkerTemplate:
-    """Forks workers. It is started when the first is asked for."""
+    """Forks workers and commands. It is started when the first is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._log_path = folder / "template.log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._requests, self._answers = folder / "requests", folder / "answers"
-        self._pipes: tuple[IO[str], IO[str]] | None = None
+        """`folder` is for its log, and for how each process ended."""
+        self._folder = folder
+        self._numbers = count()
         self._one_at_a_time = threading.Lock()
+        self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
     @staticmethod
-    def can_start(command: Sequence[str]) -> bool:
-        """Whether it is `python -m` with a module that may be imported beforehand."""
-        return tuple(command[:2]) == (sys.executable, "-m") and command[2] in _MODULES
+    def can_start(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+        """Whether it is `python -m` with a module that may be imported beforehand, and Python set as ours."""
+        return (
+            tuple(command[:2]) == (sys.executable, "-m")
+            and command[2] in _MODULES
+            and _of_the_interpreter(environment) == _of_the_interpreter(os.environ)
+        )
 
     def start(
-        self, module: Sequence[str], environment: Mapping[str, str], log_path: Path, folder: Path
-    ) -> ForkedWorker:
-        """`python -m` with these arguments in `folder`, with this environment and nothing else."""
-        ended = log_path.with_suffix(".ended")
+        self, module: Sequence[str], environment: Mapping[str, str], folder: Path, streams: Sequence[int]
+    ) -> ForkedProcess:
+        """`python -m` with these arguments in `folder`, with this environment and nothing else.
+
+        `streams`: the descriptors of its standard input, output and error.
+        """
+        ended = self._folder / f"ended-{next(self._numbers)}"
         request = {
             "module": list(module),
             "environment": dict(environment),
-            "log": str(log_path),
             "folder": str(folder),
             "ended": str(ended),
         }
-        log_path.touch()
+        body = json.dumps(request).encode()
         with self._one_at_a_time:
-            requests, answers = self._pipes = self._pipes or self._start()
-            print(json.dumps(request), file=requests, flush=True)
-            answer = answers.readline()
-        assert answer, self._log_path.read_text()
-        return ForkedWorker(int(answer), ended)
+            try:
+                self._running = self._running or self._start()
+                connection = self._running[1]
+                socket.send_fds(connection, [_REQUEST.pack(len(body))], streams)
+                connection.sendall(body)
+                answer = connection.recv(64)
+                assert answer, self._log_path.read_text()
+            except BaseException:
+                self.close()  # a test that was given up on the way: another one must not get its answer
+                raise
+        return ForkedProcess(int(answer), ended)
 
-    def _start(self) -> tuple[IO[str], IO[str]]:
-        self._requests.parent.mkdir(exist_ok=True)
-        ready = self._requests.with_name("ready")
-        # What the start of another test has left, where that one was given up on the way.
-        self.close()
-        for path in (self._requests, self._answers, ready):
-            path.unlink(missing_ok=True)
-        os.mkfifo(self._requests)
-        os.mkfifo(self._answers)
-        self._process = start_process(
-            [sys.executable, "-m", "tests.support.worker_template", self._requests, self._answers],
-            log_path=self._log_path,
-            folder=_ROOT,
-            environment=os.environ,
-        )
-        while not ready.exists():
-            assert self._process.poll() is None, self._log_path.read_text()
-            time.sleep(_POLL_SECONDS)
-        return self._requests.open("w"), self._answers.open()
+    def start_piped(
+        self,
+        module: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        terminal: int = subprocess.PIPE,
+    ) -> ForkedProcess:
+        """As `start`, with pipes to write to it and to read what it says, which it may say to a terminal."""
+        to_it = os.pipe()
+        of_it = [os.pipe(), os.pipe()] if terminal == subprocess.PIPE else []
+        theirs = [to_it[0], *(end for _, end in of_it)]
+        try:
+            streams = theirs if of_it else [*theirs, terminal, terminal]
+            process = self.start(module, environment, folder, streams)
+        finally:
+            for end in theirs:
+                os.close(end)
+        process.stdin = os.fdopen(to_it[1], "wb")
+        if of_it:
+            process.stdout, process.stderr = (os.fdopen(end, "rb") for end, _ in of_it)
+        return process
 
     def close(self) -> None:
         """End it, and with it every process that it forked."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        for pipe in self._pipes or ():
-            pipe.close()
-        self._process = self._pipes = None
+        if self._running is not None:
+            process, connection = self._running
+            connection.close()
+            process.kill()
+            process.wait()
+        self._running = None
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        self._folder.mkdir(exist_ok=True)
+        # A socket's path may have some hundred characters: in `folder` it would have more, here and there.
+        with TemporaryDirectory(prefix="template-") as folder:
+            address = Path(folder) / "socket"
+            process = start_process(
+                [sys.executable, "-m", "tests.support.worker_template", address],
+                log_path=self._log_path,
+                folder=_ROOT,
+                environment=os.environ,
+            )
+            connection = socket.socket(socket.AF_UNIX)
+            while connection.connect_ex(str(address)):
+                assert process.poll() is None, self._log_path.read_text()
+                time.sleep(_POLL_SECONDS)
+        return process, connection
+
+    @property
+    def _log_path(self) -> Path:
+        return self._folder / "template.log"
 
 
-def _serve(requests: IO[str], answers: IO[str]) -> None:
-    """Fork for each request until their end. In a forked process this raises SystemExit: the worker's own."""
+def _of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name.startswith(_OF_THE_INTERPRETER)}
+
+
+def _import_everything() -> None:
+    """All that workers and commands import on their way. Nothing connects or starts a thread by that."""
+    for package in ("contracts", "db", "worker"):
+        for module in pkgutil.walk_packages([str(_ROOT / package)], f"{package}."):
+            if module.name.rpartition(".")[2] != "__main__" and not module.name.startswith(_LEFT_OUT):
+                import_module(module.name)
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork for each request until their end. In a forked process this raises SystemExit: its own."""
     ended_of: dict[int, Path] = {}
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
@@ -143,20 +169,22 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
             _reap(ended_of)
         if requests not in ready:
             continue
-        line = requests.readline()
-        if not line:
+        head, streams, _, _ = socket.recv_fds(requests, _REQUEST.size, 3)
+        if not head:
             return
-        request = json.loads(line)
+        (length,) = _REQUEST.unpack(head)
+        request = json.loads(requests.recv(length, socket.MSG_WAITALL))
         template = os.getpid()
         pid = os.fork()
         if pid == 0:
             for unused in (wake_read, wake_write):
                 os.close(unused)
             requests.close()
-            answers.close()
-            _become_worker(request, template)
+            _become(request, streams, template)
+        for stream in streams:
+            os.close(stream)
         ended_of[pid] = Path(request["ended"])
-        print(pid, file=answers, flush=True)
+        requests.sendall(str(pid).encode())
 
 
 def _reap(ended_of: dict[int, Path]) -> None:
@@ -170,18 +198,15 @@ def _reap(ended_of: dict[int, Path]) -> None:
         part.rename(path)
 
 
-def _become_worker(request: Mapping[str, Any], template: int) -> None:
+def _become(request: Mapping[str, Any], streams: Sequence[int], template: int) -> NoReturn:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != template:
-        sys.exit("the template died before its worker was ready")
-    log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    for target in (1, 2):
-        os.dup2(log, target)
-    os.close(log)
+        sys.exit("the template died before what it forked was ready")
+    _use(streams)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -191,13 +216,24 @@ def _become_worker(request: Mapping[str, Any], template: int) -> None:
     sys.exit(0)
 
 
-if __name__ == "__main__":
-    import worker.app
-    import worker.cli
-    import worker.runtime.process  # noqa: F401
+def _use(streams: Sequence[int]) -> None:
+    """As the interpreter does at its start."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    encoding = sys.stdout.encoding
+    sys.stdin = open(0, encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding, "backslashreplace", closefd=False)  # noqa: SIM115
 
+
+if __name__ == "__main__":
+    _import_everything()
     gc.freeze()
     assert threading.active_count() == 1, "what is forked has the thread that forks, and no other"
-    Path(sys.argv[1]).with_name("ready").touch()
-    with Path(sys.argv[1]).open() as requests, Path(sys.argv[2]).open("w") as answers:
-        _serve(requests, answers)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(sys.argv[1])
+        listening.listen()
+        connection = listening.accept()[0]
+    with connection:
+        _serve(connection)

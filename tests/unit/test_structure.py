@@ -163,7 +163,7 @@ def test_the_worker_runs_without_its_sandbox_which_its_image_leaves_out(tmp_path
 
 @pytest.mark.parametrize("kind", ["unit", "integration"])
 def test_the_folders_of_the_tests_are_those_of_what_they_test(kind: str):
-    roots = {"bench": ROOT, "faults": ROOT / "tests"}
+    roots = {"bench": ROOT, "faults": ROOT / "tests", "support": ROOT / "tests"}
     folders = {
         path.parent.relative_to(ROOT / "tests" / kind) for path in (ROOT / "tests" / kind).rglob("*.py")
     }

@@ -71,6 +71,7 @@ def test_postgresql_restored_from_a_backup_decides_nothing_a_second_time(
     decide_and_stop(scene, workers)
     database = scene.shop.database_url.rpartition("/")[2]
     backup = f"{database}_backup"
+    scene.shop.leave()
     create_database(services.database_url, backup, template=database)
     try:
         lost = load.values(60)

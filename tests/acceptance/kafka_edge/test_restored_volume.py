@@ -9,6 +9,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.support.log_files import folder_of, replace_folder
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
+from tests.support.subscriber import forget_producers
 from tests.support.worker_process import Workers
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.services import Services
@@ -40,6 +41,7 @@ def test_no_order_that_comes_after_it_is_lost_and_none_of_before_is_told_again(
     own_kafka.stop()
     replace_folder(files, copy)
     own_kafka.start()
+    forget_producers()
 
     # Fewer than before, with the worker running already for the half of them; then more than before.
     load.place(15, 0)

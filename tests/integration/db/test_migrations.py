@@ -15,7 +15,7 @@ from db.models import Base
 from db.worker.leases import Holder, find_holders
 from db.worker.positions import list_pending
 from tests.support.order_stories import until_somebody_waits
-from tests.support.order_worker import order_worker_in
+from tests.support.order_worker import OrderWorker
 from tests.support.shop import Shop, run_apart
 from worker.kafka.published import publishers
 
@@ -214,7 +214,9 @@ async def test_a_user_who_is_added_while_the_index_is_built_is_named_too(bare_da
         await engine.dispose()
 
 
-def test_the_command_says_in_one_line_whose_emails_clash(bare_database_url: str):
+def test_the_command_says_in_one_line_whose_emails_clash(
+    bare_database_url: str, lone_order_worker: OrderWorker
+):
     async def at_0008() -> None:
         engine = create_engine(bare_database_url)
         await migrate.upgrade(engine, "public", "0008")
@@ -224,8 +226,8 @@ def test_the_command_says_in_one_line_whose_emails_clash(bare_database_url: str)
     Shop(bare_database_url).sql(
         "INSERT INTO users (id, email, full_name) VALUES (1, 'a@x', ''), (2, 'A@x', '')"
     )
-    with order_worker_in({"ORDER_WORKER_DATABASE_URL": bare_database_url}) as order_worker:
-        order_worker("db", "upgrade").assert_one_line(1, 'schema "public": users 1 and 2 have one e-mail')
+    refused = lone_order_worker("db", "upgrade", ORDER_WORKER_DATABASE_URL=bare_database_url)
+    refused.assert_one_line(1, 'schema "public": users 1 and 2 have one e-mail')
 
 
 # Tables that create_all made
@@ -267,7 +269,7 @@ async def test_tables_that_create_all_made_are_taken_over_as_they_are(bare_datab
     ],
 )
 def test_other_tables_that_no_upgrade_made_are_refused_in_one_line(
-    bare_database_url: str, change: str, named: str
+    bare_database_url: str, lone_order_worker: OrderWorker, change: str, named: str
 ):
     async def create_all() -> None:
         engine = create_engine(bare_database_url)
@@ -277,8 +279,7 @@ def test_other_tables_that_no_upgrade_made_are_refused_in_one_line(
         await engine.dispose()
 
     run_apart(create_all())
-    with order_worker_in({"ORDER_WORKER_DATABASE_URL": bare_database_url}) as order_worker:
-        refused = order_worker("db", "upgrade")
+    refused = lone_order_worker("db", "upgrade", ORDER_WORKER_DATABASE_URL=bare_database_url)
     refused.assert_one_line(1, "there are tables that no upgrade made")
     assert named in refused.err
     assert Shop(bare_database_url).value("SELECT to_regclass('alembic_version')") is None
