@@ -3,6 +3,7 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
+import pytest
 from confluent_kafka import Producer
 
 from bench.crew import peak_bytes
