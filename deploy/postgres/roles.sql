@@ -80,7 +80,9 @@ INSERT INTO rights VALUES
   (:'worker', 'products',             'SELECT, UPDATE', 'prices, and stock that it takes'),
   (:'worker', 'orders',               'SELECT, INSERT', 'SELECT: has a shop used this id; and the page'),
   (:'worker', 'order_items',          'SELECT, INSERT', 'SELECT: the page and /explain'),
-  (:'worker', 'order_reopenings',     'SELECT', 'the page and /explain');
+  (:'worker', 'order_reopenings',     'SELECT', 'the page and /explain'),
+  (:'worker', 'dead_letter_redrives', 'SELECT', 'the page, and how many dead letters are open'),
+  (:'worker', 'settled_letters',      'SELECT', 'the same');
 INSERT INTO rights SELECT role, name, 'SELECT', 'commands and looks'
 FROM (VALUES (:'reader'), (:'operator')) AS who (role),
      unnest(ARRAY['alembic_version', 'users', 'categories', 'products', 'orders', 'order_items', 'order_outcomes',
@@ -92,7 +94,7 @@ INSERT INTO rights VALUES
   (:'operator', 'products',             'INSERT, UPDATE', 'catalog import; ledger restore: stock'),
   (:'operator', 'orders',               'INSERT', 'ledger restore'),
   (:'operator', 'order_items',          'INSERT', 'ledger restore'),
-  (:'operator', 'order_outcomes',       'INSERT', 'ledger restore'),
+  (:'operator', 'order_outcomes',       'INSERT, UPDATE (event, sorted_fingerprint)', 'ledger restore; UPDATE: ledger prune drops events'),
   (:'operator', 'positions',            'INSERT, UPDATE', 'replay, skip, ledger restore'),
   (:'operator', 'replays',              'INSERT', 'replay'),
   (:'operator', 'skips',                'INSERT, UPDATE', 'skip'),

@@ -174,7 +174,7 @@ def test_what_may_not_be_pruned_yet_or_by_this_role_is_refused(old: Old, worker_
     assert run(BEFORE, "--rate", "nan").code == 2
     url = old.scene.shop.database_url
     if (as_worker := as_role(url, worker_role)) != url:
-        run(BEFORE, ORDER_WORKER_DATABASE_URL=as_worker).assert_refused(
+        run(BEFORE, "--execute", ORDER_WORKER_DATABASE_URL=as_worker).assert_refused(
             1, "lacks UPDATE on order_outcomes: GRANT UPDATE ON order_outcomes TO worker_"
         )
     # Nobody knows how far another group is.

@@ -24,6 +24,7 @@ from worker.http.page.tail import Tail
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.http.server import json_response
 from worker.kafka.offsets import parse_duration
+from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.operations.dead_letters.letter import Letter, order_id_of, read_letter
 
@@ -146,7 +147,7 @@ class OutcomeEndpoint:
                 self._trouble = str(error)
                 continue
             except Exception:
-                log.exception("looking for outcomes failed")
+                log.exception("looking for outcomes failed", extra=about(Event.LOOK_FAILED))
                 self._answer_all(None)
                 return
             for order_id, row in found.items():
