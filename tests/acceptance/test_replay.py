@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from confluent_kafka import TopicPartition
 
+from contracts.version import __version__
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
@@ -175,8 +176,9 @@ def test_a_running_group_is_refused_and_named(scene: Scene, workers: Workers, re
     workers.start()
     scene.wait_until_drained()
     said = replay.here("--to-earliest")
-    assert "The group is running (order-worker at 127.0.0.1): stop its workers first." in said.out
-    replay("--to-earliest", "--execute").assert_refused(1, "is running: order-worker at 127.0.0.1")
+    worker = f"order-worker-{__version__} at 127.0.0.1"
+    assert f"The group is running ({worker}): stop its workers first." in said.out
+    replay("--to-earliest", "--execute").assert_refused(1, f"is running: {worker}")
     assert replays(scene) == []
     scene.assert_promises(ids)
 

@@ -51,7 +51,7 @@ def test_what_is_ours_is_locked_down(name: str):
 @pytest.mark.parametrize("name", OURS)
 def test_each_setting_is_one(name: str):
     given = {one for one in SERVICES[name]["environment"] if one.startswith("ORDER_WORKER_")}
-    assert given <= SETTINGS | {"ORDER_WORKER_INSTANCE_ID"}
+    assert given <= SETTINGS
 
 
 def test_two_workers_begin_once_tables_and_topics_are_made():

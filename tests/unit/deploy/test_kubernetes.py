@@ -152,7 +152,7 @@ def test_every_file_that_a_setting_names_is_mounted(resource: dict[str, Any]):
     for container in containers(resource):
         own = {one["name"]: one.get("value") for one in container.get("env", [])}
         ours = {name for name in own if name.startswith("ORDER_WORKER_")}
-        assert ours <= SETTINGS | {"ORDER_WORKER_INSTANCE_ID"}
+        assert ours <= SETTINGS
         given = (common if "envFrom" in container else {}) | own
         mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
         for name, value in given.items():

@@ -179,8 +179,8 @@ async def test_a_redelivered_record_gets_the_headers_that_it_got_first(processor
     sent = [one.publication.headers for one in first if one.publication]
     assert [one.publication.headers for one in again if one.publication] == sent
     cause = [("ce_causationid", b"e"), ("ce_causationsource", b"/s")]
-    assert sent[0][7:] == [headers[0], headers[1], ("correlation_id", b"c-1"), *cause]
-    assert sent[1][7:] == cause
+    assert sent[0][8:] == [headers[0], headers[1], ("correlation_id", b"c-1"), *cause]
+    assert sent[1][8:] == cause
     kept = await in_thread(stocked.sql, "SELECT passed_on FROM order_outcomes ORDER BY source_offset")
     assert [recalled(row["passed_on"]) for row in kept] == [[("correlation_id", b"c-1"), *cause], cause]
 
