@@ -174,7 +174,7 @@ NEXT: Final = (
         "or make demo KEEP=1: leaves all of it up, with the operator's page to open in a browser",
     ),
     ("order-worker --help", "every command, each with an example"),
-    ("README.md", "What is guaranteed, Run it, Watch it; ARCHITECTURE.md: how it works"),
+    ("docs/README.md", "a page for each audience: guarantees, tutorial, running, operating"),
 )
 
 
