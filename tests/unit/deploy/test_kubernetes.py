@@ -145,15 +145,15 @@ def test_every_pod_keeps_to_the_restricted_standard(resource: dict[str, Any]):
 
 @pytest.mark.parametrize("resource", workloads(), ids=label)
 def test_every_file_that_a_setting_names_is_mounted(resource: dict[str, Any]):
-    common = dict(
-        line.split("=", 1) for line in (FOLDER / "base/common/settings.env").read_text().splitlines()
+    shared = dict(
+        line.split("=", 1) for line in (FOLDER / "base/environment/settings.env").read_text().splitlines()
     )
-    assert set(common) <= SETTINGS
+    assert set(shared) <= SETTINGS
     for container in containers(resource):
         own = {one["name"]: one.get("value") for one in container.get("env", [])}
         ours = {name for name in own if name.startswith("ORDER_WORKER_")}
         assert ours <= SETTINGS
-        given = (common if "envFrom" in container else {}) | own
+        given = (shared if "envFrom" in container else {}) | own
         mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
         for name, value in given.items():
             if value and value.startswith("/run/"):
@@ -195,7 +195,7 @@ def test_every_selector_finds_the_pods_of_the_workers():
     labels = the_workers()["spec"]["template"]["metadata"]["labels"]
     (budget,) = documents(FOLDER / "base/workers/poddisruptionbudget.yaml")
     (service,) = documents(FOLDER / "base/workers/service.yaml")
-    (policy,) = documents(FOLDER / "base/common/networkpolicy.yaml")
+    (policy,) = documents(FOLDER / "base/environment/networkpolicy.yaml")
     selectors = (
         the_workers()["spec"]["selector"]["matchLabels"],
         budget["spec"]["selector"]["matchLabels"],
