@@ -27,7 +27,6 @@ type message struct {
 
 var path = filepath.Join(os.Getenv("CONTRACT_KIT_STATE"), "done.json")
 var done = map[string]map[string]any{} // what was done, by identity: one file, replaced as one step
-
 func take(m message) {
 	headers, o, codes := map[string]string{}, outcome{}, []string{}
 	for _, header := range m.Headers {
@@ -59,7 +58,7 @@ func main() {
 		}
 		return
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(os.Args[1]), kgo.ConsumerGroup("subscriber"), kgo.DisableAutoCommit(),
+	client, err := kgo.NewClient(kgo.SeedBrokers(os.Args[1]), kgo.ConsumerGroup("subscriber-in-go"), kgo.DisableAutoCommit(),
 		kgo.ConsumeTopics(os.Args[2:]...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	for must(err); ; must(client.CommitUncommittedOffsets(context.Background())) { // after the effects
 		fetches := client.PollFetches(context.Background())

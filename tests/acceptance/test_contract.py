@@ -159,7 +159,7 @@ def _done_in_file(folder: Path) -> list[dict[str, Any]]:
 
 
 def _committed(_folder: Path, scene: Scene) -> dict[tuple[str, int], int]:
-    consumer = Consumer({"bootstrap.servers": scene.kafka, "group.id": "subscriber", "log_level": 0})
+    consumer = Consumer({"bootstrap.servers": scene.kafka, "group.id": "subscriber-in-go", "log_level": 0})
     topics = (scene.topics.order_confirmed, scene.topics.order_rejected)
     try:
         asked = [TopicPartition(topic, number) for topic in topics for number in range(4)]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
+from tests.support.deadline import eventually
 from tests.support.subscriber import create_topics, read_topic
 from worker.sandbox.servers.errors import LocalServiceError
 from worker.sandbox.servers.folders import cache_folder, data_folder
@@ -94,4 +95,5 @@ def _be_used(bootstrap_servers: str) -> None:
     producer.begin_transaction()
     producer.produce("quick", b"value")
     producer.commit_transaction()
-    assert len(read_topic(bootstrap_servers, "quick")) == 1
+    # What is committed shows a moment after the commit.
+    eventually(lambda: len(read_topic(bootstrap_servers, "quick")) == 1)
