@@ -15,6 +15,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Coroutine
     from types import FrameType
     from typing import Any, TypeVar
@@ -60,7 +61,7 @@ def run(command: "Coroutine[Any, Any, T]") -> "T":
         return asyncio.run(command)
     before = {number: _signal.getsignal(number) for number in _SIGNALS}
     with asyncio.Runner() as runner:
-        runner.get_loop()
+        runner.get_loop().set_exception_handler(_all_but_late_connections)
         # asyncio cancels where it finds this handler, and no other.
         if before[_signal.SIGINT] != _signal.SIG_IGN:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -71,6 +72,15 @@ def run(command: "Coroutine[Any, Any, T]") -> "T":
             for number, handler in before.items():
                 _signal.signal(number, handler)
             command.close()  # for the moment before it has begun
+
+
+def _all_but_late_connections(loop: "AbstractEventLoop", context: "dict[str, Any]") -> None:
+    """As asyncio has it, but for a connection that is made in the moment in which its task is cancelled.
+
+    Python's own callback sets a result then that nobody waits for, and fails; it would be a traceback.
+    """
+    if "_sock_connect_cb" not in context["message"]:
+        loop.default_exception_handler(context)
 
 
 def _as_ctrl_c(number: int, _frame: "FrameType | None") -> None:
