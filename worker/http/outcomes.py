@@ -6,6 +6,7 @@ With `?wait=PT10S` the answer comes as soon as the order is decided. One look se
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -116,15 +117,16 @@ class OutcomeEndpoint:
         self._waiting.setdefault(order_id, []).append(answer)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
+        row = None
         try:
-            async with asyncio.timeout(seconds):
-                return await answer
-        except TimeoutError:
-            if self._trouble:
-                raise NoAnswerError(self._trouble) from None
-            return None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    row = await answer
         finally:
             self._forget(order_id, answer)
+        if row is None and self._trouble:
+            raise NoAnswerError(self._trouble)  # it may well be decided
+        return row
 
     def _forget(self, order_id: UUID, answer: "asyncio.Future[LedgerRow | None]") -> None:
         answers = self._waiting.get(order_id, [])
@@ -148,6 +150,7 @@ class OutcomeEndpoint:
                 continue
             except Exception:
                 log.exception("looking for outcomes failed", extra=about(Event.LOOK_FAILED))
+                self._trouble = "looking for it failed: the worker's log says why"
                 self._answer_all(None)
                 return
             for order_id, row in found.items():
