@@ -33,6 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.decision import Price, cents_of, price_of
+from db.direct import DirectStatement
 from db.errors import LockedError
 from db.models import Category, Product, User
 
@@ -93,7 +94,7 @@ _takings = (
     .table_valued(column("id", BigInteger), column("quantity", BigInteger), column("price", Numeric(10, 2)))
     .render_derived(name="taking")
 )
-_TAKE: Final = (
+_take = (
     update(Product)
     .where(
         Product.id == _takings.c.id,
@@ -102,8 +103,8 @@ _TAKE: Final = (
         Product.price == _takings.c.price,
     )
     .values(stock_quantity=Product.stock_quantity - _takings.c.quantity)
-    .execution_options(synchronize_session=False)
 )
+_TAKE: Final = DirectStatement(_take)
 
 # One key a schema. On a cluster it holds for one node only, which is why no correctness rests on it.
 _stock_lock = func.pg_advisory_xact_lock(
@@ -119,7 +120,9 @@ _HAS_STOCK_LOCK: Final = text(
 _LOOKS: Final = 20  # within about three seconds
 _LONGEST_PAUSE_SECONDS: Final = 0.25
 # The condition rests on nothing of a row, so that it is asked once, before the first one is taken.
-_TAKE_IN_TURN: Final = _TAKE.where(exists(select(literal_column("1")).select_from(_stock_lock.alias("lock"))))
+_TAKE_IN_TURN: Final = DirectStatement(
+    _take.where(exists(select(literal_column("1")).select_from(_stock_lock.alias("lock"))))
+)
 
 _sold = (
     func.unnest(_IDS, cast(bindparam("quantities", type_=Text), ARRAY(BigInteger)))
@@ -207,15 +210,12 @@ async def take_stock(session: AsyncSession, takings: Mapping[int, Taking], *, in
     if not takings:
         return True
     ids = sorted(takings)
-    result = await session.execute(
-        _TAKE_IN_TURN if in_turn else _TAKE,
-        {
-            "product_ids": array_of(ids),
-            "quantities": array_of(takings[i].quantity for i in ids),
-            "prices": array_of(takings[i].price for i in ids),
-        },
-    )
-    return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
+    parameters = {
+        "product_ids": array_of(ids),
+        "quantities": array_of(takings[i].quantity for i in ids),
+        "prices": array_of(takings[i].price for i in ids),
+    }
+    return await (_TAKE_IN_TURN if in_turn else _TAKE).count(session, parameters) == len(ids)
 
 
 async def take_sold(session: AsyncSession, quantities: Mapping[int, int]) -> bool:

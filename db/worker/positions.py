@@ -27,6 +27,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from db.direct import DirectStatement
 from db.models import Position
 from db.worker.array_rows import array_rows
 
@@ -101,7 +102,7 @@ _ROW: Final = {"topic": Text, "partition": Integer, "epoch": BigInteger, "follow
 _KEPT: Final = (*_STATE, "begun_by", *_ACKNOWLEDGED)
 _FOLLOWS_ANYTHING: Final = -1
 _new = array_rows("begun", _ROW)
-_RECORD_PENDING: Final = (
+_RECORD_PENDING: Final = DirectStatement(
     update(Position)
     .where(
         Position.group_id == bindparam("group"),
@@ -126,7 +127,6 @@ _RECORD_PENDING: Final = (
         }
     )
     .returning(Position.topic, Position.partition)
-    .execution_options(synchronize_session=False)
 )
 
 
@@ -234,8 +234,8 @@ async def record_pending(
     columns = {
         f"each_{name}": list(values) for name, values in zip(_ROW, zip(*rows, strict=True), strict=True)
     }
-    remembered = await session.execute(_RECORD_PENDING, {"group": group_id, **columns})
-    return {(topic, partition) for topic, partition in remembered}
+    remembered = await _RECORD_PENDING.fetch(session, {"group": group_id, **columns})
+    return cast("set[tuple[str, int]]", set(remembered))
 
 
 def pending_columns() -> list[InstrumentedAttribute[object]]:
