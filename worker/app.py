@@ -33,7 +33,6 @@ from worker.http.queries import ANSWER_SECONDS, MAX_CONNECTIONS, Inquiries
 from worker.kafka.clients import read_topic_limits
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.output_limits import OutputLimits
-from worker.kafka.predecessor import leave_for_predecessor
 from worker.kafka.producing.lease import Leases
 from worker.observability import log
 from worker.observability.health import Health, monitor, start_watchdog
@@ -90,7 +89,7 @@ class Worker:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """What surrounds FastStream's own start and stop."""
-        await asyncio.gather(self.limits.read(), leave_for_predecessor(self.settings))
+        await self.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
             # One that ends by itself takes the worker with it: exit code 1, to be started again.

@@ -74,7 +74,7 @@ def make_broker(settings: Settings) -> KafkaBroker:
         allow_auto_create_topics=False,
         # Partitions that are added, and a topic that is made anew, are found within this time.
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
-        # Longer than ours: it is always `worker.runtime.process` that ends a batch which does not end.
+        # Longer than ours: it is always `worker.runtime.serving` that ends a batch which does not end.
         graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
         # A batch's records are handed on as they came; FastStream must not validate or convert them.
         apply_types=False,

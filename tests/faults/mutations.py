@@ -113,11 +113,7 @@ _LEDGER: Final = "db/worker/ledger.py"
 _STOCK: Final = "db/stock.py"
 _DECISION: Final = "db/decision.py"
 
-_TAKEN_ALL: Final = """\
-    return bool(result.rowcount == len(ids))  # type: ignore[attr-defined]
-
-
-async def take_sold("""
+_TAKEN_ALL: Final = "(_TAKE_IN_TURN if in_turn else _TAKE).count(session, parameters) == len(ids)"
 _LETTER_FIRST = """\
         letters = [
             p for p in outgoing.publications if any(name == "error.code" for name, _ in p.headers)
@@ -235,7 +231,7 @@ MUTATIONS: Final = (
         "products-of-new-items",
         "An item's product is in the table at the commit, also where its foreign key was not asked.",
         "nobody looks whether all stock was taken",
-        (Edit(_STOCK, _TAKEN_ALL, _TAKEN_ALL.replace(" == len(ids)", "")),),
+        (Edit(_STOCK, _TAKEN_ALL, _TAKEN_ALL.replace(" == len(ids)", " >= 0")),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "product_deleted"),),
     ),
     Mutation(
@@ -1143,7 +1139,7 @@ MUTATIONS: Final = (
         "as-many-files-as-it-may",
         "A worker opens as many files as the system allows it.",
         "the usual soft limit counts",
-        (Edit("worker/runtime/process.py", "    raise_limit()\n", ""),),
+        (Edit("worker/runtime/serving.py", "    raise_limit()\n", ""),),
         (Test("tests/acceptance/kafka_edge/test_many_partitions.py", "five_hundred"),),
     ),
 )

@@ -11,19 +11,24 @@ costs the first one rebalance, once: it joins again, and both work.
 import asyncio
 import logging
 import socket
+from contextlib import suppress
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
 from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.client_names import name_of
-from worker.kafka.clients import KAFKA_ERRORS, LIMIT_SECONDS, kafka_admin
+from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.group import members
 from worker.kafka.internals import leave_group
 from worker.observability.events import Event, about
 from worker.settings import Settings
 
 log = logging.getLogger(__name__)
+
+# A server that is away is named within ten seconds, with what the checks take after this.
+LONGEST_SECONDS: Final = 3.0
 
 
 def worker_name(settings: Settings) -> str:
@@ -44,11 +49,13 @@ async def leave_for_predecessor(settings: Settings) -> None:
     if not name:
         return
     try:
-        async with asyncio.timeout(LIMIT_SECONDS), kafka_admin(settings) as admin:
-            await _leave(admin, settings.group_id, name)
-    except (CommandError, *KAFKA_ERRORS) as error:
-        why = str(error) if isinstance(error, CommandError) else reason_of(error)
+        # Where Kafka cannot be reached, the checks before the start say it.
+        with suppress(CommandError):
+            async with asyncio.timeout(LONGEST_SECONDS), kafka_admin(settings) as admin:
+                await _leave(admin, settings.group_id, name)
+    except KAFKA_ERRORS as error:
         said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
+        why = reason_of(error)
         log.info("did not look for a killed worker named %s in the group: %s", name, why, extra=said)
 
 

@@ -215,6 +215,6 @@ class LeaseProducers:
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._closing.discard(task)
         if not self._closing:
-            # An outage leaves cycles behind. The collector, which `worker.runtime.process` spares, came by
+            # An outage leaves cycles behind. The collector, which `worker.runtime.serving` spares, came by
             # so seldom that memory grew with each outage.
             gc.collect()
