@@ -133,6 +133,7 @@ listings: setup ## Time every listing of the data layer over 1,000,000 orders
 
 screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
 	@$(BIN)/python -m docs.screens
+	@$(BIN)/python -m docs.prometheus_screen
 
 schemas: setup ## Write the schemas, and what the pages say of settings and commands, from the code
 	@$(BIN)/python -m contracts.schema

@@ -94,7 +94,7 @@ def main() -> None:
         }
         camera, shop = Camera(env), Shop(database_url)
         scene = Scene(services.kafka_bootstrap_servers, shop, TOPICS, "order-worker")
-        asyncio.run(_upgrade(database_url))
+        asyncio.run(upgrade(database_url))
         camera.run("topics", "create")
         shop.stock_up({i: 150 if i <= 3 else 50_000 for i in range(1, 21)}, users=50)
         with workers_in(env, Path(folder)) as workers:
@@ -112,7 +112,7 @@ def _demo(camera: Camera) -> None:
     camera.save("demo", "\n".join(lines[first:last]), "make demo")
 
 
-async def _upgrade(database_url: str) -> None:
+async def upgrade(database_url: str) -> None:
     engine = create_engine(database_url)
     await migrate.upgrade(engine, "public")
     await engine.dispose()

@@ -40,6 +40,7 @@ class Prometheus:
 
     def __init__(self, folder: Path, targets: Sequence[str]) -> None:
         self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
         self._folder = folder
         self._child = Child("Prometheus", folder / "prometheus.log")
         shutil.copytree(DEPLOYED, folder / "config")
@@ -76,7 +77,7 @@ class Prometheus:
         self._child.kill()
 
     def _get(self, what: str, **parameters: str) -> Any:
-        url = f"http://127.0.0.1:{self._port}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+        url = f"{self.url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
                 return json.load(answer)["data"]
@@ -85,7 +86,7 @@ class Prometheus:
 
     def _is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/-/ready", timeout=2) as answer:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
