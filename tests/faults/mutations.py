@@ -253,6 +253,16 @@ MUTATIONS: Final = (
         (Test("tests/integration/db/test_references.py", "shop_adds"),),
     ),
     Mutation(
+        "durable-commits",
+        "A commit that a crash or a failover could lose is not taken for one.",
+        "sessions commit as role and database have it, and heed no warning",
+        (
+            Edit("db/durable_commits.py", "set_config('synchronous_commit', 'on', false)", "1"),
+            Edit("db/durable_commits.py", "if self._waited_in_vain:", "if False:"),
+        ),
+        (Test("tests/integration/db/test_durable_commits.py", "commit"),),
+    ),
+    Mutation(
         "rows-are-counted",
         "An order of which PostgreSQL has left out a row is not decided.",
         "nobody compares how many rows were written",
