@@ -260,7 +260,7 @@ MUTATIONS: Final = (
             Edit("db/durable_commits.py", "set_config('synchronous_commit', 'on', false)", "1"),
             Edit("db/durable_commits.py", "if self._waited_in_vain:", "if False:"),
         ),
-        (Test("tests/integration/db/test_durable_commits.py", "commit"),),
+        (Test("tests/integration/db/test_durable_commits.py", "commit"), Trial("asynchronous-commits")),
     ),
     Mutation(
         "rows-are-counted",
