@@ -13,6 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from db.database_url import UnreadableUrlError, read_url
+from db.durable_commits import NEVER_ASYNCHRONOUS, DurableConnection
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0  # where the URL has no `connect_timeout`
 
@@ -55,7 +56,7 @@ def create_engine(
 
     Each connection sets what is asked for and reads it back, so that a pooler in session mode may be between:
     SharedSessionError where one is in transaction mode. A connection to a server that has become read-only is
-    thrown away. Transactions are READ COMMITTED.
+    thrown away. Transactions are READ COMMITTED, and what is committed is durable (`db.durable_commits`).
 
     `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`), also several hosts.
     Where it asks for something that cannot be had, or cannot be read, connecting raises InvalidUrlError,
@@ -70,7 +71,7 @@ def create_engine(
     seconds (-1: never), for a proxy that drops old ones; `echo` logs every statement.
     """
 
-    async def connect() -> "asyncpg.Connection[asyncpg.Record]":
+    async def connect() -> DurableConnection:
         url = read_url(database_url() if callable(database_url) else database_url)
         settings = {
             "application_name": application_name,
@@ -110,9 +111,9 @@ def create_engine(
     return engine
 
 
-async def _connect(dsn: str, **options: Any) -> "asyncpg.Connection[asyncpg.Record]":
+async def _connect(dsn: str, **options: Any) -> DurableConnection:
     try:
-        return await asyncpg.connect(dsn, **options)
+        return await asyncpg.connect(dsn, **options, connection_class=DurableConnection)
     except (ValueError, LookupError, asyncpg.ClientConfigurationError) as error:
         if isinstance(error, OSError):
             raise  # TLS: some of its errors are ValueErrors as well
@@ -121,17 +122,17 @@ async def _connect(dsn: str, **options: Any) -> "asyncpg.Connection[asyncpg.Reco
         raise UnreadableUrlError from None
 
 
-async def _take_session(
-    connection: "asyncpg.Connection[asyncpg.Record]", settings: Mapping[str, str]
-) -> None:
+async def _take_session(connection: DurableConnection, settings: Mapping[str, str]) -> None:
     """Give the session these settings, or raise SharedSessionError where it is not ours alone.
 
     Not as parameters of the connection: poolers refuse those, or pass over them in silence.
     """
+    connection.heed_warnings()
     wanted = {**settings, _OWNER: str(uuid4())}
     try:
         taken = await connection.fetch(_TAKE, _OWNER, list(wanted), list(wanted.values()))
         read = await connection.fetch(_READ, list(wanted))
+        await connection.fetch(NEVER_ASYNCHRONOUS)
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
         raise SharedSessionError from error
     # An owner: the server's session had another client, and was not reset. Other values: the session changed.

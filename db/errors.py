@@ -7,6 +7,7 @@
     ├ StillReferencedError       orders or products still need the row
     ├ LockedError                another transaction needs the row at this moment
     ├ IllegalStatusChangeError   an order cannot go from this status to that
+    ├ UnusableProductError       nothing can be sold at the price that a product has
     └ RefusedError               the rule of the shop refuses; `refusals` lists everything it found
         ├ UnknownNameError       … an order of an unknown user or product (a NotFoundError as well)
         ├ PriceChangedError      … a price the buyer saw is no longer in force
@@ -16,7 +17,7 @@ What is no fault of the input comes as SQLAlchemy raises it: a server that is aw
 Roll back then, and run the transaction again: `db.transactions.run_in_transaction` does that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from db.decision import InsufficientStock, PriceChanged, Refusal, UnknownProduct, UnknownUser
 from db.statuses import OrderStatus
@@ -95,6 +96,16 @@ class IllegalStatusChangeError(ShopError):
         self.order_id = order_id
         self.current = current
         self.wanted = wanted
+
+
+class UnusableProductError(ShopError):
+    """Nothing can be sold of these products; `products`: by id, what is wrong with each."""
+
+    def __init__(self, products: Mapping[int, str]) -> None:
+        first = min(products)
+        others = f", and {len(products) - 1} more like it" if len(products) > 1 else ""
+        super().__init__(f"product {first} has {products[first]}{others}")
+        self.products = products
 
 
 class RefusedError(ShopError):

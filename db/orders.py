@@ -33,7 +33,7 @@ from db.errors import (
 from db.models import Order, OrderItem, Product, User
 from db.order_queries import WHOLE, conditions, find_whole, newest_first, page_with_users
 from db.statuses import OrderStatus
-from db.stock import StockLevel, acquire_stock_lock, lock_products
+from db.stock import acquire_stock_lock, levels_of, lock_products
 from db.users import get_user_by_id
 from db.worker.ledger import find_outcomes
 
@@ -139,7 +139,8 @@ async def create_order(
         await _check_unused(session, order_id)
     user = await _lock_user(session, user_id)
     products = await lock_products(session, {line.product_id for line in lines})
-    levels = {i: StockLevel.of(p.price, p.stock_quantity) for i, p in products.items()}
+    rows = [(i, str(product.price), product.stock_quantity) for i, product in products.items()]
+    levels = levels_of(*zip(*rows, strict=True)) if rows else {}
     decided = decide_batch([request], {user.id} if user else set(), levels)
     (decision,) = decided.decisions
     if isinstance(decision, Rejected):

@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.decision import Price, cents_of, price_of
 from db.direct import DirectStatement
-from db.errors import LockedError
+from db.errors import LockedError, UnusableProductError
 from db.models import Category, Product, User
 
 
@@ -245,9 +245,38 @@ async def _read_levels(
 def levels_of(
     ids: Iterable[int] | None, prices: Iterable[Price] | None, quantities: Iterable[int] | None
 ) -> dict[int, StockLevel]:
-    """The row of `LEVELS`."""
-    levels = zip(ids or (), prices or (), quantities or (), strict=True)
-    return {i: StockLevel(price, quantity, cents_of(price)) for i, price, quantity in levels}
+    """The row of `LEVELS`. Raises UnusableProductError."""
+    levels, unusable = usable_levels(ids, prices, quantities)
+    if unusable:
+        raise UnusableProductError(unusable)
+    return levels
+
+
+def usable_levels(
+    ids: Iterable[int] | None, prices: Iterable[Price] | None, quantities: Iterable[int] | None
+) -> tuple[dict[int, StockLevel], dict[int, str]]:
+    """The row of `LEVELS`, and what is wrong with each product that has no level.
+
+    PostgreSQL takes NaN for a price, and of a column that somebody has altered, prices come with another
+    number of decimals: 2.5000 is 2.50, and of 2.555 nobody knows what it would be sold for.
+    """
+    levels, unusable = {}, {}
+    for i, read, quantity in zip(ids or (), prices or (), quantities or (), strict=True):
+        price = read if read and read[-3:-2] == "." else _with_two_decimals(read)
+        if price is None:
+            unusable[i] = f"price {read}, which is no amount of two decimals"
+        elif quantity is None:
+            unusable[i] = "no stock, not even 0"
+        else:
+            levels[i] = StockLevel(price, quantity, cents_of(price))
+    return levels, unusable
+
+
+def _with_two_decimals(read: str | None) -> Price | None:
+    """The price in our form; None: it is not the same then."""
+    amount = Decimal(read or "NaN")
+    price = price_of(amount)
+    return price if Decimal(price) == amount and amount.is_finite() else None
 
 
 def array_of(numbers: Iterable[int | Price]) -> str:

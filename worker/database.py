@@ -30,6 +30,9 @@ from worker.settings import Settings
 from worker.tls import expired, is_of_time, reason_of_tls, served_dates, unreadable
 
 LIMIT_SECONDS: Final = 5.0
+# Row-level security that somebody turns on makes every query fail then, and hides no row: a user that is
+# hidden would be an unknown one, and an order that is hidden one that is missing.
+NOTHING_HIDDEN: Final = {"row_security": "off"}
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
@@ -47,6 +50,7 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         **database_login(settings),
         schema=settings.database_schema,
         application_name=application_name,
+        server_settings=NOTHING_HIDDEN,
         pool_size=1,
     )
     try:
@@ -245,4 +249,5 @@ def session_limits(settings: Settings) -> dict[str, str]:
         "statement_timeout": str(settings.statement_timeout_ms),
         "lock_timeout": str(settings.lock_timeout_ms),
         "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
+        **NOTHING_HIDDEN,
     }

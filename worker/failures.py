@@ -13,7 +13,9 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from db.bulk.rows import RowsNotWrittenError
 from db.database_url import InvalidUrlError
+from db.errors import UnusableProductError
 from worker.errors import RefusedCredentialsError
 
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -35,6 +37,9 @@ class OverTotalError(Exception):
         self.total_cents = total_cents
 
 
+_OF_SOME_ORDERS: Final = (OverTotalError, UnusableProductError, RowsNotWrittenError)
+
+
 class WaitsForOperatorError(Exception):
     """The partition cannot go on before somebody has mended what the message names."""
 
@@ -52,18 +57,20 @@ _RERUN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
 _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluster it comes as XX000
 _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
-_DATA_CLASS: Final = "22"
 _LOGIN_CLASS: Final = "28"
-# An internal error, or a row that a constraint of the table refuses: whoever altered the table may have
-# refused every order there is. (A key or foreign key, in contrast, is about this one row.)
-_OF_ALL: Final = frozenset({_INTERNAL, "23502", "23514"})
+# Of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". Any other
+# class may come of one order: of its data, or of a trigger of the shop, which raises P0001 where it names no
+# code, names one of its own, or fails in a branch that few orders reach (42703).
+_SERVER_CLASSES: Final = frozenset(
+    {"08", "0A", "25", "26", "28", "3D", "3F", "40", "53", "55", "57", "58", "F0", "XX"}
+)
 
 
 def remedy(error: BaseException) -> Remedy:
     """The remedy for an error of a batch's transaction. What is unknown waits: it never costs an order."""
     if isinstance(error, StaleReadError):
-        return Remedy.RERUN
-    if isinstance(error, OverTotalError):
+        return Remedy.RERUN_THEN_SPLIT
+    if isinstance(error, _OF_SOME_ORDERS):
         return Remedy.SPLIT
     state = sqlstate(error)
     if state is None:
@@ -72,14 +79,17 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    if state[:2] == _DATA_CLASS:
+    if state[:2] not in _SERVER_CLASSES:
         return Remedy.SPLIT
     return Remedy.WAIT
 
 
 def may_concern_all(error: BaseException) -> bool:
-    """Whether an error that one order met alone may be none of its doing."""
-    return sqlstate(error) in _OF_ALL
+    """Whether an error that one order met alone may be none of its doing.
+
+    Whoever altered a table, or gave it a trigger, may have refused every order there is.
+    """
+    return not isinstance(error, OverTotalError)
 
 
 def is_duplicate_key(error: BaseException) -> bool:
@@ -101,7 +111,14 @@ def is_refused_login(error: BaseException) -> bool:
 def is_outage(error: BaseException) -> bool:
     """Whether a server is away or refuses work, as opposed to a fault of ours that nobody foresaw."""
     return is_of_database(error) or isinstance(
-        error, OSError | TimeoutError | KafkaError | StaleReadError | RefusedCredentialsError
+        error,
+        OSError
+        | TimeoutError
+        | KafkaError
+        | StaleReadError
+        | UnusableProductError
+        | RowsNotWrittenError
+        | RefusedCredentialsError,
     )
 
 

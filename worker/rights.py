@@ -45,13 +45,18 @@ _HIDDEN: Final = text("""
     SELECT quote_ident(current_user) AS role, name FROM unnest(CAST(:names AS text[])) AS wanted (name)
     WHERE row_security_active(name::regclass)
     """)
+_UNLOGGED: Final = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
+    """)
+_SYNCED: Final = text("SELECT current_setting('fsync') = 'on'")
 _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
 
 
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     """The server takes writes and lets us do what a worker does, or a CommandError says what is missing.
 
-    Returns a remark where only parts of the page are missing.
+    Returns a remark where only parts of the page are missing, or where the server is not durable.
     """
     async with engine.connect() as connection:
         if await connection.scalar(_READ_ONLY):
@@ -67,8 +72,17 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
+        unlogged = (await connection.scalars(_UNLOGGED, {"names": list(RIGHTS)})).all()
+        if unlogged:
+            raise CommandError(
+                "a crash of PostgreSQL would empty tables that are unlogged: "
+                + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged)
+            )
         missing = await _missing(connection, PAGE_RIGHTS)
-        return f"parts of the page and of /metrics will be missing: {missing}" if missing else None
+        remarks = [f"parts of the page and of /metrics will be missing: {missing}"] if missing else []
+        if not await connection.scalar(_SYNCED):
+            remarks.append("PostgreSQL runs with fsync off: a crash of its machine may lose decided orders")
+        return "; ".join(remarks) or None
 
 
 def grants(role: str) -> list[str]:

@@ -22,13 +22,15 @@ _TRAILER: Final = pack(">h", -1)
 _CHUNK_ROWS: Final = 500  # some 300 KiB of the largest rows, those of the ledger
 
 
-async def copy_rows(session: AsyncSession, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+async def copy_rows(session: AsyncSession, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> int:
     """Write the encoded rows, in the session's transaction, which must have begun.
 
-    Raises asyncpg's errors as they are.
+    Returns how many PostgreSQL has written: a trigger may leave some out. Raises asyncpg's errors as they
+    are.
     """
     async with raw_connection(session) as connection:
-        await connection.copy_to_table(table, columns=columns, format="binary", source=_chunks(rows))
+        done = await connection.copy_to_table(table, columns=columns, format="binary", source=_chunks(rows))
+    return int(done.rpartition(" ")[2])  # COPY 1000
 
 
 async def _chunks(rows: Iterable[bytes]) -> AsyncIterator[bytes]:

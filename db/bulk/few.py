@@ -7,13 +7,14 @@ batch. Many rows are cheaper by COPY (`db.bulk.copy`), so rows come as it takes 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from struct import Struct
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.bulk.rows import EPOCH
+from db.bulk.rows import EPOCH, require_all
 from db.engine import raw_connection
 
 # An array for each column, so that the statement is the same whatever the number of rows. Foreign keys are
@@ -36,11 +37,15 @@ _WRITE: Final = """
                              $16::timestamptz[])
         WHERE (SELECT count(*) FROM decided) >= 0
         RETURNING 1
+    ), listed AS (
+        INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price)
+        SELECT * FROM unnest($17::uuid[], $18::integer[], $19::bigint[], $20::integer[], $21::numeric[])
+        WHERE (SELECT count(*) FROM placed) >= 0
+        RETURNING 1
     )
-    INSERT INTO order_items (order_id, line_number, product_id, quantity, unit_price)
-    SELECT * FROM unnest($17::uuid[], $18::integer[], $19::bigint[], $20::integer[], $21::numeric[])
-    WHERE (SELECT count(*) FROM placed) >= 0
+    SELECT (SELECT count(*) FROM decided), (SELECT count(*) FROM placed), (SELECT count(*) FROM listed)
     """
+_TABLES: Final = ("order_outcomes", "orders", "order_items")
 
 _FIELDS: Final = Struct(">h")
 _LENGTH: Final = Struct(">i")
@@ -78,11 +83,15 @@ async def insert_rows(
 ) -> None:
     """Write encoded rows, in the session's transaction, which must have begun.
 
-    Each element of `items` is one row or several. Raises asyncpg's errors as they are.
+    Each element of `items` is one row or several. Raises asyncpg's errors as they are, and
+    RowsNotWrittenError where a trigger has left out some.
     """
-    columns = (*_columns(outcomes, _OUTCOME), *_columns(orders, _ORDER), *_columns(items, _ITEM))
+    columns = (_columns(outcomes, _OUTCOME), _columns(orders, _ORDER), _columns(items, _ITEM))
     async with raw_connection(session) as connection:
-        await connection.execute(_WRITE, *columns)
+        written = await connection.fetchrow(_WRITE, *chain.from_iterable(columns))
+    assert written is not None
+    for table, of_table, count in zip(_TABLES, columns, written, strict=True):
+        require_all(table, len(of_table[0]), count)
 
 
 def _columns(encoded: Iterable[bytes], types: Sequence[Callable[[bytes], Any]]) -> Sequence[Sequence[Any]]:

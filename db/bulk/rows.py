@@ -102,6 +102,31 @@ def encode_items(order_id: bytes, lines: Sequence[Line], unit_prices: Sequence[P
     return b"".join(rows)
 
 
+_ITEM_HEAD_BYTES: Final = 2 + 4 + 16  # the number of fields, the order's id and its length
+
+
+def count_items(items: bytes) -> int:
+    """How many rows `encode_items` made: all of an order's begin alike."""
+    return items.count(items[:_ITEM_HEAD_BYTES]) if items else 0
+
+
+class RowsNotWrittenError(Exception):
+    """PostgreSQL has left out rows without an error: roll back."""
+
+    def __init__(self, table: str, rows: int, written: int) -> None:
+        super().__init__(f"PostgreSQL wrote {written} of {rows} rows of {table}: look at its triggers")
+
+
+def require_all(table: str, rows: int, written: int) -> None:
+    """Raise RowsNotWrittenError where PostgreSQL has written another number of rows.
+
+    A trigger that returns NULL leaves its row out, and nobody says so. Without its row in the ledger an order
+    would be decided again, and without its items its stock would be gone.
+    """
+    if written != rows:
+        raise RowsNotWrittenError(table, rows, written)
+
+
 class LedgerRow(NamedTuple):
     """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC.
 

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk.copy import copy_rows
-from db.bulk.rows import LedgerRow
+from db.bulk.rows import LedgerRow, require_all
 from db.models import OrderOutcome, Replay
 from db.statuses import Outcome, SilentReplay
 
@@ -74,14 +74,16 @@ async def find_outcomes(session: AsyncSession, order_ids: Collection[UUID | str]
 
 
 async def add_outcomes(session: AsyncSession, rows: Iterable[bytes]) -> None:
-    """Write encoded rows, or raise UniqueViolationError when somebody else decided one of them meanwhile.
+    """Write encoded rows, or raise UniqueViolationError when somebody else decided one of them meanwhile,
+    and RowsNotWrittenError where a trigger has left out some.
 
     Ordered by id, so that two workers that decide the same orders wait for each other in one
     direction only. COPY takes no ON CONFLICT and needs none: either way the batch must run again.
     """
     ordered = sorted(rows)  # as bytes: they begin alike, and then with the id
     if ordered:
-        await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, ordered)
+        written = await copy_rows(session, OrderOutcome.__tablename__, LedgerRow._fields, ordered)
+        require_all(OrderOutcome.__tablename__, len(ordered), written)
 
 
 async def list_outcomes(

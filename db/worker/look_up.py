@@ -8,17 +8,21 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk.orders import KEPT_USERS
-from db.stock import LEVELS, StockLevel, array_of, levels_of
+from db.stock import LEVELS, StockLevel, array_of, usable_levels
 from db.worker.ledger import DECIDED
 
 
 class Found(NamedTuple):
-    """`time`: the transaction's, aware UTC. `decided`: how many of the orders the ledger knows."""
+    """`time`: the transaction's, aware UTC. `decided`: how many of the orders the ledger knows.
+
+    `unusable`: what is wrong with each product that is there and has no level.
+    """
 
     time: datetime
     decided: int
     user_ids: set[int]
     levels: Mapping[int, StockLevel]
+    unusable: Mapping[int, str] = {}
 
 
 _levels = LEVELS.subquery()
@@ -46,4 +50,4 @@ async def look_up(
         },
     )
     time, decided, users, *levels = row.one()
-    return Found(time, decided, set(users or ()), levels_of(*levels))
+    return Found(time, decided, set(users or ()), *usable_levels(*levels))

@@ -249,6 +249,30 @@ MUTATIONS: Final = (
         (Test("tests/integration/db/test_references.py", "shop_adds"),),
     ),
     Mutation(
+        "durable-commits",
+        "A commit that a crash or a failover could lose is not taken for one.",
+        "sessions commit as role and database have it, and heed no warning",
+        (
+            Edit("db/durable_commits.py", "set_config('synchronous_commit', 'on', false)", "1"),
+            Edit("db/durable_commits.py", "if self._waited_in_vain:", "if False:"),
+        ),
+        (Test("tests/integration/db/test_durable_commits.py", "commit"), Trial("asynchronous-commits")),
+    ),
+    Mutation(
+        "rows-are-counted",
+        "An order of which PostgreSQL has left out a row is not decided.",
+        "nobody compares how many rows were written",
+        (Edit("db/bulk/rows.py", "if written != rows:", "if False:"),),
+        (Test("tests/integration/worker/pipeline/test_altered_tables.py", "leaves_out"),),
+    ),
+    Mutation(
+        "usable-prices",
+        "A price is read as the amount that it is, whatever decimals its column has.",
+        "its digits are taken for cents",
+        (Edit("db/stock.py", 'read if read and read[-3:-2] == "." else _with_two_decimals(read)', "read"),),
+        (Test("tests/integration/worker/pipeline/test_altered_tables.py", "price"),),
+    ),
+    Mutation(
         "rejection-guard",
         "A rejection holds at the moment of its commit.",
         "the products of rejected orders are not looked at again",
@@ -754,7 +778,7 @@ MUTATIONS: Final = (
     Mutation(
         "one-refused-order",
         "An order that PostgreSQL refuses is found, and holds nobody up.",
-        "errors of one order's data wait like all others",
+        "errors of one order wait like all others",
         (
             Edit(
                 _RETRY,

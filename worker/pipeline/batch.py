@@ -27,6 +27,7 @@ from contracts.topics import Topics
 from db import stock
 from db.bulk import orders
 from db.decision import Decider
+from db.errors import UnusableProductError
 from db.worker import decided, ledger
 from db.worker.look_up import Found, look_up
 from worker.core.decode import Decoded, Invalid, decode_former
@@ -156,6 +157,9 @@ class BatchProcessor:
         the ledger (if confirmed, PostgreSQL refuses them)."""
         if isinstance(failure, OverTotalError):
             return failure.total_cents.keys()
+        if isinstance(failure, UnusableProductError):
+            of_them = failure.products
+            return {a.order.key for a in arrivals.all if any(item[0] in of_them for item in a.order.items)}
         if not is_duplicate_key(failure):
             return frozenset()
         async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
@@ -168,10 +172,10 @@ class BatchProcessor:
         It is not, if another order of the batch would be confirmed now and this one is refused once more.
         """
         (arrival,) = alone.all
+        if is_duplicate_key(failure) and await self._single_keys(alone, failure):
+            return await self._dead_letter(batch, arrival.record, ID_TAKEN)
         if not may_concern_all(failure):
-            is_taken = is_duplicate_key(failure) and await self._single_keys(alone, failure)
-            why = ID_TAKEN if is_taken else _why(arrival, failure)
-            return await self._dead_letter(batch, arrival.record, why)
+            return await self._dead_letter(batch, arrival.record, _why(arrival, failure))
         others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_SENTINELS)):
             if await self._would_be_confirmed(other, batch):
@@ -182,7 +186,7 @@ class BatchProcessor:
             async with asyncio.timeout(self.timeout_seconds):
                 (settled,) = await self._decide_in_one_transaction(alone, batch, locked=True)
         except Exception as error:
-            if not may_concern_all(error):
+            if remedy(error) in (Remedy.WAIT, Remedy.RERUN):
                 raise
             return await self._dead_letter(batch, arrival.record, _why(arrival, error))
         return settled
@@ -244,6 +248,8 @@ class BatchProcessor:
     ) -> list[Settled]:
         if not new.all:
             return []
+        if unusable := {i: why for i, why in found.unusable.items() if i in new.product_ids}:
+            raise UnusableProductError(unusable)
         shelves = found.levels
         if locked:
             await stock.acquire_stock_lock(session)

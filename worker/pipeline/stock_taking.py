@@ -13,6 +13,10 @@ from worker.failures import StaleReadError
 # more: what changed while it waited, PostgreSQL looks up again row by row.
 FEW_PRODUCTS: Final = 150
 
+_NOT_TAKEN: Final = (
+    "PostgreSQL does not let stock be taken of a product that has it: look at the triggers of products"
+)
+
 
 async def take(
     session: AsyncSession, decider: Decider, shelves: Mapping[int, stock.StockLevel], *, locked: bool
@@ -32,4 +36,4 @@ async def take(
         if await stock.lock_stock(session, decider.relied_on) != seen:
             raise StaleReadError("a product of a rejected order changed")
     if not await stock.take_stock(session, takings, in_turn=in_turn):
-        raise StaleReadError("a product was sold or repriced meanwhile")
+        raise StaleReadError(_NOT_TAKEN if locked else "a product was sold or repriced meanwhile")

@@ -152,6 +152,37 @@ def impossible_constraint(arena: Arena) -> None:
         arena.injected += 1
 
 
+def trigger_that_leaves_out(arena: Arena) -> None:
+    """A shop's trigger leaves out every item, and then every row of the ledger, until it is taken back."""
+    for table in ("order_items", "order_outcomes"):
+        _with_trigger(arena, table, "RETURN NULL")
+
+
+def trigger_that_raises(arena: Arena) -> None:
+    """A shop's trigger raises its own error for every order, until it is taken back."""
+    _with_trigger(arena, "orders", "RAISE 'closed for today'")
+
+
+def _with_trigger(arena: Arena, table: str, body: str) -> None:
+    arena.some_progress()
+    arena.shop.sql(f"CREATE FUNCTION shops_own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; END $$")
+    with arena.retrying():
+        arena.shop.sql(
+            f"CREATE TRIGGER shops_own BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION shops_own()"
+        )
+        arena.feed(1 / 8)
+    arena.shop.sql("DROP FUNCTION shops_own CASCADE")
+    arena.injected += 1
+
+
+def asynchronous_commits(arena: Arena) -> None:
+    """Somebody lets the database commit asynchronously, and PostgreSQL crashes under load."""
+    name = arena.shop.value("SELECT quote_ident(current_database())")
+    arena.shop.sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    terminate_backends(arena)
+    crash(arena)
+
+
 def full_disk(arena: Arena) -> None:
     """The disk that the ledger is on is full, until somebody makes room (needs root)."""
     arena.some_progress()

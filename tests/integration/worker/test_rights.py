@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from tests.support.roles import as_role, role_of_workers
 from tests.support.shop import Shop
@@ -81,6 +83,23 @@ async def test_row_level_security_is_named_with_its_tables(shop: Shop, role: str
     assert "row-level security is on for orders" in said
     shop.sql(said.partition(": ")[2])
     assert await remark(settings_of(shop, role)) is None
+
+
+@pytest.mark.parametrize("table", ["order_outcomes", "positions"])
+async def test_a_table_that_a_crash_would_empty_is_named(shop: Shop, role: str, table: str):
+    shop.sql(f"ALTER TABLE {table} SET UNLOGGED")
+    said = await refusal(settings_of(shop, role))
+    assert "a crash of PostgreSQL would empty" in said
+    shop.sql(said.partition(": ")[2])
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_row_level_security_that_is_turned_on_later_hides_nothing(shop: Shop, role: str):
+    """A hidden user would be an unknown one, and its order rejected."""
+    async with database_engine(settings_of(shop, role), "test") as engine, engine.connect() as connection:
+        shop.sql("ALTER TABLE users ENABLE ROW LEVEL SECURITY")
+        with pytest.raises(DBAPIError, match="affected by row-level security"):
+            await connection.execute(text("SELECT id FROM users"))
 
 
 async def test_a_server_that_takes_no_writes_is_named(shop: Shop, role: str):

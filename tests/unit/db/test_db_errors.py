@@ -21,6 +21,7 @@ from db.errors import (
     ShopError,
     StillReferencedError,
     UnknownNameError,
+    UnusableProductError,
     refused,
 )
 from db.models import Base
@@ -130,6 +131,7 @@ def test_the_tree_is_the_one_the_module_draws():
         StillReferencedError: (ShopError,),
         LockedError: (ShopError,),
         IllegalStatusChangeError: (ShopError,),
+        UnusableProductError: (ShopError,),
         RefusedError: (ShopError,),
         UnknownNameError: (RefusedError, NotFoundError),
         PriceChangedError: (RefusedError,),

@@ -26,7 +26,13 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
         ("57P01", Remedy.WAIT),  # admin shutdown
         ("53100", Remedy.WAIT),  # disk full
         ("25006", Remedy.WAIT),  # read only, after a failover
-        ("42P01", Remedy.WAIT),  # a table is missing: a migration is under way, or never was
+        ("0A000", Remedy.WAIT),  # a cached plan, after a table was altered
+        ("XX001", Remedy.WAIT),  # data corrupted
+        # These wait as well, where no other order of the batch would be confirmed.
+        ("42P01", Remedy.SPLIT),  # a table is missing: of the worker's, or only of some orders' trigger
+        ("54000", Remedy.SPLIT),  # no more transaction ids, or a row too long for an index of the shop
+        ("P0001", Remedy.SPLIT),  # what a trigger raises by default
+        ("45000", Remedy.SPLIT),  # a code that the shop has made up
     ],
 )
 def test_each_kind_of_database_error_has_its_remedy(sqlstate: str, expected: Remedy):
@@ -43,7 +49,7 @@ def test_a_server_that_is_away_is_waited_for(error: Exception):
 
 
 def test_a_stale_read_runs_again():
-    assert remedy(StaleReadError()) is Remedy.RERUN
+    assert remedy(StaleReadError()) is Remedy.RERUN_THEN_SPLIT
 
 
 def test_a_fault_of_ours_waits_and_is_not_taken_for_an_outage():

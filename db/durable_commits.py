@@ -1,0 +1,55 @@
+"""A commit that is acknowledged is durable: on PostgreSQL's disk, and on its synchronous standbys if any.
+
+Who is told that an order is stored tells others. So no session commits asynchronously, whatever its role or
+database has set. And where somebody cancels the wait for a standby that is away (`pg_cancel_backend`),
+PostgreSQL warns and acknowledges all the same: a failover would lose what others know by then.
+"""
+
+from typing import Any, Final
+
+import asyncpg
+
+# Not of other values: whether a standby has to write, flush or apply is its operator's choice.
+NEVER_ASYNCHRONOUS: Final = """
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+    """
+# By the function that warns, since the warning has no code of its own and may be in any language.
+_WAITS_FOR_STANDBYS: Final = "SyncRepWaitForLSN"
+
+
+class NotReplicatedError(asyncpg.InterfaceError):
+    """It is committed on this server alone: nobody may build on it yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the wait for a synchronous standby was cancelled: a failover would lose this commit"
+        )
+
+
+class DurableConnection(asyncpg.Connection):
+    """Raises NotReplicatedError from a COMMIT that no synchronous standby has acknowledged."""
+
+    _waited_in_vain = False
+
+    def heed_warnings(self) -> None:
+        """Once, after it has connected."""
+        self.add_log_listener(_note)
+
+    async def execute(
+        self,
+        query: str,
+        *args: object,
+        timeout: float | None = None,  # noqa: ASYNC109 (asyncpg's own)
+    ) -> str:
+        """As asyncpg's, by which each transaction of SQLAlchemy's ends."""
+        status = await super().execute(query, *args, timeout=timeout)
+        # The warning came before the status, and its listener was scheduled before our waking.
+        if self._waited_in_vain:
+            self._waited_in_vain = False
+            raise NotReplicatedError
+        return status
+
+
+def _note(connection: Any, message: Any) -> None:
+    if message.server_source_function == _WAITS_FOR_STANDBYS:
+        connection._waited_in_vain = True

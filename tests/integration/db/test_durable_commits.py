@@ -1,0 +1,67 @@
+"""What is acknowledged is durable: a commit that a crash or a failover could lose is none."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from db.engine import create_engine, session_factory
+from tests.support.deadline import eventually
+from tests.support.shop import Shop
+from worker.failures import Remedy, remedy
+from worker.sandbox.servers.folders import data_folder
+from worker.sandbox.servers.postgres import LocalPostgres
+
+pytestmark = pytest.mark.guarantee_1
+
+
+@pytest.mark.parametrize(
+    ("set_to", "used"), [("off", "on"), ("remote_apply", "remote_apply"), ("local", "local")]
+)
+async def test_no_session_commits_asynchronously(shop: Shop, set_to: str, used: str):
+    name = await asyncio.to_thread(shop.value, "SELECT quote_ident(current_database())")
+    await asyncio.to_thread(shop.sql, f"ALTER DATABASE {name} SET synchronous_commit = {set_to}")
+    engine = create_engine(shop.database_url)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SHOW synchronous_commit")) == used
+    await engine.dispose()
+
+
+@pytest.fixture
+def without_standby() -> Iterator[Shop]:
+    """A server of its own whose synchronous standby is away."""
+    with data_folder() as folder:
+        server = LocalPostgres(folder, settings={"synchronous_standby_names": "gone"})
+        server.start()
+        try:
+            yield Shop(server.url)
+        finally:
+            server.stop()
+
+
+async def cancel_the_wait(server: Shop) -> None:
+    waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    await asyncio.to_thread(eventually, lambda: server.sql(waiting))
+
+
+async def create_table(engine: AsyncEngine, name: str) -> None:
+    async with session_factory(engine).begin() as session:
+        await session.execute(text(f"CREATE TABLE {name} ()"))
+
+
+async def test_a_commit_whose_wait_for_a_standby_is_cancelled_fails_and_is_waited_for(without_standby: Shop):
+    engine = create_engine(without_standby.database_url)
+    async with asyncio.timeout(30):
+        committing = asyncio.create_task(create_table(engine, "first"))
+        await cancel_the_wait(without_standby)
+        with pytest.raises(DBAPIError, match="a failover would lose this commit") as failed:
+            await committing
+        assert remedy(failed.value) is Remedy.WAIT
+        # The session goes on, and what was said once is not said of the next commit.
+        async with session_factory(engine).begin() as session:
+            await session.execute(text("SET LOCAL synchronous_commit = local"))
+            await session.execute(text("CREATE TABLE second ()"))
+    await engine.dispose()

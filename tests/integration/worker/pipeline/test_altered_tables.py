@@ -1,0 +1,197 @@
+"""Tables that a shop has altered, with triggers and types of its own: nothing is lost or sold wrongly.
+
+What PostgreSQL refuses or leaves out for one order is a dead letter, and the others go on; what it does so
+for every order waits, and nothing of it stays.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from contracts.events import OrderConfirmed
+from contracts.topics import Topics
+from db.bulk.rows import RowsNotWrittenError
+from db.engine import create_engine, session_factory
+from db.errors import UnusableProductError
+from tests.support.builders import line, order_value, record
+from tests.support.shop import Shop
+from worker.core.settlement import Fate, Settled
+from worker.core.steps import nothing_happens
+from worker.failures import StaleReadError
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
+
+Settle = Callable[..., Any]
+FEW, MANY = 10, 40  # written in one statement, and by COPY
+ODD = 4  # the place of the order that is not like the others
+
+
+@pytest.fixture
+async def settle(database_url: str, shop: Shop) -> AsyncIterator[Settle]:
+    """Settles a batch, after the tables were altered."""
+    await asyncio.to_thread(shop.stock_up, {1: 10, 9: 1_000})
+    engine = create_engine(database_url)
+    processor = BatchProcessor(
+        session_factory(engine), Topics("p", "c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
+    )
+
+    async def of_altered(batch: Sequence[Any], altered: str = "") -> list[Settled]:
+        for statement in filter(None, altered.split(";;")):
+            await asyncio.to_thread(shop.sql, statement)
+        return await processor.settle(batch, {})
+
+    yield of_altered
+    await engine.dispose()
+
+
+def batch_of(orders: int) -> list[Any]:
+    """Orders of one piece of product 9 each, and one of three pieces of product 1."""
+    values = [order_value(line(9)) for _ in range(orders)]
+    values[ODD] = order_value(line(1, 3))
+    return [record(each, offset=i) for i, each in enumerate(values)]
+
+
+def trigger(body: str, table: str, event: str = "INSERT") -> str:
+    return (
+        f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NEW; END $$;;"
+        f"CREATE TRIGGER own BEFORE {event} ON {table} FOR EACH ROW EXECUTE FUNCTION own()"
+    )
+
+
+async def assert_only_the_odd_one_is_refused(shop: Shop, settled: list[Settled], why: bytes) -> None:
+    fates = [one.fate for one in settled]
+    assert fates == [Fate.DEAD_LETTER if place == ODD else Fate.CONFIRMED for place in range(len(settled))]
+    letter = settled[ODD].publication
+    assert settled[ODD].codes == ("data_error",)
+    assert letter is not None
+    assert why in (dict(letter.headers)["error.message"] or b"")
+    await asyncio.to_thread(shop.assert_conserved)
+    assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000 - (len(settled) - 1)}
+
+
+async def assert_nothing_stays(shop: Shop) -> None:
+    rows = "SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_outcomes)"
+    assert await asyncio.to_thread(shop.value, rows) == 0
+    assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
+
+
+OF_THE_ODD_ONE = {
+    "order_items": "NEW.quantity = 3",
+    "order_outcomes": "NEW.event->>'total_amount' = '7.50'",
+}
+
+
+@pytest.mark.parametrize("orders", [FEW, MANY])
+@pytest.mark.parametrize("table", OF_THE_ODD_ONE)
+async def test_a_row_that_a_trigger_leaves_out_takes_its_order_with_it(
+    settle: Settle, shop: Shop, table: str, orders: int
+):
+    leave_out = f"IF {OF_THE_ODD_ONE[table]} THEN RETURN NULL; END IF;"
+    settled = await settle(batch_of(orders), trigger(leave_out, table))
+    await assert_only_the_odd_one_is_refused(shop, settled, f"wrote 0 of 1 rows of {table}".encode())
+
+
+@pytest.mark.parametrize("table", OF_THE_ODD_ONE)
+async def test_a_trigger_that_leaves_out_every_row_makes_all_wait(settle: Settle, shop: Shop, table: str):
+    with pytest.raises(RowsNotWrittenError, match=f"wrote 0 of 1 rows of {table}"):
+        await settle(batch_of(MANY), trigger("RETURN NULL;", table))
+    await assert_nothing_stays(shop)
+
+
+# What RAISE gives where it names no code, codes that it names, and what fails in a branch of a function.
+RAISED = {
+    "by-default": "RAISE 'not this one'",
+    "own-code": "RAISE 'not this one' USING ERRCODE = '45000'",
+    "data-error": "RAISE 'not this one' USING ERRCODE = '22012'",
+    "missing-row": "RAISE 'not this one' USING ERRCODE = 'P0002'",
+    "missing-column": "NEW.total_amount := (SELECT not_this_one FROM users)",
+}
+
+
+@pytest.mark.parametrize("raised", RAISED)
+async def test_an_order_that_a_trigger_refuses_holds_up_no_other(settle: Settle, shop: Shop, raised: str):
+    refuse = f"IF NEW.total_amount = 7.50 THEN {RAISED[raised]}; END IF;"
+    settled = await settle(batch_of(FEW), trigger(refuse, "orders"))
+    await assert_only_the_odd_one_is_refused(shop, settled, b"not")
+
+
+ALL_REFUSED = {
+    "trigger": trigger("RAISE 'closed today';", "orders"),
+    "generated-column": "ALTER TABLE orders ADD COLUMN short smallint"
+    " GENERATED ALWAYS AS ((total_amount * 100000)::smallint) STORED",
+    "own-foreign-key": "CREATE TABLE channels (id int PRIMARY KEY);;"
+    "ALTER TABLE orders ADD COLUMN channel int DEFAULT 1 REFERENCES channels",
+    "own-unique-key": "ALTER TABLE order_items ADD COLUMN one int DEFAULT 1;;"
+    "INSERT INTO orders (id, user_id, total_amount, placed_at)"
+    " VALUES ('00000000-0000-0000-0000-000000000001', 1, 0, now());;"
+    "INSERT INTO order_items SELECT id, 1, 9, 1, 0 FROM orders;;"
+    "CREATE UNIQUE INDEX only_one ON order_items (one)",
+}
+
+
+@pytest.mark.parametrize("altered", ALL_REFUSED)
+async def test_what_the_tables_refuse_of_every_order_is_no_dead_letter(
+    settle: Settle, shop: Shop, altered: str
+):
+    with pytest.raises(Exception, match=r"closed today|smallint|channels|only_one"):
+        await settle(batch_of(FEW), ALL_REFUSED[altered])
+    assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_outcomes") == 0
+    assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
+
+
+async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(settle: Settle, shop: Shop):
+    keep = "IF NEW.id = 1 THEN RETURN NULL; END IF;"
+    settled = await settle(batch_of(FEW), trigger(keep, "products", "UPDATE"))
+    await assert_only_the_odd_one_is_refused(shop, settled, b"does not let stock be taken")
+
+
+async def test_a_trigger_that_keeps_all_stock_makes_all_wait(settle: Settle, shop: Shop):
+    with pytest.raises(StaleReadError, match="triggers of products"):
+        await settle(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
+    await assert_nothing_stays(shop)
+
+
+@pytest.mark.parametrize("kind", ["numeric(12,4)", "numeric"])
+async def test_a_price_with_other_decimals_is_the_same_price(settle: Settle, shop: Shop, kind: str):
+    """Found by altering the column: 2.5000 was sold for 250.00."""
+    altered = f"ALTER TABLE products ALTER price TYPE {kind};;UPDATE products SET price = 2.5"
+    settled = await settle(batch_of(FEW), altered)
+    events = [OrderConfirmed.model_validate_json(one.publication.value) for one in settled]
+    assert {str(event.total_amount) for event in events} == {"2.50", "7.50"}
+    await asyncio.to_thread(shop.assert_conserved)
+
+
+UNUSABLE = {
+    "nan": ("UPDATE products SET price = 'NaN' WHERE id = {}", b"price NaN"),
+    "three-decimals": (
+        "ALTER TABLE products ALTER price TYPE numeric;;UPDATE products SET price = 2.555 WHERE id = {}",
+        b"price 2.555",
+    ),
+    "infinite": (
+        "ALTER TABLE products ALTER price TYPE numeric;;UPDATE products SET price = 'Infinity' WHERE id = {}",
+        b"price Infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("unusable", UNUSABLE)
+async def test_a_product_without_a_usable_price_holds_up_no_other(settle: Settle, shop: Shop, unusable: str):
+    altered, why = UNUSABLE[unusable]
+    await assert_only_the_odd_one_is_refused(shop, await settle(batch_of(FEW), altered.format(1)), why)
+
+
+async def test_an_order_whose_price_is_unusable_by_now_is_published_again(settle: Settle, shop: Shop):
+    batch = batch_of(FEW)
+    await settle(batch)
+    again = await settle(batch, "UPDATE products SET price = 'NaN'")
+    assert {one.fate for one in again} == {Fate.REDELIVERED}
+
+
+async def test_products_without_any_usable_price_make_all_wait(settle: Settle, shop: Shop):
+    with pytest.raises(UnusableProductError, match="product 9 has price NaN"):
+        await settle(batch_of(FEW), "UPDATE products SET price = 'NaN'")
+    await assert_nothing_stays(shop)
