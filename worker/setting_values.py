@@ -28,6 +28,8 @@ def _bare(text: str) -> str:
     _ends_well(text)
     if text != text.strip():
         raise ValueError("begins or ends with a space")
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("is in quotes, which belong to it as `docker --env-file` reads it: leave them out")
     return text
 
 

@@ -52,6 +52,12 @@ def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
         ("GROUP_ID", " order-worker", "ORDER_WORKER_GROUP_ID: begins or ends with a space"),
         ("GROUP_ID", "order\nworker", "a character that cannot be seen (U+000A)"),
         ("GROUP_ID", "order\u200bworker", "a character that cannot be seen (U+200B)"),
+        ("GROUP_ID", '"order-worker"', "ORDER_WORKER_GROUP_ID: is in quotes"),
+        (
+            "DATABASE_URL",
+            "'postgresql://shop:very-secret@db/shop'",
+            "ORDER_WORKER_DATABASE_URL: is in quotes",
+        ),
         ("DATABASE_SCHEMA", "public\r\n", "ORDER_WORKER_DATABASE_SCHEMA: begins or ends with a line break"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092\n", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS: begins or ends"),
         ("DATABASE_URL", "postgresql://shop@db/shop\n", "ORDER_WORKER_DATABASE_URL: begins or ends"),
