@@ -9,7 +9,13 @@ from socket import gaierror
 from typing import Final
 
 import asyncpg
-from aiokafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError
+from aiokafka.errors import (
+    InvalidSessionTimeoutError,
+    InvalidTransactionTimeout,
+    KafkaError,
+    KafkaTimeoutError,
+    RequestTimedOutError,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -20,6 +26,17 @@ from worker.errors import RefusedCredentialsError
 
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """what PostgreSQL refuses, or its driver; SQLAlchemy does not wrap all of them"""
+
+# What the brokers refuse because of a setting of ours, and would refuse for ever.
+_OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
+    InvalidTransactionTimeout: (
+        "ORDER_WORKER_TRANSACTION_TIMEOUT_MS is above transaction.max.timeout.ms of the brokers"
+    ),
+    InvalidSessionTimeoutError: (
+        "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"
+        " group.max.session.timeout.ms of the brokers"
+    ),
+}
 
 
 class StaleReadError(Exception):
@@ -136,7 +153,12 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for a person: PostgreSQL's or Kafka's own words, without SQL and parameters."""
+    """One line for a person: PostgreSQL's or Kafka's own words, without SQL and parameters.
+
+    Where a setting of ours is refused, its name.
+    """
+    if type(error) in _OUR_SETTINGS:
+        return _OUR_SETTINGS[type(error)]
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
     return text.split(">: ", 1)[-1]
@@ -161,6 +183,8 @@ def driver_error(error: BaseException) -> BaseException:
 def reason_of(error: BaseException) -> str:
     """A short text for people: the operating system's words, or the server's first line."""
     error = driver_error(error)
+    if type(error) in _OUR_SETTINGS:
+        return _OUR_SETTINGS[type(error)]
     if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
         return "no answer in time"
     if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):

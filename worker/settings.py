@@ -1,69 +1,68 @@
 """Every setting, read from the environment (prefix `ORDER_WORKER_`) and from `.env`."""
 
-import os
-import re
 import shlex
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.topics import DEAD_LETTER, ORDER_CONFIRMED, ORDER_PLACED, ORDER_REJECTED, Topics
 from db.database_url import has_password
 from worker.errors import CommandError
 from worker.kafka_login import KafkaLogin, TokenCommand
 from worker.secret_files import CredentialError, named, read_secret
+from worker.setting_names import PREFIX, wrong_names
+from worker.setting_values import (
+    DAY_MS,
+    DAY_SECONDS,
+    GIBIBYTE,
+    Address,
+    InstanceId,
+    Name,
+    Password,
+    Port,
+    TopicName,
+)
 from worker.tls import ClientTls
 
-Port = Annotated[int, Field(ge=0, le=65_535)]
-TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
-InstanceId = Annotated[str, Field(pattern=r"^[^\s@\x00-\x1f\x7f]{0,200}$")]
-
-_PREFIX: Final = "ORDER_WORKER_"
+_ENV_FILE: Final = ".env"
 # Each may be given by a file, which `<name>_file` names.
 SECRETS: Final = ("database_url", "kafka_sasl_username", "kafka_sasl_password", "kafka_ssl_key_password")
 _OAUTH: Final = "OAUTHBEARER"
-# Of the demo and the tests' servers.
-_NO_SETTINGS: Final = ("NO_DOCKER", "CACHE_DIR", "MAVEN_REPOSITORY", "DEMO_SECONDS")
-# What Kubernetes gives each container of a namespace that has a service called order-worker.
-_OF_KUBERNETES: Final = re.compile(
-    r"SERVICE_(HOST|PORT(_.*)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
-)
 
 
 class Settings(BaseSettings):
     """What an operator can set. Immutable once read."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=".env",
+        env_prefix=PREFIX,
+        env_file=_ENV_FILE,
         extra="ignore",
         frozen=True,
         env_ignore_empty=True,
         hide_input_in_errors=True,
     )
 
-    kafka_bootstrap_servers: str = Field(
+    kafka_bootstrap_servers: Name = Field(
         "127.0.0.1:9092", min_length=1, description="brokers as host:port, comma separated"
     )
-    database_url: SecretStr = Field(
+    database_url: Address = Field(
         SecretStr("postgresql://postgres@127.0.0.1:5432/postgres"),
         description="as libpq takes it: postgresql://user:password@host:port/name?sslmode=…",
     )
     database_url_file: Path | None = Field(None, description="a file with that URL")
     database_password_file: Path | None = Field(None, description="a file with the password alone")
-    database_schema: str = Field("public", min_length=1, max_length=63, description="the shop's schema")
-    group_id: str = Field(
+    database_schema: Name = Field("public", min_length=1, max_length=63, description="the shop's schema")
+    group_id: Name = Field(
         "order-worker", min_length=1, description="consumer group, and the start of all transactional ids"
     )
     instance_id: InstanceId = Field(
         "", description="the worker's name: the next of it takes its place; by default host and port"
     )
-    http_host: str = Field("127.0.0.1", description="address of page and metrics; image: 0.0.0.0")
+    http_host: Name = Field("127.0.0.1", description="address of page and metrics; image: 0.0.0.0")
     http_port: Port = Field(8000, description="0: any; with --workers N, worker k takes port + k")
 
     order_placed_topic: TopicName = Field(ORDER_PLACED, description="the input")
@@ -76,22 +75,30 @@ class Settings(BaseSettings):
     # 12,000 as much and 13 MiB more (three rounds, two processes, 5,000 products).
     batch_max_records: int = Field(8_000, ge=1, le=20_000, description="records decided in one batch")
     batch_max_bytes: int = Field(
-        3 * 1024 * 1024, ge=1_024, description="bytes of values decided in one batch; bounds the memory"
+        3 * 1024 * 1024,
+        ge=1_024,
+        le=GIBIBYTE,
+        description="bytes of values decided in one batch; bounds the memory",
     )
     batch_timeout_seconds: float = Field(
-        30.0, gt=0, description="a database transaction that takes longer is given up and redone"
+        30.0,
+        gt=0,
+        le=DAY_SECONDS,
+        description="a database transaction that takes longer is given up and redone",
     )
-    message_max_bytes: int = Field(256 * 1024, ge=1_024, description="a larger value is a dead letter")
+    message_max_bytes: int = Field(
+        256 * 1024, ge=1_024, le=GIBIBYTE, description="a larger value is a dead letter"
+    )
 
     session_timeout_ms: int = Field(
         10_000, ge=1_000, le=1_800_000, description="a silent worker loses its partitions after this"
     )
     transaction_timeout_ms: int = Field(
-        60_000, ge=1_000, description="an abandoned Kafka transaction ends after this"
+        60_000, ge=1_000, le=DAY_MS, description="an abandoned Kafka transaction ends after this"
     )
-    request_timeout_ms: int = Field(15_000, ge=1_000, description="longest request to Kafka")
-    statement_timeout_ms: int = Field(20_000, ge=100, description="longest SQL statement")
-    lock_timeout_ms: int = Field(5_000, ge=100, description="longest wait for one row or lock")
+    request_timeout_ms: int = Field(15_000, ge=1_000, le=DAY_MS, description="longest request to Kafka")
+    statement_timeout_ms: int = Field(20_000, ge=100, le=DAY_MS, description="longest SQL statement")
+    lock_timeout_ms: int = Field(5_000, ge=100, le=DAY_MS, description="longest wait for one row or lock")
     shutdown_timeout_seconds: float = Field(25.0, gt=0, description="after SIGTERM, for the batch in flight")
     retry_max_seconds: float = Field(15.0, gt=0, description="longest pause between two attempts")
     stall_limit_seconds: float = Field(
@@ -109,16 +116,16 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "PLAIN", description="of SASL: how to log in"
     )
-    kafka_sasl_username: str | None = Field(None, description="of SASL, but for OAUTHBEARER")
+    kafka_sasl_username: Name | None = Field(None, description="of SASL, but for OAUTHBEARER")
     kafka_sasl_username_file: Path | None = Field(None, description="a file with it")
-    kafka_sasl_password: SecretStr | None = Field(None, description="of that user")
+    kafka_sasl_password: Password | None = Field(None, description="of that user")
     kafka_sasl_password_file: Path | None = Field(None, description="a file with it")
     kafka_sasl_token_file: Path | None = Field(None, description="of OAUTHBEARER: a file with the token")
     kafka_sasl_token_command: SecretStr | None = Field(None, description="a command that writes it")
     kafka_ssl_cafile: Path | None = Field(None, description="CA certificates in place of the system's")
     kafka_ssl_certfile: Path | None = Field(None, description="client certificate")
     kafka_ssl_keyfile: Path | None = Field(None, description="client key")
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="of an encrypted client key")
+    kafka_ssl_key_password: Password | None = Field(None, description="of an encrypted client key")
     kafka_ssl_key_password_file: Path | None = Field(None, description="a file with it")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="the least to log")
@@ -249,7 +256,7 @@ class Settings(BaseSettings):
 
 
 def _variable(name: str) -> str:
-    return _PREFIX + name.upper()
+    return PREFIX + name.upper()
 
 
 def _read(name: str, path: Path | str) -> str:
@@ -270,29 +277,15 @@ def _require_words(command: str) -> None:
 
 def read_settings(**overrides: Any) -> Settings:
     """The settings, or a CommandError that names each wrong variable, and each that is none."""
-    if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
-        raise CommandError("wrong settings: " + "; ".join(unknown), code="settings")
+    if wrong := wrong_names(Path(_ENV_FILE), Settings.model_fields):
+        raise CommandError("wrong settings: " + "; ".join(wrong), code="settings")
     # What is given in a secret's place goes before its file.
     files = {f"{name}_file": None for name in SECRETS if name in overrides}
     try:
         return Settings(**{**files, **overrides})
     except ValidationError as error:
         lines = (
-            f"{_variable('_'.join(str(p) for p in e['loc']))}: {e['msg']}"
-            if e["loc"]
-            else e["msg"].removeprefix("Value error, ")
+            "".join(f"{_variable(str(p))}: " for p in e["loc"][:1]) + e["msg"].removeprefix("Value error, ")
             for e in error.errors(include_url=False, include_input=False)
         )
         raise CommandError("wrong settings: " + "; ".join(lines), code="settings") from None
-
-
-def _unknown_names(names: Iterable[str]) -> list[str]:
-    """What is wrong with each that begins as a setting does and is none: a slip would be a silent default."""
-    known = {*(field.upper() for field in Settings.model_fields), *_NO_SETTINGS}
-    given = {name.upper().removeprefix(_PREFIX) for name in names if name.upper().startswith(_PREFIX)}
-    unknown = sorted(name for name in given - known if not _OF_KUBERNETES.fullmatch(name))
-    return [
-        f"{_PREFIX}{name} is no setting"
-        + "".join(f"; do you mean {_PREFIX}{near}?" for near in get_close_matches(name, known, 1))
-        for name in unknown
-    ]

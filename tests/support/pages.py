@@ -12,7 +12,8 @@ from typer.main import get_command
 
 from docs.links import PICTURES, absolute, anchors_of, is_elsewhere, links_of
 from worker import cli
-from worker.settings import _unknown_names
+from worker.setting_names import unknown_names
+from worker.settings import Settings
 
 ROOT: Final = Path(__file__).parent.parent.parent
 SHELL: Final = ("sh", "bash", "console", "")
@@ -72,7 +73,7 @@ def unknown_settings(page: str, text: str) -> list[str]:
     return [
         f"{page}:{text.count(chr(10), 0, match.start()) + 1}: {why}"
         for match in _SETTING.finditer(text)
-        for why in _unknown_names([match[0]])
+        for why in unknown_names([match[0]], Settings.model_fields)
     ]
 
 

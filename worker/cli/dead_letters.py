@@ -16,7 +16,7 @@ from worker.cli.letter_options import (
     edits_of,
     place_of,
 )
-from worker.cli.options import AsJson, Execute, example, group, who
+from worker.cli.options import AsJson, Execute, example, finite, group, who
 from worker.errors import CommandError, UsageError
 
 commands = group(
@@ -141,14 +141,19 @@ def redrive(
         typer.Option("--from-file", metavar="FILE", help="JSON lines of what each letter is to become."),
     ] = None,
     max_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Stop where a larger share has failed again.")
+        float, typer.Option(min=0, max=1, callback=finite, help="Stop where a larger share has failed again.")
     ] = 0.1,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Letters a second, at most.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, callback=finite, help="Letters a second, at most.")
+    ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
     ] = None,
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds without progress of the workers until it gives up.")
+        float,
+        typer.Option(
+            min=1, callback=finite, help="Seconds without progress of the workers until it gives up."
+        ),
     ] = 60.0,
     execute: Execute = False,
     as_json: AsJson = False,

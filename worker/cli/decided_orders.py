@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, group, who
+from worker.cli.options import AsJson, Execute, example, finite, group, who
 from worker.cli.order_filters import (
     From,
     OutcomeChoice,
@@ -163,14 +163,20 @@ def reopen(
         ),
     ] = False,
     max_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Stop where a larger share was rejected again.")
+        float,
+        typer.Option(min=0, max=1, callback=finite, help="Stop where a larger share was rejected again."),
     ] = 0.1,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Orders a second, at most.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, callback=finite, help="Orders a second, at most.")
+    ] = None,
     by: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
     ] = None,
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds without progress of the workers until it gives up.")
+        float,
+        typer.Option(
+            min=1, callback=finite, help="Seconds without progress of the workers until it gives up."
+        ),
     ] = 60.0,
     execute: Execute = False,
     as_json: AsJson = False,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, example, group
+from worker.cli.options import AsJson, example, finite, group
 
 if TYPE_CHECKING:
     from worker.settings import Settings
@@ -19,7 +19,7 @@ commands = group()
 def lag(
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
     interval: Annotated[
-        float, typer.Option(min=0.2, max=3_600, metavar="SECONDS", help="Between two looks.")
+        float, typer.Option(min=0.2, max=3_600, callback=finite, metavar="SECONDS", help="Between two looks.")
     ] = 1.0,
     as_json: AsJson = False,
 ) -> None:

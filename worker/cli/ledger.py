@@ -1,13 +1,12 @@
 """`ledger`: the table of all decisions."""
 
-from math import isnan
 from typing import Annotated
 
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, group
-from worker.errors import CommandError, UsageError
+from worker.cli.options import AsJson, Execute, example, finite, group
+from worker.errors import CommandError
 
 commands = group("The ledger, where every decision is: rebuild it from the topics, and keep it small.")
 
@@ -56,7 +55,8 @@ def restore(
     from worker.settings import read_settings
 
     settings = read_settings()
-    asked = RestoreRequest(parse_time(start, "--from") if start else None, orders, execute, quiet=as_json)
+    since = parse_time(start, "--from") if start is not None else None
+    asked = RestoreRequest(since, orders, execute, quiet=as_json)
     done = interruption.run(operation(settings, asked, say=lambda sentence: typer.echo(sentence, err=True)))
     found = report(settings, done)
     if as_json:
@@ -80,7 +80,7 @@ def prune(
     ],
     rate: Annotated[
         float,
-        typer.Option(min=0, help="Rows a second; 0: as fast as PostgreSQL takes it."),
+        typer.Option(min=0, callback=finite, help="Rows a second; 0: as fast as PostgreSQL takes it."),
     ] = 5_000,
     execute: Execute = False,
     as_json: AsJson = False,
@@ -107,8 +107,6 @@ def prune(
     from worker.operations.prune.terminal import report, show
     from worker.settings import read_settings
 
-    if isnan(rate):
-        raise UsageError("--rate nan: write a number of rows a second, or 0")
     asked = PruneRequest(parse_time(before, "--before"), execute, rate or None, quiet=as_json)
     settings = read_settings()
     try:

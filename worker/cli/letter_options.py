@@ -38,8 +38,8 @@ def choice_of(
     codes = [*(known.value for known in DeadLetterCode), UNMARKED]
     if code is not None and code not in codes:
         raise UsageError(f"--code {code}: there is no such code; the codes are {', '.join(codes)}")
-    since = parse_time(start, "--from") if start else None
-    until = parse_time(end, "--to") if end else None
+    since = parse_time(start, "--from") if start is not None else None
+    until = parse_time(end, "--to") if end is not None else None
     if since and until and since >= until:
         raise UsageError(f"--from {start} is not before --to {end}")
     return Choice(frozenset(map(place_of, places)), code, path, since, until)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import Annotated, Final
 
 import typer
 
-from worker.errors import CommandError
+from worker.errors import CommandError, UsageError
 
+MOST_OFFSET: Final = 2**63 - 1
 CONTEXT: Final = {"help_option_names": ["-h", "--help"]}
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for scripts.")]
@@ -40,10 +42,19 @@ def group(text: str | None = None) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich", context_settings=CONTEXT)
 
 
+def finite(param: typer.CallbackParam, value: float | None) -> float | None:
+    """For each option that is a fraction: a bound lets nan through, and nothing is more or less than that."""
+    if value is not None and not isfinite(value):
+        raise UsageError(f"{param.opts[0]} {value}: write a number")
+    return value
+
+
 def who(by: str | None) -> str:
-    """The name that was given, or that of the user who is logged in."""
+    """The name that was given, or that of the user who is logged in. UsageError for an empty one."""
     from getpass import getuser
 
+    if by is not None and not by.strip():
+        raise UsageError("--by is empty: write a name, or leave it out")
     try:
         name = by or getuser()
     except (OSError, KeyError, ImportError):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, example, group
+from worker.cli.options import AsJson, example, finite, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,10 +32,13 @@ def place(
         int | None, typer.Option(min=1, metavar="N", help="Make up N orders from the catalogue.")
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Records a second; default: as fast as Kafka takes them.")
+        float | None,
+        typer.Option(
+            min=0.001, callback=finite, help="Records a second; default: as fast as Kafka takes them."
+        ),
     ] = None,
     duplicates: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the orders that is sent twice.")
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of the orders that is sent twice.")
     ] = 0.0,
     seed: Annotated[
         int | None,

@@ -57,8 +57,8 @@ def reconcile(
         from worker.settings import read_settings
 
         asked = ReconcileRequest(
-            start=parse_time(start, "--from") if start else None,
-            end=parse_time(end, "--to") if end else None,
+            start=parse_time(start, "--from") if start is not None else None,
+            end=parse_time(end, "--to") if end is not None else None,
             repair=repair,
             execute=execute,
             quiet=as_json,

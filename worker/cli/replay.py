@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, errors_in_json, example, group
+from worker.cli.options import MOST_OFFSET, AsJson, Execute, errors_in_json, example, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,10 +34,17 @@ def replay(
     ] = None,
     to_earliest: Annotated[bool, typer.Option("--to-earliest", help="The first record there is.")] = False,
     to_offset: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="This offset, in each partition selected.")
+        int | None,
+        typer.Option(min=0, max=MOST_OFFSET, metavar="N", help="This offset, in each partition selected."),
     ] = None,
     shift_by: Annotated[
-        int | None, typer.Option(metavar="N", help="From the committed offset; -500: the last 500 again.")
+        int | None,
+        typer.Option(
+            min=-MOST_OFFSET,
+            max=MOST_OFFSET,
+            metavar="N",
+            help="From the committed offset; -500: the last 500 again.",
+        ),
     ] = None,
     to_latest: Annotated[bool, typer.Option("--to-latest", help="Behind the last record there is.")] = False,
     from_group: Annotated[

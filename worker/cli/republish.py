@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, group
+from worker.cli.options import AsJson, Execute, example, finite, group
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def republish(
     ] = None,
     to: Annotated[str | None, typer.Option(metavar="TIME", help="Decided before then.")] = None,
     partition: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Of orders that came in this input partition.")
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, metavar="N", help="Of orders that came in this input partition."),
     ] = None,
     offsets: Annotated[
         str | None,
@@ -57,7 +58,9 @@ def republish(
     everything: Annotated[bool, typer.Option("--all", help="Every outcome there is.")] = False,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Outcomes a second; default: as fast as Kafka takes them."),
+        typer.Option(
+            min=0.001, callback=finite, help="Outcomes a second; default: as fast as Kafka takes them."
+        ),
     ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Once more, if this selection was announced to its end before.")

@@ -10,7 +10,7 @@ import typer
 
 from worker.cli.failure import as_command_error, first_of
 from worker.cli.options import example, group
-from worker.errors import CommandError
+from worker.errors import CommandError, UsageError
 from worker.standard_streams import write_error
 
 commands = group()
@@ -39,11 +39,17 @@ def run(
     ] = 1,
 ) -> None:
     """Decide orders until told to stop (SIGTERM or Ctrl-C)."""
+    from worker.setting_values import MOST_PORT
     from worker.settings import read_settings
 
     with last_words(os.environ.get("ORDER_WORKER_LOG_FORMAT", "")):
         settings = read_settings()
     with last_words(settings.log_format):
+        if settings.http_port + workers - 1 > MOST_PORT:
+            raise UsageError(
+                f"--workers {workers}: from ORDER_WORKER_HTTP_PORT={settings.http_port} there are not so many"
+                " ports; set a lower one, or 0 for any"
+            )
         if workers == 1:
             from worker.runtime.process import run as run_worker
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, group
+from worker.cli.options import AsJson, Execute, example, finite, group
 from worker.errors import UsageError
 
 db = group("The tables.")
@@ -17,7 +17,11 @@ catalog = group("Users, categories and products.")
 LockTimeout = Annotated[
     float,
     typer.Option(
-        min=0.01, max=3600, metavar="SECONDS", help="To wait for one lock, while others wait behind."
+        min=0.01,
+        max=3600,
+        callback=finite,
+        metavar="SECONDS",
+        help="To wait for one lock, while others wait behind.",
     ),
 ]
 Tries = Annotated[int, typer.Option(min=1, max=10_000, help="Of one revision that gets no lock.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, group
+from worker.cli.options import MOST_OFFSET, AsJson, Execute, example, group
 
 commands = group()
 
@@ -20,7 +20,9 @@ def skip(
     place: Annotated[str, typer.Argument(metavar="TOPIC:PARTITION:OFFSET", help="As /readyz names it.")],
     through: Annotated[
         int | None,
-        typer.Option(min=0, metavar="OFFSET", help="The last one, where Kafka itself cannot serve it."),
+        typer.Option(
+            min=0, max=MOST_OFFSET, metavar="OFFSET", help="The last one, where Kafka itself cannot serve it."
+        ),
     ] = None,
     requested_by: Annotated[str | None, typer.Option("--by", metavar="WHO", help="For the record.")] = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why; for the record.")] = None,

@@ -1,9 +1,18 @@
 import asyncpg
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import InvalidSessionTimeoutError, InvalidTransactionTimeout, KafkaConnectionError
 from sqlalchemy.exc import DBAPIError
 
-from worker.failures import Remedy, StaleReadError, backoff_seconds, describe, is_outage, remedy
+from worker.failures import (
+    Remedy,
+    StaleReadError,
+    backoff_seconds,
+    describe,
+    is_outage,
+    outage_text,
+    reason_of,
+    remedy,
+)
 
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
@@ -68,3 +77,19 @@ def test_an_error_is_told_in_one_line_without_the_statement():
     error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
     assert describe(error) == "told by PostgreSQL"
     assert describe(TimeoutError()) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("error", "ours", "theirs"),
+    [
+        (InvalidTransactionTimeout(), "ORDER_WORKER_TRANSACTION_TIMEOUT_MS", "transaction.max.timeout.ms"),
+        (InvalidSessionTimeoutError(), "ORDER_WORKER_SESSION_TIMEOUT_MS", "group.max.session.timeout.ms"),
+    ],
+    ids=["transaction", "session"],
+)
+def test_what_the_brokers_refuse_for_a_setting_of_ours_is_told_with_its_name(
+    error: Exception, ours: str, theirs: str
+):
+    for said in (describe(error), reason_of(error), outage_text(error) or ""):
+        assert ours in said
+        assert theirs in said

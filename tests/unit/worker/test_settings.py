@@ -40,6 +40,30 @@ def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
         ("KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "ORDER_WORKER_KAFKA_SASL_USERNAME"),
         ("LOG_LEVEL", "LOUD", "ORDER_WORKER_LOG_LEVEL"),
         ("SESSION_TIMEOUT_MS", "1800001", "ORDER_WORKER_SESSION_TIMEOUT_MS"),
+        # Each of these ended in a traceback of struct, or in attempts without end.
+        ("TRANSACTION_TIMEOUT_MS", "99999999999", "ORDER_WORKER_TRANSACTION_TIMEOUT_MS"),
+        ("BATCH_TIMEOUT_SECONDS", "1e7", "ORDER_WORKER_BATCH_TIMEOUT_SECONDS"),
+        ("BATCH_TIMEOUT_SECONDS", "inf", "ORDER_WORKER_BATCH_TIMEOUT_SECONDS"),
+        ("REQUEST_TIMEOUT_MS", "99999999999999", "ORDER_WORKER_REQUEST_TIMEOUT_MS"),
+        ("STATEMENT_TIMEOUT_MS", "99999999999", "ORDER_WORKER_STATEMENT_TIMEOUT_MS"),
+        ("LOCK_TIMEOUT_MS", "99999999999", "ORDER_WORKER_LOCK_TIMEOUT_MS"),
+        # A name with something in it that nobody sees is another name.
+        ("GROUP_ID", "order-worker\n", "ORDER_WORKER_GROUP_ID: begins or ends with a line break"),
+        ("GROUP_ID", " order-worker", "ORDER_WORKER_GROUP_ID: begins or ends with a space"),
+        ("GROUP_ID", "order\nworker", "a character that cannot be seen (U+000A)"),
+        ("GROUP_ID", "order\u200bworker", "a character that cannot be seen (U+200B)"),
+        ("GROUP_ID", '"order-worker"', "ORDER_WORKER_GROUP_ID: is in quotes"),
+        (
+            "DATABASE_URL",
+            "'postgresql://shop:very-secret@db/shop'",
+            "ORDER_WORKER_DATABASE_URL: is in quotes",
+        ),
+        ("DATABASE_SCHEMA", "public\r\n", "ORDER_WORKER_DATABASE_SCHEMA: begins or ends with a line break"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092\n", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS: begins or ends"),
+        ("DATABASE_URL", "postgresql://shop@db/shop\n", "ORDER_WORKER_DATABASE_URL: begins or ends"),
+        ("HTTP_HOST", "\ufeff127.0.0.1", "U+FEFF"),
+        ("KAFKA_SASL_USERNAME", "worker\n", "ORDER_WORKER_KAFKA_SASL_USERNAME: begins or ends"),
+        ("KAFKA_SASL_PASSWORD", "very-secret\n", "ORDER_WORKER_KAFKA_SASL_PASSWORD: begins or ends"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_the_variable(
@@ -50,6 +74,46 @@ def test_a_wrong_setting_is_one_line_that_names_the_variable(
         read_settings()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "very-secret" not in str(caught.value)
+
+
+def test_the_longest_limits_fit_into_what_kafka_counts_with(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ORDER_WORKER_BATCH_TIMEOUT_SECONDS", "86400")
+    monkeypatch.setenv("ORDER_WORKER_TRANSACTION_TIMEOUT_MS", "86400000")
+    assert read_settings().rebalance_timeout_ms < 2**31
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'ORDER_WORKER_GROUP_ID "mine"\n', ".env line 1 cannot be read: write ORDER_WORKER_GROUP_ID="),
+        (b"# ours\n\nORDER_WORKER_GROUP_ID: mine\n", ".env line 3 cannot be read"),
+        (b"ORDER_WORKER_GROUP_ID\n", ".env line 1 cannot be read"),
+        (b'A=1\nORDER_WORKER_GROUP_ID="mine\nB=2\n', ".env line 2 cannot be read"),
+        (b'A="1\nORDER_WORKER_GROUP_ID=mine\nB="2', ".env line 2 cannot be read"),
+        (b'A="1\nORDER_WORKER_GROUP_ID=mine\nB="\n', ".env line 2 is read as a part of A"),
+        ("ORDER_WORKER_GROUP_ID=mine\n".encode("utf-16"), ".env is not UTF-8 text"),
+        (b"ORDER_WORKER_GROUP_ID=\x93mine\x94\n", ".env is not UTF-8 text"),
+    ],
+    ids=["no-sign", "yaml", "bare", "open", "opened-before", "swallowed", "utf-16", "windows"],
+)
+def test_a_line_of_the_env_file_that_is_not_read_is_no_silent_default(tmp_path, content: bytes, words: str):
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(CommandError) as caught:
+        read_settings()
+    assert words in str(caught.value)
+    assert "mine" not in str(caught.value)
+
+
+def test_what_others_keep_in_the_env_file_does_not_matter(tmp_path):
+    others = b'\xef\xbb\xbfORDER_WORKER_GROUP_ID=\'mine\'\r\nNOT: OURS\nKEY="-----\nBEGIN\n-----"\nOPEN="\n'
+    (tmp_path / ".env").write_bytes(others)
+    assert read_settings().group_id == "mine"
+
+
+def test_a_folder_of_the_name_of_the_env_file_is_none(tmp_path):
+    (tmp_path / ".env").mkdir()
+    assert read_settings().group_id == "order-worker"
 
 
 @pytest.mark.parametrize(

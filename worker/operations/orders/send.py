@@ -77,7 +77,7 @@ def fenced(settings: Settings) -> CommandError:
     """Somebody else reopens for the same group now."""
     return CommandError(
         f"another reopen for the group {settings.group_id} has begun, so this one stops; what it has sent"
-        " stays sent, the rest is left to the other"
+        " stays sent; run it again when the other has ended, and it finds what is left"
     )
 
 

@@ -92,7 +92,7 @@ def fenced(settings: Settings) -> CommandError:
     """Somebody else redrives for the same group now."""
     return CommandError(
         f"another redrive for the group {settings.group_id} has begun, so this one stops; what it has sent"
-        " stays sent, the rest is left to the other"
+        " stays sent; run it again when the other has ended, and it finds what is left"
     )
 
 

@@ -95,7 +95,8 @@ class _Process(LocalServer):
         self._name = name
         self._home = folder / name.lower()
         self._cluster_id = member.cluster_id
-        self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": str(self._home / "data")}
+        # Below its working folder: it reads the file as Latin-1, and takes a comma for the next folder.
+        self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": "data"}
         self._options = [
             *jvm_options,
             f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}",

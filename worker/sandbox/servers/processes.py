@@ -236,4 +236,6 @@ def _watch(pid: int) -> subprocess.Popen[bytes]:
 
 def _environment() -> dict[str, str]:
     # PGPORT, PGDATA, PGOPTIONS and the like are meant for somebody else's server.
-    return {name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
+    given = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    # Java finds no file below a folder whose name the locale cannot write, as a home of somebody called José.
+    return given | {"LC_ALL": "C.UTF-8"}

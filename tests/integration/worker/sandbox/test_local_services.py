@@ -47,9 +47,11 @@ CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 
 
 @pytest.fixture(scope="module")
-def local() -> Iterator[Services]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """In a folder with all that a name may have: Kafka reads Latin-1, and takes a comma for the next one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORDER_WORKER_NO_DOCKER", "1")
+        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("José, 100 %")))
         with running_services() as running:
             yield running
 
@@ -60,6 +62,12 @@ def without_docker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # Real servers
+
+
+def test_servers_run_in_a_folder_of_any_name(local: Services) -> None:
+    folder = local.kafka.folder  # type: ignore[union-attr]
+    assert "José, 100 %" in str(folder)
+    assert (folder / "kafka" / "data" / "meta.properties").exists()
 
 
 async def test_a_row_is_committed_and_found(local: Services) -> None:
