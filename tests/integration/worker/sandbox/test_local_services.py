@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,12 @@ CONSOLE_CONSUMER = "org.apache.kafka.tools.consumer.ConsoleConsumer"
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     """In a folder with all that a name may have: Kafka reads Latin-1, and takes a comma for the next one."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as servers:
         patch.setenv("ORDER_WORKER_NO_DOCKER", "1")
-        patch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("José, 100 %")))
-        with running_services() as running:
-            yield running
+        with pytest.MonkeyPatch.context() as while_they_start:
+            while_they_start.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("José, 100 %")))
+            running = servers.enter_context(running_services())
+        yield running
 
 
 @pytest.fixture
