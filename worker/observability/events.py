@@ -32,6 +32,7 @@ class Event(StrEnum):
     FENCED = "fenced"  # another worker has taken over some of `partitions`
     UNFORESEEN = "unforeseen"  # a fault of the worker, with `traceback`; what it concerns is tried again
     COMMIT_UNDONE = "commit_undone"  # Kafka says less of a partition than it has acknowledged
+    OFFSET_NOT_BELIEVED = "offset_not_believed"  # of somebody who is no worker; goes on at `offset`
     LOG_REPLACED = "log_replaced"  # the partition was cut or recreated; goes on at `offset`
     RECORDS_DELETED = "records_deleted"  # `offset` to before `end`, before anybody decided them
     RECORDS_SKIPPED = "records_skipped"  # `offset` to before `end`, as an operator asked
