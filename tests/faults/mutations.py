@@ -629,6 +629,19 @@ MUTATIONS: Final = (
         (Trial("forgotten-offsets"), Trial("forgotten-offsets", 2)),
     ),
     Mutation(
+        "moved-brokers-are-found",
+        "A running worker finds brokers that have all moved.",
+        "its consumer looks for them where they were",
+        (
+            Edit(
+                "worker/kafka/moved_brokers.py",
+                "    if not now._brokers or",
+                "    if now._brokers or",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_moved_brokers.py", "bootstrap"),),
+    ),
+    Mutation(
         "strangers-are-not-believed",
         "An offset that another consumer commits in the group's name hides no order.",
         "whoever has moved the group on is believed",

@@ -44,6 +44,7 @@ class Event(StrEnum):
     OUTCOMES_PUBLISHED_LATE = "outcomes_published_late"  # `count` that were withheld
     SESSION_ENDED = "session_ended"  # of a worker that stood still in the middle of a COPY
     DATABASE_BEHIND = "database_behind"  # PostgreSQL is that of a backup
+    BROKERS_MOVED = "brokers_moved"  # none is at an address that was known
     TROUBLE = "trouble"  # the topic is gone, or files run short
     LOOK_FAILED = "look_failed"  # something that is looked at every few seconds gave no answer
     PAGE_FAILED = "page_failed"  # a part of the operator's page

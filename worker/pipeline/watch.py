@@ -22,6 +22,7 @@ from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
+from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
 from worker.observability.health import Health
@@ -94,6 +95,9 @@ class Watch:
             everything = self._source.partitions_of(self._group.topic)
             self._look_at_surroundings(is_there=bool(everything))
             admin = await self._asking()
+            if learn_brokers(consumer, admin):
+                said = about(Event.BROKERS_MOVED, server="kafka")
+                log.warning("no broker is where it was: going on with those that Kafka names now", extra=said)
             published = self._partitions.published_to()
             # Before the ends, and each in one request: what is committed meanwhile is not past them.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
