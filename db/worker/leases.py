@@ -82,7 +82,7 @@ async def release(session: AsyncSession, group_id: str, topic: str, epochs: Mapp
     """Release the leases of these partitions, so that their next owners need not fence this producer.
 
     `epochs`: by partition, the epoch in which we held it; a lease that somebody has taken since stays theirs.
-    Only for partitions of which nothing is being published, and everything published is committed.
+    Only for partitions of which all that was begun is published and committed.
     """
     await session.execute(
         update(Position)

@@ -649,6 +649,45 @@ MUTATIONS: Final = (
         (Trial("forgotten-offsets"), Trial("forgotten-offsets", 2)),
     ),
     Mutation(
+        "moved-brokers-are-found",
+        "A running worker finds brokers that have all moved.",
+        "its consumer looks for them where they were",
+        (
+            Edit(
+                "worker/kafka/moved_brokers.py",
+                "    if not now._brokers or",
+                "    if now._brokers or",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_moved_brokers.py", "bootstrap"),),
+    ),
+    Mutation(
+        "strangers-are-not-believed",
+        "An offset that another consumer commits in the group's name hides no order.",
+        "whoever has moved the group on is believed",
+        (
+            Edit(
+                _RESUME,
+                "if evidence.may_be_a_strangers and offset is not None and offset > pending.published_to:",
+                "if offset is not None and offset < 0:",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_strangers.py", "hides_no_order"), Trial("strangers")),
+    ),
+    Mutation(
+        "deleted-is-not-unpublished",
+        "What was published is not published again once offsets and outcomes are deleted.",
+        "what retention has deleted counts as never published",
+        (
+            Edit(
+                _PUBLISHED,
+                "            raise SentinelDeletedError(",
+                "            return False\n            raise SentinelDeletedError(",
+            ),
+        ),
+        (Test("tests/acceptance/kafka_edge/test_long_away.py", "not_told_again"),),
+    ),
+    Mutation(
         "sentinel",
         "What was published just before the offsets were forgotten is found in the outcome topics.",
         "the batch is published again without looking",

@@ -224,6 +224,22 @@ def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
         consumer.close()
 
 
+def stranger_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
+    """A consumer that is no worker, in a group of workers: it commits by itself what it has read."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group_id,
+            "client.id": "console-consumer",
+            "session.timeout.ms": 6_000,
+            "auto.commit.interval.ms": 200,
+            "log_level": 0,
+        }
+    )
+    consumer.subscribe([topic])
+    return consumer
+
+
 def forget_offsets(bootstrap_servers: str, group_id: str) -> None:
     """Let Kafka forget what the group has committed; nobody may be in it."""
     admin_client(bootstrap_servers).delete_consumer_groups([group_id])[group_id].result(10)

@@ -17,6 +17,11 @@ def version_of(client_id: str) -> str | None:
     return client_id.removeprefix(_PREFIX).partition("@")[0] if client_id.startswith(_PREFIX) else None
 
 
+def is_worker(client_id: str) -> bool:
+    """Whether a member of the group with this client id is a worker, of whatever version."""
+    return client_id == _PREFIX.rstrip("-") or client_id.startswith(_PREFIX)
+
+
 def name_of(client_id: str) -> str:
     """The name of the worker of that client id, whatever its version; empty where it has none."""
     return client_id.partition("@")[2] if client_id.startswith(_PREFIX) else ""

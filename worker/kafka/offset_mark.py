@@ -5,6 +5,8 @@ from typing import Final
 from aiokafka.structs import OffsetAndMetadata
 
 MARK: Final = "order-worker"
+MOVED_BY_REPLAY: Final = "order-worker-replay"
+"""where `order-worker replay` moved the group: forward only past what is done with"""
 
 
 def idle_mark(pending_to: int | None) -> str:
@@ -14,8 +16,17 @@ def idle_mark(pending_to: int | None) -> str:
 
 
 def is_workers_mark(metadata: str) -> bool:
-    """False: an operator moved the group there, and is believed."""
+    """False: an operator moved the group there, or a consumer that is no worker committed in its name."""
     return metadata == MARK or metadata.startswith(f"{MARK} ")
+
+
+def may_be_a_strangers(metadata: str) -> bool:
+    """Whether neither a worker nor `order-worker replay` has committed it.
+
+    Kafka's own tool, or a consumer that was started with our group id, to have a look: it commits what it
+    has read, which nobody has decided.
+    """
+    return metadata != MOVED_BY_REPLAY and not is_workers_mark(metadata)
 
 
 def pending_when_committed(offset: int, metadata: str) -> int:

@@ -30,6 +30,10 @@ _STAMPED_BY_BROKER: Final = 1
 _FIND_SECONDS: Final = 300.0
 
 
+class SentinelDeletedError(WaitsForOperatorError):
+    """Retention has deleted where the sentinel would lie: nobody can tell whether it was there."""
+
+
 def is_offset_lost(committed: int | None, by_operator: bool, pending: PendingBatch | None) -> bool:
     """Whether the broker says less (None: nothing was committed) than what is published for certain.
 
@@ -64,25 +68,43 @@ async def find_published_to(
     producer: AIOKafkaProducer,
     pending: PendingBatch,
     committed: int | None,
+    *,
+    is_presumed: bool = False,
 ) -> int:
     """As `published_to`; every transaction of the partition's owners must have ended.
 
+    `is_presumed`: the latest batch counts as published where retention has deleted what would show it.
+
     Raises KafkaError, or TimeoutError while other transactions hide what came after them;
-    WaitsForOperatorError where it may lie in what cannot be unpacked.
+    WaitsForOperatorError where it may lie in what cannot be unpacked, or in what is deleted.
     """
     before = pending.acknowledged
     # Its offset would have been undone with it.
     may_be_undone = before is not None and (committed is None or committed <= before.from_offset)
-    if before and may_be_undone and not await _is_published(client_options, producer, before.sentinel):
-        return before.from_offset
-    is_published = await _is_published(client_options, producer, pending.sentinel)
+    if before and may_be_undone:
+        try:
+            is_there = await _is_published(client_options, producer, before.sentinel)
+        except SentinelDeletedError:
+            is_there = True  # Kafka had acknowledged it
+        if not is_there:
+            return before.from_offset
+    try:
+        is_published = await _is_published(client_options, producer, pending.sentinel)
+    except SentinelDeletedError:
+        # Kafka has neither forgotten nor undone anything, if it says where that batch begins.
+        if not is_presumed and committed != pending.published_to:
+            raise
+        is_published = is_presumed
     return pending.pending_to if is_published else pending.published_to
 
 
 async def _is_published(
     client_options: Mapping[str, Any], producer: AIOKafkaProducer, sentinel: Sentinel | None
 ) -> bool:
-    """Whether a subscriber sees the sentinel. A batch without one has nothing to publish."""
+    """Whether a subscriber sees the sentinel. A batch without one has nothing to publish.
+
+    Raises SentinelDeletedError where it may have been seen once.
+    """
     if sentinel is None:
         return True
     numbers = await producer.partitions_for(sentinel.topic)
@@ -102,6 +124,13 @@ async def _is_published(
             f"{unreadable[0]}: nobody can tell whether what was decided last was published; look there with"
             " Kafka's own tools, and commit the group's offset before those orders, or behind them"
         )
+    for place, start in starts.items():
+        if place.partition == sentinel.partition and start > (sentinel.from_offset or 0):
+            raise SentinelDeletedError(
+                f"{place.topic}-{place.partition} begins at {start} by now, and the latest batch would lie"
+                f" at {sentinel.from_offset} or behind: nobody can tell whether it was published; ask a"
+                " subscriber for its orders, and commit the group's offset before them, or behind them"
+            )
     return False
 
 

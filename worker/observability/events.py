@@ -32,6 +32,7 @@ class Event(StrEnum):
     FENCED = "fenced"  # another worker has taken over some of `partitions`
     UNFORESEEN = "unforeseen"  # a fault of the worker, with `traceback`; what it concerns is tried again
     COMMIT_UNDONE = "commit_undone"  # Kafka says less of a partition than it has acknowledged
+    OFFSET_NOT_BELIEVED = "offset_not_believed"  # of somebody who is no worker; goes on at `offset`
     LOG_REPLACED = "log_replaced"  # the partition was cut or recreated; goes on at `offset`
     RECORDS_DELETED = "records_deleted"  # `offset` to before `end`, before anybody decided them
     RECORDS_SKIPPED = "records_skipped"  # `offset` to before `end`, as an operator asked
@@ -43,6 +44,7 @@ class Event(StrEnum):
     OUTCOMES_PUBLISHED_LATE = "outcomes_published_late"  # `count` that were withheld
     SESSION_ENDED = "session_ended"  # of a worker that stood still in the middle of a COPY
     DATABASE_BEHIND = "database_behind"  # PostgreSQL is that of a backup
+    BROKERS_MOVED = "brokers_moved"  # none is at an address that was known
     TROUBLE = "trouble"  # the topic is gone, or files run short
     LOOK_FAILED = "look_failed"  # something that is looked at every few seconds gave no answer
     PAGE_FAILED = "page_failed"  # a part of the operator's page

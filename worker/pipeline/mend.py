@@ -15,7 +15,7 @@ from db.worker.skips import SkippedSpan
 from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.offset_mark import idle_mark
+from worker.kafka.offset_mark import idle_mark, may_be_a_strangers
 from worker.observability.events import Event, about
 from worker.observability.health import Health, is_refusal
 from worker.observability.metrics import Metrics
@@ -78,11 +78,22 @@ class Mender:
                 partition, published_to, None if committed is None else committed.offset
             )
         await self._pass_over_skipped(consumer)
-        if outside := {*consumer.out_of_range, *self.idle.lacking_records()}:
+        moved = self._moved_by_others(consumer)
+        if outside := {*consumer.out_of_range, *self.idle.lacking_records(), *moved}:
             await self.idle.take_over(outside)
         await self._go_on_behind_markers(consumer)
         await self._look_at_database()
         await self._end_silent_workers()
+
+    def _moved_by_others(self, consumer: RecordConsumer) -> set[TopicPartition]:
+        """Where somebody else has committed: perhaps past orders, so that no record makes us take it over."""
+        return {
+            partition
+            for partition in consumer.assignment() - self.flow.in_hand()
+            if (commit := self.watch.seen.commits.get(partition)) is not None
+            and may_be_a_strangers(commit.metadata)
+            and self.partitions[partition].ownership is None
+        }
 
     async def _end_silent_workers(self) -> None:
         """Where a batch waits, it may be for a worker that was frozen in the middle of its own."""

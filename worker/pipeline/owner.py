@@ -54,11 +54,15 @@ class Owner:
                 self.health.goes_on(partition)
 
     async def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
-        """Release these, or all that are owned. Call it only while nothing of them is being published."""
+        """Release these, or all that are owned. Call it only while nothing of them is being published.
+
+        Of a batch that has failed the lease is kept: the next owner fences this process, and looks for it.
+        """
         leases = []
         for partition in list(self.partitions.owned()) if partitions is None else partitions:
             self.partitions[partition].failures = 0
-            if ownership := self.partitions[partition].drop():
+            ownership = self.partitions[partition].drop()
+            if ownership and ownership.is_all_published:
                 leases.append(ownership.lease)
         await self.leases.release(leases)
         self.drop_broken()

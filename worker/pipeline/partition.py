@@ -38,6 +38,11 @@ class Ownership:
     # Where the latest batch ended, if nothing but what is passed over lies between it and `published_to`.
     passed_over_from: int | None = None
 
+    @property
+    def is_all_published(self) -> bool:
+        """Whether of all that `positions` knows to be begun nothing is left to publish."""
+        return self.pending_to is None or (self.published_to or 0) >= self.pending_to
+
     def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """What is left of records that are here in order."""
         # What is still being published is decided, too: should that fail, it is owned anew.

@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from db.worker.positions import PendingBatch
-from worker.kafka.offset_mark import is_workers_mark, pending_when_committed
+from worker.kafka.offset_mark import is_workers_mark, may_be_a_strangers, pending_when_committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,17 @@ class Evidence:
     def by_operator(self) -> bool:
         return self.committed is not None and not is_workers_mark(self.committed.metadata)
 
+    @property
+    def may_be_a_strangers(self) -> bool:
+        return self.committed is not None and may_be_a_strangers(self.committed.metadata)
+
 
 class Case(Enum):
     """What a take-over has to do."""
 
     COMMITTED = auto()  # go on at the committed offset
     LOST_COMMIT = auto()  # Kafka may have lost a commit: the outcome topics tell how far the group came
+    MOVED_ON = auto()  # somebody who is no worker moved the group past what is published: go on behind that
     OTHER_LOG = auto()  # the log was cut or made anew: read it from its first record, publish nothing again
 
 
@@ -55,6 +60,8 @@ def case_of(evidence: Evidence) -> Case:
         return Case.COMMITTED
     if not evidence.is_known_log:
         return Case.OTHER_LOG
+    if evidence.may_be_a_strangers and offset is not None and offset > pending.published_to:
+        return Case.MOVED_ON
     if not evidence.by_operator and (offset is None or offset < pending.pending_to):
         return Case.LOST_COMMIT
     return Case.COMMITTED
@@ -68,6 +75,11 @@ def may_lie_in_log(pending: PendingBatch, first: int, end: int) -> bool:
 def is_cut(pending: PendingBatch, end: int) -> bool:
     """Whether the log ends before what was decided of it."""
     return pending.pending_to > end
+
+
+def is_all_deleted(evidence: Evidence) -> bool:
+    """Whether of the latest batch no record is left that could be published from once more."""
+    return evidence.pending is not None and evidence.pending.pending_to <= evidence.first
 
 
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:

@@ -36,6 +36,7 @@ from worker.pipeline.resume import (
     case_of,
     decided_by_another_group,
     deleted_before_decided,
+    is_all_deleted,
 )
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ class Takeover:
                 results |= await self._resume_all(held, all_partitions)
         except Exception as error:
             results |= dict.fromkeys(held, error)
-        await self._leases.release(one.lease for p, one in held.items() if isinstance(results[p], Exception))
+        await self._leases.release(
+            one.lease for p, one in held.items() if one.is_published and isinstance(results[p], Exception)
+        )
         for partition, one in held.items():
             if one.lease.producer.is_broken and isinstance(results[partition], Ownership):
                 results[partition] = ProducerClosed()  # by what failed for another one
@@ -112,7 +115,7 @@ class Takeover:
             look = await look_at(held, all_partitions, self._group, self._leases)
             await self._end_what_hangs(held, look)
         resumed = await asyncio.gather(
-            *(self._resume(one.lease, look) for one in held.values()), return_exceptions=True
+            *(self._resume(one, look) for one in held.values()), return_exceptions=True
         )
         results: dict[TopicPartition, Ownership | Exception] = {}
         for partition, one in zip(held, resumed, strict=True):
@@ -137,13 +140,14 @@ class Takeover:
         for transactional_id in shown.keys() - doubtful:
             await self._leases.producers.show_what_hangs(transactional_id, shown[transactional_id])
 
-    async def _resume(self, lease: Lease, look: Look) -> Ownership:
-        partition = lease.partition
+    async def _resume(self, taken: Taken, look: Look) -> Ownership:
+        lease, partition = taken.lease, taken.lease.partition
         evidence = look.evidence[partition]
         others = list(look.other_groups.get(partition.partition, ()))
         if why := decided_by_another_group(partition, evidence, others, self._group.id):
             raise WaitsForOperatorError(why)
         owned = _as_committed(lease, evidence)
+        is_presumed = taken.is_published or is_all_deleted(evidence)
         case = case_of(evidence)
         if case is Case.OTHER_LOG:
             self._require_certainty(partition, evidence)
@@ -151,13 +155,15 @@ class Takeover:
         else:
             self._cut_since.pop(partition, None)
         if case is Case.LOST_COMMIT and evidence.pending:
-            await self._recover_commit(owned, evidence.pending)
+            await self._recover_commit(owned, evidence.pending, is_presumed)
+        if case is Case.MOVED_ON and evidence.pending:
+            await self._go_back_to_undecided(owned, evidence.pending, is_presumed)
         await self._pass_over_deleted(owned, evidence)
         async with self._group.sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
         # After an operator has moved the offset back, what was published is published again.
-        again = evidence.by_operator
+        again = evidence.by_operator and case is not Case.MOVED_ON
         owned.withheld = {str(row.order_id) for row in rows if row.published_at is None or not again}
         self._metrics.takeovers.inc()
         log.info(
@@ -178,7 +184,8 @@ class Takeover:
         partition = owned.lease.partition
         silent_to = 0 if evidence.by_operator else evidence.offset or 0
         if evidence.pending:
-            silent_to = max(silent_to, await self._published_to(owned, evidence.pending))
+            # The records of its latest batch are gone, and an operator could not say where to go on.
+            silent_to = max(silent_to, await self._published_to(owned, evidence.pending, is_presumed=True))
         if silent_to > evidence.first:
             # Recorded before the offset moves, so that every later owner knows it.
             async with self._group.sessions.begin() as session:
@@ -192,15 +199,16 @@ class Takeover:
         self._metrics.other_logs.inc()
         await self._commit(owned, evidence.first)
 
-    async def _published_to(self, owned: Ownership, pending: PendingBatch) -> int:
+    async def _published_to(self, owned: Ownership, pending: PendingBatch, is_presumed: bool) -> int:
         async with asyncio.timeout(self._leases.producers.timeout_seconds):
             client = owned.lease.producer.client
             options = self._leases.client_options
-            return await find_published_to(options, client, pending, owned.published_to)
+            committed = owned.published_to
+            return await find_published_to(options, client, pending, committed, is_presumed=is_presumed)
 
-    async def _recover_commit(self, owned: Ownership, pending: PendingBatch) -> None:
+    async def _recover_commit(self, owned: Ownership, pending: PendingBatch, is_presumed: bool) -> None:
         partition = owned.lease.partition
-        committed, resumed = owned.published_to, await self._published_to(owned, pending)
+        committed, resumed = owned.published_to, await self._published_to(owned, pending, is_presumed)
         if committed == resumed == pending.published_to:
             return  # its owner ended between PostgreSQL and Kafka: nothing is lost
         # Now, and not with the next orders: until then the group's lag would be wrong.
@@ -213,6 +221,26 @@ class Takeover:
             *(what, partition.topic, partition.partition, committed, pending.published_to, resumed),
             extra=about(Event.COMMIT_UNDONE, partition, offset=resumed),
         )
+
+    async def _go_back_to_undecided(self, owned: Ownership, pending: PendingBatch, is_presumed: bool) -> None:
+        """Believe no offset that lies behind what nobody has decided, or published."""
+        partition, moved_to = owned.lease.partition, owned.published_to or 0
+        try:
+            resumed = await self._published_to(owned, pending, is_presumed)
+        except WaitsForOperatorError:
+            if moved_to > pending.pending_to:
+                raise
+            return  # the operator has answered what the topics do not tell
+        if resumed >= moved_to:
+            return
+        log.error(
+            "the group's offset of %s-%d was moved to %d by somebody who is no worker, and nobody has decided"
+            " or published what lies before it from %d on: going on there. Does another consumer use"
+            " the group id %s?",
+            *(partition.topic, partition.partition, moved_to, resumed, self._group.id),
+            extra=about(Event.OFFSET_NOT_BELIEVED, partition, offset=resumed, end=moved_to),
+        )
+        await self._commit(owned, resumed)
 
     async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
         """Go on at the log's first record, and put on record in `skips` what nobody can decide any more."""

@@ -6,7 +6,7 @@ Asks Kafka alone, and as little for many partitions as for one. Nothing here wai
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,10 +16,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
+from worker.kafka.client_names import is_worker
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
+from worker.kafka.group import Member
+from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
 from worker.observability.health import Health
@@ -92,6 +95,9 @@ class Watch:
             everything = self._source.partitions_of(self._group.topic)
             self._look_at_surroundings(is_there=bool(everything))
             admin = await self._asking()
+            if learn_brokers(consumer, admin):
+                said = about(Event.BROKERS_MOVED, server="kafka")
+                log.warning("no broker is where it was: going on with those that Kafka names now", extra=said)
             published = self._partitions.published_to()
             # Before the ends, and each in one request: what is committed meanwhile is not past them.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
@@ -133,14 +139,20 @@ class Watch:
         seen, now = self.seen, time.monotonic()
         if now - seen.asked_group_at < (GROUP_INTERVAL_SECONDS if not seen.unowned_since else 0):
             return
-        owned = {p for member in await group.members(admin, self._group.id) for p in member.partitions}
+        members = await group.members(admin, self._group.id)
+        owned = {p for one in members if is_worker(one.client_id) for p in one.partitions}
+        strangers = [
+            one for one in members if not is_worker(one.client_id) and {*one.partitions} & {*everything}
+        ]
         seen.asked_group_at = now
         seen.unowned_since = {p: seen.unowned_since.get(p, now) for p in everything if p not in owned}
         long = {p for p, since in seen.unowned_since.items() if now - since >= UNOWNED_FOR_SECONDS}
         seen.unowned = frozenset(long)
         self._metrics.unowned.set(len(long))
         if long:
-            self._health.failed("group", f"no worker owns {_names(long)}", alive=True)
+            why = f"no worker owns {_names(long)}{_said_of(strangers)}"
+            if self._health.failed("group", why, alive=True) and strangers:
+                log.error("%s", why, extra=about(Event.TROUBLE))
         else:
             self._health.answered("group")
 
@@ -260,6 +272,16 @@ def _offset(commit: OffsetAndMetadata | None) -> int:
 
 def _names(partitions: Iterable[TopicPartition]) -> str:
     return ", ".join(f"{p.topic}-{p.partition}" for p in sorted(partitions))
+
+
+def _said_of(strangers: Sequence[Member]) -> str:
+    if not strangers:
+        return ""
+    names = ", ".join(f"{one.client_id} at {one.host.lstrip('/')}" for one in strangers)
+    return (
+        f": {names} has joined this group and is no worker, so that the orders it gets are decided by nobody;"
+        " stop it, or give it a group id of its own"
+    )
 
 
 def _unreadable(span: UnreadableSpan) -> str:

@@ -1,12 +1,15 @@
 """What upstream and operators do to the topics, to the group and to the workers' clocks while all goes on."""
 
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from typing import Final
 from uuid import uuid4
 
+from confluent_kafka import Consumer
+
 from tests.faults.arena import LARGEST_BYTES, Arena
 from tests.faults.strikes import BLOWS
-from tests.support.subscriber import delete_records, set_option
+from tests.support.subscriber import delete_records, set_option, stranger_in
 from tests.support.topic_changes import add_partitions
 
 _BEFORE: Final = "message.timestamp.before.max.ms"
@@ -105,6 +108,28 @@ def group_renamed(arena: Arena) -> None:
         arena.dismiss()
         arena.command("replay", "--from-group", before, "--execute").done()
         arena.injected += 1
+
+
+def strangers(arena: Arena) -> None:
+    """A consumer that is no worker joins the group, commits what it has read, and leaves."""
+    for blow in range(BLOWS):
+        arena.some_progress()
+        with _stranger(arena) as stranger:
+            arena.until(lambda: stranger.poll(0.1) or stranger.assignment())
+            theirs = [place.partition for place in stranger.assignment()]
+            for partition in theirs:
+                arena.place_extra(partition, arena.chance.randint(1, 20))
+            arena.feed(1 / 16)
+            if theirs:
+                arena.until(lambda: stranger.poll(0.1) is not None)
+            stranger.consume(arena.chance.randint(0, 30), timeout=1)
+            if blow % 2:
+                arena.any_worker().kill()
+        arena.injected += bool(theirs)
+
+
+def _stranger(arena: Arena) -> AbstractContextManager[Consumer]:
+    return closing(stranger_in(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed))
 
 
 def clocks_are_off(arena: Arena) -> None:

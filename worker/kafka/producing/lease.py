@@ -63,12 +63,13 @@ class Taken:
     """A lease that was just taken.
 
     `pending`: the last batch of previous owners that PostgreSQL knows. `is_released`: the previous owner
-    released it.
+    released it, or is this process. `is_published`: it released it, and so has published all it had begun.
     """
 
     lease: Lease
     pending: PendingBatch | None
     is_released: bool
+    is_published: bool
 
 
 class _Row(NamedTuple):
@@ -123,8 +124,9 @@ class Leases:
     async def release(self, leases: Iterable[Lease]) -> None:
         """Release these, so that their next owners need not fence this process. Raises nothing.
 
-        Call it only while nothing is being published. If it fails, the next owner fences this process's
-        producer, and this process takes all its leases again.
+        Call it only while nothing is being published, for partitions of which all that was begun is: the next
+        owner relies on it where retention has deleted what would show it. If it fails, the next owner fences
+        this process's producer, and this process takes all its leases again.
         """
         held = [lease for lease in leases if not lease.producer.is_broken]
         if not held:
@@ -212,7 +214,8 @@ class Leases:
             known_ends = {place: ends[place] for place in of_one.values()}
             lease = Lease(partition, row.epoch.number, producer, of_one, known_ends)
             is_released = row.before.transactional_id in (None, self.producers.own_id)
-            taken[partition] = Taken(lease, row.epoch.pending, is_released)
+            is_published = row.before.transactional_id is None
+            taken[partition] = Taken(lease, row.epoch.pending, is_released, is_published)
         return taken
 
     async def _fence(

@@ -5,12 +5,13 @@ with a marker, which has an offset too and which nobody commits past: by offsets
 decided everything would stay one behind in each partition for ever.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from db.worker.skips import SkippedSpan, is_recorded
+from worker.kafka.client_names import is_worker
 from worker.operations.skip.sentences import Skips, deleted_text, sentences
 
 NO_SKIPS: Final = Skips()
@@ -127,8 +128,9 @@ def measure(
     """The lag by the last look, the paces from the first look to it."""
     before, last = looks[0], looks[-1]
     seconds = last.clock - before.clock
+    strangers = {m.member_id: m.client_id for m in last.members if not is_worker(m.client_id)}
     rows = tuple(
-        _row(topic, number, before.places.get(number), place, seconds, skips.of(number))
+        _row(topic, number, before.places.get(number), place, seconds, skips.of(number), strangers)
         for number, place in sorted(last.places.items())
     )
     lag = _lag_of_all([row.lag for row in rows])
@@ -166,6 +168,7 @@ def _row(
     place: PartitionSnapshot,
     seconds: float,
     skips: tuple[SkippedSpan, ...],
+    strangers: Mapping[str, str],
 ) -> PartitionLag:
     lag, pace = lag_of(place), None
     if before is not None and seconds > 0:
@@ -178,7 +181,11 @@ def _row(
         place.hidden,
         place.owner,
         pace,
-        (*_remarks(f"{topic}:{number}", place, skips), *sentences(skips)),
+        (
+            *_remarks(f"{topic}:{number}", place, skips),
+            *_of_stranger(strangers.get(place.owner or "")),
+            *sentences(skips),
+        ),
         skips,
     )
 
@@ -215,6 +222,14 @@ def _remarks(selected: str, place: PartitionSnapshot, skips: Sequence[SkippedSpa
             f"the next record, at offset {place.next_record}, cannot be unpacked ({place.unreadable})"
         )
     return remarks
+
+
+def _of_stranger(client_id: str | None) -> Iterator[str]:
+    if client_id is not None:
+        yield (
+            f"its owner ({client_id}) is no worker: nobody decides its orders, and what it commits hides"
+            " their lag; stop it, or give it a group id of its own"
+        )
 
 
 def _is_deleted(place: PartitionSnapshot, skips: Sequence[SkippedSpan]) -> bool:

@@ -13,6 +13,7 @@ from worker.errors import CommandError
 from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS
 from worker.kafka.group import Commits, require_stopped, until_shown
+from worker.kafka.offset_mark import MOVED_BY_REPLAY
 from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.kafka.published import published_to
 from worker.operations.fencing import Fenced, fenced
@@ -114,7 +115,7 @@ async def _move(held: Fenced, moving: Sequence[Move]) -> None:
     """All of them, as one step."""
     try:
         await held.leases.commit(
-            {held.held[m.partition].lease: OffsetAndMetadata(m.target, "") for m in moving}
+            {held.held[m.partition].lease: OffsetAndMetadata(m.target, MOVED_BY_REPLAY) for m in moving}
         )
     except KAFKA_ERRORS as error:
         numbers = ",".join(str(move.partition.partition) for move in moving)

@@ -2,7 +2,14 @@
 
 import pytest
 
-from worker.kafka.offset_mark import MARK, idle_mark, is_workers_mark, pending_when_committed
+from worker.kafka.offset_mark import (
+    MARK,
+    MOVED_BY_REPLAY,
+    idle_mark,
+    is_workers_mark,
+    may_be_a_strangers,
+    pending_when_committed,
+)
 
 
 @pytest.mark.parametrize("metadata", [MARK, idle_mark(None), idle_mark(120)])
@@ -11,8 +18,14 @@ def test_a_worker_knows_what_a_worker_has_committed(metadata: str):
 
 
 @pytest.mark.parametrize("metadata", ["", "by hand", "order-workers", "order-worker-2 5"])
-def test_everything_else_was_moved_by_an_operator(metadata: str):
+def test_everything_else_was_moved_by_somebody_else(metadata: str):
     assert not is_workers_mark(metadata)
+    assert may_be_a_strangers(metadata)
+
+
+def test_a_replay_is_neither_a_workers_commit_nor_a_strangers():
+    assert not is_workers_mark(MOVED_BY_REPLAY)
+    assert not may_be_a_strangers(MOVED_BY_REPLAY)
 
 
 @pytest.mark.parametrize(

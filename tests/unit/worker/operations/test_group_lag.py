@@ -102,6 +102,14 @@ def test_an_offset_behind_an_open_transaction_is_not_beyond_the_end():
     assert (found.lag, found.hidden, found.partitions[0].hidden) == (0, 5, 5)
 
 
+def test_a_partition_whose_owner_is_no_worker_is_named():
+    members = (MemberName("s", "console-consumer", "h"), MemberName("m", "order-worker-1.0.0@a", "h"))
+    look = Look(0.0, NOW, members, {0: place(1, 1, owner="s"), 1: place(1, 1, owner="m")})
+    theirs, ours = measure("group", "orders", [look]).partitions
+    assert "console-consumer) is no worker" in theirs.remarks[0]
+    assert ours.remarks == ()
+
+
 def test_partitions_that_nobody_owns_are_known_where_the_group_has_members():
     looks = [Look(0.0, NOW, (MemberName("m", "c", "h"),), {0: place(1, 1, owner="m"), 1: place(1, 1)})]
     assert measure("group", "orders", looks).unowned == (1,)

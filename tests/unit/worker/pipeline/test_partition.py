@@ -47,6 +47,16 @@ def test_what_is_decided_or_being_published_is_dropped_when_it_comes_again(
 
 
 @pytest.mark.parametrize(
+    ("published_to", "pending_to", "is_all_published"),
+    [(None, None, True), (10, None, True), (10, 10, True), (12, 10, True), (9, 10, False), (None, 10, False)],
+)
+def test_all_is_published_where_nothing_that_was_begun_is_left(
+    published_to: int | None, pending_to: int | None, is_all_published: bool
+):
+    assert ownership(published_to, pending_to=pending_to).is_all_published is is_all_published
+
+
+@pytest.mark.parametrize(
     ("published_to", "is_new", "left"),
     [(10, True, [10, 11]), (None, True, [10, 11]), (11, True, []), (11, False, [11]), (9, True, [])],
 )

@@ -5,7 +5,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from db.worker.positions import PendingBatch
-from worker.kafka.offset_mark import MARK, idle_mark
+from worker.kafka.offset_mark import MARK, MOVED_BY_REPLAY, idle_mark
 from worker.pipeline.resume import (
     Case,
     Evidence,
@@ -49,7 +49,14 @@ def evidence(
         (evidence(commit(79), pending()), Case.LOST_COMMIT),
         (evidence(None, pending()), Case.LOST_COMMIT),
         (evidence(commit(10, ""), pending()), Case.COMMITTED),
+        (evidence(commit(80, ""), pending()), Case.COMMITTED),
+        (evidence(commit(81, ""), pending()), Case.MOVED_ON),
+        (evidence(commit(150, ""), pending()), Case.MOVED_ON),
+        (evidence(commit(150, MOVED_BY_REPLAY), pending()), Case.COMMITTED),
+        (evidence(commit(150, idle_mark(100)), pending()), Case.COMMITTED),
+        (evidence(commit(150, ""), None), Case.COMMITTED),
         (evidence(commit(201), pending()), Case.OTHER_LOG),
+        (evidence(commit(201, ""), pending()), Case.OTHER_LOG),
         (evidence(commit(201, ""), None), Case.OTHER_LOG),
         (evidence(commit(100), pending(), is_known_log=False), Case.OTHER_LOG),
         (evidence(None, pending(), is_known_log=False), Case.OTHER_LOG),

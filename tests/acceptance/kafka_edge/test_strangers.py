@@ -1,0 +1,71 @@
+"""A consumer that is no worker joins the group, as who only wants to have a look does, and commits for it."""
+
+import json
+from contextlib import closing
+
+import pytest
+
+from tests.acceptance.kafka_edge.load import Load
+from tests.support.deadline import eventually
+from tests.support.order_worker import OrderWorker
+from tests.support.promises import Scene
+from tests.support.subscriber import remember_wrongly, stranger_in
+from tests.support.worker_process import Workers
+
+pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
+
+
+@pytest.fixture
+def load(scene: Scene) -> Load:
+    return Load(scene)
+
+
+def test_what_a_stranger_reads_in_our_name_is_told_at_once_and_decided_when_it_leaves(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    everywhere = range(4)
+    load.place(10, *everywhere)
+    worker = workers.start()
+    scene.wait_until_drained()
+    joins = stranger_in(scene.kafka, scene.group_id, scene.topics.order_placed)
+    with closing(joins) as stranger:
+        eventually(lambda: stranger.poll(0.1) or stranger.assignment(), 30)
+        theirs = {p.partition for p in stranger.assignment()}
+        load.place(25, *everywhere)
+        eventually(lambda: stranger.poll(0.1) is not None, 20)
+        eventually(lambda: stranger.poll(0.1) is None, 20)
+        stranger.commit(asynchronous=False)
+        eventually(
+            lambda: "console-consumer" in worker.get("/readyz")[1],
+            30,
+            lambda: f"{worker.get('/readyz')} {worker.log[-1000:]}",
+        )
+        assert worker.get("/readyz")[0] == 503
+        assert set(worker.metric("order_worker_unowned_partitions").values()) == {len(theirs)}
+        lag = order_worker.here("lag", "--json", "--interval", "0.2").done().document
+        told = {p["partition"] for p in lag["partitions"] if "no worker" in " ".join(p["remarks"])}
+        assert told == theirs, json.dumps(lag)
+        assert len(load.undecided()) == 25 * len(theirs)
+    load.place(2, *everywhere)
+    load.wait_until_decided()
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200, 30, lambda: worker.get("/readyz")[1])
+    scene.assert_promises(load.ids)
+
+
+def test_an_offset_that_nobody_of_ours_has_committed_hides_no_order(
+    scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
+):
+    """Committed while no worker ran; in partition 1 behind a batch that was begun and never published."""
+    load.place(10, 0, 1)
+    worker = workers.start()
+    scene.wait_until_drained()
+    assert worker.stop() == 0
+    load.place(20, 0, 1)
+    remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 30, 1: 25}, metadata="")
+    worker = workers.start()
+    load.wait_until_decided()
+    scene.wait_until_drained()
+    assert "was moved to 30 by somebody who is no worker" in worker.log, worker.log
+    scene.assert_promises(load.ids)
+    assert order_worker.here("reconcile").code == 0
