@@ -3,8 +3,8 @@
 Every function works in the caller's transaction and sees what the caller did before. A function that
 writes has sent its statement when it returns, so that its error comes from it and not from the commit.
 
-`get_` raises NotFoundError, `list_` gives a page: `skip` rows passed over, or all up to `after`, the key of
-the last row of the page before. `skip` reads what it passes over; `after` costs the same on every page.
+`get_` raises NotFoundError, `list_` gives a page: `skip` rows skipped, or all up to `after`, the key of
+the last row of the page before. `skip` reads what it skips; `after` costs the same on every page.
 It pays from some 10,000 rows on: of users by id, the page after 10,000 took 2.0 ms by `skip` and 1.6 by
 `after`, after 100,000 it took 6.9 and 1.6; of products by price, after 10,000, 5.0 and 1.8
 (`python -m bench.listings`).

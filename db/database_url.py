@@ -18,7 +18,7 @@ _OF_THE_DRIVER: Final = frozenset(
     ]
 )
 _FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
-# Passed over: the connection is as safe without them.
+# Skipped: the connection is as safe without them.
 _WITHOUT_EFFECT: Final = frozenset(
     [
         *("hostaddr", "client_encoding", "keepalives", "keepalives_idle", "keepalives_interval"),
@@ -29,7 +29,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         *("oauth_client_secret", "oauth_scope", "fallback_application_name"),
     ]
 )
-# Not passed over: the connection would be less safe than was asked for, or of another kind.
+# Not skipped: the connection would be less safe than was asked for, or of another kind.
 _REFUSED: Final = frozenset(
     {
         *(("channel_binding", "require"), ("gssencmode", "require"), ("sslcertmode", "require")),
@@ -64,7 +64,7 @@ class DatabaseUrl(NamedTuple):
     """`dsn` is for asyncpg. `settings` are those of the session, by PostgreSQL's names.
 
     `connect_timeout_seconds` is None where the URL has none. `without_effect` names the parameters that are
-    passed over. `trusts_the_system`: the server's certificate has to be of an authority and for a name that
+    skipped. `trusts_the_system`: the server's certificate has to be of an authority and for a name that
     this machine trusts.
     """
 

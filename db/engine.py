@@ -126,7 +126,7 @@ async def _take_session(
 ) -> None:
     """Give the session these settings, or raise SharedSessionError where it is not ours alone.
 
-    Not as parameters of the connection: poolers refuse those, or pass over them in silence.
+    Not as parameters of the connection: poolers refuse those, or skip them in silence.
     """
     wanted = {**settings, _OWNER: str(uuid4())}
     try:

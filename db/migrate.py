@@ -187,7 +187,7 @@ def _missing(current: str | None, revision: str) -> Iterator[Script]:
 
 
 async def _apply(connection: AsyncConnection, step: Script, waits: LockWaits, report: Report) -> Applied:
-    waiting = " (while others go on; waits for transactions that are open)" if _is_concurrent(step) else ""
+    waiting = " (while others continue; waits for transactions that are open)" if _is_concurrent(step) else ""
     report(f"{step.revision} {step.doc}{waiting}")
     started = time.monotonic()
     upgrade_to = partial(command.upgrade, revision=step.revision)

@@ -238,7 +238,7 @@ class Skip(Base):
 
 
 class WithheldOutcome(Base):
-    """An outcome that is decided, and that its topic refuses: its partition has gone on without it.
+    """An outcome that is decided, and that its topic refuses: its partition has continued without it.
 
     Whoever has the partition publishes it once the topic takes it. The row stays for a while after that, so
     that it is not published again should Kafka lose the offset of its batch.

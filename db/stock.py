@@ -177,7 +177,7 @@ async def lock_alone(
 
     Both are held until the transaction ends. While others use the row it looks again and again, for some
     seconds, and leaves the stock lock to them meanwhile. Raises LockedError of a row `what` after that, and
-    at once where the transaction has the stock lock from before; nothing is changed then, and it goes on.
+    at once where the transaction has the stock lock from before; nothing is changed then, and it continues.
     """
     row = select(model.id).where(model.id == row_id)
     for look in range(_LOOKS):

@@ -45,7 +45,7 @@ def create_app(
     engine = create_engine(database_url, application_name="shop-with-faststream")
     sessions = session_factory(engine)
     passing_over = ExceptionMiddleware({ValidationError: pass_over, InvalidValueError: pass_over})
-    # From the outermost to the innermost: what is passed over is no error for the pause any more.
+    # From the outermost to the innermost: what is skipped is no error for the pause any more.
     broker = KafkaBroker(bootstrap_servers, middlewares=[PauseAfterError, passing_over])
 
     @broker.subscriber(
@@ -82,7 +82,7 @@ async def decode(message: KafkaMessage) -> UserRegistered:
 
 async def pass_over(error: Exception, message: KafkaMessage, logger: Logger) -> None:
     """Acknowledge a record that no retry makes a user of, or it would stop all that are behind it."""
-    logger.error("passed over %s: %s", message.message_id, error)
+    logger.error("skipped %s: %s", message.message_id, error)
 
 
 class PauseAfterError(BaseMiddleware):
@@ -96,7 +96,7 @@ class PauseAfterError(BaseMiddleware):
     ) -> bool:
         if isinstance(exc_val, Exception):
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
-        return False  # the error goes on to FastStream
+        return False  # the error continues to FastStream
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def _needs_a_server(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no server come first: after seconds they show whether it is worth to go on."""
+    """Those that need no server come first: after seconds they show whether it is worth to continue."""
     items.sort(key=_needs_a_server)
 
 

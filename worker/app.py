@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(slots=True)
 class Worker:
-    """Everything a running worker is made of."""
+    """The objects of a running worker."""
 
     settings: Settings
     engine: AsyncEngine
@@ -89,7 +89,7 @@ class Worker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """What surrounds FastStream's own start and stop."""
+        """Starts and stops the worker's own tasks around FastStream's start and stop."""
         await asyncio.gather(self.limits.read(), leave_for_predecessor(self.settings))
         start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
@@ -121,9 +121,9 @@ class Worker:
             self.metrics.tracing.close()
 
     async def leaving(self) -> None:
-        """Before the group is left, so that the next owners find offsets and leases as they are to be."""
+        """Commit offsets and release leases before leaving the group, so that the next owners find them."""
         await self.mender.look_back()
-        with suppress(TimeoutError):  # a batch may wait for a server: then they find it out by themselves
+        with suppress(TimeoutError):  # a batch may wait for a server: then the next owners find out
             async with asyncio.timeout(RELEASED_WITHIN_SECONDS):
                 await self.consumer.close()
 
@@ -132,7 +132,7 @@ class Worker:
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
-    """The worker and its application, connected to nothing yet.
+    """Build the worker and its application; no connection is made yet.
 
     `reached` is called at each named step of a batch.
     """

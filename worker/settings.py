@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         "order-worker", min_length=1, description="consumer group, and the start of all transactional ids"
     )
     instance_id: InstanceId = Field(
-        "", description="the worker's name: the next of it takes its place; by default host and port"
+        "", description="the worker's name; a new one of that name replaces it; default: host and port"
     )
     http_host: str = Field("127.0.0.1", description="address of page and metrics; image: 0.0.0.0")
     http_port: Port = Field(8000, description="0: any; with --workers N, worker k takes port + k")
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _of_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Each secret that lies in a file, as it is now: what is wrong with the file is said at once."""
+        """Read each secret file once, so that a wrong file is reported at the start."""
         values = dict(given)
         for name in SECRETS:
             if values.get(f"{name}_file") is None:
@@ -187,9 +187,9 @@ class Settings(BaseSettings):
         )
 
     def secret(self, name: str) -> Callable[[], str] | None:
-        """What reads one of `SECRETS`, or one that is given by a file alone, anew each time; None: not set.
+        """A function that reads one of `SECRETS`, or of the secrets given only by file; None: not set.
 
-        What it returns raises CredentialError where the file is of no use.
+        The function reads the file at each call, and raises CredentialError if it cannot.
         """
         if path := getattr(self, f"{name}_file"):
             return partial(read_secret, _variable(f"{name}_file"), path)
@@ -198,16 +198,16 @@ class Settings(BaseSettings):
         return (lambda: plain) if plain else None
 
     def set_by(self, *names: str) -> str:
-        """The variables that these secrets are set by, with the files that they name."""
+        """The variables that set these secrets, with the files that they name."""
         files = ((name, getattr(self, f"{name}_file")) for name in names)
         return ", ".join(
             named(_variable(f"{name}_file"), path) if path else _variable(name) for name, path in files
         )
 
     def kafka_client_options(self) -> dict[str, Any]:
-        """What every aiokafka client needs: servers, TLS and SASL. Each connection reads the files again.
+        """The options of every aiokafka client: servers, TLS and SASL. Each connection reads the files again.
 
-        Raises CommandError where there is no TLS with the files as they are now.
+        Raises CommandError if the TLS files cannot be used.
         """
         options: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers,
@@ -269,7 +269,7 @@ def _require_words(command: str) -> None:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings, or a CommandError that names each wrong variable, and each that is none."""
+    """The settings; raises CommandError, which names each wrong and each unknown variable."""
     if unknown := _unknown_names([*os.environ, *DotEnvSettingsSource(Settings).env_vars]):
         raise CommandError("wrong settings: " + "; ".join(unknown), code="settings")
     # What is given in a secret's place goes before its file.
@@ -287,7 +287,7 @@ def read_settings(**overrides: Any) -> Settings:
 
 
 def _unknown_names(names: Iterable[str]) -> list[str]:
-    """What is wrong with each that begins as a setting does and is none: a slip would be a silent default."""
+    """Variables with the prefix that are not settings: a misspelt one would silently leave the default."""
     known = {*(field.upper() for field in Settings.model_fields), *_NO_SETTINGS}
     given = {name.upper().removeprefix(_PREFIX) for name in names if name.upper().startswith(_PREFIX)}
     unknown = sorted(name for name in given - known if not _OF_KUBERNETES.fullmatch(name))

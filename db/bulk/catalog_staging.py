@@ -140,7 +140,7 @@ async def stage(
         async def while_connected() -> AsyncIterator[tuple[object, ...]]:
             nonlocal count
             async for row in rows:
-                # asyncpg would go on to write the whole file into the closed socket.
+                # asyncpg would continue to write the whole file into the closed socket.
                 if connection.is_closed():
                     raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
                 yield row

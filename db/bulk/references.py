@@ -20,7 +20,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-# The setting also passes over triggers. So it is used only where an insert fires nothing but the checks of
+# The setting also skips triggers. So it is used only where an insert fires nothing but the checks of
 # these three keys. 4 is TRIGGER_TYPE_INSERT of PostgreSQL's catalog/pg_trigger.h.
 _PASS_OVER: Final = text("""
     SELECT set_config('session_replication_role', 'replica', true)

@@ -19,7 +19,7 @@ WITH judged AS MATERIALIZED (
       WHEN letters.number > 0 THEN 'dead_letter'
       WHEN l.fingerprint = r.fingerprint THEN 'duplicate'
       WHEN r.record_offset < s.letters_from THEN 'letter_deleted'
-      -- Nobody could read it when an operator passed over it; it may be mended since.
+      -- Nobody could read it when an operator skipped it; it may be mended since.
       WHEN EXISTS (SELECT FROM skips k WHERE k.topic = s.topic AND k.partition = r.partition
         AND k.kind = 'skipped' AND r.record_offset >= k.from_offset AND r.record_offset < k.to_offset)
         THEN 'skipped'

@@ -140,7 +140,7 @@ _SIZE: Final = text("SELECT pg_table_size('order_outcomes'), pg_indexes_size('or
 
 
 async def count_blocks(session: AsyncSession) -> int:
-    """How many blocks the ledger has now. What is written later lies behind them, or in free places."""
+    """How many blocks the ledger has now. What is written later lies after them, or in free places."""
     return int((await session.execute(_BLOCKS)).scalar_one())
 
 

@@ -1,7 +1,7 @@
 """Which dead letters were sent to the input topic again, and what came of it.
 
 A row is written before its letter is sent, and holds the end of the input partition as it was then. So
-whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies behind
+whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies after
 that end, or was never sent.
 """
 

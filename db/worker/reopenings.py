@@ -1,7 +1,7 @@
 """Which rejected orders were placed again, under which id, and where the new record lies.
 
 A row is written before its order is sent, and holds the end of the input partition as it was then. So
-whoever finds a row without an offset after a crash can find out: the record lies behind that end, or was
+whoever finds a row without an offset after a crash can find out: the record lies after that end, or was
 never sent.
 """
 

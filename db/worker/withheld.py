@@ -1,6 +1,6 @@
 """Outcomes that are decided and not published, because their topic refuses them, each by itself.
 
-The order is decided, its event is in the ledger, and its partition has gone on. A row says what is still to
+The order is decided, its event is in the ledger, and its partition has continued. A row says what is still to
 be published, and from where on in the topic to look whether a try that nobody saw the end of has done it.
 """
 

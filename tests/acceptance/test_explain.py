@@ -142,7 +142,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     assert nothing.message.endswith("no record of it is in the input or among the dead letters")
 
 
-def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_alone(
+def test_an_order_that_is_cancelled_or_deleted_since_is_not_shown_as_confirmed(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 5})
@@ -219,7 +219,7 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
     delete_topics(scene.kafka, [fewer])
 
 
-def test_an_order_that_is_nowhere_may_have_been_where_somebody_passed_over(
+def test_an_order_that_is_nowhere_may_have_been_where_somebody_skipped(
     scene: Scene, order_worker: OrderWorker
 ):
     unknown, there = uuid4(), uuid4()
@@ -232,13 +232,13 @@ def test_an_order_that_is_nowhere_may_have_been_where_somebody_passed_over(
     )
     for scan in ("near", "all"):
         missed = order_worker.here("explain", str(unknown), "--scan", scan)
-        missed.assert_refused(1, "it may have been among 12 offsets that ada passed over at 2")
+        missed.assert_refused(1, "it may have been among 12 offsets that ada skipped at 2")
     assert order_worker.here("explain", "--json", str(unknown)).document["facts"]["skips"][0]["note"] == (
         "bad disk"
     )
     told = explained(order_worker, there, "--scan", "all")
     assert told["state"] == "passed_over"
     assert (
-        f"its record at {scene.topics.order_placed}-1@0 could not be read, and was passed over by ada"
+        f"its record at {scene.topics.order_placed}-1@0 could not be read, and was skipped by ada"
         in (told["summary"])
     )

@@ -70,7 +70,7 @@ def gap(scene: Scene, workers: Workers) -> list[UUID]:
     return [*skipped, *seen, *decided, last]
 
 
-def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_killed_over_it(
+def test_a_replay_fills_the_gaps_once_although_workers_are_killed(
     scene: Scene, workers: Workers, replay: OrderWorker, gap: list[UUID]
 ):
     said = replay.here("--to-earliest", "--json").done().document

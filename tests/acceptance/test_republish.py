@@ -98,7 +98,7 @@ def test_what_a_worker_published_is_published_again_as_it_was(
         assert message.header("correlation_id") == "c-1"
         assert message.headers == [*original.headers, ("republished", b"true")]
 
-    # The worker is not disturbed: it goes on, and after a restart tells nothing again.
+    # The worker is not disturbed: it continues, and after a restart tells nothing again.
     worker.stop()
     scene.place([order_value(line(1, 1))])
     workers.start()
@@ -167,21 +167,21 @@ def test_killed_again_and_again_it_publishes_each_once_and_then_says_so(scene: S
     assert subjects(told_again(scene)) == Counter([*order_ids, *order_ids, *later])
 
 
-def test_ctrl_c_ends_the_transaction_in_hand_and_the_next_run_goes_on(scene: Scene, republish: OrderWorker):
+def test_ctrl_c_ends_the_transaction_in_hand_and_the_next_run_continues(scene: Scene, republish: OrderWorker):
     order_ids = write_ledger(scene)
     process = republish.start("--all", "--rate", "500", "--execute")
     eventually(lambda: told_again(scene), 30)
     process.send_signal(signal.SIGINT)
     stopped = ended(process)
     assert (stopped.code, stopped.out) == (130, "")
-    assert stopped.err == "stopped: the same command goes on where this one came to\n"
+    assert stopped.err == "stopped: the same command continues where this one came to\n"
     so_far = len(told_again(scene))
     assert 0 < so_far < MANY
     assert done(republish, "--all")["progress"]["done"] == MANY
     assert_each_told_again_once(scene, order_ids)
 
 
-def test_a_second_run_of_the_same_selection_ends_the_first_and_goes_on_there(
+def test_a_second_run_of_the_same_selection_ends_the_first_and_continues_there(
     scene: Scene, republish: OrderWorker
 ):
     order_ids = write_ledger(scene)

@@ -177,7 +177,7 @@ def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene
     scene.assert_promises(ids)
 
 
-def test_told_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):
+def test_stopped_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 100})
     ids = [uuid4() for _ in range(20)]
     scene.place([order_value(line(1), order_id=i) for i in ids])
@@ -234,7 +234,7 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
     scene.assert_promises(ids)
 
 
-def test_workers_that_are_told_to_stop_while_they_start_end_well(scene: Scene, workers: Workers):
+def test_workers_that_are_stopped_while_they_start_end_well(scene: Scene, workers: Workers):
     supervisor = workers.start(*RUN, "--workers", "2")
     supervisor.wait_for_log("worker 1 is process")
     eventually(lambda: supervisor.catches(signal.SIGTERM))

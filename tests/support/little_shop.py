@@ -118,7 +118,7 @@ async def stock(session: AsyncSession) -> dict[int, tuple[int, int]]:
 
 
 async def refusal(session: AsyncSession, engine: AsyncEngine, call: Call, error: type[Error]) -> Error:
-    """The error of the call, which changed nothing and after which the transaction goes on to its commit."""
+    """The error of the call, which changed nothing and leaves the transaction usable until its commit."""
     await new_user(session, f"earlier-{uuid4()}")
     before = await content(session)
     with pytest.raises(error) as caught:

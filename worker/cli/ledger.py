@@ -45,7 +45,7 @@ def restore(
     Orders are written as they were confirmed, pending, and their stock is taken.
     If products lack stock or are gone, they are listed, and nothing is written.
 
-    With --execute the workers, which may be running, go on by themselves when
+    With --execute the workers, which may be running, continue by themselves when
     nothing is missing any more. Killed anywhere, run it again.
     """
     from worker.kafka.offsets import parse_time
@@ -97,7 +97,7 @@ def prune(
 
     TIME may not be younger than the input topic's retention.
 
-    Workers may run meanwhile. Stopped or killed, run it again: it goes on with
+    Workers may run meanwhile. Stopped or killed, run it again: it continues with
     what is left.
     """
     from worker.kafka.offsets import parse_time
@@ -115,7 +115,7 @@ def prune(
         found = report(settings, interruption.run(operation(settings, asked)))
     except KeyboardInterrupt:
         if execute:
-            typer.echo("stopped: the same command goes on with what is left", err=True)
+            typer.echo("stopped: the same command continues with what is left", err=True)
         raise
     if as_json:
         screen.print_json(found)

@@ -53,7 +53,7 @@ def replay(
 ) -> None:
     """Let workers read records again, and announce nothing again. Without --execute: a rehearsal.
 
-    What is decided stays decided and is passed over in silence. What never was is decided and announced.
+    What is decided stays decided and is skipped in silence. What never was is decided and announced.
 
     A dead letter is written again. Where to go is said as with Kafka's own kafka-consumer-groups.
 
@@ -63,7 +63,7 @@ def replay(
 
     With --execute the workers must be stopped. What would skip anything that is not done with is refused.
 
-    --from-group: the group has a new name, and goes on where the old one stopped. Nothing comes again.
+    --from-group: the group has a new name, and continues where the old one stopped. Nothing comes again.
     """
     with errors_in_json(as_json):
         options: dict[str, str | int | bool | None] = {

@@ -71,9 +71,9 @@ def republish(
 
     The order's headers correlation_id and traceparent are not in the ledger, and therefore missing.
 
-    Stopped or killed, the same command goes on where it came to: nothing is left out or sent twice.
+    Stopped or killed, the same command continues where it came to: nothing is left out or sent twice.
 
-    A second run of the same filters ends the first, and goes on there.
+    A second run of the same filters ends the first, and continues there.
 
     Kafka keeps how far it came as the offset of a group …republish…: a week after the last, by default.
     """
@@ -102,7 +102,7 @@ def _execute(
     try:
         return interruption.run(republish.republish(settings, wanted, rate=rate, again=again, quiet=quiet))
     except KeyboardInterrupt:
-        typer.echo("stopped: the same command goes on where this one came to", err=True)
+        typer.echo("stopped: the same command continues where this one came to", err=True)
         raise
 
 
@@ -190,7 +190,7 @@ def _remarks(seen: "Preview") -> Iterator[str]:
         yield f"An earlier run announced this selection to its end at {shown(before.finished_at)}."
         flags = [flag for flag in ("--again",) if flag not in sys.argv]
     elif before:
-        yield f"An earlier run came to {before.done:,} of {before.total:,}; this one goes on there."
+        yield f"An earlier run came to {before.done:,} of {before.total:,}; this one continues there."
     yield f"Nothing was sent. To announce them: {typed_again(*flags)}"
 
 

@@ -1,4 +1,4 @@
-"""Mends what the looks at the group have found, in a task of its own: it may wait for the batch in hand."""
+"""Repairs what `worker.pipeline.watch` has found, in its own task, which may wait for the batch in flight."""
 
 import asyncio
 import logging
@@ -37,7 +37,7 @@ LOOK_BACK_SECONDS: Final = 2.0
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Mender:
-    """Does for one worker's partitions what no record would bring about."""
+    """Does for one worker's partitions what no incoming record would trigger."""
 
     group: ConsumerGroup
     watch: Watch
@@ -52,9 +52,9 @@ class Mender:
     _looked_for_silent_at: float = float("-inf")  # monotonic seconds
 
     async def run(self) -> None:
-        """Until cancelled: mend what the looks have found. What fails is found again by the next look.
+        """Repair what the watch has found, until cancelled. What fails is found again by the next check.
 
-        Raises FetchStoppedError: this process gets no records any more, and has to be started again.
+        Raises FetchStoppedError if this process gets no records any more and has to be restarted.
         """
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
@@ -85,7 +85,7 @@ class Mender:
         await self._end_silent_workers()
 
     async def _end_silent_workers(self) -> None:
-        """Where a batch waits, it may be for a worker that was frozen in the middle of its own."""
+        """End the session of a worker that froze in the middle of a COPY, if a batch waits for its locks."""
         now = time.monotonic()
         if not self.health.troubles() or now - self._looked_for_silent_at < DATABASE_INTERVAL_SECONDS:
             return
@@ -93,13 +93,13 @@ class Mender:
         async with self.group.sessions() as session:
             for pid in await silent_sessions.end_silent_copies(session, self.batch_timeout_seconds):
                 log.warning(
-                    "ended session %d of a worker that stood still in the middle of a COPY for %g s or more",
+                    "ended session %d of a worker that was frozen in the middle of a COPY for %g s or more",
                     *(pid, self.batch_timeout_seconds),
                     extra=about(Event.SESSION_ENDED, server="database", seconds=self.batch_timeout_seconds),
                 )
 
     async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
-        """Go on behind what nobody can unpack, or Kafka cannot serve, and an operator has given up."""
+        """Continue after offsets that cannot be read and that an operator has decided to skip."""
         heads = {p: span.first for p, span in consumer.unreadable.items()}
         heads |= {p: at for p in consumer.refused if (at := consumer.settled_position(p)) is not None}
         if not heads:
@@ -112,7 +112,7 @@ class Mender:
                 skipped = self.metrics.skipped_offsets.labels(str(partition.partition))
                 skipped.inc(skip.to_offset - first)
                 log.warning(
-                    "passed over offsets %d to %d of %s-%d, as %s asked: %s",
+                    "skipped offsets %d to %d of %s-%d, as %s asked: %s",
                     *(first, skip.to_offset - 1, partition.topic, partition.partition),
                     *(skip.requested_by, skip.note),
                     extra=about(Event.RECORDS_SKIPPED, partition, offset=first, end=skip.to_offset),
@@ -120,7 +120,7 @@ class Mender:
         self.watch.report_unreadable(consumer)
 
     async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
-        """Let the committed offset reach the end where only markers are left: other tools take it for lag."""
+        """Commit the log's end if only transaction markers are left: other tools would report them as lag."""
         for partition in consumer.assignment() - self.flow.in_hand():
             position = consumer.settled_position(partition)
             commit = self.watch.seen.commits.get(partition)
@@ -135,7 +135,7 @@ class Mender:
                 await self.idle.go_on_behind_markers(partition)
 
     async def _look_at_database(self) -> None:
-        """PostgreSQL may be that of a backup also where no orders come that would show it."""
+        """Check that PostgreSQL was not restored from a backup, also while no orders arrive."""
         commits, now = self.watch.seen.commits, time.monotonic()
         if not commits or now - self._asked_database_at < DATABASE_INTERVAL_SECONDS:
             return
@@ -149,7 +149,7 @@ class Mender:
             self.health.answered("ledger")
 
     async def look_back(self) -> None:
-        """Before the group is left: commit behind what holds nothing to decide. What fails costs nothing."""
+        """Before leaving the group, commit past offsets with nothing to decide. A failure is harmless."""
         consumer = self.source.consumer
         with suppress(Exception):
             async with asyncio.timeout(LOOK_BACK_SECONDS):

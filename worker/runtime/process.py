@@ -33,12 +33,12 @@ EXIT_AT_ONCE: Final = 130
 
 
 def run(settings: Settings, reached: Reached = nothing_happens) -> int:
-    """Check that everything is there, then work until told to stop. Returns the exit code.
+    """Check the servers, topics, tables and rights, then work until stopped. Returns the exit code.
 
-    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
-    shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
-    Raises CommandError with the next step when a server, a topic, the tables or the port are missing;
-    LoginRefusedError where one refuses our credentials.
+    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. After a second one, or after the
+    shutdown timeout: exit at once; nothing is lost, because what is not committed is read again. Raises
+    CommandError with the next step if a server, a topic, the tables or the port are not available;
+    LoginRefusedError if a server refuses our credentials.
     """
     log.configure(settings.log_level, settings.log_format)
     return asyncio.run(_run(settings, reached))
@@ -73,7 +73,7 @@ async def _run(settings: Settings, reached: Reached) -> int:
 
 
 async def _remark(worker: Worker, settings: Settings, lacking: Sequence[str | None]) -> None:
-    """Say what will hurt before it does."""
+    """Warn of settings that will do harm."""
     remarks = filter(None, (database.url_remark(settings), *lacking))
     for remark in (*remarks, *await clients.topic_remarks(settings)):
         logger.warning("%s", remark, extra=about(Event.WORKER_REMARKS))
@@ -103,7 +103,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with two differences."""
+    """uvicorn without signal handlers, and which ends if its application fails."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -133,7 +133,7 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
     def stop() -> None:
         if server.should_exit:
             logger.warning(
-                "told twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
+                "stopped twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
             )
             os._exit(EXIT_AT_ONCE)
         logger.info("stopping: finishing the batch in flight", extra=about(Event.WORKER_STOPS))
@@ -148,5 +148,5 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
 
 def _leave_late() -> None:
     said = about(Event.WORKER_FAILS, exit_code=1)
-    logger.error("the batch in flight did not end in time: leaving at once; it comes again", extra=said)
+    logger.error("the batch in flight did not end in time: leaving at once; it is read again", extra=said)
     os._exit(1)

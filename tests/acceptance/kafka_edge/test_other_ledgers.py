@@ -37,7 +37,7 @@ def wait_until_it_names(worker: WorkerProcess, text: str) -> None:
     assert worker.get("/readyz")[0] == 503
 
 
-def test_a_group_of_another_name_tells_nothing_again(
+def test_a_group_of_another_name_publishes_nothing_again(
     scene: Scene, workers: Workers, load: Load, env: Mapping[str, str], order_worker: OrderWorker
 ):
     load.place(50, 0, 1)

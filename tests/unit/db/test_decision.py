@@ -73,7 +73,7 @@ def test_the_price_the_buyer_saw_is_accepted_while_it_is_in_force():
     assert isinstance(decision, Confirmed)
 
 
-def test_several_wrong_prices_of_one_product_are_each_told_once():
+def test_several_wrong_prices_of_one_product_are_each_reported_once():
     (decision,) = decide(order(line(1, 1, "2.00"), line(1, 1, "3.00"), line(1, 1, "2.00"))).decisions
     current = Decimal("2.50")
     assert decision == Rejected(

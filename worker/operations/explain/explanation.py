@@ -144,7 +144,7 @@ def _passed_over(facts: Facts) -> str:
         )
     if skip := _skip_of(facts, place):
         return (
-            f"Not decided: its record at {place} could not be read, and was passed over by"
+            f"Not decided: its record at {place} could not be read, and was skipped by"
             f" {skip.requested_by} at {_time(skip.requested_at)}: {skip.note}."
             " A replay from there would decide it."
         )
@@ -194,12 +194,12 @@ def _lost_with(skips: Sequence[SkippedSpan]) -> str:
     *others, latest = sorted(skips, key=lambda skip: skip.requested_at)
     offsets = latest.to_offset - latest.from_offset
     if latest.kind == "skipped":
-        fate = f"that {latest.requested_by} passed over at {_time(latest.requested_at)}"
+        fate = f"that {latest.requested_by} skipped at {_time(latest.requested_at)}"
     else:
         were, they = ("was", "it was") if offsets == 1 else ("were", "they were")
         fate = f"that {were} deleted before {they} decided (found {_time(latest.requested_at)})"
     more = sum(skip.to_offset - skip.from_offset for skip in others)
-    also = f", or among {more:,} that were passed over or deleted before" if more else ""
+    also = f", or among {more:,} that were skipped or deleted before" if more else ""
     return f"; it may have been among {offsets:,} offset{'s' * (offsets != 1)} {fate}{also}"
 
 

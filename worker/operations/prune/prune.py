@@ -41,7 +41,7 @@ PRUNED_BLOCKS: Final = 128
 COUNTED_BLOCKS: Final = 2_048
 _FOR_EVER: Final = -1
 _RIGHTS: Final = {"order_outcomes": ("SELECT", "UPDATE")}
-_GOES_ON: Final = "run the same command again, it goes on with what is left"
+_GOES_ON: Final = "run the same command again, it continues with what is left"
 
 
 @dataclass(frozen=True, slots=True)

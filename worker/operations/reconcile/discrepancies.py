@@ -42,8 +42,7 @@ KINDS: Final = {
     ),
     "blocked_by_unreadable": Kind(
         "nobody can unpack what comes next, and the orders behind it wait",
-        "mend the disk, or pass over it: `order-worker skip {topic}:{partition}:{offset}` says what goes with"
-        " it",
+        "mend the disk, or skip it: `order-worker skip {topic}:{partition}:{offset}` says what goes with it",
     ),
     "decided_and_dead": Kind(
         "decided, and a dead letter as well",

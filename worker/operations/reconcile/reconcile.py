@@ -33,7 +33,7 @@ from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
 from worker.operations.reconcile.conflicts import drop_reordered
 from worker.operations.reconcile.discrepancies import REPAIRED, Discrepancy, discrepancy
-from worker.operations.reconcile.repair import end_what_hangs, repair
+from worker.operations.reconcile.repair import end_hanging_transactions, repair
 from worker.operations.reconcile.spans import (
     DeletedSpan,
     InputRead,
@@ -137,7 +137,7 @@ async def _reconcile(
     consumer: TopicReader, session: AsyncSession, settings: Settings, asked: ReconcileRequest, say: Say
 ) -> Reconciliation:
     if asked.execute:
-        await end_what_hangs(settings)
+        await end_hanging_transactions(settings)
     inputs, waiting = await _window(consumer, settings, asked)
     await read_inputs(consumer, session, settings, inputs, with_headers=asked.repair, quiet=asked.quiet)
     outputs = await _read_outputs(consumer, session, settings, inputs, asked, say)

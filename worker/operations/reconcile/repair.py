@@ -30,8 +30,8 @@ from worker.settings import Settings
 _PORTION: Final = 200
 
 
-async def end_what_hangs(settings: Settings) -> None:
-    """End the transaction of a repair that was killed, which would hide what lies behind it for a minute."""
+async def end_hanging_transactions(settings: Settings) -> None:
+    """End the transaction of a killed repair, which would hide later records for a minute."""
     async with _producer(settings):
         pass
 

@@ -34,7 +34,7 @@ _REMARKS: Final = {
     "outcome_deleted": "not judged: the outcome may be deleted by now, or lie where nobody can unpack it",
     "letter_deleted": "not judged: the dead letter may be deleted by now, or lie where nobody can unpack it",
     "input_unreadable": "not judged: decided from records that nobody can unpack by now",
-    "skipped": "passed over by an operator, while nobody could unpack them",
+    "skipped": "skipped by an operator, while nobody could unpack them",
 }
 
 

@@ -123,7 +123,7 @@ class Claimer:
         stay. `on_claimed` gets some letters at a time, as they will be sent.
         """
         partitions = await partitions_of(self._inputs, TopicSelection(self._settings.order_placed_topic))
-        # Before the rows are committed, so before anything is sent: it lies behind.
+        # Before the rows are committed, so before anything is sent: it lies after.
         bounds = await bounds_of(self._inputs, partitions)
         self._ends = {p.partition: b.end for p, b in bounds.items()}
         try:

@@ -48,7 +48,7 @@ async def until_handled(
             what = "stand still" if running else "have stopped: start them with `order-worker run`"
             raise CommandError(
                 f"the workers of the group {settings.group_id} {what}; sent and not handled:"
-                f" {len(places):,} ({patience_seconds:g} s without progress); run the same again to go on"
+                f" {len(places):,} ({patience_seconds:g} s without progress); run the same again to continue"
             )
         await asyncio.sleep(POLL_SECONDS)
 

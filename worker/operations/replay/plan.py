@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A partition, from the offset that is committed to the one that workers are to go on at.
+    """A partition, from the offset that is committed to the one that workers are to continue at.
 
     `log_end`: behind its last record, committed or not. `committed` may lie beyond it.
     """
@@ -55,7 +55,7 @@ class Move:
 
     @property
     def beyond(self) -> int:
-        """How far the committed offset lies beyond the end: the log was cut, or made anew."""
+        """How far the committed offset lies beyond the end: the log was cut, or recreated."""
         return max(0, self.committed - self.log_end)
 
     @property
@@ -184,7 +184,7 @@ def remark(target: Target, move: Move) -> str:
     if move.beyond:
         return (
             f"committed {committed:,} lies {move.beyond:,} beyond the end {move.log_end:,}:"
-            " the log was cut or made anew"
+            " the log was cut or recreated"
         )
     if move.deleted:
         return f"{move.deleted:,} deleted before they were decided, from {committed:,} on"

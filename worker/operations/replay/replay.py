@@ -41,7 +41,7 @@ from worker.settings import Settings
 Sessions = async_sessionmaker[AsyncSession]
 
 _FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
-# What a worker passes over without a word: records that may be skipped without anybody missing them.
+# What a worker skips without a word: records that may be skipped without anybody missing them.
 _NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
 
 
@@ -164,7 +164,7 @@ def _nothing_decided(
 
 async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
-    # What the replay will record: all that is decided there by now is published, and will be passed over.
+    # What the replay will record: all that is decided there by now is published, and will be skipped.
     silent = {
         m.partition.partition: [SilentReplay(m.target, m.committed, _FOR_EVER)]
         for m in result.moves
@@ -201,7 +201,7 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
     if lost:
         raise CommandError(
             f"{target.to.value} would skip records that nobody has dealt with: {', '.join(lost)};"
-            " nothing was changed; start the workers instead, which pass over what is done"
+            " nothing was changed; start the workers instead, which skip what is done"
         )
 
 

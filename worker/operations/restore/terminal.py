@@ -132,7 +132,7 @@ def failure(found: RestoreReport, *, execute: bool) -> str | None:
 
 
 def show(console: Console, found: RestoreReport) -> None:
-    """For a person: what is missing, what stands against writing it, which partitions go on, what next."""
+    """For a person: what is missing, what stands against writing it, which partitions continue, what next."""
     console.print(Text(_title(found), style="bold"))
     console.print()
     for line in _read(found):

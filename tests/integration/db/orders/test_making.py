@@ -83,7 +83,7 @@ async def test_an_order_comes_back_whole_and_is_what_any_other_session_reads(
         assert whole(await get_order(other, order.id)) == told
 
 
-async def test_an_order_is_placed_and_made_now_by_the_database_unless_told_otherwise(
+async def test_an_order_is_placed_and_made_now_by_the_database_by_default(
     session: AsyncSession, stocked: Shop
 ):
     began = await database_time(session)
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
 
 
 @pytest.mark.parametrize(("user_id", "lines", "error", "refusals"), REFUSED.values(), ids=REFUSED)
-async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_goes_on(
+async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_continues(
     session: AsyncSession,
     stocked: Shop,
     user_id: int,

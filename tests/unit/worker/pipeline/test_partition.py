@@ -50,7 +50,7 @@ def test_what_is_decided_or_being_published_is_dropped_when_it_comes_again(
     ("published_to", "is_new", "left"),
     [(10, True, [10, 11]), (None, True, [10, 11]), (11, True, []), (11, False, [11]), (9, True, [])],
 )
-def test_just_taken_over_only_the_records_it_goes_on_at_are_admitted(
+def test_just_taken_over_only_the_records_it_continues_at_are_admitted(
     published_to: int | None, is_new: bool, left: list[int]
 ):
     partition = Partition()
@@ -73,7 +73,7 @@ def test_records_read_before_a_failure_are_not_taken_for_those_that_failed(first
 
 
 @pytest.mark.parametrize(("rewound_to", "to"), [(None, 10), (8, 8), (12, 10)])
-def test_it_is_set_back_to_the_earlier_of_two_failures(rewound_to: int | None, to: int):
+def test_it_is_rewound_to_the_earlier_of_two_failures(rewound_to: int | None, to: int):
     assert Partition(rewound_to=rewound_to).rewind(10) == to
 
 
@@ -96,7 +96,7 @@ def test_a_batch_behind_markers_follows_on_the_one_before_them():
     assert owned.passed_over_from is None
 
 
-def test_what_is_passed_over_before_any_batch_leaves_nothing_to_follow_on():
+def test_skipped_offsets_before_any_batch_leave_nothing_to_follow_on():
     owned = ownership(10)
     owned.passed_over(12)
     assert owned.pending(records(12), None).published_to == 12
