@@ -1,4 +1,4 @@
-"""How all commands look: examples below the help, groups of commands, and options they share."""
+"""What all commands share: options, examples below the help, and groups of commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +14,27 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document, for scr
 Execute = Annotated[
     bool, typer.Option("--execute", help="Do it. Without: show what would be done, and change nothing.")
 ]
+By = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; default: the user logged in.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")]
+# Of the commands that send records in growing steps, and wait for the workers after each.
+MaxFailures = Annotated[
+    float,
+    typer.Option("--max-failures", min=0, max=1, help="Stop if a larger share of those sent has failed."),
+]
+Rate = Annotated[
+    float | None, typer.Option("--rate", min=0.001, help="Records a second, at most; default: no limit.")
+]
+Patience = Annotated[
+    float,
+    typer.Option("--patience", min=1, help="Give up after so many seconds without progress of the workers."),
+]
 
 
 @contextmanager
 def errors_in_json(as_json: bool) -> Iterator[None]:
-    """With --json, what ends the command is a document as well: `{"error": …}`, and the line for a person."""
+    """With --json, print an error that ends the command as `{"error": …}`, besides the line for people."""
     try:
         yield
     except CommandError as error:
