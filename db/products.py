@@ -1,4 +1,4 @@
-"""Products and their stock. `db.catalog` has them all, and says the rules."""
+"""Products and their stock. `db.catalog` exports all of it, with the rules."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal

@@ -38,7 +38,7 @@ from db.models import Category, Product, User
 
 
 class StockLevel(NamedTuple):
-    """A product's price and stock as one statement saw them: a shelf, as the rule reads it."""
+    """A product's price and stock as one statement saw them; the rule reads it as `PriceAndStock`."""
 
     price: Price
     quantity: int

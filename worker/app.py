@@ -46,7 +46,7 @@ from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Partitions
 from worker.pipeline.publisher import Publisher
@@ -83,7 +83,7 @@ class Worker:
     leases: Leases
     consumer: OrderConsumer
     watch: Watch
-    mender: Mender
+    maintenance: Maintenance
     withheld: WithheldOutcomes
     open_letters: OpenLetters
 
@@ -99,7 +99,7 @@ class Worker:
                     background.create_task(task)
                     for task in (
                         monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
-                        self.mender.run(),
+                        self.maintenance.run(),
                         self.withheld.run(),
                         self.open_letters.run(),
                     )
@@ -122,7 +122,7 @@ class Worker:
 
     async def leaving(self) -> None:
         """Commit offsets and release leases before leaving the group, so that the next owners find them."""
-        await self.mender.look_back()
+        await self.maintenance.look_back()
         with suppress(TimeoutError):  # a batch may wait for a server: then the next owners find out
             async with asyncio.timeout(RELEASED_WITHIN_SECONDS):
                 await self.consumer.close()
@@ -232,7 +232,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         history=history,
     )
     metrics.registry.register(PartitionStates(watch.states))
-    mender = Mender(
+    maintenance = Maintenance(
         group=group,
         watch=watch,
         source=source,
@@ -268,7 +268,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         leases,
         consumer,
         watch,
-        mender,
+        maintenance,
         withheld,
         OpenLetters(sources, source.assignment, metrics),
     )

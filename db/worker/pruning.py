@@ -68,7 +68,7 @@ class StateCount(NamedTuple):
 
 
 class PrunableRow(NamedTuple):
-    """`event`: where it tells the lines of the order, and nothing else in the row does."""
+    """`event`: only if it has the lines of the order, and nothing else in the row does."""
 
     order_id: UUID
     fingerprint: bytes

@@ -16,7 +16,7 @@ from db.worker.array_rows import array_rows
 class LetterKey(NamedTuple):
     """What makes a dead letter the same, wherever it is written again: its source, and the time of that.
 
-    `timestamp_ms` is -1 where the letter does not tell it.
+    `timestamp_ms` is -1 if the dead letter does not have it.
     """
 
     topic: str

@@ -57,7 +57,7 @@ _COLUMNS: Final = tuple(getattr(WithheldOutcome, name) for name in Withheld.__da
 async def add_withheld(session: AsyncSession, refused: Sequence[Refused]) -> None:
     """Withhold these outcomes, which the ledger has. One that is withheld already stays as it is.
 
-    One that was withheld and published before (an operator had it published again) begins anew.
+    One that was withheld and published before (an operator had it published again) starts over.
     """
     of_ledger = {
         row.order_id: row

@@ -100,7 +100,7 @@ def test_every_command_does_its_work_with_the_rights_of_its_role(
         looked_at(people, rejected, tmp_path)
         mended(people, rejected)
         stopped(worker, shop.scene)
-        announced_again(people, workers, confirmed)
+        published_again(people, workers, confirmed)
         lost_and_restored(people, workers)
         skipped(people, workers)
     renamed(people)
@@ -165,7 +165,7 @@ def mended(people: People, rejected: UUID) -> None:
     assert len(found) == 1
 
 
-def announced_again(people: People, workers: Workers, order_id: UUID) -> None:
+def published_again(people: People, workers: Workers, order_id: UUID) -> None:
     """While no worker runs: a replay, which is silent, and a republish, which is not."""
     scene = people.shop.scene
     published = len(scene.outcomes())

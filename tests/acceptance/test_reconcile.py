@@ -143,7 +143,7 @@ def test_outcomes_that_were_never_published_are_published_as_the_worker_would_ha
     assert {one[2] for one in found(answer)} == {str(i) for i in ids}
     shown = reconcile.here("--repair")
     assert shown.code == 1
-    assert "with --execute 300 outcomes would be announced; nothing was changed" in shown.out
+    assert "with --execute 300 outcomes would be published; nothing was changed" in shown.out
     assert scene.outcomes() == []
 
     # Two at once, and one of them killed: whoever is fenced says so, and nothing is told twice.

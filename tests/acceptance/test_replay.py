@@ -139,7 +139,7 @@ def test_what_was_decided_and_not_yet_published_is_published_once_by_a_replay(
     assert 0 < published < decided
     nobody_is_in_the_group(scene)
     skipping_them = replay.here("--to-offset", str(decided))
-    skipping_them.assert_refused(1, f"({decided - published} decided, and perhaps not announced)")
+    skipping_them.assert_refused(1, f"({decided - published} decided, and perhaps not published)")
     assert replay("--to-earliest", "--execute").code == 0
     drained(scene, workers)
     scene.assert_promises(ids)

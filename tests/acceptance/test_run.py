@@ -107,14 +107,14 @@ sys.exit(run(read_settings()))
 def test_a_background_task_that_fails_ends_the_worker_and_the_log_says_why(workers: Workers, when: str):
     code = """
 import asyncio, sys
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.runtime.process import run
 from worker.settings import read_settings
 async def fail(self):
     while sys.argv[1] == "assigned" and not self.health.partitions():
         await asyncio.sleep(0.01)
     raise ValueError("a fault that nobody foresaw")
-Mender.run = fail
+Maintenance.run = fail
 sys.exit(run(read_settings()))
 """
     worker = workers.start(sys.executable, "-c", code, when)
@@ -125,13 +125,13 @@ sys.exit(run(read_settings()))
 def test_a_worker_whose_consumer_fetches_no_more_ends_to_be_started_again(workers: Workers):
     code = """
 import sys
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.runtime.process import run
 from worker.settings import read_settings
 async def stop_fetching(self, consumer):
     if consumer.assignment():
         consumer._fetcher._fetch_task.cancel()
-Mender._mend = stop_fetching
+Maintenance._repair = stop_fetching
 sys.exit(run(read_settings()))
 """
     worker = workers.start(sys.executable, "-c", code)

@@ -101,7 +101,7 @@ _FLOW: Final = "worker/pipeline/flow.py"
 _OWNER: Final = "worker/pipeline/owner.py"
 _RETRIES: Final = "worker/pipeline/retries.py"
 _IDLE: Final = "worker/pipeline/idle.py"
-_MEND: Final = "worker/pipeline/mend.py"
+_MAINTENANCE: Final = "worker/pipeline/maintenance.py"
 _BROKER: Final = "worker/broker.py"
 _SET_ASIDE: Final = "worker/pipeline/set_aside.py"
 _RETRY: Final = "worker/failures.py"
@@ -1060,7 +1060,7 @@ MUTATIONS: Final = (
             Edit(
                 _RECORDS,
                 "        self.unreadable[partition] = found.span\n\n    def _look",
-                "        self.pass_over(found.span)\n\n    def _look",
+                "        self.skip_span(found.span)\n\n    def _look",
             ),
         ),
         (Trial("broken-batches"),),
@@ -1078,12 +1078,11 @@ MUTATIONS: Final = (
         "only what was decided is committed",
         (
             Edit(
-                _MEND,
-                "        await self._go_on_behind_markers(consumer)\n"
-                "        await self._look_at_database()\n",
+                _MAINTENANCE,
+                "        await self._commit_past_markers(consumer)\n        await self._look_at_database()\n",
                 "        await self._look_at_database()\n",
             ),
-            Edit(_MEND, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
+            Edit(_MAINTENANCE, "await self._commit_past_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
         ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
     ),

@@ -35,7 +35,7 @@ NOBODY = 999_999
 FIRST_ORDER, SECOND_ORDER = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
 
 
-async def stock_the_shelves(engine: AsyncEngine) -> None:
+async def fill_the_stock(engine: AsyncEngine) -> None:
     """Fill the empty tables; what is received and not in stock was sold."""
     async with engine.begin() as connection:
         for statement in (

@@ -33,7 +33,7 @@ def skip(
 
     All of the batch is skipped. Orders in it are lost to the workers: ask upstream to send them again.
 
-    Workers may run: the one that waits there continues by itself. It stays on record, in lag and reconcile.
+    Workers may run: the one that waits there continues by itself. `lag` and `reconcile` show the skip.
 
     What can be read is refused: a worker decides it, or writes a dead letter of it.
     """

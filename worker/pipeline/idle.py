@@ -95,7 +95,7 @@ class IdlePartitions:
             await consumer.commit({partition: (position, idle_mark(None))})
             return position
 
-    async def go_on_behind_markers(self, partition: TopicPartition) -> bool:
+    async def commit_past_markers(self, partition: TopicPartition) -> bool:
         """Commit the offset after transaction markers, if no record before it is undecided; True: done."""
         async with self.orders.between_batches():
             position = self._position(partition)
@@ -105,7 +105,7 @@ class IdlePartitions:
                 return False
             return await self._commit(owned, position)
 
-    async def go_on_behind_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
+    async def continue_after_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
         """Skip from `first`, where the partition waits, to `offset`, as an operator asked; True: done."""
         async with self.orders.between_batches():
             owned = await self._owned(partition, first if self._position(partition) == first else None)
@@ -141,6 +141,6 @@ class IdlePartitions:
             self.owner.drop_broken()
             self.retries.set_back({partition: None}, error, "kafka")
             return False
-        owned.passed_over(offset)
+        owned.skipped(offset)
         self.health.goes_on(partition)
         return True

@@ -36,7 +36,7 @@ LOOK_BACK_SECONDS: Final = 2.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class Mender:
+class Maintenance:
     """Does for one worker's partitions what no incoming record would trigger."""
 
     group: ConsumerGroup
@@ -63,7 +63,7 @@ class Mender:
                 continue
             consumer.require_fetching()
             try:
-                await self._mend(consumer)
+                await self._repair(consumer)
             except Exception as error:
                 if is_refusal(error):
                     log.info("looking after the group: %s", describe(error), extra=about(Event.LOOK_FAILED))
@@ -71,16 +71,16 @@ class Mender:
                     said = about(Event.UNFORESEEN, error=type(error).__name__)
                     log.exception("unforeseen error while looking after the group", extra=said)
 
-    async def _mend(self, consumer: RecordConsumer) -> None:
+    async def _repair(self, consumer: RecordConsumer) -> None:
         for partition, published_to in self.watch.seen.lost.items():
             committed = self.watch.seen.commits[partition]
             await self.idle.recover_lost_commit(
                 partition, published_to, None if committed is None else committed.offset
             )
-        await self._pass_over_skipped(consumer)
+        await self._skip_as_asked(consumer)
         if outside := {*consumer.out_of_range, *self.idle.lacking_records()}:
             await self.idle.take_over(outside)
-        await self._go_on_behind_markers(consumer)
+        await self._commit_past_markers(consumer)
         await self._look_at_database()
         await self._end_silent_workers()
 
@@ -98,7 +98,7 @@ class Mender:
                     extra=about(Event.SESSION_ENDED, server="database", seconds=self.batch_timeout_seconds),
                 )
 
-    async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
+    async def _skip_as_asked(self, consumer: RecordConsumer) -> None:
         """Continue after offsets that cannot be read and that an operator has decided to skip."""
         heads = {p: span.first for p, span in consumer.unreadable.items()}
         heads |= {p: at for p in consumer.refused if (at := consumer.settled_position(p)) is not None}
@@ -108,7 +108,7 @@ class Mender:
             given_up = [s for s in await skips.list_skips(session, self.group.topic) if s.kind == "skipped"]
         for partition, first in heads.items():
             skip = next((s for s in given_up if _covers(s, partition, first)), None)
-            if skip and await self.idle.go_on_behind_skipped(partition, first, skip.to_offset):
+            if skip and await self.idle.continue_after_skipped(partition, first, skip.to_offset):
                 skipped = self.metrics.skipped_offsets.labels(str(partition.partition))
                 skipped.inc(skip.to_offset - first)
                 log.warning(
@@ -119,7 +119,7 @@ class Mender:
                 )
         self.watch.report_unreadable(consumer)
 
-    async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
+    async def _commit_past_markers(self, consumer: RecordConsumer) -> None:
         """Commit the log's end if only transaction markers are left: other tools would report them as lag."""
         for partition in consumer.assignment() - self.flow.in_hand():
             position = consumer.settled_position(partition)
@@ -132,7 +132,7 @@ class Mender:
                 if begins is not None:
                     self.watch.seen.commits[partition] = OffsetAndMetadata(begins, idle_mark(None))
             elif published < position:
-                await self.idle.go_on_behind_markers(partition)
+                await self.idle.commit_past_markers(partition)
 
     async def _look_at_database(self) -> None:
         """Check that PostgreSQL was not restored from a backup, also while no orders arrive."""
@@ -155,7 +155,7 @@ class Mender:
             async with asyncio.timeout(LOOK_BACK_SECONDS):
                 await self.watch.look()
                 if consumer is not None:
-                    await self._go_on_behind_markers(consumer)
+                    await self._commit_past_markers(consumer)
 
 
 def _covers(skip: SkippedSpan, partition: TopicPartition, offset: int) -> bool:

@@ -35,7 +35,7 @@ class Ownership:
     withheld: AbstractSet[str] = frozenset()
     settled_to: int | None = None
     # Where the latest batch ended, if only skipped offsets lie between it and `published_to`.
-    passed_over_from: int | None = None
+    skipped_from: int | None = None
 
     def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """Those of these records, which are in order, that are still to be decided."""
@@ -48,23 +48,23 @@ class Ownership:
     def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
         """What has to be in `positions` before these are published."""
         published_to = records[0].offset if self.published_to is None else self.published_to
-        if self.passed_over_from is not None:
-            published_to = self.passed_over_from  # so that `positions` knows which batch this one follows
+        if self.skipped_from is not None:
+            published_to = self.skipped_from  # so that `positions` knows which batch this one follows
         return PendingBatch(published_to, records[-1].offset + 1, records[-1].timestamp, sentinel)
 
     def settled(self, end: int) -> None:
         """Everything below `end` is decided, recorded in `positions`, and being published."""
         self.settled_to = self.pending_to = end
-        self.passed_over_from = None
+        self.skipped_from = None
 
     def published(self, end: int) -> None:
         """Everything below `end` is published, and the offset committed."""
         self.published_to = end
 
-    def passed_over(self, end: int) -> None:
+    def skipped(self, end: int) -> None:
         """The offset was committed past offsets with nothing to decide."""
-        if self.passed_over_from is None and self.published_to == self.pending_to:
-            self.passed_over_from = self.published_to
+        if self.skipped_from is None and self.published_to == self.pending_to:
+            self.skipped_from = self.published_to
         self.published_to = end
 
 

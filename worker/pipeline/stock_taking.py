@@ -15,20 +15,20 @@ FEW_PRODUCTS: Final = 150
 
 
 async def take(
-    session: AsyncSession, decider: Decider, shelves: Mapping[int, stock.StockLevel], *, locked: bool
+    session: AsyncSession, decider: Decider, levels: Mapping[int, stock.StockLevel], *, locked: bool
 ) -> None:
-    """Take the stock of decisions that were made on `shelves`; `locked`: the products are locked.
+    """Take the stock of decisions that were made on `levels`; `locked`: the products are locked.
 
     Raises StaleReadError if a product has changed since it was read: then nothing may be committed.
     """
-    takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decider.taken.items()}
+    takings = {i: stock.Taking(quantity, levels[i].price) for i, quantity in decider.taken.items()}
     # As late as possible: everything before runs beside the other workers.
     in_turn = not locked and not decider.relied_on and len(takings) <= FEW_PRODUCTS
     if not locked and not in_turn:
         await stock.acquire_stock_lock(session)
     # Rejections first: these are reads, and what this batch itself takes must not look like a change.
     if not locked and decider.relied_on:
-        seen = {i: shelves[i] for i in decider.relied_on if i in shelves}
+        seen = {i: levels[i] for i in decider.relied_on if i in levels}
         if await stock.lock_stock(session, decider.relied_on) != seen:
             raise StaleReadError("a product of a rejected order changed")
     if not await stock.take_stock(session, takings, in_turn=in_turn):

@@ -154,7 +154,7 @@ class Takeover:
             self._cut_since.pop(partition, None)
         if case is Case.LOST_COMMIT and evidence.pending:
             await self._recover_commit(owned, evidence.pending)
-        await self._pass_over_deleted(owned, evidence)
+        await self._record_deleted(owned, evidence)
         async with self._group.sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
@@ -216,7 +216,7 @@ class Takeover:
             extra=about(Event.COMMIT_UNDONE, partition, offset=resumed),
         )
 
-    async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
+    async def _record_deleted(self, owned: Ownership, evidence: Evidence) -> None:
         """Continue at the log's first record, and record in `skips` the offsets that were never decided."""
         partition = owned.lease.partition
         if owned.published_to is None or owned.published_to >= evidence.first:
@@ -250,7 +250,7 @@ def _as_committed(lease: Lease, evidence: Evidence) -> Ownership:
     pending_to = evidence.pending.pending_to if evidence.pending else None
     owned = Ownership(lease, evidence.offset, pending_to)
     if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
-        owned.passed_over_from = pending_to
+        owned.skipped_from = pending_to
     return owned
 
 

@@ -1,7 +1,7 @@
 """Checks the group every few seconds: its lag, partitions without progress, and what no record would repair.
 
 It asks Kafka only, with as few requests for many partitions as for one. Nothing here waits for a batch, so
-`/readyz` reports within seconds what is wrong; `worker.pipeline.mend` repairs it.
+`/readyz` reports within seconds what is wrong; `worker.pipeline.maintenance` repairs it.
 """
 
 import logging

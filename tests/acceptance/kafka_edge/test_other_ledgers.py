@@ -110,7 +110,7 @@ def test_a_backup_of_before_the_first_order_is_never_taken_for_a_new_group(
     load.place(5, 0)
     worker = workers.start()
     # By the watch, which has looked at idle partitions by then, too.
-    worker.wait_for_log("worker.pipeline.mend: PostgreSQL knows less than was decided", 60)
+    worker.wait_for_log("worker.pipeline.maintenance: PostgreSQL knows less than was decided", 60)
     assert f"{topic}-1 (0, not 40)" in worker.get("/readyz")[1]
     assert scene.outcomes() == []
     assert worker.stop() == 0

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_4]
 TEN_OF_EACH = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("0.99"), 10)}
 
 
-def decide(*orders: PlainOrder, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):
-    return decide_batch(orders, {1}, shelves)
+def decide(*orders: PlainOrder, levels: Mapping[int, StockLevel] = TEN_OF_EACH):
+    return decide_batch(orders, {1}, levels)
 
 
 def test_an_order_that_fits_is_confirmed_at_the_prices_in_force():

@@ -82,8 +82,8 @@ class Story:
 
 
 def decide(batch: Sequence[Arrived], stock: Mapping[int, int], start: Start, commit: int) -> list[Decided]:
-    shelves = {i: StockLevel.of(start.prices[i], stock[i]) for i in start.stock}
-    decisions = decide_batch([a.order for a in batch], start.users, shelves).decisions
+    levels = {i: StockLevel.of(start.prices[i], stock[i]) for i in start.stock}
+    decisions = decide_batch([a.order for a in batch], start.users, levels).decisions
     return [
         parse_decided(
             "confirmed" if isinstance(decision, Confirmed) else "rejected",

@@ -95,7 +95,7 @@ async def portions(
                 yield partition, wanted
         for partition in waiting.keys() & consumer.unreadable.keys():
             report = on_unreadable or consumer.on_unreadable
-            _pass_over(consumer, consumer.unreadable[partition], waiting[partition], report)
+            _skip(consumer, consumer.unreadable[partition], waiting[partition], report)
         await _end_those_read(consumer, waiting)
 
 
@@ -107,8 +107,8 @@ async def _end_those_read(consumer: TopicReader, waiting: dict[TopicPartition, i
             consumer.pause(partition)
 
 
-def _pass_over(consumer: TopicReader, span: UnreadableSpan, end: int, on_unreadable: OnUnreadable) -> None:
-    consumer.pass_over(span)
+def _skip(consumer: TopicReader, span: UnreadableSpan, end: int, on_unreadable: OnUnreadable) -> None:
+    consumer.skip_span(span)
     if span.first < end:
         within = replace(span, end=min(span.end, end))
         consumer.met.add_span(within)

@@ -51,7 +51,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """
 
     unreadable: dict[TopicPartition, UnreadableSpan]
-    """the unreadable span at which a partition waits; `pass_over` continues after it"""
+    """the unreadable span at which a partition waits; `skip_span` continues after it"""
     out_of_range: dict[TopicPartition, int]
     """positions outside of the log; `seek` removes them"""
     refused: dict[TopicPartition, str]
@@ -129,7 +129,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return None
         return int(state.position)
 
-    def pass_over(self, span: UnreadableSpan) -> None:
+    def skip_span(self, span: UnreadableSpan) -> None:
         """Continue after the unreadable span."""
         self.seek(span.partition, span.end)
 
@@ -258,10 +258,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         records = hold.take(found, room)
         state.consumed_to(hold.offset)
         if hold.is_taken(found):
-            self._go_on(partition, hold, found, began)
+            self._continue_after(partition, hold, found, began)
         return records
 
-    def _go_on(self, partition: TopicPartition, hold: Reread, found: RawBatch, began: int) -> None:
+    def _continue_after(self, partition: TopicPartition, hold: Reread, found: RawBatch, began: int) -> None:
         hold.found, hold.taken = None, 0
         if found.span is None:
             self.unreadable.pop(partition, None)

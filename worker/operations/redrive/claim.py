@@ -1,4 +1,4 @@
-"""Which letters a redrive is about: chosen at the click, checked, written down before anything is sent."""
+"""Claims the dead letters of a redrive: chosen at the start, checked, stored before anything is sent."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field

@@ -140,7 +140,7 @@ async def _execute(
 
 
 async def _final_commits(old: Fenced) -> dict[TopicPartition, OffsetAndMetadata | None]:
-    """The old group's offsets as they are; where Kafka has lost one, what the outcome topics tell instead."""
+    """The old group's offsets; an offset that Kafka has lost is found out from the outcome topics."""
     commits = dict(old.commits)
     for partition, commit in old.commits.items():
         held, committed = old.held[partition], None if commit is None else commit.offset

@@ -81,8 +81,8 @@ def reached_to(
 ) -> int | None:
     """The offset that the group's workers came to; None: the group has decided nothing here.
 
-    Where the log ends before what PostgreSQL tells (`pending`), they came so far, whatever Kafka tells. Else,
-    where Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
+    If the log ends before `pending` of PostgreSQL, that is the offset, whatever Kafka reports. Otherwise, if
+    Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
     CommandError.
     """
     committed = None if commit is None else commit.offset

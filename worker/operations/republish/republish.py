@@ -137,7 +137,7 @@ async def republish(
         if not start.total:
             raise _nothing_selected(undecided, pruned)
         run, started = _Run(sessions, publishing, wanted, start), time.monotonic()
-        with screen.progress("announcing", start.total, quiet=quiet) as bar:
+        with screen.progress("publishing", start.total, quiet=quiet) as bar:
             await run.to_the_end(Throttle(rate), bar)
         published, seconds = run.published, time.monotonic() - started
     return Republished(
@@ -227,11 +227,11 @@ def _nothing_selected(undecided: Sequence[UUID], pruned: int) -> CommandError:
     if pruned:
         return CommandError(
             f"the events of {pruned:,} such outcomes were pruned (`ledger prune`), and there is no other one;"
-            " nothing to announce"
+            " nothing to publish"
         )
     if undecided:
-        return CommandError(f"not decided yet: {', '.join(map(str, undecided))}; nothing to announce")
-    return CommandError("the ledger holds no such outcome; nothing to announce")
+        return CommandError(f"not decided yet: {', '.join(map(str, undecided))}; nothing to publish")
+    return CommandError("the ledger holds no such outcome; nothing to publish")
 
 
 @contextmanager

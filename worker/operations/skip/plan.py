@@ -70,7 +70,7 @@ def require_text(option: str, text: str | None, longest: int) -> str:
     """What goes on record: some printable text; UsageError otherwise."""
     given = (text or "").strip()
     if not given:
-        raise UsageError(f"{option} is missing: it goes on record who asked for this, and why")
+        raise UsageError(f"{option} is missing: who asked for this, and why, is recorded")
     if len(given) > longest or not given.isprintable():
         raise UsageError(f"{option}: write at most {longest:,} characters, on one line")
     return given

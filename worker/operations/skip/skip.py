@@ -215,7 +215,7 @@ async def _read(
             yield records
         elif span is not None:
             yield span
-            consumer.pass_over(span)
+            consumer.skip_span(span)
         elif time.monotonic() > deadline:
             yield Silence(at, consumer.refused.get(partition, "no answer in time"))
             return

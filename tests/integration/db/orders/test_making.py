@@ -233,7 +233,7 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         )
         for _ in range(60)
     ]
-    shelves = {i: StockLevel.of(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
+    levels = {i: StockLevel.of(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
     plain = [
         SimpleNamespace(
             user_id=one.user_id,
@@ -241,7 +241,7 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         )
         for one in asked
     ]
-    decided = decide_batch(plain, set(range(1, 11)), shelves).decisions
+    decided = decide_batch(plain, set(range(1, 11)), levels).decisions
     assert [await as_decided(session, one.user_id, one.items) for one in asked] == list(decided)
     assert {type(decision) for decision in decided} == {Confirmed, Rejected}
     await session.commit()

@@ -221,7 +221,7 @@ class TestUnreadableBatches:
             assert values(await read_until(consumer, has(1))) == {0: [], 1: [b"later"]}
             assert time.monotonic() - began < 1
 
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9), 1: []}
             assert not consumer.unreadable
 
@@ -249,7 +249,7 @@ class TestUnreadableBatches:
             await read_until(consumer, lambda _: bool(consumer.unreadable))
             span = consumer.unreadable[bad]
             assert 5 < span.end < 15
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             read = await read_until(consumer, has(30 - span.end))
             assert [r.offset for r in read[bad]] == list(range(span.end, 30))
 
@@ -263,7 +263,7 @@ class TestUnreadableBatches:
             assert [r.offset for r in read[bad]] == list(range(5))
             span = consumer.unreadable[bad]
             assert span == UnreadableSpan(bad, 5, 6, "its batch claims to go from 5000 to 5000")
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9)}
 
     async def test_what_is_mended_is_read_and_named_no_more(self, kafka: LocalKafka, bad: TopicPartition):
@@ -307,7 +307,7 @@ class TestUnreadableBatches:
             assert await consumer.getmany(timeout_ms=100) == {}
             assert consumer.unreadable
             consumer.resume(bad)
-            consumer.pass_over(consumer.unreadable[bad])
+            consumer.skip_span(consumer.unreadable[bad])
             assert values(await read_until(consumer, has(1))) == {0: [b"2"]}
 
 

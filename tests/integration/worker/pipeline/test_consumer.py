@@ -333,7 +333,7 @@ async def test_an_idle_commit_skips_no_records_that_were_dropped_to_be_read_agai
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)
-        idle = beside.create_task(stage.idle.go_on_behind_markers(FIRST))
+        idle = beside.create_task(stage.idle.commit_past_markers(FIRST))
         await asyncio.sleep(0)
         assert stage.input.settled_position(FIRST) == POLLED
         held.set_result(None)
@@ -370,6 +370,6 @@ async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
     await stage.next_batch()
     await stage.flow.published()
     stage.input.position[FIRST] = POLLED + 1
-    assert await stage.idle.go_on_behind_markers(FIRST)
+    assert await stage.idle.commit_past_markers(FIRST)
     assert stage.publisher.committed[FIRST] == POLLED + 1
-    assert not await stage.idle.go_on_behind_markers(FIRST)
+    assert not await stage.idle.commit_past_markers(FIRST)

@@ -163,7 +163,7 @@ def test_where_there_is_nothing_it_says_so():
     assert "nothing waits" in text
     assert "not ready" in text
     nobody = Page(overview_page(overview(lag=Panel(lag_of(partition(0, 5), members=()))))).text
-    assert "Nobody decides these orders: start a worker" in nobody
+    assert "No worker decides these orders: start one" in nobody
 
 
 def test_a_broken_part_says_why_and_the_others_are_shown():
@@ -228,7 +228,7 @@ def test_an_order_is_explained_with_the_sentences_of_the_command():
 
 def test_without_the_topics_the_ledger_is_reported_and_nothing_is_made_up():
     text = Page(order_page(ORDER, explained_by_rows(decided()), "", "Kafka: no answer in time")).text
-    assert "Whether it was announced is not known: its records could not be read." in text
+    assert "Whether it was published is not known: its records could not be read." in text
     assert "Without the topics. Kafka: no answer in time." in text
     unknown = Page(order_page(ORDER, None, "", "Kafka: no answer in time")).text
     assert "Whether it waits, or is a dead letter, could not be read." in unknown

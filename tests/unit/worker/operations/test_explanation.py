@@ -95,7 +95,7 @@ def test_a_pruned_decision_says_so_and_makes_nothing_up():
         said = explained(facts(decision=decision, order=stored("pending")))
         assert said.state is state
         assert f"from {SOURCE}{words}" in said.summary
-        assert said.summary.endswith("no announcement is there any more: it was deleted (retention).")
+        assert said.summary.endswith("no publication is there any more: it was deleted (retention).")
         shown = io.StringIO()
         Console(file=shown, width=200).print(explanation_screen(said))
         assert "its event was pruned (`ledger prune`)" in shown.getvalue()
@@ -130,27 +130,27 @@ def test_a_header_links_an_order_with_that_whose_id_makes_its_own():
             facts(decision=confirmed(), outcomes=(outcome(15),)),
             State.CONFIRMED,
             "Confirmed at 2026-11-23 10:00:00.000Z from order-placed-2@17,"
-            " announced once at order-confirmed-2@15.",
+            " published once at order-confirmed-2@15.",
         ),
         (
             facts(decision=confirmed(), outcomes=(outcome(15), outcome(90, republished=True))),
             State.CONFIRMED,
-            "announced 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
+            "published 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
         ),
         (
             facts(decision=confirmed(), committed={2: 17}),
             State.CONFIRMED,
-            "not announced yet: the group workers has not committed past that record.",
+            "not published yet: the group workers has not committed past that record.",
         ),
         (
             facts(decision=confirmed()),
             State.CONFIRMED,
-            "and no announcement is there any more: it was deleted (retention), or never told.",
+            "and no publication is there any more: it was deleted (retention), or never published.",
         ),
         (
             facts(decision=confirmed(), unread=(Unread("order-confirmed", 2, 0, 9),)),
             State.CONFIRMED,
-            "and no announcement is in what was read.",
+            "and no publication is in what was read.",
         ),
         (
             facts(

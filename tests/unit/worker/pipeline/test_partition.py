@@ -88,17 +88,17 @@ def test_a_batch_behind_markers_follows_on_the_one_before_them():
     owned = ownership(10)
     owned.settled(12)
     owned.published(12)
-    owned.passed_over(15)
-    owned.passed_over(17)
+    owned.skipped(15)
+    owned.skipped(17)
     assert owned.published_to == 17
     assert owned.pending(records(17), None).published_to == 12
     owned.settled(18)
-    assert owned.passed_over_from is None
+    assert owned.skipped_from is None
 
 
 def test_skipped_offsets_before_any_batch_leave_nothing_to_follow_on():
     owned = ownership(10)
-    owned.passed_over(12)
+    owned.skipped(12)
     assert owned.pending(records(12), None).published_to == 12
 
 
