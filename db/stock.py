@@ -140,7 +140,7 @@ async def list_stock(session: AsyncSession, product_ids: Collection[int]) -> dic
 
 
 async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
-    """As `list_stock`, and nobody else changes these rows until the transaction ends.
+    """As `list_stock`, and locks these rows until the transaction ends.
 
     Rows are locked in the order of their ids, so that two callers never wait for each other.
     """

@@ -1,4 +1,4 @@
-"""How far each partition is published, kept beside Kafka's own committed offset.
+"""How far each partition is published, in addition to Kafka's own committed offset.
 
 A broker may forget committed offsets, and undo the last transaction whose commit it has acknowledged
 (docs/kafka-limits.md). What was published must not be published again because of that, and what
@@ -182,7 +182,7 @@ async def list_pending(session: AsyncSession, group_id: str, topic: str) -> dict
 
 
 async def list_pending_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
-    """By partition, the offset behind the latest batch whose publication began; None: there was none."""
+    """By partition, the offset after the latest batch whose publication began; None: there was none."""
     rows = await session.execute(
         select(Position.partition, Position.begun_to).where(
             Position.group_id == group_id, Position.topic == topic

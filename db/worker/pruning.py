@@ -153,7 +153,7 @@ async def count_states(
 
 
 async def list_prunable(session: AsyncSession, rule: PruneRule, start: int, end: int) -> list[PrunableRow]:
-    """The rows of a span of blocks, `end` not included, whose event nobody needs."""
+    """The rows of a span of blocks, `end` not included, whose event is not needed any more."""
     return [PrunableRow(*row) for row in await session.execute(_LIST, _span(rule, start, end))]
 
 

@@ -152,7 +152,7 @@ async def mark_published(session: AsyncSession, order_ids: Collection[UUID]) -> 
 
 
 async def remove_published(session: AsyncSession, group_id: str, topic: str) -> None:
-    """Remove what is published and lies before the last two batches of its partition: it comes never again.
+    """Remove published ones from before the last two batches of their partition: those are never read again.
 
     Kafka may lose the offsets of those two (`db.worker.positions`), and then their records come again.
     """

@@ -35,7 +35,7 @@ _REPEAT_WITHIN: Final = 0.15
 
 
 class RecordKind(Enum):
-    """What a record is meant to be; the worker is told nothing of it."""
+    """What a record is meant to be; the worker does not know it."""
 
     ORDER = "order"
     DUPLICATE = "duplicate"  # byte for byte as before
