@@ -82,7 +82,7 @@ def started(
 def cpu_seconds(pids: Sequence[int]) -> float:
     """CPU time of these processes and of all they started, those that ended included.
 
-    (macOS does not tell about those that ended: what a closed connection's backend used is missing there.)
+    (macOS does not report those that ended: what a closed connection's backend used is missing there.)
     """
     total = 0.0
     for pid in pids:
@@ -117,4 +117,4 @@ def peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    raise BenchError(f"the kernel does not tell the peak memory of process {pid}")
+    raise BenchError(f"the kernel does not report the peak memory of process {pid}")

@@ -6,7 +6,7 @@ BenchError              it could not be run: a process ended, nothing moved any 
 
 
 class BenchError(Exception):
-    """The run cannot go on."""
+    """The run cannot continue."""
 
 
 class WrongResultError(BenchError):

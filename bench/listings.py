@@ -241,7 +241,7 @@ async def _orders_with_items(session: AsyncSession, size: Size) -> list[Listing]
 
 
 def _both_ways(name: str, read: Callable[..., Awaitable[Any]], depth: int, last: Any) -> list[Listing]:
-    """The page after the first `depth` rows: by passing over them, and by the key of the last of them."""
+    """The page after the first `depth` rows: by skipping them, and by the key of the last of them."""
     page = f"{name} after {depth:,}"
     return [
         Listing(f"{name}, skip={depth:,}", partial(read, skip=depth), page),

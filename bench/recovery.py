@@ -126,7 +126,7 @@ def _workers_of(crew: Crew) -> list[psutil.Process]:
 
 
 def judge(looks: Sequence[Look], killed_at: float) -> _Killed:
-    """What the looks tell of a kill at that time; BenchError where they end before the rate is back."""
+    """The measurements of a kill at that time; BenchError if they end before the rate is back."""
     at_kill = next(look for look in reversed(looks) if look.at <= killed_at)
     before = rate(next(look for look in looks if look.orders), at_kill)
     lowest = before

@@ -120,7 +120,7 @@ def _server_settings() -> Mapping[str, str]:
     """What PostgreSQL's manual advises for a server that writes much; its defaults are for any small machine.
 
     A quarter of the memory for buffers, and room for the log, so that checkpoints come by time, not by size.
-    Files of the log that are there are kept, and not made anew.
+    Files of the log that are there are kept, and not recreated.
     """
     buffers_bytes = min(_BUFFERS_AT_MOST_BYTES, psutil.virtual_memory().total // 4)
     return {

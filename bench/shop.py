@@ -154,7 +154,7 @@ async def _let_plain_role_in(connection: Any) -> None:
 
 
 async def _write_log_files(connection: Any, kept_bytes: int) -> None:
-    """So many as a server has that has run for a while: the log goes on in files it is done with.
+    """So many as a server has that has run for a while: the log continues in files it is done with.
 
     A new server makes each when it is needed, and the writer who needs it fills its 16 MiB with zeros first,
     40 ms, for which all others wait: every 0.7 s at 13,700 orders a second.

@@ -38,7 +38,7 @@ MODES: Final[Mapping[str, Mode]] = {
 
 
 class Break(NamedTuple):
-    """One change that somebody would suffer from. `field`: like items.*.quantity, empty for the whole."""
+    """One change that breaks someone. `field`: like items.*.quantity, empty for the whole."""
 
     field: str
     rule: str

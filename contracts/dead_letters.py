@@ -1,4 +1,4 @@
-"""The headers of a dead letter: their names, and what they say.
+"""The headers of a dead letter: their names and meaning.
 
 Anybody may write into the topic of the dead letters. So every number has a bound, and what is out of it, or
 is not written as a worker writes it, is as good as not there.
@@ -40,7 +40,7 @@ class LetterSource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LetterHeaders:
-    """What the headers of one dead letter say. `source` None: no worker wrote it.
+    """The headers of one dead letter, parsed. `source` None: no worker wrote it.
 
     Texts are empty where there are none. `source_timestamp_ms` is -1 where the source had no time,
     `failed_at` in UTC.
@@ -57,7 +57,7 @@ class LetterHeaders:
 
 
 def read_letter_headers(headers: Headers) -> LetterHeaders:
-    """Never raises, whatever somebody wrote."""
+    """Never raises, for any headers."""
     # Of several with one name the last counts: a worker writes its own behind those that the record had.
     last = {name: value for name, value in headers if value is not None}
     return LetterHeaders(

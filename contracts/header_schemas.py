@@ -1,6 +1,6 @@
 """JSON Schemas of the headers of orders, outcomes and dead letters. On Kafka each value is UTF-8 text.
 
-A name may be there that is not named here: readers pass over it.
+A name may be there that is not named here: readers skip it.
 """
 
 from typing import Any, Final

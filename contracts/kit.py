@@ -29,8 +29,8 @@ has no effect. At the end of its input it ends with 0. Other members are ignored
 It is run twice: what it did in the first run it knows in the second one. The environment variable
 CONTRACT_KIT_STATE names an empty folder that it may keep that in.
 
-What this cannot see is the client: that it reads with isolation.level=read_committed, goes on behind the last
-record that took effect, and stores effect, identity and position in one transaction.
+What this cannot see is the client: that it reads with isolation.level=read_committed, continues after the
+last record that took effect, and stores effect, identity and position in one transaction.
 """
 _EXAMPLES: Final = """\
 examples:

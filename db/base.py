@@ -44,7 +44,7 @@ class Base(DeclarativeBase):
     _SHOWN: ClassVar[tuple[str, ...]] = ()  # what a reader of a log needs beside the key; nothing personal
 
     def __repr__(self) -> str:
-        """The key, and a little more where it is loaded: this never asks the database anything."""
+        """The key, and a few loaded columns; this never sends a query."""
         state = inspect(self)
         keys = [column.name for column in state.mapper.primary_key]
         identity: dict[str, object] = dict(zip(keys, state.identity or (), strict=False))

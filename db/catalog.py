@@ -1,13 +1,13 @@
-"""Users, categories and products: what a shop keeps up by hand and shows page by page.
+"""Users, categories and products: the catalogue, which a shop maintains and shows page by page.
 
 Every function works in the caller's transaction and sees what the caller did before. A function that
 writes has sent its statement when it returns, so that its error comes from it and not from the commit.
 
-`get_` raises NotFoundError, `list_` gives a page: `skip` rows passed over, or all up to `after`, the key of
-the last row of the page before. `skip` reads what it passes over; `after` costs the same on every page.
-It pays from some 10,000 rows on: of users by id, the page after 10,000 took 2.0 ms by `skip` and 1.6 by
-`after`, after 100,000 it took 6.9 and 1.6; of products by price, after 10,000, 5.0 and 1.8
-(`python -m bench.listings`).
+`get_` raises NotFoundError, `list_` returns a page: without the first `skip` rows, or from `after` on, the
+key of the last row of the previous page. `skip` reads the rows that it skips; `after` costs the same on every
+page. It pays from some 10,000 rows on: of users by id, the page after 10,000 took 2.0 ms by `skip` and 1.6 by
+`after`, after 100,000 it took 6.9 and 1.6; of products by price, after 10,000, 5.0 and 1.8 (`python -m
+bench.listings`).
 
 Whatever changes a product takes the stock lock first. So does what deletes a row, or changes what is unique
 of it (a user's e-mail, a category's name): `db.stock` says why. Workers wait until such a transaction ends,

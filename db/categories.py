@@ -1,4 +1,4 @@
-"""Categories: added, found, changed and removed one at a time. `db.catalog` has them, and says the rules."""
+"""Categories: added, found, changed and removed one at a time. `db.catalog` exports them, with the rules."""
 
 from collections.abc import Sequence
 

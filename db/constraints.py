@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, in the words of `db.errors`, and without ending the caller's transaction."""
+"""Turns constraint violations into errors of `db.errors`, without ending the caller's transaction."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from db.models import Base
 
 @asynccontextmanager
 async def translated(session: AsyncSession, **values: Value) -> AsyncIterator[None]:
-    """What PostgreSQL refuses inside comes out as a ShopError, and the caller's transaction stays usable.
+    """Raise constraint violations in the block as a ShopError; the caller's transaction stays usable.
 
     `values` are the fields being written, to be named in the message. Flush inside.
     """

@@ -1,4 +1,4 @@
-"""A database URL as libpq 18 reads it: what is for the driver, for the session, and for nobody. Pure.
+"""Reads a database URL as libpq 18 does: parameters for the driver, the session, and without effect. Pure.
 
 Source: PostgreSQL's manual, "Parameter Key Words" of libpq.
 """
@@ -18,7 +18,7 @@ _OF_THE_DRIVER: Final = frozenset(
     ]
 )
 _FILES: Final = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
-# Passed over: the connection is as safe without them.
+# Ignored: the connection is as safe without them.
 _WITHOUT_EFFECT: Final = frozenset(
     [
         *("hostaddr", "client_encoding", "keepalives", "keepalives_idle", "keepalives_interval"),
@@ -29,7 +29,7 @@ _WITHOUT_EFFECT: Final = frozenset(
         *("oauth_client_secret", "oauth_scope", "fallback_application_name"),
     ]
 )
-# Not passed over: the connection would be less safe than was asked for, or of another kind.
+# Refused, not ignored: the connection would be less safe than was asked for, or of another kind.
 _REFUSED: Final = frozenset(
     {
         *(("channel_binding", "require"), ("gssencmode", "require"), ("sslcertmode", "require")),
@@ -39,7 +39,7 @@ _REFUSED: Final = frozenset(
 )
 _REFUSED_ALWAYS: Final = frozenset({"require_auth", "requirepeer", "sslcrldir", "ssl"})
 _INSTEAD: Final = {"requiressl": "write sslmode=require", "ssl": "write sslmode=require"}
-# With the system's certificates: the driver takes them for a file's name.
+# The system's certificates: the driver would read these values as a file's name.
 _SYSTEM: Final = ("sslrootcert", "system")
 NO_LIMIT_SECONDS: Final = 86_400.0
 _OPTIONS: Final = "options are read as -c NAME=VALUE or --NAME=VALUE"
@@ -47,11 +47,11 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
 class InvalidUrlError(ValueError):
-    """The URL asks for something that cannot be had; the message names it and holds no secret."""
+    """The URL asks for something unsupported; the message names it and holds no secret."""
 
 
 class UnreadableUrlError(InvalidUrlError):
-    """The driver can make nothing of the URL, or of a file that it names."""
+    """The driver cannot read the URL, or a file that it names."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -64,7 +64,7 @@ class DatabaseUrl(NamedTuple):
     """`dsn` is for asyncpg. `settings` are those of the session, by PostgreSQL's names.
 
     `connect_timeout_seconds` is None where the URL has none. `without_effect` names the parameters that are
-    passed over. `trusts_the_system`: the server's certificate has to be of an authority and for a name that
+    ignored. `trusts_the_system`: the server's certificate has to be of an authority and for a name that
     this machine trusts.
     """
 

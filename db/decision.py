@@ -1,4 +1,4 @@
-"""The rule of the shop, and nothing else: no await, no clock, no I/O.
+"""The rule of the shop. Pure: no await, no clock, no I/O.
 
 An order is confirmed whole or rejected whole. Orders are decided one after the other, each against
 the stock the ones before it left.
@@ -28,7 +28,7 @@ class Request(Protocol):
 
 
 # A product's price, its stock before the first order of the batch, and the price in cents.
-Shelf = tuple[Price, int, int]
+PriceAndStock = tuple[Price, int, int]
 
 
 def price_of(amount: Decimal) -> Price:
@@ -103,14 +103,14 @@ class BatchDecision:
 
 
 def decide_batch(
-    orders: Iterable[Request], users: AbstractSet[int], shelves: Mapping[int, Shelf]
+    orders: Iterable[Request], users: AbstractSet[int], levels: Mapping[int, PriceAndStock]
 ) -> BatchDecision:
     """Exactly what deciding the orders one at a time would give.
 
-    `users` are the ids that exist, `shelves` the products that exist. Never takes more of a product
-    than its shelf holds. A product in `taken` is on a shelf.
+    `users` are the ids that exist, `levels` the products that exist. Never takes more of a product
+    than its level has. A product in `taken` is among the levels.
     """
-    decider = Decider(users, shelves)
+    decider = Decider(users, levels)
     decisions = tuple([decider.decide(order) for order in orders])
     return BatchDecision(decisions, decider.taken, decider.relied_on)
 
@@ -121,26 +121,26 @@ class Decider:
     `taken` and `relied_on` are as in `BatchDecision`, so far.
     """
 
-    def __init__(self, users: AbstractSet[int], shelves: Mapping[int, Shelf]) -> None:
+    def __init__(self, users: AbstractSet[int], levels: Mapping[int, PriceAndStock]) -> None:
         self._users = users
-        self._shelves = shelves
+        self._levels = levels
         self.taken: dict[int, int] = {}
         self.relied_on: set[int] = set()
 
     def decide(self, order: Request) -> Decision:
         """The order's decision; if it is confirmed, its goods are taken."""
-        shelves, taken = self._shelves, self.taken
+        levels, taken = self._levels, self.taken
         total_cents = 0
         prices = []
         fits = order.user_id in self._users
         # Line by line, for several may name one product. Given back if anything is against the order.
         for product_id, quantity, seen in order.items:
             taken[product_id] = sum_taken = taken.get(product_id, 0) + quantity
-            shelf = shelves.get(product_id)
-            if shelf is None:
+            level = levels.get(product_id)
+            if level is None:
                 fits = False
                 continue
-            price, stock, cents = shelf
+            price, stock, cents = level
             if sum_taken > stock or (seen is not None and seen != price):
                 fits = False
             prices.append(price)
@@ -171,11 +171,11 @@ class Decider:
             if seen is not None:
                 expected_prices.setdefault(product_id, {})[seen] = None
         for product_id, requested in wanted.items():
-            shelf = self._shelves.get(product_id)
-            if shelf is None:
+            level = self._levels.get(product_id)
+            if level is None:
                 yield UnknownProduct(product_id)
                 continue
-            price, stock, _ = shelf
+            price, stock, _ = level
             for expected in expected_prices.get(product_id, {}):
                 if expected != price:
                     yield PriceChanged(product_id, Decimal(expected), Decimal(price))

@@ -29,7 +29,7 @@ _USELESS: Final = frozenset({"25006"})
 
 
 class SharedSessionError(asyncpg.InterfaceError):
-    """A pooler gives the session to other clients as well, so that none of its settings holds."""
+    """A pooler shares the session with other clients, so its settings do not hold."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -125,7 +125,7 @@ async def _connect(dsn: str, **options: Any) -> DurableConnection:
 async def _take_session(connection: DurableConnection, settings: Mapping[str, str]) -> None:
     """Give the session these settings, or raise SharedSessionError where it is not ours alone.
 
-    Not as parameters of the connection: poolers refuse those, or pass over them in silence.
+    Not as parameters of the connection: poolers refuse those, or skip them in silence.
     """
     connection.heed_warnings()
     wanted = {**settings, _OWNER: str(uuid4())}
@@ -147,7 +147,7 @@ def _throw_away_useless(context: ExceptionContext) -> None:
 
 def _require_open(connection: Any, record: object, proxy: object) -> None:
     if connection.driver_connection.is_closed():
-        raise DisconnectionError  # the pool connects anew
+        raise DisconnectionError  # the pool reconnects
 
 
 def session_factory(engine: AsyncEngine) -> async_sessionmaker[AsyncSession]:
@@ -160,7 +160,7 @@ def get_session(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], Asyn
 
     For FastStream `Depends(get_session(sessions))`: the commit is done before the record is acknowledged.
     For FastAPI `Depends(get_session(sessions), scope="function")`: without that scope FastAPI commits after
-    the client has its answer, and a commit that fails would have been told as done.
+    the client has its answer, and a commit that fails would have been reported as done.
     """
 
     async def session() -> AsyncIterator[AsyncSession]:

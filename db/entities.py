@@ -1,4 +1,4 @@
-"""One row by its id: got, changed or deleted, or an error that says which was meant."""
+"""Gets, changes or deletes one row by its id; errors name the row."""
 
 from typing import Final, TypeVar
 

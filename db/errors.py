@@ -1,4 +1,4 @@
-"""What the functions of `db` raise for bad input. Each names the id or field; the transaction stays usable.
+"""The errors that `db` raises for bad input. Each names the id or field; the transaction stays usable.
 
     ShopError
     ├ InvalidValueError          a value no column takes
@@ -13,8 +13,8 @@
         ├ PriceChangedError      … a price the buyer saw is no longer in force
         └ NotEnoughStockError    … stock is the only thing missing
 
-What is no fault of the input comes as SQLAlchemy raises it: a server that is away, a deadlock, a timeout.
-Roll back then, and run the transaction again: `db.transactions.run_in_transaction` does that.
+Other failures are raised by SQLAlchemy: a server that is away, a deadlock, a timeout. Roll back then, and run
+the transaction again, as `db.transactions.run_in_transaction` does.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The tables of dead letters: which were sent again, and which somebody has dealt with."""
+"""The tables about dead letters: which were redriven, and which are settled."""
 
 from datetime import datetime
 from uuid import UUID
@@ -47,7 +47,7 @@ class DeadLetterRedrive(Base):
     old_value: Mapped[str | None]
     new_value: Mapped[str | None]
     changes: Mapped[str | None]
-    # Where it goes, and the end of that partition before anything was sent: it lies behind, if anywhere.
+    # Where it goes, and the end of that partition before anything was sent: it lies after, if anywhere.
     input_partition: Mapped[int] = mapped_column(Integer)
     input_from: Mapped[int]
     status: Mapped[str] = mapped_column(String(16), server_default=RedriveStatus.CLAIMED.value)
@@ -57,10 +57,10 @@ class DeadLetterRedrive(Base):
 
 
 class SettledLetter(Base):
-    """A dead letter that somebody has dealt with, and that is open no more.
+    """A dead letter that an operator has marked as dealt with.
 
-    Known by its source, as the same letter may be written again. One that names no source, because no worker
-    wrote it, has its own place there.
+    It is identified by its source, because the same dead letter may be written again. One without a source,
+    which no worker wrote, is identified by its own offset.
     """
 
     __tablename__ = "settled_letters"
@@ -75,7 +75,7 @@ class SettledLetter(Base):
     source_topic: Mapped[str]
     source_partition: Mapped[int] = mapped_column(Integer)
     source_offset: Mapped[int]
-    # Beside the offset, which a new topic of the same name has again; -1: the letter does not tell it.
+    # Besides the offset, which a recreated topic has again; -1: the dead letter does not have it.
     source_timestamp_ms: Mapped[int]
     requested_by: Mapped[str]
     note: Mapped[str]

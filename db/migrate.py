@@ -1,7 +1,7 @@
-"""Brings a database to the tables that this version needs, beside sessions that use them.
+"""Brings a database to the tables that this version needs, while other sessions use them.
 
-Each revision is a transaction of its own, so that its locks end with it. One that waits for a lock makes all
-who come later wait behind it: so it gives up soon, and is tried again.
+Each revision is a transaction of its own, so that its locks end with it. A revision that waits for a lock
+makes all later sessions wait too, so it gives up soon, and is tried again.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ def downgrade_sql(current: str, revision: str) -> str:
 
 @asynccontextmanager
 async def _turn(engine: AsyncEngine, report: Report = _silent) -> AsyncIterator[AsyncConnection]:
-    """A connection that alone may change the tables, outside of a transaction."""
+    """A connection with the exclusive right to change the tables, outside of a transaction."""
     async with engine.connect() as connection:
         is_reported = False
         # Not by waiting in PostgreSQL: an index that is built concurrently waits for each statement that
@@ -187,7 +187,7 @@ def _missing(current: str | None, revision: str) -> Iterator[Script]:
 
 
 async def _apply(connection: AsyncConnection, step: Script, waits: LockWaits, report: Report) -> Applied:
-    waiting = " (while others go on; waits for transactions that are open)" if _is_concurrent(step) else ""
+    waiting = " (while others continue; waits for transactions that are open)" if _is_concurrent(step) else ""
     report(f"{step.revision} {step.doc}{waiting}")
     started = time.monotonic()
     upgrade_to = partial(command.upgrade, revision=step.revision)

@@ -1,7 +1,7 @@
 """The tables. `stock_quantity` can never be negative: PostgreSQL itself refuses it.
 
-Every table lives in the schema that comes first in the search path: one shop, one schema. Nothing is
-loaded behind your back: a relationship that no query loaded raises, instead of a query an access.
+Every table lives in the schema that comes first in the search path: one shop, one schema. Nothing is loaded
+implicitly: access to a relationship that no query has loaded raises.
 """
 
 from datetime import datetime
@@ -163,16 +163,16 @@ class OrderOutcome(Base):
     source_offset: Mapped[int]
     event: Mapped[str | None] = mapped_column(JsonText())  # NULL: it was pruned
     decided_at: Mapped[datetime]
-    # With its lines sorted, of an order whose event does not tell them: rejected, or pruned.
+    # With its lines sorted, for orders whose event does not have them: rejected, or pruned.
     sorted_fingerprint: Mapped[bytes | None]
     # Headers that each publication carries on, as JSON: pairs of name and text. None where there are none.
     passed_on: Mapped[str | None]
 
 
 class Replay(Base):
-    """An operator's silent replay.
+    """An operator's replay.
 
-    Below `to_offset`, an order that was decided before `requested_at` is not announced again.
+    Below `to_offset`, an order that was decided before `requested_at` is not published again.
     """
 
     __tablename__ = "replays"
@@ -187,7 +187,7 @@ class Replay(Base):
 
 
 class Position(Base):
-    """How far a consumer group has announced a partition, and what it began to announce last."""
+    """How far a consumer group has published a partition, and what it began to publish last."""
 
     __tablename__ = "positions"
 
@@ -238,10 +238,10 @@ class Skip(Base):
 
 
 class WithheldOutcome(Base):
-    """An outcome that is decided, and that its topic refuses: its partition has gone on without it.
+    """A decided outcome that its topic refuses: its partition has continued without it.
 
-    Whoever has the partition publishes it once the topic takes it. The row stays for a while after that, so
-    that it is not published again should Kafka lose the offset of its batch.
+    The owner of the partition publishes it when the topic accepts it. The row stays for a while after that,
+    so that the outcome is not published again if Kafka loses the offset of its batch.
     """
 
     __tablename__ = "withheld_outcomes"

@@ -64,7 +64,7 @@ def newest_first(query: Select[Order], after: tuple[datetime, UUID] | None) -> S
 
 def page_with_users(page: Select[Order], *, with_items: bool) -> Select[Order]:
     """The orders of a page with their users, and with items and products where asked for."""
-    # The page first, then its users: joined below the limit, every order passed over would look up its own.
+    # The page first, then its users: joined below the limit, every order skipped would look up its own.
     order = aliased(Order, page.subquery())
     query = select(order).options(joinedload(order.user, innerjoin=True))
     if values.flag("with_items", with_items):

@@ -1,12 +1,13 @@
-"""Orders and their items: read whole, written one at a time or in bulk, and led from status to status.
+"""Orders and their items: read, create, complete, cancel and delete.
 
-Every function works in the caller's transaction. What changes an order takes the stock lock first, as workers
-do (`stock.acquire_stock_lock`), then locks the order, then its products by id: nobody who keeps to that order
-meets a deadlock. The stock lock is held until that transaction ends, and workers wait: end it soon.
+Every function works in the caller's transaction. A function that changes an order takes the stock lock first,
+as workers do (`stock.acquire_stock_lock`), then locks the order, then its products by id: transactions that
+follow this order cannot deadlock. The stock lock is held until the transaction ends, and workers wait: end it
+soon.
 
-One thing keeps to no order: a unique value that somebody else is writing at this moment, above all an
+One case has no lock order: a unique value that another transaction is writing at this moment, above all an
 `order_id` that a worker is deciding. PostgreSQL ends such a deadlock after a second, and
-`db.transactions.run_in_transaction` runs again what it ended. An id goes one way, through Kafka or through
+`db.transactions.run_in_transaction` runs the transaction again. Use each id either through Kafka or through
 `create_order`.
 """
 
@@ -77,7 +78,7 @@ async def list_orders(
     reads on until it is full: of a status that few orders have, through all of that time.
 
     `after` is `(created_at, id)` of the last order of the page before. It costs the same on every page,
-    where `skip` reads what it passes over, and pays from some 10,000 orders on: of a million, the page after
+    where `skip` reads what it skips, and pays from some 10,000 orders on: of a million, the page after
     10,000 took 5.8 ms by `skip` and 3.5 by `after`, after 100,000 26 and 4, after 900,000 206 and 5
     (`python -m bench.listings`).
     """
@@ -121,8 +122,8 @@ async def create_order(
     Products are locked until the caller's transaction ends, so that nobody sells the same stock meanwhile.
     The order comes back whole, as from `get_order`. `placed_at` is aware; by default now, by the database.
 
-    Give an `order_id` of your own to make a retry safe: AlreadyExistsError then tells that the first try
-    did it. Ids of orders placed through Kafka are taken too, also those that were rejected.
+    Pass an `order_id` of your own to make a retry safe: AlreadyExistsError then means that the first attempt
+    succeeded. Ids of orders placed through Kafka are taken too, also those that were rejected.
 
     Raises InvalidValueError, and a RefusedError with everything that stands against the order: it is a
     NotEnoughStockError when stock is all that is missing.
@@ -253,7 +254,7 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
 
 
 async def _check_unused(session: AsyncSession, order_id: UUID) -> None:
-    """Asked first, because the key of `orders` knows nothing of orders that were rejected or deleted."""
+    """Checked first, because rejected and deleted orders are not in the table of orders."""
     if await session.scalar(select(Order.id).where(Order.id == order_id)):
         raise AlreadyExistsError("order", "id", order_id, "pk_orders")
     if await find_outcomes(session, [order_id]):

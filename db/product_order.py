@@ -1,4 +1,4 @@
-"""What listings of products can be sorted by, and where the next page of one begins."""
+"""The sort orders of product listings, and where the next page begins."""
 
 from collections.abc import Callable
 from datetime import datetime

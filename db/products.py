@@ -1,4 +1,4 @@
-"""Products and their stock. `db.catalog` has them all, and says the rules."""
+"""Products and their stock. `db.catalog` exports all of it, with the rules."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -83,7 +83,7 @@ async def list_products(
     """A page of products, smallest first; by NEWEST the newest first, and where `descending` the largest.
 
     `after` is `order_by.key(product)` of the last one before. The key is what that product showed, so that
-    going on works also when it was changed or deleted since. All pages need the same `descending`.
+    continuing works also when it was changed or deleted since. All pages need the same `descending`.
     """
     values.page(skip, limit, after)
     query = products_by(order_by, after, descending=descending)

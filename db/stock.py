@@ -39,7 +39,7 @@ from db.models import Category, Product, User
 
 
 class StockLevel(NamedTuple):
-    """A product's price and stock as one statement saw them: a shelf, as the rule reads it."""
+    """A product's price and stock as one statement saw them; the rule reads it as `PriceAndStock`."""
 
     price: Price
     quantity: int
@@ -143,7 +143,7 @@ async def list_stock(session: AsyncSession, product_ids: Collection[int]) -> dic
 
 
 async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
-    """As `list_stock`, and nobody else changes these rows until the transaction ends.
+    """As `list_stock`, and locks these rows until the transaction ends.
 
     Rows are locked in the order of their ids, so that two callers never wait for each other.
     """
@@ -180,7 +180,7 @@ async def lock_alone(
 
     Both are held until the transaction ends. While others use the row it looks again and again, for some
     seconds, and leaves the stock lock to them meanwhile. Raises LockedError of a row `what` after that, and
-    at once where the transaction has the stock lock from before; nothing is changed then, and it goes on.
+    at once where the transaction has the stock lock from before; nothing is changed then, and it continues.
     """
     row = select(model.id).where(model.id == row_id)
     for look in range(_LOOKS):

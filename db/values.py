@@ -111,7 +111,7 @@ def span(since: datetime | None, until: datetime | None) -> tuple[datetime | Non
 
 
 def page(skip: int, limit: int, after: object | None) -> None:
-    """Where a page begins and how long it is: `skip` rows passed over, or all up to `after`, not both."""
+    """Where a page begins and how long it is: `skip` rows skipped, or all up to `after`, not both."""
     integer("skip", skip, 0, MAX_ID)
     integer("limit", limit, 1, MAX_PAGE)
     if skip and after is not None:

@@ -161,7 +161,7 @@ async def life_cycle(session: AsyncSession) -> None:
 
 
 async def bad_input(session: AsyncSession) -> None:
-    """Bad input: each error names it, and the transaction goes on"""
+    """Bad input: each error names it, and the transaction continues"""
     ada = await catalog.get_user_by_email(session, "ada@example.com")
     goods = await products_by_name(session)
     mug, pot = goods["White mug"], goods["Clay pot"]
@@ -197,7 +197,7 @@ async def listings(session: AsyncSession) -> None:
     say("list_products", "the newest two; then by price, two a page")
     show_products(await catalog.list_products(session, ProductOrder.NEWEST, limit=2))
     show_products(cheapest)
-    # `after` costs the same on every page, where `skip` reads what it passes over.
+    # `after` costs the same on every page, where `skip` reads what it skips.
     key = ProductOrder.PRICE.key(cheapest[-1])
     show_products(await catalog.list_products(session, ProductOrder.PRICE, limit=2, after=key))
 

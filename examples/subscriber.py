@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS effects (effect)"""
 
 
 def effect_of(kind: str, value: str | bytes) -> dict[str, Any] | None:
-    """What the outcome does here. None: we do not know that kind. Unknown fields are passed over."""
+    """What the outcome does here. None: we do not know that kind. Unknown fields are skipped."""
     if kind not in ("order-confirmed", "order-rejected"):
         return None
     event = json.loads(value)

@@ -7,7 +7,7 @@ Kafka and database come from ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS and ORDER_WORK
 {"email": "ada@example.com", "full_name": "Ada Lovelace"}.
 
 This is the plain way: one record, one transaction, one acknowledgement. Where more is asked, `worker` is the
-example: batches, dead letters, headers of any kind, and answers that are announced exactly once.
+example: batches, dead letters, headers of any kind, and answers that are published exactly once.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ def create_app(
     """The application. Connects to nothing before its start, and to nothing after its end."""
     engine = create_engine(database_url, application_name="shop-with-faststream")
     sessions = session_factory(engine)
-    passing_over = ExceptionMiddleware({ValidationError: pass_over, InvalidValueError: pass_over})
-    # From the outermost to the innermost: what is passed over is no error for the pause any more.
-    broker = KafkaBroker(bootstrap_servers, middlewares=[PauseAfterError, passing_over])
+    skipping = ExceptionMiddleware({ValidationError: skip_message, InvalidValueError: skip_message})
+    # From the outermost to the innermost: what is skipped is no error for the pause any more.
+    broker = KafkaBroker(bootstrap_servers, middlewares=[PauseAfterError, skipping])
 
     @broker.subscriber(
         topic,
@@ -80,9 +80,9 @@ async def decode(message: KafkaMessage) -> UserRegistered:
     return UserRegistered.model_validate_json(message.body)
 
 
-async def pass_over(error: Exception, message: KafkaMessage, logger: Logger) -> None:
+async def skip_message(error: Exception, message: KafkaMessage, logger: Logger) -> None:
     """Acknowledge a record that no retry makes a user of, or it would stop all that are behind it."""
-    logger.error("passed over %s: %s", message.message_id, error)
+    logger.error("skipped %s: %s", message.message_id, error)
 
 
 class PauseAfterError(BaseMiddleware):
@@ -96,7 +96,7 @@ class PauseAfterError(BaseMiddleware):
     ) -> bool:
         if isinstance(exc_val, Exception):
             await asyncio.sleep(RETRY_PAUSE_SECONDS)
-        return False  # the error goes on to FastStream
+        return False  # the error continues to FastStream
 
 
 if __name__ == "__main__":

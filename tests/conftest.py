@@ -19,7 +19,7 @@ from db.engine import create_engine, session_factory
 from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
-from tests.support.little_shop import stock_the_shelves
+from tests.support.little_shop import fill_the_stock
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
@@ -47,7 +47,7 @@ def _needs_a_server(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no server come first: after seconds they show whether it is worth to go on."""
+    """Those that need no server come first: after seconds they show whether it is worth to continue."""
     items.sort(key=_needs_a_server)
 
 
@@ -161,7 +161,7 @@ def count_statements(engine: AsyncEngine) -> Callable[[], AbstractContextManager
 @pytest.fixture
 async def little_shop(engine: AsyncEngine) -> None:
     """The rows that `tests.support.little_shop` describes."""
-    await stock_the_shelves(engine)
+    await fill_the_stock(engine)
 
 
 @pytest.fixture

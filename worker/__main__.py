@@ -1,6 +1,6 @@
 """The console script `order-worker`, and `python -m worker`.
 
-What stands here is imported before anything else: the signals are handled before a second of imports begins.
+This module is imported before anything else: the signals are handled before a second of imports begins.
 """
 
 from worker import interruption
@@ -9,7 +9,7 @@ interruption.end_at_once()
 
 
 def main() -> None:
-    """Run the command line, and end the process with its exit code, whatever arrives meanwhile."""
+    """Run the command line, and end the process with its exit code, also if signals arrive meanwhile."""
     from worker import standard_streams
 
     standard_streams.prepare()

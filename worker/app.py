@@ -45,7 +45,7 @@ from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.flow import Flow
 from worker.pipeline.idle import IdlePartitions
 from worker.pipeline.input import Input
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.pipeline.owner import Owner
 from worker.pipeline.partition import Partitions
 from worker.pipeline.publisher import Publisher
@@ -69,7 +69,7 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(slots=True)
 class Worker:
-    """Everything a running worker is made of."""
+    """The objects of a running worker."""
 
     settings: Settings
     engine: AsyncEngine
@@ -82,13 +82,13 @@ class Worker:
     leases: Leases
     consumer: OrderConsumer
     watch: Watch
-    mender: Mender
+    maintenance: Maintenance
     withheld: WithheldOutcomes
     open_letters: OpenLetters
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """What surrounds FastStream's own start and stop."""
+        """Starts and stops the worker's own tasks around FastStream's start and stop."""
         await self.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
@@ -98,7 +98,7 @@ class Worker:
                     background.create_task(task)
                     for task in (
                         monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
-                        self.mender.run(),
+                        self.maintenance.run(),
                         self.withheld.run(),
                         self.open_letters.run(),
                     )
@@ -120,9 +120,9 @@ class Worker:
             self.metrics.tracing.close()
 
     async def leaving(self) -> None:
-        """Before the group is left, so that the next owners find offsets and leases as they are to be."""
-        await self.mender.look_back()
-        with suppress(TimeoutError):  # a batch may wait for a server: then they find it out by themselves
+        """Commit offsets and release leases before leaving the group, so that the next owners find them."""
+        await self.maintenance.look_back()
+        with suppress(TimeoutError):  # a batch may wait for a server: then the next owners find out
             async with asyncio.timeout(RELEASED_WITHIN_SECONDS):
                 await self.consumer.close()
 
@@ -131,7 +131,7 @@ class Worker:
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:
-    """The worker and its application, connected to nothing yet.
+    """Build the worker and its application; no connection is made yet.
 
     `reached` is called at each named step of a batch.
     """
@@ -231,7 +231,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         history=history,
     )
     metrics.registry.register(PartitionStates(watch.states))
-    mender = Mender(
+    maintenance = Maintenance(
         group=group,
         watch=watch,
         source=source,
@@ -267,7 +267,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         leases,
         consumer,
         watch,
-        mender,
+        maintenance,
         withheld,
         OpenLetters(sources, source.assignment, metrics),
     )

@@ -1,4 +1,4 @@
-"""FastStream's side: a broker whose consumer loses nothing, and what /docs shows of the topics."""
+"""The FastStream broker: its consumer loses no record, and it describes the topics for /docs."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -31,16 +31,16 @@ from worker.settings import Settings
 POLL_TIMEOUT_MS: Final = 1
 IDLE_POLL_MS: Final = 500
 METADATA_MAX_AGE_MS: Final = 10_000
-# A member learns from a heartbeat that the group rebalances, and all partitions stand still until the last
-# member has learned it. With 500 ms the longest wait of an order in a rolling restart of three is 0.8 s; with
-# a third of the session timeout it is 3.3 s and more. A heartbeat costs some 0.2 ms.
+# A member learns of a rebalance from its next heartbeat, and no partition is processed until the last member
+# knows. With 500 ms the longest wait of an order in a rolling restart of three workers is 0.8 s; with a third
+# of the session timeout it is 3.3 s and more. A heartbeat costs some 0.2 ms.
 HEARTBEAT_MS: Final = 500
 # As long as nobody knows how large they are.
 FIRST_POLL_RECORDS: Final = 500
 
 
 class _PatientConsumer(RecordConsumer):
-    """As FastStream has it: its polls return at the first record, and else only now and then."""
+    """FastStream's consumer, whose polls return at the first record, or after a long wait without one."""
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
@@ -51,7 +51,7 @@ class _PatientConsumer(RecordConsumer):
 
 
 class _Broker(KafkaBroker):
-    """FastStream's, with consumers that lose no record where a poll fails, and with our way to log in."""
+    """FastStream's broker, with consumers that lose no record if a poll fails, and with our login."""
 
     # As `Settings.kafka_client_options` has it. FastStream's own takes a password that never changes.
     client_options: Mapping[str, Any]
@@ -72,7 +72,7 @@ def make_broker(settings: Settings) -> KafkaBroker:
         client_id=client_id(worker_name(settings)),
         security=_security(settings),
         allow_auto_create_topics=False,
-        # Partitions that are added, and a topic that is made anew, are found within this time.
+        # Partitions that are added, and a topic that is recreated, are found within this time.
         metadata_max_age_ms=METADATA_MAX_AGE_MS,
         # Longer than ours: it is always `worker.runtime.serving` that ends a batch which does not end.
         graceful_timeout=settings.shutdown_timeout_seconds + 5.0,
@@ -91,9 +91,10 @@ def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) 
         batch=True,
         group_id=settings.group_id,
         # Each of the next three is against a default that loses orders: committing before the work,
-        # going on somewhere else in the topic, and reading orders of upstream transactions that were aborted.
+        # continuing somewhere else in the topic, and reading orders of upstream transactions that were
+        # aborted.
         ack_policy=AckPolicy.MANUAL,
-        auto_offset_reset="none",  # `worker.pipeline.takeover` says where to go on, never aiokafka
+        auto_offset_reset="none",  # `worker.pipeline.takeover` says where to continue, never aiokafka
         isolation_level="read_committed",
         max_records=min(FIRST_POLL_RECORDS, settings.batch_max_records),
         batch_timeout_ms=POLL_TIMEOUT_MS,
@@ -124,7 +125,7 @@ def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) 
 
 
 def _document_outputs(broker: KafkaBroker, settings: Settings) -> None:
-    """For /docs alone: what is published goes through `worker.pipeline.publisher`, inside a transaction."""
+    """For /docs only: `worker.pipeline.publisher` publishes, inside a transaction."""
     for topic, event, description in (
         (settings.order_confirmed_topic, OrderConfirmed, "Stock is taken, order and items are stored."),
         (settings.order_rejected_topic, OrderRejected, "Nothing is taken; every reason is listed."),
@@ -150,7 +151,7 @@ async def _raw_records(message: KafkaMessage) -> Any:
 
 
 def _security(settings: Settings) -> BaseSecurity | None:
-    """For /docs alone: `Settings.kafka_client_options` is what connects."""
+    """For /docs only: connections use `Settings.kafka_client_options`."""
     protocol = settings.kafka_security_protocol
     use_ssl = protocol.endswith("SSL")
     if not protocol.startswith("SASL"):

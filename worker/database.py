@@ -1,6 +1,6 @@
-"""Tells in one line what is wrong with PostgreSQL, before a command starts to work.
+"""Checks PostgreSQL before a command starts to work. Every failure becomes an error of one line.
 
-No message ever holds a password: neither the URL nor a driver's error about the URL is printed.
+No message holds a password: neither the URL nor a driver's error about the URL is printed.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _HOSTS: Final = re.compile(
 
 @asynccontextmanager
 async def database_engine(settings: Settings, application_name: str) -> AsyncIterator[AsyncEngine]:
-    """An engine for one command, disposed of at its end. Connects to nothing yet."""
+    """An engine for one command, disposed of when the block ends. No connection is made yet."""
     engine = create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -62,7 +62,7 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
 def reading_engine(
     settings: Settings, application_name: str, connections: int, answer_seconds: float
 ) -> AsyncEngine:
-    """An engine that reads, through so many connections at most; no statement takes longer than that."""
+    """A read-only engine with at most so many connections; a statement is cancelled at the time limit."""
     return create_engine(
         **database_login(settings),
         schema=settings.database_schema,
@@ -75,13 +75,13 @@ def reading_engine(
 
 
 def database_login(settings: Settings) -> dict[str, Any]:
-    """What `create_engine` connects with: each new connection with what files hold by then."""
+    """The arguments of `create_engine`: each new connection reads the secret files again."""
     url, password = settings.secret("database_url"), settings.secret("database_password")
     return {"database_url": url, "password": password}
 
 
 async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
-    """PostgreSQL answers within 5 seconds and lets us in, or a CommandError says why not."""
+    """Raise CommandError, with the reason, unless PostgreSQL accepts our login within 5 seconds."""
     try:
         # Two at once: behind a pooler that shares its sessions, the second one gets that of the first.
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
@@ -91,9 +91,9 @@ async def require_reachable_database(engine: AsyncEngine, settings: Settings) ->
 
 
 async def ask_database(engine: AsyncEngine, settings: Settings) -> float:
-    """PostgreSQL answers: how many seconds this machine's clock is ahead of its.
+    """Connect to PostgreSQL; returns how many seconds this machine's clock is ahead of its.
 
-    Raises what it says; a CommandError where another secret or file would help.
+    Raises PostgreSQL's error; a CommandError if another secret or file would help.
     """
     try:
         return await seconds_ahead_of_database(engine)
@@ -105,7 +105,7 @@ async def ask_database(engine: AsyncEngine, settings: Settings) -> float:
 
 
 async def require_database(engine: AsyncEngine, settings: Settings) -> None:
-    """As `require_reachable_database`, and the tables are those of this version."""
+    """As `require_reachable_database`; also raises CommandError unless the tables are of this version."""
     await require_reachable_database(engine, settings)
     revision, head = await require_known_revision(engine, settings), migrate.head_revision()
     if revision == head:
@@ -121,13 +121,13 @@ async def require_database(engine: AsyncEngine, settings: Settings) -> None:
 
 
 def url_remark(settings: Settings) -> str | None:
-    """What of the database's URL is passed over, if anything is."""
+    """The parameters of the database URL that are ignored, if there are any."""
     names = read_url(settings.database_url.get_secret_value()).without_effect
     return f"{_DATABASE_VARIABLE}: no effect here of {', '.join(names)}" if names else None
 
 
 async def seconds_ahead_of_database(engine: AsyncEngine) -> float:
-    """How far this machine's clock is ahead of PostgreSQL's, as well as a round trip tells."""
+    """How many seconds this machine's clock is ahead of PostgreSQL's, to within a round trip."""
     async with engine.connect() as connection:
         asked = time.time()
         theirs = (await connection.execute(text("SELECT extract(epoch FROM clock_timestamp())"))).scalar_one()
@@ -169,14 +169,14 @@ def database_address(url: str) -> str:
     except ValueError:
         return hidden
     host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
-    # An unescaped "@", "/", "?" or "#" in a password ends the host's part too early or too late: then a piece
-    # of the password would be taken for the host, or for its port.
+    # An unescaped "@", "/", "?" or "#" in a password moves the end of the host: a piece of the password would
+    # be shown as the host or its port.
     is_sure = url.count("@") == parts.netloc.count("@") <= 1 and "#" not in url and _HOSTS.fullmatch(host)
     return f"{host or 'the local socket'}{parts.path}" if is_sure else hidden
 
 
 async def database_trouble(settings: Settings, error: BaseException) -> CommandError:
-    """What keeps us from PostgreSQL, and what to look at. RefusedCredentialsError: it does not let us in."""
+    """The error of a failed connection, with what to check. RefusedCredentialsError: a refused login."""
     if isinstance(error, CredentialError):
         return CommandError(str(error))
     variable = settings.set_by("database_url")
@@ -244,7 +244,7 @@ def _password_set_by(settings: Settings) -> str:
 
 
 def session_limits(settings: Settings) -> dict[str, str]:
-    """PostgreSQL ends what would make the others wait: a worker that is stopped holds its locks no longer."""
+    """Timeouts with which PostgreSQL ends transactions that block others, like those of a frozen worker."""
     return {
         "statement_timeout": str(settings.statement_timeout_ms),
         "lock_timeout": str(settings.lock_timeout_ms),

@@ -2,8 +2,8 @@
 
 CommandError                    exit 1: what went wrong and what to do next
 ├── UsageError                  exit 2: the call itself is wrong
-├── RefusedCredentialsError     exit 1: a server takes our credentials for wrong
-└── LoginRefusedError           exit 4: so for `run`, at its start or for too long
+├── RefusedCredentialsError     exit 1: a server refuses our credentials
+└── LoginRefusedError           exit 4: the same for `run`, at its start or for too long
 """
 
 from typing import Literal
@@ -19,14 +19,14 @@ ErrorCode = Literal[
     "tables_missing",
     "outage",  # a server went away, or refused, on the way
     "output",  # standard output cannot be written
-    "unexpected",  # nobody foresaw it: a fault of the program
+    "unexpected",  # unforeseen: a bug of the program
 ]
 
 
 class CommandError(Exception):
-    """One sentence that says what is wrong and what to do; shown without a traceback.
+    """One sentence with what is wrong and what to do; shown without a traceback.
 
-    `next_step` is the part of it that says what to do, where that stands by itself.
+    `next_step`: what to do, if that is a separate part of the sentence.
     """
 
     exit_code = 1
@@ -47,7 +47,7 @@ class UsageError(CommandError):
 
 
 class RefusedCredentialsError(CommandError):
-    """A server took our credentials for wrong. The message names server, user, variable and file."""
+    """A server refused our credentials. The message names server, user, variable and file."""
 
 
 class LoginRefusedError(CommandError):

@@ -25,7 +25,7 @@ from db.errors import UnusableProductError
 from worker.errors import RefusedCredentialsError
 
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""what PostgreSQL refuses, or its driver; SQLAlchemy does not wrap all of them"""
+"""errors of PostgreSQL or its driver; SQLAlchemy does not wrap all of them"""
 
 # What the brokers refuse because of a setting of ours, and would refuse for ever.
 _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
@@ -40,11 +40,11 @@ _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
 
 
 class StaleReadError(Exception):
-    """Something a decision rested on changed before it was written: nothing was committed."""
+    """Data that a decision was based on changed before it was written: nothing was committed."""
 
 
 class OverTotalError(Exception):
-    """Orders that would be confirmed come to more than an order may: nothing was written.
+    """The totals of orders that would be confirmed exceed the limit of an order: nothing was written.
 
     `total_cents`: by the order's key.
     """
@@ -58,7 +58,7 @@ _OF_SOME_ORDERS: Final = (OverTotalError, UnusableProductError, RowsNotWrittenEr
 
 
 class WaitsForOperatorError(Exception):
-    """The partition cannot go on before somebody has mended what the message names."""
+    """The partition waits until an operator has repaired what the message names."""
 
 
 class Remedy(Enum):
@@ -84,7 +84,7 @@ _SERVER_CLASSES: Final = frozenset(
 
 
 def remedy(error: BaseException) -> Remedy:
-    """The remedy for an error of a batch's transaction. What is unknown waits: it never costs an order."""
+    """The remedy for an error of a batch's transaction. On an unknown error we wait: no order is lost."""
     if isinstance(error, StaleReadError):
         return Remedy.RERUN_THEN_SPLIT
     if isinstance(error, _OF_SOME_ORDERS):
@@ -102,31 +102,31 @@ def remedy(error: BaseException) -> Remedy:
 
 
 def may_concern_all(error: BaseException) -> bool:
-    """Whether an error that one order met alone may be none of its doing.
+    """Whether an error of a single order may have another cause than that order.
 
-    Whoever altered a table, or gave it a trigger, may have refused every order there is.
+    Somebody who altered a table, or gave it a trigger, may have made it refuse every order.
     """
     return not isinstance(error, OverTotalError)
 
 
 def is_duplicate_key(error: BaseException) -> bool:
-    """Whether a row with this key is there already."""
+    """Whether a row with this key exists already."""
     return sqlstate(error) == _DUPLICATE_KEY
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """PostgreSQL's code of an error, whether it comes from COPY as it is or wrapped by SQLAlchemy."""
+    """PostgreSQL's code of an error, raw (from COPY) or wrapped by SQLAlchemy."""
     inner = error.orig if isinstance(error, DBAPIError) else error
     return getattr(inner, "sqlstate", None)
 
 
 def is_refused_login(error: BaseException) -> bool:
-    """Whether PostgreSQL takes our credentials for wrong, or knows no such user."""
+    """Whether PostgreSQL refuses our credentials, or knows no such user."""
     return (sqlstate(error) or "").startswith(_LOGIN_CLASS)
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether a server is away or refuses work, as opposed to a fault of ours that nobody foresaw."""
+    """Whether a server is away or refuses work; False: an unforeseen error of the worker itself."""
     return is_of_database(error) or isinstance(
         error,
         OSError
@@ -140,7 +140,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether the error comes from PostgreSQL or the way to it, where that can be told."""
+    """Whether the error certainly comes from PostgreSQL or the connection to it."""
     return isinstance(
         error,
         DBAPIError
@@ -153,9 +153,9 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for a person: PostgreSQL's or Kafka's own words, without SQL and parameters.
+    """One line with PostgreSQL's or Kafka's own message, without SQL and parameters.
 
-    Where a setting of ours is refused, its name.
+    If the server refuses one of our settings: with the setting's name.
     """
     if type(error) in _OUR_SETTINGS:
         return _OUR_SETTINGS[type(error)]
@@ -167,7 +167,7 @@ def describe(error: BaseException) -> str:
 def backoff_seconds(attempt: int, longest_seconds: float) -> float:
     """A jittered, doubling pause: attempt 0 about 0.1 s, never more than `longest_seconds`.
 
-    The jitter (half to whole) keeps workers that failed together from coming back together.
+    The jitter (half to whole) keeps workers that failed together from retrying together.
     """
     pause = min(longest_seconds, 0.1 * 2.0 ** min(attempt, 20))
     return pause * random.uniform(0.5, 1.0)
@@ -181,7 +181,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def reason_of(error: BaseException) -> str:
-    """A short text for people: the operating system's words, or the server's first line."""
+    """A short text: the operating system's message, or the first line of the server's."""
     error = driver_error(error)
     if type(error) in _OUR_SETTINGS:
         return _OUR_SETTINGS[type(error)]
@@ -197,7 +197,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def outage_text(error: BaseException) -> str | None:
-    """What went away or refused, where that is all there is in the error; None: something nobody foresaw."""
+    """Which server went away or refused, if that explains the error; None: an unforeseen error."""
     if isinstance(error, BaseExceptionGroup):
         texts = [outage_text(one) for one in error.exceptions]
         return texts[0] if all(texts) else None

@@ -1,11 +1,11 @@
 """Ctrl-C and SIGTERM, from the first line of the program to its last.
 
-Before a command has begun and after it is done, a signal ends the process at once: there is nothing to tidy
-up, and an exception in the middle of an import would be a traceback. While the command runs, it is cancelled
-and tidies up. Both signals have a handler, because the kernel keeps one that has none from process 1.
+Before a command begins and after it is done, a signal ends the process at once: there is nothing to clean up,
+and an exception in the middle of an import would be a traceback. While the command runs, it is cancelled and
+cleans up. Both signals have a handler, because the kernel does not deliver an unhandled signal to process 1.
 
-What comes before our first line is Python's own start, some 20 ms: there a signal does what it does to any
-Python program, unless it is blocked until then, as in our image.
+Python's own start takes some 20 ms before our first line. A signal in that time has its default effect,
+unless it is blocked until then, as in our image.
 """
 
 # `signal` has 3 ms of imports of its own, in which Ctrl-C would still be a traceback.
@@ -29,8 +29,8 @@ _received: int = _signal.SIGINT
 def end_at_once(code: "int | None" = None) -> None:
     """From now on SIGINT and SIGTERM end the process at once, with this exit code.
 
-    Without one: nothing has begun yet. `run` has stopped in order then, 0; any other command was interrupted,
-    130 or 143. A signal that whoever started us has set to be ignored, as nohup does, stays ignored.
+    Without one, nothing has begun yet: 0 for `run`, which has nothing to stop, and 130 or 143 for other
+    commands. A signal that the parent process has set to be ignored, as nohup does, stays ignored.
     """
 
     def end(number: int, _frame: "FrameType | None") -> None:
@@ -50,7 +50,7 @@ def exit_code() -> int:
 
 
 def run(command: "Coroutine[Any, Any, T]") -> "T":
-    """As asyncio.run. The first SIGINT or SIGTERM cancels the command, which tidies up; a second ends that.
+    """As asyncio.run. The first SIGINT or SIGTERM cancels the command, which cleans up; a second ends that.
 
     Raises KeyboardInterrupt after either.
     """
@@ -75,9 +75,9 @@ def run(command: "Coroutine[Any, Any, T]") -> "T":
 
 
 def _all_but_late_connections(loop: "AbstractEventLoop", context: "dict[str, Any]") -> None:
-    """As asyncio has it, but for a connection that is made in the moment in which its task is cancelled.
+    """asyncio's loop, except for a connection that is completed while its task is being cancelled.
 
-    Python's own callback sets a result then that nobody waits for, and fails; it would be a traceback.
+    Python's own callback would then set the result of a cancelled future, and print a traceback.
     """
     if "_sock_connect_cb" not in context["message"]:
         loop.default_exception_handler(context)

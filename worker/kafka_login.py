@@ -1,7 +1,7 @@
-"""How each new connection to Kafka logs in: with what files and commands hold at that moment.
+"""Logs each new connection to Kafka in with the current contents of secret files and token commands.
 
-aiokafka takes password and TLS when a client is built. So `KafkaLogin` goes with the client, and
-`_Connection` asks it whenever the client connects.
+aiokafka reads password and TLS once, when a client is built. So the client's options carry a `KafkaLogin`,
+and `_Connection` reads it at each connect.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class TokenCommand:
         self._got_at = float("-inf")
 
     async def token(self) -> str:
-        """Raises CredentialError, which names the variable alone: the command may hold a secret."""
+        """Raises CredentialError, which names only the variable: the command may hold a secret."""
         async with self._lock:
             if time.monotonic() - self._got_at > TOKEN_REUSED_SECONDS:
                 self._token, self._got_at = await self._run(), time.monotonic()
@@ -90,10 +90,10 @@ class TokenCommand:
 
 @dataclass(eq=False, repr=False)
 class KafkaLogin(AbstractTokenProvider):  # type: ignore[misc]
-    """What new connections log in with. A token provider: aiokafka hands one on, whatever the mechanism.
+    """The credentials of new connections. It is a token provider, because aiokafka passes one on unchanged.
 
-    Until a broker lets us in, `refusal` is what one said that took the credentials for wrong, and `trouble`
-    what is wrong with TLS or a file. `set_by` names the variables and files for people.
+    Until a login succeeds, `refusal` is the message of a broker that refused the credentials, and `trouble`
+    what is wrong with TLS or a file. `set_by` names the variables and files, for messages.
     """
 
     set_by: str
@@ -117,7 +117,7 @@ class KafkaLogin(AbstractTokenProvider):  # type: ignore[misc]
 
 
 def refused_login(options: Mapping[str, Any]) -> RefusedCredentialsError | None:
-    """What Kafka said to the latest login of clients with these options, if it refused the credentials."""
+    """Kafka's message to the latest login of clients with these options, if it refused the credentials."""
     login = options.get(_OPTION)
     if not isinstance(login, KafkaLogin) or login.refusal is None:
         return None
@@ -128,20 +128,20 @@ def refused_login(options: Mapping[str, Any]) -> RefusedCredentialsError | None:
 
 
 def login_error(options: Mapping[str, Any]) -> Exception | None:
-    """Why clients with these options could not log in, where aiokafka says no more than that it could not."""
+    """Why clients with these options could not log in; aiokafka itself reports only that they could not."""
     login = options.get(_OPTION)
     trouble = login.trouble if isinstance(login, KafkaLogin) else None
     return refused_login(options) or (ConnectionError(trouble) if trouble else None)
 
 
 def forget_errors(options: Mapping[str, Any]) -> None:
-    """What is said from now on counts."""
+    """Forget earlier refusals and troubles."""
     if isinstance(login := options.get(_OPTION), KafkaLogin):
         login.refusal = login.trouble = None
 
 
 class _Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
-    """aiokafka's, which asks its `KafkaLogin`, if it has one."""
+    """aiokafka's connection, which reads its `KafkaLogin`, if it has one."""
 
     async def connect(self) -> Any:
         login = self._sasl_oauth_token_provider
@@ -184,9 +184,9 @@ class _Connection(conn.AIOKafkaConnection):  # type: ignore[misc]
 
 
 class _TokenAuthenticator(conn.OAuthAuthenticator):  # type: ignore[misc]
-    """Hears a refusal: a broker answers one as if it went on, and ends it once it is acknowledged (RFC 7628).
+    """Recognises a refused token: the broker sends an error as a further challenge, then fails (RFC 7628).
 
-    aiokafka takes that answer for a success, and the next request for a lost connection.
+    aiokafka treats that challenge as a success, and then reports a lost connection.
     """
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:

@@ -1,6 +1,7 @@
-"""What a worker's role has to be allowed in PostgreSQL, looked up before the worker starts.
+"""Checks, before a worker starts, that its PostgreSQL role has the rights that it needs.
 
-Also what it needs on a bad day only: else an outcome that Kafka refuses would stop a partition months later.
+This includes rights for rare cases. Otherwise an outcome that Kafka refuses could stop a partition months
+later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "orders": ("SELECT", "INSERT"),  # SELECT: whether a shop has used an id
     "order_items": ("INSERT",),
 }
-"""By table: what a worker cannot do without. A grant of some columns counts."""
+"""By table: the rights that a worker needs. A grant of some columns counts."""
 PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("SELECT",),
     "order_reopenings": ("SELECT",),
@@ -54,9 +55,9 @@ _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'
 
 
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
-    """The server takes writes and lets us do what a worker does, or a CommandError says what is missing.
+    """Raise CommandError, which names what is missing, unless the role may do what a worker does.
 
-    Returns a remark where only parts of the page are missing, or where the server is not durable.
+    Returns a remark if only parts of the page will be missing, or if the server is not durable.
     """
     async with engine.connect() as connection:
         if await connection.scalar(_READ_ONLY):
@@ -86,7 +87,7 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
 
 
 def grants(role: str) -> list[str]:
-    """The statements that let this role do all that a worker does, and nothing else; its page is whole."""
+    """The statements that grant this role exactly the rights of a worker, including its page."""
     return [
         f"GRANT {', '.join(rights)} ON {table} TO {role}"
         for listed in ({"alembic_version": ("SELECT",)}, RIGHTS, PAGE_RIGHTS)
@@ -97,14 +98,14 @@ def grants(role: str) -> list[str]:
 async def require_more_rights(
     engine: AsyncEngine, settings: Settings, rights: Mapping[str, Sequence[str]]
 ) -> None:
-    """The server lets us do this too, by table, or a CommandError says what is missing."""
+    """Raise CommandError, which names what is missing, unless the role has these rights too, by table."""
     async with engine.connect() as connection:
         if missing := await _missing(connection, rights):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
 
 
 async def _missing(connection: AsyncConnection, rights: Mapping[str, Sequence[str]]) -> str | None:
-    """The role, what it lacks, and what grants it, in one line; None if it lacks nothing."""
+    """One line: the role, the rights it lacks, and the statements that grant them; None: it lacks none."""
     wanted = [(name, right) for name, of_one in rights.items() for right in of_one]
     names, kinds = zip(*wanted, strict=True)
     rows = (await connection.execute(_MISSING, {"names": names, "rights": kinds})).all()

@@ -1,4 +1,4 @@
-"""A secret that lies in a file, read again whenever it is needed. No message holds what the file holds."""
+"""Reads secrets from files, again at each use. No message shows the content of such a file."""
 
 import errno
 import os
@@ -12,14 +12,14 @@ _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
 class CredentialError(OSError):
-    """A credential cannot be had now, as while it is renewed: to be tried again.
+    """A credential cannot be read now, for example while it is renewed: try again.
 
-    The message names variable and file, never what they hold.
+    The message names variable and file, never their content.
     """
 
 
 def read_secret(variable: str, path: Path) -> str:
-    """What the file holds as text, without one newline at its end. Raises CredentialError."""
+    """The content of the file as text, without one newline at its end. Raises CredentialError."""
     try:
         # Not blocking: with a named pipe, opening would wait for a writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
@@ -55,7 +55,7 @@ def _unusable(variable: str, path: Path, why: str, *, is_there: bool = True) -> 
 
 
 def named(variable: str, path: Path, *, is_there: bool = True) -> str:
-    """`VARIABLE=file`, or the variable alone where its value may be the secret itself, set by mistake."""
+    """`VARIABLE=file`, or only the variable if its value may be the secret itself, set by mistake."""
     name = str(path)
     # pathlib makes one slash of two.
     is_shown = is_there or ("/" in name and ":/" not in name and "\0" not in name)

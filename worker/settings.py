@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         "order-worker", min_length=1, description="consumer group, and the start of all transactional ids"
     )
     instance_id: InstanceId = Field(
-        "", description="the worker's name: the next of it takes its place; by default host and port"
+        "", description="the worker's name; a new one of that name replaces it; default: host and port"
     )
     http_host: Name = Field("127.0.0.1", description="address of page and metrics; image: 0.0.0.0")
     http_port: Port = Field(8000, description="0: any; with --workers N, worker k takes port + k")
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _of_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Each secret that lies in a file, as it is now: what is wrong with the file is said at once."""
+        """Read each secret file once, so that a wrong file is reported at the start."""
         values = dict(given)
         for name in SECRETS:
             if values.get(f"{name}_file") is None:
@@ -194,9 +194,9 @@ class Settings(BaseSettings):
         )
 
     def secret(self, name: str) -> Callable[[], str] | None:
-        """What reads one of `SECRETS`, or one that is given by a file alone, anew each time; None: not set.
+        """A function that reads one of `SECRETS`, or of the secrets given only by file; None: not set.
 
-        What it returns raises CredentialError where the file is of no use.
+        The function reads the file at each call, and raises CredentialError if it cannot.
         """
         if path := getattr(self, f"{name}_file"):
             return partial(read_secret, _variable(f"{name}_file"), path)
@@ -205,16 +205,16 @@ class Settings(BaseSettings):
         return (lambda: plain) if plain else None
 
     def set_by(self, *names: str) -> str:
-        """The variables that these secrets are set by, with the files that they name."""
+        """The variables that set these secrets, with the files that they name."""
         files = ((name, getattr(self, f"{name}_file")) for name in names)
         return ", ".join(
             named(_variable(f"{name}_file"), path) if path else _variable(name) for name, path in files
         )
 
     def kafka_client_options(self) -> dict[str, Any]:
-        """What every aiokafka client needs: servers, TLS and SASL. Each connection reads the files again.
+        """The options of every aiokafka client: servers, TLS and SASL. Each connection reads the files again.
 
-        Raises CommandError where there is no TLS with the files as they are now.
+        Raises CommandError if the TLS files cannot be used.
         """
         options: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers,
@@ -276,7 +276,7 @@ def _require_words(command: str) -> None:
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings, or a CommandError that names each wrong variable, and each that is none."""
+    """The settings; raises CommandError, which names each wrong and each unknown variable."""
     if wrong := wrong_names(Path(_ENV_FILE), Settings.model_fields):
         raise CommandError("wrong settings: " + "; ".join(wrong), code="settings")
     # What is given in a secret's place goes before its file.

@@ -1,6 +1,6 @@
-"""Standard output that says when it could not be written: what reads it may be gone, or a disk full.
+"""Standard output that reports a failed write: its reader may be gone, or the disk full.
 
-Python alone says so in a traceback, when the program has ended, or never.
+Python itself would report that in a traceback after the program has ended, or never.
 """
 
 import errno
@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Any, Final
 
 EXIT_CLOSED_PIPE: Final = 141
-"""128 + SIGPIPE: what a shell says of other programs whose reader has gone"""
+"""128 + SIGPIPE: the exit code that a shell shows for other programs whose reader has gone"""
 
 
 class OutputError(Exception):
-    """Standard output could not be written. No OSError: nobody takes it for a server that is away."""
+    """Standard output could not be written. Not an OSError, which would look like a server that is away."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__((error.strerror or str(error)).lower())
@@ -31,9 +31,9 @@ class _Output(io.FileIO):
 
 
 def prepare() -> None:
-    """Standard output raises OutputError, and shows `?` for what its encoding lacks. Done once a process.
+    """Make standard output raise OutputError, and show `?` for what its encoding lacks. Call it once.
 
-    One that is closed is held by a file that cannot be written, or the next file opened would be written to.
+    A closed one is replaced by a file that cannot be written, or output would go to the next file opened.
     """
     _hold(0, os.O_WRONLY)
     _hold(1, os.O_RDONLY)
@@ -62,7 +62,7 @@ def give_up() -> None:
 
 
 def write_error(text: str) -> None:
-    """A line on standard error; where that cannot be written either, the exit code has to do."""
+    """Write a line to standard error; if that fails too, only the exit code shows the error."""
     with suppress(OSError, ValueError, AttributeError):  # None, where it was closed from the start
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()

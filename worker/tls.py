@@ -1,4 +1,4 @@
-"""TLS with Kafka from files that may be renewed, and what is wrong with TLS, in words that name the file."""
+"""TLS with Kafka from files that may be renewed, and TLS errors that name the file at fault."""
 
 import os
 import re
@@ -25,7 +25,7 @@ Files = Iterable[tuple[str, Path | str]]
 
 
 class ClientTls:
-    """What a client of Kafka's needs for TLS. Files that are renewed count from the next connection on."""
+    """The TLS files of a Kafka client. A renewed file is used from the next connection on."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ClientTls:
         key: Path | None,
         key_password: Callable[[], str] | None,
     ) -> None:
-        """`authority`: default the system's. `key_password` is asked for an encrypted key alone."""
+        """`authority`: default the system's. `key_password` is only called for an encrypted key."""
         named = ((_CA, authority), (_CERTIFICATE, certificate), (_KEY, key))
         self.files: dict[str, Path] = {name: path for name, path in named if path}
         self._password = key_password or str
@@ -42,7 +42,7 @@ class ClientTls:
         self._seen: object = None
 
     def context(self) -> ssl.SSLContext:
-        """By the files as they are now. Raises CredentialError, which names variable and file."""
+        """A context from the current files. Raises CredentialError, which names variable and file."""
         seen = [_state(path) for path in self.files.values()]
         if self._context is None or seen != self._seen:
             self._context, self._seen = self._load(), seen
@@ -67,7 +67,7 @@ class ClientTls:
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Another one, once the file is another one."""
+    """A value that changes when a file changes."""
     try:
         found = path.stat()
     except OSError:
@@ -83,17 +83,17 @@ def reason_of_tls(error: ssl.SSLError) -> str:
 
 
 def is_of_time(error: BaseException | None) -> bool:
-    """Whether the server's certificate is refused because it is out of date, or not valid yet."""
+    """Whether the server's certificate is refused because it has expired or is not valid yet."""
     return getattr(error, "verify_code", None) in _OUT_OF_DATE
 
 
 def served_dates(host: str, port: int, greeting: bytes = b"") -> str:
-    """` (valid from … to …)` of the certificate that the server shows; nothing where it shows none.
+    """` (valid from … to …)` of the server's certificate; empty if it shows none.
 
-    Asks it once more, and waits: for a thread. `greeting`: what is said before TLS begins.
+    Connects once more and blocks: call it in a thread. `greeting`: what is sent before TLS begins.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # looked at, not trusted
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # read, not trusted
     try:
         with socket.create_connection((host, port), timeout=_LOOK_SECONDS) as plain:
             if greeting:
@@ -124,14 +124,14 @@ def expired(files: Files, now: datetime) -> str | None:
             found = _PEM.findall(Path(path).read_text(encoding="ascii", errors="replace"))
             ends = [_validity(ssl.PEM_cert_to_DER_cert(pem))[1] for pem in found]
         except (OSError, ValueError, IndexError):
-            continue  # no certificates: a key, or something that is told elsewhere
+            continue  # no certificates: a key, or a file that is checked elsewhere
         if ends and max(ends) < now:
             return f"{name}={path} expired on {max(ends):%Y-%m-%d %H:%M}Z"
     return None
 
 
 def _validity(certificate: bytes) -> tuple[datetime, datetime]:
-    """From when to when an X.509 certificate in DER is valid; ssl says so of what it trusts alone."""
+    """The validity of an X.509 certificate in DER; ssl reports it for trusted certificates only."""
     ((_, content),) = _elements(certificate)
     _, signed = next(_elements(content))
     # Algorithm, issuer and validity are the first sequences.
@@ -147,7 +147,7 @@ def _time(tag: int, text: str) -> datetime:
 
 
 def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and content of each element, one behind the other."""
+    """Tag and content of each element, in order."""
     at = 0
     while at < len(der):
         tag, length, at = der[at], der[at + 1], at + 2

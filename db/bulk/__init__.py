@@ -1,1 +1,1 @@
-"""Rows in bulk: COPY, references that are known to hold, whole catalogues."""
+"""Bulk writes: COPY, unchecked foreign keys, catalogue imports."""

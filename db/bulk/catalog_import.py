@@ -1,7 +1,7 @@
-"""Writes into users, categories and products what `db.bulk.catalog_plan` says.
+"""Writes the plan of `db.bulk.catalog_plan` into users, categories and products.
 
-For each part, in the order of the foreign keys: `lock_changing`, `plan`, look at the plan, `write_planned`. A
-rehearsal only plans, and locks nothing that others wait for.
+For each part, in the order of the foreign keys: `lock_changing`, `plan`, check the plan, `write_planned`. A
+rehearsal only plans, without locks that others would wait for.
 """
 
 from typing import Any, Final
@@ -32,10 +32,10 @@ async def has_products(session: AsyncSession) -> bool:
 
 
 async def lock_changing(session: AsyncSession, staged: Staged, mode: StockMode) -> None:
-    """Nobody else changes the rows that this import changes, until the transaction ends.
+    """Lock the rows that this import changes, until the transaction ends.
 
-    Rows that are stored already as they should be are not locked. Locks are taken in the order of ids, those
-    of products behind the stock lock: workers queue there before they take stock.
+    Rows that need no change are not locked. Locks are taken in the order of ids, those of products after the
+    stock lock, for which workers queue before they take stock.
     """
     if staged.part is PRODUCTS:
         await acquire_stock_lock(session)
@@ -106,9 +106,9 @@ def _insert(staged: Staged) -> Any:
 
 
 def _release(part: Part, unique: str) -> Any:
-    """Rows that give up a unique value to another row of the import let go of it first.
+    """First clear unique values that move to another row of the import.
 
-    A unique index is checked row by row: without this, swapping two emails fails halfway.
+    A unique index is checked row by row: without this, swapping two e-mails would fail halfway.
     """
     target, own, taker = part.target, part.staged, part.staged.alias()
     giving_up = (

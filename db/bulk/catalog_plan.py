@@ -1,4 +1,4 @@
-"""What an import makes of the staged rows (`db.bulk.catalog_staging`): what is added, changed and moved.
+"""Plans an import of the staged rows (`db.bulk.catalog_staging`): which rows are added and changed.
 
 The plan is a table of the transaction. A rehearsal reads it; `db.bulk.catalog_import` writes what it says.
 """

@@ -1,8 +1,8 @@
-"""Users, categories and products as files give them, staged by COPY, and what is wrong with them.
+"""Stages the rows of catalogue files by COPY, and finds what is wrong with them.
 
-One import is one transaction of the caller: `stage` every file, look for what is wrong with the `find_`
-functions, then `db.bulk.catalog_plan` and `db.bulk.catalog_import`. Nobody else sees the staged rows, and the
-transaction takes them with it.
+One import is one transaction of the caller: `stage` every file, check them with the `find_` functions, then
+`db.bulk.catalog_plan` and `db.bulk.catalog_import`. The staged rows are temporary and end with the
+transaction.
 """
 
 import errno
@@ -140,7 +140,7 @@ async def stage(
         async def while_connected() -> AsyncIterator[tuple[object, ...]]:
             nonlocal count
             async for row in rows:
-                # asyncpg would go on to write the whole file into the closed socket.
+                # asyncpg would continue to write the whole file into the closed socket.
                 if connection.is_closed():
                     raise ConnectionResetError(errno.ECONNRESET, "the connection to PostgreSQL was lost")
                 yield row
@@ -154,7 +154,7 @@ async def stage(
 
 
 async def analyze(session: AsyncSession, table: Table) -> None:
-    """Autovacuum never sees a temporary table: without this the planner takes it for a small one."""
+    """Analyze a temporary table: autovacuum never does, and the planner would assume a small one."""
     async with raw_connection(session) as connection:
         await connection.execute(f"ANALYZE {table.name}")
 

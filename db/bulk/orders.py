@@ -49,7 +49,7 @@ async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> 
 
 
 async def find_orders_without_outcome(session: AsyncSession, order_ids: Collection[UUID | str]) -> set[UUID]:
-    """Those of the ids that an order has and the ledger does not know: no worker can confirm them now."""
+    """The ids that have an order and no ledger row: no worker can confirm them."""
     return set(await session.scalars(_WITHOUT_OUTCOME, {"ids": list(order_ids)}))
 
 
@@ -62,11 +62,11 @@ async def add_orders(
 ) -> None:
     """Write encoded orders and their items by COPY, in the session's transaction, which must have begun.
 
-    `references_hold`: promised by a caller that has the users from `lock_user_ids`, and calls
-    `stock.take_stock` for every line before it commits. What is gone shows there then, and not here.
+    `references_hold`: the caller has the users from `lock_user_ids`, and calls `stock.take_stock` for every
+    line before it commits, which then finds missing products.
 
-    Raises asyncpg's errors as they are: ForeignKeyViolationError when a user or product is gone.
-    RowsNotWrittenError where a trigger has left out some.
+    Raises asyncpg's errors as they are: ForeignKeyViolationError if a user or product is missing.
+    RowsNotWrittenError if a trigger left out a row.
     """
     if not orders:
         return

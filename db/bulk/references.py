@@ -1,16 +1,16 @@
-"""When PostgreSQL need not look up what every order and item that is written refers to.
+"""Writes orders and items without checking their foreign keys row by row, where the caller has checked them.
 
-A foreign key is a query a row: of an order of three lines those seven take 23 of PostgreSQL's 37 µs. A caller
-that writes orders together with their items, and takes their stock in the same transaction, has done what
-they do:
+A foreign key is a query for each row: for an order of three lines those seven queries take 23 of PostgreSQL's
+37 µs. A caller that writes orders with their items, and takes their stock in the same transaction, has done
+the same:
 
 - the user was locked as a foreign key locks (`lock_user_ids`): nobody deletes it until the commit;
 - the order was inserted by this very transaction, so it is there, and nobody else can delete it yet;
 - the product is there and stays until the commit, because the update that takes its stock found its row and
   holds it (`stock.take_stock` is False where it did not, and the caller rolls back).
 
-The foreign keys stay as they are, for everybody else and for every delete. What is left out are the queries
-of two COPYs, by the setting that logical replication uses for the same reason.
+The foreign keys remain, for all other writes and for every delete. Only the checks of two COPYs are left out,
+by the setting that logical replication uses for the same reason.
 """
 
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-# The setting also passes over triggers. So it is used only where an insert fires nothing but the checks of
+# The setting also skips triggers. So it is used only where an insert fires nothing but the checks of
 # these three keys. 4 is TRIGGER_TYPE_INSERT of PostgreSQL's catalog/pg_trigger.h.
 _PASS_OVER: Final = text("""
     SELECT set_config('session_replication_role', 'replica', true)
@@ -40,11 +40,11 @@ _PARAMETER_PRIVILEGES_SINCE: Final = (15,)
 
 @asynccontextmanager
 async def known_to_hold(session: AsyncSession) -> AsyncIterator[None]:
-    """Within it, orders and items are written without a look at what they refer to, where that is allowed.
+    """Within the block, orders and items are written without foreign key checks, if that is allowed.
 
-    It is to a superuser, and to a role after `GRANT SET ON PARAMETER session_replication_role` (PostgreSQL 15
-    and newer), as long as nobody has added an insert trigger or another foreign key. Else PostgreSQL checks
-    each row, as ever. An error inside leaves the transaction for nothing but its rollback, which ends it.
+    It is allowed to a superuser, and to a role with `GRANT SET ON PARAMETER session_replication_role`
+    (PostgreSQL 15 and newer), unless the tables have an insert trigger or another foreign key. Otherwise
+    PostgreSQL checks each row as usual. After an error in the block, the transaction can only be rolled back.
     """
     version = (await session.connection()).dialect.server_version_info or ()
     allowed = version >= _PARAMETER_PRIVILEGES_SINCE and (await session.execute(_PASS_OVER)).first()

@@ -130,11 +130,11 @@ def require_all(table: str, rows: int, written: int) -> None:
 class LedgerRow(NamedTuple):
     """One decided order. `event` is the outcome's JSON, byte for byte; `decided_at` is aware UTC.
 
-    `event` is None where it was pruned: the order is decided and published, and nobody can publish it again.
+    `event` is None if it was pruned: the order is decided and published, and cannot be published again.
 
-    `sorted_fingerprint` is the one of the order with its lines sorted: of an order whose event does not tell
-    the lines, rejected or pruned. None: of any other one, or in a row of a version that did not write it.
-    `passed_on` has, as JSON, the headers that each publication carries on.
+    `sorted_fingerprint` is of the order with its lines sorted, for rejected and pruned orders, whose lines
+    are not stored. None: of any other order, or in a row of a version that did not write it. `passed_on` has,
+    as JSON, the headers that each publication carries on.
     """
 
     order_id: UUID

@@ -1,1 +1,1 @@
-"""Ledger, orders and topics held against each other, and what is missing brought back."""
+"""Compares ledger, orders and topics, and restores what is missing."""

@@ -36,7 +36,7 @@ class OutcomeRow(NamedTuple):
 
 
 class LetterRow(NamedTuple):
-    """One dead letter: the source that it names, and where it lies itself."""
+    """One dead letter: the source that it names, and its own offset."""
 
     partition: int
     offset: int

@@ -31,7 +31,7 @@ class MissingOutcome(NamedTuple):
 
 
 class SourceRow(NamedTuple):
-    """An input record that an outcome may have come of. `is_home`: by the partition the outcome lies in."""
+    """An input record that may have led to an outcome. `is_home`: the outcome's partition belongs to it."""
 
     order_id: UUID
     partition: int
@@ -59,7 +59,7 @@ class UnaccountedRow(NamedTuple):
 
 
 class DifferingRow(NamedTuple):
-    """A published outcome with other bytes than those that count. `what` says which those are."""
+    """A published outcome with other bytes than the valid ones. `what` says which those are."""
 
     order_id: UUID
     topic: str
@@ -261,7 +261,7 @@ async def count_unaccounted(session: AsyncSession) -> Mapping[int, tuple[int, in
 
 
 async def count_differing(session: AsyncSession) -> int:
-    """How many outcomes were published with other bytes than those that count."""
+    """How many outcomes were published with other bytes than the valid ones."""
     number: int | None = await session.scalar(text("SELECT count(*) FROM restored_differing"))
     return number or 0
 
@@ -291,7 +291,7 @@ async def count_sold(session: AsyncSession) -> tuple[int, int]:
 
 
 async def list_shortages(session: AsyncSession) -> list[Shortage]:
-    """Products that are gone, or of which such orders sold more than there is."""
+    """Products that do not exist, or of which such orders sold more than is in stock."""
     return [Shortage(*row) for row in await session.execute(_LIST_SHORTAGES)]
 
 

@@ -19,7 +19,7 @@ WITH judged AS MATERIALIZED (
       WHEN letters.number > 0 THEN 'dead_letter'
       WHEN l.fingerprint = r.fingerprint THEN 'duplicate'
       WHEN r.record_offset < s.letters_from THEN 'letter_deleted'
-      -- Nobody could read it when an operator passed over it; it may be mended since.
+      -- Nobody could read it when an operator skipped it; it may be readable since.
       WHEN EXISTS (SELECT FROM skips k WHERE k.topic = s.topic AND k.partition = r.partition
         AND k.kind = 'skipped' AND r.record_offset >= k.from_offset AND r.record_offset < k.to_offset)
         THEN 'skipped'
@@ -84,21 +84,21 @@ WITH decided AS MATERIALIZED (
   INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
   SELECT CASE WHEN reason IS NULL THEN 'not_told' ELSE 'outcome_withheld' END,
     topic, partition, record_offset, order_id,
-    CASE WHEN reason IS NULL THEN format('%s, and never announced%s', outcome,
+    CASE WHEN reason IS NULL THEN format('%s, and never published%s', outcome,
         CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)
       ELSE format('%s, and not published: %s; %s', outcome, reason, what_to_do) END
   -- What is withheld is published from the ledger, however long ago it was decided.
   FROM told WHERE originals = 0 AND (reason IS NOT NULL OR NOT may_be_deleted)
   UNION ALL
   SELECT 'told_twice', topic, partition, record_offset, order_id,
-    format('%s, and announced %s times: at %s', outcome, exact, array_to_string(places, ', '))
+    format('%s, and published %s times: at %s', outcome, exact, array_to_string(places, ', '))
   FROM told WHERE exact > 1
   UNION ALL
   SELECT CASE WHEN o.is_confirmation = d.is_confirmed THEN 'event_differs' ELSE 'wrong_topic' END,
     CASE WHEN o.is_confirmation THEN CAST(:confirmed AS text) ELSE CAST(:rejected AS text) END,
     o.partition, o.record_offset, d.order_id,
-    CASE WHEN o.is_confirmation = d.is_confirmed THEN 'announced with other bytes than the ledger has'
-      ELSE format('%s, and announced in this topic', d.outcome) END
+    CASE WHEN o.is_confirmation = d.is_confirmed THEN 'published with other bytes than the ledger has'
+      ELSE format('%s, and published in this topic', d.outcome) END
   FROM told d JOIN reconciled_outcomes o ON o.order_id = d.order_id
   WHERE d.exact < d.originals + d.republished
     AND NOT (o.is_confirmation = d.is_confirmed AND o.digest = d.digest)
@@ -147,14 +147,14 @@ WITH compared AS MATERIALIZED (
       OR CAST(user_id AS text) IS DISTINCT FROM told_user)
   UNION ALL
   SELECT 'items_differ', topic, partition, record_offset, order_id,
-    format('stored %s; announced %s', coalesce(left(stored_lines, 300), 'nothing'),
+    format('stored %s; published %s', coalesce(left(stored_lines, 300), 'nothing'),
       coalesce(left(told_lines, 300), 'nothing'))
   FROM compared WHERE is_confirmed AND is_stored AND stored_lines IS DISTINCT FROM told_lines
 )
 SELECT 'order_deleted', count(*) FROM compared WHERE is_confirmed AND NOT is_stored AND NOT is_unbalanced
 """
 
-# Every outcome that is told was decided: the ledger was committed before, and is read after.
+# Every published outcome was decided: the ledger was committed before, and is read after.
 JUDGE_STRAY_OUTCOMES: Final = """
 WITH stray AS MATERIALIZED (
   SELECT o.* FROM reconciled_outcomes o
@@ -164,8 +164,8 @@ WITH stray AS MATERIALIZED (
 ), found AS (
   INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
   SELECT 'outcome_without_row', CAST(:topic AS text), partition, record_offset, order_id,
-    CASE WHEN order_id IS NULL THEN 'announced without an order id as its key'
-      ELSE 'announced, and the ledger has no such order' END
+    CASE WHEN order_id IS NULL THEN 'published without an order id as its key'
+      ELSE 'published, and the ledger has no such order' END
   FROM stray
 )
 SELECT 'stray', count(*) FROM stray

@@ -1,4 +1,4 @@
-"""Joins what lies in the topics with the ledger, the orders and the stock: one session's temporary tables.
+"""Joins the topics' records with ledger, orders and stock, in temporary tables of one session.
 
 A reconciliation reads topics of any length. What it needs of each record is copied here in portions, and
 PostgreSQL, which spills to disk by itself, does the joins: the caller holds no ids. Each portion is judged by
@@ -28,7 +28,7 @@ from db.reports import stock_discrepancies
 
 
 class Span(NamedTuple):
-    """What is judged of one partition: offsets from `start` up to, not including, `end`.
+    """The offsets of one partition that are judged: from `start` up to, not including, `end`.
 
     `is_cut`: the records before `start` were deleted. Dead letters of offsets below `letters_from` may have
     been deleted, and so may outcomes decided before `confirmed_since_ms` and `rejected_since_ms`.
@@ -45,7 +45,7 @@ class Span(NamedTuple):
 
 
 class UnreadableRow(NamedTuple):
-    """Offsets of the input, `end` not included, that nobody can unpack. `waits`: the group stands there."""
+    """Offsets of the input, `end` not included, that cannot be unpacked. `waits`: the group waits there."""
 
     partition: int
     start: int
@@ -216,7 +216,7 @@ async def judge_ledger(session: AsyncSession) -> Mapping[str, int]:
 
 
 async def judge_unreadable(session: AsyncSession, topic: str) -> None:
-    """Spans that nobody can unpack and nobody skipped become findings. Reads all ledger rows of theirs."""
+    """Make findings of unreadable spans that were not skipped. Reads all their ledger rows."""
     await session.execute(text(JUDGE_UNREADABLE), {"topic": topic})
 
 

@@ -1,1 +1,1 @@
-"""What the worker keeps beside the shop's tables: outcomes, positions, redrives, skips, withheld outcomes."""
+"""The worker's own tables: outcomes, positions, leases, redrives, skips, withheld outcomes."""

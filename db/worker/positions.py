@@ -1,7 +1,7 @@
-"""How far each partition is published, kept beside Kafka's own committed offset.
+"""How far each partition is published, in addition to Kafka's own committed offset.
 
 A broker may forget committed offsets, and undo the last transaction whose commit it has acknowledged
-(ARCHITECTURE.md, last section). What was published must not be published again because of that, and what
+(docs/kafka-limits.md). What was published must not be published again because of that, and what
 was undone must be, so PostgreSQL remembers it too: before a batch is published, from where to where it goes,
 and by which record one sees that it was. The same of the batch before.
 """
@@ -87,7 +87,7 @@ _STATE: Final = {
     "witness_partition": Integer,
     "witness_from_offset": BigInteger,
 }
-# The batch before: the latest so far where this one goes on behind it, and still the same one where the same
+# The batch before: the latest so far where this one continues after it, and still the same one where the same
 # batch begins once more. Anything else does not follow on it.
 _ACKNOWLEDGED: Final = {
     "acknowledged_from": "announced_to",
@@ -182,7 +182,7 @@ async def list_pending(session: AsyncSession, group_id: str, topic: str) -> dict
 
 
 async def list_pending_to(session: AsyncSession, group_id: str, topic: str) -> dict[int, int | None]:
-    """By partition, the offset behind the latest batch whose publication began; None: there was none."""
+    """By partition, the offset after the latest batch whose publication began; None: there was none."""
     rows = await session.execute(
         select(Position.partition, Position.begun_to).where(
             Position.group_id == group_id, Position.topic == topic
@@ -194,7 +194,7 @@ async def list_pending_to(session: AsyncSession, group_id: str, topic: str) -> d
 async def list_other_groups(session: AsyncSession, group_id: str, topic: str) -> dict[int, dict[str, int]]:
     """By partition, to where the other groups of this schema have decided it.
 
-    The group that came furthest in the whole topic comes first: it is the one to go on from.
+    The group that came furthest in the whole topic comes first: it is the one to continue from.
     """
     rows = await session.execute(
         select(Position.partition, Position.group_id, Position.begun_to)

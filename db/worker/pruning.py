@@ -68,7 +68,7 @@ class StateCount(NamedTuple):
 
 
 class PrunableRow(NamedTuple):
-    """`event`: where it tells the lines of the order, and nothing else in the row does."""
+    """`event`: only if it has the lines of the order, and nothing else in the row does."""
 
     order_id: UUID
     fingerprint: bytes
@@ -140,7 +140,7 @@ _SIZE: Final = text("SELECT pg_table_size('order_outcomes'), pg_indexes_size('or
 
 
 async def count_blocks(session: AsyncSession) -> int:
-    """How many blocks the ledger has now. What is written later lies behind them, or in free places."""
+    """How many blocks the ledger has now. What is written later lies after them, or in free places."""
     return int((await session.execute(_BLOCKS)).scalar_one())
 
 
@@ -153,7 +153,7 @@ async def count_states(
 
 
 async def list_prunable(session: AsyncSession, rule: PruneRule, start: int, end: int) -> list[PrunableRow]:
-    """The rows of a span of blocks, `end` not included, whose event nobody needs."""
+    """The rows of a span of blocks, `end` not included, whose event is not needed any more."""
     return [PrunableRow(*row) for row in await session.execute(_LIST, _span(rule, start, end))]
 
 

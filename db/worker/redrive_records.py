@@ -8,7 +8,7 @@ from uuid import UUID
 from db.statuses import RedriveStatus
 
 SourcePlace = tuple[str, int, int]
-"""topic, partition and offset of the record that could not be decided: what makes a dead letter the same"""
+"""topic, partition and offset of the record that could not be decided; it identifies a dead letter"""
 
 
 class Run(NamedTuple):
@@ -42,7 +42,7 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Redrive:
-    """What is stored of one redrive."""
+    """One stored redrive."""
 
     id: UUID
     run_id: UUID

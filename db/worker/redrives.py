@@ -1,7 +1,7 @@
-"""Which dead letters were sent to the input topic again, and what came of it.
+"""The redrives: which dead letters were sent to the input topic again, and the results.
 
 A row is written before its letter is sent, and holds the end of the input partition as it was then. So
-whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies behind
+whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies after
 that end, or was never sent.
 """
 
@@ -75,7 +75,7 @@ _MARK_FINISHED: Final = (
 async def find_redrives(
     session: AsyncSession, sources: Collection[SourcePlace]
 ) -> dict[SourcePlace, Redrive]:
-    """The redrives of those dead letters that were redriven, or are being so."""
+    """The redrives of those dead letters, finished or not."""
     if not sources:
         return {}
     topics, partitions, offsets = zip(*sources, strict=True)
@@ -93,7 +93,7 @@ async def find_redrive(session: AsyncSession, redrive_id: UUID) -> Redrive | Non
 
 
 async def add_redrives(session: AsyncSession, run: Run, claims: Sequence[Claim]) -> set[UUID]:
-    """Claim the letters, and return the ids of those that nobody else has claimed before."""
+    """Claim the dead letters, and return the ids of those that were not claimed before."""
     if not claims:
         return set()
     statement = insert(DeadLetterRedrive).on_conflict_do_nothing().returning(DeadLetterRedrive.id)
@@ -113,13 +113,13 @@ async def list_claimed(session: AsyncSession, run_id: UUID, limit: int) -> list[
 
 
 async def mark_sent(session: AsyncSession, offsets: Mapping[UUID, int]) -> int:
-    """Remember where claimed letters lie in the input topic; how many of the ids were claimed ones."""
+    """Store the input offsets of claimed dead letters; returns how many of the ids were claimed."""
     places = {"each_id": list(offsets), "each_offset": [*offsets.values()]}
     return await _changed(session, _MARK_SENT, places)
 
 
 async def finish_redrives(session: AsyncSession, finished: Sequence[Finish]) -> None:
-    """Remember what came of letters that were sent."""
+    """Store the results of dead letters that were sent."""
     if finished:
         ids, statuses, results = zip(*finished, strict=True)
         await session.execute(
@@ -129,7 +129,7 @@ async def finish_redrives(session: AsyncSession, finished: Sequence[Finish]) -> 
 
 
 async def release_redrives(session: AsyncSession, run_id: UUID, but: Iterable[UUID] = ()) -> int:
-    """Forget the claims of letters that were never sent, so that a later run may take them; how many."""
+    """Delete the claims of dead letters that were never sent, so that a later run may take them; how many."""
     return await _changed(
         session,
         delete(DeadLetterRedrive)
@@ -155,7 +155,7 @@ async def count_unfinished(session: AsyncSession, group_id: str) -> int:
 
 
 async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: str) -> dict[int, int]:
-    """By partition of the input topic, behind which offset claimed letters lie, if they were sent."""
+    """By partition of the input topic, the offset from which claimed dead letters are, if they were sent."""
     rows = await session.execute(
         select(DeadLetterRedrive.input_partition, func.min(DeadLetterRedrive.input_from))
         .where(*_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED))
@@ -167,7 +167,7 @@ async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: s
 async def fail_unknowable(
     session: AsyncSession, group_id: str, input_topic: str, partition: int, first_offset: int, why: str
 ) -> int:
-    """End the claims of which one cannot find out any more whether they were sent; how many."""
+    """End the claims for which it is not known any more whether they were sent; how many."""
     return await _changed(
         session,
         update(DeadLetterRedrive)
@@ -183,7 +183,7 @@ async def fail_unknowable(
 
 
 async def release_group(session: AsyncSession, group_id: str, input_topic: str) -> int:
-    """Forget all claims of a group, of which it is known that they were not sent; how many."""
+    """Delete all claims of a group that are known not to be sent; how many."""
     return await _changed(
         session,
         delete(DeadLetterRedrive)
@@ -204,7 +204,7 @@ async def move_to_group(session: AsyncSession, old_group: str, new_group: str, i
 
 
 async def list_sent(session: AsyncSession, group_id: str, input_topic: str, limit: int) -> list[Redrive]:
-    """Letters of any run that are in the input topic and of which nobody has seen the result."""
+    """Dead letters of any run that are in the input topic and have no stored result."""
     rows = await session.execute(
         select(*_COLUMNS)
         .where(*_of_group(group_id, input_topic), _is(RedriveStatus.SENT))

@@ -1,7 +1,7 @@
-"""Which rejected orders were placed again, under which id, and where the new record lies.
+"""The reopenings: which rejected orders were placed again, under which id, and the new record's offset.
 
 A row is written before its order is sent, and holds the end of the input partition as it was then. So
-whoever finds a row without an offset after a crash can find out: the record lies behind that end, or was
+whoever finds a row without an offset after a crash can find out: the record lies after that end, or was
 never sent.
 """
 
@@ -89,7 +89,7 @@ async def find_reopenings(session: AsyncSession, order_ids: Collection[UUID]) ->
 
 
 async def find_links(session: AsyncSession, order_id: UUID) -> list[Reopening]:
-    """Those of which it is the old order, or the new one."""
+    """The reopenings with that id as the old order, or as the new one."""
     query = select(*_COLUMNS).where(or_(OrderReopening.order_id == _IDS, OrderReopening.new_order_id == _IDS))
     return await _reopenings(session, query, [order_id])
 
@@ -97,7 +97,7 @@ async def find_links(session: AsyncSession, order_id: UUID) -> list[Reopening]:
 async def add_reopenings(
     session: AsyncSession, run: ReopeningRun, claims: Sequence[ReopeningClaim]
 ) -> set[UUID]:
-    """Claim the orders, and return the old ids of those that nobody else has claimed before."""
+    """Claim the orders, and return the old ids of those that were not claimed before."""
     if not claims:
         return set()
     statement = insert(OrderReopening).on_conflict_do_nothing().returning(OrderReopening.order_id)
@@ -150,13 +150,13 @@ async def drop_reopenings(session: AsyncSession, order_ids: Collection[UUID]) ->
 
 
 async def count_unsent(session: AsyncSession, topic: str) -> int:
-    """How many claims of earlier runs there are of which nobody knows yet whether they were sent."""
+    """The number of claims of earlier runs for which it is not known yet whether they were sent."""
     query = select(func.count()).where(OrderReopening.topic == topic, OrderReopening.input_offset.is_(None))
     return (await session.execute(query)).scalar_one()
 
 
 async def list_claimed_from(session: AsyncSession, topic: str) -> dict[int, int]:
-    """By partition of the input topic, behind which offset claimed orders lie, if they were sent."""
+    """By partition of the input topic, the offset from which claimed orders are, if they were sent."""
     rows = await session.execute(
         select(OrderReopening.input_partition, func.min(OrderReopening.input_from))
         .where(OrderReopening.topic == topic, OrderReopening.input_offset.is_(None))
@@ -166,7 +166,7 @@ async def list_claimed_from(session: AsyncSession, topic: str) -> dict[int, int]
 
 
 async def release_topic(session: AsyncSession, topic: str) -> int:
-    """Forget all claims of which it is known that they were not sent; how many."""
+    """Delete all claims that are known not to be sent; how many."""
     released = await session.execute(
         delete(OrderReopening)
         .where(OrderReopening.topic == topic, OrderReopening.input_offset.is_(None))

@@ -1,4 +1,4 @@
-"""Which dead letters somebody has dealt with: who, when and why. They are open no more."""
+"""The settled dead letters: who dealt with each, when and why. They are no longer open."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from db.worker.array_rows import array_rows
 
 
 class LetterKey(NamedTuple):
-    """What makes a dead letter the same, wherever it is written again: its source, and the time of that.
+    """What identifies a dead letter, wherever it is written again: its source, and that record's time.
 
-    `timestamp_ms` is -1 where the letter does not tell it.
+    `timestamp_ms` is -1 if the dead letter does not have it.
     """
 
     topic: str
@@ -26,7 +26,7 @@ class LetterKey(NamedTuple):
 
 
 class ToSettle(NamedTuple):
-    """A dead letter, and where it lies."""
+    """A dead letter, and its offset."""
 
     key: LetterKey
     letter_partition: int
@@ -65,7 +65,7 @@ _FIND: Final = select(
 async def find_settled(
     session: AsyncSession, keys: Collection[LetterKey]
 ) -> dict[LetterKey, LetterSettlement]:
-    """Those of the letters that are settled."""
+    """Those of the dead letters that are settled."""
     if not keys:
         return {}
     columns = zip(LetterKey._fields, zip(*keys, strict=True), strict=True)
@@ -76,7 +76,7 @@ async def find_settled(
 async def add_settled(
     session: AsyncSession, letter_topic: str, letters: Sequence[ToSettle], *, requested_by: str, note: str
 ) -> int:
-    """Record the letters, each once: how many were not settled before. Those stay as they are."""
+    """Settle the dead letters; returns how many were not settled before. Settled ones stay as they are."""
     if not letters:
         return 0
     statement = insert(SettledLetter).on_conflict_do_nothing().returning(SettledLetter.id)

@@ -1,6 +1,6 @@
 """Which spans of the input no worker decides, by whom and why.
 
-Two kinds. "skipped": nobody can unpack what lies there, and an operator passes over it. "deleted": retention
+Two kinds. "skipped": nobody can unpack what lies there, and an operator skips it. "deleted": retention
 deleted it before it was decided. An order that lay there is lost to the workers, so the rows stay for good.
 """
 

@@ -1,6 +1,6 @@
 """Outcomes that are decided and not published, because their topic refuses them, each by itself.
 
-The order is decided, its event is in the ledger, and its partition has gone on. A row says what is still to
+The order is decided, its event is in the ledger, and its partition has continued. A row says what is still to
 be published, and from where on in the topic to look whether a try that nobody saw the end of has done it.
 """
 
@@ -57,7 +57,7 @@ _COLUMNS: Final = tuple(getattr(WithheldOutcome, name) for name in Withheld.__da
 async def add_withheld(session: AsyncSession, refused: Sequence[Refused]) -> None:
     """Withhold these outcomes, which the ledger has. One that is withheld already stays as it is.
 
-    One that was withheld and published before (an operator had it published again) begins anew.
+    One that was withheld and published before (an operator had it published again) starts over.
     """
     of_ledger = {
         row.order_id: row
@@ -152,7 +152,7 @@ async def mark_published(session: AsyncSession, order_ids: Collection[UUID]) -> 
 
 
 async def remove_published(session: AsyncSession, group_id: str, topic: str) -> None:
-    """Remove what is published and lies before the last two batches of its partition: it comes never again.
+    """Remove published ones from before the last two batches of their partition: those are never read again.
 
     Kafka may lose the offsets of those two (`db.worker.positions`), and then their records come again.
     """

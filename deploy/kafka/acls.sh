@@ -101,7 +101,7 @@ grant() {
     for word in "$@"; do line=$line$(quoted "$word"); done
     printf '%s\n' "${line# }"
     [ -z "$execute" ] || "$@" || {
-        printf 'error: the last command failed, and those behind it were not run: run it again once that is mended\n' >&2
+        printf 'error: the last command failed, and those behind it were not run: run it again once that is fixed\n' >&2
         exit 1
     }
 }

@@ -69,7 +69,7 @@ def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ar
             "INSERT INTO skips (topic, partition, kind, from_offset, to_offset, requested_by, note)"
             " VALUES ('any', 0, 'skipped', 3, 4, 'me', 'by hand')",
             "DELETE FROM skips",
-            "passed over, though it could be decided",
+            "skipped, though it could be decided",
         ),
     ],
 )
@@ -81,7 +81,7 @@ def test_the_verdict_sees_what_is_wrong_in_the_tables(drained: Arena, breaking: 
         drained.shop.sql(mending)
 
 
-def test_the_verdict_sees_an_outcome_told_twice(drained: Arena):
+def test_the_verdict_sees_an_outcome_published_twice(drained: Arena):
     # A test before this one may have written ledger rows anew, which puts their commits in another order.
     before = violations(drained)
     first = drained.scene.confirmed()[0]

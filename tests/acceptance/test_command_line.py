@@ -191,7 +191,7 @@ class TestOutput:
         os.close(writer)
         assert (code, err) == (141, "")
 
-    def test_a_reader_that_goes_on_the_way_ends_it_quietly_with_141(self, tmp_path: Path):
+    def test_a_reader_that_continues_the_way_ends_it_quietly_with_141(self, tmp_path: Path):
         path = tmp_path / "orders.jsonl"
         path.write_text("{}\n" * 100_000)
         command = [*PROGRAM, "check", "--contract-only", str(path)]

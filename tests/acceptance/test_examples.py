@@ -124,7 +124,7 @@ def test_a_database_that_does_not_exist_is_one_line(database_url: str):
     assert errors.count("\n") == 1
 
 
-def test_a_user_who_may_make_no_schema_is_told_so(shop: Shop):
+def test_a_user_who_may_make_no_schema_is_reported_so(shop: Shop):
     role = f"guest_{uuid4().hex[:8]}"
     shop.sql(f"CREATE ROLE {role} LOGIN PASSWORD 'guest'")
     try:
@@ -539,7 +539,7 @@ async def test_get_session_rolls_back_when_the_caller_is_cancelled(
     assert users(shop) == []
 
 
-async def test_get_session_rolls_back_when_nobody_goes_on_after_the_yield(engine: AsyncEngine, shop: Shop):
+async def test_get_session_rolls_back_when_nobody_continues_after_the_yield(engine: AsyncEngine, shop: Shop):
     generator: Any = get_session(session_factory(engine))()
     await catalog.create_user(await anext(generator), **ADA)
     await generator.aclose()
@@ -580,5 +580,5 @@ def connections_of(application_name: str, shop: Shop) -> int:
 
 
 async def soon(condition: Callable[[], object]) -> None:
-    """Return when the condition holds. It is asked in a thread, so that the application goes on meanwhile."""
+    """Return when the condition holds. A thread checks it, so that the application runs meanwhile."""
     await asyncio.to_thread(eventually, condition)

@@ -81,7 +81,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     facts = told["facts"]
     assert told["state"] == "confirmed"
     assert (
-        f" from {topics.order_placed}-2@0, announced 2 times: at {topics.order_confirmed}-2@0, "
+        f" from {topics.order_placed}-2@0, published 2 times: at {topics.order_confirmed}-2@0, "
         in told["summary"]
     )
     assert told["summary"].endswith(" (republished).")
@@ -110,7 +110,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     told = explained(order_worker, rejected)
     assert told["state"] == "rejected"
     because = (
-        "because product 1: 9 requested, 3 available; product 2 cost 2.50 and not 2.55. It was announced"
+        "because product 1: 9 requested, 3 available; product 2 cost 2.50 and not 2.55. It was published"
     )
     assert f"{because} once at {topics.order_rejected}-2@" in told["summary"]
     assert "price_changed" in on_screen(order_worker, rejected)
@@ -142,7 +142,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     assert nothing.message.endswith("no record of it is in the input or among the dead letters")
 
 
-def test_an_order_that_is_cancelled_or_deleted_since_is_not_told_as_confirmed_alone(
+def test_an_order_that_is_cancelled_or_deleted_since_is_not_shown_as_confirmed(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 5})
@@ -206,7 +206,7 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
     before, after = uuid4(), uuid4()
     fewer = f"{scene.topics.order_confirmed}-fewer"
     create_topics(scene.kafka, {fewer: None}, 1)
-    fewer_told = OrderWorker({**order_worker.env, "ORDER_WORKER_ORDER_CONFIRMED_TOPIC": fewer})
+    with_fewer = OrderWorker({**order_worker.env, "ORDER_WORKER_ORDER_CONFIRMED_TOPIC": fewer})
     for order_id, partitions in ((before, 2), (after, 6)):
         add_partitions(scene.kafka, fewer, partitions)
         scene.place([order_value(line(1), order_id=order_id)], partition=3)
@@ -214,12 +214,12 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
         scene.wait_until_drained()
         assert worker.stop() == 0
     for order_id, place in ((before, f"{fewer}-1@0"), (after, f"{fewer}-3@0")):
-        told = explained(fewer_told, order_id)
-        assert told["summary"].endswith(f"announced once at {place}."), told["summary"]
+        told = explained(with_fewer, order_id)
+        assert told["summary"].endswith(f"published once at {place}."), told["summary"]
     delete_topics(scene.kafka, [fewer])
 
 
-def test_an_order_that_is_nowhere_may_have_been_where_somebody_passed_over(
+def test_an_order_that_is_nowhere_may_have_been_where_somebody_skipped(
     scene: Scene, order_worker: OrderWorker
 ):
     unknown, there = uuid4(), uuid4()
@@ -232,13 +232,13 @@ def test_an_order_that_is_nowhere_may_have_been_where_somebody_passed_over(
     )
     for scan in ("near", "all"):
         missed = order_worker.here("explain", str(unknown), "--scan", scan)
-        missed.assert_refused(1, "it may have been among 12 offsets that ada passed over at 2")
+        missed.assert_refused(1, "it may have been among 12 offsets that ada skipped at 2")
     assert order_worker.here("explain", "--json", str(unknown)).document["facts"]["skips"][0]["note"] == (
         "bad disk"
     )
     told = explained(order_worker, there, "--scan", "all")
     assert told["state"] == "passed_over"
     assert (
-        f"its record at {scene.topics.order_placed}-1@0 could not be read, and was passed over by ada"
+        f"its record at {scene.topics.order_placed}-1@0 could not be read, and was skipped by ada"
         in (told["summary"])
     )

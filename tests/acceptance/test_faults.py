@@ -162,7 +162,7 @@ def test_a_database_that_crashes_and_returns_costs_nothing_and_no_dead_letter(
 
 
 @pytest.mark.parametrize("server", ["kafka", "postgres"])
-def test_a_server_that_stands_still_past_every_deadline_leaves_no_doubt_behind(
+def test_a_server_frozen_past_every_deadline_leaves_no_doubt(
     scene: Scene, workers: Workers, services: Services, server: str
 ):
     require_own(services, server)

@@ -75,7 +75,7 @@ def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
     scene.assert_promises([*told, *more], dead_letters=8)
 
 
-def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
+def test_what_kafka_has_acknowledged_and_then_undone_is_published_again(
     scene: Scene, workers: Workers, told: list[UUID]
 ):
     more = placed(scene, 30)
@@ -87,7 +87,7 @@ def test_what_kafka_has_acknowledged_and_then_undone_is_told_again(
     assert worker.log.count("Kafka has undone what it had acknowledged") == 1
 
 
-def test_a_worker_without_orders_notices_that_kafka_tells_less_than_it_has_acknowledged(
+def test_an_idle_worker_notices_that_kafka_has_less_than_it_acknowledged(
     scene: Scene, workers: Workers, told: list[UUID]
 ):
     worker = workers.start(batch_max_records="10")

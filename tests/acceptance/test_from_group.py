@@ -65,7 +65,7 @@ def decided(scene: Scene, workers: Workers) -> list[UUID]:
     return ids
 
 
-def test_a_group_goes_on_under_another_name_and_publishes_nothing_again(
+def test_a_group_continues_under_another_name_and_publishes_nothing_again(
     scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
 ):
     more = place(scene, 15)
@@ -94,7 +94,7 @@ def test_a_group_goes_on_under_another_name_and_publishes_nothing_again(
     assert renamed.lag() == 0, "what the new group has decided since stays"
 
 
-def test_workers_of_the_new_name_wait_for_it_and_go_on_by_themselves(
+def test_workers_of_the_new_name_wait_for_it_and_continue_by_themselves(
     scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
 ):
     more = place(scene, 15)

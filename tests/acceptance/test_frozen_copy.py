@@ -40,7 +40,7 @@ async def test_a_worker_that_is_frozen_in_the_middle_of_a_copy_holds_nobody_up(
         await asyncio.to_thread(scene.place, [order_value(line(1), order_id=order_id)], partition=0)
         worker = workers.start(batch_timeout_seconds="3", lock_timeout_ms="500", retry_max_seconds="0.5")
         await asyncio.to_thread(scene.wait_until_drained)
-        assert "stood still in the middle of a COPY" in worker.log
+        assert "was frozen in the middle of a COPY" in worker.log
         await asyncio.to_thread(scene.assert_promises, [order_id])
 
 

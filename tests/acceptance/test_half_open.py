@@ -52,7 +52,7 @@ def held_open(worker: WorkerProcess, count: int) -> Iterator[None]:
         thread.join()
 
 
-def test_orders_and_probes_go_on_beside_a_thousand_half_open_requests(scene: Scene, workers: Workers):
+def test_orders_and_probes_continue_beside_a_thousand_half_open_requests(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 1_000})
     worker = workers.start().wait_until_ready()
     process = psutil.Process(worker.process.pid)

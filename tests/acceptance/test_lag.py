@@ -72,7 +72,7 @@ def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, ord
     eventually(
         lambda: all(p["committed"] == p["end"] for p in lag_now(order_worker)["partitions"]),
         30,
-        lambda: "the committed offset goes on behind the markers of transactions, for others to see",
+        lambda: "the committed offset continues after the markers of transactions, for others to see",
     )
     (member,) = found["members"]
     assert (member["host"], found["never_committed"]) == ("127.0.0.1", False)
@@ -94,7 +94,7 @@ def test_the_lag_of_a_group_through_its_life(scene: Scene, workers: Workers, ord
 
 
 @pytest.mark.usefixtures("topics")
-def test_watching_goes_on_until_ctrl_c(order_worker: OrderWorker):
+def test_watching_continues_until_ctrl_c(order_worker: OrderWorker):
     watching = order_worker.start("lag", "--watch", "--json", "--interval", "0.2")
     assert watching.stdout
     first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
@@ -112,7 +112,7 @@ def test_without_a_terminal_each_look_is_a_block(order_worker: OrderWorker):
     seen: list[bytes] = []
     while sum(b"total" in text for text in seen) < 2:
         seen.append(watching.stdout.readline())
-        assert seen[-1], "it goes on until it is told to stop"
+        assert seen[-1], "it continues until it is told to stop"
     watching.send_signal(signal.SIGINT)
     assert ended(watching).code == 130
     assert sum(text.startswith(b"group ") for text in seen) == 2
@@ -150,7 +150,7 @@ def test_what_was_skipped_or_deleted_stays_in_the_lag(scene: Scene, order_worker
         ("deleted", 100, 150, "shop"),
     ]
     shown = order_worker.here("lag", "--interval", "0.3").done().out
-    assert f"{scene.topics.order_placed}-1: offset 12 was passed over by ada at 2" in shown
+    assert f"{scene.topics.order_placed}-1: offset 12 was skipped by ada at 2" in shown
     assert "offsets 100 to 149 were deleted before they were decided, up to 50 records (found 2" in shown
     assert "bob" not in shown
 

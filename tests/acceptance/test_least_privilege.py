@@ -100,7 +100,7 @@ def test_every_command_does_its_work_with_the_rights_of_its_role(
         looked_at(people, rejected, tmp_path)
         mended(people, rejected)
         stopped(worker, shop.scene)
-        announced_again(people, workers, confirmed)
+        published_again(people, workers, confirmed)
         lost_and_restored(people, workers)
         skipped(people, workers)
     renamed(people)
@@ -165,7 +165,7 @@ def mended(people: People, rejected: UUID) -> None:
     assert len(found) == 1
 
 
-def announced_again(people: People, workers: Workers, order_id: UUID) -> None:
+def published_again(people: People, workers: Workers, order_id: UUID) -> None:
     """While no worker runs: a replay, which is silent, and a republish, which is not."""
     scene = people.shop.scene
     published = len(scene.outcomes())
@@ -205,7 +205,7 @@ def lost_and_restored(people: People, workers: Workers) -> None:
 
 
 def skipped(people: People, workers: Workers) -> None:
-    """What nobody can unpack is passed over."""
+    """What nobody can unpack is skipped."""
     scene, broker = people.shop.scene, people.shop.servers.broker
     topic = scene.topics.order_placed
     (lost,), values = orders(1)
@@ -307,7 +307,7 @@ def test_each_right_that_a_worker_lacks_in_kafka_is_named_before_it_starts(
 
 
 def remark(settings: Settings) -> str | None:
-    """What a worker says of its rights in Kafka at its start, whether it goes on or not."""
+    """What a worker says of its rights in Kafka at its start, whether it continues or not."""
     try:
         return run_apart(require_kafka_rights(settings))
     except CommandError as error:

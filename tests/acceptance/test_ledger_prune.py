@@ -185,7 +185,7 @@ def test_what_may_not_be_pruned_yet_or_by_this_role_is_refused(old: Old, worker_
     assert old.without_event() == set()
 
 
-def test_stopped_and_killed_beside_a_worker_it_goes_on_with_what_is_left(
+def test_stopped_and_killed_beside_a_worker_it_continues_with_what_is_left(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     """And the orders that come meanwhile are decided and published as ever."""
@@ -211,7 +211,7 @@ def test_stopped_and_killed_beside_a_worker_it_goes_on_with_what_is_left(
     eventually(lambda: left() < old_rows, 60, lambda: f"{left()} of {old_rows}")
     slow.send_signal(signal.SIGINT)
     stopped = ended(slow)
-    assert (stopped.code, "goes on with what is left" in stopped.err) == (130, True), stopped
+    assert (stopped.code, "continues with what is left" in stopped.err) == (130, True), stopped
     after_stop = left()
     assert 0 < after_stop < old_rows
 

@@ -1,4 +1,4 @@
-"""Dead letters mended one by one or several fields at a time, and letters that nobody needs to send again."""
+"""Dead letters fixed one by one or several fields at a time, and letters that nobody needs to send again."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_letters_with_two_wrong_fields_are_mended_by_options_or_by_a_file(
     assert 'user_id: "7" → 7, items.*.quantity: ["1", "1"] → 2, sent as 0:' in shown
     assert f"{ids[0]}: confirmed" in shown
 
-    path = tmp_path / "mended.jsonl"
+    path = tmp_path / "fixed.jsonl"
     whole = order_value(line(2, 3), order_id=ids[3]).decode()
     sound = {"place": "1:0", "set": {"items.0.quantity": 4}}
     from_file = ("redrive", "--from-file", str(path))
@@ -66,7 +66,7 @@ def test_letters_with_two_wrong_fields_are_mended_by_options_or_by_a_file(
         path.write_text(f"{json.dumps(sound)}\n{json.dumps(bad)}\n")
         dead_letters.here(*from_file, "--execute").assert_one_line(1, said)
     assert len(redriven(scene)) == 2, "nothing is sent where one line is bad"
-    dead_letters.here(*from_file, "1:0").assert_one_line(2, "--from-file names the letters")
+    dead_letters.here(*from_file, "1:0").assert_one_line(2, "--from-file names the dead letters")
 
     path.write_text(f"{json.dumps(sound)}\n" + json.dumps({"place": "1:1", "value": whole, "error": {}}))
     assert "confirmed" in dead_letters.here(*from_file).done().out

@@ -79,7 +79,7 @@ def test_a_network_to_the_database_that_is_silent_past_every_deadline_leaves_no_
     scene.assert_promises(ids, dead_letters=poison)
 
 
-def test_commits_whose_replies_are_lost_are_found_and_told_once(
+def test_commits_whose_replies_are_lost_are_found_and_published_once(
     database_network: Proxy, scene: Scene, workers: Workers
 ) -> None:
     stock_for(scene)

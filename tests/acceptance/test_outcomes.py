@@ -33,7 +33,7 @@ def error_of(answer: tuple[int, Headers, bytes]) -> tuple[int, dict[str, str]]:
     return status, json.loads(body)
 
 
-def test_tells_the_stored_event_of_a_decided_order_and_why_not_of_any_other(scene: Scene, workers: Workers):
+def test_shows_the_stored_event_of_a_decided_order_and_why_not_of_any_other(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 5})
     confirmed, rejected, undecided = uuid4(), uuid4(), uuid4()
     scene.place([order_value(line(1, 5), order_id=confirmed)], partition=0)

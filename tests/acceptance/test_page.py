@@ -147,7 +147,7 @@ def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, told: 
         assert (status, headers["location"]) == (303, f"explain/{told.rejected}")
     text = text_of(get(f"{worker.url}/explain/{told.rejected}")[2])
     assert "because product 1: 2 requested, 0 available; there was no product 77." in text
-    assert f"announced once at {scene.topics.order_rejected}-0@" in text
+    assert f"published once at {scene.topics.order_rejected}-0@" in text
     text = text_of(get(f"{worker.url}/explain/{told.confirmed}")[2])
     assert "duplicate: the same order again, nothing was done" in text
     assert "conflict: another order under this id, a dead letter" in text

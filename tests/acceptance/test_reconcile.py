@@ -143,7 +143,7 @@ def test_outcomes_that_were_never_published_are_published_as_the_worker_would_ha
     assert {one[2] for one in found(answer)} == {str(i) for i in ids}
     shown = reconcile.here("--repair")
     assert shown.code == 1
-    assert "with --execute 300 outcomes would be announced; nothing was changed" in shown.out
+    assert "with --execute 300 outcomes would be published; nothing was changed" in shown.out
     assert scene.outcomes() == []
 
     # Two at once, and one of them killed: whoever is fenced says so, and nothing is told twice.
@@ -187,7 +187,7 @@ def test_a_repair_that_was_killed_in_the_middle_of_a_transaction_is_taken_up(
     scene.assert_promises(ids)
 
 
-def test_what_another_repair_publishes_between_finding_and_repairing_is_not_told_twice(
+def test_what_another_repair_publishes_meanwhile_is_not_published_twice(
     scene: Scene,
     workers: Workers,
     reconcile: OrderWorker,
@@ -348,7 +348,7 @@ def test_what_retention_has_deleted_is_not_missing(scene: Scene, workers: Worker
     assert judged(reconcile, "--from", "2026-01-01T00:00:00Z").document["remarks"]["outcome_deleted"] == 15
 
 
-def test_what_an_operator_passed_over_is_counted_as_that_and_named(scene: Scene, reconcile: OrderWorker):
+def test_what_an_operator_skipped_is_counted_as_that_and_named(scene: Scene, reconcile: OrderWorker):
     scene.place([order_value(), b"poison", order_value(), order_value()], partition=0)
     scene.rewind("--to-latest")
     skip_offsets(scene, "skipped", 0, 3, "ada", "bad disk")
@@ -359,9 +359,9 @@ def test_what_an_operator_passed_over_is_counted_as_that_and_named(scene: Scene,
     (skip,) = answer.document["skips"]
     assert (skip["from_offset"], skip["to_offset"], skip["requested_by"]) == (0, 3, "ada")
     shown = reconcile.here().out
-    assert f"{scene.topics.order_placed}-0: offsets 0 to 2 were passed over by ada at 2" in shown
+    assert f"{scene.topics.order_placed}-0: offsets 0 to 2 were skipped by ada at 2" in shown
     assert ": bad disk\n" in shown
-    assert "passed over by an operator" in shown
+    assert "skipped by an operator" in shown
 
     skip_offsets(scene, "skipped", 3, 4, "ada", "the rest")
     told = reconcile.here().done().out
@@ -407,7 +407,7 @@ def test_a_window_of_time_is_judged_alone(scene: Scene, workers: Workers, reconc
     assert (later.document["records"], before.document["records"]) == (3, 5)
 
 
-def test_beside_a_running_worker_nothing_in_flight_is_reported_or_told_twice(
+def test_while_a_worker_runs_nothing_in_flight_is_reported_or_published_twice(
     scene: Scene, workers: Workers, reconcile: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000_000})
@@ -463,7 +463,7 @@ class TestBadInput:
         for_scripts.assert_one_line(1, "the group other has committed nothing")
         assert for_scripts.document == {"version": 1, "error": for_scripts.message}
 
-    def test_a_role_that_may_not_make_temporary_tables_is_told_what_it_needs(
+    def test_a_role_that_may_not_make_temporary_tables_is_reported_what_it_needs(
         self, scene: Scene, reconcile: OrderWorker
     ):
         role = f"reader_{uuid4().hex[:8]}"

@@ -140,7 +140,7 @@ def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_le
     first, new = uuid4(), uuid4()
     values = [order_value(line(1, quantity), order_id=first) for quantity in (1, 2)]
     scene.place(values, partition=2)
-    # The sender mends this one as well, and sends it under the same id.
+    # The sender fixes this one as well, and sends it under the same id.
     (twice,) = place_broken(scene, 1)
     scene.place([order_value(line(1, 2), order_id=twice)], partition=0)
     scene.wait_until_drained()
@@ -167,7 +167,7 @@ def test_without_a_worker_nothing_is_sent_and_one_that_stops_is_waited_for(
     worker.signal(signal.SIGSTOP)
     stuck = dead_letters.here("redrive", *FIX, "--execute", "--patience", "1")
     stuck.assert_one_line(
-        1, "stand still", "sent and not handled: 1 (1 s without progress)", "run the same again"
+        1, "make no progress", "sent and not handled: 1 (1 s without progress)", "run the same again"
     )
     assert statuses(scene) == {"sent": 1}
     worker.signal(signal.SIGCONT)

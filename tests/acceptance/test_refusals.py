@@ -110,7 +110,7 @@ def test_an_outcome_its_topic_refuses_waits_alone_and_is_published_once_by_itsel
         assert "raise max.message.bytes of" in order_worker(*command).out, command
     repair = order_worker("reconcile", "--repair", "--execute")
     assert "withheld" in repair.out
-    assert "0 outcomes announced" in repair.out or "1 discrepancy" in repair.out
+    assert "0 outcomes published" in repair.out or "1 discrepancy" in repair.out
     assert len(scene.confirmed()) == len(others)
 
     worker.kill()

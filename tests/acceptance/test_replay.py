@@ -70,7 +70,7 @@ def gap(scene: Scene, workers: Workers) -> list[UUID]:
     return [*skipped, *seen, *decided, last]
 
 
-def test_a_replay_fills_the_gaps_and_tells_nothing_twice_although_workers_are_killed_over_it(
+def test_a_replay_fills_the_gaps_once_although_workers_are_killed(
     scene: Scene, workers: Workers, replay: OrderWorker, gap: list[UUID]
 ):
     said = replay.here("--to-earliest", "--json").done().document
@@ -139,7 +139,7 @@ def test_what_was_decided_and_not_yet_published_is_published_once_by_a_replay(
     assert 0 < published < decided
     nobody_is_in_the_group(scene)
     skipping_them = replay.here("--to-offset", str(decided))
-    skipping_them.assert_refused(1, f"({decided - published} decided, and perhaps not announced)")
+    skipping_them.assert_refused(1, f"({decided - published} decided, and perhaps not published)")
     assert replay("--to-earliest", "--execute").code == 0
     drained(scene, workers)
     scene.assert_promises(ids)

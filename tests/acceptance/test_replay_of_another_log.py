@@ -1,4 +1,4 @@
-"""`replay` where the log has lost what the group committed: cut, made anew, or shortened by retention."""
+"""`replay` where the log has lost what the group committed: cut, recreated, or shortened by retention."""
 
 from uuid import UUID, uuid4
 
@@ -52,7 +52,7 @@ def test_a_group_beyond_the_end_of_the_log_is_moved_back_and_publishes_nothing_t
 ):
     said = replay.here("--to-earliest", "--json").done().document
     (partition,) = said["partitions"]
-    assert partition["remark"] == "committed 50 lies 20 beyond the end 30: the log was cut or made anew"
+    assert partition["remark"] == "committed 50 lies 20 beyond the end 30: the log was cut or recreated"
     assert (partition["target"], partition["committed"], partition["beyond_end"]) == (0, 50, 20)
     assert (said["records"], said["decided"], said["would_confirm"]) == (30, 10, 20)
     assert (replays(scene), scene.lag()) == ([], -20), "a rehearsal changes nothing"
@@ -90,7 +90,7 @@ def test_a_group_that_kafka_has_forgotten_as_well_is_moved_back(
     scene.assert_promises(cut)
 
 
-def test_records_that_were_deleted_before_they_were_decided_are_told_and_passed_over(
+def test_records_deleted_before_they_were_decided_are_reported_and_skipped(
     scene: Scene, workers: Workers, replay: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})

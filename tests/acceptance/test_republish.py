@@ -29,7 +29,7 @@ def done(republish: OrderWorker, *arguments: str) -> Any:
     return republish.here(*arguments, "--execute", "--json").done().document
 
 
-def told_again(scene: Scene) -> list[Message]:
+def published_again(scene: Scene) -> list[Message]:
     return [m for m in scene.outcomes() if m.header("republished") == "true"]
 
 
@@ -57,8 +57,8 @@ def events(scene: Scene) -> dict[UUID, tuple[str, bytes]]:
     return {row["order_id"]: (row["outcome"], row["event"].encode()) for row in rows}
 
 
-def assert_each_told_again_once(scene: Scene, order_ids: set[UUID]) -> None:
-    again, stored = told_again(scene), events(scene)
+def assert_each_published_again_once(scene: Scene, order_ids: set[UUID]) -> None:
+    again, stored = published_again(scene), events(scene)
     assert subjects(again) == Counter(list(order_ids))
     for message in again:
         outcome, event = stored[UUID(message.header("ce_subject"))]
@@ -80,13 +80,13 @@ def test_what_a_worker_published_is_published_again_as_it_was(
     # A dry run says what it would do, and does nothing.
     seen = republish("--all").done().out
     assert "20 selected" in seen
-    assert "Nothing was sent. To announce them: order-worker republish --all --execute" in seen
+    assert "Nothing was sent. To publish them: order-worker republish --all --execute" in seen
     found = republish.here("--outcome", "rejected", "--json").document
     assert (found["total"], {p["topic"] for p in found["portions"]}) == (8, {scene.topics.order_rejected})
-    assert told_again(scene) == []
+    assert published_again(scene) == []
 
     assert done(republish, "--all")["progress"]["done"] == 20
-    again = told_again(scene)
+    again = published_again(scene)
     assert Counter(m.header("ce_id") for m in again) == Counter(list(first))
     for message in again:
         original = first[message.header("ce_id")]
@@ -98,7 +98,7 @@ def test_what_a_worker_published_is_published_again_as_it_was(
         assert message.header("correlation_id") == "c-1"
         assert message.headers == [*original.headers, ("republished", b"true")]
 
-    # The worker is not disturbed: it goes on, and after a restart tells nothing again.
+    # The worker is not disturbed: it continues, and after a restart tells nothing again.
     worker.stop()
     scene.place([order_value(line(1, 1))])
     workers.start()
@@ -114,7 +114,7 @@ def test_filters_combine_and_select_what_they_say(scene: Scene, republish: Order
     def told_by(*arguments: str) -> set[int]:
         before = seen.total()
         done(republish, *arguments)
-        told = told_again(scene)
+        told = published_again(scene)
         fresh = Counter([str(m.header("ce_subject")) for m in told]) - seen
         seen.update(fresh)
         assert fresh.total() == len(told) - before
@@ -149,7 +149,7 @@ def test_killed_again_and_again_it_publishes_each_once_and_then_says_so(scene: S
     order_ids = write_ledger(scene)
     for reached in (200, 700):
         process = republish.start("--all", "--rate", "600", "--execute")
-        eventually(lambda: len(told_again(scene)) >= reached, 30)  # noqa: B023
+        eventually(lambda: len(published_again(scene)) >= reached, 30)  # noqa: B023
         process.kill()
         assert process.wait(10) == -signal.SIGKILL
     later = write_ledger(scene, 1)  # the selection does not grow
@@ -158,38 +158,38 @@ def test_killed_again_and_again_it_publishes_each_once_and_then_says_so(scene: S
 
     result = done(republish, "--all")
     assert result["confirmed"] + result["rejected"] < result["progress"]["done"] == MANY
-    assert_each_told_again_once(scene, order_ids)
+    assert_each_published_again_once(scene, order_ids)
 
     assert "add --again" in republish.here("--all", "--execute").done().out
     assert republish.here("--all").out.endswith(" --again --execute\n")
-    assert_each_told_again_once(scene, order_ids)
+    assert_each_published_again_once(scene, order_ids)
     assert done(republish, "--all", "--again")["progress"]["done"] == MANY + 1
-    assert subjects(told_again(scene)) == Counter([*order_ids, *order_ids, *later])
+    assert subjects(published_again(scene)) == Counter([*order_ids, *order_ids, *later])
 
 
-def test_ctrl_c_ends_the_transaction_in_hand_and_the_next_run_goes_on(scene: Scene, republish: OrderWorker):
+def test_ctrl_c_ends_the_transaction_in_hand_and_the_next_run_continues(scene: Scene, republish: OrderWorker):
     order_ids = write_ledger(scene)
     process = republish.start("--all", "--rate", "500", "--execute")
-    eventually(lambda: told_again(scene), 30)
+    eventually(lambda: published_again(scene), 30)
     process.send_signal(signal.SIGINT)
     stopped = ended(process)
     assert (stopped.code, stopped.out) == (130, "")
-    assert stopped.err == "stopped: the same command goes on where this one came to\n"
-    so_far = len(told_again(scene))
+    assert stopped.err == "stopped: the same command continues where this one came to\n"
+    so_far = len(published_again(scene))
     assert 0 < so_far < MANY
     assert done(republish, "--all")["progress"]["done"] == MANY
-    assert_each_told_again_once(scene, order_ids)
+    assert_each_published_again_once(scene, order_ids)
 
 
-def test_a_second_run_of_the_same_selection_ends_the_first_and_goes_on_there(
+def test_a_second_run_of_the_same_selection_ends_the_first_and_continues_there(
     scene: Scene, republish: OrderWorker
 ):
     order_ids = write_ledger(scene)
     first = republish.start("--all", "--rate", "100", "--execute")
-    eventually(lambda: told_again(scene), 30)
+    eventually(lambda: published_again(scene), 30)
     assert done(republish, "--all")["progress"]["done"] == MANY
     ended(first).assert_one_line(1, "another run of the same selection took over after")
-    assert_each_told_again_once(scene, order_ids)
+    assert_each_published_again_once(scene, order_ids)
 
 
 @pytest.mark.parametrize("flag", [[], ["--execute"]])

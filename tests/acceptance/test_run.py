@@ -107,14 +107,14 @@ sys.exit(run(read_settings()))
 def test_a_background_task_that_fails_ends_the_worker_and_the_log_says_why(workers: Workers, when: str):
     code = """
 import asyncio, sys
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.runtime.process import run
 from worker.settings import read_settings
 async def fail(self):
     while sys.argv[1] == "assigned" and not self.health.partitions():
         await asyncio.sleep(0.01)
     raise ValueError("a fault that nobody foresaw")
-Mender.run = fail
+Maintenance.run = fail
 sys.exit(run(read_settings()))
 """
     worker = workers.start(sys.executable, "-c", code, when)
@@ -125,13 +125,13 @@ sys.exit(run(read_settings()))
 def test_a_worker_whose_consumer_fetches_no_more_ends_to_be_started_again(workers: Workers):
     code = """
 import sys
-from worker.pipeline.mend import Mender
+from worker.pipeline.maintenance import Maintenance
 from worker.runtime.process import run
 from worker.settings import read_settings
 async def stop_fetching(self, consumer):
     if consumer.assignment():
         consumer._fetcher._fetch_task.cancel()
-Mender._mend = stop_fetching
+Maintenance._repair = stop_fetching
 sys.exit(run(read_settings()))
 """
     worker = workers.start(sys.executable, "-c", code)
@@ -177,7 +177,7 @@ def test_sigterm_finishes_the_batch_in_flight_leaves_the_group_and_exits_0(scene
     scene.assert_promises(ids)
 
 
-def test_told_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):
+def test_stopped_twice_it_leaves_at_once_and_nothing_is_lost(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 100})
     ids = [uuid4() for _ in range(20)]
     scene.place([order_value(line(1), order_id=i) for i in ids])
@@ -234,7 +234,7 @@ def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
     scene.assert_promises(ids)
 
 
-def test_workers_that_are_told_to_stop_while_they_start_end_well(scene: Scene, workers: Workers):
+def test_workers_that_are_stopped_while_they_start_end_well(scene: Scene, workers: Workers):
     supervisor = workers.start(*RUN, "--workers", "2")
     supervisor.wait_for_log("worker 1 is process")
     eventually(lambda: supervisor.catches(signal.SIGTERM))

@@ -94,7 +94,7 @@ def test_a_password_that_is_changed_with_its_file_costs_a_pause(
     assert_no_secret(worker, "first-one", "second-one")
 
 
-def test_a_wrong_password_at_the_start_is_told_at_once_and_ends_with_4(
+def test_a_wrong_password_at_the_start_is_reported_at_once_and_ends_with_4(
     asking_postgres: LocalPostgres, database_scene: Scene, workers: Workers, tmp_path: Path
 ):
     set_password(asking_postgres, "right")

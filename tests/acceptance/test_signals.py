@@ -151,7 +151,7 @@ def child_of(process: "subprocess.Popen[bytes]") -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
-def test_process_1_of_a_container_heeds_sigterm_from_its_first_moment(
+def test_process_1_of_a_container_handles_sigterm_from_its_first_moment(
     process_one: "subprocess.Popen[bytes]", delay_ms: int
 ):
     pid = child_of(process_one)

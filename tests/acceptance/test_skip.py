@@ -79,7 +79,7 @@ def wrong_length(batch: bytearray) -> None:
     struct.pack_into(">i", batch, 8, 3)
 
 
-def test_workers_go_on_behind_what_an_operator_skips_and_it_stays_on_record(
+def test_workers_continue_behind_what_an_operator_skips_and_it_stays_on_record(
     broker: LocalKafka, scene: Scene, workers: Workers, skip: OrderWorker, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})
@@ -97,28 +97,28 @@ def test_workers_go_on_behind_what_an_operator_skips_and_it_stays_on_record(
 
     plan = rehearsed(skip, place_of(scene, 5))
     first, end = plan["from_offset"], plan["to_offset"]
-    assert first <= 5 < end, "whichever offset of the batch is named, all of it is passed over"
+    assert first <= 5 < end, "whichever offset of the batch is named, all of it is skipped"
     assert (plan["committed"], plan["executed"]) == (first, False)
     assert "wrong checksum" in plan["why"]
     shown = skip(place_of(scene, 5)).done().out
     assert f"{scene.topics.order_placed}-0: offsets {first} to {end - 1} cannot be read: " in shown
     assert "ask upstream to send them again" in shown
-    assert "Nothing was changed. To pass over them: order-worker skip" in shown
+    assert "Nothing was changed. To skip them: order-worker skip" in shown
     assert "--by WHO --note TEXT --execute" in shown
     assert scene.shop.value("SELECT count(*) FROM skips") == 0
 
     done = skip.here(place_of(scene, 4), *WHY, "--execute").done().out
-    assert "On record: passed over by ada: disk 7 was replaced." in done
+    assert "On record: skipped by ada: disk 7 was replaced." in done
     scene.wait_until_drained()
     assert scene.shop.value("SELECT count(*) FROM order_outcomes") == 14 - (end - first)
     again = skip.here(place_of(scene, 4), *WHY, "--execute")
     again.assert_refused(1, "is behind the workers already")
 
-    passed_over = f"-0: offsets {first} to {end - 1} were passed over by ada at 2"
+    passed_over = f"-0: offsets {first} to {end - 1} were skipped by ada at 2"
     assert passed_over in order_worker.here("lag", "--interval", "0.3").done().out
     assert passed_over in order_worker.here("reconcile").done().out
     missed = order_worker.here("explain", str(lost[1]))
-    missed.assert_refused(1, f"it may have been among {end - first} offsets that ada passed over at 2")
+    missed.assert_refused(1, f"it may have been among {end - first} offsets that ada skipped at 2")
     assert worker.stop() == 0
     scene.assert_promises([*before, *behind, *beside, *lost[: 0 if end - first == 5 else 5 - (end - first)]])
 
@@ -137,7 +137,7 @@ def test_whatever_keeps_a_batch_from_being_unpacked_may_be_skipped(
     assert same == plan
     skip.here(place_of(scene, 1, 2), "--through", "2").assert_refused(1, "offset 2 can be read")
     skip.here(place_of(scene, 1, 2), *WHY, "--execute").done()
-    skip.here(place_of(scene, 1, 2)).assert_refused(1, "is skipped already: offset 1 was passed over by ada")
+    skip.here(place_of(scene, 1, 2)).assert_refused(1, "is skipped already: offset 1 was skipped by ada")
 
 
 def test_two_broken_batches_are_skipped_at_once_if_nothing_between_can_be_read(
@@ -179,7 +179,7 @@ def test_what_the_broker_cannot_serve_needs_an_end_and_something_served_behind_i
     skip.here(place_of(scene, 2, 3), "--through", "3", *WHY, "--execute").done()
 
 
-def test_reconcile_goes_on_past_what_nobody_can_unpack_and_says_what_it_cannot_prove(
+def test_reconcile_continues_past_what_nobody_can_unpack_and_says_what_it_cannot_prove(
     broker: LocalKafka, scene: Scene, workers: Workers, skip: OrderWorker, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})

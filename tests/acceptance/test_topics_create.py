@@ -22,12 +22,12 @@ def test_what_it_says_of_fresh_topics_is_true_twenty_times_out_of_twenty(
         fresh = {f"ORDER_WORKER_{v}": name for v, name in zip(VARIABLES, names, strict=True)}
         with order_worker_in(env | fresh) as order_worker:
             try:
-                assert_told_truly(order_worker, services.kafka_bootstrap_servers, names)
+                assert_published_truly(order_worker, services.kafka_bootstrap_servers, names)
             finally:
                 delete_topics(services.kafka_bootstrap_servers, names)
 
 
-def assert_told_truly(order_worker: OrderWorker, kafka: str, names: list[str]) -> None:
+def assert_published_truly(order_worker: OrderWorker, kafka: str, names: list[str]) -> None:
     rows = [
         row.split()
         for row in order_worker.here("topics", "create", "--partitions", "3").done().out.splitlines()

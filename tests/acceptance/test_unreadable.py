@@ -55,7 +55,7 @@ def test_reconcile_finds_nothing_missing_and_counts_them(
     assert "cannot be unpacked (the header name \\xff\\xfe is not UTF-8)." in told.out
 
 
-def test_explain_goes_on_past_them_and_counts_them(scene: Scene, order_id: str, order_worker: OrderWorker):
+def test_explain_continues_past_them_and_counts_them(scene: Scene, order_id: str, order_worker: OrderWorker):
     told = order_worker.here("explain", order_id, "--scan", "all").done().out
     assert "Confirmed at " in told
     for topic in all_of(scene):

@@ -34,7 +34,7 @@ class Subscriber:
 
 @contextmanager
 def subscriber(scene: Scene) -> Iterator[Subscriber]:
-    """Somebody who reads the outcomes with read_committed while the run goes on."""
+    """Somebody who reads the outcomes with read_committed while the run continues."""
     one = Subscriber()
     ended = threading.Event()
 

@@ -303,6 +303,6 @@ def _topics(bootstrap_servers: str, names: TopicNames, partitions: int) -> Itera
 
 
 def wake(worker: WorkerProcess) -> None:
-    """Let a stopped worker go on, if it still lives."""
+    """Let a stopped worker continue, if it still lives."""
     if worker.process.poll() is None:
         worker.signal(signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Three Kafka brokers as local processes: every record is on all of them, and two are enough to go on."""
+"""Three Kafka brokers as local processes: every record is on all of them, and two are enough to continue."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +65,7 @@ class LocalKafkaCluster:
             list(pool.map(LocalKafka.stop, chosen))
 
     def crash(self, *node_ids: int) -> None:
-        """`kill -9`; the others go on, if most are left."""
+        """`kill -9`; the others continue, if most are left."""
         for broker in self._chosen(node_ids).values():
             broker.crash()
 

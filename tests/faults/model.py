@@ -10,7 +10,7 @@ It shares no code with the worker. What it accepts are exactly the results that 
    built on it could accuse an innocent worker.) It is therefore searched for.
 3. What a set of runs takes does not depend on their order. So the search goes over sets, not over orders: it
    adds one run after the other, each decision measured by the stock which the set so far and the run's own
-   earlier orders leave, and goes on where least is wrong. It ends with the set of all runs: with nothing
+   earlier orders leave, and continues where least is wrong. It ends with the set of all runs: with nothing
    wrong exactly if some order makes every decision right, else with the fewest accusations that any order
    allows. For n partitions in one batch it looks at n sets when nothing misleads it, at 2ⁿ at most.
 4. However a transaction was ordered, it leaves the same stock, so that no doubt reaches the next one.
@@ -19,7 +19,7 @@ What does not depend on stock (users, products, prices, totals) is checked apart
 A transaction with a wrong decision still takes what it took: the next is measured by what was really there.
 
 The commit times are those of the ledger rows' `xmin`: they need a server with `track_commit_timestamp=on`,
-its clock never set back, and no statement that rewrites `order_outcomes`.
+its clock never rewound, and no statement that rewrites `order_outcomes`.
 """
 
 import json

@@ -69,8 +69,8 @@ _PROMISES: Final = (
     "which came later",
     "whose offset is not committed",
     "decided from a place where it does not lie",
-    "passed over, and not on record",
-    "passed over, though it could be decided",
+    "skipped, and not on record",
+    "skipped, though it could be decided",
     "still open",
 )
 _NO_PROGRESS: Final = re.compile(r"AssertionError: not within .* decided [1-9]\d* of \d+")

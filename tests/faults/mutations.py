@@ -101,7 +101,7 @@ _FLOW: Final = "worker/pipeline/flow.py"
 _OWNER: Final = "worker/pipeline/owner.py"
 _RETRIES: Final = "worker/pipeline/retries.py"
 _IDLE: Final = "worker/pipeline/idle.py"
-_MEND: Final = "worker/pipeline/mend.py"
+_MAINTENANCE: Final = "worker/pipeline/maintenance.py"
 _BROKER: Final = "worker/broker.py"
 _SET_ASIDE: Final = "worker/pipeline/set_aside.py"
 _RETRY: Final = "worker/failures.py"
@@ -177,14 +177,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "redelivery-is-told",
-        "A record that was decided and not published is published when it comes again.",
+        "An outcome that was decided and not published is published at the redelivery.",
         "a redelivery is taken for a duplicate",
         (Edit(_TRIAGE, "return Standing.REDELIVERY", "return Standing.DUPLICATE"),),
         (Trial("crash-after-database-commit"), Trial("crash-after-sends"), Trial("kill", 1, 3_000)),
     ),
     Mutation(
         "bytes-of-the-ledger",
-        "What is published later is what was stored, byte for byte.",
+        "A later publication is the stored event, byte for byte.",
         "the stored event is read as jsonb, which writes the same JSON in other bytes",
         (
             Edit(_LEDGER, "import ARRAY\n", "import ARRAY, JSONB\n"),
@@ -208,7 +208,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "stock-guard",
-        "Stock is taken only where there is as much, whatever was read before.",
+        "Stock is taken only if enough is there at the commit, whatever was read before.",
         "the update asks for the price alone, and the table allows negative stock",
         (
             Edit(_STOCK, "        Product.stock_quantity >= _takings.c.quantity,\n", ""),
@@ -222,28 +222,28 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "price-guard",
-        "An order is confirmed at the price that holds at the moment of its commit.",
+        "An order is confirmed at the price that is valid at its commit.",
         "the update asks for the stock alone",
         (Edit(_STOCK, "        Product.price == _takings.c.price,\n", ""),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "price_that_changes"),),
     ),
     Mutation(
         "products-of-new-items",
-        "An item's product is in the table at the commit, also where its foreign key was not asked.",
+        "An item's product exists at the commit, also if its foreign key was not checked.",
         "nobody looks whether all stock was taken",
         (Edit(_STOCK, _TAKEN_ALL, _TAKEN_ALL.replace(" == len(ids)", " >= 0")),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "product_deleted"),),
     ),
     Mutation(
         "users-of-new-orders",
-        "An order's user is in the table at the commit, also where its foreign key was not asked.",
+        "An order's user exists at the commit, also if the foreign key was not checked.",
         "users are read and not locked",
         (Edit("db/bulk/orders.py", "_users.with_for_update(read=True, key_share=True)", "_users"),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "user_of_a_batch"),),
     ),
     Mutation(
         "triggers-of-the-shop",
-        "Triggers and foreign keys that a shop adds to its tables are never passed over.",
+        "Triggers and foreign keys that a shop adds to its tables are never skipped.",
         "nobody looks for them",
         (Edit("db/bulk/references.py", "WHERE tgtype & 4 <> 0", "WHERE false"),),
         (Test("tests/integration/db/test_references.py", "shop_adds"),),
@@ -274,14 +274,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "rejection-guard",
-        "A rejection holds at the moment of its commit.",
+        "A rejection is still right at its commit.",
         "the products of rejected orders are not looked at again",
         (Edit(_STOCK_TAKING, "if not locked and decider.relied_on:", "if locked and decider.relied_on:"),),
         (Trial("none", 1, 5_000), Trial("none", 3, 5_000), Trial("rebalance", 1, 5_000)),
     ),
     Mutation(
         "rejection-guard-of-every-product",
-        "A rejection tells every product that is short at the moment of its commit.",
+        "A rejection lists every product that is short at the moment of its commit.",
         "only the products that a rejection names are looked at again",
         (
             Edit(
@@ -321,7 +321,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "lines-count-together",
-        "Lines of an order that name the same product are measured by their sum.",
+        "Lines of an order with the same product count by their sum.",
         "each line is measured alone",
         (
             Edit(
@@ -334,7 +334,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "every-reason",
-        "A rejection tells all its reasons.",
+        "A rejection lists all its reasons.",
         "a product that is short ends the search for reasons",
         (
             Edit(
@@ -348,7 +348,7 @@ MUTATIONS: Final = (
     # One Kafka transaction ----------------------------------------------------------------------------------
     Mutation(
         "owner-before-fenced",
-        "Who takes a partition over makes the owner before unable to publish.",
+        "A take-over makes the previous owner unable to publish.",
         "the lease is taken without fencing the producer that it names",
         (Edit(_LEASE, "return await self.producers.fence(ids - {own_id})", "return {}"),),
         # Not the campaign: where a batch is pending, a take-over ends what its publisher left open once more.
@@ -356,7 +356,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "lease-as-it-was-read",
-        "A lease is taken only where the row is as it was when its owner was fenced.",
+        "A lease is taken only if its row has not changed since the owner was fenced.",
         "who came between is overwritten, and not fenced",
         (
             Edit(
@@ -370,7 +370,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "released-when-complete",
-        "A lease is released when everybody can see the offset that was committed last.",
+        "A lease is released when the last committed offset is visible to everyone.",
         "a lease is released as soon as Kafka has acknowledged the commit",
         (
             Edit(
@@ -399,7 +399,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "what-failed-goes-alone",
-        "A partition whose transaction failed holds up the others once.",
+        "A partition whose transaction failed delays the others only once.",
         "it is published with the others again and again",
         (
             Edit(
@@ -410,7 +410,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "recorded-when-published",
-        "What is published next is recorded once the batch before is published for certain.",
+        "The next batch is recorded only after the previous one is certainly published.",
         "it is recorded with its decisions, whatever became of the batch before",
         (
             Edit(
@@ -436,7 +436,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "take-over-order",
-        "The committed offset is read when nobody before can move it any more.",
+        "The committed offset is read after previous owners can no longer move it.",
         "the offset is read before the producer is started",
         (
             Edit(
@@ -500,7 +500,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "producer-after-doubt",
-        "After a failed transaction the committed offset is read again, and tells whether it happened.",
+        "After a failed transaction the committed offset is read again, and shows whether it committed.",
         "the producer stays and tries the records again",
         (
             Edit(
@@ -525,7 +525,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "offset-at-take-over",
-        "Who takes a partition over begins at its committed offset, whatever records are at hand.",
+        "A take-over starts at the committed offset, whatever records were polled.",
         "the records at hand are decided, whatever offset is committed",
         (
             Edit(
@@ -548,7 +548,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "published-in-turn",
-        "A batch begins to be published when the one before is published.",
+        "A batch is published only after the previous one.",
         "what is settled is published at once",
         (
             Edit(
@@ -561,7 +561,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "nothing-behind-a-failure",
-        "Behind a batch that failed nothing of its partitions is published.",
+        "After a failed batch nothing of its partitions is published until it is redone.",
         "a batch that was settled meanwhile keeps its partitions",
         (
             Edit(
@@ -574,7 +574,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "ahead-of-the-first",
-        "Records that were read before a partition was set back are not taken for those it was set back to.",
+        "Records that were read before a partition was rewound are dropped.",
         "where nothing was ever committed the first records at hand count",
         (
             Edit(
@@ -587,7 +587,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "ends-where-the-one-before-wrote",
-        "A transaction that Kafka has undone and left open is ended by the next one, wherever that writes.",
+        "A transaction that Kafka has undone and left open is ended by the next one.",
         "a transaction ends only where it writes",
         (
             Edit(
@@ -601,7 +601,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "one-event-id",
-        "An outcome that is published again has the event id of the first time.",
+        "An outcome that is published again has the same event id.",
         "event ids are drawn",
         (
             Edit("contracts/envelope.py", "import UUID, uuid5", "import UUID, uuid4, uuid5"),
@@ -615,14 +615,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "silent-replay",
-        "A silent replay publishes nothing that was decided before it.",
+        "A replay publishes nothing that was decided before it.",
         "a replayed order is published like any redelivery",
         (Edit(_SETTLEMENT, "if is_silenced(record.offset, first.decided_at, replays):", "if False:"),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "silent_replay"),),
     ),
     Mutation(
         "silence-is-no-offset",
-        "A group coordinator that does not tell the offset yet is asked again.",
+        "A group coordinator that does not know the offset yet is asked again.",
         "an answer without the partition is taken for: nothing was ever committed",
         (
             Edit(
@@ -637,7 +637,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "remembered-by-postgresql",
-        "A broker that forgets the committed offsets makes nobody tell anything again.",
+        "A broker that forgets committed offsets causes no second publication.",
         "Kafka is believed whatever it tells",
         (
             Edit(
@@ -689,7 +689,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "sentinel",
-        "What was published just before the offsets were forgotten is found in the outcome topics.",
+        "A batch published just before offsets were forgotten is found in the outcome topics.",
         "the batch is published again without looking",
         (
             Edit(
@@ -702,7 +702,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "sentinel-of-this-publication",
-        "An earlier publication of the same outcome does not count for the one that was begun.",
+        "An earlier publication of an outcome does not count as the current attempt.",
         "its place does not matter",
         (Edit(_PUBLISHED, "{place: max(sentinel.from_offset, ", "{place: max(0, "),),
         (Test("tests/integration/worker/kafka/test_published.py", "published_before"),),
@@ -722,21 +722,27 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "what-hangs-is-ended",
-        "A transaction that Kafka takes for ended and has left open is ended before anybody reads behind it.",
+        "A hanging transaction is ended before later records are searched.",
         "it is left open",
-        (Edit(_PUBLISHED, "        await leases.producers.end_what_hangs(publishers(pending))\n", ""),),
+        (
+            Edit(
+                _PUBLISHED,
+                "        await leases.producers.end_hanging_transactions(publishers(pending))\n",
+                "",
+            ),
+        ),
         (Test("tests/integration/worker/kafka/test_published.py", "left_open"),),
     ),
     Mutation(
         "resting-partitions",
-        "A worker without orders notices that Kafka tells less than it has acknowledged.",
+        "An idle worker notices that Kafka reports less than it has acknowledged.",
         "nobody asks while no orders come",
         (Edit(_WATCH, "_offset(commits[p]) < to}", "_offset(commits[p]) < -1}"),),
         (Test("tests/acceptance/test_forgotten_offsets.py", "without_orders"),),
     ),
     Mutation(
         "acknowledged-follows",
-        "Only the batch right before the latest one is remembered as acknowledged.",
+        "Only the batch just before the latest one is recorded as acknowledged.",
         "any batch is, also one that the latest does not follow on",
         (
             Edit(
@@ -749,7 +755,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "epoch",
-        "An owner before does not overwrite how far the new one has come.",
+        "A previous owner cannot overwrite the position of the new one.",
         "everybody may write it",
         (Edit("db/worker/positions.py", "        Position.epoch == _new.c.epoch,\n", ""),),
         (Test("tests/integration/db/test_positions.py", "owner_before"),),
@@ -757,7 +763,7 @@ MUTATIONS: Final = (
     # What goes wrong --------------------------------------------------------------------------------------
     Mutation(
         "seek-after-failure",
-        "Records of a failed batch come again.",
+        "Records of a failed batch are read again.",
         "what failed is paused and not sought again",
         (
             Edit(
@@ -770,7 +776,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "resume-after-failure",
-        "A partition that was paused after a failure goes on.",
+        "A partition that was paused after a failure continues.",
         "nobody resumes what was paused",
         (
             Edit(
@@ -783,7 +789,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "outages-wait",
-        "A server's trouble is waited for; nobody searches the orders for it.",
+        "If a server is away, orders wait; none becomes a dead letter because of it.",
         "errors of unknown kind are looked for in the orders",
         (
             Edit(
@@ -796,14 +802,14 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "trouble-of-all-waits",
-        "What refuses every order alike makes no order a dead letter.",
+        "An error that refuses every order makes no order a dead letter.",
         "an order that is refused alone is always the cause",
         (Edit(_BATCH, "if not may_concern_all(failure):", "if failure:"),),
         (Trial("constraint"), Trial("constraint", 2)),
     ),
     Mutation(
         "locks-of-the-stopped",
-        "A worker that stands still with locks does not hold up the others.",
+        "A frozen worker that holds locks does not block the others.",
         "PostgreSQL ends no idle transaction",
         (
             Edit(
@@ -816,7 +822,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "one-refused-order",
-        "An order that PostgreSQL refuses is found, and holds nobody up.",
+        "An order that PostgreSQL refuses is found, and delays no other order.",
         "errors of one order wait like all others",
         (
             Edit(
@@ -829,7 +835,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "withheld-is-looked-for",
-        "A withheld outcome is not published again where a try before has done it.",
+        "A withheld outcome is not published again if an earlier attempt has published it.",
         "it is tried without looking",
         (
             Edit(
@@ -842,21 +848,21 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "withheld-after-its-batch",
-        "A withheld outcome is published only when its batch cannot come again without it being known.",
+        "A withheld outcome is published only when its batch is committed for good.",
         "as soon as its topic takes it",
         (Edit(_WITHHELD, "commit and row.source_offset < commit.offset and", "(commit or True) and"),),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "done_with"),),
     ),
     Mutation(
         "withheld-apart",
-        "An outcome that is withheld is not published with its batch.",
+        "A withheld outcome is not published with its batch.",
         "it is, where it comes again",
         (Edit(_SET_ASIDE, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "done_with"),),
     ),
     Mutation(
         "withheld-by-the-owner",
-        "An owner before sets nothing aside.",
+        "A previous owner cannot set outcomes aside.",
         "whoever meets a refusal does",
         (
             Edit(
@@ -885,7 +891,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "refused-times",
-        "A time that its topic refuses becomes that of publishing.",
+        "A timestamp that the topic refuses is replaced by the time of publishing.",
         "it is sent as it is",
         (
             Edit(
@@ -901,7 +907,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "keys-of-letters",
-        "A dead letter without key gets one where its topic takes none without.",
+        "A dead letter without a key gets one if its topic requires keys.",
         "it has none",
         (Edit(_ADAPTED, "    if limits.needs_key:\n", "    if False:\n"),),
         (
@@ -926,7 +932,7 @@ MUTATIONS: Final = (
     # What comes in ----------------------------------------------------------------------------------------
     Mutation(
         "from-the-beginning",
-        "Orders that were placed before the first worker came are decided.",
+        "Orders that were placed before the first worker started are decided.",
         "a new group begins at the end of the topic",
         (Edit(_RECORDS, "OffsetResetStrategy.EARLIEST)", "OffsetResetStrategy.LATEST)"),),
         (Trial("none"), Trial("none", 2)),
@@ -954,7 +960,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "poison-is-no-error",
-        "A value that is no order becomes a dead letter and holds nobody up.",
+        "A value that is not an order becomes a dead letter and delays no other record.",
         "what the contract refuses escapes as an error",
         (
             Edit(
@@ -968,7 +974,7 @@ MUTATIONS: Final = (
     # Kafka's edge -----------------------------------------------------------------------------------------
     Mutation(
         "neighbours-of-the-unreadable",
-        "A record that cannot be unpacked costs no other one.",
+        "A record that cannot be unpacked loses no other record.",
         "the error of one partition's record ends the poll",
         (
             Edit(
@@ -984,7 +990,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "polls-are-accepted",
-        "What a poll returned and nobody handled comes again.",
+        "Records that a poll returned and that were not handled are read again.",
         "what is returned counts as handled",
         (Edit(_PLACES, "                self.offered[partition] = began\n", "                pass\n"),),
         (Test("tests/integration/worker/kafka/test_record_consumer.py", "not_accepted_comes_again"),),
@@ -998,7 +1004,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "offsets-beyond-the-end",
-        "A committed offset beyond the log's end costs no order that comes after it.",
+        "A committed offset beyond the log's end loses no later order.",
         "the offset is believed",
         (
             Edit(_RESUME, "if offset is not None and offset > evidence.end:", "if offset == -1:"),
@@ -1011,7 +1017,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "silence-in-another-log",
-        "A log that is read from its first record makes nobody publish again.",
+        "A log that is read from its first record causes no second publication.",
         "nothing is recorded before the offset moves",
         (Edit(_TAKEOVER, "if silent_to > evidence.first:", "if silent_to < 0:"),),
         (
@@ -1021,7 +1027,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a-cut-log-is-looked-at-twice",
-        "A leader that says too low an end for a moment changes nothing.",
+        "A leader that reports too low an end for a moment changes nothing.",
         "the first answer is believed",
         (
             Edit(
@@ -1034,7 +1040,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a-backup-decides-nothing",
-        "A PostgreSQL that knows less than was committed decides nothing.",
+        "With a PostgreSQL that has less than Kafka committed, nothing is decided.",
         "nobody compares",
         (Edit(_RESUME, "if expected > known:", "if expected < 0:"),),
         (Test("tests/integration/worker/pipeline/test_takeover.py", "all_partitions_wait"),),
@@ -1077,8 +1083,8 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "deleted-is-noted",
-        "What retention deletes before it is decided leaves a note.",
-        "the partition goes on in silence",
+        "Records that retention deletes before they are decided are recorded.",
+        "the partition continues in silence",
         (Edit(_RESUME, "if start < evidence.first else None", "if start < 0 else None"),),
         (
             Trial("deleted-records"),
@@ -1087,7 +1093,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "a-late-answer-is-no-life",
-        "A worker that hangs is not kept alive by its own late questions.",
+        "A worker that hangs is not kept alive by its own late probes.",
         "each failed question is a sign of life",
         (
             Edit(
@@ -1100,20 +1106,20 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "unreadable-is-said",
-        "A record that was read raw is a dead letter that says so, whatever its bytes are.",
+        "A record that was read raw becomes a dead letter that says so, for any bytes.",
         "it is decoded as any other",
         (Edit(_DECODING, 'invalid[place] = Invalid(DeadLetterCode.UNREADABLE, record.why, "")', "pass"),),
         (Trial("odd-header-names"),),
     ),
     Mutation(
         "an-unreadable-batch-waits",
-        "A batch that cannot be unpacked is passed over by nobody but an operator.",
-        "its partition goes on behind it",
+        "Only an operator skips a batch that cannot be unpacked.",
+        "its partition continues after it",
         (
             Edit(
                 _RECORDS,
                 "        self.unreadable[partition] = found.span\n\n    def _look",
-                "        self.pass_over(found.span)\n\n    def _look",
+                "        self.skip_span(found.span)\n\n    def _look",
             ),
         ),
         (Trial("broken-batches"),),
@@ -1131,18 +1137,17 @@ MUTATIONS: Final = (
         "only what was decided is committed",
         (
             Edit(
-                _MEND,
-                "        await self._go_on_behind_markers(consumer)\n"
-                "        await self._look_at_database()\n",
+                _MAINTENANCE,
+                "        await self._commit_past_markers(consumer)\n        await self._look_at_database()\n",
                 "        await self._look_at_database()\n",
             ),
-            Edit(_MEND, "await self._go_on_behind_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
+            Edit(_MAINTENANCE, "await self._commit_past_markers(consumer)\n\n", "await asyncio.sleep(0)\n\n"),
         ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "others_read_no_lag"),),
     ),
     Mutation(
         "an-idle-commit-looks-again",
-        "An idle commit goes to where nothing lies before it now, whatever was so before it could begin.",
+        "An idle commit only skips what has nothing to decide at the time of the commit.",
         "the position of before it waited counts",
         (
             Edit(
@@ -1160,34 +1165,34 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "lag-is-what-is-not-published",
-        "What is in hand is lag until it is published.",
+        "Records in flight count as lag until they are published.",
         "what was fetched counts as published",
         (
             Edit(
                 _WATCH,
-                "for partition in assigned - self._flow.in_hand():\n            # Behind",
-                "for partition in assigned:\n            # Behind",
+                "for partition in assigned - self._flow.in_hand():\n            # Past",
+                "for partition in assigned:\n            # Past",
             ),
         ),
         (Test("tests/acceptance/kafka_edge/test_health.py", "in_hand"),),
     ),
     Mutation(
         "published-after-all",
-        "A partition does not wait for what failed and turns out to have happened.",
+        "A partition does not wait for a failed step that turns out to have succeeded.",
         "it waits until it publishes again",
         (Edit(_OWNER, "if first is None or (result.published_to or 0) > first:", "if first is None:"),),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "reply_was_lost"),),
     ),
     Mutation(
         "in-hand-while-taken-over",
-        "Where a take-over goes back, what was polled behind that place is read again after it.",
+        "If a take-over seeks back, later records that were polled before are read again.",
         "it is taken for what comes next",
         (Edit(_OWNER, "self.retries.read_from(", "self.source.seek("),),
         (Test("tests/integration/worker/pipeline/test_consumer.py", "in_hand_while"),),
     ),
     Mutation(
         "no-lag-of-an-absent-kafka",
-        "While Kafka does not answer there is no lag to believe.",
+        "While Kafka does not answer, no lag is reported.",
         "the last one stays",
         (
             Edit(

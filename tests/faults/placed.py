@@ -28,7 +28,7 @@ class Placed:
     doomed: dict[UUID, tuple[int, int]] = field(default_factory=dict)
     """those of them that may stay undecided, with partition and offset"""
     is_cut: bool = False
-    """a log was set back: dead letters of before may be written again"""
+    """a log was rewound: dead letters of before may be written again"""
     _extra: dict[tuple[int, int], UUID] = field(default_factory=dict)
     _turns: dict[tuple[int, int, UUID], int] = field(default_factory=dict)
     _count: int = 0
@@ -54,14 +54,14 @@ class Placed:
             self.doomed[self._extra[partition, offset]] = partition, offset
 
     def cut(self, partition: int, end: int) -> None:
-        """The partition's log ends here now; what lay behind was decided before."""
+        """The partition's log ends here now; what lay after was decided before."""
         self.ends[partition] = end
         self.is_cut = True
 
     def turn(self, partition: int, offset: int, order_id: UUID) -> int:
         """When the order was written there, as a number that grows from record to record; -1: it never was.
 
-        Offsets are no such number: those of a log that was set back come again.
+        Offsets are no such number: those of a log that was rewound come again.
         """
         return self._turns.get((partition, offset, order_id), -1)
 

@@ -84,13 +84,13 @@ class Proxy:
         self._change(_Mode(dropping_replies=True, after=after))
 
     def heal(self) -> None:
-        """Forward as it came; what was held back goes on; a connection that lost a reply is reset."""
+        """Forward as it came; what was held back continues; a connection that lost a reply is reset."""
         self._change(_Mode())
 
     def _change(self, mode: "_Mode", reset_all: bool = False) -> None:
         async def change() -> None:
             self._line.change(mode)
-            # A stream with a hole must not go on: its client would read nonsense.
+            # A stream with a hole must not continue: its client would read nonsense.
             await self._reset([c for c in self._connections if reset_all or (c.holed and mode.replies)])
 
         self._run(change())
@@ -154,7 +154,7 @@ class _Line:
         self._changed = asyncio.Event()
 
     async def passes(self, read_at: float) -> None:
-        """Return when what was read then may go on, by the mode of now: a heal ends a delay under way."""
+        """Return when what was read then may continue, by the mode of now: a heal ends a delay under way."""
         now = asyncio.get_running_loop().time
         while self.mode.stalled or now() < read_at + self.mode.delay_seconds:
             due = None if self.mode.stalled else read_at + self.mode.delay_seconds

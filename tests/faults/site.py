@@ -66,7 +66,7 @@ def broker_apart(folder: Path, **options: Any) -> Iterator[LocalKafka]:
     """A broker, to be started, with a running controller in a process of its own, which no fault touches.
 
     One that is its own controller comes up from a crash as the leader of what it does not lead any more
-    (ARCHITECTURE.md, last section). Both are gone at the end.
+    (docs/kafka-limits.md). Both are gone at the end.
     """
     member = new_cluster(1)[0]
     controller = LocalController(folder, member)

@@ -25,7 +25,7 @@ _SHOWN = 3  # of each kind of violation
 
 
 def find_violations(arena: Arena, along: Subscriber) -> list[str]:
-    """Every promise that was not kept; `along` read the outcomes while the run went on."""
+    """Every promise that was not kept; `along` read the outcomes while the run continued."""
     outcomes = arena.scene.outcomes()
     return [
         *_books(arena),
@@ -96,8 +96,8 @@ def _passed_over(arena: Arena) -> Iterable[str]:
         for offset in range(row["from_offset"], row["to_offset"])
     }
     lost = {place for place, order_id in doomed.items() if order_id not in decided}
-    yield from _differences("passed over, and not on record", lost - recorded)
-    yield from _differences("passed over, though it could be decided", recorded - set(doomed))
+    yield from _differences("skipped, and not on record", lost - recorded)
+    yield from _differences("skipped, though it could be decided", recorded - set(doomed))
 
 
 def _told(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
@@ -129,7 +129,7 @@ def _subscriber(outcomes: Sequence[Message], along: Subscriber) -> Iterable[str]
         lambda: f"who read along has seen {len(along.seen)} of {len(outcomes)}: {along.fetching()}",
     )
     seen = Counter(value for _, _, _, value in along.seen)
-    yield from _differences("seen while the run went on, and gone in the end", seen - at_the_end)
+    yield from _differences("seen while the run continued, and gone in the end", seen - at_the_end)
     yield from _differences("there in the end, and not seen by who read along", at_the_end - seen)
     last: dict[tuple[str, int], int] = {}
     for topic, partition, offset, _ in along.seen:

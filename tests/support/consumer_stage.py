@@ -165,7 +165,7 @@ class HeldPublisher:
 
 
 class HeldTakeover:
-    """Stands in for Takeover: goes on where the publisher committed, or, where the test says so, waits.
+    """Stands in for Takeover: continues where the publisher committed, or, where the test says so, waits.
 
     What failed is never published here, so that a lost commit is found again by `positions` alone.
     """
@@ -250,7 +250,7 @@ class WatchedProcessor:
             self.pending_before_commit = await session.scalar(query)
 
         settled = await self._real.settle(records, replays, guard, held_back)
-        # Whoever waits for this runs when the consumer has gone on from here, up to where it has to wait.
+        # Whoever waits for this runs when the consumer has continued from here, up to where it has to wait.
         self.settled.put_nowait(len(settled))
         return settled
 

@@ -14,7 +14,7 @@ _TEXT: Final = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """(name, the rest of it), lines that go on joined, without comments."""
+    """(name, the rest of it), lines that continue joined, without comments."""
     text = re.sub(r"^#.*\n", "", _TEXT, flags=re.MULTILINE).replace("\\\n", " ")
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in text.splitlines())]
 

@@ -35,7 +35,7 @@ NOBODY = 999_999
 FIRST_ORDER, SECOND_ORDER = "00000000-0000-0000-0000-000000000001", "00000000-0000-0000-0000-000000000002"
 
 
-async def stock_the_shelves(engine: AsyncEngine) -> None:
+async def fill_the_stock(engine: AsyncEngine) -> None:
     """Fill the empty tables; what is received and not in stock was sold."""
     async with engine.begin() as connection:
         for statement in (
@@ -118,7 +118,7 @@ async def stock(session: AsyncSession) -> dict[int, tuple[int, int]]:
 
 
 async def refusal(session: AsyncSession, engine: AsyncEngine, call: Call, error: type[Error]) -> Error:
-    """The error of the call, which changed nothing and after which the transaction goes on to its commit."""
+    """The error of the call, which changed nothing and leaves the transaction usable until its commit."""
     await new_user(session, f"earlier-{uuid4()}")
     before = await content(session)
     with pytest.raises(error) as caught:

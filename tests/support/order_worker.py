@@ -86,7 +86,7 @@ class OrderWorker:
         return ended(self.start(*arguments, **env), stdin)  # type: ignore[arg-type]
 
     def start(self, *arguments: str, terminal: int = subprocess.PIPE, **env: str) -> Process:
-        """The process, which goes on beside the test; it may write to a terminal."""
+        """The process, which continues beside the test; it may write to a terminal."""
         command, whole = [*self.program, *self.words, *arguments], {**os.environ, **self.env, **env}
         process: Process = (
             self.template.start_piped(command[2:], whole, ROOT, terminal)

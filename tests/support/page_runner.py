@@ -31,7 +31,7 @@ _KAFKA, _DATABASE = "127.0.0.1:9092", "postgresql://shop:shop@127.0.0.1:5432/sho
 class PageRunner:
     """Runs the blocks of a page in one folder, against one test's servers, topics and database.
 
-    A worker that the page starts goes on until the test ends. Each block then finds decided what was placed
+    A worker that the page starts continues until the test ends. Each block then finds decided what was placed
     before it. What a subscriber of the page prints is in `subscribed`.
     """
 
@@ -90,7 +90,7 @@ class PageRunner:
                 stderr=subprocess.STDOUT,
             )
         try:
-            if "async for record in" in block.text:  # it goes on for ever
+            if "async for record in" in block.text:  # it continues for ever
                 eventually(lambda: log.read_text() or process.poll() is not None, 60)
                 assert process.poll() is None, f"{page}:{block.line}: {log.read_text()}"
                 self.subscribed += log.read_text()

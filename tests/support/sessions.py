@@ -16,7 +16,7 @@ _ENDED = (asyncpg.ConnectionDoesNotExistError, asyncpg.AdminShutdownError, async
 class Sessions:
     """One statement at a time each, and as many as are asked at once. They live in a thread of their own.
 
-    A session has no settings, locks or transactions that go on: nobody knows who gets it next.
+    A session has no settings, locks or transactions that continue: nobody knows who gets it next.
     """
 
     def __init__(self, database_url: str) -> None:

@@ -30,7 +30,7 @@ def main() -> int:
             if action in {"hang", "stall"}:
                 # The event loop does not turn meanwhile.
                 threading.Event().wait(None if action == "hang" else STALL_SECONDS)
-                sys.stderr.write("going on\n")
+                sys.stderr.write("continuing\n")
                 return
             os.kill(os.getpid(), signal.Signals[action])
 

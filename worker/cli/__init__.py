@@ -1,6 +1,6 @@
 """The console script `order-worker`: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
-`run` ends with 3 where it hangs, and with 4 where its credentials are refused for too long.
+`run` ends with 3 if it hangs, and with 4 if a server refuses its credentials for too long.
 """
 
 import sys
@@ -68,12 +68,12 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line and exit: what a person can put right is one line, anything else a traceback."""
+    """Run the command line and exit: a foreseen error is shown in one line, any other with a traceback."""
     sys.exit(run_command())
 
 
 def run_command() -> int:
-    """The exit code of the command that `sys.argv` names, once all that it has to say is written."""
+    """Run the command that `sys.argv` names and write all its output; returns the exit code."""
     try:
         code = _called()
         sys.stdout.flush()

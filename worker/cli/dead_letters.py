@@ -1,4 +1,4 @@
-"""`dead-letters`: what could not be decided, looked at, taken out, sent again, or settled."""
+"""`dead-letters`: list, show, export, redrive and settle records that could not be decided."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,22 @@ from worker.cli.letter_options import (
     edits_of,
     place_of,
 )
-from worker.cli.options import AsJson, Execute, example, finite, group, who
+from worker.cli.options import (
+    AsJson,
+    By,
+    Execute,
+    Force,
+    MaxFailures,
+    Patience,
+    Rate,
+    example,
+    group,
+    who,
+)
 from worker.errors import CommandError, UsageError
 
 commands = group(
-    "Records that could not be decided: look at them, take them out, send them again, settle them."
+    "Records that could not be decided: list, show and export them, send them again, settle them."
 )
 
 
@@ -41,7 +52,7 @@ def list_(
 ) -> None:
     """Show the open dead letters in groups: how many of each code and field, since when, what was redriven.
 
-    "confirmed since", "rejected since": of so many the order id is decided by now, with whatever content.
+    "confirmed since", "rejected since": so many of their order ids are decided by now, for any content.
     """
     from worker.operations.dead_letters.read import list_groups
     from worker.operations.dead_letters.terminal import groups_table
@@ -94,11 +105,11 @@ def export(
     path: Path_ = None,
     start: From = None,
     end: To = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write dead letters as JSON lines: place, source, error, headers, key and value.
 
-    What is not UTF-8 is base64, under key_base64 or value_base64. The file is there when it is whole.
+    What is not UTF-8 is base64, under key_base64 or value_base64. The file appears when it is complete.
     """
     from worker.operations.dead_letters.export import export as write
     from worker.settings import read_settings
@@ -116,7 +127,7 @@ def export(
         "order-worker dead-letters redrive 2:17",
         "order-worker dead-letters redrive --code data_error --rate 50 --execute",
         "order-worker dead-letters redrive 2:17 --set user_id=7 --set 'items.*.quantity=1' --execute",
-        "order-worker dead-letters redrive --from-file mended.jsonl --execute",
+        "order-worker dead-letters redrive --from-file fixed.jsonl --execute",
     )
 )
 def redrive(
@@ -133,35 +144,24 @@ def redrive(
         typer.Option(
             "--set",
             metavar="FIELD=JSON",
-            help="Edit a field of each first: items.0.quantity=3, 'items.*.quantity=3'; several times.",
+            help="Edit a field of each: items.0.quantity=3, 'items.*.quantity=3'; can be repeated.",
         ),
     ] = None,
     from_file: Annotated[
         Path | None,
-        typer.Option("--from-file", metavar="FILE", help="JSON lines of what each letter is to become."),
+        typer.Option("--from-file", metavar="FILE", help="JSON lines with the edit of each dead letter."),
     ] = None,
-    max_failures: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Stop where a larger share has failed again.")
-    ] = 0.1,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, callback=finite, help="Letters a second, at most.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
-    ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(
-            min=1, callback=finite, help="Seconds without progress of the workers until it gives up."
-        ),
-    ] = 60.0,
+    max_failures: MaxFailures = 0.1,
+    rate: Rate = None,
+    by: By = None,
+    patience: Patience = 60.0,
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters to the input topic again, each once, ever: 1, 2, 5, 10, … with a look at each step.
+    """Send dead letters to the input topic again, each only once. Steps of 1, 2, 5, 10, … with a check each.
 
-    Which ones is fixed at the start; what arrives meanwhile is not among them. A letter that fails again
-    is a new one. Interrupted, the next run finds out what was sent.
+    The set is fixed at the start: dead letters that arrive meanwhile are left out. One that fails again is a
+    new dead letter. If a run is interrupted, the next one finds out what was sent.
 
     Left out, unless their places are given: those of order_id_conflict (or --code), and settled ones.
 
@@ -179,7 +179,7 @@ def redrive(
     if edits.lines:
         if changes or choice != Choice():
             raise UsageError(
-                "--from-file names the letters and their edits: leave out what chooses and --set"
+                "--from-file names the dead letters and their edits: leave out --set and all filters"
             )
         choice = Choice(frozenset(edits.lines))
     request = work.RedriveRequest(
@@ -213,7 +213,7 @@ def redrive(
     epilog=example(
         "order-worker dead-letters settle 2:17",
         'order-worker dead-letters settle 2:17 3:4 --note "sent again under a new id, see 4711" --execute',
-        'order-worker dead-letters settle --code order_id_conflict --note "upstream is mended" --execute',
+        'order-worker dead-letters settle --code order_id_conflict --note "upstream is fixed" --execute',
     )
 )
 def settle(
@@ -225,15 +225,13 @@ def settle(
     start: From = None,
     end: To = None,
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why; for the record.")] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
-    ] = None,
+    by: By = None,
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
     """Mark dead letters as dealt with: who, when and why is on record. Without --execute: a rehearsal.
 
-    They stay where they are, `list` shows them no more, and a redrive leaves them out.
+    They stay in their topic, but `list` and `redrive` leave them out.
     """
     from worker.operations import screen
     from worker.operations.dead_letters import settle as operation

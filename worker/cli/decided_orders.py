@@ -1,4 +1,4 @@
-"""`orders`: what was decided, listed; and rejected orders placed again."""
+"""`orders`: list decided orders, and place rejected ones again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker import interruption
-from worker.cli.options import AsJson, Execute, example, finite, group, who
+from worker.cli.options import (
+    AsJson,
+    By,
+    Execute,
+    Force,
+    MaxFailures,
+    Patience,
+    Rate,
+    example,
+    group,
+    who,
+)
 from worker.cli.order_filters import (
     From,
     OutcomeChoice,
@@ -58,15 +69,15 @@ def list_(
             allow_dash=True,
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """List decided orders by their ids: outcome, reasons, user, time. An order has to meet all filters.
+    """List decided orders by their ids: outcome, reasons, user, time. An order has to match all filters.
 
-    Where there are more than the limit, it says so. --json has them under "orders", with all of each reason,
-    the source and the id under which it was placed again; then "summary": how many, and if there are more.
+    It says so if there are more than the limit. --json has them under "orders", with each reason in full, the
+    source and the id under which it was placed again; then "summary": how many, and whether there are more.
 
-    --out takes the orders from the input topic, as upstream wrote them, and names those that are gone there.
+    --out copies the orders from the input topic, as upstream wrote them, and names those that are gone there.
     """
     if out is not None and as_json:
         raise UsageError("--out writes lines and no document: leave out --json")
@@ -162,34 +173,23 @@ def reopen(
             "--drop-prices", help="Without the prices that the buyers saw: they pay what is in force."
         ),
     ] = False,
-    max_failures: Annotated[
-        float,
-        typer.Option(min=0, max=1, callback=finite, help="Stop where a larger share was rejected again."),
-    ] = 0.1,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, callback=finite, help="Orders a second, at most.")
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who asks for it; default: the user logged in.")
-    ] = None,
-    patience: Annotated[
-        float,
-        typer.Option(
-            min=1, callback=finite, help="Seconds without progress of the workers until it gives up."
-        ),
-    ] = 60.0,
+    max_failures: MaxFailures = 0.1,
+    rate: Rate = None,
+    by: By = None,
+    patience: Patience = 60.0,
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Place rejected orders again, each once, ever, under a new id: 1, 2, 5, 10, … with a look at each step.
+    """Place rejected orders again, each only once, under a new id. Steps of 1, 2, 5, 10, … with a check each.
 
-    Without --execute it shows what the workers would decide of each today.
+    Without --execute it shows what the workers would decide for each today.
 
-    The new id is made of the old one. The header "supersedes" of the new order and of its outcome names it.
+    The new id is derived from the old one. The header "supersedes" of the new order and of its outcome has
+    the old one.
 
-    One that is rejected again can be reopened under its new id.
+    An order that is rejected again can be reopened under its new id.
 
-    Stopped or killed, the next run finds out what was sent, and sends nothing twice.
+    If a run is stopped or killed, the next one finds out what was sent, and sends nothing twice.
     """
     if outcome is OutcomeChoice.CONFIRMED:
         raise UsageError("--outcome confirmed: only rejected orders can be placed again")

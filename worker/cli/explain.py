@@ -27,7 +27,7 @@ def explain(
     ] = "near",
     as_json: AsJson = False,
 ) -> None:
-    """Tell everything about one order: its records, the decision, the rows, the announcements. Reads only.
+    """Show everything about one order: its records, the decision, the rows, the publications. Reads only.
 
     Exit 1 if nothing is known of it.
     """

@@ -16,7 +16,7 @@ _ParserError: Final[Any] = typer.BadParameter.__mro__[2]
 
 
 def exit_code_of(error: Exception) -> int:
-    """Say why the command failed; its exit code. Nobody is left to be told where the reader is gone."""
+    """Print why the command failed, unless the reader of the output is gone; returns the exit code."""
     error = first_of(error)
     if isinstance(error, OutputError):
         give_up()

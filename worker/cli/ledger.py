@@ -44,7 +44,7 @@ def restore(
     Orders are written as they were confirmed, pending, and their stock is taken.
     If products lack stock or are gone, they are listed, and nothing is written.
 
-    With --execute the workers, which may be running, go on by themselves when
+    With --execute the workers, which may be running, continue by themselves when
     nothing is missing any more. Killed anywhere, run it again.
     """
     from worker.kafka.offsets import parse_time
@@ -85,20 +85,19 @@ def prune(
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Drop the events of old decisions, which are most of the ledger. Without --execute: a rehearsal.
+    """Delete the events of old decisions, which are most of the ledger. Without --execute: a rehearsal.
 
     The rows stay: each order is decided once, and the same order again is a
-    duplicate. What goes is the text of its outcome: `republish` can announce it no
-    more, and `explain` no longer tells its reasons.
+    duplicate. Only the text of its outcome is deleted: `republish` cannot publish it
+    any more, and `explain` does not show its reasons.
 
-    An event is kept as long as anybody may need it: its record is still in the
-    input topic, the group has not committed past it for good, or its outcome is
-    withheld.
+    An event is kept while it may be needed: its record is still in the input topic,
+    the group has not committed past it for good, or its outcome is withheld.
 
     TIME may not be younger than the input topic's retention.
 
-    Workers may run meanwhile. Stopped or killed, run it again: it goes on with
-    what is left.
+    Workers may run meanwhile. If it is stopped or killed, run it again: it continues
+    with what is left.
     """
     from worker.kafka.offsets import parse_time
     from worker.operations import screen
@@ -113,7 +112,7 @@ def prune(
         found = report(settings, interruption.run(operation(settings, asked)))
     except KeyboardInterrupt:
         if execute:
-            typer.echo("stopped: the same command goes on with what is left", err=True)
+            typer.echo("stopped: the same command continues with what is left", err=True)
         raise
     if as_json:
         screen.print_json(found)

@@ -1,4 +1,4 @@
-"""Options that the commands about dead letters share: which letters, which edits, who asks."""
+"""Options that the `dead-letters` commands share: which dead letters, and which edits."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,7 +30,7 @@ def choice_of(
     end: str | None,
     places: "list[str] | tuple[str, ...]" = (),
 ) -> "Choice":
-    """Which letters are meant; UsageError names what is no code, time or place."""
+    """The chosen dead letters; UsageError names a wrong code, time or place."""
     from contracts.events import DeadLetterCode
     from worker.kafka.offsets import parse_time
     from worker.operations.dead_letters.letter import UNMARKED, Choice
@@ -56,7 +56,7 @@ def place_of(text: str) -> "LetterPlace":
 
 
 def edits_of(texts: "list[str] | None", from_file: Path | None) -> "Edits":
-    """What is to be changed, by --set or by the file; UsageError names what is wrong."""
+    """The edits, from --set or the file; UsageError names what is wrong."""
     from worker.operations.redrive.edit_file import read_edits
     from worker.operations.redrive.edits import Edits
     from worker.operations.redrive.json_edit import ChangeError, parse_change

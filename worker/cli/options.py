@@ -1,4 +1,4 @@
-"""How all commands look: examples below the help, groups of commands, and options they share."""
+"""What all commands share: options, examples below the help, and groups of commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +18,46 @@ Execute = Annotated[
 ]
 
 
+def finite(param: typer.CallbackParam, value: float | None) -> float | None:
+    """For each option that is a fraction: a bound lets nan through, and nothing is more or less than that."""
+    if value is not None and not isfinite(value):
+        raise UsageError(f"{param.opts[0]} {value}: write a number")
+    return value
+
+
+By = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who asks for it; default: the user logged in.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file of --out.")]
+# Of the commands that send records in growing steps, and wait for the workers after each.
+MaxFailures = Annotated[
+    float,
+    typer.Option(
+        "--max-failures",
+        min=0,
+        max=1,
+        callback=finite,
+        help="Stop if a larger share of those sent has failed.",
+    ),
+]
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", min=0.001, callback=finite, help="Records a second, at most; default: no limit."),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        "--patience",
+        min=1,
+        callback=finite,
+        help="Give up after so many seconds without progress of the workers.",
+    ),
+]
+
+
 @contextmanager
 def errors_in_json(as_json: bool) -> Iterator[None]:
-    """With --json, what ends the command is a document as well: `{"error": …}`, and the line for a person."""
+    """With --json, print an error that ends the command as `{"error": …}`, besides the line for people."""
     try:
         yield
     except CommandError as error:
@@ -40,13 +77,6 @@ def example(*lines: str) -> str:
 def group(text: str | None = None) -> typer.Typer:
     """Commands that belong together."""
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich", context_settings=CONTEXT)
-
-
-def finite(param: typer.CallbackParam, value: float | None) -> float | None:
-    """For each option that is a fraction: a bound lets nan through, and nothing is more or less than that."""
-    if value is not None and not isfinite(value):
-        raise UsageError(f"{param.opts[0]} {value}: write a number")
-    return value
 
 
 def who(by: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`place` and `check`: orders from a file, or made up, into Kafka; or only looked at."""
+"""`place` and `check`: publish orders from a file or random ones; or only check a file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,7 +48,7 @@ def place(
         int, typer.Option(min=1, max=1_000, help="With --random: most products of one order.")
     ] = 5,
 ) -> None:
-    """Publish orders. Of a file with one bad line nothing is sent; each line goes out byte for byte."""
+    """Publish orders. Each line is sent byte for byte; if one line is bad, nothing is sent."""
     if (file is None) == (random is None):
         raise UsageError("give either a file or --random N")
     from worker.operations.place.place import PlacingPace, place_file, place_random
@@ -78,13 +78,13 @@ def check(
         ),
     ],
     contract_only: Annotated[
-        bool, typer.Option("--contract-only", help="Look at the values alone; no server is asked.")
+        bool, typer.Option("--contract-only", help="Check only the values, without any server.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what would become of the orders of a file if they were placed now. Changes nothing.
+    """Show what the workers would decide for the orders of a file if they were placed now. Changes nothing.
 
-    One after the other, as the workers decide: stock that one order takes is gone for those behind it.
+    They are checked in order, as workers decide: stock that one order takes is gone for those after it.
 
     Exit 0 if every order would be confirmed or is a duplicate, else 1.
     """

@@ -32,7 +32,7 @@ def reconcile(
         typer.Option("--to", metavar="TIME", help="Records before it; default: up to the committed offsets."),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Announce outcomes that were decided and never announced.")
+        bool, typer.Option("--repair", help="Publish outcomes that were decided and never published.")
     ] = False,
     execute: Execute = False,
     as_json: AsJson = False,

@@ -1,4 +1,4 @@
-"""`replay`: records once more, in silence."""
+"""`replay`: workers read records again, without publishing outcomes again."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -58,9 +58,9 @@ def replay(
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let workers read records again, and announce nothing again. Without --execute: a rehearsal.
+    """Let workers read records again, and publish nothing again. Without --execute: a rehearsal.
 
-    What is decided stays decided and is passed over in silence. What never was is decided and announced.
+    Orders that are decided stay decided and are not published again. All others are decided and published.
 
     A dead letter is written again. Where to go is said as with Kafka's own kafka-consumer-groups.
 
@@ -70,7 +70,7 @@ def replay(
 
     With --execute the workers must be stopped. What would skip anything that is not done with is refused.
 
-    --from-group: the group has a new name, and goes on where the old one stopped. Nothing comes again.
+    --from-group: the group has a new name, and continues where the old one stopped. Nothing is read again.
     """
     with errors_in_json(as_json):
         options: dict[str, str | int | bool | None] = {

@@ -63,20 +63,20 @@ def republish(
         ),
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Once more, if this selection was announced to its end before.")
+        bool, typer.Option("--again", help="Once more, if this selection was published to its end before.")
     ] = False,
     execute: Execute = False,
     as_json: AsJson = False,
 ) -> None:
-    """Announce stored outcomes again: same bytes, same ce_id, same topic, and the header "republished: true".
+    """Publish stored outcomes again: same bytes, same ce_id, same topic, and the header "republished: true".
 
     An outcome has to meet all filters. What is decided after the first start is left out.
 
     The order's headers correlation_id and traceparent are not in the ledger, and therefore missing.
 
-    Stopped or killed, the same command goes on where it came to: nothing is left out or sent twice.
+    If it is stopped or killed, the same command continues there: nothing is left out or sent twice.
 
-    A second run of the same filters ends the first, and goes on there.
+    A second run of the same filters ends the first, and continues there.
 
     Kafka keeps how far it came as the offset of a group …republish…: a week after the last, by default.
     """
@@ -105,7 +105,7 @@ def _execute(
     try:
         return interruption.run(republish.republish(settings, wanted, rate=rate, again=again, quiet=quiet))
     except KeyboardInterrupt:
-        typer.echo("stopped: the same command goes on where this one came to", err=True)
+        typer.echo("stopped: the same command continues where this one came to", err=True)
         raise
 
 
@@ -190,11 +190,11 @@ def _remarks(seen: "Preview") -> Iterator[str]:
         yield f"Not decided, and left out: {', '.join(map(str, seen.undecided))}."
     before, flags = seen.progress, []
     if before and before.finished_at:
-        yield f"An earlier run announced this selection to its end at {shown(before.finished_at)}."
+        yield f"An earlier run published this selection to its end at {shown(before.finished_at)}."
         flags = [flag for flag in ("--again",) if flag not in sys.argv]
     elif before:
-        yield f"An earlier run came to {before.done:,} of {before.total:,}; this one goes on there."
-    yield f"Nothing was sent. To announce them: {typed_again(*flags)}"
+        yield f"An earlier run came to {before.done:,} of {before.total:,}; this one continues there."
+    yield f"Nothing was sent. To publish them: {typed_again(*flags)}"
 
 
 def _sentence(done: "Republished") -> str:
@@ -204,10 +204,10 @@ def _sentence(done: "Republished") -> str:
     if done.finished_before:
         return (
             f"nothing to do: all {progress.done:,}, out of those decided by {shown(progress.frozen_at)}, were"
-            f" announced again by {shown(progress.finished_at)}; add --again to do it once more"
+            f" published again by {shown(progress.finished_at)}; add --again to do it once more"
         )
     parts = [
-        f"{count:,} announced again in {done.seconds:.2f} s ({count / max(done.seconds, 1e-9):,.0f}/s):"
+        f"{count:,} published again in {done.seconds:.2f} s ({count / max(done.seconds, 1e-9):,.0f}/s):"
         f" {done.confirmed:,} confirmed, {done.rejected:,} rejected"
     ]
     if progress.done > count:

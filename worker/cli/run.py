@@ -38,7 +38,7 @@ def run(
         int, typer.Option(min=1, max=256, help="Worker processes; more than one are supervised.")
     ] = 1,
 ) -> None:
-    """Decide orders until told to stop (SIGTERM or Ctrl-C)."""
+    """Decide orders until stopped (SIGTERM or Ctrl-C)."""
     from worker.setting_values import MOST_PORT
     from worker.settings import read_settings
 

@@ -38,7 +38,7 @@ def db_upgrade(
 
     Each revision is a transaction of its own. Indexes are built while others read and write.
 
-    Interrupted or failed, it goes on where it was when it is run again.
+    Interrupted or failed, it continues where it was when it is run again.
     """
     from db.migrate import LockWaits
     from worker.operations.screen import say

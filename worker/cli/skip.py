@@ -1,4 +1,4 @@
-"""`skip`: passes over what nobody can read, on record."""
+"""`skip`: skips what nobody can read, on record."""
 
 from typing import Annotated
 
@@ -33,9 +33,9 @@ def skip(
 
     A wrong checksum, an unknown codec, broken compression: the partition waits there, and the orders behind.
 
-    All of the batch is passed over. Orders in it are lost to the workers: ask upstream to send them again.
+    All of the batch is skipped. Orders in it are lost to the workers: ask upstream to send them again.
 
-    Workers may run: the one that waits there goes on by itself. It stays on record, in lag and reconcile.
+    Workers may run: the one that waits there continues by itself. `lag` and `reconcile` show the skip.
 
     What can be read is refused: a worker decides it, or writes a dead letter of it.
     """

@@ -1,1 +1,1 @@
-"""What decides: pure, without await, clock, client or connection."""
+"""The pure core, which makes every decision: no await, clock, client or connection."""

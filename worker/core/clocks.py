@@ -1,4 +1,4 @@
-"""How far apart clocks may be."""
+"""How far the clocks of two machines may differ."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What becomes of a record that cannot be decided: the record as it came, and why. Pure."""
+"""Builds dead letters: the record as it came, and the reason why it cannot be decided. Pure."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -55,7 +55,7 @@ def dead_letter_headers(
 
 
 def own_headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, bytes | None]]:
-    """Those that the record came with, before it was a dead letter or was sent again."""
+    """The headers that the record came with, before it became a dead letter or was redriven."""
     return [(name, value) for name, value in headers if name not in _OUR_HEADERS and name != REDRIVE_HEADER]
 
 
@@ -65,7 +65,7 @@ def own_key(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> b
 
 
 class Form(NamedTuple):
-    """What a record is made of, its place and time apart."""
+    """The content of a record, without its offset and time."""
 
     key: bytes | None
     value: bytes | None
@@ -73,19 +73,19 @@ class Form(NamedTuple):
 
 
 def is_letter(headers: Iterable[tuple[str, bytes | None]]) -> bool:
-    """Whether they are those of a dead letter of ours, and not of an outcome."""
+    """Whether these are the headers of a dead letter written by a worker, and not of an outcome."""
     return any(name == "source.offset" for name, _ in headers)
 
 
 def source_of(headers: Iterable[tuple[str, bytes | None]]) -> Source:
-    """The record that a dead letter of ours was."""
+    """The record that became this dead letter."""
     said = read_letter_headers(list(headers)).source
     assert said is not None
     return Source(*said)
 
 
 def with_made_up_key(form: Form) -> Form:
-    """With a key where there is none, for a topic that takes none without: that of its source's place."""
+    """With a key made of its source if it has none, for a compacted topic, which refuses records without."""
     if form.key is not None:
         return form
     topic, partition, offset = source_of(form.headers)
@@ -102,12 +102,12 @@ def size_of(form: Form) -> int:
 
 
 def fit(form: Form, max_bytes: int) -> Form:
-    """As it is where `max_bytes` hold it as a batch of its own; else cut until they do.
+    """Unchanged if it fits into a batch of `max_bytes` by itself; else cut until it fits.
 
-    First the value; then all of the record's own headers, where they would take a quarter of the room; then
-    the texts about the error; at last the key. What was cut says so, with its size, and that of the value in
-    any case. What must stay, and may be more than `max_bytes`, is where the record came from: there it is
-    still whole.
+    The value is cut first; then all of the record's own headers, if they take more than a quarter of the
+    room; then the texts about the error; last the key. Headers give the original size of what was cut, and
+    always that of the value. Where the record came from is never cut, even if the rest exceeds `max_bytes`:
+    the whole record is still there.
     """
     if size_of(form) <= max_bytes:
         return form
@@ -123,7 +123,7 @@ def fit(form: Form, max_bytes: int) -> Form:
 
 
 def is_minimal(form: Form) -> bool:
-    """Whether nothing more of a dead letter can be cut."""
+    """Whether a dead letter cannot be cut further."""
     return not form.value and not form.key and all(name in _OUR_HEADERS for name, _ in form.headers)
 
 

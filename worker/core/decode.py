@@ -1,4 +1,4 @@
-"""From the bytes of one record to an order, or to the reason why they are none: pure."""
+"""Turns the bytes of one record into an order, or into the reason why they are not an order. Pure."""
 
 import json
 import re
@@ -51,7 +51,7 @@ class Decoded(NamedTuple):
 
 
 def decode(value: bytes | None, max_bytes: int, headers: Headers = ()) -> Decoded | Invalid:
-    """Never raises because of what the value holds: whatever is wrong with it comes back as `Invalid`.
+    """Never raises because of the value: anything wrong with it is returned as `Invalid`.
 
     `headers`: the record's, which say whether the value is a CloudEvents event in structured mode.
     """
@@ -70,7 +70,7 @@ def decode(value: bytes | None, max_bytes: int, headers: Headers = ()) -> Decode
 
 
 def decode_former(value: bytes | None, max_bytes: int, headers: Headers = ()) -> Decoded | Invalid:
-    """As `decode`; and what is no order any more, as earlier versions decided it."""
+    """As `decode`, but also accepts orders that only earlier versions accepted."""
     decoded = decode(value, max_bytes, headers)
     if isinstance(decoded, Decoded) or decoded.code is not DeadLetterCode.INVALID_ORDER:
         return decoded

@@ -1,4 +1,4 @@
-"""Turns a decision into the event that tells it, exactly as it is stored and published. Pure."""
+"""Turns a decision into its outcome event, exactly as it is stored and published. Pure."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,10 +1,18 @@
-"""Whether an order is the one that its id was decided for, and which field differs if it is not. Pure.
+"""Whether an order is the one that was decided under its id, and which field differs if it is not. Pure.
 
-An order is the same in whichever order its lines come. The ledger keeps a fingerprint that depends on it, as
-all versions wrote it, so that each version knows the record that it decided itself. So lines in another order
-are told by what else is stored: a confirmed order's event has its lines, in their order; of a rejected order,
-or of one whose event was pruned, there is the fingerprint of its sorted lines (None in rows of versions
-before, and where the event did not tell it: they know exact repeats alone).
+Two orders with one id are the same if user, time and lines are equal. The order of the lines does not count.
+
+The ledger's `fingerprint` depends on the order of the lines. It has to stay so: in a rolling deploy, an older
+worker must recognise an order that a newer one has decided and not yet published, or it would make a dead
+letter of it and the outcome would be lost. So equal fingerprints mean an exact repeat. If they differ:
+
+- A confirmed order's event has the lines. The arrived order's lines are put into that order, and its
+  fingerprint is compared again. Lines that differ only in whether they name a price keep their order.
+- A rejected order's event has no lines, and a pruned event is gone. Such rows have a second fingerprint, of
+  the sorted lines (`sorted_fingerprint`). Rows that an older version wrote, or that were restored without
+  their input record, do not have it: for them only exact repeats are duplicates.
+
+A worker of an older version makes a dead letter of an order whose lines come in another order.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +32,7 @@ _STANDS: Final = "that decision stands"
 
 
 class Known(Protocol):
-    """What the ledger tells about a decided order."""
+    """What the ledger stores about a decided order."""
 
     @property
     def outcome(self) -> str: ...
@@ -43,7 +51,7 @@ class Known(Protocol):
 
 
 class Difference(NamedTuple):
-    """The first field that differs (`order_id` where nobody can tell which), and a sentence about it."""
+    """The first field that differs (`order_id` if that is not known), and a sentence about it."""
 
     path: str
     message: str
@@ -63,9 +71,10 @@ def is_same(order: PlainOrder, fingerprint: bytes, row: Known) -> bool:
 
 
 def sorted_fingerprint_of(fingerprint: bytes, event: str) -> bytes | None:
-    """By this a confirmed order is known in whichever order its lines come, once its event is pruned.
+    """The sorted fingerprint of a confirmed order, which recognises it once its event is pruned.
 
-    `fingerprint`: its own. None: the event does not tell it, for the buyer saw the prices of some lines only.
+    `fingerprint`: the order's own. None: the event does not determine it, since only some lines named a
+    price.
     """
     try:
         confirmed = OrderConfirmed.model_validate_json(event)
@@ -83,7 +92,7 @@ def sorted_fingerprint_of(fingerprint: bytes, event: str) -> bytes | None:
 
 
 def difference_from_row(order: PlainOrder, row: Known) -> Difference:
-    """Where the order differs from the one of that row, as far as the row tells."""
+    """Where the order differs from the one in that row, as far as the row shows it."""
     event = _event(row)
     if event is None:
         return Difference("order_id", f"this order id was decided for an order with other content; {_STANDS}")
@@ -92,13 +101,13 @@ def difference_from_row(order: PlainOrder, row: Known) -> Difference:
         found = _lines_differ(order.items, [(i.product_id, i.quantity) for i in event.items])
         found = found or _prices_differ(order, event)
     if found is None and row.source_offset == UNKNOWN_OFFSET:
-        text = "the record of the decided order is gone, so nobody can tell whether it is the same"
+        text = "the record of the decided order is gone, so it is unknown whether this is the same order"
         return Difference("order_id", f"{text}; {_STANDS}")
     return found or _differs("items")
 
 
 def difference(order: PlainOrder, decided: PlainOrder) -> Difference:
-    """Where the order differs from the decided one, which is known whole."""
+    """Where the order differs from the decided one, all of whose fields are known."""
     found = _heads_differ(order, decided.user_id, decided.placed_at)
     found = found or _lines_differ(order.items, [item[:2] for item in decided.items])
     if found is None:
@@ -111,7 +120,7 @@ def difference(order: PlainOrder, decided: PlainOrder) -> Difference:
 
 
 def _event(row: Known) -> OrderConfirmed | OrderRejected | None:
-    """None: no event that a worker publishes, or none any more."""
+    """None: not an event that a worker publishes, or a pruned one."""
     if row.event is None:
         return None
     try:
@@ -123,9 +132,9 @@ def _event(row: Known) -> OrderConfirmed | OrderRejected | None:
 
 
 def _arranged(items: Sequence[PlainItem], lines: Sequence[tuple[int, int]]) -> tuple[PlainItem, ...] | None:
-    """The items in the order of those lines; None where they are others.
+    """The items in the order of those lines; None if the items are different.
 
-    Of items that differ in their price alone the first one comes first.
+    Items that differ only in their price keep their relative order.
     """
     if len(items) != len(lines):
         return None

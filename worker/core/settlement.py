@@ -1,4 +1,4 @@
-"""What becomes of each record of a batch: what is written, and what is published for it. Pure."""
+"""Settles each record of a batch: which rows are written and what is published for it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -29,12 +29,12 @@ ID_TAKEN: Final = Invalid(
 
 
 class Fate(Enum):
-    """What became of a record. Every record has exactly one."""
+    """The result for a record. Every record has exactly one."""
 
     CONFIRMED = auto()
     REJECTED = auto()
     REDELIVERED = auto()  # decided before, outcome published again
-    SILENCED = auto()  # decided and published before; a silent replay passes over it, or it was pruned
+    SILENCED = auto()  # decided and published before; a silent replay skips it, or it was pruned
     DUPLICATE = auto()
     DEAD_LETTER = auto()
 
@@ -56,7 +56,7 @@ class Publication(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """A record's fate, why (reason or error codes), and what to publish for it, if anything."""
+    """A record's fate, its reason or error codes, and what to publish for it, if anything."""
 
     fate: Fate
     publication: Publication | None = None
@@ -69,7 +69,7 @@ _new: Final = tuple.__new__  # of a NamedTuple: half the time of a call of its c
 
 
 class Rows(NamedTuple):
-    """What is written, as COPY takes it. A rejected order has a row in `outcomes` alone."""
+    """The rows to write, in COPY's format. A rejected order has a row in `outcomes` only."""
 
     outcomes: list[bytes]
     orders: list[bytes]
@@ -77,7 +77,7 @@ class Rows(NamedTuple):
 
 
 class Settlement:
-    """Settles the orders of one transaction, each whole while it is in the processor's cache.
+    """Settles the orders of one transaction, one at a time, while each is in the processor's cache.
 
     `decided_at`: the transaction's time, aware UTC; `published_ms`: what outcomes are stamped with.
     """
@@ -101,7 +101,7 @@ class Settlement:
         if isinstance(decision, Rejected):
             fate, outcome, codes = Fate.REJECTED, _REJECTED, reason_codes(decision)
             stored = items = b""
-            # Its event does not tell its lines: by this they are known in another order as well.
+            # Its event has no lines: this recognises the order when its lines come in another order.
             sorted_fingerprint = order.sorted_fingerprint()
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
@@ -122,7 +122,7 @@ class Settlement:
         return _new(Settled, (fate, publication, codes))
 
     def rows(self) -> Rows:
-        """What is to be written for all orders that were decided, in the order of their ids."""
+        """The rows of all decided orders, sorted by order id."""
         # By the first, which begins with the id. Sorted again where they are written, they take no time.
         ordered = sorted(self._rows, key=itemgetter(0))
         return Rows(
@@ -132,7 +132,7 @@ class Settlement:
         )
 
     def repeat(self, arrival: Arrival, standing: Standing, first: LedgerRow | PlainOrder) -> Settled:
-        """An order that is no new one. `first`: the ledger's row, or what was new in this very batch."""
+        """An order that is not new. `first`: the ledger's row, or the first arrival in this batch."""
         record = arrival.record
         if standing is Standing.DUPLICATE:
             return Settled(Fate.DUPLICATE)
@@ -149,7 +149,8 @@ class Settlement:
         if is_silenced(record.offset, first.decided_at, replays):
             return Settled(Fate.SILENCED)
         if first.event is None:
-            # It was published before it was pruned. Its record was gone, and is back: a volume was restored.
+            # It was published before it was pruned. Its record was deleted, and is back: a volume was
+            # restored.
             return Settled(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
         passed_on = passed_through(record.headers, record.value)
@@ -173,10 +174,10 @@ class Settlement:
 def dead_letter(
     topics: Topics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
 ) -> Settled:
-    """The record as it came, and why it is no order. `failed_at` is aware UTC.
+    """The record as it came, and why it is not an order. `failed_at` is aware UTC.
 
-    Its own time is when it failed, for retention goes by that: by the record's time a letter of an old record
-    would be deleted at once. The record's stays in `source.timestamp`.
+    A dead letter's timestamp is the time of the failure, because retention uses it: with the record's time,
+    the dead letter of an old record would be deleted at once. The record's time is in `source.timestamp`.
     """
     source = Source(record.topic, record.partition, record.offset)
     headers = dead_letter_headers(code, message, path, source, record.timestamp, failed_at, record.headers)
@@ -186,5 +187,5 @@ def dead_letter(
 
 
 def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
-    """Whether what was decided then, from the record at this offset, is not to be published again."""
+    """Whether a replay suppresses the outcome that was decided then, of the record at this offset."""
     return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)

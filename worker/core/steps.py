@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Step(StrEnum):
-    """A point between two effects: what is done before it is done, what comes after it is not begun."""
+    """A point between two effects: the first has happened, the second has not begun."""
 
     TAKEOVER_FENCED = "takeover_fenced"  # the partition is leased, its offset not yet read
     BEFORE_DATABASE_COMMIT = "before_database_commit"
@@ -20,4 +20,4 @@ Reached = Callable[[Step], None]
 
 
 def nothing_happens(_step: Step) -> None:
-    """What the worker does at a step unless a test hands in something else."""
+    """Does nothing: what a worker does at a step unless a test passes something else."""

@@ -9,7 +9,7 @@ from worker.core.same_order import Known, is_same
 
 
 class Source(NamedTuple):
-    """Where a record lies. Two records with the same source are one record, delivered twice."""
+    """Where a record is stored. Two records with the same source are one record, delivered twice."""
 
     topic: str
     partition: int
@@ -17,7 +17,7 @@ class Source(NamedTuple):
 
 
 class Record(Protocol):
-    """What is asked of a consumed record. `timestamp`: milliseconds, -1 if it has none."""
+    """The attributes of a consumed record that are used. `timestamp`: milliseconds, -1 if it has none."""
 
     @property
     def topic(self) -> str: ...
@@ -44,10 +44,10 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """Orders to be settled together, and all that they name.
+    """Orders to be settled together, with the ids of all users and products that they name.
 
-    What they name is gathered one by one, while each is in the processor's cache: over a whole batch that
-    took 5 % of the worker's time.
+    The ids are gathered order by order, while each order is in the processor's cache: a pass over the whole
+    batch took 5 % of the worker's time.
     """
 
     def __init__(self, arrivals: Iterable[Arrival] = ()) -> None:
@@ -68,7 +68,7 @@ class Arrivals:
 
 
 class Standing(Enum):
-    """How an arrived order stands to what was decided before it."""
+    """How an arrived order relates to what was decided before it."""
 
     NEW = auto()  # to be decided now
     REDELIVERY = auto()  # this very record was decided: publish the stored outcome

@@ -1,4 +1,4 @@
-"""What bytes are that are not JSON, as the tools of others write them, and what to send instead. Pure."""
+"""Recognises the formats of bytes that are not JSON, and says what to send instead. Pure."""
 
 import re
 from typing import Final
@@ -26,7 +26,7 @@ _EVERY_OTHER_BYTE_ZERO: Final = re.compile(rb"\x00[\x09-\x7e]\x00|[\x09-\x7e]\x0
 
 
 def remark(value: bytes, parser: str) -> str:
-    """What they are and what to send instead. `parser`: what the parser of JSON says of them."""
+    """What they are and what to send instead. `parser`: the JSON parser's message."""
     said = _by_beginning(value) or _by_content(value)
     if said:
         return f"the value {said}"

@@ -1,4 +1,4 @@
-"""What is wrong with the value of one field, and how to write it. Pure."""
+"""Explains what is wrong with the value of one field, and how to write it. Pure."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -51,7 +51,7 @@ _PRICES: Final = _forms(
 
 
 def remark(name: str, found: object, general: str) -> str:
-    """What is wrong with it, in words of the contract; `general` where nothing better is known."""
+    """What is wrong with the value, in the contract's terms; `general` if nothing better is known."""
     said = _SAYS[name](found) if name in _SAYS else None
     if said is None:
         return general

@@ -1,4 +1,4 @@
-"""What a document is that is JSON and no order: in an envelope, serialized twice, several at once. Pure."""
+"""Recognises JSON that is not an order: in an envelope, serialized twice, several at once. Pure."""
 
 import json
 from typing import Any, Final
@@ -7,7 +7,7 @@ _ORDER: Final = "order_id"
 
 
 def remark(document: object) -> str | None:
-    """Of something that should be an object and is none; None: nothing that is known here."""
+    """For a value that is not an object; None: not recognised."""
     if isinstance(document, str) and document.lstrip().startswith("{"):
         return "is text that holds JSON: it was serialized twice; send the object itself"
     if isinstance(document, list) and any(isinstance(one, dict) for one in document):
@@ -16,7 +16,7 @@ def remark(document: object) -> str | None:
 
 
 def remark_of_missing(name: str, found: object) -> str | None:
-    """Of an object that lacks this field; None: only that it is missing."""
+    """For an object that lacks this field; None: the field is simply missing."""
     if not isinstance(found, dict):
         return None
     written = next((key for key in found if key != name and _bare(key) == _bare(name)), None)

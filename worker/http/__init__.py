@@ -1,1 +1,1 @@
-"""What a worker answers over HTTP. It reads, on connections of its own, and changes nothing."""
+"""The HTTP endpoints of a worker. They only read, through connections of their own."""

@@ -1,4 +1,4 @@
-"""HTTP connections that take neither files nor time from the orders: few, and none that waits for long."""
+"""Bounds HTTP connections in number and time, so that they cannot take files or time from the orders."""
 
 import asyncio
 from typing import Any, Final
@@ -14,11 +14,11 @@ ANSWER_SECONDS: Final = 60.0
 
 
 class BoundedConnection(H11Protocol):
-    """A connection of uvicorn's, with a limit of their number and of the time that each may take.
+    """A uvicorn connection with limits on the number of connections and on the time of each.
 
-    Each ends that has not sent the head of a request within `HEAD_SECONDS`, or has not taken the answer
-    within `ANSWER_SECONDS`. Where there are too many, the one ends that has waited longest for a request, so
-    that a probe, which sends its own at once, is answered whoever else holds connections open.
+    A connection is closed if it has not sent the head of a request within `HEAD_SECONDS`, or has not read the
+    answer within `ANSWER_SECONDS`. If there are too many, the one that has waited longest for a request is
+    closed, so that a probe, which sends its request at once, is always answered.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -65,5 +65,5 @@ class BoundedConnection(H11Protocol):
 
 
 def bounded() -> dict[str, Any]:
-    """The options of uvicorn's that bound its connections."""
+    """The uvicorn options that bound its connections."""
     return {"http": BoundedConnection, "ws": "none", "backlog": BACKLOG}

@@ -1,4 +1,4 @@
-"""The events: the AsyncAPI document, and the page at /docs that shows it, with files of this worker alone."""
+"""The AsyncAPI document, and the page at /docs that shows it, with no files from other hosts."""
 
 import json
 import re
@@ -31,7 +31,7 @@ _HTML: Final = {"content-type": "text/html; charset=utf-8"}
 
 
 class EventsDocument:
-    """The AsyncAPI document with this worker's brokers, topics and group. Made when it is first asked for."""
+    """The AsyncAPI document with this worker's brokers, topics and group. Built at the first request."""
 
     title = "Order worker"
 
@@ -55,9 +55,9 @@ class EventsDocument:
 
 
 class EventsPage(AsyncAPIRoute):
-    """`/docs` shows our document. `/docs.json` is FastStream's own, which knows types and topics alone.
+    """`/docs` shows our document. `/docs.json` is FastStream's own, with types and topics only.
 
-    No route to publish from, and nothing from elsewhere: it works offline.
+    There is no route to publish from, and nothing is loaded from other hosts: it works offline.
     """
 
     def __init__(self, document: EventsDocument) -> None:

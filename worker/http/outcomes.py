@@ -1,6 +1,6 @@
-"""`/outcomes/{order_id}`: the event of an order that is decided, and what became of one that is not.
+"""`/outcomes/{order_id}`: the event of a decided order, and the dead letters of an undecided one.
 
-With `?wait=PT10S` the answer comes as soon as the order is decided. One look serves all who wait.
+With `?wait=PT10S` the answer comes as soon as the order is decided. One query serves all waiting requests.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from worker.operations.dead_letters.letter import Letter, order_id_of, read_lett
 
 log = logging.getLogger(__name__)
 
-# Below the time that a worker has to stop (`faststream run` does not tell us that it stops).
+# Below the time that a worker has to stop (`faststream run` does not announce that it stops).
 MAX_WAIT_SECONDS: Final = 20
 # Far below what may be connected (`connections.MOST_CONNECTIONS`): a probe is answered beside all of them.
 MAX_WAITING: Final = 200
@@ -41,7 +41,7 @@ _FORM: Final = f"wait is a duration of at most {MAX_WAIT_SECONDS} seconds, given
 
 @dataclass(frozen=True, slots=True)
 class LettersOfOrders:
-    """The newest dead letters by the order that each is about. `older`: there are more."""
+    """The newest dead letters, by order id. `older`: there are more."""
 
     by_order: Mapping[UUID, Sequence[Letter]]
     older: bool
@@ -57,7 +57,7 @@ def letters_of_orders(tail: Tail) -> LettersOfOrders:
 
 
 class OutcomeEndpoint:
-    """Answers for one worker, without ever waiting at a batch's cost. Asks nothing before somebody does."""
+    """Answers for one worker, without delaying a batch. Sends no query before the first request."""
 
     def __init__(
         self, inquiries: Inquiries, letters: Callable[[], Awaitable[LettersOfOrders]], health: Health
@@ -70,11 +70,11 @@ class OutcomeEndpoint:
         self._trouble = ""  # of the last look
 
     def routes(self) -> Sequence[Route]:
-        """What `server.Application` serves of it."""
+        """The routes for `server.Application`."""
         return (Route("/outcomes/{order_id}", self._outcome),)
 
     async def closed(self) -> None:
-        """Nobody waits any more, and nothing is being asked."""
+        """End all waiting requests and running queries."""
         self._answer_all(None)
         if self._looking is not None:
             self._looking.cancel()
@@ -107,9 +107,9 @@ class OutcomeEndpoint:
             return await ledger.find_outcomes(session, order_ids)
 
     async def _within(self, seconds: float, order_id: UUID) -> LedgerRow | None:
-        """The outcome, once it is there; None: it was not, in that time.
+        """The outcome, as soon as it is there; None: the order was not decided in that time.
 
-        Raises NoAnswerError where too many wait already, or where the last look got no answer.
+        Raises NoAnswerError if too many requests wait already, or the last query got no answer.
         """
         if sum(map(len, self._waiting.values())) >= MAX_WAITING:
             raise NoAnswerError("too many are waiting")
@@ -136,7 +136,7 @@ class OutcomeEndpoint:
             self._waiting.pop(order_id, None)
 
     async def _look(self) -> None:
-        """Look for all that is waited for, until nothing is."""
+        """Query all orders that requests wait for, until none waits."""
         while self._waiting:
             await asyncio.sleep(LOOK_SECONDS)
             if self._health.is_stopping:
@@ -162,7 +162,7 @@ class OutcomeEndpoint:
             _answer(answers, row)
 
     async def _why(self, order_id: UUID) -> dict[str, Any]:
-        """The dead letters of the order, as far as they are looked at, or why they are not known."""
+        """The order's dead letters among the newest ones, or why they are not known."""
         known = await self._letters.answer()
         if known.value is None:
             return {"dead_letters": None, "trouble": known.trouble}
@@ -177,7 +177,7 @@ def _answer(answers: Collection["asyncio.Future[LedgerRow | None]"], row: Ledger
 
 
 def _seconds(given: Sequence[str]) -> float | None:
-    """How long to wait; None: not asked for. Raises UsageError."""
+    """How long to wait; None: no wait requested. Raises UsageError."""
     if not given:
         return None
     seconds = parse_duration(given[0], "wait").total_seconds()
@@ -198,7 +198,7 @@ def _letter(letter: Letter) -> dict[str, Any]:
 
 
 def _event(row: LedgerRow) -> Response:
-    """The event as stored, with the headers it has in Kafka in the form that CloudEvents has for HTTP."""
+    """The stored event, with its Kafka headers in the CloudEvents form for HTTP."""
     if row.event is None:
         pruned = {"order_id": str(row.order_id), "error": "pruned", "outcome": row.outcome}
         return json_response(410, pruned)

@@ -1,7 +1,7 @@
-"""What may be asked over HTTP is read here: never at the cost of the orders that are being decided.
+"""Read-only PostgreSQL sessions for HTTP requests, so that these cannot slow down the batches.
 
-Through connections of its own, few and read only; bounded in time and in how many may wait. So whoever asks
-too much, or asks while PostgreSQL is slow, gets no answer, and a batch never waits for a connection.
+The pool is its own and small, and both the time of a query and the number of waiting requests are bounded.
+Too many requests, or a slow PostgreSQL, lead to "no answer"; a batch never waits for a connection.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from worker.failures import is_outage, reason_of
 
 MAX_CONNECTIONS: Final = 2
 ANSWER_SECONDS: Final = 2.0  # with the wait for a connection
-MAX_ASKING: Final = 100  # at a time; the others are told to come back
+MAX_ASKING: Final = 100  # at a time; further ones get "try again"
 
 
 class NoAnswerError(Exception):
-    """PostgreSQL, or we, cannot answer now; the message says why."""
+    """The request cannot be answered now; the message says why."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Inquiries:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """One session for one answer. Raises NoAnswerError instead of whatever keeps us from it."""
+        """One session for one answer. Raises NoAnswerError for every failure."""
         if self._asking >= MAX_ASKING:
             raise NoAnswerError("too many are asking")
         self._asking += 1

@@ -43,9 +43,9 @@ class Application(AsgiFastStream):
         super().__init__(*brokers, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Every answer has headers by which a browser lets no other site in, and asks none.
+        """Add headers with which a browser contacts no other host, and lets no other site embed the answer.
 
-        A server that goes away at the start, or at the end, is one line in the log, and no traceback.
+        A server that goes away at start or shutdown is logged in one line, without a traceback.
         """
 
         async def send_in_one_line(message: Any) -> None:
@@ -73,14 +73,14 @@ class Application(AsgiFastStream):
         await super().run(log_level, {**bounded(), **(run_extra_options or {})})
 
     async def not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What FastStream calls for a path that it does not know."""
+        """FastStream calls this for a path that it does not know."""
         if scope["type"] != "http":
             return await super().not_found(scope, receive, send)
         return await self._starlette(scope, receive, send)
 
 
 def _at_the_top(scope: Scope) -> Scope:
-    """As if it was mounted nowhere: FastStream compares whole paths, and all our links are relative."""
+    """Serve as if not mounted: FastStream compares whole paths, and all our links are relative."""
     root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
     if not root or not path.startswith(f"{root}/"):
         return scope
@@ -88,7 +88,7 @@ def _at_the_top(scope: Scope) -> Scope:
 
 
 def routes(health: Health) -> Sequence[Route]:
-    """`/livez` answers while the event loop turns; `/readyz` is 503 with the reasons while one is away."""
+    """`/livez` answers while the event loop runs; `/readyz` is 503, with reasons, while a server is away."""
 
     async def livez(_request: Request) -> Response:
         return json_response(200, {"alive": True})
@@ -111,7 +111,7 @@ def file_route(path: str, file: Path, media_type: str, headers: Mapping[str, str
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
-    """Of a path that nobody serves, or of a method that would write."""
+    """The answer to an unknown path, or to a method that would write."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
         return json_response(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
@@ -121,6 +121,6 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 
 
 def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that no one may keep: what is undecided now is decided soon."""
+    """An answer that must not be cached: what is undecided now is decided soon."""
     sent = {"cache-control": "no-store", **(headers or {})}
     return Response(json.dumps(body).encode(), status, sent, "application/json")

@@ -1,1 +1,1 @@
-"""Kafka, by way of aiokafka: what the rest of the worker needs of it and aiokafka does not give."""
+"""Access to Kafka through aiokafka, and what the worker needs that aiokafka does not provide."""

@@ -1,4 +1,4 @@
-"""What a worker calls itself in its group: everybody who asks Kafka sees its version and its name."""
+"""The client id of a worker: it shows the worker's version and name to everyone who describes the group."""
 
 from typing import Final
 

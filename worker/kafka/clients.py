@@ -1,7 +1,4 @@
-"""Clients of Kafka for a command or a check, and in one line what is wrong with Kafka.
-
-No message ever holds a password.
-"""
+"""Kafka clients for commands and checks. Every failure becomes an error of one line, without passwords."""
 
 import asyncio
 import logging
@@ -29,14 +26,14 @@ _TOPIC_TRIES: Final = 5
 _TOPIC_PAUSE_SECONDS: Final = 0.3
 _KAFKA_VARIABLE: Final = "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS"
 KAFKA_ERRORS: Final = (KafkaError, OSError, TimeoutError)
-"""what Kafka refuses, or the way to it: TLS as well, whose errors are OSErrors"""
+"""errors of Kafka and of the connection to it, including TLS, whose errors are OSErrors"""
 
 
 @asynccontextmanager
 async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client that has reached a broker, or a CommandError that says why it could not.
 
-    What aiokafka logs on the way is not shown: the last of it becomes the reason.
+    aiokafka's log is not shown meanwhile: its last error becomes the reason.
     """
     servers = settings.kafka_bootstrap_servers
     options = settings.kafka_client_options()
@@ -86,14 +83,14 @@ async def _hidden(client: AIOKafkaAdminClient, names: list[str]) -> list[str]:
 
 
 async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[str, TopicLimits]:
-    """What each topic takes, by its settings; without those we may not read, or that are not there.
+    """The limits of each topic, from its settings; without topics that are missing or that we may not read.
 
-    May be called inside a worker, also beside itself. Raises KafkaError, OSError or TimeoutError.
+    May be called inside a worker, also concurrently. Raises KafkaError, OSError or TimeoutError.
     """
     try:
         options = settings.kafka_client_options()
     except CommandError as error:
-        raise CredentialError(str(error)) from None  # a file that is renewed this moment
+        raise CredentialError(str(error)) from None  # a secret file that is being replaced
     client = AIOKafkaAdminClient(**options)
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -104,7 +101,7 @@ async def read_topic_limits(settings: Settings, topics: Iterable[str]) -> dict[s
 
 
 async def largest_record_bytes(settings: Settings, topic: str) -> int:
-    """How large a batch of records the topic takes, or Kafka's default of 1 MiB where we may not read it."""
+    """The largest record batch that the topic accepts, or Kafka's default of 1 MiB if we may not read it."""
     async with kafka_admin(settings) as client:
         try:
             found = await describe_limits(client, [topic])
@@ -114,19 +111,19 @@ async def largest_record_bytes(settings: Settings, topic: str) -> int:
 
 
 async def describe_limits(client: AIOKafkaAdminClient, topics: Iterable[str]) -> dict[str, TopicLimits]:
-    """As `read_topic_limits`, by a client that is there already."""
+    """As `read_topic_limits`, with an existing client."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, topic, dict.fromkeys(SETTINGS)) for topic in topics]
     responses = await of_some_node(lambda: client.describe_configs(asked))
     return {topic: parse_limits(values) for topic, values in settings_of(responses).items()}
 
 
 async def topic_remarks(settings: Settings) -> list[str]:
-    """What in the settings of the four topics will hurt, a line each; nothing where we may not read them."""
+    """Harmful settings of the four topics, a line each; nothing if we may not read them."""
     uses = topic_uses(settings)
     try:
         found = await read_topic_limits(settings, uses)
     except KAFKA_ERRORS:
-        return []  # what is wrong with Kafka, others tell
+        return []  # other checks report what is wrong with Kafka
     placed = found.get(settings.order_placed_topic, TopicLimits())
     return [
         remark
@@ -159,7 +156,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
     try:
         await of_some_node(client.describe_cluster)
     except KAFKA_ERRORS as error:
-        # Bootstrapping worked, so the broker told us an address: it is that one we cannot reach.
+        # Bootstrapping worked, so the broker advertised an address, and we cannot reach that one.
         reason = last_words.get("reason") or reason_of(error)
         raise CommandError(
             f"Kafka answers at {servers}, but not at the address it advertises ({reason})",
@@ -169,9 +166,9 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
 
 
 async def of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
-    """The answer of whichever broker answers within the limit.
+    """The answer of the first broker that answers within the time limit.
 
-    The client asks one at random, and for some seconds after its death a broker is still on the list.
+    The client asks a broker at random, and a broker that has died stays on its list for some seconds.
     """
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
@@ -181,7 +178,7 @@ async def of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 class _LastWords(logging.Handler):
-    """Keeps the reason of the last error logged: aiokafka tells it to nobody else."""
+    """Keeps the reason of the last error logged: aiokafka reports it in its log only."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -195,7 +192,7 @@ class _LastWords(logging.Handler):
 
 @contextmanager
 def quiet_aiokafka() -> Iterator[Mapping[str, str]]:
-    """aiokafka logs nothing meanwhile; why it failed last is kept under `reason`."""
+    """Suppress aiokafka's log; `reason` keeps its last error."""
     logger, handler = logging.getLogger("aiokafka"), _LastWords()
     propagated = logger.propagate
     logger.addHandler(handler)

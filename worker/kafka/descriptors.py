@@ -1,4 +1,4 @@
-"""File descriptors: a limit that is too low is named, and the soft one is raised to the hard one.
+"""File descriptors: raises the soft limit to the hard one, and reports a limit that is too low.
 
 A worker has some 20 files open, whatever the number of its partitions (17 with 500, seen in `/proc/PID/fd`),
 and three more for each producer of another worker that it has to fence, of which 16 are started at a time.
@@ -19,7 +19,7 @@ class OutOfDescriptorsError(KafkaError):  # type: ignore[misc]
 
 
 def raise_limit() -> None:
-    """Let this process open as many files as the system allows it, and not the soft limit only."""
+    """Raise this process's soft limit of open files to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         # macOS has no limit that it would accept as one.
@@ -28,16 +28,16 @@ def raise_limit() -> None:
 
 
 def require_descriptors() -> None:
-    """Raise OutOfDescriptorsError where hardly a further file can be opened.
+    """Raise OutOfDescriptorsError if hardly any file can be opened.
 
-    Asked after a connection failed: aiokafka says then that it could not connect, and not why.
+    Called after a connection failed: aiokafka then reports that it could not connect, but not why.
     """
     if shortage := descriptor_shortage():
         raise OutOfDescriptorsError(shortage)
 
 
 def descriptor_shortage() -> str | None:
-    """What to say where this process may open hardly any further file. None: there are enough."""
+    """The message if this process can open hardly any further file. None: there are enough."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         in_use = len(os.listdir("/dev/fd"))

@@ -1,4 +1,4 @@
-"""Where partitions end, asked through a producer's own connections: it has no call for that."""
+"""Reads the ends of partitions through a producer's own connections; aiokafka has no call for that."""
 
 import asyncio
 from collections import defaultdict
@@ -17,7 +17,7 @@ _READ_UNCOMMITTED: Final = 0
 async def end_offsets(
     producer: AIOKafkaProducer, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """The offset behind the last record of each, whether it is of an open transaction or not.
+    """The offset after the last record of each, also if that belongs to an open transaction.
 
     Waits for a new leader, within the caller's time limit. Raises KafkaError.
     """
@@ -47,7 +47,7 @@ def _by_leader(
 
 
 def _read(response: Any) -> dict[TopicPartition, int]:
-    """Those that were told; of the others somebody else is the leader by now."""
+    """The ends that were answered; the other partitions have a new leader."""
     ends: dict[TopicPartition, int] = {}
     for topic, of_topic in response.topics:
         for partition, code, _, offset in of_topic:

@@ -1,4 +1,4 @@
-"""The consumer group as Kafka tells of it: its members, and how far it has come."""
+"""The consumer group as Kafka describes it: its members and its committed offsets."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Commits = Mapping[TopicPartition, OffsetAndMetadata | None]
 
 _AGAIN_SECONDS: Final = 0.2
-# How long the coordinator may take to tell an offset whose commit it has acknowledged.
+# How long the coordinator may take to return an offset whose commit it has acknowledged.
 _TOLD_SECONDS: Final = 15.0
 _ASK_AGAIN_SECONDS: Final = 0.05
 # A new cluster has no coordinators before somebody asks for one, and after a crash they load for a moment.
@@ -42,7 +42,7 @@ class Member:
 
 
 async def members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
-    """Who is in the group now; nobody where there is no such group."""
+    """The members of the group; none if the group does not exist."""
     return await patiently(lambda: _members(admin, group_id))
 
 
@@ -61,12 +61,12 @@ async def _members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
 
 
 def _assigned(assignment: bytes) -> tuple[TopicPartition, ...]:
-    """Nothing while the group is rebalancing: then Kafka holds no assignment."""
+    """Empty while the group rebalances: Kafka has no assignment then."""
     return tuple(ConsumerProtocol.ASSIGNMENT.decode(assignment).partitions()) if assignment else ()
 
 
 async def partitions_now(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPartition]:
-    """All partitions of the topic, as Kafka knows them at this moment; a consumer knows those of long ago."""
+    """All partitions of the topic at this moment; a consumer's own list may be old."""
     (found,) = await of_some_node(lambda: admin.describe_topics([topic]))
     if found["error_code"]:
         raise for_code(found["error_code"])(f"describing the topic {topic}")
@@ -74,7 +74,7 @@ async def partitions_now(admin: AIOKafkaAdminClient, topic: str) -> list[TopicPa
 
 
 async def require_stopped(admin: AIOKafkaAdminClient, group_id: str) -> None:
-    """Nobody is in the group, or a CommandError names who is."""
+    """Raise CommandError, which names the members, unless the group is empty."""
     running = await members(admin, group_id)
     if running:
         names = ", ".join(f"{one.client_id} at {one.host.lstrip('/')} ({one.member_id})" for one in running)
@@ -89,8 +89,8 @@ async def committed(
 ) -> dict[TopicPartition, int | None]:
     """The committed offset of each partition; None: the group has committed nothing there.
 
-    Raises GroupCoordinatorNotAvailableError where the group's coordinator does not know within the limit
-    (`Publisher` says what aiokafka's consumer makes of that).
+    Raises GroupCoordinatorNotAvailableError if the group's coordinator does not answer within the limit
+    (`Leases.committed` says what aiokafka's consumer returns then).
     """
     found = await commits(admin, group_id, partitions)
     return {p: None if commit is None else commit.offset for p, commit in found.items()}
@@ -102,7 +102,7 @@ async def commits(
     partitions: Sequence[TopicPartition],
     patience_seconds: float = LIMIT_SECONDS,
 ) -> dict[TopicPartition, OffsetAndMetadata | None]:
-    """As `committed`, with the metadata: a worker's, or that of an operator's move (`offset_mark`)."""
+    """As `committed`, with the metadata, which shows who committed: worker or operator (`offset_mark`)."""
     if not partitions:
         return {}
     return await patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
@@ -114,12 +114,12 @@ async def until_shown(
     partitions: Sequence[TopicPartition],
     is_right: Callable[[Commits], bool],
 ) -> None:
-    """Return when Kafka tells what was committed: it acknowledges a commit a moment before it shows it."""
+    """Return when Kafka returns the committed offsets: it acknowledges a commit a moment before that."""
     deadline = time.monotonic() + _TOLD_SECONDS
     while not is_right(await commits(admin, group_id, partitions)):
         if time.monotonic() > deadline:
             raise CommandError(
-                "the group was moved, and Kafka still tells another offset: look again before workers start"
+                "the group was moved, and Kafka still returns another offset: check before workers start"
             )
         await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
@@ -136,7 +136,7 @@ async def _commits(
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
-    """The answer, asked for again while the group's coordinator is not ready; its error past the limit."""
+    """The answer; asks again while the group's coordinator is not ready, up to a limit."""
     deadline = time.monotonic() + seconds
     while True:
         try:

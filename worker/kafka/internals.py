@@ -1,7 +1,7 @@
-"""All that is touched of aiokafka's private side, as of 0.14; a test tells when it changes.
+"""The only module that uses private attributes of aiokafka (0.14); a test fails when they change.
 
 A fetcher keeps what it fetched in `_records`, one entry a partition, and fetches a partition again when its
-entry is gone. A `Hold` there keeps a partition from being fetched, and costs no other one anything.
+entry is gone. A `Hold` in that place keeps a partition from being fetched, without any cost for the others.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ from worker.observability.events import Event, about
 from worker.observability.log import Sparingly
 
 log = logging.getLogger(__name__)
-log.addFilter(Sparingly())  # garbage comes again with each answer
+log.addFilter(Sparingly())  # a garbled answer is repeated with each request
 
 # aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
 REFUSED_SECONDS: Final = 1.0
-# A broker whose log has a batch of a wrong length finds nothing behind it, and answers so without an error.
-# An answer may also be empty because others filled it, but not again and again.
+# A broker whose log has a batch with a wrong length finds nothing after it, and answers without an error.
+# An answer may also have no room for a partition, but not again and again.
 NOTHING_SECONDS: Final = 3.0
-# The batch asked for comes whole, however large; what is behind it tells where a broken one ends.
+# The requested batch comes whole, however large; what follows it shows where a broken one ends.
 RAW_BYTES: Final = 2 * 1024 * 1024
-# While a partition is held somebody has to look whether its pause is over.
+# How often to check whether the pause of a held partition is over.
 _LOOK_SECONDS: Final = 0.1
 _HANDLED_BY_AIOKAFKA: Final = frozenset(
     {
@@ -58,11 +58,11 @@ _HANDLED_BY_AIOKAFKA: Final = frozenset(
 
 
 class ContainedFetcher(Fetcher):  # type: ignore[misc]
-    """A fetcher whose task outlives whatever a broker answers. Made of a fetcher by `adopt`."""
+    """A fetcher whose task survives any answer of a broker. `adopt` makes one of a fetcher."""
 
     on_seek: Callable[[TopicPartition, int | None], None]
     passed: list[tuple[TopicPartition, int]]
-    """what aiokafka passes over as too large, until it has done so"""
+    """what aiokafka skips as too large, until it has done so"""
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
         try:
@@ -73,7 +73,7 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
         except Exception as error:
             said = about(Event.UNFORESEEN, broker=str(node_id), error=type(error).__name__)
             log.warning(
-                "what broker %s answered cannot be handled: %r", node_id, error, exc_info=True, extra=said
+                "an answer of broker %s cannot be handled: %r", node_id, error, exc_info=True, extra=said
             )
             asked = [
                 (TopicPartition(topic, partition), offset)
@@ -90,7 +90,7 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
     async def _one_by_one(
         self, assignment: Any, node_id: int, asked: Iterable[tuple[TopicPartition, int]]
     ) -> bool:
-        """Find the partition whose answer it was; the others are fetched by the way."""
+        """Find the partition whose answer failed, by fetching each partition alone."""
         is_woken = False
         for partition, offset in asked:
             if assignment.active and partition not in self._records:
@@ -124,20 +124,20 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
 
 
 class Answers:
-    """A fetcher's client, whose answers are looked at on their way."""
+    """A fetcher's client that inspects the answers it passes on."""
 
     def __init__(self, client: Any, fetcher: Fetcher, note: Callable[[TopicPartition, str], None]) -> None:
         self._client = client
         self._fetcher = fetcher
         self._note = note
-        # Where a partition was answered nothing although there is something, and since when.
+        # Partitions with empty answers although they have records: at which offset, and since when.
         self._nothing: dict[TopicPartition, tuple[int, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     async def send(self, node_id: int, request: Any, **options: Any) -> Any:
-        """As the client's; each partition's answer is noted: the name of its error, or nothing."""
+        """As the client's `send`; notes each partition's answer: the name of its error, or nothing."""
         response = await self._client.send(node_id, request, **options)
         if isinstance(request, FetchRequest):
             asked = {TopicPartition(topic, p): at for topic, ps in request.topics for p, at, _ in ps}
@@ -183,13 +183,13 @@ def adopt(
 
 
 def fetch_request(fetcher: Fetcher, partition: TopicPartition, offset: int, max_bytes: int) -> FetchRequest:
-    """For what is there, without waiting for more."""
+    """A request for what is there, without waiting for more."""
     topics = [(partition.topic, [(partition.partition, offset, max_bytes)])]
     return FetchRequest(0, 0, max_bytes, fetcher._isolation_level, topics, fetcher._client_rack or "")
 
 
 def _readable_end(fetcher: Fetcher, rest: Sequence[Any]) -> int:
-    """Of a partition's part of an answer, behind its error: where a reader's records end."""
+    """The end for this reader, from a partition's part of an answer."""
     end, stable_end = rest[0], rest[1]
     return int(stable_end if fetcher._isolation_level == READ_COMMITTED and stable_end >= 0 else end)
 
@@ -197,7 +197,7 @@ def _readable_end(fetcher: Fetcher, rest: Sequence[Any]) -> int:
 async def fetch_raw(
     consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int, max_bytes: int = RAW_BYTES
 ) -> Fetched:
-    """What the partition's leader has from the batch on that holds the offset. Raises KafkaError."""
+    """The leader's bytes of the partition from the batch that holds the offset. Raises KafkaError."""
     client, fetcher = consumer._client, consumer._fetcher
     leader = client.cluster.leader_for_partition(partition)
     if leader is None or leader == -1:
@@ -223,9 +223,9 @@ async def fetch_raw(
 
 @contextmanager
 def polling(subscription: SubscriptionState) -> Iterator[None]:
-    """While this lasts, the consumer is being polled.
+    """Mark the consumer as polling, until the block ends.
 
-    aiokafka's own is not left when an exception passes, and takes the consumer for polling ever after.
+    aiokafka's own context manager is not left by an exception: the consumer would count as polling for ever.
     """
     context = subscription.fetch_context()
     context.__enter__()
@@ -236,7 +236,7 @@ def polling(subscription: SubscriptionState) -> Iterator[None]:
 
 
 async def wait_for_records(fetcher: ContainedFetcher, seconds: float) -> None:
-    """So long at most, until something was fetched or a pause may be over. Raises the group's errors."""
+    """Wait until something was fetched or a pause may be over, at most so long. Raises the group's errors."""
     if any(isinstance(entry, Hold) for entry in fetcher._records.values()):
         seconds = min(seconds, _LOOK_SECONDS)
     waiter = fetcher._create_fetch_waiter()
@@ -249,30 +249,30 @@ async def wait_for_records(fetcher: ContainedFetcher, seconds: float) -> None:
 
 
 def free(fetcher: Fetcher, partition: TopicPartition) -> None:
-    """Let a partition be fetched again: what is buffered of it is gone."""
+    """Drop what is buffered of a partition, so that it is fetched again."""
     del fetcher._records[partition]
     fetcher._notify(fetcher._wait_consume_future)
 
 
 def wake(fetcher: Fetcher) -> None:
-    """Whoever waits for records looks again."""
+    """Wake those who wait for records."""
     for waiter in fetcher._fetch_waiters:
         fetcher._notify(waiter)
 
 
 def unpacked_records(result: Any) -> Iterator[Any]:
-    """The records of a FetchResult that were not unpacked yet; raises at what it cannot unpack."""
+    """The records of a FetchResult that are not unpacked yet; raises at one that cannot be unpacked."""
     # Not by the method that aiokafka wraps around it: that is called for each record.
     return iter(result._partition_records._records_iterator)
 
 
 def unpacked_to(result: Any) -> int:
-    """The offset behind what was unpacked of a FetchResult."""
+    """The offset after the unpacked records of a FetchResult."""
     return int(result._partition_records.next_fetch_offset)
 
 
 async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
-    """Remove a member from its group, also where it is no member. Raises what the coordinator answers."""
+    """Remove a member from its group; it need not be a member. Raises the coordinator's error."""
     coordinator = await admin.find_coordinator(group_id)
     answer = await admin._send_request_to_node(coordinator, LeaveGroupRequest(group_id, member_id))
     error = for_code(answer.error_code)
@@ -281,5 +281,5 @@ async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str)
 
 
 def limit_partition_fetch(consumer: AIOKafkaConsumer, max_bytes: int) -> None:
-    """How much an answer brings of each partition, from the next request on."""
+    """Set the most bytes of each partition in an answer, from the next request on."""
     consumer._fetcher._max_partition_fetch_bytes = max_bytes

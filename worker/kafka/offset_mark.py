@@ -1,4 +1,4 @@
-"""The metadata that workers commit with an offset: it tells their commits from an operator's. Pure."""
+"""The metadata that workers commit with an offset; an operator's commits do not have it. Pure."""
 
 from typing import Final
 
@@ -10,8 +10,8 @@ MOVED_BY_REPLAY: Final = "order-worker-replay"
 
 
 def idle_mark(pending_to: int | None) -> str:
-    """For an offset behind which no batch of this group ends: behind transaction markers, or records that are
-    passed over. `pending_to`: what `positions` holds at that time."""
+    """For an offset at which no batch ends: after transaction markers or skipped records. `pending_to`: what
+    `positions` holds at that time."""
     return f"{MARK} {pending_to or 0}"
 
 
@@ -30,16 +30,16 @@ def may_be_a_strangers(metadata: str) -> bool:
 
 
 def pending_when_committed(offset: int, metadata: str) -> int:
-    """Up to where `positions` knew of batches, at least, when a worker committed this offset.
+    """The offset that `positions` held at least when a worker committed this offset.
 
-    PostgreSQL learns of a batch before Kafka does. Where it knows less now, it has lost what it knew.
+    PostgreSQL records a batch before Kafka does. If `positions` holds less now, PostgreSQL has lost rows.
     """
     pending_to = metadata.removeprefix(MARK).strip()
     return min(offset, int(pending_to)) if pending_to.isdecimal() else offset
 
 
 def has_decided(commit: OffsetAndMetadata | None) -> bool:
-    """Whether the group had decided anything, or an operator moved it: an idle worker commits as well."""
+    """Whether the group has decided records, or an operator moved it; an idle worker commits as well."""
     if commit is None:
         return False
     return not is_workers_mark(commit.metadata) or pending_when_committed(commit.offset, commit.metadata) > 0

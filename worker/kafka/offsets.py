@@ -1,4 +1,4 @@
-"""Which records a command is about: from what an operator writes to partitions and their offsets."""
+"""Turns an operator's arguments (topics, times, durations) into partitions and offsets."""
 
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -55,7 +55,7 @@ def parse_topic(text: str) -> TopicSelection:
 
 
 def parse_time(text: str, option: str) -> datetime:
-    """An aware time in UTC. Raises UsageError for one without zone: whose clock is meant is not guessed."""
+    """An aware time in UTC. Raises UsageError for a time without zone, because the zone is not guessed."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -94,11 +94,9 @@ def milliseconds(time: datetime) -> int:
 
 @asynccontextmanager
 async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicReader]:
-    """A reader of committed records, and whatever Kafka refuses meanwhile as a CommandError.
+    """A reader of committed records. Errors of Kafka are raised as CommandError, also for a missing topic.
 
-    What cannot be unpacked is in its `met`, for the command to tell.
-
-    Raises CommandError, too, where one of the topics is missing.
+    What cannot be unpacked is listed in its `met`, for the command to report.
     """
     await require_topics(settings, *topics)
     with quiet_aiokafka() as last_words:
@@ -128,7 +126,7 @@ async def partitions_of(consumer: AIOKafkaConsumer, selected: TopicSelection) ->
 async def bounds_of(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition]
 ) -> dict[TopicPartition, Bounds]:
-    """What can be read of each partition now."""
+    """The readable offsets of each partition now."""
     if not partitions:
         return {}
     first = await consumer.beginning_offsets(list(partitions))

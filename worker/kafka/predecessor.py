@@ -1,11 +1,11 @@
-"""The member that a killed worker leaves behind in its group: the worker that takes its place removes it.
+"""Removes the group member that a killed worker of our name has left behind.
 
-Kafka counts a killed worker as a member until the session timeout, gives it partitions and waits for it in a
-rebalance. The worker that is started in its place has the same name, and leaves the group for it.
+Kafka counts a killed worker as a member until the session timeout: it keeps its partitions, and a rebalance
+waits for it. The worker that replaces it has the same name, and removes the old member before it joins.
 
-Static membership would do this too. But aiokafka's heartbeats carry no instance id, so that two live workers
-of one name would take the place from each other for ever, and no error would show it. Here the second one
-costs the first one rebalance, once: it joins again, and both work.
+Static membership would do this too. But aiokafka's heartbeats carry no instance id, so two live workers of
+one name would evict each other for ever, without any error. Here the start of the second one costs the first
+one a single rebalance: it joins again, and both work.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ LONGEST_SECONDS: Final = 3.0
 
 
 def worker_name(settings: Settings) -> str:
-    """The instance id. Where it is not set: host and port, of which no two live workers have the same.
+    """The instance id; by default host and port, which no two live workers share.
 
-    `--workers N` and a service that is started again keep them. Empty where the port is any free one.
+    `--workers N` and a restarted service keep them. Empty if the port is chosen freely.
     """
     port = f"{socket.gethostname()}:{settings.http_port}" if settings.http_port else ""
     return settings.instance_id or port
@@ -43,7 +43,7 @@ def worker_name(settings: Settings) -> str:
 async def leave_for_predecessor(settings: Settings) -> None:
     """Remove every member of our name from the group. Call it before this worker joins. Never raises.
 
-    Where Kafka gives no answer, the group waits for the session timeout, as it would without this.
+    If Kafka does not answer, the group waits for the session timeout, as it would without this.
     """
     name = worker_name(settings)
     if not name:

@@ -1,8 +1,8 @@
-"""How far a partition is published, where the broker says less than it has acknowledged.
+"""Finds out how far a partition is published if Kafka reports a lower offset than it has acknowledged.
 
-Kafka 4.3.1 forgets committed offsets after a crash, for a moment or until its next restart, and an orderly
-restart may undo the last transaction before it, outcomes and offset together (ARCHITECTURE.md, last section).
-What was written to PostgreSQL before the last publications, and the topics themselves, know better.
+Kafka 4.3.1 may forget committed offsets after a crash, for a moment or until its next restart, and an orderly
+restart may undo the last transaction, outcomes and offset together (docs/kafka-limits.md). So PostgreSQL
+records each batch before it is published, and the output topics show whether it was.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ class SentinelDeletedError(WaitsForOperatorError):
 
 
 def is_offset_lost(committed: int | None, by_operator: bool, pending: PendingBatch | None) -> bool:
-    """Whether the broker says less (None: nothing was committed) than what is published for certain.
+    """Whether Kafka's offset (None: nothing was committed) is lower than what is published for certain.
 
-    An operator may move the offset back, and is believed.
+    False for an offset that an operator moved back.
     """
     return pending is not None and not by_operator and (committed is None or committed < pending.published_to)
 
 
 def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:
-    """The same for the same publication only, however a dead letter was cut or keyed for its topic."""
+    """A digest that identifies a publication; a dead letter also after it was cut or keyed for its topic."""
     return hashlib.sha256(repr(identity(key, headers)).encode()).digest()
 
 
@@ -54,12 +54,12 @@ def publishers(pending: PendingBatch) -> set[str]:
 
 
 async def published_to(leases: Leases, lease: Lease, pending: PendingBatch, committed: int | None) -> int:
-    """The offset below which all is published, for certain; `committed` is what the broker says.
+    """The offset below which everything is published for certain; `committed` is Kafka's offset.
 
     Raises as `find_published_to` does.
     """
     async with asyncio.timeout(leases.producers.timeout_seconds):
-        await leases.producers.end_what_hangs(publishers(pending))
+        await leases.producers.end_hanging_transactions(publishers(pending))
         return await find_published_to(leases.client_options, lease.producer.client, pending, committed)
 
 
@@ -73,13 +73,13 @@ async def find_published_to(
 ) -> int:
     """As `published_to`; every transaction of the partition's owners must have ended.
 
-    `is_presumed`: the latest batch counts as published where retention has deleted what would show it.
+    `is_presumed`: the latest batch counts as published if retention deleted the records that would show it.
 
-    Raises KafkaError, or TimeoutError while other transactions hide what came after them;
-    WaitsForOperatorError where it may lie in what cannot be unpacked, or in what is deleted.
+    Raises KafkaError, or TimeoutError while other open transactions hide later records; WaitsForOperatorError
+    if the sentinel may be among records that cannot be unpacked, or that were deleted.
     """
     before = pending.acknowledged
-    # Its offset would have been undone with it.
+    # If it had been undone, its offset would be too.
     may_be_undone = before is not None and (committed is None or committed <= before.from_offset)
     if before and may_be_undone:
         try:
@@ -110,7 +110,7 @@ async def _is_published(
     numbers = await producer.partitions_for(sentinel.topic)
     places = [TopicPartition(sentinel.topic, number) for number in numbers]
     async with reader(client_options, "read_uncommitted") as consumer:
-        # Both uncommitted: what another transaction hides has to be waited for, not overlooked.
+        # Both ends uncommitted: records that another transaction hides have to be waited for, not missed.
         ends = await consumer.end_offsets(places)
         starts = await _starts(consumer, sentinel, ends)
     spans = {place: (start, ends[place]) for place, start in starts.items()}
@@ -121,7 +121,7 @@ async def _is_published(
                 return True
     if unreadable:
         raise WaitsForOperatorError(
-            f"{unreadable[0]}: nobody can tell whether what was decided last was published; look there with"
+            f"{unreadable[0]}: so it is unknown whether the last batch was published; look there with"
             " Kafka's own tools, and commit the group's offset before those orders, or behind them"
         )
     for place, start in starts.items():
@@ -141,9 +141,9 @@ async def find_published(
     start: int,
     digests: Collection[bytes],
 ) -> dict[bytes, int]:
-    """By `digest`, the last offset of each that a subscriber sees in a partition from `start` on.
+    """By `digest`, the last offset of each publication that a subscriber sees in a partition from `start` on.
 
-    Raises KafkaError, or TimeoutError while other transactions hide what came after them.
+    Raises KafkaError, or TimeoutError while other open transactions hide later records.
     """
     found: dict[bytes, int] = {}
     async with asyncio.timeout(_FIND_SECONDS):
@@ -159,12 +159,12 @@ async def find_published(
 async def _starts(
     consumer: AIOKafkaConsumer, sentinel: Sentinel, ends: Mapping[TopicPartition, int]
 ) -> dict[TopicPartition, int]:
-    """From where on the sentinel is looked for, in each partition where it may be."""
+    """The offset to search from, in each partition that may hold the sentinel."""
     if sentinel.partition is None or sentinel.from_offset is None:
         return await _starts_by_time(consumer, sentinel, ends.keys())
     place = TopicPartition(sentinel.topic, sentinel.partition)
     if sentinel.from_offset > ends.get(place, -1):
-        # The place is gone: the topic is a new one, or its broker has lost what was behind it.
+        # The offset does not exist: the topic was recreated, or its broker has lost the records before it.
         return await _starts_by_time(consumer, sentinel, ends.keys())
     return {place: max(sentinel.from_offset, (await consumer.beginning_offsets([place]))[place])}
 
@@ -180,15 +180,15 @@ async def _starts_by_time(
 def _is_sentinel(record: ConsumerRecord, sentinel: Sentinel) -> bool:
     if digest(record.key, record.headers) != sentinel.digest:
         return False
-    # Behind that place there is no other publication of the same. Without one, before or after a replay,
-    # another differs in its time only.
+    # From that offset on there is no other publication of the same outcome. If none is known, another one,
+    # before or after a replay, differs in its time only.
     has_place = sentinel.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
     return has_place or is_stamped or bool(record.timestamp == sentinel.timestamp_ms)
 
 
 def sentinel_of(lease: Lease, seen: Publication) -> Sentinel:
-    """What to remember of a publication that comes next, to see later whether it happened."""
+    """The sentinel to store of a batch that is published next, to find out later whether it was published."""
     place = lease.places.get(seen.topic)
     where = (place.partition, lease.ends[place]) if place else (None, None)
     return Sentinel(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)

@@ -21,8 +21,8 @@ def by_partition(records: Sequence[ConsumerRecord]) -> Records:
 def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
     """The first records of the batch with at most `max_bytes` of values, at least one; and the rest.
 
-    Each partition's records keep their order. An order's objects take some 13 times the bytes of its
-    JSON, so that it is bytes and not records that bound the memory of a batch.
+    Each partition's records keep their order. An order's objects take some 13 times the bytes of its JSON, so
+    the bound on a batch's memory is in bytes, not in records.
     """
     if sum(len(record.value or b"") for records in batch.values() for record in records) <= max_bytes:
         return batch, {}
@@ -38,7 +38,7 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
 
 
 def fitting(records: Sequence[ConsumerRecord], max_records: int, max_bytes: int) -> int:
-    """How many records of the size of these, which is theirs on average, have at most `max_bytes` of values.
+    """How many records of the average size of these have at most `max_bytes` of values.
 
     At least one, at most `max_records`.
     """
@@ -47,7 +47,7 @@ def fitting(records: Sequence[ConsumerRecord], max_records: int, max_bytes: int)
 
 
 def joined(first: Records, rest: Records) -> Records:
-    """What `cut` took apart."""
+    """The inverse of `cut`."""
     return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
 
 

@@ -1,7 +1,7 @@
-"""What a worker's user has to be allowed in Kafka, asked before the worker starts.
+"""Checks, before a worker starts, that its Kafka user has the rights that it needs.
 
-Of topics and groups Kafka says what the one who asks may do there. Of transactional ids it only says whether
-he may see them, which whoever may WRITE may as well.
+For topics and groups Kafka reports what the user may do. For transactional ids it only shows whether the user
+may see them, which every user with WRITE may.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ Resource = tuple[str, str]
 """kind, one of `TOPIC`, `GROUP` and `IDS`, and name"""
 Rights = Mapping[Resource, tuple[str, ...]]
 Allowed = Mapping[Resource, int]
-"""Kafka's bits, without the resources of which it says nothing"""
+"""Kafka's bits; resources that Kafka says nothing about are missing"""
 
 TOPIC: Final = "topic"
 GROUP: Final = "group"
@@ -89,7 +89,7 @@ class _AskForTopics(RequestStruct):  # type: ignore[misc]
 
 
 class _TopicRights(Request[_AskForTopics]):  # type: ignore[misc]
-    """Kafka's metadata in the first version that has what we may do; aiokafka 0.14 goes to the fifth."""
+    """Kafka's metadata in the first version that reports our rights; aiokafka 0.14 stops at the fifth."""
 
     API_KEY = 3
 
@@ -101,7 +101,7 @@ class _TopicRights(Request[_AskForTopics]):  # type: ignore[misc]
 
 
 class _AskForGroups(DescribeGroupsRequest_v3):  # type: ignore[misc]
-    """As aiokafka 0.14 has it, whose answer leaves out what we may do."""
+    """As in aiokafka 0.14, whose answer leaves out our rights."""
 
     RESPONSE_TYPE = DescribeGroupsResponse_v3
 
@@ -117,10 +117,10 @@ class _GroupRights(Request[_AskForGroups]):  # type: ignore[misc]
 
 
 async def require_kafka_rights(settings: Settings) -> str | None:
-    """Kafka lets us do what a worker does, or a CommandError says what is missing.
+    """Raise CommandError, which names the missing rights, unless the user has all that a worker needs.
 
-    Returns a remark where only the settings of topics may not be read. What Kafka does not say is passed
-    over: a topic that is not there, a server of before 2.3.
+    Returns a remark if only the settings of topics may not be read. Where Kafka gives no answer, nothing is
+    checked: for a topic that does not exist, or a server older than 2.3.
     """
     topics, group_id = settings.topics.all, settings.group_id
     async with kafka_admin(settings) as admin:
@@ -138,11 +138,11 @@ async def require_kafka_rights(settings: Settings) -> str | None:
 
 
 def needed_by_worker(settings: Settings) -> Rights:
-    """What a worker cannot do without. Pure."""
+    """The rights that a worker needs. Pure."""
     placed, *outputs = settings.topics.all
     return {
         (TOPIC, placed): (READ,),
-        # READ also of what is written: for the page, and to find out how far a batch came.
+        # READ also on the output topics: for the page, and to find out whether a batch was published.
         **{(TOPIC, topic): (READ, WRITE) for topic in outputs},
         (GROUP, settings.group_id): (READ,),
         _ids(settings.group_id): (WRITE,),
@@ -155,7 +155,7 @@ def _ids(group_id: str) -> Resource:
 
 
 def lacking(needed: Rights, allowed: Allowed) -> str:
-    """What is needed and not allowed, as a person reads it. Pure."""
+    """The missing rights, as text. Pure."""
     found = {
         place: [right for right in rights if not allowed[place] >> _BITS[right] & 1]
         for place, rights in needed.items()
@@ -189,7 +189,7 @@ async def _group(admin: AIOKafkaAdminClient, group_id: str) -> Allowed:
 
 
 async def _transactional_ids(admin: AIOKafkaAdminClient, group_id: str) -> Allowed:
-    """Nothing where they may be seen: the first batch finds out whether they may be written to."""
+    """Empty if they may be seen: only the first batch shows whether WRITE is allowed."""
     kind, prefix = _ids(group_id)
     try:
         await admin.find_coordinator(f"{prefix}rights", coordinator_type=1)
@@ -199,7 +199,7 @@ async def _transactional_ids(admin: AIOKafkaAdminClient, group_id: str) -> Allow
 
 
 def _allowed(found: Sequence[Mapping[str, Any]], kind: str, name: str, refused: int) -> Allowed:
-    """What Kafka refuses to show may not be used at all."""
+    """All needed rights, if Kafka refuses to show the resource."""
     return {
         (kind, one[name]): 0 if one["error_code"] else one["authorized_operations"]
         for one in found

@@ -1,4 +1,4 @@
-"""How far a topic can be read so that nothing already committed is hidden behind an open transaction."""
+"""Finds ends up to which a topic can be read without an open transaction hiding committed records."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from worker.kafka.offsets import Bounds
 from worker.settings import Settings
 
 Say = Callable[[str], None]
-"""tells a person what is waited for"""
+"""called with a sentence about what is waited for"""
 
 _ASK_AGAIN_SECONDS: Final = 0.1
 _SAY_SO_SECONDS: Final = 2.0
@@ -26,11 +26,11 @@ async def settled_bounds(
     partitions: Sequence[TopicPartition],
     say: Say,
 ) -> dict[TopicPartition, Bounds]:
-    """What lies in each partition now; all of it that is committed can be read up to these ends.
+    """The ends of the partitions now, when all committed records before them can be read.
 
-    Where several sources share a partition, one's open transaction hides another's that is committed: what
-    is hidden must not be taken for missing. Waits until such a transaction would have timed out; raises
-    CommandError that names the partition where it hangs still.
+    If several sources share a partition, an open transaction of one hides committed records of another, which
+    must not count as missing. Waits until such a transaction would have timed out; then raises a CommandError
+    that names the partition where it is still open.
     """
     async with reader(settings.kafka_client_options(), "read_uncommitted") as uncommitted:
         ends = await uncommitted.end_offsets(list(partitions))
@@ -52,6 +52,6 @@ async def settled_bounds(
 
 
 async def _hidden(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
-    """Where what is committed may be hidden, and from where on."""
+    """The partitions in which committed records may be hidden, and from which offset on."""
     seen = await consumer.end_offsets(list(ends))
     return {p: seen[p] for p, end in ends.items() if seen[p] < end}

@@ -1,4 +1,4 @@
-"""Waits until every broker knows topics, which is some time after their creation was acknowledged."""
+"""Waits until every broker knows new topics: Kafka acknowledges their creation before that."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ _NO_ANSWER: Final = "does not answer"
 async def until_all_brokers_know(
     admin: AIOKafkaAdminClient, partitions: Mapping[str, int], limit_seconds: float = _LIMIT_SECONDS
 ) -> None:
-    """Return when each broker that is listed names a leader of every partition of these topics.
+    """Return when each listed broker names a leader of every partition of these topics.
 
-    `partitions`: how many each topic has at least. Raises CommandError that names the first broker and topic
-    for which that is not so in time, and KafkaError where nobody answers.
+    `partitions`: how many each topic has at least. Raises a CommandError that names the first broker and
+    topic for which that takes too long, and KafkaError if no broker answers.
     """
     deadline = time.monotonic() + limit_seconds
     while lacking := await _lacking(admin, partitions):
@@ -36,7 +36,7 @@ async def until_all_brokers_know(
 
 
 async def _lacking(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> str | None:
-    # Each time anew: a broker that has died leaves the list, and one that has come joins it.
+    # Read each time: a broker that has died leaves the list, and a new one joins it.
     await admin._client.force_metadata_update()
     nodes = sorted(broker.nodeId for broker in admin._client.cluster.brokers())
     answers = await asyncio.gather(*(_topics_known_to(admin, node, list(partitions)) for node in nodes))
@@ -59,9 +59,9 @@ async def _topics_known_to(
 def first_lacking(
     answers: Mapping[int, Sequence[Mapping[str, Any]] | None], partitions: Mapping[str, int]
 ) -> str | None:
-    """What a broker does not know yet, as a person reads it; None: all of them know everything.
+    """What a broker does not know yet, as text; None: all of them know everything.
 
-    `answers`: what each broker tells of the topics, as Kafka's metadata has it; None: it does not answer.
+    `answers`: each broker's metadata of the topics; None: it does not answer.
     """
     for node, answer in answers.items():
         if answer is None:

@@ -1,1 +1,1 @@
-"""What a worker shows of itself: health, metrics, traces, log. Written by the pipeline, read over HTTP."""
+"""Health, metrics, traces and log of a worker. Written by the pipeline, read over HTTP."""

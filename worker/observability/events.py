@@ -1,4 +1,4 @@
-"""What the lines of the log are about, by names that stay, and the fields that go with them.
+"""The events of the log: stable names of what a line is about, and the fields that go with them.
 
 A call names both: `extra=about(Event.RECORDS_SKIPPED, partition, offset=first, end=end)`.
 """
@@ -11,7 +11,7 @@ from aiokafka import TopicPartition
 
 
 class Event(StrEnum):
-    """Names never change their meaning, and go only with a line in the changelog."""
+    """A name never changes its meaning; if it is removed, the changelog says so."""
 
     WORKER_LISTENS = "worker_listens"  # HTTP is served at `url`
     WORKER_REMARKS = "worker_remarks"  # of the set-up: what will hurt before it does
@@ -24,25 +24,25 @@ class Event(StrEnum):
     CLOCK_DIFFERS = "clock_differs"  # from that of `server`, by `seconds`; positive: ours is ahead
     MEMBER_REPLACED = "member_replaced"  # this worker takes the place of one that was killed
     PARTITIONS_ASSIGNED = "partitions_assigned"
-    PARTITION_TAKEN_OVER = "partition_taken_over"  # goes on at `offset`
-    PARTITIONS_WAIT = "partitions_wait"  # until somebody has mended what the message names
+    PARTITION_TAKEN_OVER = "partition_taken_over"  # continues at `offset`
+    PARTITIONS_WAIT = "partitions_wait"  # until an operator has repaired what the message names
     LEASES_NOT_RELEASED = "leases_not_released"
     BATCH_SET_BACK = "batch_set_back"  # read again from `partitions` after a pause; `server`
     BATCH_ADAPTED = "batch_adapted"  # Kafka refused it, and is sent something else at once
     FENCED = "fenced"  # another worker has taken over some of `partitions`
     UNFORESEEN = "unforeseen"  # a fault of the worker, with `traceback`; what it concerns is tried again
     COMMIT_UNDONE = "commit_undone"  # Kafka says less of a partition than it has acknowledged
-    OFFSET_NOT_BELIEVED = "offset_not_believed"  # of somebody who is no worker; goes on at `offset`
-    LOG_REPLACED = "log_replaced"  # the partition was cut or recreated; goes on at `offset`
+    OFFSET_NOT_BELIEVED = "offset_not_believed"  # of a client that is no worker; continues at `offset`
+    LOG_REPLACED = "log_replaced"  # the partition was cut or recreated; continues at `offset`
     RECORDS_DELETED = "records_deleted"  # `offset` to before `end`, before anybody decided them
     RECORDS_SKIPPED = "records_skipped"  # `offset` to before `end`, as an operator asked
     RECORDS_UNREADABLE = "records_unreadable"  # `offset` to before `end`: no client unpacks them
     PARTITION_REFUSED = "partition_refused"  # Kafka does not serve it
     POSITION_RESTORED = "position_restored"  # reads again from `offset`
-    OUTCOME_WITHHELD = "outcome_withheld"  # its topic refuses it; the orders behind it go on
+    OUTCOME_WITHHELD = "outcome_withheld"  # its topic refuses it; the orders after it are processed
     OUTCOMES_STAY_WITHHELD = "outcomes_stay_withheld"
     OUTCOMES_PUBLISHED_LATE = "outcomes_published_late"  # `count` that were withheld
-    SESSION_ENDED = "session_ended"  # of a worker that stood still in the middle of a COPY
+    SESSION_ENDED = "session_ended"  # of a worker that was frozen in the middle of a COPY
     DATABASE_BEHIND = "database_behind"  # PostgreSQL is that of a backup
     BROKERS_MOVED = "brokers_moved"  # none is at an address that was known
     TROUBLE = "trouble"  # the topic is gone, or files run short
@@ -64,7 +64,7 @@ def about(event: Event, place: TopicPartition | None = None, **fields: Any) -> d
 
 
 def places(offsets: Mapping[TopicPartition, int | None]) -> list[dict[str, Any]]:
-    """Several partitions, each at its offset where that is known, for the field `partitions`."""
+    """The field `partitions`: several partitions, each with its offset if that is known."""
     return [
         {"topic": p.topic, "partition": p.partition, **({} if offset is None else {"offset": offset})}
         for p, offset in offsets.items()

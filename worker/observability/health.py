@@ -1,7 +1,10 @@
-"""What the worker knows of itself: ready or not and why, and when it last showed a sign of life.
+"""The worker's health: whether it is ready, why not, and when it last showed a sign of life.
 
-Written by the consumer and its watch, read by the HTTP endpoints and by the watchdog. Nothing here asks a
-server anything, so that `/readyz` answers at once, whatever the number of partitions.
+Written by the consumer and the watch, read by the HTTP endpoints and the watchdog. Nothing here sends a
+request, so `/readyz` answers at once, with any number of partitions.
+
+Signs of life are progress and a server's refusal. A late answer is none, because this process may be the late
+one; nor is an empty topic while a batch is in flight.
 """
 
 import asyncio
@@ -36,14 +39,14 @@ _ORDERS: Final = "orders"
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why a partition does not go on, and since when."""
+    """Why a partition is not processed, and since when."""
 
     why: str
     since: datetime
 
 
 class Health:
-    """Thread-safe by being made of single assignments. Times are monotonic seconds."""
+    """Thread-safe, because every update is a single assignment. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._troubles: dict[str, str] = {"worker": "starting"}
@@ -72,7 +75,7 @@ class Health:
         self._refused.pop(server, None)
 
     def refused(self, server: str, why: str) -> None:
-        """`server` takes our credentials for wrong."""
+        """`server` refuses our credentials."""
         self.failed(server, why)
         if server not in self._refused:
             log.error("%s; trying again", why, extra=about(Event.SERVER_REFUSES, server=server))
@@ -83,9 +86,9 @@ class Health:
         self._refused.pop(server, None)
 
     def failed(self, server: str, why: str, alive: bool = True) -> bool:
-        """`server` does not, and why; ready again once it answers. True: that is new.
+        """`server` fails; the worker is ready again when it answers. Returns True if the failure is new.
 
-        `alive`: it refuses, which is no fault of ours. An answer that is only late may be one.
+        `alive`: the server refused, so this process works. A late answer may be the fault of this process.
         """
         before, self._troubles[server] = self._troubles.get(server), why
         if alive:
@@ -93,8 +96,8 @@ class Health:
         return before is None
 
     def set_back(self, why: str, alive: bool) -> None:
-        """All orders wait to be tried again. `alive`: for a server that is away, which is no stall."""
-        self._troubles[_ORDERS] = f"set back: {why}"
+        """All orders wait for a retry. `alive`: because a server is away, which is not a stall."""
+        self._troubles[_ORDERS] = f"rewound: {why}"
         self.tried(alive)
 
     def tried(self, alive: bool) -> None:
@@ -103,7 +106,7 @@ class Health:
             self._sign_of_life = time.monotonic()
 
     def waits(self, partition: TopicPartition, why: str) -> bool:
-        """This partition does not go on, whatever others do. True: that is new, or has another reason."""
+        """This partition is not processed. Returns True if that is new, or has another reason."""
         name = f"{partition.topic}-{partition.partition}"
         before = self._waiting.get(name)
         since = before.since if before else datetime.now(UTC)
@@ -111,11 +114,11 @@ class Health:
         return before is None or before.why != why
 
     def goes_on(self, partition: TopicPartition) -> None:
-        """It does again, or is not ours any more."""
+        """The partition is processed again, or is not assigned any more."""
         self._waiting.pop(f"{partition.topic}-{partition.partition}", None)
 
     def is_silent_on(self, partition: TopicPartition) -> bool:
-        """Whether no reason is known why this partition should not go on."""
+        """Whether no reason is known why this partition should not be processed."""
         return f"{partition.topic}-{partition.partition}" not in self._waiting
 
     def waiting(self) -> Mapping[str, Waiting]:
@@ -123,16 +126,16 @@ class Health:
         return dict(self._waiting)
 
     def progressed(self) -> None:
-        """The orders of a partition are decided and published, whatever new connections meet."""
+        """Orders of a partition were decided and published, even if new connections are refused."""
         self._refused.clear()
         self._sign_of_life = time.monotonic()
 
     def relieved(self) -> None:
-        """No orders wait any more because of what concerns all of them."""
+        """Orders no longer wait for a reason that concerns all of them."""
         self._troubles.pop(_ORDERS, None)
 
     def lags(self, records: int | None, busy: bool = False) -> None:
-        """`records` wait to be decided (None: unknown). With none, and none in hand, nothing is expected."""
+        """`records` wait to be decided (None: unknown). With none, and no batch, no progress is expected."""
         if records == 0 and not busy:
             self._sign_of_life = time.monotonic()
         self._lag = records
@@ -146,7 +149,7 @@ class Health:
         return {**self._troubles, **waiting}
 
     def partitions(self) -> list[int]:
-        """Those that are assigned to this worker."""
+        """The number of partitions that are assigned to this worker."""
         return self._partitions
 
     def describe(self) -> Mapping[str, object]:
@@ -159,7 +162,7 @@ class Health:
         }
 
     def refusals(self) -> Mapping[str, tuple[str, float]]:
-        """Which servers do nothing but refuse our credentials: the reason, and for how many seconds."""
+        """The servers that only refuse our credentials: the reason, and for how many seconds."""
         refused = dict(self._refused)  # in one step: the watchdog is another thread
         return {server: (why, time.monotonic() - since) for server, (why, since) in refused.items()}
 
@@ -169,7 +172,7 @@ class Health:
 
 
 async def monitor(health: Health, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
-    """Ask each server every two seconds whether it is there, until cancelled. Silence is a no."""
+    """Check each server every two seconds, until cancelled. No answer counts as a failure."""
     async with asyncio.TaskGroup() as checking:
         for server, check in checks.items():
             checking.create_task(_monitor_one(health, server, check))
@@ -207,7 +210,7 @@ def refused_too_long(why: str, seconds: float) -> str:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a server, or the way to it, said no; a connection pool that has none left did not."""
+    """Whether a server or the connection to it refused; an exhausted connection pool is not a refusal."""
     return isinstance(
         error,
         KafkaError | OSError | DBAPIError | asyncpg.PostgresError | asyncpg.InterfaceError | CommandError,
@@ -222,10 +225,11 @@ def start_watchdog(
 ) -> None:
     """End the process with exit code 3 once it shows no sign of life for `limit_seconds` with work to do.
 
-    With exit code 4 once a server did nothing but refuse our credentials for `refused_limit_seconds`.
+    With exit code 4 once a server only refused our credentials for `refused_limit_seconds`, unless another
+    attempt got an answer or no connection, or orders were decided through existing connections.
 
-    A thread of its own, because an event loop that hangs cannot notice that it hangs. Leaving at once is
-    safe: what is not committed comes again. A server that is away is no stall: its refusal is a sign of life.
+    It is a thread of its own, because an event loop that hangs cannot notice it. Leaving at once is safe:
+    what is not committed is read again. A server that is away is not a stall: its refusal is a sign of life.
     """
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""How the last hour went, for the operator's page: a point now and then, in memory, and never more than fit.
+"""The last hour's lag, rates and batch times, for the operator's page: a bounded number of points in memory.
 
-The group's part comes from the looks of `worker.pipeline.watch`, which is its clock as well: it has no timer
-of its own. The times of batches are this worker's.
+`worker.pipeline.watch` adds the points of the whole group, so there is no timer here. The times of batches
+are this worker's.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ Buckets = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What was seen at one time, and since the point before. `clock`: monotonic seconds.
+    """The state at one time, and since the previous point. `clock`: monotonic seconds.
 
     `lag` and the rates are the whole group's, in records. None: not known, or no batch ended.
     """
@@ -34,7 +34,7 @@ class Point:
     placed_per_second: float | None = None
     half_within_seconds: float | None = None
     most_within_seconds: float | None = None
-    """of 100 batches of this worker 99 took no longer"""
+    """the 99th percentile of this worker's batch times"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class History:
         self._last: _Seen | None = None
 
     def saw(self, clock: float, *, published: int, end: int, lag: int) -> None:
-        """Of all partitions together; called as often as one likes. `clock`: monotonic seconds."""
+        """Of all partitions together; may be called at any rate. `clock`: monotonic seconds."""
         last = self._last
         if last is not None and clock - last.clock < INTERVAL_SECONDS:
             return
@@ -75,7 +75,7 @@ class History:
         )
 
     def points(self, clock: float) -> Sequence[Point]:
-        """Those of the hour before `clock`, the oldest first."""
+        """The points of the hour before `clock`, the oldest first."""
         return [point for point in self._points if clock - point.clock <= KEPT_SECONDS]
 
 
@@ -86,9 +86,9 @@ def buckets_of(histogram: Histogram) -> Buckets:
 
 
 def quantile(buckets: Buckets, share: float) -> float | None:
-    """The value that a `share` of them is not above, evenly spread within its bucket; None: there are none.
+    """The quantile at `share`, interpolated within its bucket; None: there are no values.
 
-    Of what is above the last finite bound it is that bound.
+    Values above the last finite bound count as that bound.
     """
     total = buckets[-1][1] if buckets else 0
     if not total:
@@ -105,5 +105,5 @@ def _between(before: Buckets, now: Buckets) -> Buckets:
 
 
 def _rate(number: int, seconds: float) -> float | None:
-    """None: offsets went back, so it is another log."""
+    """None: offsets went back, so the log is another one."""
     return number / seconds if number >= 0 else None

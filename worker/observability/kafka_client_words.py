@@ -1,4 +1,4 @@
-"""What aiokafka's log says while a broker is away, in our words. Pure."""
+"""Rewords the messages that aiokafka logs while a broker is away. Pure."""
 
 import re
 import string
@@ -20,7 +20,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "Unable connect to node with id %s: %s": "no connection to broker {0}: {1}",
     "Topic %s is not available during auto-create initialization": "topic {0} has no leaders yet",
     "Topic %s not found in cluster metadata": "Kafka knows no topic {0}",
-    "Topic %s is not authorized for this client": "Kafka lets us not see topic {0}",
+    "Topic %s is not authorized for this client": "Kafka does not let us see topic {0}",
     "Error sending %s to node %s [%s] -- marking coordinator dead": (
         "the group's coordinator, broker {1}, gives no answer: {2}; looking for it again"
     ),
@@ -28,7 +28,7 @@ _WORDS: Final[Mapping[str, str]] = {
         "the group's coordinator, broker {0}, is away; looking for it again"
     ),
     "Group Coordinator Request failed: %s": "no broker says who coordinates the group: {0}",
-    "LeaveGroup request failed: %s": "the group was left without a word: {0}",
+    "LeaveGroup request failed: %s": "the group was left without notice: {0}",
     "Heartbeat session expired - marking coordinator dead": (
         "no heartbeat reached the group's coordinator in time; looking for it again"
     ),
@@ -93,13 +93,13 @@ def in_our_words(text: str, arguments: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _fits(ours: str, said: Sequence[str]) -> bool:
-    """Another version of aiokafka may give fewer arguments."""
+    """Empty if missing: another version of aiokafka may pass fewer arguments."""
     places = [int(name) for _, name, _, _ in string.Formatter().parse(ours) if name]
     return max(places, default=-1) < len(said)
 
 
 def _said(argument: Any) -> str:
-    """On one line: an error's reason without Python's tuples, a class by its name, a list with commas."""
+    """One line: an error's reason without Python's tuples, a class by its name, a list with commas."""
     if isinstance(argument, BaseException):
         if len(argument.args) > 1 and not isinstance(argument, OSError):
             return ", ".join(_said(one) for one in argument.args)

@@ -1,4 +1,4 @@
-"""From the time of an order's record to the commit of its outcome, as a histogram.
+"""The latency histogram: from the timestamp of an order's record to the commit of its outcome.
 
 Counted for a whole batch at once: an `observe` for each order would take 1 µs, of the 25 that an order takes.
 """
@@ -26,7 +26,7 @@ class OrderLatency(Collector):
     def observe(self, placed_ms: Iterable[int], published_ms: int) -> None:
         """Count orders that were published at that time. Milliseconds since 1970.
 
-        -1 says that a record has no time: it is not counted. A time to come counts as no latency.
+        -1 means that a record has no time: it is not counted. A time in the future counts as no latency.
         """
         times = sorted(placed_ms)  # almost sorted as they come, which makes it cheap
         if not times:

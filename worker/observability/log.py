@@ -20,7 +20,7 @@ Form = Literal["text", "json"]
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: docs/json/log-line.json. Never what a record holds."""
+    """One JSON object a line: docs/json/log-line.json. It never holds the content of a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def event_of(record: logging.LogRecord) -> Event:
-    """What the line is about; of what a library says, which library it is."""
+    """The event of the line; for a line of a library, which library."""
     event = getattr(record, "event", None)
     if isinstance(event, Event):
         return event
@@ -69,7 +69,7 @@ class Sparingly(logging.Filter):
 
 
 class OurWords(logging.Filter):
-    """Says what aiokafka says in our words, and what comes again and again only once in a while."""
+    """Rewords aiokafka's messages, and lets a repeated one through only once in a while."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def configure(level: str, form: Form) -> None:
 
 
 def last_line(error: Exception, exit_code: int, *, with_traceback: bool) -> str:
-    """The line in JSON of what ends a worker. By no logger: what sets it up may be what is wrong."""
+    """The JSON line of the error that ends a worker. It uses no logger: their set-up may have failed."""
     trace = (type(error), error, error.__traceback__) if with_traceback else None
     said = logging.LogRecord(__name__, logging.CRITICAL, "", 0, "%s", (error,), trace)
     vars(said).update(about(Event.WORKER_FAILS, exit_code=exit_code, error=type(error).__name__))

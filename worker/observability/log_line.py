@@ -18,7 +18,7 @@ class Place:
 
 @dataclass
 class LogLine:
-    """Those without a default are in every line."""
+    """The fields of a line; those without a default are in every line."""
 
     time: datetime
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
@@ -40,5 +40,5 @@ class LogLine:
     exit_code: int = 0
     url: str = ""
     error: str = ""
-    """the type of what went wrong"""
+    """the type of the error"""
     traceback: str = ""

@@ -1,4 +1,4 @@
-"""What the worker counts, in Prometheus' form. One object, built by the composition root."""
+"""The worker's Prometheus metrics. One object, built by the composition root."""
 
 import platform
 import time
@@ -29,8 +29,8 @@ Phase = Literal["take_over", "decode", "database", "wait", "record", "publish"]
 Cause = Literal[
     "outage",  # a server is away, overloaded, or late
     "fenced",  # another worker has taken the partition over
-    "refused",  # Kafka refuses what was sent, and is sent something else
-    "operator",  # it waits until somebody has mended what the log names
+    "refused",  # Kafka refuses what was sent, and the next attempt sends it differently
+    "operator",  # it waits until an operator has repaired what the log names
     "database_replaced",  # PostgreSQL is not the one that this worker knows
     "unforeseen",  # a fault of the worker
 ]
@@ -38,7 +38,7 @@ _RERUN_ERRORS: Final = (
     *("StaleReadError", "DBAPIError", "IntegrityError", "DeadlockDetectedError", "SerializationError"),
     *("UniqueViolationError", "ForeignKeyViolationError"),
 )
-"""The usual ones: any other comes with its first occurrence."""
+"""The known label values; any other series starts with its first occurrence."""
 
 _BATCH_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PHASE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -46,9 +46,9 @@ _REBALANCE_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.
 
 
 class Metrics:
-    """Counters go up only after the fact they count is committed to Kafka.
+    """Counters go up only after what they count is committed to Kafka.
 
-    Each label whose values are known has all of them from the start, so that no first increment is missed.
+    All known label values exist from the start, so that no first increment is missed.
     """
 
     def __init__(self, tracing: Tracing = NO_TRACING) -> None:
@@ -63,18 +63,18 @@ class Metrics:
     def _add_orders(self) -> None:
         r = self.registry
         self.confirmed = Counter(
-            "order_worker_orders_confirmed", "Orders confirmed and announced", registry=r
+            "order_worker_orders_confirmed", "Orders confirmed and published", registry=r
         )
-        self.rejected = Counter("order_worker_orders_rejected", "Orders rejected and announced", registry=r)
+        self.rejected = Counter("order_worker_orders_rejected", "Orders rejected and published", registry=r)
         self.reasons = _labelled(
             Counter("order_worker_rejection_reasons", "Reasons given, by code", ["code"], registry=r),
             [code.value for code in ReasonCode],
         )
         self.redelivered = Counter(
-            "order_worker_orders_redelivered", "Stored outcomes announced again", registry=r
+            "order_worker_orders_redelivered", "Stored outcomes published again", registry=r
         )
         self.silenced = Counter(
-            "order_worker_orders_silenced", "Decided orders passed over in a silent replay", registry=r
+            "order_worker_orders_silenced", "Decided orders skipped in a replay", registry=r
         )
         self.duplicates = Counter(
             "order_worker_orders_duplicate", "Orders sent twice, nothing done", registry=r
@@ -94,7 +94,7 @@ class Metrics:
         )
         self.withheld = Gauge(
             "order_worker_withheld_outcomes",
-            "Outcomes that are decided, and that their topic refuses",
+            "Decided outcomes that their topic refuses",
             ["partition"],
             registry=r,
         )
@@ -112,7 +112,7 @@ class Metrics:
         )
         self.batch_seconds = Histogram(
             "order_worker_batch_seconds",
-            "From records in hand to offsets committed",
+            "From polled records to committed offsets",
             buckets=_BATCH_SECONDS,
             registry=r,
         )
@@ -127,14 +127,12 @@ class Metrics:
         )
         self.retries = _labelled(
             Counter(
-                "order_worker_batch_retries", "Batches set back to be retried later", ["server"], registry=r
+                "order_worker_batch_retries", "Batches rewound to be retried later", ["server"], registry=r
             ),
             get_args(Server),
         )
         self.retry_causes = _labelled(
-            Counter(
-                "order_worker_retry_causes", "Batches set back, by what kept them", ["cause"], registry=r
-            ),
+            Counter("order_worker_retry_causes", "Batches rewound, by cause", ["cause"], registry=r),
             get_args(Cause),
         )
 
@@ -143,26 +141,26 @@ class Metrics:
         self.takeovers = Counter("order_worker_partition_takeovers", "Partitions taken over", registry=r)
         self.rebalance_seconds = Histogram(
             "order_worker_rebalance_seconds",
-            "From partitions given up to partitions assigned",
+            "From partitions revoked to partitions assigned",
             buckets=_REBALANCE_SECONDS,
             registry=r,
         )
         self._rebalance_began: float | None = None  # monotonic seconds
         self.lag = Gauge(
             "order_worker_consumer_lag_records",
-            "Records not yet published, of this worker's partitions and of those nobody owns",
+            "Records not yet published, of this worker's partitions and of those without an owner",
             ["partition"],
             registry=r,
         )
         self.hidden = Gauge(
             "order_worker_hidden_records",
-            "Records behind an upstream transaction that is still open",
+            "Records hidden by an open upstream transaction",
             ["partition"],
             registry=r,
         )
         self.unowned = Gauge("order_worker_unowned_partitions", "Partitions that no worker owns", registry=r)
         self.waiting = Gauge(
-            "order_worker_waiting_partitions", "Partitions of this worker that do not go on", registry=r
+            "order_worker_waiting_partitions", "Partitions of this worker that are not processed", registry=r
         )
         self.unreadable = Gauge(
             "order_worker_unreadable_offsets",
@@ -177,10 +175,12 @@ class Metrics:
             registry=r,
         )
         self.skipped_offsets = Counter(
-            "order_worker_skipped_offsets", "Offsets passed over for an operator", ["partition"], registry=r
+            "order_worker_skipped_offsets", "Offsets skipped for an operator", ["partition"], registry=r
         )
         self.other_logs = Counter(
-            "order_worker_partition_logs_replaced", "Partitions whose log was cut or recreated", registry=r
+            "order_worker_partition_logs_replaced",
+            "Partitions whose log was truncated or recreated",
+            registry=r,
         )
 
     def _add_process(self) -> None:
@@ -197,7 +197,7 @@ class Metrics:
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Time the block, however it ends; with tracing it is a span of the batch that is current."""
+        """Time the block, also if it raises; with tracing, it is a span of the current batch."""
         began = time.monotonic()
         with self.tracing.phase(name):
             try:
@@ -215,25 +215,25 @@ class Metrics:
         self.batch_seconds.observe(seconds)
 
     def rebalance_begins(self) -> None:
-        """Partitions are given up; a second call before it ends changes nothing."""
+        """A rebalance begins; a second call before it ends changes nothing."""
         if self._rebalance_began is None:
             self._rebalance_began = time.monotonic()
 
     def rebalance_ends(self) -> None:
-        """Partitions are assigned."""
+        """The rebalance ends: partitions are assigned."""
         if self._rebalance_began is not None:
             self.rebalance_seconds.observe(time.monotonic() - self._rebalance_began)
             self._rebalance_began = None
 
     def know_partition(self, number: int) -> None:
-        """Let the counters of a partition that is this worker's begin at zero."""
+        """Start the counters of an assigned partition at zero."""
         self.deleted_offsets.labels(str(number))
         self.skipped_offsets.labels(str(number))
 
     def count(self, kinds: Mapping[tuple[Fate, tuple[str, ...]], int]) -> None:
-        """What became of published records: how many of each fate with its codes.
+        """Count published records by their fate and its codes.
 
-        Added up before: each increment of a metric takes a lock.
+        The caller adds them up first: each increment of a metric takes a lock.
         """
         counters = {
             Fate.CONFIRMED: self.confirmed,
@@ -252,7 +252,7 @@ class Metrics:
 
 
 def _labelled(counter: Counter, values: Sequence[str]) -> Counter:
-    """With a series for each of these values of its label."""
+    """The metric, with a series for each of these label values."""
     for value in values:
         counter.labels(value)
     return counter

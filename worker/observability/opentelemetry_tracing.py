@@ -39,7 +39,7 @@ class _BatchSpan:
 
 
 class OpenTelemetryTracing:
-    """A span a batch, with links to the traces of its records, and its phases as children."""
+    """One span for each batch, with links to the traces of its records, and its phases as children."""
 
     def __init__(self, provider: TracerProvider, topic: str, group_id: str) -> None:
         self._provider = provider
@@ -81,7 +81,7 @@ class OpenTelemetryTracing:
 
 
 def links(partitions: Iterable[Sequence[ConsumerRecord]]) -> list[Link]:
-    """To the first `MOST_LINKS` traces that sound `traceparent` headers name, each once."""
+    """Links to the first `MOST_LINKS` traces in valid `traceparent` headers, each once."""
     found: dict[bytes, Link] = {}
     for records in partitions:
         for record in records:
@@ -102,5 +102,5 @@ def _link(traceparent: bytes) -> Link | None:
 
 
 def _note(span: trace.Span, error: BaseException) -> None:
-    """In one line: a traceback, or all of an error's text, may hold what a customer ordered."""
+    """Type and first line of an error: its traceback or whole text may hold what a customer ordered."""
     span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {reason_of(error)}"))

@@ -1,4 +1,4 @@
-"""How each partition stands, asked at the moment of a scrape: an age grows also while nothing happens."""
+"""The state of each partition at the moment of a scrape: an age grows also while nothing happens."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 
 class PartitionState(NamedTuple):
-    """`owned`: None where it is not assigned to this worker. Times are seconds, 0 where nothing waits."""
+    """`owned`: None if it is not assigned to this worker. Times are seconds, 0 if nothing waits."""
 
     number: int
     owned: bool | None
@@ -17,7 +17,7 @@ class PartitionState(NamedTuple):
 
 
 class PartitionStates(Collector):
-    """`states` is asked at each scrape, and asks nobody."""
+    """`states` is called at each scrape, and sends no request."""
 
     def __init__(self, states: Callable[[], Iterable[PartitionState]]) -> None:
         self._states = states
@@ -28,7 +28,7 @@ class PartitionStates(Collector):
             "order_worker_oldest_order_seconds", "Age of the oldest order whose outcome is not published"
         )
         stuck = _of_partitions(
-            "order_worker_stuck_seconds", "Since when orders wait, and none of them was published"
+            "order_worker_stuck_seconds", "Time for which orders wait without any being published"
         )
         for state in self._states():
             label = [str(state.number)]

@@ -1,6 +1,6 @@
-"""Spans of batches and their phases. Without tracing configured nothing here reads a record or a clock.
+"""The interface of spans for batches and their phases. Without tracing, nothing reads a record or a clock.
 
-`worker.observability.opentelemetry_tracing` has the real ones, imported only where tracing is configured.
+`worker.observability.opentelemetry_tracing` implements it, imported only if tracing is configured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Span(Protocol):
         """Phases within the block are its children."""
 
     def failed(self, error: BaseException) -> None:
-        """Note why. Of the error nothing is kept that a record may hold."""
+        """Record the error, without anything from it that a record may hold."""
 
     def end(self) -> None:
         """It is over."""

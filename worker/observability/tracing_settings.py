@@ -1,10 +1,10 @@
-"""Tracing as OpenTelemetry's standard variables configure it: off unless one of them names where to send.
+"""Tracing, configured by OpenTelemetry's standard variables: off unless one of them names a destination.
 
     OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT     on, to this collector
     OTEL_TRACES_EXPORTER                                                otlp (the default then), console, none
     OTEL_SDK_DISABLED=true                                              off, whatever the others say
 
-Everything else (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_…) the SDK reads.
+The SDK reads everything else (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_…).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,9 +30,9 @@ _PIP: Final = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-h
 
 
 def make_tracing(environment: Mapping[str, str], topic: str, group_id: str) -> Tracing:
-    """What the variables ask for; connects to nothing yet.
+    """The tracing that the variables configure; no connection is made yet.
 
-    Raises UsageError where they ask for what is not installed or cannot be.
+    Raises UsageError if they ask for something that is not installed or does not exist.
     """
     names = exporter_names(environment)
     if not names:

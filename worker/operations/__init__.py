@@ -1,1 +1,1 @@
-"""What operators do, a folder a command. `terminal` of each is what a person sees of it."""
+"""The operators' commands, one folder each. `terminal` in each is the output for people."""

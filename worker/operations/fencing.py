@@ -1,4 +1,4 @@
-"""Takes leases of partitions as a worker would, so that nothing which others have under way counts."""
+"""Takes leases of partitions as a worker would, so that open transactions of others cannot commit."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -29,10 +29,10 @@ async def fenced(
     group_id: str,
     partitions: Sequence[TopicPartition],
 ) -> AsyncIterator[Fenced]:
-    """A lease of each partition for the group: its owner before is fenced, its committed offset is final.
+    """The lease of each partition for the group: previous owners are fenced, committed offsets are final.
 
-    A worker that was stopped (SIGSTOP), or cut off, may hold outcomes and an offset in an open transaction.
-    Committed after we have read the offset, they would come again behind it, and be published twice.
+    A worker that is frozen (SIGSTOP) or cut off may hold outcomes and an offset in an open transaction. If it
+    committed them after we have read the offset, they would be published twice.
     """
     leases = Leases(
         ConsumerGroup(group_id, settings.order_placed_topic, sessions),

@@ -1,4 +1,4 @@
-"""What an input record is to a worker: an order, or why not. Pure."""
+"""Decodes an input record as a worker would: an order, or the reason why not. Pure."""
 
 from aiokafka import ConsumerRecord
 

@@ -1,4 +1,4 @@
-"""What a server refuses while a command moves a group, as the one line that ends the command."""
+"""Turns server errors of a command that moves a group into one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

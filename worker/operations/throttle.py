@@ -1,4 +1,4 @@
-"""How fast a command publishes: so many a second, evenly."""
+"""Limits a command's publishing to an even rate."""
 
 from dataclasses import dataclass
 from math import isfinite

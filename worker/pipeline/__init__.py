@@ -1,1 +1,1 @@
-"""One batch, from records in hand to what is published and committed, and what keeps it going."""
+"""The pipeline of one worker: from polled records to published outcomes and committed offsets."""

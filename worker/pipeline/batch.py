@@ -6,7 +6,7 @@
 
 The transaction writes optimistically: products are read unlocked, everything is written, and only
 the last step, under one advisory lock, takes the stock where price and stock still allow it. If they
-do not, nothing happened, and the batch runs again with its products locked first.
+do not, the transaction is rolled back, and the batch runs again with its products locked first.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ from worker.pipeline.stock_taking import take
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
 MAX_RERUNS: Final = 4
-# Orders asked, at random, whether it is the database that refuses all of them. One that is confirmed is
-# enough; where these few are refused too, the next attempt asks others.
+# How many other orders of the batch, picked at random, are tried to see whether the database refuses every
+# order. One that would be confirmed is enough; if these are refused too, the next attempt tries others.
 MAX_SENTINELS: Final = 5
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
@@ -99,9 +99,9 @@ class BatchProcessor:
         `require_same_database` is asked on each new connection, in the transaction that is to decide.
         `before_commit` is called where one transaction decides all the records, and may be called again.
 
-        Raises what PostgreSQL or the connection raised when the whole batch has to wait, and TimeoutError
-        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided then;
-        the next call finds them so.
+        Raises the error of PostgreSQL or the connection when the whole batch has to wait, and TimeoutError
+        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided by then;
+        the next call finds them in the ledger.
         """
         with self.metrics.phase("decode"):
             arrivals, invalid, unknown_fields = decode_all(records, self.message_max_bytes)
@@ -167,9 +167,10 @@ class BatchProcessor:
         return {str(order_id) for order_id in found}
 
     async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> Settled:
-        """What becomes of an order that PostgreSQL refuses; raises where it may be the database's trouble.
+        """The dead letter of an order that PostgreSQL refuses; raises if the database may be at fault.
 
-        It is not, if another order of the batch would be confirmed now and this one is refused once more.
+        The order is at fault if another order of the batch would be confirmed now, and this one is refused
+        again.
         """
         (arrival,) = alone.all
         if is_duplicate_key(failure) and await self._single_keys(alone, failure):
@@ -192,7 +193,7 @@ class BatchProcessor:
         return settled
 
     async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
-        """Whether all tables take this order now; nothing of it stays."""
+        """Whether all tables accept this order now; the attempt is rolled back."""
         try:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 (settled,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)

@@ -1,12 +1,13 @@
-"""The Kafka edge in: hands records to the flow, and survives what goes wrong.
+"""The input side: hands polled records to the flow, and never lets an error end the worker.
 
     handle_order_placed
-     ├ top up       what came since the poll (`input`)
-     ├ admit        what is ours and not decided yet; new partitions are taken over (`owner`, `takeover`)
-     └ flow         settled in PostgreSQL, while the batch before is published in Kafka
+     ├ top up       add the records fetched since the poll (`input`)
+     ├ admit        keep the records of our partitions that are not decided yet; take new partitions over
+     │              (`owner`, `takeover`)
+     └ flow         settle them in PostgreSQL, while the previous batch is published to Kafka
 
-Nothing here is needed for correctness but this: a partition's records are published in order, by the lease
-that was taken before its committed offset was read, with the offset in the same transaction.
+Correctness needs one rule: a partition's records are published in order, under a lease that was taken before
+the committed offset was read, and with the offset in the same transaction.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ TAKEN_OVER_AT_ONCE: Final = 32
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Handles batches in turn, one being published beside the next; a rebalance waits for both."""
+    """Handles batches in turn: one is published while the next is settled. A rebalance waits for both."""
 
     source: Input
     partitions: Partitions
@@ -53,7 +54,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     _handled_at: float = float("-inf")  # monotonic seconds: when the batch before was
 
     def take_no_more(self) -> None:
-        """Let the batch in flight be the last."""
+        """Accept no batch after the one in flight."""
         if consumer := self.source.consumer:
             consumer.hand_over_no_more()
 
@@ -65,7 +66,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             yield
 
     async def handle_order_placed(self, records: Sequence[ConsumerRecord]) -> None:
-        """Decide the records and publish what was decided, or set them back to come again. Never raises."""
+        """Decide and publish the records, or rewind their partitions to read them again. Never raises."""
         self.source.accept()  # before the first await
         try:
             async with self._batch_in_flight:
@@ -74,7 +75,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     await self.flow.run(await self._admit(by_partition(records)))
                 except Exception as error:
                     # A fault of ours that nothing below foresaw. The records must come again all the same:
-                    # FastStream would log this and go on with the next batch, and these would be lost.
+                    # FastStream would log this and continue with the next batch, and these would be lost.
                     await self.flow.published()
                     self.owner.drop(self.partitions.owned())
                     self.retries.set_back(firsts(by_partition(records)), error, "worker")
@@ -83,7 +84,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self.source.in_hand.clear()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Give the partitions up: finish the batch in flight first, so that the next owner finds it done."""
+        """Release the partitions, after the batch in flight is finished, so that nobody decides it again."""
         self.metrics.rebalance_begins()
         async with self.between_batches():
             revoked = list(revoked)
@@ -95,7 +96,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self.health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Nothing but what to fetch: a partition is taken over when its first records are here."""
+        """Only set what to fetch: a partition is taken over when its first records have arrived."""
         numbers = sorted(p.partition for p in assigned)
         self.source.share_out(len(numbers))
         self.health.assigned(numbers)
@@ -107,7 +108,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         )
 
     async def close(self) -> None:
-        """Finish what is being published, and give all partitions up."""
+        """Finish what is being published, and release all partitions."""
         async with self.between_batches():
             await self.owner.release()
 

@@ -12,7 +12,7 @@ from worker.kafka.consuming.unreadable import UnreadableRecord
 
 
 class DecodedBatch(NamedTuple):
-    """`invalid`: why the others are no orders, by place in the batch."""
+    """`invalid`: the reason for each record that is not an order, by its index in the batch."""
 
     arrivals: Arrivals
     invalid: dict[int, Invalid]

@@ -1,13 +1,13 @@
 """One batch, in two stages with room for one batch between them.
 
-    settle     decided and written, in one PostgreSQL transaction, while the batch before is being published
-    published  wait until that one is
-    record     PostgreSQL remembers what is published next, should the broker forget it; along with the
-               decisions, where nothing is being published
-    publish    one Kafka transaction, beside whatever comes next
+    settle     decide and write, in one PostgreSQL transaction, while the previous batch is being published
+    published  wait until the previous batch is published
+    record     store in PostgreSQL which batch is published next, in case Kafka forgets it; in the transaction
+               that decides it, if nothing is being published
+    publish    one Kafka transaction, while the next batch is settled
 
-Settling ahead is harmless: the ledger recognises what is settled twice. Only the owner publishes, and in
-order: if a batch fails, the records behind it are read again.
+Settling ahead is harmless: the ledger recognises an order that is settled twice. Only the owner publishes,
+and in order: if a batch fails, the records after it are read again.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class Flow:
         return self.source.in_hand.union(self._publishing_of)
 
     async def run(self, batch: Records) -> None:
-        """Settle these records of owned partitions and start to publish them; what fails is set back."""
+        """Settle these records of owned partitions and start to publish them; what fails is rewound."""
         owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
         while batch:
             part, batch = cut(batch, self.batch_max_bytes)
@@ -85,8 +85,8 @@ class Flow:
         """Settle one batch and start to publish it; returns what of the rest comes next."""
         try:
             settled, fenced = await self._settle(part, owned)
-            # Not earlier: until now the batch before was perhaps still being published. If that failed,
-            # its records are read again, and these behind them.
+            # Not earlier: the previous batch may have been in publication until now. If that failed, its
+            # records are read again, and these after them.
             with self.metrics.phase("wait"):
                 await self.published()
             part, rest = self._still_owned(part, owned), self._still_owned(rest, owned)
@@ -102,7 +102,7 @@ class Flow:
         for partition in fenced:
             self.owner.drop([partition])
             self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
-            rest.pop(partition, None)  # read again behind them
+            rest.pop(partition, None)  # read again after them
         for partition, records in part.items():
             owned[partition].settled(records[-1].offset + 1)
         if not part:
@@ -116,7 +116,7 @@ class Flow:
         return rest
 
     async def published(self) -> None:
-        """Wait until nothing is being published. Partitions that failed are set back, without their lease."""
+        """Wait until nothing is being published. Partitions that failed are rewound, without their lease."""
         publishing = self._publishing
         if publishing:
             try:
@@ -205,7 +205,7 @@ class Flow:
     async def _publish(
         self, ends: Records, times: Times, settled: SettledRecords, owned: Owned, in_hand: BatchInHand
     ) -> None:
-        """Publish what was settled, and count it. What fails is set back.
+        """Publish what was settled, and count it. What fails is rewound.
 
         `ends`: the first and the last record of each partition.
         """
@@ -257,7 +257,7 @@ class Flow:
             self.partitions[partition].published(one.next_offset)
             self.health.goes_on(partition)
         self.health.progressed()
-        if not self.retries.database_failures:  # else the batch behind this one was set back meanwhile
+        if not self.retries.database_failures:  # else the batch behind this one was rewound meanwhile
             self.health.relieved()
         self.metrics.count(kinds)
 

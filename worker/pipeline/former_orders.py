@@ -1,4 +1,4 @@
-"""What is published of a record that an earlier version took for an order, and this one refuses."""
+"""What is published for a record that an earlier version accepted as an order and this version refuses."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,9 +11,9 @@ from worker.core.triage import Arrival, Standing, triage
 async def decided_before(
     session: AsyncSession, arrival: Arrival, topics: Topics, replays: Replays
 ) -> Settled | None:
-    """Its outcome, where this very record was decided; None: it was not, and is no order any more.
+    """The stored outcome, if this very record was decided; None: it was not, so it becomes a dead letter.
 
-    Stock may be taken, and its subscribers may not know: the outcome is published as of any redelivery.
+    Its stock may be taken and its outcome not published, so the outcome is published as for any redelivery.
     """
     row = (await ledger.find_outcomes(session, [arrival.order.key])).get(arrival.order.order_id)
     if row is None or triage([arrival], {arrival.order.key: row}) != [Standing.REDELIVERY]:

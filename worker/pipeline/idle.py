@@ -1,6 +1,6 @@
-"""What has to be done for a partition of which no records come; `worker.pipeline.watch` finds it out.
+"""What has to be done for a partition that gets no records; `worker.pipeline.watch` finds out when.
 
-Each of these waits until no batch is in hand, and asks again behind every await where the partition stands.
+Each method waits until no batch is in flight, and checks the partition's state again after every await.
 """
 
 import logging
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class IdlePartitions:
-    """Takes over, and commits for, partitions whose records do not come."""
+    """Takes over, and commits for, partitions that get no records."""
 
     group: ConsumerGroup
     orders: OrderConsumer
@@ -47,7 +47,7 @@ class IdlePartitions:
         return {p for p in self.partitions.lacking_records() if not self.pauses.is_paused(p)}
 
     async def take_over(self, partitions: Iterable[TopicPartition]) -> None:
-        """Own partitions whose records do not come: their offset may lie outside of the log."""
+        """Own partitions that get no records: their offset may lie outside of the log."""
         async with self.orders.between_batches():
             mine = self.source.assignment()
             due = [p for p in partitions if p in mine and not self.pauses.is_paused(p)]
@@ -57,10 +57,10 @@ class IdlePartitions:
     async def recover_lost_commit(
         self, partition: TopicPartition, published_to: int, committed: int | None
     ) -> None:
-        """Take a resting partition over again of which Kafka says less than it has acknowledged.
+        """Take an idle partition over again if Kafka reports a lower offset than it has acknowledged.
 
-        Where orders come, the next one's commit mends it, or its failure tells. Where none come, what was
-        undone would stay unpublished.
+        If orders arrive, the next commit repairs the offset, or fails and so reveals the loss. If none
+        arrive, outcomes that Kafka has undone would stay unpublished.
         """
         async with self.orders.between_batches():
             owned = self.partitions[partition].ownership
@@ -75,7 +75,7 @@ class IdlePartitions:
             await self.owner.take_over({partition: None})
 
     async def commit_beginning(self, partition: TopicPartition) -> int | None:
-        """Commit where a partition begins that nobody has ever decided: what is deleted later shows by it.
+        """Commit the first offset of a partition without a commit, so that a later deletion can be noticed.
 
         Returns what was committed.
         """
@@ -95,8 +95,8 @@ class IdlePartitions:
             await consumer.commit({partition: (position, idle_mark(None))})
             return position
 
-    async def go_on_behind_markers(self, partition: TopicPartition) -> bool:
-        """Commit the offset behind transaction markers that nothing to decide lies before; True: done."""
+    async def commit_past_markers(self, partition: TopicPartition) -> bool:
+        """Commit the offset after transaction markers, if no record before it is undecided; True: done."""
         async with self.orders.between_batches():
             position = self._position(partition)
             owned = await self._owned(partition, position)
@@ -105,8 +105,8 @@ class IdlePartitions:
                 return False
             return await self._commit(owned, position)
 
-    async def go_on_behind_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
-        """Go on at `offset` where it waits at `first`, which an operator has given up; True: done."""
+    async def continue_after_skipped(self, partition: TopicPartition, first: int, offset: int) -> bool:
+        """Skip from `first`, where the partition waits, to `offset`, as an operator asked; True: done."""
         async with self.orders.between_batches():
             owned = await self._owned(partition, first if self._position(partition) == first else None)
             if owned is None or self._position(partition) != first:
@@ -117,15 +117,15 @@ class IdlePartitions:
             return True
 
     async def _owned(self, partition: TopicPartition, position: int | None) -> Ownership | None:
-        """The partition's ownership, taken over where it stands if nobody of ours owns it."""
+        """The partition's ownership; takes it over first if this worker does not own it."""
         if position is not None and self.partitions[partition].ownership is None:
             await self.owner.take_over({partition: position})
         return self.partitions[partition].ownership
 
     def _position(self, partition: TopicPartition) -> int | None:
-        """The offset below which nothing is to be decided but what is published; None: nobody can tell now.
+        """The offset below which everything that has to be decided is published; None: not known now.
 
-        What comes into hand behind an await moves the consumer's position, and may still be dropped, to be
+        Records that are polled during an await move the consumer's position, and may still be dropped and
         read again.
         """
         consumer = self.source.consumer
@@ -141,6 +141,6 @@ class IdlePartitions:
             self.owner.drop_broken()
             self.retries.set_back({partition: None}, error, "kafka")
             return False
-        owned.passed_over(offset)
+        owned.skipped(offset)
         self.health.goes_on(partition)
         return True

@@ -59,12 +59,12 @@ class Input:
         return [TopicPartition(topic, number) for number in numbers or ()]
 
     def accept(self) -> None:
-        """Take the records of the last poll in hand; else the next poll hands them over again."""
+        """Accept the records of the last poll; without this, the next poll returns them again."""
         if consumer := self._find():
             self.in_hand |= consumer.accept()
 
     def seek(self, partition: TopicPartition, offset: int) -> bool:
-        """False where it is not ours any more: its new owner begins at the committed offset."""
+        """False if the partition is not assigned any more: its new owner starts at the committed offset."""
         consumer = self._find()
         if consumer is None:
             return False
@@ -75,9 +75,9 @@ class Input:
         return True
 
     def share_out(self, partitions: int) -> None:
-        """Let so many partitions fetch as much ahead in all as `FETCHED_AHEAD_BYTES`.
+        """Share `FETCHED_AHEAD_BYTES` out among so many partitions.
 
-        aiokafka knows a limit for each partition only, set before anybody knows how many there will be.
+        aiokafka has a limit for each partition only, set before the number of partitions is known.
         """
         if consumer := self._find():
             of_each = max(PARTITION_LEAST_BYTES, FETCHED_AHEAD_BYTES // max(1, partitions))
@@ -86,10 +86,10 @@ class Input:
     async def top_up(
         self, records: Sequence[ConsumerRecord], last_batch_at: float
     ) -> Sequence[ConsumerRecord]:
-        """These, and what came while the batch before was decided, up to a whole batch.
+        """These records and those that came while the previous batch was decided, up to a whole batch.
 
-        aiokafka fetches ahead: what a busy worker is handed was fetched when the batch before was handed
-        over, and what came since would wait for one batch more. `last_batch_at`: monotonic seconds.
+        aiokafka fetches ahead: a busy worker gets what was fetched when the previous batch was handed over,
+        and records that came since would wait for one more batch. `last_batch_at`: monotonic seconds.
         """
         consumer = self._find()
         room = fitting(records, self._batch_max_records, self._batch_max_bytes) - len(records)
@@ -97,8 +97,8 @@ class Input:
         if consumer is None or room <= 0 or was_idle:
             return records
         since: Records = {}
-        # Within a limit of our own: while the group rebalances aiokafka would wait here for the assignment,
-        # which waits for this batch. What is wrong with Kafka the next poll tells as well.
+        # Within a limit of our own: while the group rebalances, aiokafka would wait here for the assignment,
+        # which waits for this batch. An error of Kafka is raised by the next poll as well.
         with suppress(TimeoutError, KafkaError, ConsumerStoppedError):
             async with asyncio.timeout(2 * SINCE_TIMEOUT_MS / 1_000):
                 since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)

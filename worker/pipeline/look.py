@@ -1,4 +1,4 @@
-"""What Kafka, PostgreSQL and the log say of partitions whose leases were just taken."""
+"""Reads the state of partitions whose leases were just taken: from Kafka, PostgreSQL and the log."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ async def look_at(
     group: ConsumerGroup,
     leases: Leases,
 ) -> Look:
-    """One question for all partitions to each who knows. `all_partitions`: of the topic.
+    """Ask Kafka and PostgreSQL once for all partitions. `all_partitions`: of the topic.
 
-    Raises WaitsForOperatorError where PostgreSQL is that of a backup, and what the servers raise.
+    Raises WaitsForOperatorError if PostgreSQL was restored from a backup, and what the servers raise.
     """
     partitions = sorted(held)
-    # Of all, and before PostgreSQL: other workers go on meanwhile, and tell PostgreSQL first.
+    # Of all partitions, and before PostgreSQL is read: other workers continue, and write to PostgreSQL first.
     commits = await leases.committed_offsets(sorted({*partitions, *all_partitions}))
     async with group.sessions() as session:
         pending = await positions.list_pending(session, group.id, group.topic)
@@ -61,7 +61,7 @@ async def look_at(
 async def _look_at_logs(
     leases: Leases, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, PendingBatch]
 ) -> tuple[Offsets, Offsets, dict[TopicPartition, bool]]:
-    """The ends of each log; and of those where it can be seen, whether it is the one that was decided."""
+    """The ends of each log; and, where it can be read, whether it is the log that was decided."""
     async with reader(leases.client_options, "read_uncommitted") as consumer:
         firsts = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -72,7 +72,7 @@ async def _look_at_logs(
 async def _known_logs(
     consumer: TopicReader, lasts: Mapping[TopicPartition, PendingBatch]
 ) -> dict[TopicPartition, bool]:
-    """Whether the last record that was decided of each partition is still what it was."""
+    """Whether the last decided record of each partition is still the same record."""
     found = dict.fromkeys(lasts, False)
 
     def take_for_known(span: UnreadableSpan) -> None:

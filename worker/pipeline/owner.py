@@ -17,7 +17,7 @@ from worker.pipeline.takeover import Takeover
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Owner:
-    """Applies the results of take-overs. A partition that fails is set back, and owned by nobody."""
+    """Applies the results of take-overs. A partition that fails is rewound, and not owned."""
 
     topic: str
     source: Input
@@ -28,9 +28,9 @@ class Owner:
     health: Health
 
     async def take_over(self, at_hand: Offsets) -> None:
-        """Own these partitions, and read each from the offset where it goes on; what fails is set back.
+        """Own these partitions, and read each from its resume offset; what fails is rewound.
 
-        `at_hand`: by partition, the offset of its first record in hand; None: there is none.
+        `at_hand`: by partition, the offset of its first polled record; None: there is none.
         """
         if not at_hand or self.source.consumer is None:
             return
@@ -45,11 +45,13 @@ class Owner:
                 continue
             self.partitions[partition].take(result)
             if result.published_to not in (None, first):
-                # The previous owner came further than the offset at which we began to read, or our commit
-                # that failed did happen. (Or the committed offset lies in a gap: that costs one more fetch.)
+                # The previous owner came further than the offset at which we began to read, or a commit of
+                # ours succeeded although it failed here. (Or the committed offset lies in a gap: one more
+                # fetch.)
                 self.retries.read_from(partition, result.published_to)
             if first is None or (result.published_to or 0) > first:
-                # Nothing failed, or what failed did happen. Perhaps no further record comes to show it.
+                # Nothing failed, or what failed here succeeded in Kafka. No further record may come to show
+                # it.
                 self.partitions[partition].failures = 0
                 self.health.goes_on(partition)
 
@@ -68,10 +70,10 @@ class Owner:
         self.drop_broken()
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
-        """Own these no more, without a release: the next take-over finds out what was published."""
+        """Stop owning these, without a release: the next take-over finds out what was published."""
         for partition in partitions:
             self.partitions[partition].drop()
 
     def drop_broken(self) -> None:
-        """Own no more the partitions that were taken with a producer that is broken by now."""
+        """Stop owning the partitions whose lease belongs to a producer that has failed since."""
         self.drop(p for p, owned in self.partitions.owned().items() if owned.lease.producer.is_broken)

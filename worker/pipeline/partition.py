@@ -1,4 +1,4 @@
-"""What a worker knows of each assigned partition, and the rules by which that changes.
+"""The state of each assigned partition, and the rules by which it changes.
 
 No method awaits, reads a clock or asks a server, so that the rules can be tested as a table.
 
@@ -21,11 +21,10 @@ from worker.kafka.producing.lease import Lease
 
 @dataclass(slots=True, eq=False)
 class Ownership:
-    """How far the owner of a partition has come: `lease` lets it publish, until another worker takes over.
+    """How far the owner of a partition is. `lease` lets it publish until another worker takes over.
 
-    Records below `published_to` are decided and published; they are dropped when they come again. Those below
-    `settled_to` are decided and handed to be published, which may still run. `pending_to` is what `positions`
-    holds.
+    Records below `published_to` are decided and published; they are dropped when they are read again. Those
+    below `settled_to` are decided, and published or being published. `pending_to` is what `positions` holds.
     """
 
     lease: Lease
@@ -35,8 +34,8 @@ class Ownership:
     # Order ids whose outcome is not published with its batch: `worker.pipeline.withheld` sees to it.
     withheld: AbstractSet[str] = frozenset()
     settled_to: int | None = None
-    # Where the latest batch ended, if nothing but what is passed over lies between it and `published_to`.
-    passed_over_from: int | None = None
+    # Where the latest batch ended, if only skipped offsets lie between it and `published_to`.
+    skipped_from: int | None = None
 
     @property
     def is_all_published(self) -> bool:
@@ -44,33 +43,33 @@ class Ownership:
         return self.pending_to is None or (self.published_to or 0) >= self.pending_to
 
     def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-        """What is left of records that are here in order."""
-        # What is still being published is decided, too: should that fail, it is owned anew.
+        """Those of these records, which are in order, that are still to be decided."""
+        # What is still being published is decided, too: if that fails, the partition is taken over again.
         decided_to = self.published_to if self.settled_to is None else self.settled_to
         if decided_to is None or records[0].offset >= decided_to:
             return records
         return [record for record in records if record.offset >= decided_to]
 
     def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
-        """What `positions` has to know before these are published."""
+        """What has to be in `positions` before these are published."""
         published_to = records[0].offset if self.published_to is None else self.published_to
-        if self.passed_over_from is not None:
-            published_to = self.passed_over_from  # so that `positions` knows which batch this one follows
+        if self.skipped_from is not None:
+            published_to = self.skipped_from  # so that `positions` knows which batch this one follows
         return PendingBatch(published_to, records[-1].offset + 1, records[-1].timestamp, sentinel)
 
     def settled(self, end: int) -> None:
-        """Everything below `end` is decided, `positions` knows it, and it is being published."""
+        """Everything below `end` is decided, recorded in `positions`, and being published."""
         self.settled_to = self.pending_to = end
-        self.passed_over_from = None
+        self.skipped_from = None
 
     def published(self, end: int) -> None:
         """Everything below `end` is published, and the offset committed."""
         self.published_to = end
 
-    def passed_over(self, end: int) -> None:
-        """The offset is committed behind what holds nothing to decide."""
-        if self.passed_over_from is None and self.published_to == self.pending_to:
-            self.passed_over_from = self.published_to
+    def skipped(self, end: int) -> None:
+        """The offset was committed past offsets with nothing to decide."""
+        if self.skipped_from is None and self.published_to == self.pending_to:
+            self.skipped_from = self.published_to
         self.published_to = end
 
 
@@ -80,24 +79,24 @@ class Partition:
 
     ownership: Ownership | None = None
     failures: int = 0
-    # Where it was set back to, until its next records are here: they may be later ones.
+    # Where it was rewound to, until its next records arrive: they may be later ones.
     rewound_to: int | None = None
-    # Not owned yet although nothing of it is in hand: its records would not come.
+    # It has to be taken over although no record of it was polled: its records would never arrive.
     lacks_records: bool = False
     # Of each batch that is not published: the offset of its first record, and the time of that in ms.
     _waiting: dict[int, int] = field(default_factory=dict, init=False)
 
     def in_hand(self, first: ConsumerRecord) -> None:
-        """A batch that begins with this record is to be decided; perhaps not for the first time."""
+        """A batch that begins with this record is about to be decided, perhaps not for the first time."""
         self._waiting[first.offset] = first.timestamp
 
     def published(self, end: int) -> None:
-        """All below `end` is, and it has not failed."""
+        """Everything below `end` is published, and nothing has failed since."""
         self.failures = 0
         self._waiting = {offset: time for offset, time in self._waiting.items() if offset >= end}
 
     def oldest_ms(self) -> int | None:
-        """When the oldest record was placed that was in hand and is not published; None: nobody knows."""
+        """When the oldest polled record that is not published was placed; None: not known."""
         published_to = self.ownership.published_to if self.ownership else None
         left = [offset for offset in self._waiting if published_to is None or offset >= published_to]
         time = self._waiting[min(left)] if left else -1
@@ -107,26 +106,26 @@ class Partition:
         self.ownership, self.lacks_records = ownership, False
 
     def drop(self) -> Ownership | None:
-        """Own it no more; returns what was owned."""
+        """Stop owning it; returns what was owned."""
         ownership, self.ownership = self.ownership, None
         return ownership
 
     def rewind(self, offset: int) -> int:
-        """Where to read on after a failure: not behind an earlier one, whose records are not here yet."""
+        """Where to read again after a failure: not past an earlier one, whose records have yet to arrive."""
         return offset if self.rewound_to is None else min(offset, self.rewound_to)
 
     def missing_before(self, first: int) -> int | None:
-        """Where to read again, if records from `first` on were read before the partition was set back.
+        """Where to read again, if records from `first` on were read before the partition was rewound.
 
-        A batch may fail while the next records are on their way here. Taking over would ask for those before
-        them, unless Kafka knows no offset and the batch is not remembered: then the first record at hand
-        counts. Asked for once: what was to come may have been deleted meanwhile.
+        A batch may fail while the next records are being fetched. A take-over would ask for the records
+        before them, unless neither Kafka nor `positions` has an offset: then the first polled record counts.
+        They are asked for once: they may have been deleted meanwhile.
         """
         rewound_to, self.rewound_to = self.rewound_to, None
         return rewound_to if rewound_to is not None and first > rewound_to else None
 
     def admit(self, records: list[ConsumerRecord], *, is_new: bool) -> list[ConsumerRecord]:
-        """Those to decide now. `is_new`: only just taken over; then it may have to be read from elsewhere."""
+        """Those to decide now. `is_new`: just taken over; then it may have to read from another offset."""
         owned = self.ownership
         if owned is None or (is_new and owned.published_to not in (None, records[0].offset)):
             return []
@@ -134,7 +133,7 @@ class Partition:
 
 
 class Partitions:
-    """Those of one worker; what is never mentioned is new."""
+    """The partitions of one worker; one that was never seen is new."""
 
     def __init__(self) -> None:
         self._all: dict[TopicPartition, Partition] = {}
@@ -143,22 +142,22 @@ class Partitions:
         return self._all.setdefault(partition, Partition())
 
     def forget(self, partition: TopicPartition) -> None:
-        """It is not ours any more."""
+        """It is not assigned to us any more."""
         self._all.pop(partition, None)
 
     def owned(self) -> dict[TopicPartition, Ownership]:
         return {p: one.ownership for p, one in self._all.items() if one.ownership}
 
     def lacking_records(self) -> set[TopicPartition]:
-        """Those that no record will make this worker take over again."""
+        """Those that have to be taken over although no record of them will arrive."""
         return {p for p, one in self._all.items() if one.lacks_records}
 
     def published_to(self) -> dict[TopicPartition, int]:
-        """Of each that is owned: the offset below which all is published and committed."""
+        """By owned partition: the offset below which everything is published and committed."""
         return {p: o.published_to for p, o in self.owned().items() if o.published_to is not None}
 
     def failed(self, partitions: Iterable[TopicPartition]) -> int:
-        """Count a failure of these alone; returns how often the worst of them had failed before."""
+        """Count a failure of each of these; returns the highest number of failures before this one."""
         those = [self[p] for p in partitions]
         before = max((one.failures for one in those), default=0)
         for one in those:

@@ -1,4 +1,4 @@
-"""The Kafka edge out: what was decided of a batch, and its offsets, in one Kafka transaction."""
+"""The output side: publishes a batch's outcomes and commits its offsets in one Kafka transaction."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What is published of one partition, which may be nothing, and the offset that is committed with it."""
+    """What is published for one partition, which may be nothing, and the offset committed with it."""
 
     lease: Lease
     publications: list[Publication]
@@ -50,7 +50,7 @@ class Refusal(NamedTuple):
 
 
 class OutcomesRefusedError(Exception):
-    """These outcomes stay refused as they are; those behind them can be published without them."""
+    """Kafka refuses these outcomes for good; those after them can be published without them."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         super().__init__(str(refusals[0].error))
@@ -58,7 +58,7 @@ class OutcomesRefusedError(Exception):
 
 
 class Publisher:
-    """Publishes for the partitions that this worker has a lease of."""
+    """Publishes for the partitions that this worker holds the lease of."""
 
     def __init__(self, group_id: str, limits: OutputLimits, reached: Reached) -> None:
         self.limits = limits
@@ -67,15 +67,15 @@ class Publisher:
         self._has_compared_clocks = False
 
     async def publish(self, batch: Sequence[Outgoing]) -> None:
-        """Publish all of it and commit all offsets, as one step. All leases are of one producer.
+        """Publish everything and commit all offsets, or nothing. All leases belong to one producer.
 
-        Takes the publications out of their lists: what is packed for Kafka need not be kept beside it.
+        Empties the lists of publications, so that memory does not hold them twice.
 
-        After any error nobody knows whether that step happened, and the producer is broken: take all its
-        partitions over again, and go on from the offsets that are committed then.
-        AdaptedError: Kafka refused something, which the next attempt makes good; it needs no pause.
-        OutcomesRefusedError: single outcomes stay refused. RefusedByKafkaError: all of it does, until
-        somebody changes what the error names.
+        After any error it is unknown whether the transaction committed, and the producer is broken: take all
+        its partitions over again, and continue from the offsets that are committed then.
+        AdaptedError: Kafka refused something, and the next attempt sends it differently; it needs no pause.
+        OutcomesRefusedError: Kafka refuses single outcomes for good. RefusedByKafkaError: Kafka refuses
+        everything until an operator changes what the error names.
         """
         self.limits.read_now_and_then()
         sent: list[_Sent] = []
@@ -83,14 +83,15 @@ class Publisher:
         producer = batch[0].lease.producer
         try:
             async with producer.transaction() as opened:
-                # Side by side: a partition takes its second part when the first one is on its way.
+                # Concurrently: a partition's second batch follows as soon as its first one is sent.
                 await asyncio.gather(*(self._send(opened, one, sent) for one in batch))
                 outputs = {one.output for one in sent}
-                # Kafka may have undone the transaction before and left it open where it wrote, until another
-                # one ends there: this one (ARCHITECTURE.md, last section).
+                # Kafka may have undone the previous transaction and left it open in the partitions where it
+                # wrote. This transaction takes part in those partitions, and so ends it
+                # (docs/kafka-limits.md).
                 for output in producer.latest_outputs - outputs:
                     opened.join(output)
-                # Beside the sends, which saves a round trip: what makes all of it count is the commit alone.
+                # While the batches are sent, which saves a round trip: nothing counts before the commit.
                 opened.commit_offsets(
                     self._group_id,
                     {one.lease.partition: OffsetAndMetadata(one.next_offset, one.metadata) for one in batch},
@@ -122,7 +123,7 @@ class Publisher:
                 self._reached(Step.AFTER_SEND)
 
     def _compare_clocks(self, sent: Sequence["_Sent"], began: float) -> None:
-        """Say once that Kafka's clock is another: it tells its time only where it stamps the records."""
+        """Warn once if Kafka's clock differs from ours: it is known only where Kafka stamps the records."""
         if self._has_compared_clocks or not sent:
             return
         stamped_ms = sent[0].future.result().timestamp
@@ -139,7 +140,7 @@ class Publisher:
             )
 
     async def _make_good(self, sent: Sequence["_Sent"]) -> None:
-        """Where Kafka refused for good what was sent: see to what helps with the next attempt, and raise."""
+        """If Kafka refuses for good what was sent: prepare what helps the next attempt, and raise."""
         stays: list[tuple[_Sent, BaseException]] = []
         for one in sent:
             refusal, limits = one.refusal(), self.limits.of(one.topic)
@@ -158,7 +159,7 @@ class Publisher:
             raise await self._refused_for_good(stays)
 
     async def _refused_for_good(self, stays: Sequence[tuple["_Sent", BaseException]]) -> Exception:
-        """OutcomesRefusedError, or AdaptedError where a topic takes more by now than it did."""
+        """OutcomesRefusedError, or AdaptedError if a topic accepts more by now than it did."""
         known_before = {one.topic: self.limits.of(one.topic) for one, _ in stays}
         await self.limits.read()
         if any(not known_before[one.topic].fits(one.size) and self._may_fit(one) for one, _ in stays):

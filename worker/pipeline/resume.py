@@ -1,7 +1,8 @@
-"""Where a worker goes on in a partition that it takes over, from what Kafka and PostgreSQL say of it. Pure.
+"""Decides where a worker resumes a partition that it takes over, by the state of Kafka and PostgreSQL. Pure.
 
-They may disagree: Kafka may lose commits, PostgreSQL may be that of a backup, the log may be cut, made anew,
-or shortened by retention. Each case has one answer here, and `worker.pipeline.takeover` acts on it.
+The two may disagree: Kafka may lose commits, PostgreSQL may be restored from a backup, the log may be
+truncated, recreated, or shortened by retention. Each case has one answer here, and `worker.pipeline.takeover`
+acts on it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,10 @@ from worker.kafka.offset_mark import is_workers_mark, may_be_a_strangers, pendin
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of one partition.
+    """The state of one partition.
 
-    `first` and `end`: the offsets of the log. `is_known_log`: the last record that was decided is still what
-    it was, or deleted along with those before it; only asked where `pending` is known.
+    `first` and `end`: the offsets of the log. `is_known_log`: the last decided record is still the same, or
+    deleted along with those before it; only checked if `pending` is known.
     """
 
     committed: OffsetAndMetadata | None
@@ -45,14 +46,14 @@ class Evidence:
 class Case(Enum):
     """What a take-over has to do."""
 
-    COMMITTED = auto()  # go on at the committed offset
-    LOST_COMMIT = auto()  # Kafka may have lost a commit: the outcome topics tell how far the group came
-    MOVED_ON = auto()  # somebody who is no worker moved the group past what is published: go on behind that
-    OTHER_LOG = auto()  # the log was cut or made anew: read it from its first record, publish nothing again
+    COMMITTED = auto()  # continue at the committed offset
+    LOST_COMMIT = auto()  # Kafka may have lost a commit: the outcome topics show how far the group came
+    MOVED_ON = auto()  # a client that is no worker moved the group past what is published: go back there
+    OTHER_LOG = auto()  # the log was truncated or recreated: read it from the start, publish nothing again
 
 
 def case_of(evidence: Evidence) -> Case:
-    """The one case that the evidence makes."""
+    """Which case the evidence is."""
     offset, pending = evidence.offset, evidence.pending
     if offset is not None and offset > evidence.end:
         return Case.OTHER_LOG
@@ -68,12 +69,12 @@ def case_of(evidence: Evidence) -> Case:
 
 
 def may_lie_in_log(pending: PendingBatch, first: int, end: int) -> bool:
-    """Whether the last record that was decided can be looked at: it is neither deleted nor behind the end."""
+    """Whether the last decided record can be read: it is neither deleted nor after the log's end."""
     return first < pending.pending_to <= end
 
 
 def is_cut(pending: PendingBatch, end: int) -> bool:
-    """Whether the log ends before what was decided of it."""
+    """Whether the log ends before its last decided record."""
     return pending.pending_to > end
 
 
@@ -83,7 +84,7 @@ def is_all_deleted(evidence: Evidence) -> bool:
 
 
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:
-    """The offsets that retention deleted before anybody decided what lay there; None: there are none."""
+    """The offsets that retention deleted before their records were decided; None: there are none."""
     decided_to = evidence.pending.published_to if evidence.pending else 0
     start = max(resume_at, decided_to)
     return (start, evidence.first) if start < evidence.first else None
@@ -94,11 +95,11 @@ def database_lost(
     commits: Mapping[TopicPartition, OffsetAndMetadata | None],
     pending: Mapping[int, PendingBatch],
 ) -> str | None:
-    """What to say where PostgreSQL knows less than Kafka has committed: it is that of a backup. Else None.
+    """The message if PostgreSQL has less than Kafka has committed (restored from a backup?); else None.
 
-    Asked of all partitions of the topic, because the orders that are lost held stock: decided on top of what
-    the backup has, orders of another partition would be confirmed that cannot be served. `commits` has to be
-    older than `pending`, which runs ahead of it.
+    All partitions of the topic are checked, because the lost orders took stock: with the backup's stock,
+    orders of other partitions would be confirmed that cannot be delivered. `commits` has to be read before
+    `pending`, which runs ahead of it.
     """
     lost = []
     for partition, commit in sorted(commits.items()):
@@ -119,9 +120,9 @@ def database_lost(
 def decided_by_another_group(
     partition: TopicPartition, evidence: Evidence, others: Sequence[str], group_id: str
 ) -> str | None:
-    """What to say where this group is new and others have decided the partition. Else None.
+    """The message if this group is new and others have decided the partition; else None.
 
-    `others`: the one that came furthest first. To go on from an earlier one would publish outcomes again.
+    `others`: the group that came furthest first. Continuing from an earlier one would publish outcomes again.
     """
     if evidence.committed is not None or evidence.pending is not None or not others:
         return None

@@ -1,4 +1,4 @@
-"""What failed is read again, after a pause that grows with each failure; health, metrics and log say why."""
+"""Rewinds failed partitions after a pause that grows with each failure; health, metrics and log say why."""
 
 import asyncio
 import logging
@@ -20,23 +20,23 @@ from worker.pipeline.partition import Partitions
 
 log = logging.getLogger(__name__)
 
-# What Kafka refused and is sent otherwise next needs no pause. Batches that are halved down to single records
-# take ten attempts.
+# What Kafka refused and is sent differently next needs no pause. Halving a batch down to a single record
+# takes ten attempts.
 ADAPTED_AT_ONCE: Final = 20
 
 Offsets = Mapping[TopicPartition, int | None]
-"""where records have to come from again; None: nobody knows yet, the take-over will tell"""
+"""the offset to read again from, by partition; None: not known yet, the take-over finds it out"""
 
 
 class DatabaseReplacedError(Exception):
-    """PostgreSQL does not hold what this worker knows it wrote last: it is that of a backup or a standby, or
-    the reply to that write was lost. Taking the partitions over again tells which."""
+    """PostgreSQL does not hold what this worker wrote last: it was restored from a backup, is a standby, or
+    the reply to that write was lost. Taking the partitions over again finds out which."""
 
 
 class Pauses:
-    """Pauses partitions of the running consumer, and resumes each when its own time has come.
+    """Pauses partitions of the running consumer, and resumes each when its pause is over.
 
-    One timer for all. A partition that is taken away and comes back is not paused any more.
+    One timer for all. A partition that is revoked and assigned again is not paused any more.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Pauses:
         self._timer: asyncio.TimerHandle | None = None
 
     def pause(self, partitions: Collection[TopicPartition], seconds: float) -> None:
-        """Fetch nothing of these for so long at least: a longer pause that runs already is not cut short."""
+        """Fetch nothing of these for at least so long: a longer pause that already runs is not cut short."""
         until = self._clock() + seconds
         consumer = self._consumer()
         if consumer is None:
@@ -64,12 +64,12 @@ class Pauses:
         return partition in self._until
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """They are not ours any more; should they come back, they begin without a pause."""
+        """They are revoked; if they are assigned again, they start without a pause."""
         for partition in partitions:
             self._until.pop(partition, None)
 
     def resume_due(self) -> None:
-        """Fetch again what has waited long enough."""
+        """Resume the partitions whose pause is over."""
         now, consumer = self._clock(), self._consumer()
         due = [p for p, until in self._until.items() if until <= now]
         self.forget(due)
@@ -93,7 +93,7 @@ class Pauses:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Retries:
-    """Sets partitions of one worker back."""
+    """Rewinds partitions of one worker."""
 
     source: Input
     partitions: Partitions
@@ -105,7 +105,7 @@ class Retries:
     """in a row, of the database transaction that all partitions share"""
 
     def set_back(self, firsts: Offsets, error: BaseException, server: Server) -> None:
-        """Read these partitions again from there, after a pause."""
+        """Rewind: read these partitions again from the given offsets, after a pause."""
         if isinstance(error, asyncio.CancelledError):
             raise error
         if self.source.consumer is None:
@@ -124,12 +124,12 @@ class Retries:
         self._report(firsts, error, server)
 
     def read_from(self, partition: TopicPartition, offset: int) -> None:
-        """Read on there. Records behind it that were polled before, and are not handled yet, come again."""
+        """Seek to that offset. Later records that were polled before, and not handled yet, are read again."""
         if self.source.seek(partition, offset):
             self.partitions[partition].rewound_to = offset
 
     def read_again(self, firsts: Offsets) -> None:
-        """Let these records come again, which were not handled. If they failed themselves: `set_back`."""
+        """Read these records, which were not handled, again. For records that failed: `set_back`."""
         for partition, first in firsts.items():
             one = self.partitions[partition]
             if first is None:
@@ -169,7 +169,7 @@ class Retries:
             self.health.set_back(why, alive=is_outage(error))
             return
         for partition in firsts:
-            self.health.waits(partition, f"set back: {why}")
+            self.health.waits(partition, f"rewound: {why}")
         self.health.tried(alive=is_outage(error))
 
 

@@ -1,6 +1,6 @@
-"""Outcomes that their topic refuses are set aside, so that the orders behind them go on.
+"""Sets aside outcomes that their topic refuses, so that the orders after them are processed.
 
-From then on `worker.pipeline.withheld` alone publishes them, once their topic takes them.
+From then on only `worker.pipeline.withheld` publishes them, once their topic accepts them.
 """
 
 import json
@@ -27,9 +27,9 @@ MOST_OF_A_PARTITION: Final = 100
 
 
 async def publish_or_set_aside(publisher: Publisher, group: ConsumerGroup, batch: Sequence[Outgoing]) -> None:
-    """As `publish`; where single outcomes stay refused, the next attempt goes on without them.
+    """As `publish`; single outcomes that Kafka refuses for good are withheld, for the next attempt.
 
-    Raises AdaptedError then, or what stays refused where too many are.
+    Raises AdaptedError then, and OutcomesRefusedError if there are too many of them.
     """
     try:
         await publisher.publish(batch)
@@ -42,7 +42,7 @@ async def publish_or_set_aside(publisher: Publisher, group: ConsumerGroup, batch
 
 
 def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
-    """What was settled, with nothing to publish for orders whose outcome is withheld."""
+    """The settled records, without the publications of orders whose outcome is withheld."""
     if not order_ids:
         return settled
     return [
@@ -58,7 +58,7 @@ def _is_of(publication: Publication, order_ids: Collection[str]) -> bool:
 
 
 async def set_aside(group: ConsumerGroup, lease: Lease, refusals: Sequence[Refusal]) -> bool:
-    """Withhold these outcomes of a partition, if it is still ours and not too many are.
+    """Withhold these outcomes of a partition, if we still own it and they are not too many.
 
     From then on no owner publishes them with their batch.
     """
@@ -86,7 +86,7 @@ async def set_aside(group: ConsumerGroup, lease: Lease, refusals: Sequence[Refus
     for _, publication, _, error in refusals:
         order_id = (publication.key or b"").decode()
         said = about(Event.OUTCOME_WITHHELD, partition, order_id=order_id)
-        log.error("%s; it is set aside, and the orders behind it go on", error, extra=said)
+        log.error("%s; it is set aside, and the orders after it are processed", error, extra=said)
     return True
 
 

@@ -1,4 +1,4 @@
-"""The last step of a batch's transaction: its stock is taken, if nothing that was read has changed."""
+"""The last step of a batch's transaction: takes its stock, if nothing that was read has changed."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,8 +9,8 @@ from db import stock
 from db.decision import Decider
 from worker.failures import StaleReadError
 
-# So few are taken with the statement that waits for the stock lock, which spares a round trip of 0.2 ms. Not
-# more: what changed while it waited, PostgreSQL looks up again row by row.
+# The stock of so few products is taken in the statement that waits for the stock lock, which saves a round
+# trip of 0.2 ms. Not of more: PostgreSQL would look up row by row what changed while it waited.
 FEW_PRODUCTS: Final = 150
 
 _NOT_TAKEN: Final = (
@@ -19,20 +19,20 @@ _NOT_TAKEN: Final = (
 
 
 async def take(
-    session: AsyncSession, decider: Decider, shelves: Mapping[int, stock.StockLevel], *, locked: bool
+    session: AsyncSession, decider: Decider, levels: Mapping[int, stock.StockLevel], *, locked: bool
 ) -> None:
-    """Take what the decisions take, which rest on `shelves`; `locked`: under their locks.
+    """Take the stock of decisions that were made on `levels`; `locked`: the products are locked.
 
-    Raises StaleReadError where a product is not as it was read: then nothing may be committed.
+    Raises StaleReadError if a product has changed since it was read: then nothing may be committed.
     """
-    takings = {i: stock.Taking(quantity, shelves[i].price) for i, quantity in decider.taken.items()}
+    takings = {i: stock.Taking(quantity, levels[i].price) for i, quantity in decider.taken.items()}
     # As late as possible: everything before runs beside the other workers.
     in_turn = not locked and not decider.relied_on and len(takings) <= FEW_PRODUCTS
     if not locked and not in_turn:
         await stock.acquire_stock_lock(session)
     # Rejections first: these are reads, and what this batch itself takes must not look like a change.
     if not locked and decider.relied_on:
-        seen = {i: shelves[i] for i in decider.relied_on if i in shelves}
+        seen = {i: levels[i] for i in decider.relied_on if i in levels}
         if await stock.lock_stock(session, decider.relied_on) != seen:
             raise StaleReadError("a product of a rejected order changed")
     if not await stock.take_stock(session, takings, in_turn=in_turn):

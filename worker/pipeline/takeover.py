@@ -1,8 +1,8 @@
-"""Takes partitions over: takes their leases, finds out where to go on, and says what is wrong.
+"""Takes partitions over: takes their leases, and finds out where to resume or why to wait.
 
-    lease      from then on nobody else can publish or commit there
-    look       committed offsets, `positions`, the log: one question each for all partitions
-    resume     one case a partition (`worker.pipeline.resume`)
+    lease      from then on no other process can publish or commit there
+    look       read committed offsets, `positions` and the log, once for all partitions
+    resume     decide what to do for each partition (`worker.pipeline.resume`)
 
 No order of a partition is decided before this has succeeded. It can be repeated at any time.
 """
@@ -45,12 +45,12 @@ Offsets = Mapping[TopicPartition, int]
 
 # The batches of all partitions wait for it.
 LOOK_SECONDS: Final = 30.0
-# For a moment after its election, a leader may answer with an end that is too low.
+# Just after its election, a leader may answer with an end that is too low.
 CUT_FOR_SECONDS: Final = 2.0
 
 
 class LogCutError(KafkaError):  # type: ignore[misc]
-    """The log ends below an offset that was decided; it is looked at once more before that is believed."""
+    """The log ends below a decided offset; it is read once more before that counts as a truncated log."""
 
 
 class Takeover:
@@ -74,10 +74,10 @@ class Takeover:
     async def take_over(
         self, partitions: Sequence[TopicPartition], all_partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, Ownership | Exception]:
-        """By partition: its ownership, with the offset to go on at, or the error because of which it waits.
+        """By partition: its ownership, with the offset to resume at, or the error that it waits for.
 
-        A partition with an error is owned by nobody. `all_partitions`: of the topic. Call it only while
-        nothing is being published.
+        A partition with an error is not owned. `all_partitions`: of the topic. Call it only while nothing is
+        being published.
         """
         with self._metrics.phase("take_over"):
             return await self._take_over(partitions, all_partitions)
@@ -113,7 +113,7 @@ class Takeover:
     ) -> dict[TopicPartition, Ownership | Exception]:
         async with asyncio.timeout(LOOK_SECONDS):
             look = await look_at(held, all_partitions, self._group, self._leases)
-            await self._end_what_hangs(held, look)
+            await self._end_hanging_transactions(held, look)
         resumed = await asyncio.gather(
             *(self._resume(one, look) for one in held.values()), return_exceptions=True
         )
@@ -124,8 +124,8 @@ class Takeover:
             results[partition] = one
         return results
 
-    async def _end_what_hangs(self, held: Mapping[TopicPartition, Taken], look: Look) -> None:
-        """End transactions that Kafka takes for ended and has left open: they hide what lies behind them."""
+    async def _end_hanging_transactions(self, held: Mapping[TopicPartition, Taken], look: Look) -> None:
+        """End hanging transactions, which Kafka considers ended: they hide later records from subscribers."""
         doubtful: set[str] = set()
         shown: dict[str, set[TopicPartition]] = defaultdict(set)
         for partition, evidence in look.evidence.items():
@@ -136,9 +136,11 @@ class Takeover:
             elif not held[partition].is_released:  # a release ends them
                 for one in publishers(evidence.pending):
                     shown[one].update(held[partition].lease.places.values())
-        await self._leases.producers.end_what_hangs(doubtful)
+        await self._leases.producers.end_hanging_transactions(doubtful)
         for transactional_id in shown.keys() - doubtful:
-            await self._leases.producers.show_what_hangs(transactional_id, shown[transactional_id])
+            await self._leases.producers.commit_hanging_transactions(
+                transactional_id, shown[transactional_id]
+            )
 
     async def _resume(self, taken: Taken, look: Look) -> Ownership:
         lease, partition = taken.lease, taken.lease.partition
@@ -158,7 +160,7 @@ class Takeover:
             await self._recover_commit(owned, evidence.pending, is_presumed)
         if case is Case.MOVED_ON and evidence.pending:
             await self._go_back_to_undecided(owned, evidence.pending, is_presumed)
-        await self._pass_over_deleted(owned, evidence)
+        await self._record_deleted(owned, evidence)
         async with self._group.sessions() as session:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
@@ -180,7 +182,7 @@ class Takeover:
         del self._cut_since[partition]
 
     async def _begin_other_log(self, owned: Ownership, evidence: Evidence) -> None:
-        """Read the log from its first record on. What is published already is not published again."""
+        """Read the log from its first record on, without publishing again what is published already."""
         partition = owned.lease.partition
         silent_to = 0 if evidence.by_operator else evidence.offset or 0
         if evidence.pending:
@@ -192,7 +194,7 @@ class Takeover:
                 spans = {partition.partition: (evidence.first, silent_to)}
                 await ledger.add_replays(session, partition.topic, spans)
         log.error(
-            "%s; going on at its first record, %d: what is decided already is not published again",
+            "%s; continuing at its first record, %d: what is decided already is not published again",
             *(_log_differs(partition, evidence), evidence.first),
             extra=about(Event.LOG_REPLACED, partition, offset=evidence.first),
         )
@@ -210,40 +212,39 @@ class Takeover:
         partition = owned.lease.partition
         committed, resumed = owned.published_to, await self._published_to(owned, pending, is_presumed)
         if committed == resumed == pending.published_to:
-            return  # its owner ended between PostgreSQL and Kafka: nothing is lost
+            return  # its owner stopped between PostgreSQL and Kafka: nothing is lost
         # Now, and not with the next orders: until then the group's lag would be wrong.
         await self._commit(owned, resumed)
         if committed is None and resumed == pending.published_to and pending.acknowledged is None:
             return  # as above, of the first batch ever
         what = "undone what it had acknowledged" if resumed < pending.published_to else "forgotten the offset"
         log.warning(
-            "Kafka has %s of %s-%d: it says %s, all before %d was published; going on at %d",
+            "Kafka has %s of %s-%d: it says %s, all before %d was published; continuing at %d",
             *(what, partition.topic, partition.partition, committed, pending.published_to, resumed),
             extra=about(Event.COMMIT_UNDONE, partition, offset=resumed),
         )
 
     async def _go_back_to_undecided(self, owned: Ownership, pending: PendingBatch, is_presumed: bool) -> None:
-        """Believe no offset that lies behind what nobody has decided, or published."""
+        """Go back to the first record that is not decided and published, if the group was moved past it."""
         partition, moved_to = owned.lease.partition, owned.published_to or 0
         try:
             resumed = await self._published_to(owned, pending, is_presumed)
         except WaitsForOperatorError:
             if moved_to > pending.pending_to:
                 raise
-            return  # the operator has answered what the topics do not tell
+            return  # by moving the group, the operator has said where to continue
         if resumed >= moved_to:
             return
         log.error(
-            "the group's offset of %s-%d was moved to %d by somebody who is no worker, and nobody has decided"
-            " or published what lies before it from %d on: going on there. Does another consumer use"
-            " the group id %s?",
+            "the group's offset of %s-%d was moved to %d by a client that is no worker, but orders from %d on"
+            " are not decided or not published: continuing there. Does another consumer use the group id %s?",
             *(partition.topic, partition.partition, moved_to, resumed, self._group.id),
             extra=about(Event.OFFSET_NOT_BELIEVED, partition, offset=resumed, end=moved_to),
         )
         await self._commit(owned, resumed)
 
-    async def _pass_over_deleted(self, owned: Ownership, evidence: Evidence) -> None:
-        """Go on at the log's first record, and put on record in `skips` what nobody can decide any more."""
+    async def _record_deleted(self, owned: Ownership, evidence: Evidence) -> None:
+        """Continue at the log's first record, and record in `skips` the offsets that were never decided."""
         partition = owned.lease.partition
         if owned.published_to is None or owned.published_to >= evidence.first:
             return
@@ -272,11 +273,11 @@ class Takeover:
 
 
 def _as_committed(lease: Lease, evidence: Evidence) -> Ownership:
-    """The ownership as far as Kafka's committed offset says."""
+    """The ownership as Kafka's committed offset has it."""
     pending_to = evidence.pending.pending_to if evidence.pending else None
     owned = Ownership(lease, evidence.offset, pending_to)
     if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
-        owned.passed_over_from = pending_to
+        owned.skipped_from = pending_to
     return owned
 
 
@@ -284,4 +285,4 @@ def _log_differs(partition: TopicPartition, evidence: Evidence) -> str:
     name = f"{partition.topic}-{partition.partition}"
     if evidence.offset is not None and evidence.offset > evidence.end:
         return f"the group's offset {evidence.offset} of {name} lies beyond the log's end, {evidence.end}"
-    return f"{name} holds other records than those that were decided: it was cut or made anew"
+    return f"{name} holds other records than those that were decided: it was cut or recreated"

@@ -1,7 +1,7 @@
-"""Looks at the group every few seconds: how far it is, what stands still, and what no record would mend.
+"""Checks the group every few seconds: its lag, partitions without progress, and what no record would repair.
 
-Asks Kafka alone, and as little for many partitions as for one. Nothing here waits for a batch, so that
-`/readyz` says within seconds what is wrong; `worker.pipeline.mend` mends it.
+It asks Kafka only, with as few requests for many partitions as for one. Nothing here waits for a batch, so
+`/readyz` reports within seconds what is wrong; `worker.pipeline.maintenance` repairs it.
 """
 
 import logging
@@ -35,11 +35,11 @@ from worker.pipeline.partition import Partitions
 
 log = logging.getLogger(__name__)
 
-# Asked less often: who owns what.
+# Which worker owns what is checked less often.
 GROUP_INTERVAL_SECONDS: Final = 10.0
-# A rebalance takes this long at most as a rule; meanwhile nobody owns anything.
+# A rebalance rarely takes longer; meanwhile no partition has an owner.
 UNOWNED_FOR_SECONDS: Final = 10.0
-# A partition with orders waiting and no reason known may only wait for its turn.
+# A partition without progress for a shorter time may only be waiting for its turn.
 STILL_FOR_SECONDS: Final = 60.0
 Offsets = Mapping[TopicPartition, int]
 Commits = dict[TopicPartition, OffsetAndMetadata | None]
@@ -47,11 +47,11 @@ Commits = dict[TopicPartition, OffsetAndMetadata | None]
 
 @dataclass(slots=True)
 class Seen:
-    """What the looks have found so far. Times are monotonic seconds."""
+    """What the checks have found so far. Times are monotonic seconds."""
 
     commits: Commits = field(default_factory=dict)
     behind: dict[TopicPartition, int] = field(default_factory=dict)  # published to, and Kafka says less
-    lost: dict[TopicPartition, int] = field(default_factory=dict)  # behind, as in the look before
+    lost: dict[TopicPartition, int] = field(default_factory=dict)  # behind, as in the check before
     moved: dict[TopicPartition, tuple[int, float]] = field(default_factory=dict)  # published to, since when
     unowned_since: dict[TopicPartition, float] = field(default_factory=dict)
     unowned: frozenset[TopicPartition] = frozenset()  # for long enough
@@ -61,7 +61,7 @@ class Seen:
 
 
 class Watch:
-    """Watches over one worker's group and topic."""
+    """Watches one worker's group and topic."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Watch:
         self.seen = Seen()
 
     async def look(self) -> None:
-        """See how far the group is. Raises what Kafka or the way to it says where it does not answer."""
+        """Measure how far the group is. Raises the error of Kafka or the connection if there is no answer."""
         consumer = self._source.consumer
         if consumer is None:
             return
@@ -99,7 +99,8 @@ class Watch:
                 said = about(Event.BROKERS_MOVED, server="kafka")
                 log.warning("no broker is where it was: going on with those that Kafka names now", extra=said)
             published = self._partitions.published_to()
-            # Before the ends, and each in one request: what is committed meanwhile is not past them.
+            # Before the ends, and each in one request: an offset that is committed meanwhile does not exceed
+            # them.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
             ends = await consumer.end_offsets(everything) if everything else {}
@@ -113,7 +114,7 @@ class Watch:
         self._report(consumer, ends, firsts)
 
     def _look_at_surroundings(self, *, is_there: bool) -> None:
-        """Name a topic that is gone, and files that run short: there is no partition to name with them."""
+        """Report a missing topic and a shortage of file descriptors, which concern no single partition."""
         topic = self._group.topic
         gone = f"Kafka knows no topic {topic}: was it deleted? Make it with `order-worker topics create`"
         for what, why in (("topic", None if is_there else gone), ("files", descriptor_shortage())):
@@ -123,14 +124,14 @@ class Watch:
                 log.error("%s", why, extra=about(Event.TROUBLE))
 
     def _look_for_lost_commits(self, published: Offsets) -> None:
-        """Twice in a row, because a commit need not show at once when it is acknowledged."""
+        """Partitions behind twice in a row: an acknowledged commit need not be visible at once."""
         seen, commits = self.seen, self.seen.commits
         behind = {p: to for p, to in published.items() if p in commits and _offset(commits[p]) < to}
         seen.lost = {p: to for p, to in behind.items() if seen.behind.get(p) == to}
         seen.behind = behind
 
     async def _firsts(self, consumer: RecordConsumer, everything: Iterable[TopicPartition]) -> Offsets:
-        """The first offset of each partition of which nothing was ever committed."""
+        """The first offset of each partition without a committed offset."""
         unknown = [p for p in everything if self.seen.commits.get(p) is None]
         found: Offsets = await consumer.beginning_offsets(unknown) if unknown else {}
         return found
@@ -160,7 +161,7 @@ class Watch:
         assigned, published = consumer.assignment(), self._published(firsts)
         self._metrics.lag.clear()
         for partition in assigned - self._flow.in_hand():
-            # Behind transaction markers, too: they are not to be decided.
+            # Past transaction markers, too: they are not to be decided.
             position = consumer.settled_position(partition)
             published[partition] = max(published.get(partition, 0), position or 0)
         lags = {
@@ -183,7 +184,7 @@ class Watch:
         self.remember(ends, published)
 
     def remember(self, ends: Offsets, published: Offsets) -> None:
-        """For the page, which shows the whole group: all partitions, those of other workers as well."""
+        """For the page, which shows the whole group: all partitions, including those of other workers."""
         come_to = {p: min(end, published.get(p, 0)) for p, end in ends.items()}
         done, end = sum(come_to.values()), sum(ends.values())
         self._history.saw(time.monotonic(), published=done, end=end, lag=end - done)
@@ -195,7 +196,7 @@ class Watch:
     def _look_for_standstill(
         self, lags: Offsets, published: Offsets, assigned: Iterable[TopicPartition]
     ) -> None:
-        """Name what has orders and does not go on, for a reason that nothing else has named."""
+        """Report partitions that have orders and make no progress, if no other reason is reported."""
         moved, now = self.seen.moved, time.monotonic()
         for partition in [p for p in moved if p not in lags]:
             del moved[partition]
@@ -207,7 +208,7 @@ class Watch:
                 self._health.waits(partition, f"{lags[partition]:,} records wait from offset {offset} on")
 
     def states(self) -> list[PartitionState]:
-        """Of this worker's partitions and of those that nobody owns, at this moment. Asks nobody."""
+        """Of this worker's partitions and of those without an owner, as last measured. Sends no request."""
         assigned = self._source.assignment()
         return [self._state(p, assigned) for p in sorted({*assigned, *self.seen.unowned_since})]
 
@@ -260,7 +261,7 @@ class Watch:
         return self._admin
 
     async def close(self) -> None:
-        """Close what the looks ask with."""
+        """Close the clients that the checks use."""
         admin, self._admin = self._admin, None
         if admin is not None:
             await admin.close()
@@ -289,5 +290,5 @@ def _unreadable(span: UnreadableSpan) -> str:
     place = f"{span.partition.topic}:{span.partition.partition}:{span.first}"
     return (
         f"offsets {span.first} to {span.end - 1} of {name} cannot be unpacked ({span.why}): orders behind"
-        f" them wait; to pass over them: `order-worker skip {place} --by … --note …`"
+        f" them wait; to skip them: `order-worker skip {place} --by … --note …`"
     )

@@ -1,11 +1,13 @@
-"""Outcomes that their topic refuses, set aside so that no order behind them waits, and published later.
+"""Publishes withheld outcomes, exactly once, as soon as their topic accepts them.
 
-    set_aside   PostgreSQL remembers it, while the partition is ours; then the partition goes on without it
-    look        every few seconds: publish what its topic takes by now, once, and see that it is there
+    set_aside   store an outcome that its topic refuses in PostgreSQL, while we own the partition; the
+    partition
+                then continues without it
+    look        every few seconds: publish what the topic accepts by now, and check that it is there
 
-An outcome that has a row is never published with its batch, so `look` alone publishes it. It does so with
-a producer of its own for each partition: starting that ends what a try before had begun, here or elsewhere;
-only then the topic is searched, from where that try began; and only where nothing is found it is published.
+An outcome with a row is never published with its batch, so only `look` publishes it. `look` has a producer of
+its own for each partition. Starting it aborts an earlier attempt, of any process. Then `look` searches the
+topic from where that attempt began, and publishes the outcome only if it is not found.
 """
 
 import asyncio
@@ -31,7 +33,7 @@ from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.producing.lease import Leases
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, output_of
-from worker.kafka.producing.transaction import end_what_hangs, transaction
+from worker.kafka.producing.transaction import end_hanging_transactions, transaction
 from worker.kafka.published import digest, find_published
 from worker.observability.events import Event, about
 from worker.observability.health import Health
@@ -48,7 +50,7 @@ _TROUBLE: Final = "withheld"
 
 
 def producer_id(group_id: str, partition: TopicPartition) -> str:
-    """The transactional id of whoever publishes the withheld outcomes of a partition."""
+    """The transactional id with which the withheld outcomes of a partition are published."""
     return f"{group_id}.{partition.topic}.{partition.partition}.withheld"
 
 
@@ -73,7 +75,7 @@ class WithheldOutcomes:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
+        """Call `look` every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_INTERVAL_SECONDS)
             try:
@@ -83,7 +85,7 @@ class WithheldOutcomes:
                 log.warning("withheld outcomes could not be seen to: %s", describe(error), extra=said)
 
     async def look(self) -> None:
-        """Publish what its topic takes by now, and say what it does not take yet."""
+        """Publish what the topics accept by now, and report what they still refuse."""
         async with self._group.sessions() as session:
             rows = await withheld.list_withheld(session, self._group.topic)
         if rows:
@@ -105,7 +107,7 @@ class WithheldOutcomes:
         for row in rows:
             partition = mine.get(row.source_partition)
             commit = committed.get(partition) if partition else None
-            # Not before its batch is done with: until then it comes again.
+            # Not before the offset of its batch is committed: until then its record is read again.
             if partition and commit and row.source_offset < commit.offset and self._is_due(row):
                 due[partition].append(row.order_id)
         await self._publish_due(due)
@@ -122,21 +124,21 @@ class WithheldOutcomes:
                 )
 
     def _is_due(self, row: Withheld) -> bool:
-        """Whether it was tried, and may be published, or its topic may take it by now."""
+        """Whether it may be published already, by an earlier attempt, or its topic may accept it by now."""
         limits = self._limits.of(row.topic)
         fits = not limits.is_read or limits.fits(row.size_bytes)
         return row.published_at is None and (fits or row.tried_from_offset is not None)
 
     async def _publish(self, partition: TopicPartition, order_ids: Sequence[UUID]) -> None:
         async with self._producer(partition) as producer:
-            # Only now that it is started: whoever tried before can publish nothing more.
+            # Only after the producer has started: an earlier attempt can publish nothing more.
             rows = await self._rows(order_ids)
-            await self._end_what_hangs(producer, rows)
+            await self._end_hanging_transactions(producer, rows)
             there = await self._mark_those_there(producer, rows)
             rest = [row for row in rows if row.order_id not in there]
             for portion in self._portions(rest):
                 await self._try(producer, partition, portion)
-            # What is acknowledged and not to be seen yet, the next look will see.
+            # What is acknowledged and not visible yet is found by the next look.
             await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
 
     async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
@@ -144,9 +146,9 @@ class WithheldOutcomes:
             return await withheld.find_unpublished(session, order_ids)
 
     def _portions(self, rows: Sequence[Withheld]) -> Iterator[Sequence[Withheld]]:
-        """What goes in one transaction: those of a topic that is known to take them, the others each alone.
+        """The outcomes of each transaction: together if their topic is known to accept them, else each alone.
 
-        The smallest first: what is behind a refusal waits for the next look, and is refused as well then.
+        The smallest first: after a refusal the rest waits for the next look, and would be refused as well.
         """
         known: dict[str, list[Withheld]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: row.size_bytes):
@@ -157,14 +159,14 @@ class WithheldOutcomes:
                 known[row.topic].append(row)
         yield from known.values()
 
-    async def _end_what_hangs(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> None:
-        """What Kafka may have left open of a try that it takes for ended would hide all behind it."""
+    async def _end_hanging_transactions(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> None:
+        """End hanging transactions of earlier attempts: they would hide later records from subscribers."""
         places = {place for row in rows if (place := _place_of(row))}
         if places:
-            await end_what_hangs(producer, places)
+            await end_hanging_transactions(producer, places)
 
     async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
-        """Which of them a subscriber sees, of any try; PostgreSQL knows it from then on."""
+        """Those that a subscriber sees, from any attempt; PostgreSQL records them as published."""
         places: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:
             if place := _place_of(row):
@@ -185,7 +187,7 @@ class WithheldOutcomes:
         start = min(row.tried_from_offset or 0 for row in rows)
         wanted = {_digest(row) for row in rows}
         seen = await find_published(self._leases.client_options, producer, place, start, wanted)
-        # What lies before its own try is an earlier publication of the same.
+        # A record before the attempt is an earlier publication of the same outcome.
         return {row.order_id for row in rows if seen.get(_digest(row), -1) >= (row.tried_from_offset or 0)}
 
     async def _try(
@@ -211,7 +213,7 @@ class WithheldOutcomes:
 
     @asynccontextmanager
     async def _producer(self, partition: TopicPartition) -> AsyncIterator[AIOKafkaProducer]:
-        """The one that publishes the withheld outcomes of a partition: every try before it has ended."""
+        """The producer of a partition's withheld outcomes: every earlier attempt has ended when it starts."""
         producer = AIOKafkaProducer(
             **self._leases.client_options,
             transactional_id=producer_id(self._group.id, partition),
@@ -229,7 +231,7 @@ class WithheldOutcomes:
             await close_producer(producer)
 
     def _report(self, rows: Sequence[Withheld]) -> None:
-        """In metrics, log and readiness: those of the partitions that are ours."""
+        """Report those of our partitions in metrics, log and readiness."""
         numbers = {p.partition for p in self._assigned()}
         mine = [row for row in rows if row.source_partition in numbers]
         self._metrics.withheld.clear()
@@ -243,7 +245,7 @@ class WithheldOutcomes:
 
 
 def _place_of(row: Withheld) -> TopicPartition | None:
-    """Where it lies if it was published; None: it was never tried."""
+    """From which offset to search for it; None: its publication was never attempted."""
     return None if row.tried_partition is None else TopicPartition(row.topic, row.tried_partition)
 
 

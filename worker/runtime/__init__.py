@@ -1,1 +1,1 @@
-"""The process: started, supervised, stopped."""
+"""Starts, supervises and stops worker processes."""

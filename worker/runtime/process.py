@@ -9,12 +9,12 @@ from worker.settings import Settings
 
 
 def run(settings: Settings, reached: Reached = nothing_happens) -> int:
-    """Take the place of a killed worker of our name, then work until told to stop. Returns the exit code.
+    """Take the place of a killed worker of our name, then work until stopped. Returns the exit code.
 
-    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. A second one, or more than the
-    shutdown timeout: exit at once; nothing is lost, what is not committed comes again.
-    Raises CommandError with the next step when a server, a topic, the tables or the port are missing;
-    LoginRefusedError where one refuses our credentials.
+    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. After a second one, or after the
+    shutdown timeout: exit at once; nothing is lost, because what is not committed is read again. Raises
+    CommandError with the next step if a server, a topic, the tables or the port are not available;
+    LoginRefusedError if a server refuses our credentials.
     """
     log.configure(settings.log_level, settings.log_format)
     # First, and before most of the worker is imported: the other workers can go on with the killed one's

@@ -61,7 +61,7 @@ async def serve(settings: Settings, reached: Reached) -> int:
 
 
 async def _remark(worker: Worker, settings: Settings, lacking: Sequence[str | None]) -> None:
-    """Say what will hurt before it does."""
+    """Warn of settings that will do harm."""
     remarks = filter(None, (database.url_remark(settings), *lacking))
     for remark in (*remarks, *await clients.topic_remarks(settings)):
         logger.warning("%s", remark, extra=about(Event.WORKER_REMARKS))
@@ -91,7 +91,7 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with two differences."""
+    """uvicorn without signal handlers, and which ends if its application fails."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -121,7 +121,7 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
     def stop() -> None:
         if server.should_exit:
             logger.warning(
-                "told twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
+                "stopped twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
             )
             os._exit(EXIT_AT_ONCE)
         logger.info("stopping: finishing the batch in flight", extra=about(Event.WORKER_STOPS))
@@ -136,5 +136,5 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
 
 def _leave_late() -> None:
     said = about(Event.WORKER_FAILS, exit_code=1)
-    logger.error("the batch in flight did not end in time: leaving at once; it comes again", extra=said)
+    logger.error("the batch in flight did not end in time: leaving at once; it is read again", extra=said)
     os._exit(1)

@@ -61,7 +61,7 @@ class _Supervisor:
         self._children: list[_Child] = []
 
     def run(self) -> int:
-        """Keep the workers running until told to stop; returns the exit code."""
+        """Keep the workers running until stopped; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -93,7 +93,8 @@ class _Supervisor:
             # -P: a folder with a `worker.py` or `db` of its own would be started in our place, for ever.
             [sys.executable, "-P", "-m", "worker", "run"],
             env=environment,
-            # Ctrl-C in a terminal reaches us alone, so that each worker is told once, by us.
+            # Ctrl-C in a terminal reaches only the supervisor, so that each worker gets the signal once, from
+            # it.
             start_new_session=True,
             preexec_fn=_end_with_the_supervisor if _LIBC else None,
         )
@@ -103,7 +104,7 @@ class _Supervisor:
         return _Child(number, process, time.monotonic())
 
     def _look_after(self, child: _Child) -> int | None:
-        """Restart a worker that ended; an exit code when there is no point in going on."""
+        """Restart a worker that ended; an exit code when there is no point in continuing."""
         now = time.monotonic()
         if child.due_at is not None:
             if now >= child.due_at:
@@ -115,7 +116,7 @@ class _Supervisor:
             self._ever_settled = self._ever_settled or now - child.started_at > SETTLED_SECONDS
             return None
         if code == 1 and not self._ever_settled:
-            # It has said on standard error what is missing; the next one would say the same.
+            # It has reported on standard error what is missing; the next one would report the same.
             return 1
         lived_seconds = now - child.started_at
         is_lasting = not self._ever_settled or lived_seconds >= self._settings.refused_limit_seconds
@@ -138,7 +139,7 @@ class _Supervisor:
         self._signals.append(number)
 
     def _pass_on(self) -> None:
-        """Each child gets each signal once, for a second one ends it at once. Some have only just started."""
+        """Pass each signal on once to each child, because a second one ends it at once."""
         for child in self._children:
             while child.signals < len(self._signals) and child.process.poll() is None:
                 child.signals += 1
@@ -163,12 +164,12 @@ class _Supervisor:
 
 
 def supervise(settings: Settings, workers: int) -> int:
-    """Run `workers` processes until told to stop, restarting what ends; returns the exit code.
+    """Run `workers` processes until stopped, restarting those that end; returns the exit code.
 
-    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on; a worker that
-    ends by itself or is killed is started again, after a pause that grows. When the very first ones
-    report a wrong setting or a missing server, this returns 1 instead of trying for ever; 4 where a server
-    did nothing but refuse our credentials for too long.
+    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on. A worker that ends by
+    itself or is killed is restarted, after a growing pause. If the first ones report a wrong setting or a
+    missing server, this returns 1 instead of restarting for ever; 4 if a server refused our credentials for
+    too long.
     """
     log.configure(settings.log_level, settings.log_format)
     return _Supervisor(settings, workers).run()

@@ -12,7 +12,7 @@ depends_on: Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # Without a value: no row is written again, and workers of before go on writing without it.
+    # Without a value: no row is written again, and workers of before continue writing without it.
     op.add_column("order_outcomes", sa.Column("sorted_fingerprint", sa.LargeBinary(), nullable=True))
     op.add_column("dead_letter_redrives", sa.Column("changes", sa.Text(), nullable=True))
     op.create_table(

@@ -15,7 +15,7 @@ depends_on: Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # A change of the catalogue alone, and workers of before go on writing an event with each row.
+    # A change of the catalogue alone, and workers of before continue writing an event with each row.
     op.alter_column("order_outcomes", "event", nullable=True)
 
 

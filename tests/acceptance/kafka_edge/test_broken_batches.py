@@ -1,4 +1,4 @@
-"""Batches that nobody can unpack: their partition waits alone, is named, and goes on past them on command."""
+"""Batches that cannot be unpacked: only their partition waits, and continues past them on command."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -69,7 +69,7 @@ def assert_names_the_stuck(worker: WorkerProcess, topic: str, offsets: list[rang
     assert "since" in told, told
 
 
-def test_each_partition_waits_alone_and_a_skip_lets_it_go_on(
+def test_each_partition_waits_alone_and_a_skip_lets_it_continue(
     scene: Scene, workers: Workers, load: Load, broken: Broken, order_worker: OrderWorker
 ):
     topic = scene.topics.order_placed
@@ -106,7 +106,7 @@ def test_each_partition_waits_alone_and_a_skip_lets_it_go_on(
     assert "bad disk" in order_worker.here("lag", "--json", "--interval", "0.2").out
 
 
-def test_other_commands_go_on_past_them_and_say_so(
+def test_other_commands_continue_past_them_and_say_so(
     scene: Scene, workers: Workers, load: Load, broken: Broken, order_worker: OrderWorker
 ):
     ids = load.place(2, SOUND)

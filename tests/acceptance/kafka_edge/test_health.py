@@ -1,4 +1,4 @@
-"""What a worker says of itself: its lag is what is not published, and ready means that all goes on."""
+"""What a worker says of itself: its lag is what is not published, and ready means that all continues."""
 
 import subprocess
 import sys

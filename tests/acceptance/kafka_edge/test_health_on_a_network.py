@@ -67,7 +67,7 @@ def test_many_idle_partitions_far_away_are_ready_in_every_look(
     assert not [look for look in looks if look.status != 200 or look.seconds > 1]
 
 
-def test_while_kafka_is_away_there_is_no_lag_to_believe(
+def test_while_kafka_is_away_no_lag_is_reported(
     scene: Scene, far_workers: Workers, load: Load, kafka_network: Proxy
 ):
     load.place(5, 0)

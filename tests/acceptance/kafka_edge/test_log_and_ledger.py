@@ -74,7 +74,7 @@ def test_orders_that_wait_while_the_committed_offset_is_beyond_the_end(
     scene.assert_promises(load.ids)
 
 
-def test_the_topic_is_made_anew_at_once_under_a_running_worker(
+def test_the_topic_is_recreated_at_once_under_a_running_worker(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     load.place(100, 0)
@@ -137,7 +137,7 @@ def test_partitions_that_are_added_are_found_and_are_lag_until_then(
     scene.assert_promises(load.ids)
 
 
-def test_what_retention_deletes_before_it_is_decided_is_told_with_its_offsets(
+def test_what_retention_deletes_before_it_is_decided_is_reported_with_its_offsets(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     load.place(100, 0)

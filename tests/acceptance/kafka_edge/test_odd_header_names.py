@@ -99,7 +99,7 @@ def test_within_a_compressed_batch_and_beside_compressed_ones(scene: Scene, work
     scene.assert_promises(load.ids, dead_letters=4)
 
 
-def test_every_command_that_reads_the_input_goes_on_past_it(
+def test_every_command_that_reads_the_input_continues_past_it(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     publish_odd(scene.kafka, scene.topics.order_placed, [*load.values(2), None, *load.values(2)])
@@ -116,7 +116,7 @@ def test_every_command_that_reads_the_input_goes_on_past_it(
     order_worker.here("replay", "--to-earliest").done()
 
 
-def test_in_our_own_topics_commands_and_the_recall_go_on_past_it(
+def test_in_our_own_topics_commands_and_the_recall_continue_past_it(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     scene.place([b"{bad"], partition=0)

@@ -37,7 +37,7 @@ def wait_until_it_names(worker: WorkerProcess, text: str) -> None:
     assert worker.get("/readyz")[0] == 503
 
 
-def test_a_group_of_another_name_tells_nothing_again(
+def test_a_group_of_another_name_publishes_nothing_again(
     scene: Scene, workers: Workers, load: Load, env: Mapping[str, str], order_worker: OrderWorker
 ):
     load.place(50, 0, 1)
@@ -110,7 +110,7 @@ def test_a_backup_of_before_the_first_order_is_never_taken_for_a_new_group(
     load.place(5, 0)
     worker = workers.start()
     # By the watch, which has looked at idle partitions by then, too.
-    worker.wait_for_log("worker.pipeline.mend: PostgreSQL knows less than was decided", 60)
+    worker.wait_for_log("worker.pipeline.maintenance: PostgreSQL knows less than was decided", 60)
     assert f"{topic}-1 (0, not 40)" in worker.get("/readyz")[1]
     assert scene.outcomes() == []
     assert worker.stop() == 0

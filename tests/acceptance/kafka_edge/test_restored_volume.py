@@ -22,7 +22,7 @@ def services(on_own_kafka: Services) -> Services:
     return on_own_kafka
 
 
-def test_no_order_that_comes_after_it_is_lost_and_none_of_before_is_told_again(
+def test_no_later_order_is_lost_and_no_earlier_one_published_again(
     scene: Scene, workers: Workers, own_kafka: LocalKafka, tmp_path: Path, order_worker: OrderWorker
 ):
     load = Load(scene)

@@ -115,7 +115,7 @@ def find_violations(
 
     stage("the books", lambda: _books(arena.shop, findings))
     stage("every decision", lambda: _decisions(arena, stream, placed, outcomes, findings))
-    told = stage("what was told", lambda: _read_told(arena, stream, outcomes))
+    told = stage("what was told", lambda: _read_published(arena, stream, outcomes))
     stage("the one against the other", outcomes.compare)
     stage("dead letters", lambda: _dead_letters(arena, stream, placed, findings))
     if seen() != told:
@@ -171,7 +171,7 @@ async def _opened(connection: Any) -> Any:
     return await connection.cursor(model.DECIDED)
 
 
-def _read_told(arena: Arena, stream: Stream, outcomes: Outcomes) -> int:
+def _read_published(arena: Arena, stream: Stream, outcomes: Outcomes) -> int:
     topics = {arena.scene.topics.order_confirmed: "confirmed", arena.scene.topics.order_rejected: "rejected"}
     count = 0
     for message in _committed(arena.scene.kafka, list(topics), stream.partitions):

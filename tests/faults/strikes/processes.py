@@ -68,10 +68,10 @@ def zombie_at(step: Step) -> Strike:
 
 
 def stall(arena: Arena) -> None:
-    """The event loop of a worker stands still for 15 seconds, and then goes on as if nothing had been."""
+    """The event loop of a worker stands still for 15 seconds, and then continues as if nothing had been."""
     victim = _struck(arena, Step.AFTER_SENDS, "stall")
     assert victim is not None
-    arena.until(lambda: "going on" in victim.log)
+    arena.until(lambda: "continuing" in victim.log)
     arena.injected += 1
 
 

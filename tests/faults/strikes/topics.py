@@ -1,4 +1,4 @@
-"""What upstream and operators do to the topics, to the group and to the workers' clocks while all goes on."""
+"""What upstream and operators do to topics, group and workers' clocks while the workers run."""
 
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace

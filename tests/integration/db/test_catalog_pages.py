@@ -102,7 +102,7 @@ async def test_pages_go_through_every_row_once_by_skip_and_by_key(
 
 
 @pytest.mark.parametrize("order", ProductOrder)
-async def test_a_page_goes_on_after_a_product_that_was_deleted_meanwhile(
+async def test_a_page_continues_after_a_product_that_was_deleted_meanwhile(
     session: AsyncSession, engine: AsyncEngine, order: ProductOrder
 ):
     await fill(session, 40)
@@ -115,7 +115,7 @@ async def test_a_page_goes_on_after_a_product_that_was_deleted_meanwhile(
     assert [p.id for p in [*page, *rest]] == everything
 
 
-async def test_a_page_goes_on_where_the_price_shown_was_when_it_changed_meanwhile(session: AsyncSession):
+async def test_a_page_continues_where_the_price_shown_was_when_it_changed_meanwhile(session: AsyncSession):
     await fill(session, 40)
     page = await catalog.list_products(session, ProductOrder.PRICE, limit=20)
     after = ProductOrder.PRICE.key(page[-1])
@@ -124,7 +124,7 @@ async def test_a_page_goes_on_where_the_price_shown_was_when_it_changed_meanwhil
     assert sorted(p.id for p in [*page, *rest]) == list(range(1, 44))
 
 
-async def test_pages_by_stock_go_on_after_the_largest_stock_there_is(session: AsyncSession):
+async def test_pages_by_stock_continue_after_the_largest_stock_there_is(session: AsyncSession):
     full = await new_product(session, CHAIRS, stock_quantity=values.MAX_STOCK)
     await catalog.adjust_stock_for_category(session, CHAIRS, 1)
     fuller = await new_product(session, CHAIRS, stock_quantity=values.MAX_STOCK)

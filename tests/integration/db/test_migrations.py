@@ -73,7 +73,7 @@ async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(bare_d
         await engine.dispose()
 
 
-async def test_on_the_way_back_a_pruned_event_is_none_that_tells_anything(bare_database_url: str):
+async def test_after_a_downgrade_a_pruned_event_is_empty(bare_database_url: str):
     engine = create_engine(bare_database_url)
     try:
         await migrate.upgrade(engine, "public")

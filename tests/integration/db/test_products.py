@@ -162,7 +162,7 @@ async def test_a_product_created_in_a_category_whose_products_are_not_loaded_loa
     assert len(sent) == 1
 
 
-async def test_products_go_on_being_created_in_a_category_of_which_one_was_deleted(session: AsyncSession):
+async def test_products_continue_being_created_in_a_category_of_which_one_was_deleted(session: AsyncSession):
     chairs = await catalog.get_category_with_products(session, CHAIRS)
     await catalog.delete_product(session, CHAIR)
     product = await catalog.create_product_in_category(session, chairs, "Stool", Decimal("1.00"))

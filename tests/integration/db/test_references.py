@@ -89,7 +89,7 @@ async def test_those_of_a_caller_that_takes_no_stock_are_and_so_are_those_of_few
         ("CREATE TRIGGER own BEFORE INSERT ON products FOR EACH ROW EXECUTE FUNCTION own()", False),
     ],
 )
-async def test_what_a_shop_adds_to_its_tables_is_never_passed_over(
+async def test_what_a_shop_adds_to_its_tables_is_never_skipped(
     sessions: Sessions, shop: Shop, of_the_shop: str, checked: bool
 ):
     own = "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"

@@ -185,7 +185,9 @@ async def test_the_average_price_is_rounded_to_cents(session: AsyncSession, pric
     assert str(stats.average_price) == average
 
 
-async def test_the_value_of_the_largest_stock_at_the_highest_price_is_told_to_the_cent(session: AsyncSession):
+async def test_the_value_of_the_largest_stock_at_the_highest_price_is_reported_to_the_cent(
+    session: AsyncSession,
+):
     await stored(session, *(product(n, "99999999.99", 10**18) for n in (1, 2, 3)))
     (stats,) = await category_stats(session)
     assert str(stats.stock_value) == "299999999970000000000000000.00"

@@ -82,7 +82,7 @@ TAKEN: dict[str, tuple[str, str, str, Call]] = {
 
 
 @pytest.mark.parametrize(("what", "field", "value", "call"), TAKEN.values(), ids=TAKEN)
-async def test_an_email_or_name_that_is_taken_is_refused_and_the_transaction_goes_on(
+async def test_an_email_or_name_that_is_taken_is_refused_and_the_transaction_continues(
     session: AsyncSession, engine: AsyncEngine, what: str, field: str, value: str, call: Call
 ):
     error = await refusal(session, engine, call, AlreadyExistsError)

@@ -212,7 +212,7 @@ async def test_delay_holds_up_each_chunk_by_itself_and_keeps_their_order(place: 
     assert 0.3 <= time.monotonic() - began < 3.0, "20 chunks one after the other take 6 s"
 
 
-async def test_what_was_delayed_goes_on_when_it_heals(place: Place) -> None:
+async def test_what_was_delayed_continues_when_it_heals(place: Place) -> None:
     client = await place.connect()
     await client.ask(b"hello")
     place.proxy.delay(3_600)

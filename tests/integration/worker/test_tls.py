@@ -62,7 +62,7 @@ async def refusal(parameters: str, port: int = 1) -> str:
     return said
 
 
-async def test_a_certificate_of_another_authority_is_told_with_the_file_that_refuses_it(issue: Issue):
+async def test_a_certificate_of_another_authority_is_reported_with_the_file_that_refuses_it(issue: Issue):
     other = issue("other").certificate
     with postgres_with(issue("server")) as port:
         said = await refusal(f"sslmode=verify-full&sslrootcert={other}", port)
@@ -70,7 +70,7 @@ async def test_a_certificate_of_another_authority_is_told_with_the_file_that_ref
     assert f"sslrootcert={other}" in said
 
 
-async def test_a_certificate_of_another_host_is_told_with_the_host(issue: Issue):
+async def test_a_certificate_of_another_host_is_reported_with_the_host(issue: Issue):
     server = issue("server", "DNS:elsewhere.example")
     with postgres_with(server) as port:
         said = await refusal(f"sslmode=verify-full&sslrootcert={server.certificate}", port)
@@ -106,13 +106,13 @@ def test_a_file_of_kafkas_that_is_not_there_is_named_with_its_variable(name: str
     assert f"ORDER_WORKER_{name.upper()}=/nowhere/x.pem: no such file or directory" in str(refused.value)
 
 
-def test_a_file_that_is_no_certificate_is_told_with_the_variable(tmp_path: Path):
+def test_a_file_that_is_no_certificate_is_reported_with_the_variable(tmp_path: Path):
     (tmp_path / "ca.crt").write_text("junk")
     with pytest.raises(CommandError, match="look at ORDER_WORKER_KAFKA_SSL_CAFILE"):
         kafka_over_tls(kafka_ssl_cafile=tmp_path / "ca.crt").kafka_client_options()
 
 
-def test_a_key_of_another_certificate_is_told(issue: Issue):
+def test_a_key_of_another_certificate_is_reported(issue: Issue):
     files = {"kafka_ssl_certfile": issue("one").certificate, "kafka_ssl_keyfile": issue("two").key}
     with pytest.raises(CommandError, match="key values mismatch"):
         kafka_over_tls(**files).kafka_client_options()
@@ -129,7 +129,7 @@ def test_an_encrypted_key_is_read_with_its_password_and_nobody_is_asked_for_it(i
         assert SECRET not in str(refused.value)
 
 
-async def test_a_certificate_out_of_date_is_told_with_host_and_dates(issue: Issue):
+async def test_a_certificate_out_of_date_is_reported_with_host_and_dates(issue: Issue):
     server = issue("server", is_out_of_date=True)
     with postgres_with(server) as port:
         said = await refusal(f"sslmode=verify-full&sslrootcert={server.certificate}", port)
@@ -141,7 +141,7 @@ async def test_a_certificate_out_of_date_is_told_with_host_and_dates(issue: Issu
         assert part in said, said
 
 
-async def test_a_client_certificate_out_of_date_is_told_with_its_file_and_date(issue: Issue):
+async def test_a_client_certificate_out_of_date_is_reported_with_its_file_and_date(issue: Issue):
     server, client = issue("server"), issue("client", is_out_of_date=True)
     files = f"sslrootcert={server.certificate}&sslcert={client.certificate}&sslkey={client.key}"
     with postgres_with(server) as port:

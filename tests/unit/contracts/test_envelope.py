@@ -61,7 +61,7 @@ def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
     ]
 
 
-def test_the_time_is_told_in_utc_also_where_it_first_came_in_another_zone() -> None:
+def test_the_time_is_reported_in_utc_also_where_it_first_came_in_another_zone() -> None:
     later = DECIDED_AT + timedelta(hours=1)  # not told before in this process: what was told is remembered
     for zone in (timezone(timedelta(hours=2)), UTC):
         headers = dict(outcome_headers(SUBJECT, "order-confirmed", later.astimezone(zone), []))

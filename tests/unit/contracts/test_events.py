@@ -145,7 +145,7 @@ def test_a_price_always_has_two_decimals(text: str, price: str) -> None:
     assert str(item.unit_price) == price
 
 
-def test_any_accepted_time_can_be_told_in_any_zone() -> None:
+def test_any_accepted_time_can_be_reported_in_any_zone() -> None:
     for text in ("1970-01-01T00:00:00Z", "9998-12-31T23:59:59.999999Z"):
         order = OrderPlaced.model_validate_json(
             an_order().model_dump_json().replace("2026-11-23T10:00:00Z", text)

@@ -102,7 +102,7 @@ MISTAKES: dict[str, tuple[Effects, set[str]]] = {
         each(lambda effect: {"retryable": int(effect.get("retryable", False))}),
         with_member("retryable"),
     ),
-    "an unknown code is passed over": (
+    "an unknown code is skipped": (
         [effect for effect in RIGHT if "shop_closed" not in effect.get("codes", ())],
         {"a code of tomorrow"},
     ),

@@ -51,7 +51,7 @@ def test_settings_of_the_session_are_read_by_name_and_from_options():
     )
 
 
-def test_what_the_driver_does_not_know_and_nobody_needs_is_passed_over_by_name():
+def test_what_the_driver_does_not_know_and_nobody_needs_is_skipped_by_name():
     url = "postgresql://h/shop?keepalives=1&keepalives_idle=30&sslsni=0&channel_binding=prefer&gssencmode=disable"
     read = read_url(url)
     assert (read.dsn, read.settings) == ("postgresql://h/shop", {})

@@ -169,13 +169,15 @@ def test_the_gravest_of_the_reasons_is_the_error_and_all_of_them_are_in_it(
         ([SHORT, UnknownProduct(98), UnknownProduct(97)], ("product", "id", 98)),
     ],
 )
-def test_an_unknown_name_is_told_as_what_was_not_found(refusals: list[Refusal], first: tuple[str, str, int]):
+def test_an_unknown_name_is_reported_as_what_was_not_found(
+    refusals: list[Refusal], first: tuple[str, str, int]
+):
     error = refused(refusals, 99)
     assert isinstance(error, NotFoundError)
     assert (error.what, error.field, error.value) == first
 
 
-def test_only_the_short_products_are_told_as_short():
+def test_only_the_short_products_are_reported_as_short():
     other = InsufficientStock(8, 2, 1)
     assert NotEnoughStockError([SHORT, other]).short == (SHORT, other)
 

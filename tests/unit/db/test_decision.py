@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_4]
 TEN_OF_EACH = {1: StockLevel.of(Decimal("2.50"), 10), 2: StockLevel.of(Decimal("0.99"), 10)}
 
 
-def decide(*orders: PlainOrder, shelves: Mapping[int, StockLevel] = TEN_OF_EACH):
-    return decide_batch(orders, {1}, shelves)
+def decide(*orders: PlainOrder, levels: Mapping[int, StockLevel] = TEN_OF_EACH):
+    return decide_batch(orders, {1}, levels)
 
 
 def test_an_order_that_fits_is_confirmed_at_the_prices_in_force():
@@ -73,7 +73,7 @@ def test_the_price_the_buyer_saw_is_accepted_while_it_is_in_force():
     assert isinstance(decision, Confirmed)
 
 
-def test_several_wrong_prices_of_one_product_are_each_told_once():
+def test_several_wrong_prices_of_one_product_are_each_reported_once():
     (decision,) = decide(order(line(1, 1, "2.00"), line(1, 1, "3.00"), line(1, 1, "2.00"))).decisions
     current = Decimal("2.50")
     assert decision == Rejected(

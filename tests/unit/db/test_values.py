@@ -91,7 +91,7 @@ def test_what_is_no_text_is_refused(check: Any, value: Any):
     ],
     ids=["empty", "blank", "nul", "surrogate", "long"],
 )
-def test_a_refused_name_is_told_in_a_line_that_any_log_can_hold(value: str, message: str):
+def test_a_refused_name_is_reported_in_a_line_that_any_log_can_hold(value: str, message: str):
     told = refusal(values.filled_text, value)
     assert told == message
     assert told.isprintable()
@@ -260,7 +260,9 @@ def test_what_is_neither_true_nor_false_is_no_flag(value: Any):
 @example(0, 1, "key")
 @example(1, 1, "key")
 @example(values.MAX_ID, 1_000, None)
-def test_a_page_has_its_bounds_and_skips_or_goes_on_but_never_both(skip: Any, limit: Any, after: str | None):
+def test_a_page_has_its_bounds_and_skips_or_continues_but_never_both(
+    skip: Any, limit: Any, after: str | None
+):
     fine = (
         type(skip) is int
         and type(limit) is int

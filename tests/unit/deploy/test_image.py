@@ -66,7 +66,7 @@ def test_its_health_is_that_of_livez_by_a_file_that_is_in_it():
 
 class Answering(BaseHTTPRequestHandler):
     status = 200
-    asked: list[str] = []  # noqa: RUF012 (the handler is made anew for each request)
+    asked: list[str] = []  # noqa: RUF012 (the handler is recreated for each request)
 
     def do_GET(self) -> None:
         self.asked.append(self.path)

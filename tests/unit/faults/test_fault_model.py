@@ -82,8 +82,8 @@ class Story:
 
 
 def decide(batch: Sequence[Arrived], stock: Mapping[int, int], start: Start, commit: int) -> list[Decided]:
-    shelves = {i: StockLevel.of(start.prices[i], stock[i]) for i in start.stock}
-    decisions = decide_batch([a.order for a in batch], start.users, shelves).decisions
+    levels = {i: StockLevel.of(start.prices[i], stock[i]) for i in start.stock}
+    decisions = decide_batch([a.order for a in batch], start.users, levels).decisions
     return [
         parse_decided(
             "confirmed" if isinstance(decision, Confirmed) else "rejected",
@@ -290,7 +290,7 @@ def test_each_missing_reason_and_each_reason_too_many_is_found_out():
         assert told_by(story, "a reason that is none", str(reason))
 
 
-def test_a_shortage_that_arose_before_the_commit_must_be_told_beside_another_reason():
+def test_a_shortage_before_the_commit_is_listed_with_another_reason():
     story = Story()
     story.commit(story.arrive(line(2, 7)))
     story.stock[2] = 10  # as a worker that read before that commit

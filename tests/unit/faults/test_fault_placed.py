@@ -29,7 +29,7 @@ def test_orders_beside_the_workload_have_to_be_decided_until_they_are_doomed():
     assert placed.doomed == {second.order_id: (2, 2)}
 
 
-def test_a_log_that_is_set_back_goes_on_from_there():
+def test_a_log_that_is_rewound_continues_from_there():
     placed = Placed()
     placed.add([poison(0), poison(0)])
     placed.cut(0, 1)

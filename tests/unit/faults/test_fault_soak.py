@@ -80,7 +80,7 @@ def test_about_a_third_of_a_season_finds_its_product_sold_out():
     assert stock == 0
 
 
-def test_the_slope_of_a_line_is_told_per_hour_and_its_first_quarter_does_not_count():
+def test_the_slope_of_a_line_is_reported_per_hour_and_its_first_quarter_does_not_count():
     line = [(float(x), 100 + x / 360) for x in range(0, 1_000, 5)]
     assert slope_per_hour(line) == pytest.approx(10)
     assert slope_per_hour([(x, 0.0) if x < 250 else (x, y) for x, y in line]) == pytest.approx(10)

@@ -138,8 +138,8 @@ def test_a_few_orders_name_unknown_users_unknown_products_and_wrong_prices(workl
 @pytest.mark.parametrize("count", [300, 5_000])
 def test_about_a_third_of_the_orders_are_rejected_for_stock(count: int):
     workload = make_workload(7, count, 4)
-    shelves = {i: StockLevel.of(Decimal(PRICE), quantity) for i, quantity in workload.products.items()}
-    decisions = decide_batch(decoded(workload), set(range(1, workload.users + 1)), shelves).decisions
+    levels = {i: StockLevel.of(Decimal(PRICE), quantity) for i, quantity in workload.products.items()}
+    decisions = decide_batch(decoded(workload), set(range(1, workload.users + 1)), levels).decisions
     short = [
         d
         for d in decisions

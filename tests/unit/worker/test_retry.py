@@ -73,7 +73,7 @@ def test_the_pause_grows_and_stays_below_its_limit():
     assert all(7.5 <= backoff_seconds(10_000, 15) <= 15 for _ in range(100))
 
 
-def test_an_error_is_told_in_one_line_without_the_statement():
+def test_an_error_is_reported_in_one_line_without_the_statement():
     error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
     assert describe(error) == "told by PostgreSQL"
     assert describe(TimeoutError()) == "TimeoutError"

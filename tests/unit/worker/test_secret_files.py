@@ -91,7 +91,7 @@ def test_a_secret_given_in_place_of_a_files_name_is_not_quoted(value: str):
 
 
 @pytest.mark.parametrize("name", ALL_FILES)
-def test_every_secret_may_lie_in_a_file_and_a_wrong_one_is_told_at_once(
+def test_every_secret_may_lie_in_a_file_and_a_wrong_one_is_reported_at_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ):
     monkeypatch.setenv("ORDER_WORKER_KAFKA_SASL_MECHANISM", "OAUTHBEARER")
@@ -173,7 +173,7 @@ def test_what_is_missing_or_too_much_for_a_token_is_one_line(
         ("sh -c 'echo hunter2; echo more'", "gives no token"),
     ],
 )
-async def test_a_command_that_gives_no_token_is_told_by_its_variable_alone(command: str, why: str):
+async def test_a_command_that_gives_no_token_is_reported_by_its_variable_alone(command: str, why: str):
     login = KafkaLogin("VARIABLE", token_command=TokenCommand("VARIABLE", command))
     with pytest.raises(CredentialError) as refused:
         await login.token()
@@ -287,7 +287,7 @@ def test_a_url_that_leads_nowhere_never_shows_a_piece_of_its_password(
     assert "\n" not in said
 
 
-def test_what_kafka_refused_is_told_with_what_it_is_set_by():
+def test_what_kafka_refused_is_reported_with_what_it_is_set_by():
     login = KafkaLogin("FILE")
     options = {"sasl_oauth_token_provider": login, "bootstrap_servers": "here:9092"}
     assert refused_login({}) is refused_login(options) is None

@@ -1,5 +1,5 @@
-"""The operator's page: what the group does, shown by any of its workers. It reads and changes nothing.
+"""The operator's page: the state of the whole group, shown by each of its workers. It only reads.
 
-`site` answers the requests, `sources` asks Kafka and PostgreSQL, `question` keeps that from becoming much,
-`overview` is what is shown, `rendering` and `templates/` make HTML of it.
+`site` answers the requests, `sources` queries Kafka and PostgreSQL, `question` limits those queries,
+`overview` computes what is shown, `rendering` and `templates/` turn it into HTML.
 """

@@ -8,7 +8,7 @@ from worker.observability.history import INTERVAL_SECONDS, KEPT_SECONDS, Point
 
 WIDTH: Final = 600
 HEIGHT: Final = 100
-# Where points are missing the line has a gap: nobody knows what was between.
+# Where points are missing the line has a gap, because the values are unknown.
 _GAP_SECONDS: Final = 3 * INTERVAL_SECONDS
 
 Value = Callable[[Point], float | None]
@@ -27,7 +27,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines of one scale, from 0 to `highest`. `words` tell it to who does not see it."""
+    """Lines of one scale, from 0 to `highest`. `words` describe it for screen readers."""
 
     title: str
     lines: tuple[Line, ...]
@@ -49,7 +49,7 @@ def charts(points: Sequence[Point], clock: float) -> tuple[Chart, ...]:
 
 
 def seconds(value: float | None) -> str:
-    """As a person reads a time that is mostly below a second."""
+    """A time that is mostly below a second, as text."""
     if value is None:
         return "–"
     return f"{value * 1_000:,.0f} ms" if value < 1 else f"{value:,.1f} s"
@@ -87,7 +87,7 @@ def _pieces(points: Iterable[Point], clock: float, value: Value, highest: float)
 
 
 def _joined(piece: Sequence[str]) -> str:
-    """A point alone is a line to itself, or it would not be drawn."""
+    """A single point becomes a line to itself, or it would not be drawn."""
     return " ".join(piece if len(piece) > 1 else [*piece, *piece])
 
 

@@ -1,7 +1,6 @@
-"""How the templates show what they are given, and the templates themselves, which are read once.
+"""The Jinja templates, which are read once, and their filters.
 
-Whatever comes from outside is escaped by Jinja; `text` makes visible what would not be seen, or would be seen
-in another order than it is written.
+Jinja escapes all data; `text` also makes characters visible that are invisible or change the reading order.
 """
 
 import re
@@ -38,19 +37,19 @@ class SomeBytes:
 
 
 def some(value: bytes | None) -> SomeBytes:
-    """Text as far as it is UTF-8."""
+    """The bytes as text; what is not UTF-8 is replaced."""
     begin = (value or b"")[:LONGEST_VALUE].decode(errors="replace")
     return SomeBytes(begin, len(value or b""), len(value or b"") > LONGEST_VALUE)
 
 
 def text(value: object, longest: int = LONGEST_TEXT) -> str:
-    """As `screen.shown`, and never long."""
+    """As `screen.shown`, shortened."""
     begin = shown(value)
     return begin if len(begin) <= longest else f"{begin[:longest]}…"
 
 
 def lines(value: str) -> str:
-    """Text of several lines: what cannot be printed is shown as a dot, but for the ends of lines."""
+    """Text of several lines: every unprintable character but a line end is shown as a dot."""
     return "\n".join(shown(line) for line in value.split("\n"))
 
 
@@ -59,7 +58,7 @@ def utc(time: datetime | None) -> str:
 
 
 def drained(lag: GroupLag) -> str:
-    """When nothing will wait any more. "never" is for a partition among others; alone it would alarm."""
+    """When no record will wait any more. "never" is for a partition in a table; by itself it would alarm."""
     if lag.lag is None:
         return "–"
     if not lag.lag:
@@ -74,7 +73,7 @@ def number(value: float | Decimal | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Never 0 % of something, nor 100 % of not everything."""
+    """A percentage that is 0 % only of nothing, and 100 % only of everything."""
     if share is None:
         return ""
     if 0 < share < 0.01:

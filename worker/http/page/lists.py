@@ -50,7 +50,7 @@ class ListedLetter:
 
 @dataclass(frozen=True, slots=True)
 class LettersFound:
-    """As `RejectionsFound`. `trouble`: why nobody knows what became of them."""
+    """As `RejectionsFound`. `trouble`: why their state is not known."""
 
     letters: tuple[ListedLetter, ...]
     looked_at: int
@@ -60,12 +60,12 @@ class LettersFound:
 
 
 def orders_found(entries: Sequence[OrderEntry]) -> OrdersFound:
-    """Of one more than are shown."""
+    """From one row more than the page shows."""
     return OrdersFound(tuple(entries[:ORDERS_ON_A_PAGE]), len(entries) > ORDERS_ON_A_PAGE)
 
 
 def rejections_found(tail: Tail, reason: str | None) -> RejectionsFound:
-    """Each order once, and those alone that have the reason."""
+    """Only orders with the reason, each once."""
     found = rejections(tail)
     chosen = tuple(one for one in found.latest if reason is None or reason in one.codes)
     return RejectionsFound(chosen, tail.looked_at, _older(tail), found.strange, tail.unreadable)
@@ -84,7 +84,7 @@ def _listed(record: ConsumerRecord, known: KnownOfLetters | None) -> ListedLette
 
 
 def state_of(letter: Letter, known: KnownOfLetters) -> str:
-    """What an operator has done with it, in words; and if nothing, whether its order is decided anyway."""
+    """What an operator has done with the dead letter, as text; if nothing, whether its order is decided."""
     if settled := known.settled(letter):
         return f"settled by {settled.requested_by}: {settled.note}"
     if redrive := known.redrive(letter):

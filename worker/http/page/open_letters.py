@@ -1,4 +1,4 @@
-"""How many dead letters nobody has dealt with, for the metrics: looked at now and then, by one worker."""
+"""Counts open dead letters for the metrics, now and then, in one worker of the group."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ _ANSWER_SECONDS: Final = 10.0
 
 
 class OpenLetters:
-    """Looks while the input's partition 0 is this worker's, so that one worker of the group does."""
+    """Counts while this worker owns partition 0 of the input, so that only one worker of the group does."""
 
     def __init__(
         self, sources: Sources, assigned: Callable[[], Collection[TopicPartition]], metrics: Metrics
@@ -46,11 +46,11 @@ class OpenLetters:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def counted(self) -> Counter[str]:
-        """How many are open, by code."""
+        """The number of open dead letters, by code."""
         return await self._sources.open_letters()
 
     async def look(self) -> None:
-        """Count them for the metrics; what keeps us from that is a line of the log."""
+        """Count them for the metrics; a failure is only logged."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 counted = await self.counted()

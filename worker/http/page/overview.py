@@ -1,4 +1,4 @@
-"""What the overview shows, made of what the sources tell. Pure."""
+"""Computes what the overview shows from what `sources` has read. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ _SECOND: Final = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One order that was rejected, its reasons in words."""
+    """A rejected order, with its reasons as text."""
 
     order_id: UUID
     decided_at: datetime
@@ -41,7 +41,7 @@ class Rejection:
 class Rejections:
     """The newest ones, each order once. All decided after `whole_after` are there; None: all that are kept.
 
-    `strange` records in the topic are no rejections. `blind`: of some partition nothing could be told.
+    `strange`: records in the topic that are not rejections. `blind`: some partition could not be read.
     """
 
     latest: tuple[Rejection, ...]
@@ -117,7 +117,7 @@ class Overview:
 
 
 def rejections(tail: Tail) -> Rejections:
-    """What the tail of the topic of rejections tells. An order that was told again is there once."""
+    """The rejections in the tail of their topic. An order whose outcome was published again counts once."""
     rejections: dict[UUID, Rejection] = {}
     oldest: dict[int, datetime] = {}
     strange = 0
@@ -213,18 +213,18 @@ _COUNTED: Final = (
     ("order_worker_orders_confirmed_total", "confirmed"),
     ("order_worker_orders_rejected_total", "rejected"),
     ("order_worker_orders_duplicate_total", "duplicates, nothing done"),
-    ("order_worker_orders_redelivered_total", "told again"),
-    ("order_worker_orders_silenced_total", "passed over in a replay"),
+    ("order_worker_orders_redelivered_total", "published again"),
+    ("order_worker_orders_silenced_total", "skipped in a replay"),
     ("order_worker_dead_letters_total", "dead letters"),
     ("order_worker_batches_total", "batches"),
     ("order_worker_batch_reruns_total", "batches run again"),
-    ("order_worker_batch_retries_total", "batches set back"),
+    ("order_worker_batch_retries_total", "batches rewound"),
 )
-_ALWAYS: Final = 2  # what is told also where it is zero
+_ALWAYS: Final = 2  # the first ones are shown even if they are zero
 
 
 def own_counts(samples: Iterable[tuple[str, float]]) -> tuple[Count, ...]:
-    """Of the samples of the metrics, by name, those of every label together."""
+    """The sums of the metrics' samples over all labels, by name."""
     totals: Counter[str] = Counter()
     for name, value in samples:
         totals[name] += int(value)

@@ -1,6 +1,6 @@
-"""What a list is asked for by the parameters of its address. Pure.
+"""Parses the query parameters of a list. Pure.
 
-Read strictly: a parameter that nobody knows would else look like a filter that filters nothing.
+Unknown parameters are refused: they would look like a filter that has no effect.
 """
 
 import re
@@ -50,7 +50,7 @@ class OrderQuery:
     after: OrderKey | None = None
 
     def address(self, after: OrderKey | None = None) -> str:
-        """The list of the same orders, from there on."""
+        """The link to the next page of the same orders."""
         times = {"from": self.since, "to": self.until}
         key = {"after": f"{after[0].isoformat()},{after[1]}" if after else None}
         told = {name: time.isoformat() if time else None for name, time in times.items()}
@@ -109,19 +109,19 @@ def letter_query(pairs: Pairs) -> LetterQuery:
 
 
 def letters_of(code: str, path: str | None) -> str:
-    """The list of the dead letters of a group; empty where nobody can ask for one of that code."""
+    """The link to the dead letters of a group; empty for a code that cannot be filtered by."""
     if code not in LETTER_CODES or not _is_path(path or ""):
         return ""
     return LetterQuery(Choice(code=code, path=path or None)).address()
 
 
 def _is_path(text: str) -> bool:
-    """Anybody may write anything there; this can be shown and copied as it is."""
+    """Whether the path can be shown and copied as it is: anyone may write dead letters."""
     return text.isprintable() and len(text) <= _LONGEST_PATH
 
 
 def _given(pairs: Pairs, *known: str) -> dict[str, str]:
-    """By name; an empty field of a form is not given."""
+    """By name; an empty form field counts as missing."""
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:

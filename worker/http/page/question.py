@@ -1,4 +1,4 @@
-"""A question to a server that may be slow, asked for everybody who looks at the page."""
+"""A cached query to a server that may be slow, shared by everyone who opens the page."""
 
 import asyncio
 import logging
@@ -28,10 +28,10 @@ class Panel(Generic[T]):
 
 
 class Question(Generic[T]):
-    """Asked at most once in `KEPT_SECONDS` and one at a time, however many want to know.
+    """A query that runs at most once in `KEPT_SECONDS` and never twice at a time, for any number of requests.
 
-    An answer comes within the limit, or a trouble does. What takes longer is cancelled; as long as it has not
-    ended, nothing new is asked.
+    It returns an answer or a trouble within the limit. A slower query is cancelled; until it has ended, no
+    new one is started.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Question(Generic[T]):
 
     @property
     def is_open(self) -> bool:
-        """Asked, and neither answered nor ended."""
+        """A query is running."""
         return self._asked is not None and not self._asked.done()
 
     async def answer(self) -> Panel[T]:
@@ -73,13 +73,13 @@ class Question(Generic[T]):
             return Panel(None, f"failed with {type(error).__name__}; the log of this worker says more")
 
     async def closed(self) -> None:
-        """Nothing is being asked any more, or will not end."""
+        """Cancel a running query, and wait for its end, within a limit."""
         if self._asked is not None and self.is_open:
             _give_up(self._asked)
             await asyncio.wait({self._asked}, timeout=_CLOSING_SECONDS)
 
 
 def _give_up(asked: asyncio.Task[Panel[T]]) -> None:
-    """Once: cancelled again, it would leave its connections before they are closed."""
+    """Cancel once: cancelled twice, the query would leave its connections open."""
     if not asked.cancelling():
         asked.cancel()

@@ -1,4 +1,4 @@
-"""From what is known to HTML. Pure but for the templates.
+"""Renders the page's HTML. Pure but for the templates.
 
 Links are relative, so that the page works behind a proxy that strips a prefix of the path: `root` is the way
 from the page's own path to the overview.
@@ -90,7 +90,7 @@ def _furthest_behind(lag: GroupLag) -> Sequence[PartitionLag]:
 
 
 def _behind(row: PartitionLag) -> tuple[float, int]:
-    """Those first of which nobody knows how much waits."""
+    """Partitions of unknown lag come first."""
     return (-inf if row.lag is None else -row.lag), row.partition
 
 
@@ -129,7 +129,7 @@ def letter_page(record: ConsumerRecord) -> str:
 
 
 def record_page(record: ConsumerRecord) -> str:
-    """Any record of one of the topics, as it is stored."""
+    """A record of one of the topics, as it is stored."""
     return render(
         "record.html", TWO_DOWN, place=f"{record.partition}:{record.offset}", **_shown_record(record)
     )
@@ -208,6 +208,6 @@ def _ends(explanation: Explanation) -> Iterator[str]:
 
 
 def order_ids(record: ConsumerRecord) -> Sequence[UUID]:
-    """The order that the record is about, for a link; none where nothing in it tells."""
+    """The order id of the record, for a link; None if the record does not show one."""
     order_id = order_id_of(record.key, record.value)
     return [order_id] if order_id else []

@@ -1,4 +1,4 @@
-"""The paths of the page. All of them only read; what servers are asked is in `sources`."""
+"""The page's routes. All of them only read; `sources` has the queries."""
 
 import asyncio
 import time
@@ -49,11 +49,11 @@ _HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
-_BUSY: Final[Panel[Any]] = Panel(None, "others are asking at this moment: load the page again")
+_BUSY: Final[Panel[Any]] = Panel(None, "too many requests at this moment: load the page again")
 
 
 class Site:
-    """The page of one worker. Nothing is asked before somebody looks."""
+    """The page of one worker. No query is sent before the first request."""
 
     def __init__(self, sources: Sources, health: Health, metrics: Metrics, history: History) -> None:
         self._sources = sources
@@ -82,7 +82,7 @@ class Site:
         )
 
     async def closed(self) -> None:
-        """Nothing is being asked any more."""
+        """End all running queries."""
         asked: tuple[Question[Any], ...] = (
             self._lag,
             self._rejections,
@@ -151,7 +151,7 @@ class Site:
         ask: Callable[[Q], Awaitable[T]],
         render: Callable[[Q, Panel[T]], str],
     ) -> Response:
-        """One list, for what its address asks for; 400 with the name of a parameter that is wrong."""
+        """One list, as its query parameters ask; 400 with the name of a wrong parameter."""
         try:
             query = read(request.query_params.multi_items())
         except BadParameterError as error:
@@ -195,7 +195,7 @@ class Site:
     async def _ask(
         self, server: str, ask: Callable[[], Awaitable[T]], limit_seconds: float | None = None
     ) -> Panel[T]:
-        """One question of one viewer: few at a time, those too whose time is over and who still end."""
+        """One query of one viewer. Few run at a time; those that are being cancelled count too."""
         self._of_one = {question for question in self._of_one if question.is_open}
         if len(self._of_one) >= MOST_ASKING:
             return _BUSY
@@ -214,7 +214,7 @@ def _no_order_id(text: str, root: str) -> Response:
 
 
 def _order_id(text: str) -> UUID | None:
-    """In any form in which people copy a UUID."""
+    """An order id in any form in which people copy a UUID."""
     try:
         return UUID(text)
     except ValueError:

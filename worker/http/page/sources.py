@@ -1,4 +1,4 @@
-"""Asks Kafka and PostgreSQL for what the page shows: bounded reads, through connections of its own."""
+"""Queries Kafka and PostgreSQL for the page: bounded reads, through connections of its own."""
 
 import asyncio
 import time
@@ -72,9 +72,9 @@ _REQUEST_MS: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the page has its facts from. Each method raises what the server gives.
+    """The queries of the page. Each method raises the server's errors.
 
-    The connections to Kafka live as long as the question: nobody may look for hours.
+    Connections to Kafka are opened for each query, because the page may not be opened for hours.
     """
 
     client_options: Mapping[str, Any]
@@ -87,7 +87,7 @@ class Sources:
         return self.settings.topics
 
     async def lag(self) -> GroupLag:
-        """Where there was no look before, it takes two: a rate needs them."""
+        """Measures twice the first time, because a rate needs two measurements."""
         group_id, topic, looks = self.settings.group_id, self.topics.placed, self._looks
         while looks and time.monotonic() - looks[0].clock > _LOOKS_SECONDS:
             looks.popleft()
@@ -120,7 +120,7 @@ class Sources:
         return letter_groups(tail)
 
     async def open_letters(self) -> Counter[str]:
-        """By code: of the newest dead letters, those that were neither redriven nor settled."""
+        """By code: the newest dead letters that were neither redriven nor settled."""
         async with self._reader() as consumer:
             tail = await read_tail(consumer, self.topics.dead_letter, MOST_LETTERS, MOST_LETTERS_BYTES)
         found = [(read_letter(record), record) for record in tail.records[:MOST_LETTERS]]
@@ -181,7 +181,7 @@ class Sources:
         return rejections_found(tail, query.reason)
 
     async def listed_letters(self, query: LetterQuery) -> LettersFound:
-        """One page of the dead letters, with what became of them, as far as PostgreSQL says."""
+        """One page of the dead letters, with their state, if PostgreSQL answers."""
         topic = self.topics.dead_letter
         tail = await self._page(topic, query.before, lambda record: query.choice.takes(read_letter(record)))
         letters = [(read_letter(record), record) for record in tail.records]
@@ -204,7 +204,7 @@ class Sources:
             )
 
     async def record(self, topic: str, place: LetterPlace) -> ConsumerRecord | None:
-        """The record at that place of one of the four topics; None where there is none."""
+        """The record at that offset of one of the four topics; None: there is none."""
         partition = TopicPartition(topic, place.partition)
         async with self._reader() as consumer:
             if partition not in await partitions_of(consumer, TopicSelection(partition.topic)):
@@ -217,7 +217,7 @@ class Sources:
         return found[0] if found else None
 
     def _options(self) -> dict[str, Any]:
-        """What does not answer soon is given up soon."""
+        """Kafka options with short timeouts."""
         return {**self.client_options, "request_timeout_ms": _REQUEST_MS}
 
     @asynccontextmanager

@@ -58,10 +58,10 @@ async def read_page(
     look_at: int,
     max_bytes: int,
 ) -> Tail:
-    """About `at_most` records that `takes` takes, the newest before those offsets; None: of all there are.
+    """About `at_most` records that `takes` accepts, the newest before those offsets; None: before the end.
 
-    It looks at about `look_at` records and `max_bytes`, and reads each step whole: a page before `read_from`
-    of those in `cut` leaves out nothing, and repeats nothing. Partitions that `before` lacks are not read.
+    Reads about `look_at` records and `max_bytes`, in whole steps: the next page, before `read_from` of the
+    partitions in `cut`, neither misses nor repeats a record. Partitions that `before` lacks are not read.
     """
     bounds = await bounds_of(consumer, await partitions_of(consumer, TopicSelection(topic)))
     edges = {p: _edge(bound, p, before) for p, bound in bounds.items()}
@@ -103,7 +103,7 @@ def _before(
 
 
 async def _some(consumer: TopicReader, spans: Spans, max_bytes: int) -> list[ConsumerRecord]:
-    """The records of the spans, until they are too large together."""
+    """The records of the spans, up to a total size."""
     found: list[ConsumerRecord] = []
     async with aclosing(portions(consumer, spans)) as reading:
         async for _, records in reading:

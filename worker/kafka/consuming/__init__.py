@@ -1,1 +1,1 @@
-"""Reading records, past whatever cannot be unpacked."""
+"""Reads records, and continues past what cannot be unpacked."""

@@ -1,4 +1,4 @@
-"""What stands in a fetcher's buffer instead of a partition's records, while it is not to be fetched."""
+"""Placeholders in a fetcher's buffer: a partition that has one is not fetched."""
 
 from asyncio import Task
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from worker.kafka.consuming.raw_batch import RawBatch
 
 
 class Hold:
-    """Stands in a fetcher's buffer instead of records: its partition is not fetched."""
+    """Placeholder for a partition's records in a fetcher's buffer: the partition is not fetched."""
 
     def calculate_backoff(self) -> float:
-        """Nothing of another partition waits for it."""
+        """No other partition waits for this one."""
         return 0.0
 
 
 @dataclass(slots=True)
 class Pause(Hold):
-    """Nothing is fetched before a time."""
+    """The partition is not fetched before a point in time."""
 
     until: float
     """monotonic seconds"""
@@ -26,24 +26,24 @@ class Pause(Hold):
 
 @dataclass(slots=True, eq=False)
 class Reread(Hold):
-    """What begins at `offset` could not be unpacked, and is read raw."""
+    """The records from `offset` on could not be unpacked, and are read raw."""
 
     offset: int
     due: float = 0.0
-    """monotonic seconds: not to be read again before"""
+    """monotonic seconds: when to read again at the earliest"""
     tries: int = 0
     task: "Task[None] | None" = None
     found: RawBatch | None = None
     taken: int = 0
-    """records of `found` that were handed out"""
+    """how many records of `found` were returned"""
 
     def take(self, found: RawBatch, room: int | None) -> list[ConsumerRecord]:
-        """The next records of what was found, and `offset` behind them."""
+        """The next records of those found; moves `offset` past them."""
         records = list(found.records[self.taken : None if room is None else self.taken + room])
         self.taken += len(records)
         self.offset = found.next_offset if self.is_taken(found) else records[-1].offset + 1
         return records
 
     def is_taken(self, found: RawBatch) -> bool:
-        """Whether nothing of it is left."""
+        """Whether everything found was returned."""
         return self.taken >= len(found.records)

@@ -1,4 +1,4 @@
-"""What a consumer knows of where its partitions stand, beside aiokafka's positions. Asks nobody."""
+"""A consumer's own record of its partitions' positions, next to aiokafka's. Sends no request."""
 
 import logging
 
@@ -15,7 +15,7 @@ class Places:
     """Of the partitions of one assignment."""
 
     def __init__(self, accepting: bool) -> None:
-        """`accepting`: what a poll returned is in good hands once `accept` is called, and not before."""
+        """`accepting`: the records of a poll count as handed over when `accept` is called, not before."""
         self._accepting = accepting
         # Where the last poll began in each partition that it returned records of, until they are accepted.
         self.offered: dict[TopicPartition, int] = {}
@@ -30,18 +30,18 @@ class Places:
             known.clear()
 
     def accept(self) -> set[TopicPartition]:
-        """Nothing is on offer any more; returns the partitions of what was."""
+        """Forget the records that were not accepted; returns their partitions."""
         accepted = set(self.offered)
         self.offered.clear()
         return accepted
 
     def moved_from(self, partition: TopicPartition, position: int | None) -> int | None:
-        """Where the last poll or seek left a partition that somebody else has moved since; else None."""
+        """The offset where the last poll or seek left a partition that was moved since; else None."""
         left_at = self._left_at.get(partition)
         if left_at is None or position is None or position == left_at:
             return None
         log.error(
-            "%s-%d stands at %d, and was left at %d: reading again from there",
+            "%s-%d is at offset %d, but was left at %d: reading from the latter",
             *(partition.topic, partition.partition, position, left_at),
             extra=about(Event.POSITION_RESTORED, partition, offset=left_at),
         )

@@ -1,4 +1,4 @@
-"""Reads a fetched record set byte by byte, and keeps what is sound of a batch that a client refuses. Pure.
+"""Reads a fetched record set byte by byte, and keeps the intact part of a batch that a client refuses. Pure.
 
 Format: https://kafka.apache.org/documentation/#recordbatch (version 2; of older ones nothing is read).
 The checksum covers a batch from its attributes on: not its base offset, its length and its format.
@@ -43,16 +43,16 @@ class Fetched:
     partition: TopicPartition
     record_set: bytes
     end: int
-    """no offset of the record set can be beyond it"""
+    """the high watermark: no offset of the record set can be beyond it"""
     readable_end: int
-    """the same for who reads committed records only"""
+    """the same for a reader of committed records"""
     aborted: Sequence[tuple[int, int]] | None = None
     """producer id and first offset of each aborted transaction; None: uncommitted records are read"""
 
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """`records` of a batch in order, and where it goes on: at `next_offset`, unless `span` is in the way."""
+    """`records` of a batch in order, and where reading continues: at `next_offset`, or before `span`."""
 
     records: Sequence[ConsumerRecord]
     next_offset: int
@@ -87,8 +87,8 @@ class _Next(NamedTuple):
 def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
     """The first batch that holds `offset` or a later one, from `offset` on; None where nothing was fetched.
 
-    Markers, and what was aborted where committed records are read, are left out. Of a batch with a wrong
-    checksum nothing is believed.
+    Transaction markers are left out, and aborted records if committed records are read. A batch with a wrong
+    checksum is not used at all.
     """
     data = fetched.record_set
     aborting = _Aborting(fetched.aborted)
@@ -112,7 +112,7 @@ def read_first_batch(fetched: Fetched, offset: int) -> RawBatch | None:
 
 
 def first_offset(fetched: Fetched) -> int | None:
-    """Where what was fetched claims to begin; None where nothing was."""
+    """The first offset that the fetched bytes claim; None if there are none."""
     if len(fetched.record_set) < _LENGTH_ENDS:
         return None
     return int(struct.unpack_from(">q", fetched.record_set)[0])
@@ -120,7 +120,7 @@ def first_offset(fetched: Fetched) -> int | None:
 
 @dataclass(slots=True)
 class _Aborting:
-    """Which batches are no committed records, asked in their order."""
+    """Which batches do not hold committed records; called for the batches in order."""
 
     transactions: Sequence[tuple[int, int]] | None
     _producers: set[int] = field(default_factory=set)
@@ -171,7 +171,7 @@ def _unreadable(fetched: Fetched, offset: int, at: int, why: str) -> RawBatch:
 
 
 def _guessed_end(data: bytes, offset: int, limit: int) -> int:
-    """Where a batch of which nothing is certain ends: before the next one, else where it says."""
+    """Where a batch with an unreliable header ends: before the next batch, else where it claims to."""
     if len(data) < _HEADER.size:
         return offset + 1
     behind = _next_batch(data, 0)
@@ -184,7 +184,7 @@ def _guessed_end(data: bytes, offset: int, limit: int) -> int:
 
 
 def _next_batch(data: bytes, at: int) -> _Next | None:
-    """What lies behind a batch by its length, which may be wrong, if it looks like a batch."""
+    """What follows a batch by its length, which may be wrong; None if that does not look like a batch."""
     if at + _START.size > len(data):
         return None
     _, length, _, version = _START.unpack_from(data, at)
@@ -221,7 +221,7 @@ def _unpacked(partition: TopicPartition, header: _Header, body: bytes, offset: i
 def _cut_off(
     partition: TopicPartition, header: _Header, records: Sequence[ConsumerRecord], first: int, why: str
 ) -> RawBatch:
-    """The batch up to `first`; what it has behind is unreadable."""
+    """The batch up to `first`; the rest of it is unreadable."""
     if first >= header.next_offset:
         return RawBatch(records, header.next_offset)
     return RawBatch(records, first, UnreadableSpan(partition, first, header.next_offset, why))

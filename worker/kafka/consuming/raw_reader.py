@@ -1,4 +1,4 @@
-"""Reads the places that could not be unpacked again, raw, each by a request for its partition alone."""
+"""Reads raw what could not be unpacked, with requests for that partition only."""
 
 import asyncio
 import logging
@@ -18,28 +18,28 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS: Final = 5.0
 SEARCH_SECONDS: Final = 30.0  # some 40 requests, each of which may wait behind aiokafka's own
-# What was broken on its way is sound the next time; what is broken on disk is worth a look now and then, for
-# an operator may have mended it.
+# Bytes that were damaged on the network are intact the next time. Bytes that are damaged on disk are read
+# again now and then, because an operator may have repaired the disk.
 FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 15.0
 
 
 class RawReader:
-    """Reads beside the consumer's own polls: nobody waits for it but who waits for those records."""
+    """Reads concurrently with the consumer's polls: only the affected partitions wait for it."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._tasks: set[asyncio.Task[None]] = set()
 
     def read(self, partition: TopicPartition, hold: Reread) -> None:
-        """Begin to read, unless it is being read or too soon; what is found is in the hold then."""
+        """Start to read, unless a read is running or it is too early; the result is put into the hold."""
         if hold.task is None and time.monotonic() >= hold.due:
             hold.task = asyncio.create_task(self._read(partition, hold))
             self._tasks.add(hold.task)
             hold.task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Nothing is being read any more."""
+        """Cancel all reads, and wait until they have ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -70,13 +70,13 @@ class RawReader:
         if offset < fetched.readable_end:
             async with asyncio.timeout(SEARCH_SECONDS):
                 return await self._search_behind(fetched, offset)
-        # It is gone, or another broker leads by now: the next fetch tells.
+        # It was deleted, or the partition has a new leader: the next fetch shows which.
         return RawBatch((), offset)
 
     async def _search_behind(self, fetched: Fetched, offset: int) -> RawBatch:
-        """The leader finds nothing there, and has records behind it: up to the first that it does find.
+        """The leader finds nothing there, and has later records: up to the first that it does find.
 
-        It finds them by an index with few entries, so that who goes far enough finds something.
+        A broker finds records through a sparse index, so a search far enough ahead succeeds.
         """
         partition, end = fetched.partition, fetched.readable_end
         missed, found, step = offset, end, 1
@@ -98,12 +98,12 @@ class RawReader:
         return RawBatch((), offset, UnreadableSpan(partition, offset, found, why))
 
     async def _first_at(self, partition: TopicPartition, offset: int) -> int | None:
-        """Where the first batch begins that the leader finds, or that offset in it; None: it finds none."""
+        """Where the first batch that the leader finds begins, or `offset` if it is in it; None: none."""
         base = first_offset(await fetch_raw(self._consumer, partition, offset, max_bytes=1))
         return None if base is None else max(base, offset)
 
 
 def pause_seconds(tries: int) -> float:
-    """Before the next try, after so many."""
+    """The pause before the next attempt, after so many."""
     # With all of its tries the number would be larger than any float after some hours.
     return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * (1 << min(tries, 10)))

@@ -8,12 +8,12 @@ _NAME_SHOWN: Final = 40  # bytes
 
 
 class BrokenError(Exception):
-    """The bytes are no record."""
+    """The bytes are not a record."""
 
 
 @dataclass(slots=True)
 class RawBytes:
-    """Reads on in bytes, and never beyond them."""
+    """Reads bytes in sequence, and never past their end."""
 
     data: bytes
     at: int = 0
@@ -54,11 +54,11 @@ class RawRecord:
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
     why: str
-    """what a client would refuse it for"""
+    """why a client would refuse it"""
 
     @classmethod
     def of(cls, reader: RawBytes) -> "RawRecord":
-        """Raises BrokenError where not even key and value can be read."""
+        """Raises BrokenError if key and value cannot be read."""
         reader.take(1, "a record's attributes")
         timestamp_delta, offset_delta = reader.varint(), reader.varint()
         key, value = reader.take_nullable("a key"), reader.take_nullable("a value")
@@ -71,7 +71,7 @@ class RawRecord:
 
 
 def _read_headers(reader: RawBytes, headers: list[tuple[str, bytes | None]]) -> str:
-    """Appends the headers there are; returns what is wrong with them."""
+    """Append the readable headers; returns what is wrong with them."""
     count = reader.varint()
     if count < 0:
         return f"it claims {count} headers"

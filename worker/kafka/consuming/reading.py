@@ -1,6 +1,6 @@
-"""Reads spans of partitions, outside of any group: what is stored there, in order, and then the end.
+"""Reads spans of partitions in order, outside of any consumer group, and ends at their ends.
 
-What cannot be unpacked is passed over, and known: `TopicReader.met`.
+What cannot be unpacked is skipped and counted in `TopicReader.met`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from worker.observability.events import Event, about
 log = logging.getLogger(__name__)
 
 Spans = Mapping[TopicPartition, tuple[int, int]]
-"""partition → first offset, and the offset behind the last"""
+"""partition → first offset, and the offset after the last"""
 
 _POLL_MS: Final = 50
 _MAX_RECORDS: Final = 2_000  # at a time: what a caller holds in memory
@@ -29,17 +29,17 @@ OnUnreadable = Callable[[UnreadableSpan], None]
 
 
 def warn(span: UnreadableSpan) -> None:
-    """Log a span that is passed over."""
+    """Log a span that is skipped."""
     said = about(Event.RECORDS_UNREADABLE, span.partition, offset=span.first, end=span.end)
-    log.warning("%s: passed over", span, extra=said)
+    log.warning("%s: skipped", span, extra=said)
 
 
 def nothing_more(_span: UnreadableSpan) -> None:
-    """For who tells of it out of `TopicReader.met`."""
+    """Does nothing: for callers that report skipped spans from `TopicReader.met`."""
 
 
 class TopicReader(RecordConsumer):
-    """A consumer of no group. `met`: what was passed over or read raw, because it cannot be unpacked."""
+    """A consumer without a group. `met`: what was skipped or read raw because it cannot be unpacked."""
 
     def __init__(self, *, on_unreadable: OnUnreadable, **options: Any) -> None:
         super().__init__(**options)
@@ -53,9 +53,9 @@ async def reader(
     isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed",
     on_unreadable: OnUnreadable = warn,
 ) -> AsyncIterator[TopicReader]:
-    """A consumer of no group, which commits nothing, until the block ends.
+    """A consumer without a group, which commits nothing, until the block ends.
 
-    `on_unreadable` is told of each span that `portions` and `records` pass over.
+    `on_unreadable` is called with each span that `portions` and `records` skip.
     """
     consumer = TopicReader(
         on_unreadable=on_unreadable,
@@ -63,7 +63,7 @@ async def reader(
         isolation_level=isolation_level,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        # Its default of 500 ms is waited for at every end, also while the reader is stopped.
+        # With its default of 500 ms, the reader would wait that long at every end, also while it stops.
         fetch_max_wait_ms=_POLL_MS,
     )
     try:
@@ -76,12 +76,12 @@ async def reader(
 async def portions(
     consumer: TopicReader, spans: Spans, on_unreadable: OnUnreadable | None = None
 ) -> AsyncGenerator[tuple[TopicPartition, Sequence[ConsumerRecord]], None]:
-    """All records of the spans and no others, some of one partition at a time; each partition in order.
+    """All records of the spans and no others, in portions of one partition; each partition in order.
 
-    What nobody can unpack is passed over, once all records before it were given out; `on_unreadable`, if not
-    the reader's own, is told of it. Ends when the reader has come to every end. So an end has to be one that
-    it can come to: of a reader of committed records, its own `end_offsets`. Raises OffsetOutOfRangeError
-    where a span begins before the first record that is still there.
+    What cannot be unpacked is skipped after all records before it were returned, and reported to
+    `on_unreadable` (by default the reader's own). The iteration ends at the ends of the spans, so the reader
+    has to be able to reach them: for a reader of committed records, use its own `end_offsets`. Raises
+    OffsetOutOfRangeError if a span begins before the first record that still exists.
     """
     waiting = {p: end for p, (start, end) in spans.items() if start < end}
     consumer.assign(list(waiting))
@@ -95,20 +95,20 @@ async def portions(
                 yield partition, wanted
         for partition in waiting.keys() & consumer.unreadable.keys():
             report = on_unreadable or consumer.on_unreadable
-            _pass_over(consumer, consumer.unreadable[partition], waiting[partition], report)
+            _skip(consumer, consumer.unreadable[partition], waiting[partition], report)
         await _end_those_read(consumer, waiting)
 
 
 async def _end_those_read(consumer: TopicReader, waiting: dict[TopicPartition, int]) -> None:
     for partition in list(waiting):
-        # Past the end that was, not only up to the first transaction that is still open.
+        # Past the end of that time, and not only up to the first open transaction.
         if await consumer.position(partition) >= waiting[partition]:
             del waiting[partition]
             consumer.pause(partition)
 
 
-def _pass_over(consumer: TopicReader, span: UnreadableSpan, end: int, on_unreadable: OnUnreadable) -> None:
-    consumer.pass_over(span)
+def _skip(consumer: TopicReader, span: UnreadableSpan, end: int, on_unreadable: OnUnreadable) -> None:
+    consumer.skip_span(span)
     if span.first < end:
         within = replace(span, end=min(span.end, end))
         consumer.met.add_span(within)

@@ -1,14 +1,14 @@
-"""A consumer that loses nothing of what aiokafka unpacked when it meets what it cannot unpack.
+"""A consumer that keeps every unpacked record when aiokafka meets one that it cannot unpack.
 
-aiokafka moves the position of each partition that a poll drains, and raises at the first record or batch
-that it cannot unpack: what was drained by then is gone, of all partitions, and nobody sets them back. The
-partition of that record raises again at each poll.
+aiokafka moves the position of each partition that a poll drains, and raises at the first record or batch that
+it cannot unpack. The records that it drained before are lost, of all partitions, because their positions are
+not moved back. And every later poll raises at the same record again.
 
     getmany
-     ├ hand over    what the caller did not accept of the poll before is read again
-     ├ drain        each partition by itself: what was unpacked is returned, its position stands behind it
-     ├ read raw     the place that could not be unpacked, meanwhile, by a request for that partition alone
-     └ wait         for records, or for that
+     ├ hand over    read again what the caller did not accept of the previous poll
+     ├ drain        each partition by itself: return what was unpacked, and move the position past it
+     ├ read raw     what could not be unpacked, concurrently, with requests for that partition only
+     └ wait         for records, or for a raw read
 """
 
 import asyncio
@@ -39,23 +39,23 @@ class FetchStoppedError(KafkaError):  # type: ignore[misc]
 
 
 class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """An AIOKafkaConsumer that stands exactly behind what it handed over, in each partition.
+    """An AIOKafkaConsumer whose position in each partition is exactly after the records that it handed over.
 
-    Whatever is wrong with a record or batch is the matter of its partition alone. What can be read raw of it
-    comes as `UnreadableRecord`; where nothing can, the partition waits, is read again now and then, and is
-    named in `unreadable`.
+    A broken record or batch affects its own partition only. A record that can be read raw is returned as
+    `UnreadableRecord`. If nothing can be read, the partition waits, is listed in `unreadable`, and is read
+    again now and then.
 
-    accepting: what a poll returned counts as handed over once `accept()` is called; else the next poll brings
-    it again. report_out_of_range: a position that the log does not have is named in `out_of_range` instead of
-    being raised, and nothing resets it; where nothing was ever committed, the first record comes first.
+    accepting: the records of a poll count as handed over when `accept()` is called; until then, polls return
+    them again. report_out_of_range: a position outside of the log is listed in `out_of_range` instead of
+    being raised, and is not reset. A partition without a committed offset starts at its first record.
     """
 
     unreadable: dict[TopicPartition, UnreadableSpan]
-    """what a partition waits before; `pass_over` goes on behind it"""
+    """the unreadable span at which a partition waits; `skip_span` continues after it"""
     out_of_range: dict[TopicPartition, int]
-    """positions that the log does not have; `seek` ends it"""
+    """positions outside of the log; `seek` removes them"""
     refused: dict[TopicPartition, str]
-    """the error a broker answered last instead of records, until it answers records"""
+    """the error that a broker last answered instead of records, until it answers records again"""
 
     def __init__(
         self, *topics: str, accepting: bool = False, report_out_of_range: bool = False, **options: Any
@@ -90,11 +90,11 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: float = 0, max_records: int | None = None
     ) -> Records:
-        """Each partition's records in order, up to the first that cannot be read; nothing of another is lost.
+        """Each partition's records in order, up to the first that cannot be read; no record is lost.
 
-        Waits as aiokafka's does. Raises what aiokafka found out (group, authorization; without
-        `report_out_of_range` offsets as well) by itself, after what was drained beside it has been returned;
-        FetchStoppedError where no records can come any more.
+        Waits like aiokafka's `getmany`. Errors that aiokafka found (group, authorization; without
+        `report_out_of_range` offsets as well) are raised by a poll of their own, after the drained records
+        were returned. Raises FetchStoppedError if no records can arrive any more.
         """
         if self._closed:
             raise ConsumerStoppedError()
@@ -106,35 +106,35 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return await self._poll(partitions, until, max_records or self._max_poll_records)
 
     async def getone(self, *partitions: TopicPartition) -> ConsumerRecord:
-        """The next record, as `getmany` finds it, waited for without end."""
+        """The next record; waits for it without a limit."""
         while not (found := await self.getmany(*partitions, timeout_ms=1_000, max_records=1)):
             pass
         return next(iter(found.values()))[0]
 
     def accept(self) -> set[TopicPartition]:
-        """What the last poll returned is in good hands: it is not read again. Returns its partitions."""
+        """Accept the records of the last poll: they are not read again. Returns their partitions."""
         return self._places.accept()
 
     def hand_over_no_more(self) -> None:
-        """From now on polls return no record and no position passes one. Trailing markers are passed."""
+        """Return no further records; positions move only past trailing transaction markers."""
         self._hands_over = False
 
     def settled_position(self, partition: TopicPartition) -> int | None:
         """The offset below which every record has been accepted, transaction markers included.
 
-        None where records are on their way to the caller, or nobody knows the position yet.
+        None if the caller has not accepted all records yet, or the position is not known yet.
         """
         state = self._state_of(partition)
         if state is None or partition in self._places.offered or not state.has_valid_position:
             return None
         return int(state.position)
 
-    def pass_over(self, span: UnreadableSpan) -> None:
-        """Go on behind what cannot be read."""
+    def skip_span(self, span: UnreadableSpan) -> None:
+        """Continue after the unreadable span."""
         self.seek(span.partition, span.end)
 
     def require_fetching(self) -> None:
-        """Raise FetchStoppedError where no records can come any more."""
+        """Raise FetchStoppedError if no records can arrive any more."""
         if not self._closed and self._fetcher is not None and self._fetcher._fetch_task.done():
             raise FetchStoppedError("aiokafka's fetch task has ended: a new consumer is needed")
 
@@ -198,7 +198,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return drained
 
     def _state_of(self, partition: TopicPartition) -> Any:
-        """aiokafka's position of the partition and what belongs to it; None where it is not assigned."""
+        """aiokafka's state of the partition; None if it is not assigned."""
         return self._assignment_seen and self._assignment_seen.state_value(partition)
 
     def _take(self, partition: TopicPartition, state: Any, room: int | None) -> list[ConsumerRecord]:
@@ -245,7 +245,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _take_raw(
         self, partition: TopicPartition, state: Any, hold: Reread, room: int | None
     ) -> list[ConsumerRecord]:
-        """What was read raw, in order; behind it the partition goes on, or waits before the unreadable."""
+        """What was read raw, in order; after it the partition continues, or waits at the unreadable span."""
         if not state.has_valid_position or state.position != hold.offset:
             free(self._fetcher, partition)
             return []
@@ -258,10 +258,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         records = hold.take(found, room)
         state.consumed_to(hold.offset)
         if hold.is_taken(found):
-            self._go_on(partition, hold, found, began)
+            self._continue_after(partition, hold, found, began)
         return records
 
-    def _go_on(self, partition: TopicPartition, hold: Reread, found: RawBatch, began: int) -> None:
+    def _continue_after(self, partition: TopicPartition, hold: Reread, found: RawBatch, began: int) -> None:
         hold.found, hold.taken = None, 0
         if found.span is None:
             self.unreadable.pop(partition, None)
@@ -272,7 +272,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return
         if self.unreadable.get(partition) != found.span:
             said = about(Event.RECORDS_UNREADABLE, partition, offset=found.span.first, end=found.span.end)
-            log.info("%s: this partition waits there, and is read now and then", found.span, extra=said)
+            log.info("%s: this partition waits there, and is read again now and then", found.span, extra=said)
         self.unreadable[partition] = found.span
 
     def _look_at_hold_or_error(self, partition: TopicPartition, entry: Any) -> None:
@@ -287,7 +287,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return
         state = self._state_of(partition)
         if isinstance(entry._error, NoOffsetForPartitionError):
-            # Nothing was ever committed, so nothing can be passed over.
+            # Nothing was ever committed, so nothing can be skipped.
             state.await_reset(OffsetResetStrategy.EARLIEST)
         elif state.has_valid_position:  # else it is said of a position that another owner had
             self.out_of_range[partition] = state.position

@@ -1,4 +1,4 @@
-"""Unpacks what a broker answered, up to what cannot be unpacked or cannot be true."""
+"""Unpacks a broker's answer up to a record that cannot be unpacked or claims an impossible offset."""
 
 import logging
 from itertools import islice, takewhile
@@ -19,7 +19,7 @@ _OFFSET: Final = attrgetter("offset")
 def unpack(
     partition: TopicPartition, result: FetchResult, room: int | None, highwater: int | None
 ) -> tuple[list[ConsumerRecord], int, bool]:
-    """So many records at most, the position behind them, and whether nothing stood in the way of more."""
+    """At most so many records, the position after them, and whether unpacking can continue."""
     began = unpacked_to(result)
     records: list[ConsumerRecord] = []
     is_whole = True

@@ -1,4 +1,4 @@
-"""What Kafka has stored and a client cannot unpack. Pure."""
+"""Records and batches that Kafka stores and a client cannot unpack. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 
 @dataclass
 class UnreadableRecord(ConsumerRecord):  # type: ignore[misc]
-    """A record that clients refuse to unpack, and that was read raw: key, value and offset are true.
+    """A record that clients refuse to unpack and that was read raw: key, value and offset are correct.
 
-    Names of headers are decoded with `backslashreplace`; headers behind a broken one are missing.
+    Names of headers are decoded with `backslashreplace`; headers after a broken one are missing.
     """
 
     why: str
@@ -20,7 +20,7 @@ class UnreadableRecord(ConsumerRecord):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class UnreadableSpan:
-    """The offsets `first` up to, not including, `end`, that nobody can unpack: not even how many records."""
+    """The offsets `first` up to, not including, `end`, that cannot be unpacked."""
 
     partition: TopicPartition
     first: int
@@ -33,15 +33,15 @@ class UnreadableSpan:
         return f"{place} from offset {self.first} up to {self.end - 1} cannot be unpacked ({self.why})"
 
 
-# Each place counts once, however often it is read. Beyond so many nobody asks for the exact number.
+# Each place counts once, however often it is read. Beyond this number the count is not exact.
 _PLACES_REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableCount:
-    """Of one partition: how many records cannot be unpacked, where the first of them is, and why that one.
+    """How many records of one partition cannot be unpacked, the offset of the first, and its reason.
 
-    `read_raw`: of these key and value could be read all the same.
+    `read_raw`: how many of them have a readable key and value.
     """
 
     topic: str
@@ -58,7 +58,7 @@ class UnreadableCount:
 
 
 class Unreadables:
-    """What a reader met that cannot be unpacked, also where key and value could be read raw."""
+    """What a reader could not unpack, including records that it read raw."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[TopicPartition, bool], UnreadableCount] = {}

@@ -1,1 +1,1 @@
-"""What topics refuse, and what to do about it."""
+"""Topics' limits: what a topic refuses, and what to do about it."""

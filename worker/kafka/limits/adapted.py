@@ -1,4 +1,4 @@
-"""Publications as their topic takes them. Pure."""
+"""Adapts publications to the limits of their topic. Pure."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -13,10 +13,10 @@ MAX_REQUEST_BYTES: Final = 4 * 1024 * 1024
 
 
 def adapted(publications: list[Publication], limits: TopicLimits, now_ms: int) -> list[Publication]:
-    """Those of one topic, in their order: dead letters cut and keyed as it asks for, in a time that it takes.
+    """The publications of one topic, in order: dead letters cut and keyed, timestamps within its bounds.
 
-    Costs nothing for each outcome where their time is taken: those of a batch have the same, and what else
-    is wrong with one nobody may change.
+    If the topic accepts their time, outcomes cost nothing here: those of a batch have the same time, and
+    nothing else of an outcome may be changed.
     """
     if is_letter(publications[0].headers):
         publications = [_letter(one, limits) for one in publications]
@@ -26,7 +26,7 @@ def adapted(publications: list[Publication], limits: TopicLimits, now_ms: int) -
 
 
 def attempt(limits: TopicLimits, records: int, sole: Publication | None, *, is_letter: bool) -> Attempt:
-    """What a refused batch was, for `refusals.remedy`. `sole`: its one record, where it has only one."""
+    """Describes a refused batch, for `refusals.remedy`. `sole`: its record, if it has only one."""
     return Attempt(
         is_letter=is_letter,
         records=records,
@@ -41,8 +41,8 @@ def form_of(publication: Publication) -> Form:
 
 
 def identity(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> tuple[object, ...]:
-    """What tells a publication from every other, however it was adapted: where a dead letter came from and
-    when it failed; of an outcome, its key and headers."""
+    """What identifies a publication, however it was adapted: for a dead letter, its source and the time of
+    the failure; for an outcome, its key and headers."""
     headers = [(name, value) for name, value in headers]
     if not is_letter(headers):
         return key, headers
@@ -51,7 +51,7 @@ def identity(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> 
 
 
 def place_of(publication: Publication) -> str | None:
-    """Where a dead letter's record lies: TOPIC-PARTITION@OFFSET."""
+    """The source of a dead letter: TOPIC-PARTITION@OFFSET."""
     if not is_letter(publication.headers):
         return None
     topic, partition, offset = source_of(publication.headers)

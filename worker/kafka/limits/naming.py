@@ -1,4 +1,4 @@
-"""Says what Kafka refuses, by which setting or right, and what to do about it. Pure."""
+"""Messages about refusals: what Kafka refuses, because of which setting or right, and what to do. Pure."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -22,25 +22,25 @@ _ADAPTED: Final = {
     RefusalRemedy.ALONE: "it is sent in smaller batches, to find the record",
     RefusalRemedy.CUT: "the dead letter is cut further",
     RefusalRemedy.OWN_TIME: "it is sent with the time of publishing",
-    RefusalRemedy.SET_ASIDE: "it is set aside, and the orders behind it go on",
+    RefusalRemedy.SET_ASIDE: "it is set aside, and the orders after it are processed",
     RefusalRemedy.MADE_UP_KEY: "dead letters without key get one",
 }
 
 
 def adapting(error: BaseException, topic: str, remedy: RefusalRemedy) -> AdaptedError:
-    """What was refused and is sent otherwise next."""
+    """What was refused and will be sent differently."""
     return AdaptedError(topic, name_of(error), setting="", what_to_do=_ADAPTED[remedy])
 
 
 def now_set_aside(refused: RefusedByKafkaError) -> AdaptedError:
-    """An outcome that stays refused, and which the orders behind it do not wait for any more."""
+    """An outcome that stays refused, and that the orders after it do not wait for any more."""
     return AdaptedError(
         refused.topic, refused.reason, setting="", what_to_do=_ADAPTED[RefusalRemedy.SET_ASIDE]
     )
 
 
 def raised(topic: str) -> AdaptedError:
-    """What was refused by a limit that is another one by now."""
+    """What was refused by a limit that has changed since."""
     return AdaptedError(topic, "MESSAGE_TOO_LARGE", setting="", what_to_do="its limit was raised meanwhile")
 
 

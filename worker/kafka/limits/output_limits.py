@@ -1,4 +1,4 @@
-"""What the output topics take, as far as it is known: read now and then, and learned from refusals."""
+"""The limits of the output topics: read from their settings now and then, and learned from refusals."""
 
 import asyncio
 import logging
@@ -21,12 +21,12 @@ READ_AGAIN_SECONDS: Final = 180.0
 
 
 async def nothing_to_read(_topics: Iterable[str]) -> dict[str, TopicLimits]:
-    """Where settings of topics are not asked for: Kafka's defaults, and what is learned."""
+    """Reads no settings: the limits are Kafka's defaults, and what refusals show."""
     return {}
 
 
 class OutputLimits:
-    """The limits of each output topic. Reading never raises: what cannot be read stays as it was known."""
+    """The limits of each output topic. Reading never raises: a limit that cannot be read stays as it was."""
 
     def __init__(self, topics: Iterable[str], read: ReadLimits = nothing_to_read) -> None:
         self._configured = dict.fromkeys(topics, TopicLimits())  # by the topics' settings
@@ -42,13 +42,13 @@ class OutputLimits:
         return self._known.get(topic) or TopicLimits()
 
     async def read(self) -> None:
-        """Ask Kafka, and believe what it says: what was learned is kept where settings cannot be read."""
+        """Read the topics' settings; limits that refusals have shown are kept only if that fails."""
         for topic in await self._ask():
             self._lessons.pop(topic, None)
             self._known[topic] = self._configured[topic]
 
     def read_now_and_then(self) -> None:
-        """Ask again, in the background, where that was not done for a few minutes."""
+        """Read the settings again, in the background, if that was not done for a few minutes."""
         if time.monotonic() - self._read_at < READ_AGAIN_SECONDS:
             return
         self._read_at = time.monotonic()
@@ -56,7 +56,7 @@ class OutputLimits:
             self._reading = asyncio.create_task(self.read())
 
     async def learn(self, topic: str, remedy: RefusalRemedy, refused_bytes: int) -> None:
-        """After a refusal: what the topic's settings are now, and what else it must be that refused it."""
+        """After a refusal: read the topic's settings, and lower the limit if they do not explain it."""
         await self._ask()
         configured = self._configured.get(topic) or TopicLimits()
         lessons = self._lessons.setdefault(topic, [])
@@ -65,11 +65,11 @@ class OutputLimits:
         self._known[topic] = reduce(lambda known, lesson: learned(known, *lesson), lessons, configured)
 
     async def _ask(self) -> list[str]:
-        """The topics whose settings were read now."""
+        """Read the settings; returns the topics for which that succeeded."""
         self._read_at = time.monotonic()
         try:
             found = await self._read(list(self._configured))
-        except Exception as error:  # whatever is wrong with Kafka, those who publish will tell
+        except Exception as error:  # if Kafka is away, publishing fails and reports it
             said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
             log.debug("the settings of the output topics could not be read: %r", error, extra=said)
             return []
@@ -77,7 +77,7 @@ class OutputLimits:
         return list(found)
 
     async def closed(self) -> None:
-        """End what is being read."""
+        """Cancel a running read."""
         if self._reading is not None:
             self._reading.cancel()
             with suppress(asyncio.CancelledError):

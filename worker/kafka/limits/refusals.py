@@ -1,8 +1,8 @@
-"""What Kafka refuses when we publish, and what helps: one table. Pure.
+"""The remedy for each refusal of Kafka's when we publish, in one table. Pure.
 
 KafkaError
 └── RefusedByKafkaError    names what is refused, by which setting of which topic, and what to do
-    └── AdaptedError       the same, and the next attempt is made so that it need not be refused again
+    └── AdaptedError       the same, and the next attempt is adapted so that Kafka should accept it
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from aiokafka.errors import (
 
 
 class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """The broker refuses a record for what it is."""
+    """The broker refuses a record because of its content."""
 
     errno = 87
     message = "INVALID_RECORD"
@@ -48,7 +48,7 @@ class RefusalRemedy(Enum):
     CUT = auto()  # a dead letter: cut its value, then its headers, then all but where it came from
     OWN_TIME = auto()  # the time of publishing in place of the record's
     MADE_UP_KEY = auto()  # a dead letter without key for a compacted topic: a key from its source
-    SET_ASIDE = auto()  # an outcome stays refused: it waits by itself, and those behind it go on
+    SET_ASIDE = auto()  # an outcome stays refused: it is withheld, and those after it continue
     NAMED = (
         auto()
     )  # stays refused until somebody changes the topic or a right: the partition waits, and says so
@@ -58,10 +58,10 @@ class RefusalRemedy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What a remedy depends on, of the batch that was refused: one topic's, of so many `records`.
+    """What the remedy depends on: a refused batch of one topic, with so many `records`.
 
-    `own_time`: stamped with the time of publishing. `keyed`: each has a key. `is_minimal`: a letter of which
-    nothing more can be cut.
+    `own_time`: stamped with the time of publishing. `keyed`: each has a key. `is_minimal`: a dead letter that
+    cannot be cut further.
     """
 
     is_letter: bool
@@ -84,7 +84,7 @@ _FORBIDDEN: Final = (
 _FENCED: Final = (ProducerFenced, InvalidProducerEpoch)
 
 _Row = tuple[tuple[type[KafkaError], ...], Callable[[Attempt], bool], RefusalRemedy]
-# The first row that applies. What is in none is an outage: waiting never costs an order.
+# The first row that applies. An error in no row is an outage: waiting never costs an order.
 _ROWS: Final[tuple[_Row, ...]] = (
     (_SIZE, lambda a: a.records > 1, RefusalRemedy.SMALLER_BATCHES),
     (_SIZE, lambda a: a.is_letter and not a.is_minimal, RefusalRemedy.CUT),
@@ -102,7 +102,7 @@ _ROWS: Final[tuple[_Row, ...]] = (
 
 
 def remedy(error: BaseException, attempt: Attempt) -> RefusalRemedy:
-    """The remedy for what Kafka said of a batch that was sent."""
+    """The remedy for Kafka's answer to a batch."""
     for kinds, applies, what in _ROWS:
         if isinstance(error, kinds) and applies(attempt):
             return what
@@ -110,10 +110,10 @@ def remedy(error: BaseException, attempt: Attempt) -> RefusalRemedy:
 
 
 class RefusedByKafkaError(KafkaError):  # type: ignore[misc]
-    """What is refused, where it came from, why, and what to do: a line for a person.
+    """What is refused, where it came from, why, and what to do, in one line.
 
-    `topic` is the one that refuses, `setting` the broker's or topic's that makes it, or the right that is
-    missing. `place` (TOPIC-PARTITION@OFFSET) and `order_id` are None where everything is refused.
+    `topic` refuses; `setting` is the setting of the broker or topic that causes it, or the missing right.
+    `place` (TOPIC-PARTITION@OFFSET) and `order_id` are None if everything is refused.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class RefusedByKafkaError(KafkaError):  # type: ignore[misc]
 
 
 class AdaptedError(RefusedByKafkaError):
-    """Refused as it was, and adapted: what is tried next, at once, is sent otherwise."""
+    """Refused, and adapted: the next attempt follows at once, and sends it differently."""
 
 
 def name_of(error: BaseException) -> str:

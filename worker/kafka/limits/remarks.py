@@ -1,4 +1,4 @@
-"""What in a topic's settings will hurt, before it does: a line each, with setting and remedy. Pure."""
+"""Warns of harmful topic settings before they do harm: a line each, with setting and remedy. Pure."""
 
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -25,14 +25,14 @@ LETTER_HEADER_BYTES: Final = 8 * 1024
 # and a dead letter whoever has to look into it.
 _LEAST_RETENTION_MS: Final = {Use.INPUT: _DAY_MS, Use.OUTCOMES: _DAY_MS, Use.DEAD_LETTERS: 7 * _DAY_MS}
 _COMPACTION: Final = {
-    Use.INPUT: "would delete an order before it is decided, where another record has its key",
+    Use.INPUT: "would delete an order before it is decided, if another record has its key",
     Use.OUTCOMES: "keeps the last record of each key only, so that what is published again hides the first",
     Use.DEAD_LETTERS: "takes no record without a key, and keeps the last one of each",
 }
 
 
 def remarks(topic: str, use: Use, limits: TopicLimits, needed_bytes: int = 0) -> Iterator[str]:
-    """Nothing where the settings are not known. `needed_bytes`: the largest dead letter there may be."""
+    """Empty if the settings are not known. `needed_bytes`: of the largest possible dead letter."""
     if not limits.is_read:
         return
     if limits.compacted:

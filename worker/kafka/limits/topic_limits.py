@@ -1,4 +1,4 @@
-"""What a topic takes: read from its settings, or learned from what it refused. Pure."""
+"""The limits of a topic: read from its settings, or learned from what it refused. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ LEAST_BYTES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class TopicLimits:
-    """What one topic takes; without arguments Kafka's defaults.
+    """The limits of one topic; without arguments, Kafka's defaults.
 
     `max_batch_bytes` is of a whole record batch, as Kafka counts it: the 61 bytes of its header, and its
     records. Times in milliseconds. `is_read`: the settings are the topic's own; else we may not read them.
@@ -43,11 +43,11 @@ class TopicLimits:
     needs_key: bool = False
 
     def fits(self, batch_bytes: int) -> bool:
-        """Whether the topic takes a batch of this size."""
+        """Whether the topic accepts a batch of this size."""
         return batch_bytes <= self.max_batch_bytes
 
     def takes_time(self, timestamp_ms: int, now_ms: int) -> bool:
-        """Whether a record of that time that is sent now will be in time when it arrives."""
+        """Whether the topic accepts a record with that timestamp, if it is sent now."""
         if self.stamped_by_broker:
             return True
         oldest = now_ms - self.before_max_ms + min(_UNDER_WAY_MS, self.before_max_ms // 2)
@@ -55,7 +55,7 @@ class TopicLimits:
 
 
 def parse_limits(settings: Mapping[str, str]) -> TopicLimits:
-    """From a topic's settings by name; what is missing, or not understood, is as by default."""
+    """From a topic's settings by name; what is missing, or not understood, has Kafka's default."""
     default = TopicLimits()
     largest = _number(settings.get(_MAX_BYTES), default.max_batch_bytes)
     return TopicLimits(
@@ -81,7 +81,7 @@ def settings_of(responses: Iterable[Any]) -> dict[str, dict[str, str]]:
 
 
 def learned(limits: TopicLimits, remedy: RefusalRemedy, refused_bytes: int) -> TopicLimits:
-    """What is assumed of a topic after it refused a batch of `refused_bytes`, whatever its settings say."""
+    """The limits to assume after the topic refused a batch of `refused_bytes`, regardless of its settings."""
     match remedy:
         case RefusalRemedy.SMALLER_BATCHES | RefusalRemedy.ALONE | RefusalRemedy.CUT:
             smaller = max(LEAST_BYTES, refused_bytes // 2)
@@ -95,7 +95,7 @@ def learned(limits: TopicLimits, remedy: RefusalRemedy, refused_bytes: int) -> T
 
 
 def explains(limits: TopicLimits, remedy: RefusalRemedy, refused_bytes: int) -> bool:
-    """Whether settings that were just read tell by themselves why a batch of `refused_bytes` was refused."""
+    """Whether settings that were just read explain why a batch of `refused_bytes` was refused."""
     return limits.is_read and remedy is RefusalRemedy.SMALLER_BATCHES and not limits.fits(refused_bytes)
 
 

@@ -1,1 +1,1 @@
-"""Publishing: transactions, their producers, and the leases without which nobody publishes."""
+"""Publishing: Kafka transactions, their producers, and the leases that a worker needs to publish."""

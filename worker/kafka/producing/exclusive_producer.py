@@ -1,4 +1,4 @@
-"""A transactional producer of a command: the only one of its name, whoever else runs the same."""
+"""The transactional producer of a command. Starting it fences every other run of the same command."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ _FENCED: Final = (ProducerFenced, InvalidProducerEpoch, InvalidTxnState)
 
 
 def is_fenced(error: BaseException) -> bool:
-    """Whether another one of its name is at it now. aiokafka wraps what it does not expect of the broker."""
+    """Whether a newer producer of this name has fenced ours. aiokafka may wrap that error in another one."""
     return isinstance(error, _FENCED) or isinstance(error.__cause__, _FENCED)
 
 
@@ -32,9 +32,9 @@ async def exclusive_producer(
     max_request_size: int = MAX_REQUEST_BYTES,
     **options: Any,
 ) -> AsyncIterator[AIOKafkaProducer]:
-    """Once it is started, all transactions of one before it have ended, and that one can commit no more.
+    """A started producer: all transactions of an earlier one have ended, and that one can commit no more.
 
-    Raises CommandError where Kafka refuses.
+    Raises CommandError if Kafka refuses.
     """
     asyncio.get_running_loop().set_exception_handler(_but_kafka_errors)
     with quiet_aiokafka() as last_words:
@@ -60,6 +60,6 @@ async def exclusive_producer(
 
 
 def _but_kafka_errors(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Where its sender fails, aiokafka leaves futures that nobody asks; we have the error already."""
+    """Drop the errors of futures that aiokafka abandons when its sender fails; we have the error already."""
     if not isinstance(context.get("exception"), KafkaError):
         loop.default_exception_handler(context)

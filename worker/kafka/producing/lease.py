@@ -2,8 +2,8 @@
 
 All leases of a process belong to its one transactional producer, so that a batch is one transaction whatever
 the number of its partitions. PostgreSQL names the producer of each lease (`db.worker.leases`). A released
-lease is simply taken. Otherwise the producer that it names is fenced first: Kafka ends that producer's open
-transaction, and refuses what it still sends. aiokafka has no KIP-447, which would fence by the group's
+lease is simply taken. Otherwise the producer that the row names is fenced first: Kafka aborts that producer's
+open transaction, and refuses what it still sends. aiokafka lacks KIP-447, which would fence by the group's
 generation (docs/decisions/0002-leases.md).
 """
 
@@ -39,16 +39,16 @@ _RELEASE_SECONDS: Final = 5.0
 
 
 class LeaseTakenError(KafkaError):  # type: ignore[misc]
-    """Another worker took the lease first, each time that we tried."""
+    """Another worker took the lease first, at each attempt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """The right to publish and commit for one partition, until somebody else takes it or `producer` breaks.
+    """The right to publish and commit for one partition, until another worker takes it or `producer` breaks.
 
-    `epoch` is that of the partition's row in `positions`. `places`: by topic, the partition that it publishes
-    to. `ends`: by such a partition, the end when the lease was taken or behind our last record; what we
-    publish next lies behind it. Only the publisher changes `ends`.
+    `epoch`: of the partition's row in `positions`. `places`: by topic, the partition to publish to. `ends`:
+    by such a partition, its end when the lease was taken, or after our last record; what we publish next
+    comes after it. Only the publisher changes `ends`.
     """
 
     partition: TopicPartition
@@ -62,8 +62,8 @@ class Lease:
 class Taken:
     """A lease that was just taken.
 
-    `pending`: the last batch of previous owners that PostgreSQL knows. `is_released`: the previous owner
-    released it, or is this process. `is_published`: it released it, and so has published all it had begun.
+    `pending`: the last batch of previous owners in PostgreSQL. `is_released`: the previous owner released it,
+    or is this process. `is_published`: it released it, and so had published everything it had begun.
     """
 
     lease: Lease
@@ -73,7 +73,7 @@ class Taken:
 
 
 class _Row(NamedTuple):
-    """The row of a partition that was just taken."""
+    """The row of a partition whose lease was just taken."""
 
     epoch: Epoch
     before: Holder
@@ -104,7 +104,7 @@ class Leases:
         self._reached = reached
 
     async def take(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, Taken | Exception]:
-        """The lease of each partition, or the error that prevents it. No previous owner of one can publish.
+        """The lease of each partition, or the error that prevented it. Previous owners can publish no more.
 
         Call it only while this process publishes nothing. Raises KafkaError, OSError, TimeoutError or what
         PostgreSQL raises; then no lease is held.
@@ -149,7 +149,7 @@ class Leases:
     async def commit(self, offsets: Mapping[Lease, OffsetAndMetadata]) -> None:
         """Commit these offsets, all or none, if the leases still hold.
 
-        Raises KafkaError or TimeoutError: then nobody knows whether they were committed.
+        Raises KafkaError or TimeoutError: then it is unknown whether they were committed.
         """
         if not offsets:
             return
@@ -160,11 +160,11 @@ class Leases:
     async def committed_offsets(
         self, partitions: Sequence[TopicPartition]
     ) -> dict[TopicPartition, OffsetAndMetadata | None]:
-        """What the group has committed; None only where Kafka says that there is nothing.
+        """The group's committed offset; None only if Kafka says that there is none.
 
-        aiokafka's consumer says None as well while the group's coordinator loads or has moved: that error is
-        one of the whole answer, and it reads those of partitions only (`tests.faults.upstream.no_offset`).
-        Its admin client leaves the partition out then.
+        aiokafka's consumer also returns None while the group's coordinator loads or has moved: that error
+        belongs to the whole answer, and aiokafka reads only those of partitions
+        (`tests.faults.upstream.no_offset`). Its admin client leaves the partition out then.
         """
         admin = AIOKafkaAdminClient(**self.client_options)
         try:

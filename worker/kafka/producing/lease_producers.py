@@ -13,23 +13,23 @@ from aiokafka.errors import ProducerClosed
 
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
-from worker.kafka.producing.transaction import Transaction, end_what_hangs, transaction
+from worker.kafka.producing.transaction import Transaction, end_hanging_transactions, transaction
 
 # Few large requests: outcomes of one batch travel together. A larger record goes alone.
 MAX_BATCH_BYTES: Final = 512 * 1024
 # Producers started side by side, to fence others: each asks the broker some five times, over connections of
 # its own.
 _FENCED_AT_ONCE: Final = 16
-# The outputs of so many transactions. One would do if Kafka never undid two in a row. All of them would write
-# a marker to the dead letters' topic with every batch for ever, and people watch that topic's end.
+# Remember the outputs of so many transactions. One would do if Kafka never undid two in a row. All of them
+# would write a marker to the dead-letter topic with every batch, and people watch that topic's end.
 OUTPUTS_KEPT: Final = 3
 
 
 class LeaseProducer:
     """A started producer: one transaction at a time, and none after one that failed.
 
-    Once `is_broken`, nobody knows whether its last transaction was committed: it is closed, and every lease
-    that was taken with it is lost.
+    Once `is_broken`, it is unknown whether its last transaction was committed. The producer is closed, and
+    every lease that was taken with it is lost.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LeaseProducer:
 
     @property
     def latest_outputs(self) -> set[TopicPartition]:
-        """Where the latest transactions wrote."""
+        """The partitions that the latest transactions wrote to."""
         return set().union(*self._outputs)
 
     @asynccontextmanager
@@ -57,14 +57,14 @@ class LeaseProducer:
         self._is_complete = False
 
     def wrote_to(self, outputs: AbstractSet[TopicPartition]) -> None:
-        """Remember where the transaction that was just committed wrote."""
+        """Remember the partitions that the transaction just committed wrote to."""
         self._outputs.append(outputs)
 
     async def complete(self, places: Collection[TopicPartition]) -> None:
-        """Wait until everybody sees what the last transaction committed, its offsets too.
+        """Wait until the last transaction is visible to everyone, its offsets included.
 
-        Kafka acknowledges a commit before that, and begins the next transaction only after it, so this runs
-        an empty one. `places`: partitions that may take part in it.
+        Kafka acknowledges a commit before it is visible, and begins the next transaction only afterwards, so
+        this runs an empty transaction. `places`: partitions that may take part in it.
         """
         if self._is_complete:
             return
@@ -73,19 +73,19 @@ class LeaseProducer:
         self._is_complete = True
 
     async def commit_in(self, places: Iterable[TopicPartition]) -> None:
-        """Run an empty transaction: it commits what Kafka has left open in these partitions."""
+        """Run an empty transaction: it commits hanging transactions in these partitions."""
         async with self.transaction() as opened:
             for place in places:
                 opened.join(place)
 
     async def abort_in(self, places: Iterable[TopicPartition]) -> None:
-        """As `end_what_hangs`; if it raises, the producer is broken."""
+        """As `end_hanging_transactions`; if it raises, the producer is broken."""
         async with self._whole_or_broken(), asyncio.timeout(self._timeout_seconds):
-            await end_what_hangs(self.client, places)
+            await end_hanging_transactions(self.client, places)
         self._is_complete = True
 
     def close(self) -> None:
-        """Use it no more."""
+        """Close the producer; it cannot be used again."""
         if not self.is_broken:
             self.is_broken = True
             self._close(self.client)
@@ -139,11 +139,11 @@ class LeaseProducers:
         done = await asyncio.gather(*(self._fence(one) for one in ids), return_exceptions=True)
         return {one: error for one, error in zip(ids, done, strict=True) if isinstance(error, Exception)}
 
-    async def end_what_hangs(self, transactional_ids: Iterable[str]) -> None:
-        """Abort transactions of these ids that Kafka takes for ended and has left open.
+    async def end_hanging_transactions(self, transactional_ids: Iterable[str]) -> None:
+        """Abort hanging transactions of these ids: Kafka considers them ended and has left them open.
 
-        Such a transaction hides what lies behind it from every `read_committed` reader, also from us, who
-        look for what was published. Starting a producer aborts only what Kafka knows to be open. Another
+        A hanging transaction hides later records from every `read_committed` reader, including the search for
+        published outcomes. Starting a producer aborts only transactions that Kafka knows to be open. Another
         process that has a producer of such an id is fenced.
         """
         for transactional_id in sorted(set(transactional_ids)):
@@ -156,8 +156,10 @@ class LeaseProducers:
                     ]
                 )
 
-    async def show_what_hangs(self, transactional_id: str, places: Collection[TopicPartition]) -> None:
-        """Commit what Kafka has acknowledged and left open, in these partitions, of this id's transactions.
+    async def commit_hanging_transactions(
+        self, transactional_id: str, places: Collection[TopicPartition]
+    ) -> None:
+        """Commit, in these partitions, transactions of this id that Kafka has acknowledged and left open.
 
         Another process that has a producer of this id is fenced. Our own producer ends such transactions with
         its next ones.

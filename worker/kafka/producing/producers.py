@@ -1,4 +1,4 @@
-"""What every transactional producer needs, whoever has it, and aiokafka does not give."""
+"""What all transactional producers share and aiokafka does not provide."""
 
 import asyncio
 from contextlib import suppress
@@ -23,10 +23,10 @@ TOPIC_PAUSE_SECONDS = 0.25
 
 
 async def output_of(producer: AIOKafkaProducer, topic: str, source: TopicPartition) -> TopicPartition:
-    """Where outcomes of a source go: to the partition of its number, or that modulo how many there are.
+    """The output partition for a source partition: the same number, modulo the number of output partitions.
 
-    An order has one outcome, so that its key has no order to keep. By key, a batch went to every partition
-    there is, each with a request and a marker of its own.
+    An order id has one outcome, so there is no order to preserve within a key. Partitioned by key, each batch
+    would go to every partition there is, each with a request and a transaction marker of its own.
     """
     return TopicPartition(topic, source.partition % len(await producer.partitions_for(topic)))
 
@@ -47,7 +47,7 @@ async def place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartitio
         if topic in client.cluster.unauthorized_topics:
             raise refused(TopicAuthorizationFailedError(topic), topic, TopicLimits())
     if not is_refreshed:
-        raise KafkaConnectionError(f"no broker tells of {topic}")
+        raise KafkaConnectionError(f"no broker knows {topic}")
     raise refused(UnknownTopicOrPartitionError(), topic, TopicLimits())
 
 

@@ -1,12 +1,12 @@
-"""The one Kafka transaction: what is sent in it is seen as one step, or never.
+"""A Kafka transaction: subscribers see all that is sent in it, or nothing.
 
     async with transaction(producer, timeout_seconds) as open_transaction:
         await open_transaction.send(…)
 
-After any error nobody knows whether that step happened, and the producer must not be used again: a new one of
-the same name waits for the end of this transaction, and what is committed then tells. But where the caller is
-cancelled (Ctrl-C), a transaction that is not complete is aborted and one that is complete is committed to its
-end: left open, it would hide from subscribers what comes after it.
+After any error it is unknown whether the transaction committed, and the producer must not be used again. A
+new producer of the same name waits for the end of this transaction; the committed offset then shows the
+result. If the caller is cancelled (Ctrl-C), an incomplete transaction is aborted, and a complete one is
+committed: left open, it would hide later records from subscribers.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from contracts.envelope import Headers
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
-"""what Kafka says of a record or a batch that was sent"""
+"""Kafka's answer to a record or batch that was sent"""
 
 ABORT_TIMEOUT_SECONDS: Final = 5.0
 
 
 class Transaction:
-    """A transaction that is open. `producer` has no other one."""
+    """An open transaction, the only one of `producer`."""
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self.producer = producer
@@ -60,36 +60,36 @@ class Transaction:
         return self.note(await self.producer.send_batch(batch, place.topic, partition=place.partition))
 
     def note(self, sent: Sent) -> Sent:
-        """Count it among what was sent: where it fails, nothing is committed."""
+        """Include it in what was sent: if it fails, nothing is committed."""
         self._sent.append(sent)
         return sent
 
     def join(self, place: TopicPartition) -> None:
-        """Let the transaction end in this partition too, although nothing was sent there.
+        """Add a partition to the transaction, although nothing was sent there.
 
         Its marker is written there. aiokafka itself adds a partition with a record only.
         """
         self.producer._txn_manager.maybe_add_partition_to_txn(place)
 
     async def acknowledged(self) -> None:
-        """Wait until Kafka has taken all that was sent and the offsets, or raise what it says instead.
+        """Wait until Kafka has acknowledged everything sent and the offsets; raises its error otherwise.
 
         aiokafka commits a transaction in which a send failed, so this comes before each commit.
         """
         await asyncio.gather(*self._sent)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
-        """Commit a group's offsets with it. As what is sent, it is under way until it is acknowledged."""
+        """Commit a group's offsets with it. Like a record, this is pending until `acknowledged`."""
         offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
         return self.note(asyncio.ensure_future(offsets))
 
     def ask_no_more(self) -> None:
-        """Those that fail from now on have nobody to ask for it, which asyncio would log as errors."""
+        """Ignore later failures of what was sent, which asyncio would log as errors."""
         # A right that is missing fails the end as well.
         end = self.producer._txn_manager.wait_for_transaction_end()
         for future in (*self._sent, *([end] if end else ())):
             if isinstance(future, asyncio.Task):
-                future.cancel()  # an offset, of which aiokafka tells nobody once the producer is closed
+                future.cancel()  # an offset, whose result aiokafka never reports once the producer is closed
             future.add_done_callback(lambda late: late.cancelled() or late.exception())
 
 
@@ -97,8 +97,8 @@ class Transaction:
 async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> AsyncIterator[Transaction]:
     """An open transaction, which is committed at the end of the block.
 
-    Raises KafkaError; TimeoutError where it is not committed in time. The broker ends it at a timeout of its
-    own, which has to be later.
+    Raises KafkaError, or TimeoutError if it is not committed in time. The broker's own transaction timeout
+    has to be later.
     """
     opened = Transaction(producer)
     deadline = asyncio.get_running_loop().time() + timeout_seconds
@@ -117,8 +117,8 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         raise
 
 
-async def end_what_hangs(producer: AIOKafkaProducer, places: Iterable[TopicPartition]) -> None:
-    """Abort, in these partitions, what Kafka may have left open of a transaction that it takes for ended."""
+async def end_hanging_transactions(producer: AIOKafkaProducer, places: Iterable[TopicPartition]) -> None:
+    """Abort, in these partitions, a transaction that Kafka considers ended and may have left open."""
     await producer.begin_transaction()
     for place in places:
         Transaction(producer).join(place)
@@ -126,7 +126,7 @@ async def end_what_hangs(producer: AIOKafkaProducer, places: Iterable[TopicParti
 
 
 async def to_its_end(step: Coroutine[Any, Any, T]) -> T:
-    """Its result; also if the caller is cancelled meanwhile, which is raised then."""
+    """The result of `step`, which is never cancelled; a cancellation of the caller is raised after it."""
     task = asyncio.create_task(step)
     try:
         return await asyncio.shield(task)

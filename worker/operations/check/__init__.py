@@ -1,1 +1,1 @@
-"""`orders check`: what a worker would make of orders, before they are published."""
+"""`check`: what workers would decide for orders, before they are published."""

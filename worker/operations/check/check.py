@@ -1,4 +1,4 @@
-"""`check`: what would become of the orders of a file, read only."""
+"""`check`: what workers would decide for the orders of a file, read only."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -42,10 +42,10 @@ _PORTION: Final = 2_000  # lines asked about together
 async def check_file(
     settings: Settings, path: Path, report: Callable[[CheckFinding], None], *, contract_only: bool = False
 ) -> Summary:
-    """Tell `report` everything that stands against a line ("-": standard input), in their order.
+    """Pass `report` every finding about a line ("-": standard input), in their order.
 
-    Changes nothing and reserves nothing. All of it is compared with the database of one moment: its start.
-    With `contract_only` no server is asked. Raises CommandError where there is no order in the file.
+    Changes nothing and reserves nothing. All lines are compared with a snapshot of the database at the start.
+    With `contract_only` no server is used. Raises CommandError if the file holds no order.
     """
     with readable_twice(path) as file, seen_orders() as seen:
         count = sum(1 for _ in order_lines(file, settings.message_max_bytes))
@@ -130,7 +130,7 @@ def _report(verdicts: Sequence[Verdict], summary: Summary, report: Callable[[Che
 
 @asynccontextmanager
 async def snapshot(settings: Settings, command: str) -> AsyncIterator[AsyncSession]:
-    """A session that can change nothing, and that sees one state of the shop from its start to its end."""
+    """A read-only session that sees one snapshot of the shop."""
     async with database_engine(settings, f"order-worker {command}") as engine:
         await require_database(engine, settings)
         try:

@@ -1,4 +1,4 @@
-"""What the worker would make of the orders of a file, were they placed now. Pure."""
+"""The verdicts on the orders of a file: what workers would decide if they were placed now. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,10 +17,10 @@ from db.decision import (
     Confirmed,
     Decision,
     InsufficientStock,
+    PriceAndStock,
     PriceChanged,
     Refusal,
     Rejected,
-    Shelf,
     UnknownProduct,
     UnknownUser,
     decide_batch,
@@ -35,7 +35,7 @@ from worker.operations.orders.rejection import rejection_codes
 
 
 class ExpectedFate(StrEnum):
-    """What would become of one line."""
+    """The result for one line."""
 
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
@@ -48,7 +48,7 @@ class ExpectedFate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckFinding:
-    """One thing that stands against one line. `path` names the field; empty for the whole value."""
+    """One problem of one line. `path` names the field; empty for the whole value."""
 
     line: int
     order_id: UUID | None
@@ -88,14 +88,14 @@ class Candidate(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The fate of one line, with everything that stands against it."""
+    """The fate of one line, with all its problems."""
 
     fate: ExpectedFate
     findings: tuple[CheckFinding, ...] = ()
 
 
 def invalid(line: int, why: Invalid) -> Verdict:
-    """The verdict on a line that is no order."""
+    """The verdict on a line that is not an order."""
     finding = CheckFinding(line, None, ExpectedFate.INVALID, why.code.value, why.path, why.message)
     return Verdict(ExpectedFate.INVALID, (finding,))
 
@@ -106,9 +106,9 @@ def repeated(
     orders: AbstractSet[UUID],
     latest: Mapping[UUID, LedgerRow] = MappingProxyType({}),
 ) -> Verdict | None:
-    """The verdict on an order whose id is spent, or None. `orders`: the ids that an order has.
+    """The verdict on an order whose id is used already, or None. `orders`: the ids in the table of orders.
 
-    `latest`: of rejected orders that were placed again, by their id, what was decided of them last.
+    `latest`: by id, the latest decision for rejected orders that were placed again.
     """
     row = known.get(one.order.order_id)
     if row is not None:
@@ -158,22 +158,22 @@ def decide(
     taken: Counter[int],
 ) -> list[Verdict]:
     """One verdict for each order, against the stock that those before left; `taken` grows by theirs."""
-    shelves = {i: level._replace(quantity=level.quantity - taken[i]) for i, level in levels.items()}
-    decisions = _decisions([one.order for one in new], users, shelves, taken)
+    left = {i: level._replace(quantity=level.quantity - taken[i]) for i, level in levels.items()}
+    decisions = _decisions([one.order for one in new], users, left, taken)
     return [_verdict(one, decision) for one, decision in zip(new, decisions, strict=True)]
 
 
 def _decisions(
     orders: Sequence[PlainOrder],
     users: AbstractSet[int],
-    shelves: Mapping[int, Shelf],
+    left: Mapping[int, PriceAndStock],
     taken: Counter[int],
 ) -> list[Decision]:
     """As `decide_batch`, but an order whose total is over its bound takes nothing from the others."""
     too_large: dict[int, Decision] = {}
     while True:
         places = [n for n in range(len(orders)) if n not in too_large]
-        decided = decide_batch([orders[n] for n in places], users, shelves)
+        decided = decide_batch([orders[n] for n in places], users, left)
         found = dict(zip(places, decided.decisions, strict=True))
         if not (over := {n: d for n, d in found.items() if _is_too_large(d)}):
             taken.update(decided.taken)

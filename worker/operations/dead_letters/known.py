@@ -1,4 +1,4 @@
-"""What PostgreSQL knows of dead letters: redriven, settled, or their order decided meanwhile."""
+"""The state of dead letters in PostgreSQL: redriven, settled, or their order decided meanwhile."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def key_of(topic: str, letter: Letter) -> LetterKey:
 
 
 async def look_up(session: AsyncSession, topic: str, found: Sequence[Found]) -> KnownOfLetters:
-    """All that is known of those letters of the topic."""
+    """The state of those dead letters of the topic."""
     ids = {letter.place: order_id_of(record.key, record.value) for letter, record in found}
     orders = {place: order_id for place, order_id in ids.items() if order_id}
     return KnownOfLetters(

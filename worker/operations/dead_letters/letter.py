@@ -1,4 +1,4 @@
-"""A dead letter as an operator speaks of it: its place, why it is one, which are meant, and groups. Pure."""
+"""Dead letters as the commands use them: place, error, filters, groups. Pure."""
 
 import re
 from collections import Counter
@@ -23,7 +23,7 @@ _INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 class LetterPlace(NamedTuple):
-    """Where a dead letter lies in its topic."""
+    """Partition and offset of a dead letter in its topic."""
 
     partition: int
     offset: int
@@ -34,7 +34,7 @@ class LetterPlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What the headers of one record of the dead letters' topic tell. `source` None: no worker wrote it."""
+    """The headers of one record of the dead-letter topic, parsed. `source` None: no worker wrote it."""
 
     place: LetterPlace
     source: Source | None
@@ -49,9 +49,9 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which dead letters are meant: those that all of it applies to; nothing given: all of them.
+    """A filter on dead letters, which have to match all that is given; an empty filter matches all.
 
-    In `path` a `*` stands for any item: `items.*.quantity`. `with_settled` chooses nothing by itself.
+    In `path` a `*` stands for any item: `items.*.quantity`. `with_settled` is not a filter by itself.
     """
 
     places: frozenset[LetterPlace] = frozenset()
@@ -62,11 +62,11 @@ class Choice:
     with_settled: bool = False
 
     def asks_for_settled(self, letter: Letter) -> bool:
-        """Whether somebody means this letter although it is settled."""
+        """Whether the filter includes this dead letter although it is settled."""
         return self.with_settled or letter.place in self.places
 
     def asks_for_conflict(self, letter: Letter) -> bool:
-        """Whether somebody means this letter although its id was decided for another order."""
+        """Whether the filter includes this dead letter although its id was decided for another order."""
         return self.code == letter.code or letter.place in self.places
 
     def takes(self, letter: Letter) -> bool:
@@ -97,11 +97,11 @@ class Group:
     first_failed_at: datetime | None = None
     last_failed_at: datetime | None = None
     redriven: Counter[str] = field(default_factory=Counter)
-    """how many of them were redriven before, by what came of it"""
+    """how many of them were redriven before, by result"""
     decided: Counter[str] = field(default_factory=Counter)
-    """of how many the order id is in the ledger by now, by its outcome"""
+    """how many of their order ids are in the ledger by now, by outcome"""
     settled: int = 0
-    """how many of them somebody has dealt with"""
+    """how many of them are settled"""
 
 
 class LetterTally:
@@ -144,7 +144,7 @@ def general(path: str) -> str:
 
 
 def order_id_of(key: bytes | None, value: bytes | None) -> UUID | None:
-    """The order that a letter is about, as well as its value or key tells; None: neither does."""
+    """The order id of a dead letter, from its value or key; None: neither has one."""
     texts = [found[1] for found in _ORDER_ID.finditer(value or b"")]
     ids = {order_id for text in texts if (order_id := parse_order_id(text.decode()))}
     if len(ids) == 1:
@@ -160,7 +160,7 @@ def parse_place(text: str) -> LetterPlace | None:
 
 
 def read_letter(record: Any) -> Letter:
-    """Never raises because of what somebody wrote into the topic."""
+    """Never raises because of the record's content."""
     said = read_letter_headers(record.headers)
     return Letter(
         place=LetterPlace(record.partition, record.offset),

@@ -1,4 +1,4 @@
-"""`dead-letters list` and `show`: what lies in the dead letters' topic, read from end to end."""
+"""`dead-letters list` and `show`: read the whole dead-letter topic."""
 
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +29,7 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LetterOrder:
-    """The order that a letter is about, and what was decided of its id; None: nothing yet."""
+    """The order id of a dead letter, and what was decided for it; None: nothing yet."""
 
     order_id: UUID
     outcome: str | None
@@ -48,7 +48,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One dead letter with all that is known of it. Text where it is UTF-8, else base64 beside it."""
+    """One dead letter with its state. Values are text if they are UTF-8, else base64."""
 
     place: str
     code: str
@@ -61,17 +61,17 @@ class Shown:
     redrive: Redrive | None
     settled: LetterSettlement | None
     order: LetterOrder | None
-    """what was redriven of it"""
+    """its redrives"""
     redriven_from: Redrive | None
     """the redrive that made it"""
 
 
 @asynccontextmanager
 async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Sessions for one command; what PostgreSQL refuses becomes a CommandError.
+    """Sessions for one command; errors of PostgreSQL become a CommandError.
 
-    Inside of a reader: an operating system's error in the block is taken for PostgreSQL's, as Kafka's client
-    has errors of its own.
+    Use it inside a reader: an OSError in the block counts as PostgreSQL's, because Kafka's client has errors
+    of its own.
     """
     async with database_engine(settings, f"order-worker {command}") as engine:
         await require_database(engine, settings)
@@ -86,7 +86,7 @@ async def shop_sessions(settings: Settings, command: str) -> AsyncIterator[async
 async def list_groups(
     settings: Settings, choice: Choice, *, with_settled: bool = False, quiet: bool = False
 ) -> Listed:
-    """The dead letters that are there now, in groups, with what became of them; and what is left out."""
+    """The dead letters that exist now, in groups, with their state; and what is left out."""
     tally, settled = LetterTally(), 0
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
@@ -105,7 +105,7 @@ async def list_groups(
 
 
 def add_known(tally: LetterTally, letter: Letter, known: KnownOfLetters) -> None:
-    """Count a letter with all that is known of it."""
+    """Count a dead letter with its state."""
     redrive, decision = known.redrive(letter), known.decision(letter)
     tally.add(
         letter,
@@ -116,7 +116,7 @@ def add_known(tally: LetterTally, letter: Letter, known: KnownOfLetters) -> None
 
 
 async def show(settings: Settings, place: LetterPlace) -> Shown:
-    """One dead letter, whole. Raises CommandError where there is none."""
+    """One whole dead letter. Raises CommandError if there is none."""
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
         shop_sessions(settings, "dead-letters show") as sessions,
@@ -147,9 +147,9 @@ NOTHING = "no dead letter is like that: see `order-worker dead-letters list`"
 
 
 async def letter_spans(consumer: AIOKafkaConsumer, settings: Settings, choice: Choice) -> Spans:
-    """Where the chosen letters lie, up to the end as it is now: what comes later is none of them.
+    """The spans of the chosen dead letters, up to the current end: later ones are not included.
 
-    Raises UsageError or CommandError that names a place where nothing can be.
+    Raises UsageError or CommandError that names an impossible place.
     """
     topic = settings.dead_letter_topic
     bounds = await bounds_of(consumer, await partitions_of(consumer, TopicSelection(topic)))
@@ -200,7 +200,7 @@ def _no_letter(place: LetterPlace, choice: Choice, unreadable: Sequence[Unreadab
             return f"{place}: {span}"
     if choice != Choice(choice.places, with_settled=choice.with_settled):
         return f"{place}: no dead letter like that is there: leave out --code, --path, --from and --to"
-    return f"{place}: no dead letter is there, but a mark of Kafka's own; `export` tells the places"
+    return f"{place}: no dead letter is there, but a transaction marker; `export` lists the places"
 
 
 def _order(letter: Letter, known: KnownOfLetters) -> LetterOrder | None:

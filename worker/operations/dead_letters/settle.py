@@ -1,4 +1,4 @@
-"""`dead-letters settle`: marks dead letters as dealt with, on record: they are open no more."""
+"""`dead-letters settle`: marks dead letters as dealt with, on record; they are no longer open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ MAX_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest:
-    """What an operator asks for. `note` None: not given, which a rehearsal need not be."""
+    """The operator's request. `note` None: not given, which is allowed in a rehearsal."""
 
     choice: Choice
     requested_by: str
@@ -30,7 +30,7 @@ class SettleRequest:
 
 @dataclass(frozen=True, slots=True)
 class SettledLine:
-    """One letter, the order it is about, and what was decided of that."""
+    """One dead letter, its order id, and what was decided for that."""
 
     place: str
     code: str
@@ -42,7 +42,7 @@ class SettledLine:
 
 @dataclass(slots=True)
 class SettlePlan:
-    """Which letters are to be settled, the first ones by name; `settled_before` are so already."""
+    """The dead letters to settle, the first ones by name; `settled_before` are settled already."""
 
     requested_by: str
     note: str | None
@@ -53,9 +53,9 @@ class SettlePlan:
 
 
 async def settle(settings: Settings, asked: SettleRequest, *, execute: bool) -> SettlePlan:
-    """Say which letters are meant and, with `execute`, record all of them or none.
+    """Find the chosen dead letters and, with `execute`, mark all of them or none.
 
-    Which ones is settled at the start. Raises CommandError where there is nothing to settle.
+    The set is fixed at the start. Raises CommandError if there is nothing to settle.
     """
     plan = SettlePlan(asked.requested_by, asked.note)
     async with (

@@ -1,4 +1,4 @@
-"""How dead letters look to a person: groups in a table, one letter on a screen."""
+"""Dead letters in the terminal: groups in a table, one dead letter on a screen."""
 
 import json
 import re
@@ -73,13 +73,13 @@ def _facts(letter: Shown) -> Iterator[tuple[str, str]]:
     record: dict[str, Any] = letter.record
     yield "key", _one(record, "key")
     for header in record["headers"]:
-        # Ours are told above.
+        # Ours are shown above.
         if own_headers([(header["name"], None)]):
             yield f"header {header['name']}", _one(header, "value")
 
 
 def _order_text(order: LetterOrder) -> str:
-    """What the ledger says of the order id, whatever the letter's content is."""
+    """What the ledger has for the order id, perhaps for other content."""
     if order.outcome is None or order.source is None:
         return f"{order.order_id}: not decided"
     source = f"{order.source.topic} {order.source.partition}:{order.source.offset}"

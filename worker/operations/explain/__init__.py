@@ -1,1 +1,1 @@
-"""`explain`: everything that is known of one order."""
+"""`explain`: everything about one order."""

@@ -1,4 +1,4 @@
-"""Everything that is known about one order, and the sentence that says it. Pure: nothing here asks a server.
+"""The conclusion about one order, in one sentence, and the facts behind it. Pure.
 
 Collected by `explain`, shown by `explanation_screen`; JSON as it is.
 """
@@ -16,7 +16,7 @@ from worker.operations.explain.order_facts import Facts, Place, RecordStanding, 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How the order stands, in one sentence, and the facts that the sentence rests on."""
+    """The state of the order in one sentence, and the facts behind it."""
 
     order_id: UUID
     state: State
@@ -36,7 +36,7 @@ def explained_by_rows(facts: Facts) -> Explanation:
         assert facts.order is not None
         summary = f"Ordered at {_time(facts.order.created_at)}, and not in the ledger."
         return Explanation(facts.order_id, State.DIRECT, summary, facts)
-    outcome = "whether it was announced is not known: its records could not be read"
+    outcome = "whether it was published is not known: its records could not be read"
     state = State(facts.decision.outcome)
     said = _confirmed if state is State.CONFIRMED else _rejected
     return Explanation(facts.order_id, state, said(facts, outcome) + _links(facts), facts)
@@ -62,7 +62,7 @@ def _confirmed(facts: Facts, published: str = "") -> str:
 
 
 def _since(facts: Facts) -> str:
-    """What the confirmation does not say."""
+    """What has happened since the confirmation."""
     if facts.order is None:
         return "Gone from the table of orders: deleted since, or not restored. "
     return "Cancelled since. " if facts.order.status == OrderStatus.CANCELLED else ""
@@ -96,9 +96,9 @@ def _published(facts: Facts) -> str:
         return _not_published(facts, facts.decision.source)
     first, *again = facts.outcomes
     if not again:
-        return f"announced once at {first.place}"
+        return f"published once at {first.place}"
     places = ", ".join(f"{o.place}{' (republished)' * o.republished}" for o in facts.outcomes[:4])
-    return f"announced {len(facts.outcomes)} times: at {places}{', …' * (len(facts.outcomes) > 4)}"
+    return f"published {len(facts.outcomes)} times: at {places}{', …' * (len(facts.outcomes) > 4)}"
 
 
 def _not_published(facts: Facts, source: Place) -> str:
@@ -106,11 +106,11 @@ def _not_published(facts: Facts, source: Place) -> str:
         return f"not published yet, because its topic refuses it: {facts.withheld}"
     committed = facts.committed.get(source.partition)
     if committed is None or committed <= source.offset:
-        return f"not announced yet: the group {facts.group_id} has not committed past that record"
+        return f"not published yet: the group {facts.group_id} has not committed past that record"
     if facts.unread:
-        return "and no announcement is in what was read"
-    never = "" if facts.decision and facts.decision.pruned else ", or never told"
-    return f"and no announcement is there any more: it was deleted (retention){never}"
+        return "and no publication is in what was read"
+    never = "" if facts.decision and facts.decision.pruned else ", or never published"
+    return f"and no publication is there any more: it was deleted (retention){never}"
 
 
 def _waiting(facts: Facts) -> str:
@@ -139,12 +139,12 @@ def _passed_over(facts: Facts) -> str:
     place = next(r.place for r in facts.inputs if r.standing is RecordStanding.PASSED_OVER)
     if facts.outcomes:
         return (
-            f"Not in the ledger, although its outcome was announced at {facts.outcomes[0].place}:"
+            f"Not in the ledger, although its outcome was published at {facts.outcomes[0].place}:"
             f" the ledger has lost it. Its record is at {place}."
         )
     if skip := _skip_of(facts, place):
         return (
-            f"Not decided: its record at {place} could not be read, and was passed over by"
+            f"Not decided: its record at {place} could not be read, and was skipped by"
             f" {skip.requested_by} at {_time(skip.requested_at)}: {skip.note}."
             " A replay from there would decide it."
         )
@@ -188,18 +188,18 @@ def _not_found(facts: Facts) -> str:
 
 
 def _lost_with(skips: Sequence[SkippedSpan]) -> str:
-    """Where an order may have been that is nowhere: the latest span by name, of the others how many."""
+    """Skipped or deleted offsets that may have held the order: the latest span, and how many others."""
     if not skips:
         return ""
     *others, latest = sorted(skips, key=lambda skip: skip.requested_at)
     offsets = latest.to_offset - latest.from_offset
     if latest.kind == "skipped":
-        fate = f"that {latest.requested_by} passed over at {_time(latest.requested_at)}"
+        fate = f"that {latest.requested_by} skipped at {_time(latest.requested_at)}"
     else:
         were, they = ("was", "it was") if offsets == 1 else ("were", "they were")
         fate = f"that {were} deleted before {they} decided (found {_time(latest.requested_at)})"
     more = sum(skip.to_offset - skip.from_offset for skip in others)
-    also = f", or among {more:,} that were passed over or deleted before" if more else ""
+    also = f", or among {more:,} that were skipped or deleted before" if more else ""
     return f"; it may have been among {offsets:,} offset{'s' * (offsets != 1)} {fate}{also}"
 
 

@@ -1,4 +1,4 @@
-"""What is known of one order: its records, the decision, its rows, and what could not be read. Pure."""
+"""The facts about one order: its records, the decision, its rows, and what could not be read. Pure."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from worker.kafka.consuming.unreadable import UnreadableCount
 
 
 class State(StrEnum):
-    """How an order stands."""
+    """The state of an order."""
 
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class RecordStanding(StrEnum):
-    """What one input record is to the order."""
+    """How one input record relates to the order."""
 
     DECIDED = "decided"  # the record that was decided
     DUPLICATE = "duplicate"  # the same order once more
@@ -69,7 +69,7 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """An publication. `as_stored`: its value is the ledger's event, byte for byte."""
+    """A publication. `as_stored`: its value is the ledger's event, byte for byte."""
 
     place: Place
     time: datetime
@@ -138,7 +138,7 @@ class ProductNow:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Offsets from `start` up to, not including, `end` that were not looked at."""
+    """Offsets from `start` up to, not including, `end` that were not read."""
 
     topic: str
     partition: int

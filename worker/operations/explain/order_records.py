@@ -1,4 +1,4 @@
-"""The records of one order, told from others; and which offsets of their topics are read. Pure."""
+"""Recognises the records of one order, and chooses the offsets that are read. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

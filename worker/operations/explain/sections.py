@@ -1,4 +1,4 @@
-"""What an explanation rests on, as titles and tables: for a terminal and for the operator's page. Pure."""
+"""The facts behind an explanation as titles and tables, for the terminal and the operator's page. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ _STANDINGS: Final = {
     RecordStanding.CONFLICT: "conflict: another order under this id, a dead letter",
     RecordStanding.INVALID: "no order",
     RecordStanding.WAITING: "waits to be decided",
-    RecordStanding.PASSED_OVER: "the group is past it, and nothing became of it",
+    RecordStanding.PASSED_OVER: "the group has committed past it, and it has no result",
 }
 
 
 def sections(facts: Facts) -> Iterator[Section]:
-    """What is known, in the order in which it happened; nothing of what is not."""
+    """The known facts, in the order in which they happened."""
     if facts.inputs:
         records = [(r.place, r.time, _standing(r)) for r in facts.inputs]
         yield Section("Input", head=("record", "time", "is"), rows=records)
@@ -86,7 +86,7 @@ def _description(number: int, record: OutcomeRecord, decision: Decision | None) 
     if record.republished:
         what += ", republished"
     elif number:
-        what += ", told again"
+        what += ", published again"
     if decision is None:
         return f"{what}, and not in the ledger"
     return what if record.as_stored else f"{what}, and not as the ledger has it"

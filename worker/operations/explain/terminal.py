@@ -1,4 +1,4 @@
-"""An explanation as a person reads it in a terminal: one screen. Pure."""
+"""An explanation in the terminal: one screen. Pure."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ MOST_ROWS = 20  # of one table: what is left out is said, and stands in the JSON
 
 
 def explanation_screen(explanation: Explanation) -> Group:
-    """The sentence first, then what it rests on."""
+    """The sentence first, then the facts."""
     facts = explanation.facts
     parts: list[RenderableType] = [Text(f"order {facts.order_id}"), Text(shown(explanation.summary), "bold")]
     for section in sections(facts):

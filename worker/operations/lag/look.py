@@ -1,4 +1,4 @@
-"""`lag`: looks at the group and its topic again and again, and tells how far behind it is."""
+"""`lag`: measures, again and again, how far the group is behind its topic."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ from worker.settings import Settings
 # Rates come from these: one batch is taken from one partition first, so a single second says little of each.
 LOOKS_KEPT: Final = 10
 _SKIPS_SECONDS: Final = 2.0
-_PROBE_SECONDS: Final = 2.0  # for finding the next record; as a rule the first answer tells
+_PROBE_SECONDS: Final = 2.0  # for finding the next record; usually the first answer has it
 _PROBE_POLL_MS: Final = 50
 # Kafka sends one batch at least. What is in it does not matter here, only whether there is one.
 _PROBE_BYTES: Final = 1_024
@@ -71,7 +71,7 @@ async def _one_look(out: "Lookout") -> Look:
         return await out.look()
     except KAFKA_ERRORS as error:
         raise CommandError(
-            f"Kafka does not tell how far the group {out.group_id} is: {reason_of(error)}; try again"
+            f"Kafka does not report how far the group {out.group_id} is: {reason_of(error)}; try again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""How far a group is behind, and how fast it comes closer: from looks at its partitions. Pure.
+"""Computes how far a group is behind, and how fast it catches up, from measurements of its partitions. Pure.
 
 Lag counts offsets from the next record that a worker will get. A transaction of an upstream service ends
 with a marker, which has an offset too and which nobody commits past: by offsets alone a group that has
@@ -20,7 +20,7 @@ NOTHING_COMMITTED: Final = "nothing committed yet"
 
 @dataclass(frozen=True, slots=True)
 class PartitionSnapshot:
-    """One partition as a look found it. Offsets are what a reader of committed records can get.
+    """One partition at a measurement. Offsets are what a reader of committed records can get.
 
     `next_record` is the offset of the first record from `committed` on; `end` where there is none.
     `hidden` records are stored behind `end`, and wait for a transaction that is still open. `owner` is the id
@@ -242,6 +242,6 @@ def _is_deleted(place: PartitionSnapshot, skips: Sequence[SkippedSpan]) -> bool:
 def _beyond_the_end(selected: str, committed: int, end: int) -> str:
     return (
         f"committed at {committed:,}, {committed - end:,} offsets beyond the end: the log was cut short (an"
-        " old volume, an unclean election), or the topic is a new one, and nobody can tell how much waits;"
+        " old volume, an unclean election), or the topic is a new one, so the lag is unknown;"
         f" `order-worker replay --topic {selected} --to-earliest` shows what is there and not decided"
     )

@@ -49,7 +49,7 @@ def short_id(member_id: str | None) -> str:
 
 
 def remarks_on(found: GroupLag) -> list[str]:
-    """What an operator should know beside the numbers."""
+    """Remarks for the operator besides the numbers."""
     notes = []
     if found.never_committed:
         notes.append(
@@ -63,7 +63,7 @@ def remarks_on(found: GroupLag) -> list[str]:
         if remark not in said
     ]
     if not found.members and found.lag != 0:
-        notes.append("Nobody decides these orders: start a worker with `order-worker run`.")
+        notes.append("No worker decides these orders: start one with `order-worker run`.")
     if found.unowned:
         notes.append(_unowned(found))
     notes += found.withheld

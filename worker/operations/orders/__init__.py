@@ -1,1 +1,1 @@
-"""`orders`: what was decided, listed; and rejected orders placed again."""
+"""`orders`: lists decided orders, and places rejected ones again."""

@@ -1,4 +1,4 @@
-"""Which rejected orders a reopen is about, and which it leaves out and why."""
+"""Chooses the rejected orders that a reopen places again, and those it leaves out, with the reason."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Selection:
-    """What was chosen, and what of it is left out and why."""
+    """The chosen orders, and those left out, with the reason."""
 
     orders: int = 0
     reopened_before: int = 0
@@ -90,7 +90,7 @@ async def _to_reopen(
     session: AsyncSession, rows: Sequence[LedgerRow], topic: str, selection: Selection
 ) -> list[LedgerRow]:
     known = await reopenings.find_reopenings(session, [row.order_id for row in rows])
-    # In the ledger, a new id tells as well: a backup may have lost the row of its reopening.
+    # A new id in the ledger shows it as well: a backup may have lost the row of its reopening.
     decided = await ledger.find_outcomes(session, [reopened_id(row.order_id) for row in rows])
     chosen = []
     for row in rows:

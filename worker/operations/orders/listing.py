@@ -114,7 +114,7 @@ async def write_orders(
     """Write the orders as upstream placed them, a JSON line each ("-": standard output); how many.
 
     They come out of the input topic, for the ledger does not have the items of a rejected order. In the order
-    of their records. `report_gone` is told of each whose record is no longer there.
+    of their records. `report_gone` is called for each whose record is no longer there.
 
     Raises CommandError where no such order is in the ledger, or no record of them is there.
     """

@@ -1,4 +1,4 @@
-"""`orders reopen` without `--execute`: what the workers would make of the orders today, read only."""
+"""`orders reopen` without `--execute`: what the workers would decide for the orders today, read only."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

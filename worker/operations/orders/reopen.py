@@ -115,7 +115,7 @@ async def _claim(
 ) -> Selection:
     selection = Selection()
     partitions = await partitions_of(inputs, TopicSelection(run.topic))
-    # Before the rows are committed, so before anything is sent: it lies behind.
+    # Before the rows are committed, so before anything is sent: it lies after.
     bounds = await bounds_of(inputs, partitions)
     ends = {p.partition: b.end for p, b in bounds.items()}
     async for rows in pages(session, choice, run.topic, selection):

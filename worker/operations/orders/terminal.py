@@ -1,4 +1,4 @@
-"""How `orders list` and `orders reopen` look to a person."""
+"""`orders list` and `orders reopen` in the terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -18,7 +18,7 @@ _FATES = {
     ExpectedFate.CONFIRMED: "confirmed",
     ExpectedFate.REJECTED: "rejected again",
     ExpectedFate.CONFLICT: "a dead letter: its new id is taken",
-    ExpectedFate.INVALID: "a dead letter: no order by today's bounds",
+    ExpectedFate.INVALID: "a dead letter: not an order by today's limits",
 }
 
 

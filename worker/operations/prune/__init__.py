@@ -1,1 +1,1 @@
-"""`ledger prune`: drops the events of decided orders that nobody can need any more."""
+"""`ledger prune`: deletes the events of decided orders that are not needed any more."""

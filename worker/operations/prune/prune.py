@@ -1,11 +1,11 @@
-"""`ledger prune`: drops the events of decided orders that nobody can need any more, and keeps their rows.
+"""`ledger prune`: deletes the events of decided orders that are not needed any more, and keeps their rows.
 
-    bounds      of each input partition: where its log begins, and to where all is published
-    rehearse    how every row of the ledger stands to them
-    prune       span by span of the table, each a short transaction of its own
+    bounds      of each input partition: where its log begins, and up to where everything is published
+    rehearse    compare every row of the ledger with them
+    prune       in short transactions, each for a span of the table
 
-Workers may run meanwhile: they read and add rows, and never wait for one that is pruned. Ended at any point,
-the next run finds what is left.
+Workers may run meanwhile: they read and add rows, and never wait for one that is pruned. If a run ends early,
+the next one finds what is left.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ PRUNED_BLOCKS: Final = 128
 COUNTED_BLOCKS: Final = 2_048
 _FOR_EVER: Final = -1
 _RIGHTS: Final = {"order_outcomes": ("SELECT", "UPDATE")}
-_GOES_ON: Final = "run the same command again, it goes on with what is left"
+_GOES_ON: Final = "run the same command again, it continues with what is left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class _Run:
             return await pruning.ledger_size(session)
 
     async def prune(self, throttle: Throttle, total: int) -> None:
-        """All that is prunable, in the blocks there are now."""
+        """Prune everything prunable in the blocks that exist now."""
         with progress("pruning", total, quiet=self.quiet) as bar:
             for start, end in _spans(await self._blocks() if total else 0, PRUNED_BLOCKS):
                 async with self.sessions() as session:

@@ -29,7 +29,7 @@ _MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PruneStateReport:
-    """Rows of the ledger that stand alike. `event_bytes`: what their events take."""
+    """Rows of the ledger in the same state. `event_bytes`: the size of their events."""
 
     state: PruneState
     rows: int
@@ -58,7 +58,7 @@ class PruneReport:
 
 
 def report(settings: Settings, found: Pruning) -> PruneReport:
-    """All there is to tell of a pruning."""
+    """The report of a pruning."""
     executed = found.pruned is not None
     size = found.size_after or found.size
     to_prune = found.states.get(PruneState.PRUNABLE, _NOTHING).rows
@@ -102,9 +102,9 @@ def _sentences(report: PruneReport) -> Iterator[str]:
     if not report.group_has_committed:
         yield f"The group {report.group_id} has committed nothing: is that the name of the workers' group?"
     if not report.next_command:
-        yield "Nothing is to be pruned."
+        yield "There is nothing to prune."
         return
-    yield "Their events are dropped, and can be announced no more (`republish`); the rows stay."
+    yield "Their events would be deleted and could not be republished; the rows stay."
     yield f"Nothing was changed. To do it: {report.next_command}"
 
 

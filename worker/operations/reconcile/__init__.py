@@ -1,1 +1,1 @@
-"""`reconcile`: hold topics, ledger and tables against each other, and repair."""
+"""`reconcile`: compare topics, ledger and tables, and repair what is missing."""

@@ -1,4 +1,4 @@
-"""Records that SQL takes for conflicts, and that are the decided order all the same."""
+"""Records that look like conflicts in SQL, but are the decided order with its lines in another order."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""What each kind of discrepancy means, and what is done about it. Pure."""
+"""The kinds of discrepancies: what each means, and how to fix it. Pure."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -7,7 +7,7 @@ from uuid import UUID
 from db.reconciliation.tables import Finding
 
 REPAIRED: Final = "not_told"
-"""the one that `--repair` puts right"""
+"""the one that `--repair` fixes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ _EXPLAIN: Final = "`order-worker explain {order}`"
 KINDS: Final = {
     "undecided": Kind(
         "a sound order without decision or dead letter",
-        _REPLAY.replace("{then}", "it is decided then, and what is announced stays silent"),
+        _REPLAY.replace("{then}", "then it is decided, and nothing is published again"),
     ),
     "invalid_and_lost": Kind(
         "no order, and no dead letter", _REPLAY.replace("{then}", "its dead letter is written then")
@@ -36,14 +36,13 @@ KINDS: Final = {
         "another order's id, and no dead letter", _REPLAY.replace("{then}", "its dead letter is written then")
     ),
     "unreadable_and_lost": Kind(
-        "nobody can unpack it, and it was not skipped",
-        "mend the disk or fetch the records from a replica; else ask upstream to send again what lay there:"
+        "it cannot be unpacked, and was not skipped",
+        "repair the disk or fetch the records from a replica; else ask upstream to send again what lay there:"
         " what is decided already stays decided",
     ),
     "blocked_by_unreadable": Kind(
-        "nobody can unpack what comes next, and the orders behind it wait",
-        "mend the disk, or pass over it: `order-worker skip {topic}:{partition}:{offset}` says what goes with"
-        " it",
+        "the next record cannot be unpacked, and the orders after it wait",
+        "repair the disk, or `order-worker skip {topic}:{partition}:{offset}`, which shows what is lost",
     ),
     "decided_and_dead": Kind(
         "decided, and a dead letter as well",
@@ -59,30 +58,30 @@ KINDS: Final = {
         " the decision stands",
     ),
     "not_told": Kind(
-        "decided, and its outcome never announced", "`order-worker reconcile --repair --execute` announces it"
+        "decided, and its outcome never published", "`order-worker reconcile --repair --execute` publishes it"
     ),
     "outcome_withheld": Kind(
         "decided, and its outcome not published, because its topic refuses it",
         "do what is said there: a worker publishes it by itself, once its topic takes it; --repair does not",
     ),
     "told_twice": Kind(
-        "announced more than once",
+        "published more than once",
         "none where subscribers drop repeats by ce_id; it comes of offsets moved back with Kafka's own tool"
         " (`order-worker replay` is silent), or of offsets that the broker forgot",
     ),
     "event_differs": Kind(
-        "announced with other bytes than the ledger has",
-        "find out who else writes to {topic}, and take the right away; then tell subscribers the stored one:"
+        "published with other bytes than the ledger has",
+        "find out who else writes to {topic}, and revoke the right; then publish the stored event again:"
         " `order-worker republish --order-id {order} --execute`",
     ),
     "wrong_topic": Kind(
-        "announced in the topic of the other outcome",
-        "find out who else writes to {topic}, and take the right away; tell its subscribers that it does not"
+        "published in the topic of the other outcome",
+        "find out who else writes to {topic}, and revoke the right; inform its subscribers that it does not"
         " hold",
     ),
     "outcome_without_row": Kind(
-        "announced, and never decided",
-        "find out who else writes to {topic}, or who deletes from the ledger; tell subscribers that it does"
+        "published, and never decided",
+        "find out who else writes to {topic}, or who deletes from the ledger; inform subscribers that it does"
         " not hold",
     ),
     "order_missing": Kind(
@@ -94,16 +93,16 @@ KINDS: Final = {
         "`db.orders.delete_order` takes it away and gives its stock back",
     ),
     "order_differs": Kind(
-        "the order is not what was announced",
-        f"it was changed by hand: the event that {_EXPLAIN} shows is what the buyer was told",
+        "the order is not what was published",
+        f"it was changed by hand: {_EXPLAIN} shows the event that was published",
     ),
     "items_differ": Kind(
-        "the items are not what was announced",
-        f"they were changed by hand: the event that {_EXPLAIN} shows is what the buyer was told",
+        "the items are not what was published",
+        f"they were changed by hand: {_EXPLAIN} shows the event that was published",
     ),
     "stock_differs": Kind(
         "received − sold is not the stock",
-        "somebody changed stock, items or orders by hand: count the shelf, then set stock_quantity and"
+        "somebody changed stock, items or orders by hand: count the goods, then set stock_quantity and"
         " received_quantity of product {product}",
     ),
 }

@@ -1,13 +1,13 @@
-"""`reconcile`: proves that nothing of a window is missing, or lists what is, each with its fix.
+"""`reconcile`: proves that nothing of a window is missing, or lists each discrepancy with its fix.
 
-    committed offsets, window     what is not committed is still on its way
+    committed offsets, window     what is not committed is not judged yet
     copy                          input, outcomes, dead letters → temporary tables, in portions
     judge                         each record, its publication, its order; strays; the ledger; the stock
     repair                        publish what was decided and never published, if asked to
 
-The order is what makes it right beside running workers: the committed offsets first, then the ends of the
-output topics, which by then hold all that comes of those offsets, and the ledger last, which holds all that
-was published.
+This order makes it correct while workers run: the committed offsets first, then the ends of the output
+topics, which by then hold every result of those offsets, and the ledger last, which holds everything that was
+published.
 """
 
 from collections import Counter
@@ -33,7 +33,7 @@ from worker.kafka.stable_ends import Say
 from worker.operations.one_session import one_session
 from worker.operations.reconcile.conflicts import drop_reordered
 from worker.operations.reconcile.discrepancies import REPAIRED, Discrepancy, discrepancy
-from worker.operations.reconcile.repair import end_what_hangs, repair
+from worker.operations.reconcile.repair import end_hanging_transactions, repair
 from worker.operations.reconcile.spans import (
     DeletedSpan,
     InputRead,
@@ -137,7 +137,7 @@ async def _reconcile(
     consumer: TopicReader, session: AsyncSession, settings: Settings, asked: ReconcileRequest, say: Say
 ) -> Reconciliation:
     if asked.execute:
-        await end_what_hangs(settings)
+        await end_hanging_transactions(settings)
     inputs, waiting = await _window(consumer, settings, asked)
     await read_inputs(consumer, session, settings, inputs, with_headers=asked.repair, quiet=asked.quiet)
     outputs = await _read_outputs(consumer, session, settings, inputs, asked, say)
@@ -151,7 +151,7 @@ async def _reconcile(
         consumer, session, list(inputs.spans), settings.message_max_bytes
     )
     found = await tables.count_findings(session)
-    skips = inputs.passed_over(await list_skips(session, settings.order_placed_topic))
+    skips = inputs.skips_in_window(await list_skips(session, settings.order_placed_topic))
     await session.commit()
     repaired = None
     if asked.execute and REPAIRED in found:
@@ -215,7 +215,7 @@ async def _read_outputs(
     asked: ReconcileRequest,
     say: Say,
 ) -> Outputs:
-    # An outcome does not tell its source: when the first of the window was decided, the ledger knows.
+    # An outcome does not name its source: the ledger has the time when the first of the window was decided.
     bare = [tables.Span(p.partition, *span, False, None) for p, span in inputs.spans.items()]
     await tables.set_spans(session, settings.order_placed_topic, bare)
     first_decision = await tables.find_first_decision(session) if asked.start else None

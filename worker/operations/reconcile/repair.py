@@ -30,8 +30,8 @@ from worker.settings import Settings
 _PORTION: Final = 200
 
 
-async def end_what_hangs(settings: Settings) -> None:
-    """End the transaction of a repair that was killed, which would hide what lies behind it for a minute."""
+async def end_hanging_transactions(settings: Settings) -> None:
+    """End the transaction of a killed repair, which would hide later records for a minute."""
     async with _producer(settings):
         pass
 
@@ -47,10 +47,10 @@ async def repair(
     *,
     quiet: bool,
 ) -> int:
-    """Publish every outcome that was found missing and still is; returns how many that were.
+    """Publish every outcome that is still missing; returns how many.
 
-    Each portion is one Kafka transaction. Interrupted at any point, the next run finds those that are left.
-    Whoever runs this at the same time is fenced: the transactional id is that of the group's reconciliation.
+    Each portion is one Kafka transaction. If a run is interrupted, the next one finds those that are left. A
+    concurrent run is fenced, because all use the transactional id of the group's reconciliation.
     """
     published = 0
     try:
@@ -60,18 +60,18 @@ async def repair(
             await _read_on(consumer, session, settings, outputs, say)
             await tables.index_unpublished(session)
             await session.commit()
-            with progress("announcing", total, quiet=quiet) as bar:
+            with progress("publishing", total, quiet=quiet) as bar:
                 async for number in _published(producer, admin, session, settings, sources):
                     published += number
                     bar.advance(number)
     except KAFKA_ERRORS as error:
         if is_fenced(error):
             raise CommandError(
-                f"another repair took over after {published:,} were announced here: let it end, then run this"
+                f"another repair took over after {published:,} were published here: let it end, then run this"
                 " again"
             ) from error
         raise CommandError(
-            f"Kafka refused after {published:,} were announced ({reason_of(error)}): run this again,"
+            f"Kafka refused after {published:,} were published ({reason_of(error)}): run this again,"
             " it finds those that are left"
         ) from error
     return published
@@ -112,7 +112,8 @@ async def _published(
     for source in sources:
         after = -1
         while True:
-            # Anew each time: where an operator moves offsets back meanwhile, workers tell it themselves.
+            # Checked each time: if an operator moves offsets back meanwhile, workers publish the outcome
+            # themselves.
             before = (await committed(admin, settings.group_id, [source]))[source] or 0
             number = source.partition
             last = await tables.find_end_of_portion(session, number, after, before, _PORTION)

@@ -51,7 +51,7 @@ class InputRead:
         oldest = min(self.oldest_ms.values(), default=-1)
         return None if oldest < 0 else oldest
 
-    def passed_over(self, skips: Iterable[SkippedSpan]) -> tuple[SkippedSpan, ...]:
+    def skips_in_window(self, skips: Iterable[SkippedSpan]) -> tuple[SkippedSpan, ...]:
         """Those that lie in the window, or before it where its earlier records are deleted."""
         ends = {p.partition: span for p, span in self.spans.items()}
         return tuple(

@@ -25,7 +25,7 @@ _RESULT_NAMES: Final = {
     "dead_letter": "dead letters",
 }
 _REMARKS: Final = {
-    "republished": "announced again on purpose (republished)",
+    "republished": "published again on purpose (republished)",
     "letter_again": "dead letters written again, by a rewind",
     "letter_of_nothing": "dead letters that name no record of this topic",
     "order_deleted": "confirmed orders that the shop has deleted since (the books of their products add up)",
@@ -34,7 +34,7 @@ _REMARKS: Final = {
     "outcome_deleted": "not judged: the outcome may be deleted by now, or lie where nobody can unpack it",
     "letter_deleted": "not judged: the dead letter may be deleted by now, or lie where nobody can unpack it",
     "input_unreadable": "not judged: decided from records that nobody can unpack by now",
-    "skipped": "passed over by an operator, while nobody could unpack them",
+    "skipped": "skipped by an operator, while nobody could unpack them",
 }
 
 
@@ -70,9 +70,9 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
     repairable = summary.discrepancies.get(REPAIRED, 0)
     left = f"{_number(summary.left, 'discrepancy')} left"
     if summary.repaired is not None:
-        return f"{_number(summary.repaired, 'outcome')} announced; {left}"
+        return f"{_number(summary.repaired, 'outcome')} published; {left}"
     if repairable and asked_to_repair:
-        return f"with --execute {_number(repairable, 'outcome')} would be announced; nothing was changed"
+        return f"with --execute {_number(repairable, 'outcome')} would be published; nothing was changed"
     return left.removesuffix(" left")
 
 

@@ -1,4 +1,4 @@
-"""The canary: how many letters are redriven at a time, and when it is enough. Pure."""
+"""The canary: how many dead letters are redriven at a time, and when to stop. Pure."""
 
 from collections.abc import Iterator
 from itertools import islice, repeat

@@ -1,4 +1,4 @@
-"""Which letters a redrive is about: chosen at the click, checked, written down before anything is sent."""
+"""Claims the dead letters of a redrive: chosen at the start, checked, stored before anything is sent."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -123,7 +123,7 @@ class Claimer:
         stay. `on_claimed` gets some letters at a time, as they will be sent.
         """
         partitions = await partitions_of(self._inputs, TopicSelection(self._settings.order_placed_topic))
-        # Before the rows are committed, so before anything is sent: it lies behind.
+        # Before the rows are committed, so before anything is sent: it lies after.
         bounds = await bounds_of(self._inputs, partitions)
         self._ends = {p.partition: b.end for p, b in bounds.items()}
         try:

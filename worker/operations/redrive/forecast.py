@@ -1,4 +1,4 @@
-"""What a worker would make of letters, were they sent now."""
+"""What workers would decide for dead letters if they were sent now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ _FIRST_OFFSET: Final = 2**62
 
 @dataclass(slots=True)
 class Expected:
-    """Letters of which the same would become: `confirmed`, `rejected`, `duplicate` or `dead_letter`."""
+    """Dead letters with the same result: `confirmed`, `rejected`, `duplicate` or `dead_letter`."""
 
     fate: str
     why: str

@@ -45,10 +45,10 @@ async def until_handled(
             return
         if patience.is_over(sum(offsets.values())):
             running = await members(admin, settings.group_id)
-            what = "stand still" if running else "have stopped: start them with `order-worker run`"
+            what = "make no progress" if running else "have stopped: start them with `order-worker run`"
             raise CommandError(
                 f"the workers of the group {settings.group_id} {what}; sent and not handled:"
-                f" {len(places):,} ({patience_seconds:g} s without progress); run the same again to go on"
+                f" {len(places):,} ({patience_seconds:g} s without progress); run the same again to continue"
             )
         await asyncio.sleep(POLL_SECONDS)
 

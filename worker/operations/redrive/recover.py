@@ -1,4 +1,4 @@
-"""What earlier redrives left behind when they were killed: finds out what they sent, and what came of it."""
+"""Recovers redrives that were killed: finds out what they sent, and the results."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ from worker.operations.redrive.results import Results, letter_ends, redrive_id_o
 from worker.settings import Settings
 
 _AT_A_TIME: Final = 1_000
-_UNKNOWABLE: Final = "nobody can tell whether it was sent: the input topic no longer goes back so far"
-_NO_RESULT: Final = "nobody can tell what came of it: neither decided nor a dead letter that is still there"
+_UNKNOWABLE: Final = "it is unknown whether it was sent: the input topic no longer goes back so far"
+_NO_RESULT: Final = "its result is unknown: it is neither decided nor a dead letter that still exists"
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What came of letters that were sent: waits for the workers, then asks ledger and topic."""
+"""The results of redriven dead letters: waits for the workers, then reads ledger and topic."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class Results:
     patience_seconds: float
 
     async def settle(self, sent: Sequence[Redrive], tails: Tails) -> list[RedriveOutcome]:
-        """What came of each, in any order, of those of which it can be told; moves the tails on.
+        """The results that are known, in any order; moves the tails on.
 
         Waits until the workers have handled them. Raises CommandError when they make no progress.
         """
@@ -121,7 +121,7 @@ class Results:
 
 
 def redrive_id_of(record: ConsumerRecord) -> str | None:
-    """The id of the redrive that sent this record, as its header tells."""
+    """The id of the redrive that sent this record, from its header."""
     values = [value for name, value in record.headers if name == REDRIVE_HEADER]
     return (values[-1] or b"").decode("ascii", "replace") if values else None
 

@@ -1,4 +1,4 @@
-"""How a redrive looks to a person: what it would do, and what it did."""
+"""A redrive in the terminal: what it would do, and what it did."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from worker.operations.screen import shown, table
 
 
 def rehearsal_screen(rehearsal: RedriveRehearsal, request: RedriveRequest) -> RenderableType:
-    """The set by group, what is left out, the edit and the ramp; behind it comes the line that does it."""
+    """The dead letters by group, what is left out, the edit and the steps; the command itself comes after."""
     selection = rehearsal.selection
     parts: list[RenderableType] = []
     if rehearsal.unfinished:

@@ -29,9 +29,9 @@ async def execute(
     commits: Commits,
     recorded: Callable[[], None],
 ) -> None:
-    """Move the group as planned, and return when Kafka tells so; `commits` are those of the rehearsal.
+    """Move the group as planned, and return when Kafka shows it; `commits` are those of the rehearsal.
 
-    Raises CommandError with nothing changed, but where the message names the partitions that were moved.
+    Raises CommandError with nothing changed, unless the message names partitions that were moved.
     """
     moving = [move for move in planned if move.target != move.committed]
     sessions = session_factory(engine)
@@ -82,7 +82,8 @@ async def _record(
             if move.target < move.committed:
                 silent[number] = (move.target, await _published_to(move, held, pending))
             if move.beyond:
-                # What it tells is of a log that is no more; how far that was published, the replay tells.
+                # The row belongs to a log that no longer exists; the replay records how far that was
+                # published.
                 await positions.forget(session, settings.group_id, topic, number)
             if move.deleted:
                 await _note_deleted(session, settings, move)
@@ -93,7 +94,7 @@ async def _published_to(move: Move, held: Fenced, pending: PendingBatch | None) 
     """The offset below which all that is decided is published."""
     if not move.beyond or pending is None:
         return move.committed
-    # Of the latest batch the outcome topics tell: Kafka's offset may be one of before.
+    # The outcome topics show whether the latest batch was published: Kafka's offset may be older.
     committed = _offset(held.commits[move.partition])
     lease = held.held[move.partition].lease
     return max(await published_to(held.leases, lease, pending, committed), committed or 0)

@@ -1,10 +1,10 @@
-"""`replay --from-group`: a group goes on where one of another name stopped, and publishes nothing again.
+"""`replay --from-group`: a group continues where one of another name stopped, and publishes nothing again.
 
     fence      the old group's partitions: what it still has under way ends, its offsets are final
     copy       its `positions`, from which a worker finds out by itself what Kafka has lost
     commit     its offsets, as they are, for the new group
 
-Copied before committed: with the copy alone workers go on at the right place as well, only more slowly. So
+Copied before committed: with the copy alone workers continue at the right place as well, only more slowly. So
 it may be killed anywhere, and run again.
 """
 
@@ -140,7 +140,7 @@ async def _execute(
 
 
 async def _final_commits(old: Fenced) -> dict[TopicPartition, OffsetAndMetadata | None]:
-    """The old group's offsets as they are; where Kafka has lost one, what the outcome topics tell instead."""
+    """The old group's offsets; an offset that Kafka has lost is found out from the outcome topics."""
     commits = dict(old.commits)
     for partition, commit in old.commits.items():
         held, committed = old.held[partition], None if commit is None else commit.offset
@@ -169,7 +169,7 @@ async def _take(
     try:
         await _commit(new, {p: commit for p, commit in missing.items() if is_workers_mark(commit.metadata)})
     except Exception as error:
-        # Workers that waited have found the copy, and go on by that.
+        # Workers that waited have found the copy, and continue by that.
         if not is_fenced(error):
             raise
 

@@ -1,4 +1,4 @@
-"""What `replay --from-group` tells: one document for scripts, one screen for a person."""
+"""The output of `replay --from-group`: one document for scripts, one screen for people."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class FromGroupReport:
 
 
 def report(settings: Settings, selected: TopicSelection, found: GroupTakeover) -> FromGroupReport:
-    """All there is to tell of a takeover."""
+    """The report of a takeover of another group."""
     partitions = [
         FromGroupPartition(
             partition=one.partition.partition,

@@ -23,7 +23,7 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PartitionStanding:
-    """How far a group is in a partition, as Kafka (`commit`) and PostgreSQL (`pending`) tell it."""
+    """How far a group is in a partition, according to Kafka (`commit`) and PostgreSQL (`pending`)."""
 
     commit: OffsetAndMetadata | None
     pending: PendingBatch | None
@@ -73,7 +73,7 @@ class Handover:
 
     @property
     def remark(self) -> str:
-        """Where Kafka and PostgreSQL do not tell the same of the old group."""
+        """Where Kafka and PostgreSQL differ about the old group."""
         commit, pending = self.old.commit, self.old.pending
         if pending is None:
             return ""
@@ -114,7 +114,7 @@ def require_furthest(
 ) -> None:
     """No other group came further than this one, or a CommandError names it: its outcomes would come again.
 
-    `others`: by partition, to where all groups but the new one have decided it, as PostgreSQL tells.
+    `others`: by partition, up to where all groups but the new one have decided it, from PostgreSQL.
     """
     ahead = [
         (one, other, to)

@@ -37,7 +37,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A partition, from the offset that is committed to the one that workers are to go on at.
+    """A partition, from the offset that is committed to the one that workers are to continue at.
 
     `log_end`: behind its last record, committed or not. `committed` may lie beyond it.
     """
@@ -55,7 +55,7 @@ class Move:
 
     @property
     def beyond(self) -> int:
-        """How far the committed offset lies beyond the end: the log was cut, or made anew."""
+        """How far the committed offset lies beyond the end: the log was cut, or recreated."""
         return max(0, self.committed - self.log_end)
 
     @property
@@ -81,8 +81,8 @@ def reached_to(
 ) -> int | None:
     """The offset that the group's workers came to; None: the group has decided nothing here.
 
-    Where the log ends before what PostgreSQL tells (`pending`), they came so far, whatever Kafka tells. Else,
-    where Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
+    If the log ends before `pending` of PostgreSQL, that is the offset, whatever Kafka reports. Otherwise, if
+    Kafka has forgotten what was committed, a move would count as an operator's and hide that: raises
     CommandError.
     """
     committed = None if commit is None else commit.offset
@@ -184,7 +184,7 @@ def remark(target: Target, move: Move) -> str:
     if move.beyond:
         return (
             f"committed {committed:,} lies {move.beyond:,} beyond the end {move.log_end:,}:"
-            " the log was cut or made anew"
+            " the log was cut or recreated"
         )
     if move.deleted:
         return f"{move.deleted:,} deleted before they were decided, from {committed:,} on"

@@ -36,7 +36,7 @@ class RehearsalFindings(NamedTuple):
         UUID
     ]  # of those unknown to the ledger: orders made by a shop, or whose row is gone
     users: AbstractSet[int]
-    shelves: Mapping[int, StockLevel]
+    levels: Mapping[int, StockLevel]
 
 
 class Rehearsed(NamedTuple):
@@ -93,7 +93,7 @@ class Rehearsal:
         known: dict[str, Known] = {**self._decided_before(arrivals), **found.known}
         standings = triage(arrivals, known)
         new = [a for a, standing in zip(arrivals, standings, strict=True) if standing is Standing.NEW]
-        decided = decide_batch([a.order for a in new], found.users, self._left(new, found.shelves))
+        decided = decide_batch([a.order for a in new], found.users, self._left(new, found.levels))
         refused = [_refusal(a, d, found.order_ids) for a, d in zip(new, decided.decisions, strict=True)]
         if any(refused):
             if len(arrivals) == 1:
@@ -101,7 +101,7 @@ class Rehearsal:
             # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
             half = len(arrivals) // 2
             return self.settle(arrivals[:half], found) + self.settle(arrivals[half:], found)
-        self._remember(new, decided, found.shelves)
+        self._remember(new, decided, found.levels)
         decisions = iter(decided.decisions)
         return [
             _decided_now(next(decisions))
@@ -116,33 +116,33 @@ class Rehearsal:
         orders = {a.order.key: a.order.order_id for a in arrivals}
         return {key: _Decided(seen) for key, i in orders.items() if (seen := self._decided.get(i.bytes))}
 
-    def _left(self, new: Iterable[Arrival], shelves: Mapping[int, StockLevel]) -> Mapping[int, StockLevel]:
+    def _left(self, new: Iterable[Arrival], levels: Mapping[int, StockLevel]) -> Mapping[int, StockLevel]:
         touched = {i.product_id for a in new for i in a.order.items} & self.products.keys()
         return {
-            **shelves,
+            **levels,
             **{
-                i: shelves[i]._replace(quantity=shelves[i].quantity - self.products[i].taken)
-                for i in touched & shelves.keys()
+                i: levels[i]._replace(quantity=levels[i].quantity - self.products[i].taken)
+                for i in touched & levels.keys()
             },
         }
 
     def _remember(
-        self, new: Sequence[Arrival], decided: BatchDecision, shelves: Mapping[int, StockLevel]
+        self, new: Sequence[Arrival], decided: BatchDecision, levels: Mapping[int, StockLevel]
     ) -> None:
         for arrival, decision in zip(new, decided.decisions, strict=True):
             self._decided[arrival.order.order_id.bytes] = arrival.order.sorted_fingerprint()
-            self._count(arrival, decision, shelves)
+            self._count(arrival, decision, levels)
         for product_id, quantity in decided.taken.items():
             self.products[product_id].taken += quantity
 
-    def _count(self, arrival: Arrival, decision: Decision, shelves: Mapping[int, StockLevel]) -> None:
+    def _count(self, arrival: Arrival, decision: Decision, levels: Mapping[int, StockLevel]) -> None:
         refusals = () if isinstance(decision, Confirmed) else decision.refusals
         short = {refusal.product_id for refusal in refusals if isinstance(refusal, InsufficientStock)}
         contends = all(isinstance(refusal, InsufficientStock) for refusal in refusals)
         for item in arrival.order.items:
-            if item.product_id not in shelves:
+            if item.product_id not in levels:
                 continue
-            change = self._change(item.product_id, shelves[item.product_id].quantity)
+            change = self._change(item.product_id, levels[item.product_id].quantity)
             if contends:
                 change.wanted += item.quantity
                 change.partitions.add(arrival.record.partition)

@@ -58,7 +58,7 @@ class RecordReader:
         ]
 
     async def _read(self, record: ConsumerRecord) -> Decoded | Invalid:
-        """As a worker: what only an earlier version took for an order is one if that has decided it."""
+        """As a worker: a record that only an earlier version accepted is an order if that has decided it."""
         decoded = decode_record(record, self.settings.message_max_bytes)
         if isinstance(decoded, Decoded):
             return decoded

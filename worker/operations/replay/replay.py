@@ -1,12 +1,12 @@
-"""`replay`: lets workers read records again, in silence. What was published before is not published again.
+"""`replay`: lets workers read records again, without publishing again what was published before.
 
-    rehearse   what they would do, in reads alone
-    fence      each partition, so that its committed offset is the last word on what is published
-    record     in PostgreSQL, from where to that offset nothing is to be published again
-    move       the group, partition by partition, each only if nobody has taken it over since
+    rehearse   find out, read only, what the workers would do
+    fence      each partition, so that its committed offset is final
+    record     in PostgreSQL the offsets of which nothing is published again
+    move       the group, partition by partition, each only if no worker has taken it over since
 
-Recorded before moved: a partition that was moved without a record would be published again. A record
-without a move does no harm, since all that lies there is published already.
+The replay is recorded before the move: after a move without a record, everything would be published again. A
+record without a move is harmless, since everything in it is published already.
 """
 
 import time
@@ -41,7 +41,7 @@ from worker.settings import Settings
 Sessions = async_sessionmaker[AsyncSession]
 
 _FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
-# What a worker passes over without a word: records that may be skipped without anybody missing them.
+# What a worker skips without a word: records that may be skipped without anybody missing them.
 _NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
 
 
@@ -132,7 +132,7 @@ async def _committed(
     commits: group.Commits,
     log_ends: Mapping[TopicPartition, int],
 ) -> dict[TopicPartition, int]:
-    """Of each partition of which anything is decided. Raises CommandError where Kafka tells too little."""
+    """By partition with decided orders. Raises CommandError if Kafka reports too little."""
     async with sessions() as session:
         pending = await positions.list_pending(session, settings.group_id, settings.order_placed_topic)
         others = await positions.list_other_groups(session, settings.group_id, settings.order_placed_topic)
@@ -164,7 +164,7 @@ def _nothing_decided(
 
 async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet: bool) -> None:
     spans = {m.partition: m.replayed for m in result.moves if m.target < m.committed}
-    # What the replay will record: all that is decided there by now is published, and will be passed over.
+    # What the replay will record: all that is decided there by now is published, and will be skipped.
     silent = {
         m.partition.partition: [SilentReplay(m.target, m.committed, _FOR_EVER)]
         for m in result.moves
@@ -183,7 +183,7 @@ async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet
 async def _require_nothing_lost(reading: RecordReader, target: Target, planned: Sequence[Move]) -> None:
     """What would be skipped is decided and published, record by record, or a CommandError says what is not.
 
-    Only a replay's own record tells that something which is decided was published as well.
+    Only the record of a replay proves that decided orders were published as well.
     """
     skipping = [m for m in planned if m.skipped[0] < m.skipped[1]]
     spans = {m.partition: m.skipped for m in skipping}
@@ -201,7 +201,7 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
     if lost:
         raise CommandError(
             f"{target.to.value} would skip records that nobody has dealt with: {', '.join(lost)};"
-            " nothing was changed; start the workers instead, which pass over what is done"
+            " nothing was changed; start the workers instead, which skip what is done"
         )
 
 
@@ -223,7 +223,7 @@ def _lost(tally: RehearsalTally) -> str:
     fates = tally.fates
     counts = {
         "undecided": fates[Fate.CONFIRMED] + fates[Fate.REJECTED],
-        "decided, and perhaps not announced": fates[Fate.REDELIVERED],
+        "decided, and perhaps not published": fates[Fate.REDELIVERED],
         "dead letters to write": fates[Fate.DEAD_LETTER],
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)

@@ -1,4 +1,4 @@
-"""What `replay` tells: one document for scripts, one screen for a person."""
+"""The output of `replay`: one document for scripts, one screen for people."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ class ReplayReport:
     partitions: list[PartitionReport]
     records: int
     seconds: float  # that the rehearsal took
-    decided: int  # passed over in silence
+    decided: int  # skipped
     decided_by_outcome: dict[str, int]
     duplicates: int
     would_confirm: int
@@ -77,7 +77,7 @@ class ReplayReport:
 
 
 def report(settings: Settings, selected: TopicSelection, replay: ReplayRun) -> ReplayReport:
-    """All there is to tell of a replay."""
+    """The report of a replay."""
     total = _sum(list(replay.tallies.values()))
     fates, letters = total.fates, total.dead_letters
     return ReplayReport(
@@ -193,8 +193,8 @@ def _from_to(of: PartitionReport) -> tuple[int | None, int | None]:
 
 def _classes(found: ReplayReport) -> list[tuple[str, int, str]]:
     return [
-        ("decided already: passed over", found.decided, _counts(found.decided_by_outcome)),
-        ("duplicate: passed over", found.duplicates, ""),
+        ("decided already: skipped", found.decided, _counts(found.decided_by_outcome)),
+        ("duplicate: skipped", found.duplicates, ""),
         ("undecided: confirmed", found.would_confirm, ""),
         ("undecided: rejected", found.would_reject, _counts(found.reasons)),
         ("conflict: dead letter again", found.conflicts, ""),
@@ -231,7 +231,7 @@ def _next(found: ReplayReport) -> Iterator[str]:
         yield f"Now start the workers: {found.next_command}"
         if found.records:
             yield (
-                f"They pass over {found.decided + found.duplicates:,} records in silence and decide"
+                f"They skip {found.decided + found.duplicates:,} records and decide"
                 f" {undecided:,}; watch order_worker_orders_silenced_total at /metrics."
             )
         return

@@ -52,20 +52,20 @@ def from_offset(found: OffsetAndMetadata, group_id: str) -> Progress:
     except ValidationError:
         raise CommandError(
             f"the offset of the group {group_id} was not committed by this command: delete that group,"
-            " and everything selected is announced from the first on"
+            " and everything selected is published from the first on"
         ) from None
 
 
 async def find_progress(admin: AIOKafkaAdminClient, group_id: str, place: TopicPartition) -> Progress | None:
     """How far the command has come; None: it never began, or Kafka keeps its group no longer.
 
-    True only after whoever was at it before is fenced: a transaction that is open or being committed does not
-    show. Raises CommandError while the group's coordinator does not tell.
+    Reliable only after an earlier run is fenced: an open transaction, or one being committed, is not visible.
+    Raises CommandError while the group's coordinator does not answer.
     """
     try:
         found = (await group.commits(admin, group_id, [place], _PATIENCE_SECONDS))[place]
     except KAFKA_ERRORS as error:
         raise CommandError(
-            f"Kafka does not tell how far this command has come ({reason_of(error)}): try again"
+            f"Kafka does not report how far this command has come ({reason_of(error)}): try again"
         ) from error
     return None if found is None else from_offset(found, group_id)

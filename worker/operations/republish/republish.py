@@ -4,7 +4,7 @@
     published   some hundred outcomes a Kafka transaction, with how far that is (`progress`)
     finished    marked by the last transaction
 
-Whatever ends a run, the next one of the same selection goes on behind the last transaction committed.
+Whatever ends a run, the next one of the same selection continues after the last transaction committed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ from worker.operations.throttle import Throttle
 from worker.settings import Settings
 
 MOST_AT_ONCE: Final = 500  # outcomes of one transaction, and of one page of the ledger
-_GOES_ON: Final = "run the same command again, it goes on where this one came to"
+_GOES_ON: Final = "run the same command again, it continues where this one came to"
 _DATABASE_ERRORS: Final = (*DATABASE_ERRORS, OSError, TimeoutError)
 
 
@@ -120,7 +120,7 @@ async def republish(
     """Publish the selected outcomes, each of them once however often the run had to be repeated.
 
     A selection that was finished is published once more only if `again`. Raises CommandError when a server
-    fails on the way or another run takes over: the next run of the same selection goes on from there.
+    fails on the way or another run takes over: the next run of the same selection continues from there.
     """
     name = selection_name(settings, wanted)
     async with _sessions(settings) as sessions, republisher(settings, name) as publishing:
@@ -137,7 +137,7 @@ async def republish(
         if not start.total:
             raise _nothing_selected(undecided, pruned)
         run, started = _Run(sessions, publishing, wanted, start), time.monotonic()
-        with screen.progress("announcing", start.total, quiet=quiet) as bar:
+        with screen.progress("publishing", start.total, quiet=quiet) as bar:
             await run.to_the_end(Throttle(rate), bar)
         published, seconds = run.published, time.monotonic() - started
     return Republished(
@@ -227,11 +227,11 @@ def _nothing_selected(undecided: Sequence[UUID], pruned: int) -> CommandError:
     if pruned:
         return CommandError(
             f"the events of {pruned:,} such outcomes were pruned (`ledger prune`), and there is no other one;"
-            " nothing to announce"
+            " nothing to publish"
         )
     if undecided:
-        return CommandError(f"not decided yet: {', '.join(map(str, undecided))}; nothing to announce")
-    return CommandError("the ledger holds no such outcome; nothing to announce")
+        return CommandError(f"not decided yet: {', '.join(map(str, undecided))}; nothing to publish")
+    return CommandError("the ledger holds no such outcome; nothing to publish")
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def _kafka(when: str) -> Iterator[None]:
     except KAFKA_ERRORS as error:
         if is_fenced(error):
             raise CommandError(
-                f"another run of the same selection took over {when}; it goes on there"
+                f"another run of the same selection took over {when}; it continues there"
             ) from error
         why = reason_of(error)
         raise CommandError(f"Kafka stopped taking outcomes {when} ({why}): {_GOES_ON}") from error

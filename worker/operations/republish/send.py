@@ -30,7 +30,7 @@ def progress_place(settings: Settings) -> TopicPartition:
 
 
 def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
-    """The outcome as it was published first, but for the time and the header that tells it from that.
+    """The outcome as it was published first, except for its time and the header `republished`.
 
     Of the order's own headers it has those that the ledger keeps (`remembered`): the trace is none of them.
     """
@@ -51,8 +51,8 @@ class Republisher:
     async def publish(self, rows: Sequence[LedgerRow], reached: Progress) -> None:
         """Publish the rows, which may be none, and commit `reached`, as one step.
 
-        After a KafkaError or TimeoutError nobody knows whether that step happened, and this republisher must
-        not be used again: the next one reads the progress that is committed then.
+        After a KafkaError or TimeoutError it is unknown whether the transaction committed, and this
+        republisher must not be used again: the next one reads the committed progress.
         """
         async with transaction(self.producer, _PUBLISH_TIMEOUT_SECONDS) as opened:
             for row in rows:
@@ -68,7 +68,7 @@ class Republisher:
 
 @asynccontextmanager
 async def republisher(settings: Settings, name: str) -> AsyncIterator[Republisher]:
-    """An republisher that is the only one of its name; every transaction of one before it has ended.
+    """The only republisher of this selection; every transaction of an earlier one has ended.
 
     Raises CommandError where Kafka refuses.
     """

@@ -81,7 +81,7 @@ def read_event(outcome: str, value: str | bytes) -> Event | None:
 
 
 def could_have_come_of(event: Event, order: PlainOrder) -> bool:
-    """Whether the order may be the one that was decided: it agrees with all that its outcome tells of it."""
+    """Whether the order may be the one that was decided: it agrees with everything in its outcome."""
     if (order.user_id, order.placed_at) != (event.user_id, event.placed_at):
         return False
     if isinstance(event, OrderConfirmed):

@@ -188,7 +188,7 @@ class Inputs:
     async def _unknown(
         self, placed: Sequence[_Placed], missing: Collection[UUID], waits: Behind | None
     ) -> list[_Placed]:
-        """Those that a partition's workers would pass over, of orders that are nowhere to be found."""
+        """Those that a partition's workers would skip, of orders that are nowhere to be found."""
         if waits is None:
             return []
         start, end = waits.span

@@ -1,4 +1,4 @@
-"""What `ledger restore` shows: one document for scripts, one screen for a person."""
+"""The output of `ledger restore`: one document for scripts, one screen for people."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -73,7 +73,7 @@ class RestoreReport:
 
 
 def report(settings: Settings, found: Restoration) -> RestoreReport:
-    """All there is to tell of a restoration."""
+    """The report of a restoration."""
     partitions = [_partition(settings, found, one) for one in found.waiting]
     executed = found.written is not None
     return RestoreReport(
@@ -132,7 +132,7 @@ def failure(found: RestoreReport, *, execute: bool) -> str | None:
 
 
 def show(console: Console, found: RestoreReport) -> None:
-    """For a person: what is missing, what stands against writing it, which partitions go on, what next."""
+    """For a person: what is missing, what stands against writing it, which partitions continue, what next."""
     console.print(Text(_title(found), style="bold"))
     console.print()
     for line in _read(found):
@@ -184,7 +184,7 @@ def _then(settings: Settings, found: Restoration, one: WaitingPartition) -> str:
         where = "before --from, or nowhere" if found.asked.start else "nowhere"
         return (
             f"the outcomes of {one.unaccounted:,} committed records are {where} in the topics; to have them"
-            " decided anew, stop the workers and run"
+            " decided again, stop the workers and run"
             f" `order-worker replay --topic {place} --to-offset {one.first_unaccounted} --execute`"
         )
     if one.moved is None:

@@ -105,7 +105,7 @@ class Writer:
         await self.session.commit()
 
     async def position(self, waits: Behind, last_timestamp_ms: int | None) -> bool:
-        """Let workers go on behind what is committed; False if the partition has moved since it was read.
+        """Let workers continue after what is committed; False if the partition has moved since it was read.
 
         Whoever owns it by then can begin nothing any more, and takes it over again.
         """

@@ -104,7 +104,7 @@ class Rows(Iterator[tuple[Any, ...]]):
 def read_rows(path: Path, file: BinaryIO, layout: Layout) -> Rows:
     """Read the header, and each row when it is asked for; a file without rows is an error too.
 
-    `line` is where the row begins: a quoted text may go on over several lines. Blank lines are skipped.
+    `line` is where the row begins: a quoted text may continue over several lines. Blank lines are skipped.
     """
     records = _records(path, file)
     header = next(records, None)

@@ -27,8 +27,8 @@ class Upgraded:
 async def upgrade_tables(settings: Settings, waits: LockWaits, report: Callable[[str], None]) -> Upgraded:
     """Create the tables, or bring them to this version, beside sessions that use them.
 
-    `report` is called with a sentence before each step. Raises CommandError; then the same call goes on where
-    this one was.
+    `report` is called with a sentence before each step. Raises CommandError; then the same call continues
+    where this one was.
     """
     schema = settings.database_schema
     async with _engine(settings, "order-worker db upgrade") as engine:

@@ -52,7 +52,7 @@ async def create_topics(
                 name: await _create(admin, NewTopic(name, partitions, copies, topic_configs=topic.settings))
                 for name, topic in zip(names[:3], TOPICS[:3], strict=True)
             }
-            # Before, a broker may not have heard of it, and would tell no limit.
+            # Before, a broker may not know the topic and would report no limits.
             await until_all_brokers_know(admin, _counts(created, partitions))
             (placed,) = await _described(admin, names[:1])
             room = max(placed.limits.max_batch_bytes, USUAL_MAX_BYTES) + HEADER_ROOM_BYTES

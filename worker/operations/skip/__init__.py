@@ -1,1 +1,1 @@
-"""`skip`: pass over what nobody can unpack or serve, on record."""
+"""`skip`: skip what nobody can unpack or serve, on record."""

@@ -1,4 +1,4 @@
-"""Which place of the input is to be passed over, and what speaks against it. Pure."""
+"""Which place of the input is to be skipped, and what speaks against it. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class InputPlace:
 
 @dataclass(frozen=True, slots=True)
 class SkipRequest:
-    """What an operator asks for. `through` is the last offset to pass over; None: found out by reading."""
+    """What an operator asks for. `through` is the last offset to skip; None: found out by reading."""
 
     place: InputPlace
     through: int | None = None
@@ -40,7 +40,7 @@ class SkipRequest:
 
 @dataclass(frozen=True, slots=True)
 class SkipPlan:
-    """The offsets `from_offset` up to, not including, `to_offset`, that would be passed over, and why.
+    """The offsets `from_offset` up to, not including, `to_offset`, that would be skipped, and why.
 
     `committed` is the group's offset, `end` that of the partition: in between is what waits.
     """
@@ -70,14 +70,14 @@ def require_text(option: str, text: str | None, longest: int) -> str:
     """What goes on record: some printable text; UsageError otherwise."""
     given = (text or "").strip()
     if not given:
-        raise UsageError(f"{option} is missing: it goes on record who asked for this, and why")
+        raise UsageError(f"{option} is missing: who asked for this, and why, is recorded")
     if len(given) > longest or not given.isprintable():
         raise UsageError(f"{option}: write at most {longest:,} characters, on one line")
     return given
 
 
 def refusal(asked: SkipRequest, bounds: Bounds, committed: int | None, skips: Iterable[SkippedSpan]) -> str:
-    """Why there is nothing to pass over, whatever lies there; empty where it has to be read."""
+    """Why there is nothing to skip, whatever lies there; empty where it has to be read."""
     place, last = asked.place, asked.place.offset if asked.through is None else asked.through
     if last < place.offset:
         return f"--through {last} lies before {place}"
@@ -109,10 +109,10 @@ def report(plan: SkipPlan, again: str) -> list[str]:
     if plan.executed:
         return [
             *lines,
-            f"On record: passed over by {plan.requested_by}: {plan.note}. A worker that waits there goes on"
+            f"On record: skipped by {plan.requested_by}: {plan.note}. A worker that waits there continues"
             " by itself in a few seconds; `order-worker lag` and `reconcile` name it from now on.",
         ]
-    return [*lines, f"Nothing was changed. To pass over {'them' if count != 1 else 'it'}: {again}"]
+    return [*lines, f"Nothing was changed. To skip {'them' if count != 1 else 'it'}: {again}"]
 
 
 def _what_waits(plan: SkipPlan) -> str:
@@ -122,5 +122,5 @@ def _what_waits(plan: SkipPlan) -> str:
         return f"The group {plan.group_id} waits before it, with {behind:,} offsets behind it."
     return (
         f"The group {plan.group_id} has {before:,} offsets before it to decide yet, and {behind:,} behind it:"
-        " workers pass over it when they come to it."
+        " workers skip it when they come to it."
     )

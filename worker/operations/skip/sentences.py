@@ -33,7 +33,7 @@ def sentence(span: SkippedSpan) -> str:
     many = span.to_offset - span.from_offset > 1
     if span.kind == "skipped":
         were = "were" if many else "was"
-        return f"{offsets} {were} passed over by {shown(span.requested_by)} at {time}: {shown(span.note)}"
+        return f"{offsets} {were} skipped by {shown(span.requested_by)} at {time}: {shown(span.note)}"
     return (
         f"{deleted_text(span.from_offset, span.to_offset)} (found {time} by group {shown(span.requested_by)})"
     )

@@ -1,8 +1,8 @@
-"""`skip`: passes over a place of the input that nobody can read, on record. Workers may run meanwhile.
+"""`skip`: skips a place of the input that nobody can read, on record. Workers may run meanwhile.
 
     refuse    what is decided, deleted, not there yet or skipped already
     read      the place, and what is before and behind it, as a worker would
-    record    in PostgreSQL; the worker that waits there looks for it and goes on behind it
+    record    in PostgreSQL; the worker that waits there looks for it and continues after it
 
 Without `execute` nothing is recorded.
 """
@@ -121,7 +121,7 @@ async def _consumer(settings: Settings) -> AsyncIterator[RecordConsumer]:
 async def _find_span(
     consumer: RecordConsumer, partition: TopicPartition, asked: SkipRequest, floor: int, bounds: Bounds
 ) -> UnreadableSpan:
-    """What is to be passed over, from its first offset on; CommandError where something can be read."""
+    """What is to be skipped, from its first offset on; CommandError where something can be read."""
     found = await _whole_span(consumer, partition, floor, asked.place.offset)
     if found is None:
         raise CommandError(
@@ -133,7 +133,7 @@ async def _find_span(
     if isinstance(found, Silence):
         raise CommandError(
             f"Kafka gives nothing from {partition.topic}:{partition.partition}:{found.offset} on"
-            f" ({found.why}): if that stays so, say with --through which offset is the last to pass over"
+            f" ({found.why}): if that stays so, say with --through which offset is the last to skip"
         )
     return found
 
@@ -189,7 +189,7 @@ async def _up_to(
 async def _require_served_behind(
     consumer: RecordConsumer, partition: TopicPartition, end: int, bounds: Bounds, silence: Silence
 ) -> None:
-    """A broker that gives nothing of a partition is an outage, and no place to pass over."""
+    """A broker that gives nothing of a partition is an outage, and no place to skip."""
     if end >= bounds.end:
         return
     async with aclosing(_read(consumer, partition, end, end + 1)) as behind:
@@ -215,7 +215,7 @@ async def _read(
             yield records
         elif span is not None:
             yield span
-            consumer.pass_over(span)
+            consumer.skip_span(span)
         elif time.monotonic() > deadline:
             yield Silence(at, consumer.refused.get(partition, "no answer in time"))
             return

@@ -156,13 +156,13 @@ def _dead_letters(run: DemoRun) -> Check:
 
 
 def _stock_conserved(run: DemoRun) -> Check:
-    shelves = run.evidence.shelves
-    wrong = [s.product_id for s in shelves if s.received - s.sold != s.stock or s.stock < 0]
-    sold = sum(shelf.sold for shelf in shelves)
+    stocks = run.evidence.stocks
+    wrong = [s.product_id for s in stocks if s.received - s.sold != s.stock or s.stock < 0]
+    sold = sum(stock.sold for stock in stocks)
     return Check(
         "Stock is conserved",
         not wrong,
-        f"received − sold = stock for {len(shelves) - len(wrong):,} of {len(shelves):,} products,"
+        f"received − sold = stock for {len(stocks) - len(wrong):,} of {len(stocks):,} products,"
         f" {sold:,} sold",
     )
 

@@ -27,7 +27,7 @@ class StoredDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ProductStock:
     """One product: what was ever put into stock, what was sold, what is left."""
 
     product_id: int
@@ -50,7 +50,7 @@ class DemoEvidence:
     """Ledger, stock and orders, as one moment saw them."""
 
     ledger: list[StoredDecision]
-    shelves: list[Shelf]
+    stocks: list[ProductStock]
     orders: list[OrderEvidence]
 
 
@@ -62,7 +62,7 @@ _LEDGER: Final = select(
     OrderOutcome.source_offset,
     cast(OrderOutcome.event, Text),
 )
-_SHELVES: Final = (
+_STOCKS: Final = (
     select(
         Product.id,
         Product.received_quantity,
@@ -89,6 +89,6 @@ async def read_evidence(settings: Settings) -> DemoEvidence:
     async with database_engine(settings, "order-worker demo") as engine, session_factory(engine)() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         ledger = [StoredDecision(*row[:5], row[5].encode()) for row in await session.execute(_LEDGER)]
-        shelves = [Shelf(*row) for row in await session.execute(_SHELVES)]
+        stocks = [ProductStock(*row) for row in await session.execute(_STOCKS)]
         orders = [OrderEvidence(*row) for row in await session.execute(_ORDERS)]
-    return DemoEvidence(ledger, shelves, orders)
+    return DemoEvidence(ledger, stocks, orders)

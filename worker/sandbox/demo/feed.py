@@ -35,7 +35,7 @@ _REPEAT_WITHIN: Final = 0.15
 
 
 class RecordKind(Enum):
-    """What a record is meant to be; the worker is told nothing of it."""
+    """What a record is meant to be; the worker does not know it."""
 
     ORDER = "order"
     DUPLICATE = "duplicate"  # byte for byte as before
@@ -70,7 +70,7 @@ def schedule(
 ) -> list[Placement]:
     """Every placement by the time it is due: the same arguments give the same records, byte for byte.
 
-    Orders keep the order of the invoices. A repeat comes after its original; a conflict also lies behind
+    Orders keep the order of the invoices. A repeat comes after its original; a conflict also lies after
     it in the same partition, so that the original is the one that is decided.
     """
     rng = random.Random(seed)

@@ -148,10 +148,10 @@ def _kill(kill: Kill) -> RenderableType:
         )
     if kill.redelivered:
         lines.append(
-            f"{kill.redelivered:,} orders it had decided but not announced were announced from the ledger."
+            f"{kill.redelivered:,} orders it had decided but not published were published from the ledger."
         )
     else:
-        lines.append("No order was between its decision and its announcement at that moment.")
+        lines.append("No order was between its decision and its publication at that moment.")
     if kill.back_after is not None:
         lines.append(f"Started again, it had partitions {kill.back_after:.1f} s after its start.")
     return Padding(Text("\n".join(lines)), (1, 1, 0, 1))

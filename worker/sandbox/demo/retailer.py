@@ -23,7 +23,7 @@ from contracts.fields import MAX_ITEMS, MAX_QUANTITY
 DATA_PATH: Final = Path(__file__).parent / "data" / "online_retail.csv.gz"
 GUEST_ID: Final = 1  # customers' own numbers have five digits
 
-# Found by deciding all orders one after the other: at nine tenths 15 % of them meet an empty shelf,
+# Found by deciding all orders one after the other: at nine tenths 15 % of them find no stock,
 # at eight tenths 24 %, because an order of twenty lines needs all twenty.
 STOCKED_TENTHS: Final = 9
 # Nearly nine in ten orders that carry prices name one that has changed since.

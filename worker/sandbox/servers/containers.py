@@ -71,7 +71,7 @@ class _Container:
         self.start()
 
     def freeze(self) -> None:
-        """The server stands still; connections stay open and nobody answers."""
+        """Freeze the server: connections stay open and get no answer."""
         self._docker.pause()
 
     def thaw(self) -> None:

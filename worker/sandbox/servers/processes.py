@@ -79,7 +79,7 @@ class Child:
         )
 
     def abandon(self) -> None:
-        """No start goes on or begins after this."""
+        """No start continues or begins after this."""
         with self._lock:
             self._abandoned = True
         self.kill()

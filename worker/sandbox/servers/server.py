@@ -50,7 +50,7 @@ class LocalServer(ABC):
         self.start()
 
     def freeze(self) -> None:
-        """Every process of the server stands still; connections stay open and nobody answers."""
+        """Freeze every process of the server: connections stay open and get no answer."""
         self._child.freeze()
 
     def thaw(self) -> None:

@@ -80,7 +80,7 @@ async def until_somebody_looks_again(shop: Shop) -> None:
 
 
 @alone
-async def test_who_has_taken_stock_is_refused_a_row_in_use_and_goes_on(
+async def test_who_has_taken_stock_is_refused_a_row_in_use_and_continues(
     session: AsyncSession, engine: AsyncEngine, act: Callable[..., Awaitable[Any]], table: str
 ):
     async with session_factory(engine)() as user_of_it:

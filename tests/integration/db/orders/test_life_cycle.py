@@ -72,7 +72,7 @@ async def test_a_verb_that_is_allowed_leaves_status_and_stock_as_the_table_says(
 
 
 @pytest.mark.parametrize(("status", "verb", "wanted", "expected"), FORBIDDEN)
-async def test_a_verb_that_is_forbidden_changes_nothing_and_the_transaction_goes_on(
+async def test_a_verb_that_is_forbidden_changes_nothing_and_the_transaction_continues(
     session: AsyncSession,
     stocked: Shop,
     status: OrderStatus,

@@ -83,7 +83,7 @@ async def test_an_order_comes_back_whole_and_is_what_any_other_session_reads(
         assert whole(await get_order(other, order.id)) == told
 
 
-async def test_an_order_is_placed_and_made_now_by_the_database_unless_told_otherwise(
+async def test_an_order_is_placed_and_made_now_by_the_database_by_default(
     session: AsyncSession, stocked: Shop
 ):
     began = await database_time(session)
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
 
 
 @pytest.mark.parametrize(("user_id", "lines", "error", "refusals"), REFUSED.values(), ids=REFUSED)
-async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_goes_on(
+async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_continues(
     session: AsyncSession,
     stocked: Shop,
     user_id: int,
@@ -233,7 +233,7 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         )
         for _ in range(60)
     ]
-    shelves = {i: StockLevel.of(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
+    levels = {i: StockLevel.of(Decimal(price), 10) for i, price in {1: "2.50", 2: "2.50", 3: "0.99"}.items()}
     plain = [
         SimpleNamespace(
             user_id=one.user_id,
@@ -241,7 +241,7 @@ async def test_an_order_is_confirmed_or_refused_exactly_as_a_worker_would(sessio
         )
         for one in asked
     ]
-    decided = decide_batch(plain, set(range(1, 11)), shelves).decisions
+    decided = decide_batch(plain, set(range(1, 11)), levels).decisions
     assert [await as_decided(session, one.user_id, one.items) for one in asked] == list(decided)
     assert {type(decision) for decision in decided} == {Confirmed, Rejected}
     await session.commit()

@@ -267,7 +267,7 @@ async def test_shop_and_workers_sell_the_same_products_and_never_one_piece_twice
     assert min(stocked.stock()[product_id] for product_id in (4, 5, 6)) <= 1, "all that fits is sold"
 
 
-async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transaction_goes_on(
+async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transaction_continues(
     engine: AsyncEngine, stocked: Shop
 ):
     order_id = uuid4()

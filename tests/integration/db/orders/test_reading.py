@@ -81,7 +81,7 @@ async def test_page_after_page_by_skip_every_order_comes_once_and_newest_first(
 
 
 @listings
-async def test_a_page_goes_on_where_the_last_order_was_deleted_since(
+async def test_a_page_continues_where_the_last_order_was_deleted_since(
     session: AsyncSession, stocked: Shop, listing: Listing
 ):
     a_history(stocked, 9)

@@ -22,7 +22,7 @@ async def inquiries(env: dict[str, str]) -> AsyncIterator[Inquiries]:
     await worker.inquiries.engine.dispose()
 
 
-async def test_more_than_may_ask_at_a_time_are_told_so_at_once(inquiries: Inquiries):
+async def test_more_than_may_ask_at_a_time_are_reported_so_at_once(inquiries: Inquiries):
     async with AsyncExitStack() as asking:
         for _ in range(MAX_ASKING):
             await asking.enter_async_context(inquiries.session())

@@ -108,7 +108,7 @@ async def test_without_kafka_the_rest_is_shown(env: dict[str, str], shop: Shop):
         assert "confirmed 1" in text
         assert "rejected –" in text
         text = await get(f"/explain/{known}")
-        assert "because there was no such user. Whether it was announced is not known" in text
+        assert "because there was no such user. Whether it was published is not known" in text
         assert "Without the topics. Kafka" in text
         assert "The ledger has no such order." in await get(f"/explain/{uuid4()}")
         assert "Kafka: " in await get("/dead-letters/0:0")
@@ -177,7 +177,7 @@ async def test_of_one_kind_of_question_few_are_asked_at_a_time(env: dict[str, st
         page(env, kafka_bootstrap_servers=silent, database_url=f"postgresql://x@{silent}/x") as get,
     ):
         texts = await asyncio.gather(*(get("/dead-letters/0:0") for _ in range(10)))
-        busy = [text for text in texts if "others are asking at this moment" in text]
+        busy = [text for text in texts if "too many requests at this moment" in text]
         assert len(busy) == 10 - site.MOST_ASKING
 
 

@@ -87,8 +87,8 @@ async def test_a_lease_that_was_released_is_taken_without_fencing_the_owner_befo
     assert (await ground.holder()).transactional_id is None
     taken = await take(another, ground.first)
     assert taken.is_released
-    await publish(other, b"goes on")
-    assert await ground.published() == [b"before", b"goes on"]
+    await publish(other, b"continues")
+    assert await ground.published() == [b"before", b"continues"]
 
 
 async def test_behind_a_release_the_offset_is_seen_that_was_committed_last(ground: Ground):

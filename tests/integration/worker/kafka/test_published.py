@@ -1,4 +1,4 @@
-"""Where a worker goes on in a partition whose committed offset the broker has forgotten, on real Kafka."""
+"""Where a worker continues in a partition whose committed offset the broker has forgotten, on real Kafka."""
 
 import asyncio
 import time
@@ -113,7 +113,7 @@ async def ground(services: Services, topics: TopicNames) -> Ground:
 
 
 @pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
-async def test_it_goes_on_behind_what_is_published_and_before_what_is_not(
+async def test_it_continues_behind_what_is_published_and_before_what_is_not(
     ground: Ground, commit: bool, goes_on_at: int
 ):
     await ground.publish(b"another key")

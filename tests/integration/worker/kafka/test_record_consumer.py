@@ -1,4 +1,4 @@
-"""A consumer that goes on beside what it cannot read, on a real broker whose disk is really broken."""
+"""A consumer that continues beside what it cannot read, on a real broker whose disk is really broken."""
 
 import asyncio
 import time
@@ -201,7 +201,7 @@ BREAKS: Final[list[tuple[Change, str]]] = [
 
 class TestUnreadableBatches:
     @pytest.mark.parametrize(("change", "why"), BREAKS, ids=lambda each: getattr(each, "__name__", None))
-    async def test_its_partition_waits_and_is_named_and_the_others_go_on(
+    async def test_its_partition_waits_and_is_named_and_the_others_continue(
         self, kafka: LocalKafka, bad: TopicPartition, change: Change, why: str
     ):
         sound = sound_of(bad)
@@ -221,11 +221,11 @@ class TestUnreadableBatches:
             assert values(await read_until(consumer, has(1))) == {0: [], 1: [b"later"]}
             assert time.monotonic() - began < 1
 
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9), 1: []}
             assert not consumer.unreadable
 
-    async def test_a_broker_that_finds_nothing_behind_a_wrong_length_is_not_taken_for_the_end(
+    async def test_an_empty_answer_after_a_wrong_length_is_not_the_end(
         self, kafka: LocalKafka, bad: TopicPartition
     ):
         await publish(kafka, bad, *numbered(0, 9))
@@ -239,7 +239,7 @@ class TestUnreadableBatches:
             assert span.why == "the broker finds nothing there, and has records up to offset 8"
             assert await consumer.position(bad) == 5
 
-    async def test_behind_a_wrong_length_it_goes_on_at_the_next_that_the_broker_finds(
+    async def test_after_a_wrong_length_it_continues_at_the_next_batch_of_the_broker(
         self, kafka: LocalKafka, bad: TopicPartition
     ):
         """A large enough log has an index, whose next entry leads past that batch."""
@@ -249,7 +249,7 @@ class TestUnreadableBatches:
             await read_until(consumer, lambda _: bool(consumer.unreadable))
             span = consumer.unreadable[bad]
             assert 5 < span.end < 15
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             read = await read_until(consumer, has(30 - span.end))
             assert [r.offset for r in read[bad]] == list(range(span.end, 30))
 
@@ -263,7 +263,7 @@ class TestUnreadableBatches:
             assert [r.offset for r in read[bad]] == list(range(5))
             span = consumer.unreadable[bad]
             assert span == UnreadableSpan(bad, 5, 6, "its batch claims to go from 5000 to 5000")
-            consumer.pass_over(span)
+            consumer.skip_span(span)
             assert values(await read_until(consumer, has(3))) == {0: numbered(6, 9)}
 
     async def test_what_is_mended_is_read_and_named_no_more(self, kafka: LocalKafka, bad: TopicPartition):
@@ -296,7 +296,7 @@ class TestUnreadableBatches:
         assert pauses[1] >= 1.0
         assert pauses[2] >= 2.0
 
-    async def test_a_paused_partition_stays_named_and_goes_on_when_it_is_resumed(
+    async def test_a_paused_partition_stays_named_and_continues_when_it_is_resumed(
         self, kafka: LocalKafka, bad: TopicPartition
     ):
         await publish(kafka, bad, *numbered(0, 3))
@@ -307,7 +307,7 @@ class TestUnreadableBatches:
             assert await consumer.getmany(timeout_ms=100) == {}
             assert consumer.unreadable
             consumer.resume(bad)
-            consumer.pass_over(consumer.unreadable[bad])
+            consumer.skip_span(consumer.unreadable[bad])
             assert values(await read_until(consumer, has(1))) == {0: [b"2"]}
 
 
@@ -447,7 +447,7 @@ class TestHandOver:
                     found += of_one
             assert [r.value for r in found] == numbered(0, 3)
 
-    async def test_a_position_that_was_moved_is_set_back(self, kafka: LocalKafka, bad: TopicPartition):
+    async def test_a_position_that_was_moved_is_rewound(self, kafka: LocalKafka, bad: TopicPartition):
         await publish(kafka, bad, *numbered(0, 9))
         async with reading(kafka, bad, accepting=True) as consumer:
             first = await read_until(consumer, has(2), max_records=2)
@@ -492,7 +492,7 @@ class TestOffsetsOutOfRange:
 
 
 class TestFetching:
-    async def test_a_fetch_task_that_died_is_told(self, kafka: LocalKafka, bad: TopicPartition):
+    async def test_a_fetch_task_that_died_is_reported(self, kafka: LocalKafka, bad: TopicPartition):
         async with reading(kafka, bad) as consumer:
             task = consumer._fetcher._fetch_task
             task.cancel()
@@ -569,10 +569,10 @@ def test_the_name_is_really_no_utf_8():
 
 
 class TestReading:
-    """`worker.kafka.consuming.reading` goes on past what cannot be unpacked."""
+    """`worker.kafka.consuming.reading` continues past what cannot be unpacked."""
 
     @pytest.mark.parametrize("change", [change for change, _ in BREAKS])
-    async def test_portions_pass_over_what_nobody_can_unpack(
+    async def test_portions_skip_what_cannot_be_unpacked(
         self, kafka: LocalKafka, bad: TopicPartition, change: Change
     ):
         sound = sound_of(bad)
@@ -617,7 +617,7 @@ class TestReading:
             assert [r.value for r in read] == numbered(0, 2)
             assert not consumer.met.counts()
 
-    async def test_by_default_the_log_names_what_is_passed_over(
+    async def test_by_default_the_log_names_what_is_skipped(
         self, kafka: LocalKafka, bad: TopicPartition, caplog: pytest.LogCaptureFixture
     ):
         await publish(kafka, bad, b"0")

@@ -138,7 +138,7 @@ async def test_what_is_not_committed_in_time_is_an_error(ground: Ground):
                 await asyncio.Event().wait()
 
 
-async def test_who_is_told_to_stop_ends_the_step_in_hand_first():
+async def test_a_task_asked_to_stop_ends_its_step_first():
     pending, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def step() -> None:

@@ -61,7 +61,7 @@ async def test_whoever_takes_a_partition_over_meanwhile_is_not_moved(placed: Sce
     ):
         await execute(placed, settings, recorded=taken_over)
     assert await in_thread(lag, placed) == 10
-    assert (await execute(placed, settings)).executed, "the next call goes on"
+    assert (await execute(placed, settings)).executed, "the next call continues"
     assert await in_thread(lag, placed) == 20
 
 

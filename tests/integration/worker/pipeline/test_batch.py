@@ -72,7 +72,7 @@ def batch_of(*values: bytes | None, start: int = 0, partition: int = 0) -> list[
     return [record(value, offset=start + i, partition=partition) for i, value in enumerate(values)]
 
 
-async def test_a_confirmed_order_is_stored_and_its_event_tells_exactly_that(
+async def test_a_confirmed_order_is_stored_and_its_event_shows_exactly_that(
     processor: Processor, stocked: Shop
 ):
     order_id = uuid4()
@@ -109,7 +109,7 @@ async def test_a_confirmed_order_is_stored_and_its_event_tells_exactly_that(
     await in_thread(stocked.assert_conserved)
 
 
-async def test_a_rejected_order_changes_nothing_and_tells_every_reason(processor: Processor, stocked: Shop):
+async def test_a_rejected_order_changes_nothing_and_shows_every_reason(processor: Processor, stocked: Shop):
     value = order_value(line(1, 11), line(99), line(2, 1, "9.99"), user_id=77)
     (settled,) = await processor().settle([record(value)], {})
     assert settled.fate is Fate.REJECTED
@@ -185,7 +185,7 @@ async def test_a_redelivered_record_gets_the_headers_that_it_got_first(processor
     assert [recalled(row["passed_on"]) for row in kept] == [[("correlation_id", b"c-1"), *cause], cause]
 
 
-async def test_what_an_earlier_version_decided_is_published_and_never_decided_anew(
+async def test_what_an_earlier_version_decided_is_published_and_not_decided_again(
     processor: Processor, stocked: Shop
 ):
     """Its outcome may not have been published yet, and its record is no order any more."""
@@ -358,7 +358,7 @@ async def test_a_batch_that_ran_again_is_given_up_without_the_collector(processo
         ([line(2, 5)], 77, ("unknown_user", "insufficient_stock")),
     ],
 )
-async def test_a_rejection_tells_also_what_ran_out_after_it_was_read(
+async def test_a_rejection_shows_also_what_ran_out_after_it_was_read(
     processor: Processor, stocked: Shop, lines: list[dict[str, Any]], user_id: int, codes: tuple[str, ...]
 ):
     """Found by the campaign: what fits at first is no part of the reasons, but the rejection rests on it."""

@@ -167,7 +167,7 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
 async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_taken_for_the_first_ones(
     stage: Stage, topics_tell: bool
 ):
-    """Where the topics tell, `published_to` would do alone: it goes on before the batch that failed."""
+    """Where the topics tell, `published_to` would do alone: it continues before the batch that failed."""
     stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
@@ -185,15 +185,13 @@ async def test_records_that_retention_deletes_before_they_come_again_are_asked_f
     del stage.input.records[FIRST][:POLLED]
     await stage.consumer.handle_order_placed(on_their_way)
     asked_for = [offset for partition, offset in stage.input.sought if partition == FIRST]
-    assert asked_for == [0, 0], "set back, and asked for"
+    assert asked_for == [0, 0], "rewound, and asked for"
     await stage.publish_the_rest()
     assert stage.publisher.published == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
 
 
 @pytest.mark.parametrize("fails_first", ["publishing", "settling"])
-async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_set_back_to_the_earlier_one(
-    stage: Stage, fails_first: str
-):
+async def test_when_two_batches_fail_the_partition_is_rewound_to_the_earlier(stage: Stage, fails_first: str):
     published = stage.publisher.hold(FIRST)
     await stage.next_batch()
     settled = stage.processor.fail()
@@ -215,7 +213,7 @@ async def test_where_settling_fails_beside_a_batch_that_fails_the_partition_is_s
     assert stage.publisher.published == stage.placed
 
 
-async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until_it_goes_on(stage: Stage):
+async def test_a_batch_that_the_database_rewound_keeps_the_worker_unready_until_it_continues(stage: Stage):
     """The batch before, published meanwhile, says nothing of the database."""
     published = stage.publisher.hold(FIRST)
     await stage.next_batch()
@@ -223,7 +221,7 @@ async def test_a_batch_that_the_database_set_back_keeps_the_worker_unready_until
     await stage.next_batch()
     published.set_result(None)
     await stage.flow.published()
-    assert stage.health.troubles() == {"orders": "set back: database: database away"}
+    assert stage.health.troubles() == {"orders": "rewound: database: database away"}
     await stage.publish_the_rest()
     assert stage.health.troubles() == {}
 
@@ -299,7 +297,7 @@ async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited
     assert stage.publisher.published == stage.placed
 
 
-async def test_what_came_meanwhile_waits_behind_a_batch_that_was_set_back(stage: Stage):
+async def test_what_came_meanwhile_waits_behind_a_batch_that_was_rewound(stage: Stage):
     """While more was asked for, the batch before failed: all of its partition comes again, in order."""
     stage.input.fetched_since = True
     held = stage.publisher.hold(FIRST)
@@ -329,13 +327,13 @@ async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(st
     assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
-async def test_an_idle_commit_passes_over_no_records_that_were_dropped_to_be_read_again(stage: Stage):
+async def test_an_idle_commit_skips_no_records_that_were_dropped_to_be_read_again(stage: Stage):
     stage.publisher.committed[FIRST] = 1  # another owner came further than where reading began
     held = stage.takeover.hold(FIRST)
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
         await asyncio.sleep(0)
-        idle = beside.create_task(stage.idle.go_on_behind_markers(FIRST))
+        idle = beside.create_task(stage.idle.commit_past_markers(FIRST))
         await asyncio.sleep(0)
         assert stage.input.settled_position(FIRST) == POLLED
         held.set_result(None)
@@ -359,7 +357,7 @@ async def test_records_in_hand_while_a_take_over_goes_back_before_them_come_agai
     assert stage.publisher.published[FIRST] == stage.placed[FIRST]
 
 
-async def test_the_beginning_that_is_committed_is_before_records_that_were_set_back(stage: Stage):
+async def test_the_beginning_that_is_committed_is_before_records_that_were_rewound(stage: Stage):
     stage.takeover.fails = KafkaConnectionError()
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
@@ -372,6 +370,6 @@ async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
     await stage.next_batch()
     await stage.flow.published()
     stage.input.position[FIRST] = POLLED + 1
-    assert await stage.idle.go_on_behind_markers(FIRST)
+    assert await stage.idle.commit_past_markers(FIRST)
     assert stage.publisher.committed[FIRST] == POLLED + 1
-    assert not await stage.idle.go_on_behind_markers(FIRST)
+    assert not await stage.idle.commit_past_markers(FIRST)

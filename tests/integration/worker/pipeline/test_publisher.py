@@ -116,13 +116,13 @@ class Ground:
         """What a subscriber of committed records sees."""
         return await asyncio.to_thread(read_topic, self.kafka, topic)
 
-    async def until_told(self, topic: str, keys: list[bytes]) -> None:
+    async def until_published(self, topic: str, keys: list[bytes]) -> None:
         """Wait until a subscriber sees these."""
 
-        def are_told() -> bool:
+        def are_published() -> bool:
             return [message.key for message in read_topic(self.kafka, topic)] == keys
 
-        await asyncio.to_thread(eventually, are_told)
+        await asyncio.to_thread(eventually, are_published)
 
     async def add_source_partitions(self, count: int) -> None:
         def add() -> None:
@@ -222,7 +222,7 @@ async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_no
     assert await ground.told(confirmed.topic) == []
 
     await ground.publish_only(lease, [outcome(ground.topics.order_rejected)], 2)
-    await ground.until_told(confirmed.topic, [b"undone", b"hidden behind it"])
+    await ground.until_published(confirmed.topic, [b"undone", b"hidden behind it"])
 
 
 async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_were_undone(ground: Ground):
@@ -240,7 +240,7 @@ async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_
 
     await ground.publish_only(lease, [outcome(rejected.topic)], 3)
     await ground.publish_only(lease, [outcome(rejected.topic)], 4)
-    await ground.until_told(confirmed.topic, [b"key", b"hidden behind it"])
+    await ground.until_published(confirmed.topic, [b"key", b"hidden behind it"])
 
 
 async def test_batches_fit_a_topic_whose_limit_was_lowered(strict: Ground):

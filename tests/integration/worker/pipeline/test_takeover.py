@@ -1,4 +1,4 @@
-"""Where a worker goes on in a partition that it takes over, on real Kafka and PostgreSQL."""
+"""Where a worker continues in a partition that it takes over, on real Kafka and PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -151,7 +151,7 @@ async def test_of_a_group_that_never_committed_the_first_record_at_hand_counts(g
     assert (await ground.owned()).published_to is None
 
 
-async def test_it_goes_on_at_the_committed_offset(ground: Ground):
+async def test_it_continues_at_the_committed_offset(ground: Ground):
     await ground.decided(6)
     await ground.committed(6)
     owned = await ground.owned()
@@ -189,7 +189,7 @@ async def test_an_offset_beyond_the_end_leads_to_the_first_record_in_silence(gro
     assert ground.metrics.other_logs._value.get() == 1
 
 
-async def test_a_log_that_seems_cut_is_looked_at_again_before_that_is_believed(ground: Ground):
+async def test_a_log_that_seems_truncated_is_read_again_first(ground: Ground):
     await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
     await ground.committed(1_000)
     takeover = ground.taking_over(cut_for_seconds=60)
@@ -197,7 +197,7 @@ async def test_a_log_that_seems_cut_is_looked_at_again_before_that_is_believed(g
     assert (await ground.commit_now()).offset == 1_000
 
 
-async def test_a_topic_made_anew_is_read_from_its_first_record(ground: Ground):
+async def test_a_recreated_topic_is_read_from_its_first_record(ground: Ground):
     await ground.decided(6)
     await ground.committed(6)
     await asyncio.to_thread(recreate_topic, ground.kafka, ground.topics.order_placed)
@@ -216,7 +216,7 @@ async def test_a_transaction_marker_at_the_last_decided_offset_is_another_log(gr
     assert (await ground.owned()).published_to == 0
 
 
-async def test_it_goes_on_in_the_new_log_where_the_owner_before_was_killed(ground: Ground):
+async def test_it_continues_in_the_new_log_where_the_owner_before_was_killed(ground: Ground):
     """Between its first batch there and the next: what is decided stays silent for every later owner."""
     await ground.decided(1_000, timestamp_ms=TIMESTAMP_MS)
     await ground.committed(1_000)

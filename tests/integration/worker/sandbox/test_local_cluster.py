@@ -139,7 +139,7 @@ def test_the_coordinator_of_a_group_is_the_one_kafka_names(
     assert {group: cluster.coordinator_of(GROUPS, group) for group in groups} == named
 
 
-async def test_an_offset_that_the_coordinator_does_not_tell_is_not_taken_for_none(
+async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
     cluster: LocalKafkaCluster, admin: AdminClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await asyncio.to_thread(commit, cluster, "told")

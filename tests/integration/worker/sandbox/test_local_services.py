@@ -102,7 +102,7 @@ async def test_kafka_keeps_records_and_port_over_a_crash_and_a_restart(local: Se
     await create_topic(local, "survivors")
     await produce(local, "survivors", [b"before"])
     # Kafka answers a commit before its marker is in the topic, and 4.3.1, killed in between, may never write
-    # it (ARCHITECTURE.md, last section). Whoever has read the record knows that the marker is there.
+    # it (docs/kafka-limits.md). Whoever has read the record knows that the marker is there.
     assert await consume(local, "survivors", 1) == [b"before"]
 
     await asyncio.to_thread(local.kafka.crash)
@@ -152,7 +152,7 @@ async def test_kafkas_own_tools_read_committed_records_and_rewind_a_group(local:
     assert await committed(local, "auditors", "rewound") == 0
 
 
-async def test_a_client_through_a_proxy_is_told_to_come_back_to_the_proxy() -> None:
+async def test_a_client_through_a_proxy_is_sent_back_to_the_proxy() -> None:
     with data_folder() as folder:
         kafka = LocalKafka(folder, proxy_port=12_345)
 

@@ -232,7 +232,7 @@ def test_a_field_of_an_item_given_twice_is_refused(name: str) -> None:
 # --- what is no order ---
 
 
-def test_a_missing_value_is_told_from_an_empty_document() -> None:
+def test_a_missing_value_is_distinguished_from_an_empty_document() -> None:
     assert invalid(None).code is DeadLetterCode.EMPTY_VALUE
     assert invalid(b"").code is DeadLetterCode.EMPTY_VALUE
     assert invalid(b" ").code is DeadLetterCode.NOT_JSON

@@ -34,5 +34,5 @@ def test_what_lies_an_hour_back_is_at_the_left_edge_and_one_point_is_no_line():
     assert charts(points[:1], 0.0) == ()
 
 
-def test_a_time_is_told_in_milliseconds_below_a_second():
+def test_a_time_is_reported_in_milliseconds_below_a_second():
     assert [seconds(value) for value in (None, 0.0123, 2.5)] == ["–", "12 ms", "2.5 s"]

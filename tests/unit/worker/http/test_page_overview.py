@@ -52,7 +52,7 @@ def decided(orders: list[tuple[datetime, int]], told: Rejections, at_most: int =
     return {count.name: count.number for count in (*found.decided, *found.reasons)}
 
 
-def test_an_order_that_was_told_twice_is_one_rejection_and_the_newest_comes_first():
+def test_an_order_published_twice_is_one_rejection_and_the_newest_is_first():
     order_id = uuid4()
     found = rejections(
         tail(
@@ -66,7 +66,7 @@ def test_an_order_that_was_told_twice_is_one_rejection_and_the_newest_comes_firs
     assert (found.strange, found.whole_after, found.blind) == (1, None, False)
 
 
-def test_of_many_reasons_few_are_told_and_the_rest_is_counted():
+def test_of_many_reasons_few_are_reported_and_the_rest_is_counted():
     (one,) = rejections(tail(rejection(NOON, *["unknown_product"] * 5, "unknown_user"))).latest
     assert one.reasons == (*["there was no product 7"] * 3, "3 more")
     assert one.codes == ("unknown_product", "unknown_user")
@@ -131,7 +131,7 @@ def test_dead_letters_are_grouped_and_the_newest_is_the_sample():
     assert (found.read, found.cut) == (2, True)
 
 
-def test_a_worker_tells_what_it_counted_and_of_the_rest_only_what_happened():
+def test_a_worker_shows_what_it_counted_and_of_the_rest_only_what_happened():
     name = "order_worker_dead_letters_total"
     assert own_counts([(name, 2.0), (name, 3.0), ("order_worker_batches_total", 0.0)]) == (
         Count("confirmed", 0),

@@ -163,7 +163,7 @@ def test_where_there_is_nothing_it_says_so():
     assert "nothing waits" in text
     assert "not ready" in text
     nobody = Page(overview_page(overview(lag=Panel(lag_of(partition(0, 5), members=()))))).text
-    assert "Nobody decides these orders: start a worker" in nobody
+    assert "No worker decides these orders: start one" in nobody
 
 
 def test_a_broken_part_says_why_and_the_others_are_shown():
@@ -189,7 +189,7 @@ def test_of_many_partitions_and_groups_the_greatest_are_shown_and_the_others_cou
     assert '<td data-label="partition">7</td>' in html
 
 
-def test_the_page_loads_itself_again_only_when_told_to():
+def test_the_page_reloads_itself_only_when_asked_to():
     assert "http-equiv" not in overview_page(overview())
     again = overview_page(replace(overview(), refresh=5))
     assert '<meta http-equiv="refresh" content="5">' in again
@@ -226,9 +226,9 @@ def test_an_order_is_explained_with_the_sentences_of_the_command():
     assert f"`order-worker explain --scan all {ORDER}`" in text
 
 
-def test_without_the_topics_the_ledger_is_told_and_nothing_is_made_up():
+def test_without_the_topics_the_ledger_is_reported_and_nothing_is_made_up():
     text = Page(order_page(ORDER, explained_by_rows(decided()), "", "Kafka: no answer in time")).text
-    assert "Whether it was announced is not known: its records could not be read." in text
+    assert "Whether it was published is not known: its records could not be read." in text
     assert "Without the topics. Kafka: no answer in time." in text
     unknown = Page(order_page(ORDER, None, "", "Kafka: no answer in time")).text
     assert "Whether it waits, or is a dead letter, could not be read." in unknown

@@ -32,5 +32,5 @@ def test_a_replay_is_neither_a_workers_commit_nor_a_strangers():
     ("metadata", "pending_to"),
     [(MARK, 130), (idle_mark(120), 120), (idle_mark(None), 0), (idle_mark(500), 130)],
 )
-def test_an_offset_tells_what_postgresql_knew_when_it_was_committed(metadata: str, pending_to: int):
+def test_an_offset_shows_what_postgresql_knew_when_it_was_committed(metadata: str, pending_to: int):
     assert pending_when_committed(130, metadata) == pending_to

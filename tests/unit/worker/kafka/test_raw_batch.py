@@ -135,7 +135,7 @@ class TestSoundBatches:
 
 
 class TestTransactions:
-    def test_a_marker_is_passed_over(self):
+    def test_a_marker_is_skipped(self):
         found = read(batch((b"\0\0\0\0", b"", []), attributes=0x20, is_transactional=True), aborted=[])
         assert (found.records, found.next_offset, found.span) == ((), 101, None)
 
@@ -234,7 +234,7 @@ class TestUnreadableSpans:
         found = read(of_bodies(*(written(n, b"v") for n in range(3)), b"more"))
         assert (offsets(found), found.next_offset, found.span) == ([100, 101, 102], 103, None)
 
-    def test_more_records_than_the_batch_claims_are_not_passed_over(self):
+    def test_more_records_than_the_batch_claims_are_not_skipped(self):
         made = of_bodies(*(written(n, b"v") for n in range(3)))
         struct.pack_into(">i", made, 57, 2)
         found = read(checked(made))
@@ -321,7 +321,7 @@ class TestWhereAnUncertainBatchEnds:
         assert (found.records, found.next_offset) == ((), 100)
         assert found.span == UnreadableSpan(PARTITION, 100, end, why)
 
-    def test_nothing_of_a_batch_with_a_wrong_checksum_is_believed(self):
+    def test_nothing_of_a_batch_with_a_wrong_checksum_is_used(self):
         control = wrong(flip_a_value)
         control[22] |= 0x20
         assert read(control).span is not None

@@ -53,7 +53,7 @@ def test_a_place_that_is_read_twice_counts_once():
     assert [count.records for count in met.counts()] == [3, 1]
 
 
-def test_what_several_readers_met_is_told_together():
+def test_what_several_readers_met_is_reported_together():
     one, other = Unreadables(), Unreadables()
     one.add_span(span(1, 2))
     other.add_span(span(1, 2, TopicPartition("order-confirmed", 1)))

@@ -128,7 +128,7 @@ def test_what_a_worker_that_hangs_shows_too_is_no_sign_of_life(sign: str):
     assert health.stalled_seconds() > 99
 
 
-async def test_an_answer_that_is_late_is_told_and_then_what_the_driver_says_of_it(
+async def test_an_answer_that_is_late_is_reported_and_then_what_the_driver_says_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("worker.observability.health.CHECK_TIMEOUT_SECONDS", 0.01)
@@ -146,7 +146,7 @@ async def test_an_answer_that_is_late_is_told_and_then_what_the_driver_says_of_i
 PLACED = TopicPartition("placed", 0)
 
 
-def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_goes_on():
+def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_continues():
     health = Health()
     health.started()
     assert health.waits(PLACED, "too large")
@@ -167,11 +167,11 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
     assert health.waiting()["placed-0"].since == since
 
 
-def test_orders_set_back_make_the_worker_unready_until_one_partition_goes_on_or_they_are_gone():
+def test_rewound_orders_make_the_worker_unready_until_a_partition_continues():
     health = Health()
     health.started()
     health.set_back("kafka: no coordinator", alive=True)
     health.answered("kafka")
-    assert health.troubles() == {"orders": "set back: kafka: no coordinator"}
+    assert health.troubles() == {"orders": "rewound: kafka: no coordinator"}
     health.relieved()
     assert health.troubles() == {}

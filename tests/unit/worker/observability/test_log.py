@@ -69,7 +69,7 @@ def test_what_is_looked_at_again_and_again_is_said_once_in_a_while_and_a_batch_a
     ours = OurWords()
 
     def say(event: Event) -> bool:
-        return ours.filter(line("failed: %s", 1, name="worker.pipeline.mend", **about(event)))
+        return ours.filter(line("failed: %s", 1, name="worker.pipeline.maintenance", **about(event)))
 
     assert [say(Event.LOOK_FAILED), say(Event.LOOK_FAILED)] == [True, False]
     assert [say(Event.BATCH_SET_BACK), say(Event.BATCH_SET_BACK)] == [True, True]

@@ -95,7 +95,7 @@ def test_a_pruned_decision_says_so_and_makes_nothing_up():
         said = explained(facts(decision=decision, order=stored("pending")))
         assert said.state is state
         assert f"from {SOURCE}{words}" in said.summary
-        assert said.summary.endswith("no announcement is there any more: it was deleted (retention).")
+        assert said.summary.endswith("no publication is there any more: it was deleted (retention).")
         shown = io.StringIO()
         Console(file=shown, width=200).print(explanation_screen(said))
         assert "its event was pruned (`ledger prune`)" in shown.getvalue()
@@ -130,27 +130,27 @@ def test_a_header_links_an_order_with_that_whose_id_makes_its_own():
             facts(decision=confirmed(), outcomes=(outcome(15),)),
             State.CONFIRMED,
             "Confirmed at 2026-11-23 10:00:00.000Z from order-placed-2@17,"
-            " announced once at order-confirmed-2@15.",
+            " published once at order-confirmed-2@15.",
         ),
         (
             facts(decision=confirmed(), outcomes=(outcome(15), outcome(90, republished=True))),
             State.CONFIRMED,
-            "announced 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
+            "published 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
         ),
         (
             facts(decision=confirmed(), committed={2: 17}),
             State.CONFIRMED,
-            "not announced yet: the group workers has not committed past that record.",
+            "not published yet: the group workers has not committed past that record.",
         ),
         (
             facts(decision=confirmed()),
             State.CONFIRMED,
-            "and no announcement is there any more: it was deleted (retention), or never told.",
+            "and no publication is there any more: it was deleted (retention), or never published.",
         ),
         (
             facts(decision=confirmed(), unread=(Unread("order-confirmed", 2, 0, 9),)),
             State.CONFIRMED,
-            "and no announcement is in what was read.",
+            "and no publication is in what was read.",
         ),
         (
             facts(
@@ -184,21 +184,21 @@ def test_a_header_links_an_order_with_that_whose_id_makes_its_own():
         (
             facts(inputs=(input_record(RecordStanding.PASSED_OVER, 3),), skips=(skip(2, 3),)),
             State.PASSED_OVER,
-            "Not decided: its record at order-placed-2@3 could not be read, and was passed over by ada"
+            "Not decided: its record at order-placed-2@3 could not be read, and was skipped by ada"
             " at 2026-11-23 10:00:00.000Z: bad disk. A replay from there would decide it.",
         ),
         (
             facts(skips=(skip(0, 10, 22),)),
             State.NOT_FOUND,
             "Not decided: no record of it is in the input or among the dead letters; it may have been among"
-            " 12 offsets that ada passed over at 2026-11-23 10:00:00.000Z.",
+            " 12 offsets that ada skipped at 2026-11-23 10:00:00.000Z.",
         ),
         (
             facts(skips=(skip(0, 10, 22), skip(1, 5, 6, "deleted", hours=1))),
             State.NOT_FOUND,
             "Not decided: no record of it is in the input or among the dead letters; it may have been among"
             " 1 offset that was deleted before it was decided (found 2026-11-23 11:00:00.000Z),"
-            " or among 12 that were passed over or deleted before.",
+            " or among 12 that were skipped or deleted before.",
         ),
         (facts(), State.NOT_FOUND, "Not decided: no record of it is in the input or among the dead letters."),
         (facts(unread=(Unread("order-placed", 2, 0, 9),)), State.NOT_FOUND, "among those that wait"),
@@ -226,7 +226,7 @@ def test_a_record_is_what_the_ledger_and_the_committed_offset_make_of_it():
     assert (told[3].standing, told[3].why) == (RecordStanding.INVALID, " (data_error)")
 
 
-def test_a_dead_letter_with_odd_headers_is_told_all_the_same():
+def test_a_dead_letter_with_odd_headers_is_reported_all_the_same():
     odd = record(
         b"\xff",
         headers=(
@@ -241,7 +241,7 @@ def test_a_dead_letter_with_odd_headers_is_told_all_the_same():
     assert (told.code, told.message, told.source, told.failed_at) == ("", "\ufffd", None, None)
 
 
-def test_records_of_an_order_are_told_from_others_that_name_it():
+def test_records_of_an_order_are_distinguished_from_others_that_name_it():
     one = OrderRecords(ORDER, frozenset(["order-confirmed"]), 10_000)
     key = str(ORDER).encode()
     assert one.is_one(record(order_value(order_id=ORDER)))

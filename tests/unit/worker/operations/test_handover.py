@@ -86,5 +86,5 @@ def test_a_group_that_was_overtaken_by_another_is_not_the_one_to_take_over():
     with pytest.raises(CommandError, match=r"b has decided orders-0 to 60.*replay --from-group b`"):
         require_furthest("a", [handover(OLD, NOTHING)], {0: {"b": 60, "a": 50}})
     require_furthest("a", [handover(OLD, NOTHING)], {0: {"a": 50, "b": 50}})
-    # Run again once the new group has gone on from the one that came furthest.
+    # Run again once the new group has continued from the one that came furthest.
     require_furthest("a", [handover(OLD, standing(70, 70))], {0: {"b": 60, "a": 50}})

@@ -34,7 +34,7 @@ def letter(
     return read_letter(record(b"", offset=offset, partition=2, headers=tuple(headers)))
 
 
-def test_a_letter_tells_its_place_its_source_and_why():
+def test_a_letter_shows_its_place_its_source_and_why():
     one = letter(offset=17)
     assert (str(one.place), one.source, one.failed_at) == ("2:17", Source("placed", 1, 7), NOW)
     assert (one.code, one.path, one.message) == ("invalid_order", "items.0.quantity", "is wrong")
@@ -86,7 +86,7 @@ def test_all_that_is_given_has_to_apply():
         assert not choice.takes(one), choice
 
 
-def test_a_letter_that_does_not_tell_its_time_is_in_no_span():
+def test_a_letter_that_does_not_show_its_time_is_in_no_span():
     assert not Choice(start=NOW).takes(read_letter(record(b"")))
 
 

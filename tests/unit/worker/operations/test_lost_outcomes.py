@@ -129,7 +129,7 @@ class TestSource:
         ]
         assert not any(could_have_come_of(event, other) for other in others)
 
-    def test_a_rejection_tells_what_it_is_about(self):
+    def test_a_rejection_shows_what_it_is_about(self):
         short = Rejected((InsufficientStock(1, requested=3, available=2),))
         event = event_of(order(line(1), line(1, 2), line(7)), short)
         assert could_have_come_of(event, order(line(1, 3)))
@@ -184,7 +184,7 @@ class TestPositions:
     def test_a_partition_is_behind_where_postgresql_knows_less_than_is_committed(self):
         committed = OffsetAndMetadata(50, "order-worker")
         moved = OffsetAndMetadata(90, "")
-        idle = OffsetAndMetadata(70, "order-worker 50")  # it had passed over the markers of transactions
+        idle = OffsetAndMetadata(70, "order-worker 50")  # it had skipped the markers of transactions
         commits = dict.fromkeys(range(4), committed) | {4: moved, 5: None, 6: idle, 7: idle}
         found = behind(commits, {0: 50, 1: 49, 2: 60, 4: 1, 6: 50, 7: 20})
         assert found == [Behind(1, 49, 50), Behind(3, None, 50), Behind(7, 20, 50)]

@@ -18,7 +18,7 @@ def test_the_last_step_is_what_is_left(letters: int, plan: list[int]):
     assert planned(letters) == plan
 
 
-def test_of_very_many_the_first_steps_are_told():
+def test_of_very_many_the_first_steps_are_reported():
     assert planned(10_000_000)[-2:] == [500, LARGEST_STEP]
 
 

@@ -83,7 +83,7 @@ def test_a_group_beyond_the_end_of_the_log_goes_back_and_skips_nothing(target: T
     assert move.replayed == (goal, 100), "all that can be read"
     assert move.skipped == (10, goal), "whatever came since the log was cut may lie there"
     assert remark(target, move) == (
-        "committed 1,000 lies 890 beyond the end 110: the log was cut or made anew"
+        "committed 1,000 lies 890 beyond the end 110: the log was cut or recreated"
     )
 
 
@@ -102,7 +102,7 @@ PENDING_BATCH = PendingBatch(40, 50, 0, None)
         (commit_of(52, "order-worker 50"), PENDING_BATCH, 52),
     ],
 )
-def test_a_group_came_as_far_as_kafka_tells(
+def test_a_group_came_as_far_as_kafka_reports(
     commit: OffsetAndMetadata | None, pending: PendingBatch | None, reached: int | None
 ):
     assert reached_to(ONE, commit, pending, log_end=60) == reached
@@ -117,7 +117,7 @@ def test_an_offset_that_kafka_has_forgotten_is_refused_unless_the_log_ends_befor
     assert reached_to(ONE, commit, PENDING_BATCH, log_end=49) == 50
 
 
-def test_where_the_log_was_cut_an_operator_is_believed_all_the_same():
+def test_where_the_log_was_truncated_an_operators_offset_is_still_used():
     assert reached_to(ONE, commit_of(30, ""), PENDING_BATCH, log_end=20) == 30
     assert reached_to(ONE, commit_of(70), PENDING_BATCH, log_end=20) == 70
 

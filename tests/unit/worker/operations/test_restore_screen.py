@@ -43,7 +43,7 @@ def screen_of(of: RestoreReport) -> str:
     return out.getvalue()
 
 
-def test_a_rehearsal_tells_what_is_missing_and_how_to_write_it():
+def test_a_rehearsal_shows_what_is_missing_and_how_to_write_it():
     shown = screen_of(found(RestoreRequest(start=NOW)))
     assert "nothing was changed" in shown
     assert "400 outcomes published since 2026-11-23 10:00:00.000Z" in shown

@@ -1,4 +1,4 @@
-"""Which place may be passed over, and what is refused before anything is read."""
+"""Which place may be skipped, and what is refused before anything is read."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -62,7 +62,7 @@ def test_a_place_where_the_group_waits_is_read():
         ((200,), {}, "offset 200 of placed-3 is beyond what can be read: the partition ends at 200"),
         ((120, 200), {}, "offset 200 of placed-3 is beyond"),
         ((120, 119), {}, "--through 119 lies before placed:3:120"),
-        ((125, None, SKIPPED), {}, "skipped already: offsets 120 to 129 were passed over by ada"),
+        ((125, None, SKIPPED), {}, "skipped already: offsets 120 to 129 were skipped by ada"),
         ((120, 129, SKIPPED), {}, "is skipped already"),
     ],
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_rehearsal_says_what_what_it_means_and_how_to_do_it():
         "placed-3: offsets 120 to 129 cannot be read: its batch has a wrong checksum.",
         "Up to 10 records; the orders in them are lost to the workers: ask upstream to send them again.",
         "The group shop waits before it, with 70 offsets behind it.",
-        "Nothing was changed. To pass over them: do it",
+        "Nothing was changed. To skip them: do it",
     ]
     assert report(plan(committed=100), "")[2].startswith("The group shop has 20 offsets before it to decide")
-    assert report(plan(executed=True), "")[-1].startswith("On record: passed over by ada: bad disk. A worker")
+    assert report(plan(executed=True), "")[-1].startswith("On record: skipped by ada: bad disk. A worker")

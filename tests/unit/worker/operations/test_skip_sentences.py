@@ -10,10 +10,10 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 def test_a_skip_names_its_offsets_who_when_and_why():
     assert sentence(SkippedSpan(0, 120, 121, "ada", "bad disk", NOW)) == (
-        "offset 120 was passed over by ada at 2026-11-23 10:00:00.000Z: bad disk"
+        "offset 120 was skipped by ada at 2026-11-23 10:00:00.000Z: bad disk"
     )
     assert sentence(SkippedSpan(0, 1_200, 1_300, "ada\x1b", "a\nb", NOW)) == (
-        "offsets 1,200 to 1,299 were passed over by ada· at 2026-11-23 10:00:00.000Z: a·b"
+        "offsets 1,200 to 1,299 were skipped by ada· at 2026-11-23 10:00:00.000Z: a·b"
     )
 
 

@@ -60,7 +60,7 @@ def test_all_is_published_where_nothing_that_was_begun_is_left(
     ("published_to", "is_new", "left"),
     [(10, True, [10, 11]), (None, True, [10, 11]), (11, True, []), (11, False, [11]), (9, True, [])],
 )
-def test_just_taken_over_only_the_records_it_goes_on_at_are_admitted(
+def test_just_taken_over_only_the_records_it_continues_at_are_admitted(
     published_to: int | None, is_new: bool, left: list[int]
 ):
     partition = Partition()
@@ -83,7 +83,7 @@ def test_records_read_before_a_failure_are_not_taken_for_those_that_failed(first
 
 
 @pytest.mark.parametrize(("rewound_to", "to"), [(None, 10), (8, 8), (12, 10)])
-def test_it_is_set_back_to_the_earlier_of_two_failures(rewound_to: int | None, to: int):
+def test_it_is_rewound_to_the_earlier_of_two_failures(rewound_to: int | None, to: int):
     assert Partition(rewound_to=rewound_to).rewind(10) == to
 
 
@@ -98,17 +98,17 @@ def test_a_batch_behind_markers_follows_on_the_one_before_them():
     owned = ownership(10)
     owned.settled(12)
     owned.published(12)
-    owned.passed_over(15)
-    owned.passed_over(17)
+    owned.skipped(15)
+    owned.skipped(17)
     assert owned.published_to == 17
     assert owned.pending(records(17), None).published_to == 12
     owned.settled(18)
-    assert owned.passed_over_from is None
+    assert owned.skipped_from is None
 
 
-def test_what_is_passed_over_before_any_batch_leaves_nothing_to_follow_on():
+def test_skipped_offsets_before_any_batch_leave_nothing_to_follow_on():
     owned = ownership(10)
-    owned.passed_over(12)
+    owned.skipped(12)
     assert owned.pending(records(12), None).published_to == 12
 
 

@@ -1,4 +1,4 @@
-"""Where a partition goes on, for each way in which Kafka, PostgreSQL and the log can disagree."""
+"""Where a partition continues, for each way in which Kafka, PostgreSQL and the log can disagree."""
 
 import pytest
 from aiokafka import TopicPartition
@@ -129,7 +129,7 @@ def test_a_new_group_does_not_begin_where_another_one_has_decided():
 
 
 @pytest.mark.parametrize("found", [evidence(commit(0)), evidence(None, pending())])
-def test_a_group_that_is_not_new_goes_on_beside_others(found: Evidence):
+def test_a_group_that_is_not_new_continues_beside_others(found: Evidence):
     assert decided_by_another_group(PLACED, found, ["old"], "new") is None
 
 

@@ -20,7 +20,7 @@ NEXT = {"setting": "acl", "what_to_do": "grant it"}
         (ProducerFenced(), "fenced"),
         (AdaptedError("topic", "too large", **NEXT), "refused"),
         (RefusedByKafkaError("topic", "no right", **NEXT), "operator"),
-        (WaitsForOperatorError("mend it"), "operator"),
+        (WaitsForOperatorError("fix it"), "operator"),
         (DatabaseReplacedError("of a backup"), "database_replaced"),
         (KeyError("nobody foresaw it"), "unforeseen"),
     ],

@@ -13,7 +13,7 @@ from rich.console import Console
 from contracts.envelope import event_id
 from contracts.events import OrderPlaced
 from worker.sandbox.demo.checks import DemoRun, Kill, checks
-from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, Shelf, StoredDecision
+from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, ProductStock, StoredDecision
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
 from worker.sandbox.demo.report import latency, print_kept, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
@@ -32,7 +32,7 @@ def run(retailer: Retailer) -> DemoRun:
     started_at = datetime(2026, 11, 23, tzinfo=UTC)
     due = schedule(retailer.invoices, started_at=started_at, seconds=6, partitions=4, seed=1)
     placed = [PlacedRecord(p, p.partition, offset, offset * 100) for offset, p in enumerate(due)]
-    tally, evidence = TopicTally(), DemoEvidence([], [Shelf(1, 100, 40, 60)], [])
+    tally, evidence = TopicTally(), DemoEvidence([], [ProductStock(1, 100, 40, 60)], [])
     for one in placed:
         if one.placement.code:
             tally.letters.append(
@@ -121,9 +121,9 @@ def test_a_dead_letter_with_another_code_is_noticed(run: DemoRun):
     assert failing(run) == {"Broken ones are set aside"}
 
 
-@pytest.mark.parametrize("shelf", [Shelf(2, 10, 5, 6), Shelf(2, 10, 11, -1)])
-def test_stock_that_does_not_add_up_is_noticed(run: DemoRun, shelf: Shelf):
-    run.evidence.shelves.append(shelf)
+@pytest.mark.parametrize("stock", [ProductStock(2, 10, 5, 6), ProductStock(2, 10, 11, -1)])
+def test_stock_that_does_not_add_up_is_noticed(run: DemoRun, stock: ProductStock):
+    run.evidence.stocks.append(stock)
     assert failing(run) == {"Stock is conserved"}
 
 

@@ -58,7 +58,7 @@ def test_shows_every_number_whole(width: int, height: int):
     assert "Ctrl-C" in screen
 
 
-def test_a_small_terminal_still_tells_what_counts():
+def test_a_small_terminal_still_shows_what_counts():
     screen = "\n".join(drawn(busy_state(), 60, 15))
     assert "1,798 of 1,798 orders decided" in screen
     assert "at least 80 × 24" in screen

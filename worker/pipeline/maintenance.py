@@ -1,4 +1,4 @@
-"""Mends what the looks at the group have found, in a task of its own: it may wait for the batch in hand."""
+"""Repairs what `worker.pipeline.watch` has found, in its own task, which may wait for the batch in flight."""
 
 import asyncio
 import logging
@@ -36,8 +36,8 @@ LOOK_BACK_SECONDS: Final = 2.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class Mender:
-    """Does for one worker's partitions what no record would bring about."""
+class Maintenance:
+    """Does for one worker's partitions what no incoming record would trigger."""
 
     group: ConsumerGroup
     watch: Watch
@@ -52,9 +52,9 @@ class Mender:
     _looked_for_silent_at: float = float("-inf")  # monotonic seconds
 
     async def run(self) -> None:
-        """Until cancelled: mend what the looks have found. What fails is found again by the next look.
+        """Repair what the watch has found, until cancelled. What fails is found again by the next check.
 
-        Raises FetchStoppedError: this process gets no records any more, and has to be started again.
+        Raises FetchStoppedError if this process gets no records any more and has to be restarted.
         """
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
@@ -63,7 +63,7 @@ class Mender:
                 continue
             consumer.require_fetching()
             try:
-                await self._mend(consumer)
+                await self._repair(consumer)
             except Exception as error:
                 if is_refusal(error):
                     log.info("looking after the group: %s", describe(error), extra=about(Event.LOOK_FAILED))
@@ -71,17 +71,17 @@ class Mender:
                     said = about(Event.UNFORESEEN, error=type(error).__name__)
                     log.exception("unforeseen error while looking after the group", extra=said)
 
-    async def _mend(self, consumer: RecordConsumer) -> None:
+    async def _repair(self, consumer: RecordConsumer) -> None:
         for partition, published_to in self.watch.seen.lost.items():
             committed = self.watch.seen.commits[partition]
             await self.idle.recover_lost_commit(
                 partition, published_to, None if committed is None else committed.offset
             )
-        await self._pass_over_skipped(consumer)
+        await self._skip_as_asked(consumer)
         moved = self._moved_by_others(consumer)
         if outside := {*consumer.out_of_range, *self.idle.lacking_records(), *moved}:
             await self.idle.take_over(outside)
-        await self._go_on_behind_markers(consumer)
+        await self._commit_past_markers(consumer)
         await self._look_at_database()
         await self._end_silent_workers()
 
@@ -96,7 +96,7 @@ class Mender:
         }
 
     async def _end_silent_workers(self) -> None:
-        """Where a batch waits, it may be for a worker that was frozen in the middle of its own."""
+        """End the session of a worker that froze in the middle of a COPY, if a batch waits for its locks."""
         now = time.monotonic()
         if not self.health.troubles() or now - self._looked_for_silent_at < DATABASE_INTERVAL_SECONDS:
             return
@@ -104,13 +104,13 @@ class Mender:
         async with self.group.sessions() as session:
             for pid in await silent_sessions.end_silent_copies(session, self.batch_timeout_seconds):
                 log.warning(
-                    "ended session %d of a worker that stood still in the middle of a COPY for %g s or more",
+                    "ended session %d of a worker that was frozen in the middle of a COPY for %g s or more",
                     *(pid, self.batch_timeout_seconds),
                     extra=about(Event.SESSION_ENDED, server="database", seconds=self.batch_timeout_seconds),
                 )
 
-    async def _pass_over_skipped(self, consumer: RecordConsumer) -> None:
-        """Go on behind what nobody can unpack, or Kafka cannot serve, and an operator has given up."""
+    async def _skip_as_asked(self, consumer: RecordConsumer) -> None:
+        """Continue after offsets that cannot be read and that an operator has decided to skip."""
         heads = {p: span.first for p, span in consumer.unreadable.items()}
         heads |= {p: at for p in consumer.refused if (at := consumer.settled_position(p)) is not None}
         if not heads:
@@ -119,19 +119,19 @@ class Mender:
             given_up = [s for s in await skips.list_skips(session, self.group.topic) if s.kind == "skipped"]
         for partition, first in heads.items():
             skip = next((s for s in given_up if _covers(s, partition, first)), None)
-            if skip and await self.idle.go_on_behind_skipped(partition, first, skip.to_offset):
+            if skip and await self.idle.continue_after_skipped(partition, first, skip.to_offset):
                 skipped = self.metrics.skipped_offsets.labels(str(partition.partition))
                 skipped.inc(skip.to_offset - first)
                 log.warning(
-                    "passed over offsets %d to %d of %s-%d, as %s asked: %s",
+                    "skipped offsets %d to %d of %s-%d, as %s asked: %s",
                     *(first, skip.to_offset - 1, partition.topic, partition.partition),
                     *(skip.requested_by, skip.note),
                     extra=about(Event.RECORDS_SKIPPED, partition, offset=first, end=skip.to_offset),
                 )
         self.watch.report_unreadable(consumer)
 
-    async def _go_on_behind_markers(self, consumer: RecordConsumer) -> None:
-        """Let the committed offset reach the end where only markers are left: other tools take it for lag."""
+    async def _commit_past_markers(self, consumer: RecordConsumer) -> None:
+        """Commit the log's end if only transaction markers are left: other tools would report them as lag."""
         for partition in consumer.assignment() - self.flow.in_hand():
             position = consumer.settled_position(partition)
             commit = self.watch.seen.commits.get(partition)
@@ -143,10 +143,10 @@ class Mender:
                 if begins is not None:
                     self.watch.seen.commits[partition] = OffsetAndMetadata(begins, idle_mark(None))
             elif published < position:
-                await self.idle.go_on_behind_markers(partition)
+                await self.idle.commit_past_markers(partition)
 
     async def _look_at_database(self) -> None:
-        """PostgreSQL may be that of a backup also where no orders come that would show it."""
+        """Check that PostgreSQL was not restored from a backup, also while no orders arrive."""
         commits, now = self.watch.seen.commits, time.monotonic()
         if not commits or now - self._asked_database_at < DATABASE_INTERVAL_SECONDS:
             return
@@ -160,13 +160,13 @@ class Mender:
             self.health.answered("ledger")
 
     async def look_back(self) -> None:
-        """Before the group is left: commit behind what holds nothing to decide. What fails costs nothing."""
+        """Before leaving the group, commit past offsets with nothing to decide. A failure is harmless."""
         consumer = self.source.consumer
         with suppress(Exception):
             async with asyncio.timeout(LOOK_BACK_SECONDS):
                 await self.watch.look()
                 if consumer is not None:
-                    await self._go_on_behind_markers(consumer)
+                    await self._commit_past_markers(consumer)
 
 
 def _covers(skip: SkippedSpan, partition: TopicPartition, offset: int) -> bool:
