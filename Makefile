@@ -81,14 +81,14 @@ servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two set
 shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
 	@$(BIN)/python examples/shop.py
 
-# A test waits for servers and rebalances most of the time, so four processes, each with servers of its own, fit
-# on two cores.
+# A test waits for servers and rebalances half of the time, so five processes, each with servers of its own, keep
+# two cores busy. They import the same files, also those that the tests start: each is compiled once.
 # Where CI is set, a missing browser, PgBouncer, Prometheus or contract tool is an error: all are brought along.
-test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; thirteen minutes on two cores
+test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
-	@$(BIN)/python -m pytest -n 4 --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist worksteal
 
 check: lint types docs test faults ## What CI runs: lint, types, the pages, all tests, the short fault campaign
 
@@ -153,7 +153,7 @@ release: setup ## Check a version, and with EXECUTE=1 build its wheel and tag it
 
 coverage: setup ## Which lines the tests reach, by package, their processes included; TESTS=tests/unit for a part
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -n 4 --dist worksteal $(TESTS); ended=$$?; $(BIN)/coverage combine --quiet; \
+	@$(BIN)/coverage run -m pytest -n 5 --dist worksteal $(TESTS); ended=$$?; $(BIN)/coverage combine --quiet; \
 		$(BIN)/coverage json --quiet -o - | $(BIN)/python -m tests.coverage; exit $$ended
 
 clean: ## Remove the virtual environments, the site and all caches of this folder

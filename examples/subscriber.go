@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -47,7 +48,6 @@ func take(m message) {
 	must(os.WriteFile(path+".new", text, 0o600))
 	must(os.Rename(path+".new", path))
 }
-
 func main() {
 	if text, err := os.ReadFile(path); err == nil {
 		must(json.Unmarshal(text, &done))
@@ -59,6 +59,7 @@ func main() {
 		return
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(os.Args[1]), kgo.ConsumerGroup("subscriber-in-go"), kgo.DisableAutoCommit(),
+		kgo.SessionTimeout(6*time.Second), // how soon one that was killed gives its partitions to the others
 		kgo.ConsumeTopics(os.Args[2:]...), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	for must(err); ; must(client.CommitUncommittedOffsets(context.Background())) { // after the effects
 		fetches := client.PollFetches(context.Background())
@@ -72,7 +73,6 @@ func main() {
 		}
 	}
 }
-
 func must(err error) {
 	if err != nil {
 		log.Fatal("error: ", err)

@@ -22,9 +22,8 @@ def effect_of(kind: str, value: str | bytes) -> dict[str, Any] | None:
     if kind not in ("order-confirmed", "order-rejected"):
         return None
     event = json.loads(value)
-    effect = {name: event[name] for name in ("order_id", "user_id")} | {
-        "outcome": kind.removeprefix("order-")
-    }
+    effect = {name: event[name] for name in ("order_id", "user_id")}
+    effect["outcome"] = kind.removeprefix("order-")
     if kind == "order-confirmed":
         return {**effect, "total_amount": event["total_amount"], "items": len(event["items"])}
     codes = [reason["code"] for reason in event["reasons"]]  # an open list: also one of tomorrow
@@ -55,6 +54,7 @@ def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> 
     options = {
         "bootstrap.servers": bootstrap_servers,
         "group.id": "subscriber",  # shares partitions out; our positions count
+        "session.timeout.ms": 6_000,  # how soon one that was killed gives its partitions to the others
         "isolation.level": "read_committed",  # librdkafka's default; others read what is never committed
         "enable.auto.commit": False,
         "auto.offset.reset": "error",  # outcomes were deleted before they were read: find out why

@@ -6,11 +6,12 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.message import Message as Headers
 from html import escape, unescape
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, urlencode, urljoin
 from uuid import uuid4
@@ -248,11 +249,12 @@ def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
 
     record = f"/records/{scene.topics.order_placed}/0:0"
     lists = ("/orders", "/rejections", "/dead-letters")
-    for path in ("/", *lists, f"/explain/{told.confirmed}", sample, record, "/explain/7"):
-        html = get(worker.url + path)[2]
-        assert widths(browser, with_style(html, worker), tmp_path) == {n: (n, 0) for n in WIDTHS}, path
-        for look in ("light", "dark"):
-            assert complaints(browser, with_style(html, worker, look), tmp_path) == [], (path, look)
+    paths = ("/", *lists, f"/explain/{told.confirmed}", sample, record, "/explain/7")
+    pages = {path: get(worker.url + path)[2] for path in paths}
+    light = {path: with_style(html, worker) for path, html in pages.items()}
+    assert widths(browser, light, tmp_path) == {path: {n: (n, 0) for n in WIDTHS} for path in paths}
+    dark = {f"{path} in the dark": with_style(html, worker, "dark") for path, html in pages.items()}
+    assert complaints(browser, light | dark, tmp_path) == {name: [] for name in light | dark}
 
 
 def test_a_browser_shows_the_events_page_and_may_ask_nobody_else(worker: WorkerProcess, browser: Browser):
@@ -304,14 +306,17 @@ def with_style(html: str, worker: WorkerProcess, look: str = "light") -> str:
     return html
 
 
-def widths(browser: Browser, html: str, folder: Path) -> dict[int, tuple[int, int]]:
-    """How wide the page is in windows of several widths, and how many cells of its tables are not to be seen.
+def widths(browser: Browser, pages: Mapping[str, str], folder: Path) -> dict[str, dict[int, tuple[int, int]]]:
+    """How wide each page is in windows of several widths, and how many cells of its tables are out of sight.
 
-    It is no wider where nothing is scrolled sideways. The page runs no script and is in nobody's frame, so
-    this is a copy of it. (A window without a screen is 500 wide at least, a frame is not.)
+    It is no wider where nothing is scrolled sideways. The pages run no script and are in nobody's frame, so
+    these are copies of them. (A window without a screen is 500 wide at least, a frame is not.)
     """
-    copy = escape(html)
-    frames = "".join(f'<iframe width="{width}" srcdoc="{copy}"></iframe>' for width in WIDTHS)
+    frames = "".join(
+        f'<iframe width="{width}" srcdoc="{escape(html)}"></iframe>'
+        for html in pages.values()
+        for width in WIDTHS
+    )
     measure = (
         "const cut = (f, r) => !r.width || !r.height || r.left < 0 || r.right > f.innerWidth;"
         "const cells = f => [...f.document.querySelectorAll('td')].map(c => c.getBoundingClientRect());"
@@ -322,8 +327,8 @@ def widths(browser: Browser, html: str, folder: Path) -> dict[int, tuple[int, in
     measured.write_text(f"<title></title>{frames}<script>{measure}</script>", "utf-8")
     title = re.search(r"<title>([\d:,]+)</title>", browser.open(measured.as_uri()).dom)
     assert title
-    found = [[int(number) for number in one.split(":")] for one in title[1].split(",")]
-    return {window: (page, cut) for window, page, cut in found}
+    found = iter([int(number) for number in one.split(":")] for one in title[1].split(","))
+    return {path: {window: (page, cut) for window, page, cut in islice(found, len(WIDTHS))} for path in pages}
 
 
 WIDTHS = (360, 800, 1_400)

@@ -9,6 +9,7 @@ Run as a program, this is the template: it has one thread, forks for each reques
 with the process id. How each process ended is a file.
 """
 
+import atexit
 import ctypes
 import gc
 import json
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import count
@@ -39,6 +41,7 @@ _PR_SET_PDEATHSIG = 1  # as `worker.sandbox.servers.guard` does it for what is e
 _MODULES = ("worker", "tests.support.worker_at_step", "tests.support.redrive_killed")
 _OF_THE_INTERPRETER = ("PYTHON", "LC_", "LANG")  # it reads them at its start, which is over in what is forked
 _LEFT_OUT = ("db.migrations", "worker.sandbox")  # no worker or command that is forked here needs them
+_NOT_FLUSHED = 120  # the interpreter's exit code where nobody reads any more what it has to say
 _REQUEST = struct.Struct("!Q")  # the length of what follows; with it come standard input, output and error
 
 
@@ -212,8 +215,37 @@ def _become(request: Mapping[str, Any], streams: Sequence[int], template: int) -
     os.environ.update(request["environment"])
     module, *arguments = request["module"]
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-    sys.exit(0)
+    _end_with(_exit_code_of(module))
+
+
+def _exit_code_of(module: str) -> int:
+    """As the interpreter has it of a program: what is no number is said, and is a 1."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as exited:
+        if exited.code is None or isinstance(exited.code, int):
+            return exited.code or 0
+        print(exited.code, file=sys.stderr)
+        return 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _end_with(code: int) -> NoReturn:
+    """End as the interpreter does, but for freeing what the template imported.
+
+    To free it means to write into each of its pages, and so to copy them all before.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = _NOT_FLUSHED
+    os._exit(code & 0xFF)
 
 
 def _use(streams: Sequence[int]) -> None:
