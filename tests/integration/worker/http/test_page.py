@@ -151,7 +151,7 @@ async def test_without_the_database_the_rest_is_shown(env: dict[str, str], topic
         assert "the database gives no answer: connection refused" in text
         assert "confirmed – rejected 1" in text
         assert "there was no such user" in text
-        assert "1 of the newest records of the topic are no rejections" in text
+        assert "1 of the newest records of the topic are not rejections" in text
         assert "There are none." in text
         assert "secret" not in text
         assert "Not shown. the database: connection refused" in await get(f"/explain/{uuid4()}")
