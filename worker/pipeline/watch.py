@@ -231,15 +231,15 @@ class Watch:
             self._metrics.unreadable.labels(str(partition.partition)).set(0)
         standing = frozenset((*consumer.unreadable, *consumer.refused))
         for partition in self.seen.unreadable - standing:
-            self._health.goes_on(partition)
+            self._health.is_read(partition)
         self.seen.unreadable = standing
         for partition, span in consumer.unreadable.items():
             self._metrics.unreadable.labels(str(partition.partition)).set(span.end - span.first)
-            if self._health.waits(partition, _unreadable(span)):
+            if self._health.unread(partition, _unreadable(span)):
                 said = about(Event.RECORDS_UNREADABLE, partition, offset=span.first, end=span.end)
                 log.error("%s", _unreadable(span), extra=said)
         for partition, why in consumer.refused.items():
-            if self._health.waits(partition, f"Kafka refuses to serve it: {why}"):
+            if self._health.unread(partition, f"Kafka refuses to serve it: {why}"):
                 log.error(
                     "Kafka refuses to serve %s-%d: %s",
                     *(partition.topic, partition.partition, why),
