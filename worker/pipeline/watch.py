@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
@@ -41,6 +41,7 @@ GROUP_INTERVAL_SECONDS: Final = 10.0
 UNOWNED_FOR_SECONDS: Final = 10.0
 # A partition without progress for a shorter time may only be waiting for its turn.
 STILL_FOR_SECONDS: Final = 60.0
+RIGHT_TO_READ: Final = "grant the worker's user READ on it, as deploy/kafka/acls.sh does"
 Offsets = Mapping[TopicPartition, int]
 Commits = dict[TopicPartition, OffsetAndMetadata | None]
 
@@ -117,6 +118,8 @@ class Watch:
         """Report a missing topic and a shortage of file descriptors, which concern no single partition."""
         topic = self._group.topic
         gone = f"Kafka knows no topic {topic}: was it deleted? Make it with `order-worker topics create`"
+        if self._source.is_hidden(topic):
+            gone = f"Kafka does not let us see topic {topic}: {RIGHT_TO_READ}"
         for what, why in (("topic", None if is_there else gone), ("files", descriptor_shortage())):
             if why is None:
                 self._health.answered(what)
@@ -239,6 +242,8 @@ class Watch:
                 said = about(Event.RECORDS_UNREADABLE, partition, offset=span.first, end=span.end)
                 log.error("%s", _unreadable(span), extra=said)
         for partition, why in consumer.refused.items():
+            if why == TopicAuthorizationFailedError.__name__:
+                why = f"{why}: {RIGHT_TO_READ}"
             if self._health.unread(partition, f"Kafka refuses to serve it: {why}"):
                 log.error(
                     "Kafka refuses to serve %s-%d: %s",
