@@ -12,14 +12,13 @@ from typing import Any, Final
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
 from worker.kafka.client_names import is_worker
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
 from worker.kafka.moved_brokers import learn_brokers
@@ -32,6 +31,7 @@ from worker.observability.partition_states import PartitionState
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Partitions
+from worker.pipeline.unread import RIGHT_TO_READ, UnreadPartitions
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ GROUP_INTERVAL_SECONDS: Final = 10.0
 UNOWNED_FOR_SECONDS: Final = 10.0
 # A partition without progress for a shorter time may only be waiting for its turn.
 STILL_FOR_SECONDS: Final = 60.0
-RIGHT_TO_READ: Final = "grant the worker's user READ on it, as deploy/kafka/acls.sh does"
 Offsets = Mapping[TopicPartition, int]
 Commits = dict[TopicPartition, OffsetAndMetadata | None]
 
@@ -57,7 +56,6 @@ class Seen:
     unowned_since: dict[TopicPartition, float] = field(default_factory=dict)
     unowned: frozenset[TopicPartition] = frozenset()  # for long enough
     asked_group_at: float = float("-inf")
-    unreadable: frozenset[TopicPartition] = frozenset()
     lags: dict[TopicPartition, int] = field(default_factory=dict)
 
 
@@ -86,6 +84,7 @@ class Watch:
         self._history = history
         self._admin: AIOKafkaAdminClient | None = None
         self.seen = Seen()
+        self.unread = UnreadPartitions(health, metrics)
 
     async def look(self) -> None:
         """Measure how far the group is. Raises the error of Kafka or the connection if there is no answer."""
@@ -177,11 +176,8 @@ class Watch:
             self._metrics.lag.labels(str(partition.partition)).set(lag)
         for partition in assigned:
             self._metrics.know_partition(partition.partition)
-            high, stable = consumer.highwater(partition), consumer.last_stable_offset(partition)
-            hidden = 0 if high is None or stable is None else max(0, high - stable)
-            self._metrics.hidden.labels(str(partition.partition)).set(hidden)
         self._look_for_standstill(lags, published, assigned)
-        self.report_unreadable(consumer)
+        self.unread.report(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
         self._health.lags(sum(lags.values()), busy=bool(self._flow.in_hand()))
         self.remember(ends, published)
@@ -228,29 +224,6 @@ class Watch:
         owned = bool(one.ownership) if partition in assigned else None
         return PartitionState(partition.partition, owned, max(oldest, stuck), stuck)
 
-    def report_unreadable(self, consumer: RecordConsumer) -> None:
-        self._metrics.unreadable.clear()
-        for partition in consumer.assignment():
-            self._metrics.unreadable.labels(str(partition.partition)).set(0)
-        standing = frozenset((*consumer.unreadable, *consumer.refused))
-        for partition in self.seen.unreadable - standing:
-            self._health.is_read(partition)
-        self.seen.unreadable = standing
-        for partition, span in consumer.unreadable.items():
-            self._metrics.unreadable.labels(str(partition.partition)).set(span.end - span.first)
-            if self._health.unread(partition, _unreadable(span)):
-                said = about(Event.RECORDS_UNREADABLE, partition, offset=span.first, end=span.end)
-                log.error("%s", _unreadable(span), extra=said)
-        for partition, why in consumer.refused.items():
-            if why == TopicAuthorizationFailedError.__name__:
-                why = f"{why}: {RIGHT_TO_READ}"
-            if self._health.unread(partition, f"Kafka refuses to serve it: {why}"):
-                log.error(
-                    "Kafka refuses to serve %s-%d: %s",
-                    *(partition.topic, partition.partition, why),
-                    extra=about(Event.PARTITION_REFUSED, partition),
-                )
-
     async def _asking(self) -> AIOKafkaAdminClient:
         if self._admin is None:
             forget_errors(self._options)
@@ -287,13 +260,4 @@ def _said_of(strangers: Sequence[Member]) -> str:
     return (
         f": {names} has joined this group and is no worker, so that the orders it gets are decided by nobody;"
         " stop it, or give it a group id of its own"
-    )
-
-
-def _unreadable(span: UnreadableSpan) -> str:
-    name = f"{span.partition.topic}-{span.partition.partition}"
-    place = f"{span.partition.topic}:{span.partition.partition}:{span.first}"
-    return (
-        f"offsets {span.first} to {span.end - 1} of {name} cannot be unpacked ({span.why}): orders behind"
-        f" them wait; to skip them: `order-worker skip {place} --by … --note …`"
     )
