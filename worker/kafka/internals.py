@@ -289,3 +289,9 @@ def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
     """Those of its topics that the brokers do not let it see."""
     hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
     return hidden
+
+
+def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+    """Those that no broker leads, by what the brokers said last."""
+    leader_of = consumer._client.cluster.leader_for_partition
+    return {partition for partition in partitions if leader_of(partition) in (None, -1)}

@@ -92,7 +92,7 @@ def is_past_markers(evidence: Evidence) -> bool:
     if committed is None or pending is None or not is_workers_mark(committed.metadata):
         return False
     known = pending_when_committed(committed.offset, committed.metadata)
-    return known == pending.published_to < committed.offset
+    return bool(known == pending.published_to < committed.offset)
 
 
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:

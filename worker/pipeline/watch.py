@@ -21,6 +21,7 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
+from worker.kafka.internals import without_leader
 from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
@@ -103,8 +104,10 @@ class Watch:
             # them.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
-            ends = await consumer.end_offsets(everything) if everything else {}
-            firsts = await self._firsts(consumer, everything)
+            # One that no broker leads would hold up the answer for all, until it fails.
+            led = [*{*everything} - without_leader(consumer, everything)]
+            ends = await consumer.end_offsets(led) if led else {}
+            firsts = await self._firsts(consumer, led)
             await self._look_at_owners(admin, everything)
         except BaseException:
             self._metrics.lag.clear()

@@ -50,3 +50,24 @@ async def test_a_transaction_that_stays_open_is_named_until_it_ends(
         await asyncio.to_thread(publisher.abort_transaction, PATIENCE_SECONDS)
         await until(is_named=False)
     assert health.troubles() == {}
+
+
+async def test_a_partition_that_no_broker_leads_is_named_until_one_does(
+    services: Services, topics: TopicNames
+):
+    partition, name = TopicPartition(topics.order_placed, 0), f"{topics.order_placed}-0"
+    health = Health()
+    health.started()
+    unread = UnreadPartitions(health, Metrics())
+    async with RecordConsumer(bootstrap_servers=services.kafka_bootstrap_servers) as consumer:
+        consumer.assign([partition])
+        await consumer.end_offsets([partition])
+        unread.report(consumer)
+        assert health.troubles() == {}
+        known = consumer._client.cluster._partitions[partition.topic]
+        known[partition.partition] = known[partition.partition]._replace(leader=-1)
+        unread.report(consumer)
+        assert "no broker leads it" in health.troubles()[name]
+        await consumer._client.force_metadata_update()
+        unread.report(consumer)
+    assert health.troubles() == {}
