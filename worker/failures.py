@@ -10,11 +10,15 @@ from typing import Final
 
 import asyncpg
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaError,
     KafkaTimeoutError,
+    NoError,
     RequestTimedOutError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -36,6 +40,15 @@ _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
         "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"
         " group.max.session.timeout.ms of the brokers"
     ),
+}
+
+_TOPIC_RIGHTS: Final = "READ on the input topic, READ and WRITE on the others"
+# What the brokers refuse for want of a right, which may be withdrawn at any time.
+_RIGHTS: Final[Mapping[type[BaseException], str]] = {
+    TopicAuthorizationFailedError: _TOPIC_RIGHTS,
+    NoError: _TOPIC_RIGHTS,  # so aiokafka's admin client calls the refusal to name a topic's offsets
+    GroupAuthorizationFailedError: "READ on the group",
+    TransactionalIdAuthorizationFailed: "WRITE on transactional ids that begin with the name of the group",
 }
 
 
@@ -155,10 +168,13 @@ def is_of_database(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """One line with PostgreSQL's or Kafka's own message, without SQL and parameters.
 
-    If the server refuses one of our settings: with the setting's name.
+    If the server refuses one of our settings: with the setting's name. If Kafka lacks a right: with what to
+    grant.
     """
     if type(error) in _OUR_SETTINGS:
         return _OUR_SETTINGS[type(error)]
+    if type(error) in _RIGHTS:
+        return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
     return text.split(">: ", 1)[-1]

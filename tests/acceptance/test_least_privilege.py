@@ -306,6 +306,42 @@ def test_each_right_that_a_worker_lacks_in_kafka_is_named_before_it_starts(
     eventually(lambda: remark(settings) == f"Kafka's own limits are assumed, without {unread}", 10)
 
 
+@pytest.mark.timeout(180)
+def test_a_right_withdrawn_from_a_running_worker_is_named_until_it_is_given_back(
+    shop: SecuredShop, tmp_path: Path, worker_template: WorkerTemplate
+):
+    """And with it the worker continues by itself, whatever Kafka had refused meanwhile."""
+    scene, kafka = shop.scene, shop.scene.kafka
+    names = {"placed": scene.topics.order_placed, "confirmed": scene.topics.order_confirmed}
+    names["group"] = scene.group_id
+    shop.command("migrator").here("topics", "create", "--replication", "1").done()
+    scene.shop.stock_up({LAMP: 1_000_000})
+    ids: list[UUID] = []
+    with workers_in(shop.env("worker"), tmp_path, worker_template) as workers:
+        worker = started(workers, retry_max_seconds="1")
+        for said, (kind, name, operation) in MISSING.items():
+            if name not in names:
+                continue  # dead letters have none here
+            acl = acl_of_worker(shop, kind, names[name], operation)
+            take(kafka, acl)
+            more, values = orders(3)
+            ids.extend(more)
+            scene.place(values)
+            eventually(
+                lambda: "grant the worker's user" in worker.get("/readyz")[1],
+                20,
+                lambda: f"without {said}: {worker.get('/readyz')}",  # noqa: B023 (it is over by then)
+            )
+            grant(kafka, {acl})
+            eventually(
+                lambda: worker.get("/readyz")[0] == 200 and scene.lag() == 0,
+                40,
+                lambda: f"after {said}: {worker.get('/readyz')} {worker.log[-2000:]}",  # noqa: B023
+            )
+        scene.assert_promises(ids)
+        assert worker.stop() == 0
+
+
 def remark(settings: Settings) -> str | None:
     """What a worker says of its rights in Kafka at its start, whether it continues or not."""
     try:

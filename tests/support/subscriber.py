@@ -336,10 +336,10 @@ def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:
         future.result(60)  # at load 24, 10 s were too few right behind a restart of the broker
 
 
-def recreate_topic(bootstrap_servers: str, topic: str) -> None:
-    """Delete the topic and create an empty one of the same name, with as many partitions."""
+def recreate_topic(bootstrap_servers: str, topic: str, partitions: int | None = None) -> None:
+    """Delete the topic and create an empty one of the same name, by default with as many partitions."""
     admin = admin_client(bootstrap_servers)
-    partitions = len(partition_numbers(admin, topic))
+    partitions = partitions or len(partition_numbers(admin, topic))
     admin.delete_topics([topic])[topic].result(10)
 
     def created() -> bool:

@@ -7,7 +7,7 @@ entry is gone. A `Hold` in that place keeps a partition from being fetched, with
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -283,3 +283,15 @@ async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str)
 def limit_partition_fetch(consumer: AIOKafkaConsumer, max_bytes: int) -> None:
     """Set the most bytes of each partition in an answer, from the next request on."""
     consumer._fetcher._max_partition_fetch_bytes = max_bytes
+
+
+def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
+    """Those of its topics that the brokers do not let it see."""
+    hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
+    return hidden
+
+
+def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+    """Those that no broker leads, by what the brokers said last."""
+    leader_of = consumer._client.cluster.leader_for_partition
+    return {partition for partition in partitions if leader_of(partition) in (None, -1)}

@@ -50,7 +50,9 @@ class Health:
 
     def __init__(self) -> None:
         self._troubles: dict[str, str] = {"worker": "starting"}
+        # Apart, because a partition that publishes may still have records behind it that nobody can read.
         self._waiting: dict[str, Waiting] = {}
+        self._unread: dict[str, Waiting] = {}
         self._partitions: list[int] = []
         self._sign_of_life = time.monotonic()
         self._lag: int | None = None
@@ -107,23 +109,32 @@ class Health:
 
     def waits(self, partition: TopicPartition, why: str) -> bool:
         """This partition is not processed. Returns True if that is new, or has another reason."""
-        name = f"{partition.topic}-{partition.partition}"
-        before = self._waiting.get(name)
-        since = before.since if before else datetime.now(UTC)
-        self._waiting[name] = Waiting(why, since)
-        return before is None or before.why != why
+        return _note(self._waiting, partition, why)
 
     def goes_on(self, partition: TopicPartition) -> None:
-        """The partition is processed again, or is not assigned any more."""
-        self._waiting.pop(f"{partition.topic}-{partition.partition}", None)
+        """The partition is processed again; what cannot be read of it stays a reason to wait."""
+        self._waiting.pop(_name(partition), None)
+
+    def unread(self, partition: TopicPartition, why: str) -> bool:
+        """Records of it cannot be read, whatever else succeeds. Returns True as `waits` does."""
+        return _note(self._unread, partition, why)
+
+    def is_read(self, partition: TopicPartition) -> None:
+        """Its records can be read again; another reason to wait stays."""
+        self._unread.pop(_name(partition), None)
+
+    def forget(self, partition: TopicPartition) -> None:
+        """The partition is not assigned any more."""
+        self.goes_on(partition)
+        self.is_read(partition)
 
     def is_silent_on(self, partition: TopicPartition) -> bool:
         """Whether no reason is known why this partition should not be processed."""
-        return f"{partition.topic}-{partition.partition}" not in self._waiting
+        return _name(partition) not in self.waiting()
 
     def waiting(self) -> Mapping[str, Waiting]:
         """By `TOPIC-PARTITION`."""
-        return dict(self._waiting)
+        return {**self._waiting, **self._unread}
 
     def progressed(self) -> None:
         """Orders of a partition were decided and published, even if new connections are refused."""
@@ -144,7 +155,7 @@ class Health:
         """Why the worker is not ready; empty: it is."""
         waiting = {
             name: f"{one.why} (since {one.since:%Y-%m-%d %H:%M:%S}Z)"
-            for name, one in sorted(self._waiting.items())
+            for name, one in sorted(self.waiting().items())
         }
         return {**self._troubles, **waiting}
 
@@ -169,6 +180,17 @@ class Health:
     def stalled_seconds(self) -> float:
         """Time since the last sign of life."""
         return time.monotonic() - self._sign_of_life
+
+
+def _name(partition: TopicPartition) -> str:
+    return f"{partition.topic}-{partition.partition}"
+
+
+def _note(reasons: dict[str, Waiting], partition: TopicPartition, why: str) -> bool:
+    before = reasons.get(_name(partition))
+    since = before.since if before else datetime.now(UTC)
+    reasons[_name(partition)] = Waiting(why, since)
+    return before is None or before.why != why
 
 
 async def monitor(health: Health, checks: Mapping[str, Callable[[], Awaitable[object]]]) -> None:

@@ -92,7 +92,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             self.pauses.forget(revoked)
             for partition in revoked:
                 self.partitions.forget(partition)
-                self.health.goes_on(partition)
+                self.health.forget(partition)
             self.health.relieved()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:

@@ -11,7 +11,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.internals import limit_partition_fetch
+from worker.kafka.internals import hidden_topics, limit_partition_fetch
 from worker.kafka.records import Records, fitting
 
 # Enough for the largest batch: 8,000 orders of three items take 2.8 MiB. With 768 KiB for each partition two
@@ -57,6 +57,11 @@ class Input:
         consumer = self._find()
         numbers = consumer.partitions_for_topic(topic) if consumer else None
         return [TopicPartition(topic, number) for number in numbers or ()]
+
+    def is_hidden(self, topic: str) -> bool:
+        """Whether Kafka does not let this worker see the topic, be it there or not."""
+        consumer = self._find()
+        return consumer is not None and topic in hidden_topics(consumer)
 
     def accept(self) -> None:
         """Accept the records of the last poll; without this, the next poll returns them again."""

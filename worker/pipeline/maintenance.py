@@ -128,7 +128,7 @@ class Maintenance:
                     *(skip.requested_by, skip.note),
                     extra=about(Event.RECORDS_SKIPPED, partition, offset=first, end=skip.to_offset),
                 )
-        self.watch.report_unreadable(consumer)
+        self.watch.unread.report(consumer)
 
     async def _commit_past_markers(self, consumer: RecordConsumer) -> None:
         """Commit the log's end if only transaction markers are left: other tools would report them as lag."""

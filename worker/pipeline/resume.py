@@ -83,6 +83,18 @@ def is_all_deleted(evidence: Evidence) -> bool:
     return evidence.pending is not None and evidence.pending.pending_to <= evidence.first
 
 
+def is_past_markers(evidence: Evidence) -> bool:
+    """Whether an idle worker has committed the offset, after the batch that the pending one follows.
+
+    Only offsets with nothing to decide lie between the two.
+    """
+    committed, pending = evidence.committed, evidence.pending
+    if committed is None or pending is None or not is_workers_mark(committed.metadata):
+        return False
+    known = pending_when_committed(committed.offset, committed.metadata)
+    return bool(known == pending.published_to < committed.offset)
+
+
 def deleted_before_decided(evidence: Evidence, resume_at: int) -> tuple[int, int] | None:
     """The offsets that retention deleted before their records were decided; None: there are none."""
     decided_to = evidence.pending.published_to if evidence.pending else 0

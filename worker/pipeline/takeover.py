@@ -37,6 +37,7 @@ from worker.pipeline.resume import (
     decided_by_another_group,
     deleted_before_decided,
     is_all_deleted,
+    is_past_markers,
 )
 
 log = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class Takeover:
         else:
             self._cut_since.pop(partition, None)
         if case is Case.LOST_COMMIT and evidence.pending:
-            await self._recover_commit(owned, evidence.pending, is_presumed)
+            await self._recover_commit(owned, evidence, evidence.pending, is_presumed)
         if case is Case.MOVED_ON and evidence.pending:
             await self._go_back_to_undecided(owned, evidence.pending, is_presumed)
         await self._record_deleted(owned, evidence)
@@ -208,11 +209,16 @@ class Takeover:
             committed = owned.published_to
             return await find_published_to(options, client, pending, committed, is_presumed=is_presumed)
 
-    async def _recover_commit(self, owned: Ownership, pending: PendingBatch, is_presumed: bool) -> None:
+    async def _recover_commit(
+        self, owned: Ownership, evidence: Evidence, pending: PendingBatch, is_presumed: bool
+    ) -> None:
         partition = owned.lease.partition
         committed, resumed = owned.published_to, await self._published_to(owned, pending, is_presumed)
         if committed == resumed == pending.published_to:
             return  # its owner stopped between PostgreSQL and Kafka: nothing is lost
+        if resumed == pending.published_to and is_past_markers(evidence):
+            owned.skipped_from = resumed  # as above, after an idle owner had committed
+            return
         # Now, and not with the next orders: until then the group's lag would be wrong.
         await self._commit(owned, resumed)
         if committed is None and resumed == pending.published_to and pending.acknowledged is None:

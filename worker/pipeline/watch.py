@@ -19,9 +19,9 @@ from worker.kafka import group
 from worker.kafka.client_names import is_worker
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
+from worker.kafka.internals import without_leader
 from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
@@ -32,6 +32,7 @@ from worker.observability.partition_states import PartitionState
 from worker.pipeline.flow import Flow
 from worker.pipeline.input import Input
 from worker.pipeline.partition import Partitions
+from worker.pipeline.unread import RIGHT_TO_READ, UnreadPartitions
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ class Seen:
     unowned_since: dict[TopicPartition, float] = field(default_factory=dict)
     unowned: frozenset[TopicPartition] = frozenset()  # for long enough
     asked_group_at: float = float("-inf")
-    unreadable: frozenset[TopicPartition] = frozenset()
     lags: dict[TopicPartition, int] = field(default_factory=dict)
 
 
@@ -85,6 +85,7 @@ class Watch:
         self._history = history
         self._admin: AIOKafkaAdminClient | None = None
         self.seen = Seen()
+        self.unread = UnreadPartitions(health, metrics)
 
     async def look(self) -> None:
         """Measure how far the group is. Raises the error of Kafka or the connection if there is no answer."""
@@ -103,8 +104,10 @@ class Watch:
             # them.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
-            ends = await consumer.end_offsets(everything) if everything else {}
-            firsts = await self._firsts(consumer, everything)
+            # One that no broker leads would hold up the answer for all, until it fails.
+            led = [*{*everything} - without_leader(consumer, everything)]
+            ends = await consumer.end_offsets(led) if led else {}
+            firsts = await self._firsts(consumer, led)
             await self._look_at_owners(admin, everything)
         except BaseException:
             self._metrics.lag.clear()
@@ -117,6 +120,8 @@ class Watch:
         """Report a missing topic and a shortage of file descriptors, which concern no single partition."""
         topic = self._group.topic
         gone = f"Kafka knows no topic {topic}: was it deleted? Make it with `order-worker topics create`"
+        if self._source.is_hidden(topic):
+            gone = f"Kafka does not let us see topic {topic}: {RIGHT_TO_READ}"
         for what, why in (("topic", None if is_there else gone), ("files", descriptor_shortage())):
             if why is None:
                 self._health.answered(what)
@@ -174,11 +179,8 @@ class Watch:
             self._metrics.lag.labels(str(partition.partition)).set(lag)
         for partition in assigned:
             self._metrics.know_partition(partition.partition)
-            high, stable = consumer.highwater(partition), consumer.last_stable_offset(partition)
-            hidden = 0 if high is None or stable is None else max(0, high - stable)
-            self._metrics.hidden.labels(str(partition.partition)).set(hidden)
         self._look_for_standstill(lags, published, assigned)
-        self.report_unreadable(consumer)
+        self.unread.report(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
         self._health.lags(sum(lags.values()), busy=bool(self._flow.in_hand()))
         self.remember(ends, published)
@@ -225,27 +227,6 @@ class Watch:
         owned = bool(one.ownership) if partition in assigned else None
         return PartitionState(partition.partition, owned, max(oldest, stuck), stuck)
 
-    def report_unreadable(self, consumer: RecordConsumer) -> None:
-        self._metrics.unreadable.clear()
-        for partition in consumer.assignment():
-            self._metrics.unreadable.labels(str(partition.partition)).set(0)
-        standing = frozenset((*consumer.unreadable, *consumer.refused))
-        for partition in self.seen.unreadable - standing:
-            self._health.goes_on(partition)
-        self.seen.unreadable = standing
-        for partition, span in consumer.unreadable.items():
-            self._metrics.unreadable.labels(str(partition.partition)).set(span.end - span.first)
-            if self._health.waits(partition, _unreadable(span)):
-                said = about(Event.RECORDS_UNREADABLE, partition, offset=span.first, end=span.end)
-                log.error("%s", _unreadable(span), extra=said)
-        for partition, why in consumer.refused.items():
-            if self._health.waits(partition, f"Kafka refuses to serve it: {why}"):
-                log.error(
-                    "Kafka refuses to serve %s-%d: %s",
-                    *(partition.topic, partition.partition, why),
-                    extra=about(Event.PARTITION_REFUSED, partition),
-                )
-
     async def _asking(self) -> AIOKafkaAdminClient:
         if self._admin is None:
             forget_errors(self._options)
@@ -282,13 +263,4 @@ def _said_of(strangers: Sequence[Member]) -> str:
     return (
         f": {names} has joined this group and is no worker, so that the orders it gets are decided by nobody;"
         " stop it, or give it a group id of its own"
-    )
-
-
-def _unreadable(span: UnreadableSpan) -> str:
-    name = f"{span.partition.topic}-{span.partition.partition}"
-    place = f"{span.partition.topic}:{span.partition.partition}:{span.first}"
-    return (
-        f"offsets {span.first} to {span.end - 1} of {name} cannot be unpacked ({span.why}): orders behind"
-        f" them wait; to skip them: `order-worker skip {place} --by … --note …`"
     )

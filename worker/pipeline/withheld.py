@@ -1,8 +1,7 @@
 """Publishes withheld outcomes, exactly once, as soon as their topic accepts them.
 
     set_aside   store an outcome that its topic refuses in PostgreSQL, while we own the partition; the
-    partition
-                then continues without it
+                partition then continues without it
     look        every few seconds: publish what the topic accepts by now, and check that it is there
 
 An outcome with a row is never published with its batch, so only `look` publishes it. `look` has a producer of
@@ -16,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -32,7 +32,7 @@ from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.producing.lease import Leases
-from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, output_of
+from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer, place_in
 from worker.kafka.producing.transaction import end_hanging_transactions, transaction
 from worker.kafka.published import digest, find_published
 from worker.observability.events import Event, about
@@ -132,7 +132,7 @@ class WithheldOutcomes:
     async def _publish(self, partition: TopicPartition, order_ids: Sequence[UUID]) -> None:
         async with self._producer(partition) as producer:
             # Only after the producer has started: an earlier attempt can publish nothing more.
-            rows = await self._rows(order_ids)
+            rows = await self._still_there(producer, partition, await self._rows(order_ids))
             await self._end_hanging_transactions(producer, rows)
             there = await self._mark_those_there(producer, rows)
             rest = [row for row in rows if row.order_id not in there]
@@ -144,6 +144,26 @@ class WithheldOutcomes:
     async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
         async with self._group.sessions() as session:
             return await withheld.find_unpublished(session, order_ids)
+
+    async def _still_there(
+        self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]
+    ) -> list[Withheld]:
+        """Those whose topic is there, without attempts that have gone with the partition they were made in.
+
+        A topic that is recreated with fewer partitions holds nothing of them, and nobody can look there.
+        """
+        there: dict[str, Collection[int]] = {}
+        for topic in {row.topic for row in rows}:
+            await place_in(producer, topic, partition)
+            if any(row.tried_partition is not None for row in rows):
+                await producer.client.force_metadata_update()  # it may have been recreated just now
+            there[topic] = await producer.partitions_for(topic)
+        return [
+            row
+            if row.tried_partition is None or row.tried_partition in there[row.topic]
+            else replace(row, tried_partition=None, tried_from_offset=None)
+            for row in rows
+        ]
 
     def _portions(self, rows: Sequence[Withheld]) -> Iterator[Sequence[Withheld]]:
         """The outcomes of each transaction: together if their topic is known to accept them, else each alone.
@@ -163,7 +183,8 @@ class WithheldOutcomes:
         """End hanging transactions of earlier attempts: they would hide later records from subscribers."""
         places = {place for row in rows if (place := _place_of(row))}
         if places:
-            await end_hanging_transactions(producer, places)
+            async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+                await end_hanging_transactions(producer, places)
 
     async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
         """Those that a subscriber sees, from any attempt; PostgreSQL records them as published."""
@@ -194,8 +215,9 @@ class WithheldOutcomes:
         self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]
     ) -> None:
         """Publish these, of one topic, in one transaction."""
-        place = await output_of(producer, rows[0].topic, partition)
-        end = (await end_offsets(producer, [place]))[place]
+        async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
+            place = await place_in(producer, rows[0].topic, partition)
+            end = (await end_offsets(producer, [place]))[place]
         order_ids = [row.order_id for row in rows]
         async with self._group.sessions.begin() as session:
             events = await ledger.find_outcomes(session, order_ids)

@@ -22,6 +22,7 @@ from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
+from worker.kafka.consuming.membership import check_group, has_stopped
 from worker.kafka.consuming.places import Places
 from worker.kafka.consuming.raw_batch import RawBatch
 from worker.kafka.consuming.raw_reader import RawReader
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class FetchStoppedError(KafkaError):  # type: ignore[misc]
-    """aiokafka's fetch task has ended: this consumer gets no records any more, a new one does."""
+    """A task of aiokafka's has ended: this consumer gets no records any more, a new one does."""
 
 
 class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -100,7 +101,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             raise ConsumerStoppedError()
         if max_records is not None and max_records < 1:
             raise ValueError("max_records must be at least 1")
-        self._coordinator.check_errors()
+        check_group(self._coordinator)
         with polling(self._subscription):
             until = time.monotonic() + timeout_ms / 1_000
             return await self._poll(partitions, until, max_records or self._max_poll_records)
@@ -135,8 +136,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
     def require_fetching(self) -> None:
         """Raise FetchStoppedError if no records can arrive any more."""
-        if not self._closed and self._fetcher is not None and self._fetcher._fetch_task.done():
-            raise FetchStoppedError("aiokafka's fetch task has ended: a new consumer is needed")
+        if not self._closed and has_stopped(self._coordinator, self._fetcher):
+            raise FetchStoppedError("a task of aiokafka's has ended: a new consumer is needed")
 
     async def stop(self) -> None:
         """As aiokafka's."""

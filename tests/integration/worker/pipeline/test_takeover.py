@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import session_factory
 from db.worker import leases, positions, skips
 from db.worker.leases import Holder
-from db.worker.positions import PendingBatch
+from db.worker.positions import PendingBatch, Sentinel
 from tests.support.deadline import eventually
 from tests.support.subscriber import (
     delete_records,
@@ -99,14 +99,22 @@ class Ground:
                 return int(record.timestamp)
         raise AssertionError(f"no record at {offset}")
 
-    async def decided(self, to: int, *, timestamp_ms: int | None = None, partition: int = 0) -> None:
-        """PostgreSQL remembers a batch up to there, of which nothing was to be published."""
+    async def decided(
+        self,
+        to: int,
+        *,
+        timestamp_ms: int | None = None,
+        partition: int = 0,
+        after: int = 0,
+        sentinel: Sentinel | None = None,
+    ) -> None:
+        """PostgreSQL remembers a batch up to there, by default one with nothing to publish."""
         stamp = await self.last_timestamp_ms(to - 1) if timestamp_ms is None else timestamp_ms
         place = (self.topics.order_placed, partition)
         async with self.sessions.begin() as session:
             epoch = await leases.start_epoch(session, self.group_id, *place)
             await positions.record_pending(
-                session, self.group_id, {place: (epoch.number, PendingBatch(0, to, stamp, None))}
+                session, self.group_id, {place: (epoch.number, PendingBatch(after, to, stamp, sentinel))}
             )
 
     async def committed(self, offset: int, partition: int = 0) -> None:
@@ -177,6 +185,22 @@ async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):
     await ground.decided(6)
     assert (await ground.owned()).published_to == 6
     assert (await ground.commit_now()).offset == 6
+
+
+async def test_an_offset_behind_markers_is_not_forgotten_where_the_next_batch_failed(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+):
+    """The next batch is to follow the one before the markers in `positions`, as without the failure."""
+    await ground.decided(6)
+    offsets = {0: 8}
+    args = (ground.kafka, ground.group_id, ground.topics.order_placed, offsets)
+    await asyncio.to_thread(remember_wrongly, *args, metadata=idle_mark(6))
+    sentinel = Sentinel(ground.topics.order_confirmed, TIMESTAMP_MS, b"never published", 0, 0)
+    await ground.decided(10, after=6, sentinel=sentinel)
+    owned = await ground.owned()
+    assert (owned.published_to, owned.skipped_from) == (8, 6)
+    assert (await ground.commit_now()).offset == 8
+    assert "Kafka has" not in caplog.text
 
 
 async def test_an_offset_beyond_the_end_leads_to_the_first_record_in_silence(ground: Ground):

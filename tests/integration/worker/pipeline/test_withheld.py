@@ -17,7 +17,7 @@ from db.engine import session_factory
 from db.worker import ledger, positions
 from db.worker.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
-from tests.support.subscriber import Message, read_topic, set_option
+from tests.support.subscriber import Message, read_topic, recreate_topic, set_option
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
 from worker.core.settlement import Publication
@@ -203,6 +203,29 @@ async def test_a_worker_that_dies_before_it_knows_that_it_published_does_not_pub
     await ground.outcomes().look()
     assert await ground.published() == [str(one) for one in ids]
     assert (await ground.rows())[0].published_at is not None
+
+
+async def test_a_try_in_a_partition_that_is_gone_with_its_topic_is_made_again(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    await ground.take(4_000)
+    order_id = uuid4()
+    await ground.publish([large(order_id)])
+    await ground.take(PLENTY)
+
+    async def die(*_arguments: object) -> bool:
+        raise SystemError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.pipeline.withheld.withheld.mark_published", die)
+        with pytest.raises(SystemError):
+            await ground.outcomes().look()
+    assert (await ground.rows())[0].tried_partition == 1
+    await asyncio.to_thread(recreate_topic, ground.kafka, ground.topics.order_confirmed, 1)
+    async with asyncio.timeout(30):
+        while (await ground.rows())[0].published_at is None:
+            await ground.outcomes().look()
+    assert await ground.published() == [str(order_id)]
 
 
 async def test_a_try_that_another_worker_has_under_way_can_publish_nothing_more(

@@ -9,6 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator, create_conn
 from aiokafka.consumer.fetcher import Fetcher, FetchError, FetchResult, PartitionRecords
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, SubscriptionState, TopicPartitionState
 
 # Ours stands in its place by now.
@@ -19,6 +20,12 @@ CONNECTION: Any = next(kind for kind in AIOKafkaConnection.__mro__ if kind.__mod
     ("ours", "theirs", "digest"),
     [
         ("RecordConsumer.getmany", AIOKafkaConsumer.getmany, "bc6d248e42a4"),
+        ("membership.check_group", GroupCoordinator.check_errors, "ba6ca51ad348"),
+        (
+            "membership.check_group, which counts on a rejoin to start new tasks",
+            GroupCoordinator._GroupCoordinator__coordination_routine,
+            "f814463c6b44",
+        ),
         ("RecordConsumer._poll and _drain", Fetcher.fetched_records, "be4348896b9b"),
         ("RecordConsumer._unpack", FetchResult.getall, "3e717e30de50"),
         ("RecordConsumer._unpack", FetchResult.check_assignment, "b5340df67e3f"),

@@ -158,6 +158,30 @@ def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it
     assert health.troubles() == {}
 
 
+def test_what_cannot_be_read_stays_a_reason_when_orders_before_it_are_published():
+    health = Health()
+    health.started()
+    assert health.unread(PLACED, "a broken batch")
+    assert not health.unread(PLACED, "a broken batch"), "known already"
+    health.goes_on(PLACED)
+    assert not health.is_silent_on(PLACED)
+    assert "a broken batch" in health.troubles()["placed-0"]
+    health.is_read(PLACED)
+    assert health.troubles() == {}
+
+
+def test_what_can_be_read_again_leaves_another_reason_to_wait():
+    health = Health()
+    health.started()
+    health.waits(PLACED, "too large")
+    health.unread(PLACED, "a broken batch")
+    health.is_read(PLACED)
+    assert "too large" in health.troubles()["placed-0"]
+    health.unread(PLACED, "a broken batch")
+    health.forget(PLACED)
+    assert health.troubles() == {}, "it is not assigned any more"
+
+
 def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
     health = Health()
     health.waits(PLACED, "one")
