@@ -111,6 +111,10 @@ class IdlePartitions:
             owned = await self._owned(partition, first if self._position(partition) == first else None)
             if owned is None or self._position(partition) != first:
                 return False
+            if owned.published_to is not None and owned.published_to > first:
+                # The offset is committed past this place already; the partition was rewound after that.
+                self.source.seek(partition, owned.published_to)
+                return False
             if owned.published_to not in (None, first) or not await self._commit(owned, offset):
                 return False
             self.source.seek(partition, offset)
@@ -141,6 +145,6 @@ class IdlePartitions:
             self.owner.drop_broken()
             self.retries.set_back({partition: None}, error, "kafka")
             return False
-        owned.skipped(offset)
+        self.partitions[partition].skipped(offset)
         self.health.goes_on(partition)
         return True

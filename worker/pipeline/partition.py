@@ -102,6 +102,13 @@ class Partition:
         time = self._waiting[min(left)] if left else -1
         return None if time < 0 else time
 
+    def skipped(self, end: int) -> None:
+        """The offset was committed past offsets with nothing to decide: no record before `end` will arrive."""
+        if self.ownership:
+            self.ownership.skipped(end)
+        if self.rewound_to is not None and self.rewound_to < end:
+            self.rewound_to = None
+
     def take(self, ownership: Ownership) -> None:
         self.ownership, self.lacks_records = ownership, False
 

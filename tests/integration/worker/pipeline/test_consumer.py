@@ -373,3 +373,15 @@ async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
     assert await stage.idle.commit_past_markers(FIRST)
     assert stage.publisher.committed[FIRST] == POLLED + 1
     assert not await stage.idle.commit_past_markers(FIRST)
+
+
+async def test_a_partition_that_was_rewound_to_skipped_offsets_continues_after_them(stage: Stage):
+    await stage.next_batch()
+    await stage.flow.published()
+    stage.input.position[FIRST] = POLLED
+    assert await stage.idle.continue_after_skipped(FIRST, POLLED, POLLED + 2)
+    assert (stage.publisher.committed[FIRST], stage.input.position[FIRST]) == (POLLED + 2, POLLED + 2)
+
+    stage.input.position[FIRST] = POLLED
+    assert not await stage.idle.continue_after_skipped(FIRST, POLLED, POLLED + 2)
+    assert (stage.publisher.committed[FIRST], stage.input.position[FIRST]) == (POLLED + 2, POLLED + 2)

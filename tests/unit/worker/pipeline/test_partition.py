@@ -82,6 +82,15 @@ def test_records_read_before_a_failure_are_not_taken_for_those_that_failed(first
     assert partition.missing_before(first) is None, "asked for once: they may have been deleted"
 
 
+@pytest.mark.parametrize(("rewound_to", "missing"), [(10, None), (14, 14)])
+def test_what_was_skipped_is_not_asked_for_again(rewound_to: int, missing: int | None):
+    partition = Partition(rewound_to=rewound_to)
+    partition.take(ownership(10))
+    partition.skipped(13)
+    assert partition.missing_before(20) == missing
+    assert partition.ownership and partition.ownership.published_to == 13
+
+
 @pytest.mark.parametrize(("rewound_to", "to"), [(None, 10), (8, 8), (12, 10)])
 def test_it_is_rewound_to_the_earlier_of_two_failures(rewound_to: int | None, to: int):
     assert Partition(rewound_to=rewound_to).rewind(10) == to
