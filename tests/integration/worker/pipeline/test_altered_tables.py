@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from contracts.events import OrderConfirmed
+from contracts.events import OrderConfirmed, OrderRejected
 from contracts.topics import Topics
 from db.bulk.rows import RowsNotWrittenError
 from db.engine import create_engine, session_factory
@@ -165,6 +165,44 @@ async def test_a_price_with_other_decimals_is_the_same_price(settle: Settle, sho
     await asyncio.to_thread(shop.assert_conserved)
 
 
+@pytest.mark.parametrize("kind", ["numeric(12,3)", "double precision", "smallint"])
+async def test_stock_of_another_type_is_counted_in_whole_pieces(settle: Settle, shop: Shop, kind: str):
+    """Found by altering the column: the first order that was not to be had stopped every partition."""
+    values = [order_value(line(1, 3)), order_value(line(1, 8)), order_value(line(1, 7))]
+    altered = (
+        f"ALTER TABLE products ALTER stock_quantity TYPE {kind};;UPDATE products SET stock_quantity = 10.4"
+    )
+    settled = await settle([record(each, offset=i) for i, each in enumerate(values)], altered)
+    assert [one.fate for one in settled] == [Fate.CONFIRMED, Fate.REJECTED, Fate.CONFIRMED]
+    (reason,) = OrderRejected.model_validate_json(settled[1].publication.value).reasons
+    assert (reason.requested, reason.available) == (8, 7)
+
+
+# What a role or a database may have set for its sessions, and what is no concern of ours.
+HARMLESS = {
+    "default_transaction_deferrable": "on", "standard_conforming_strings": "off", "array_nulls": "off",
+    "datestyle": "German, DMY", "timezone": "Asia/Kolkata", "intervalstyle": "sql_standard",
+    "extra_float_digits": "-15", "bytea_output": "escape", "client_encoding": "LATIN1",
+    "transform_null_equals": "on",
+    "work_mem": "64kB", "temp_file_limit": "0", "plan_cache_mode": "force_generic_plan",
+    "enable_indexscan": "off", "enable_seqscan": "off",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orders", [FEW, MANY])
+async def test_settings_of_a_role_change_nothing_that_is_decided(settle: Settle, shop: Shop, orders: int):
+    name = await asyncio.to_thread(shop.value, "SELECT quote_ident(current_database())")
+    altered = [f"ALTER DATABASE {name} SET {of} TO '{value}'" for of, value in HARMLESS.items()]
+    altered.append(f"ALTER DATABASE {name} SET search_path TO decoy, public")
+    decoys = ["CREATE SCHEMA decoy", *(f"CREATE TABLE decoy.{t} (id int)" for t in ("users", "products"))]
+    batch = batch_of(orders)
+    settled = await settle(batch, ";;".join([*decoys, *altered]))
+    assert {one.fate for one in settled} == {Fate.CONFIRMED}
+    again = await settle(batch)
+    assert [one.publication.value for one in again] == [one.publication.value for one in settled]
+    await asyncio.to_thread(shop.assert_conserved)
+
+
 UNUSABLE = {
     "nan": ("UPDATE products SET price = 'NaN' WHERE id = {}", b"price NaN"),
     "three-decimals": (
@@ -194,4 +232,12 @@ async def test_an_order_whose_price_is_unusable_by_now_is_published_again(settle
 async def test_products_without_any_usable_price_make_all_wait(settle: Settle, shop: Shop):
     with pytest.raises(UnusableProductError, match="product 9 has price NaN"):
         await settle(batch_of(FEW), "UPDATE products SET price = 'NaN'")
+    await assert_nothing_stays(shop)
+
+
+async def test_products_whose_stock_is_no_number_make_all_wait(settle: Settle, shop: Shop):
+    altered = "ALTER TABLE products ALTER stock_quantity TYPE numeric;;UPDATE products SET stock_quantity = "
+    with pytest.raises(UnusableProductError, match="product 9 has stock NaN"):
+        await settle(batch_of(FEW), altered + "'NaN'")
+    await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = received_quantity")
     await assert_nothing_stays(shop)
