@@ -12,14 +12,12 @@ import pytest
 
 from contracts.events import OrderConfirmed, OrderRejected
 from contracts.topics import Topics
-from db.bulk.rows import RowsNotWrittenError
 from db.engine import create_engine, session_factory
-from db.errors import UnusableProductError
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
 from worker.core.settlement import Fate, Settled
 from worker.core.steps import nothing_happens
-from worker.failures import StaleReadError
+from worker.failures import RefusedOrderError
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 
@@ -97,7 +95,7 @@ async def test_a_row_that_a_trigger_leaves_out_takes_its_order_with_it(
 
 @pytest.mark.parametrize("table", OF_THE_ODD_ONE)
 async def test_a_trigger_that_leaves_out_every_row_makes_all_wait(settle: Settle, shop: Shop, table: str):
-    with pytest.raises(RowsNotWrittenError, match=f"wrote 0 of 1 rows of {table}"):
+    with pytest.raises(RefusedOrderError, match=f"wrote 0 of 1 rows of {table}"):
         await settle(batch_of(MANY), trigger("RETURN NULL;", table))
     await assert_nothing_stays(shop)
 
@@ -119,6 +117,19 @@ async def test_an_order_that_a_trigger_refuses_holds_up_no_other(settle: Settle,
     await assert_only_the_odd_one_is_refused(shop, settled, b"not")
 
 
+async def test_a_refused_order_that_came_alone_waits_by_name_until_another_is_confirmed(
+    settle: Settle, shop: Shop
+):
+    refuse = "IF NEW.total_amount = 7.50 THEN RAISE 'not this one'; END IF;"
+    odd, other = batch_of(FEW)[ODD], [record(order_value(line(9)), partition=1)]
+    for altered in (trigger(refuse, "orders"), ""):
+        with pytest.raises(RefusedOrderError, match=rf"order-placed-0@{ODD}\) is refused: not this one"):
+            await settle([odd], altered)
+    assert [one.fate for one in await settle(other)] == [Fate.CONFIRMED]
+    (settled,) = await settle([odd])
+    assert (settled.fate, settled.codes) == (Fate.DEAD_LETTER, ("data_error",))
+
+
 ALL_REFUSED = {
     "trigger": trigger("RAISE 'closed today';", "orders"),
     "generated-column": "ALTER TABLE orders ADD COLUMN short smallint"
@@ -137,7 +148,7 @@ ALL_REFUSED = {
 async def test_what_the_tables_refuse_of_every_order_is_no_dead_letter(
     settle: Settle, shop: Shop, altered: str
 ):
-    with pytest.raises(Exception, match=r"closed today|smallint|channels|only_one"):
+    with pytest.raises(RefusedOrderError, match=r"closed today|smallint|channel|only_one"):
         await settle(batch_of(FEW), ALL_REFUSED[altered])
     assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_outcomes") == 0
     assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
@@ -150,7 +161,7 @@ async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(settle: S
 
 
 async def test_a_trigger_that_keeps_all_stock_makes_all_wait(settle: Settle, shop: Shop):
-    with pytest.raises(StaleReadError, match="triggers of products"):
+    with pytest.raises(RefusedOrderError, match="triggers of products"):
         await settle(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
     await assert_nothing_stays(shop)
 
@@ -230,14 +241,14 @@ async def test_an_order_whose_price_is_unusable_by_now_is_published_again(settle
 
 
 async def test_products_without_any_usable_price_make_all_wait(settle: Settle, shop: Shop):
-    with pytest.raises(UnusableProductError, match="product 9 has price NaN"):
+    with pytest.raises(RefusedOrderError, match="product 9 has price NaN"):
         await settle(batch_of(FEW), "UPDATE products SET price = 'NaN'")
     await assert_nothing_stays(shop)
 
 
 async def test_products_whose_stock_is_no_number_make_all_wait(settle: Settle, shop: Shop):
     altered = "ALTER TABLE products ALTER stock_quantity TYPE numeric;;UPDATE products SET stock_quantity = "
-    with pytest.raises(UnusableProductError, match="product 9 has stock NaN"):
+    with pytest.raises(RefusedOrderError, match="product 9 has stock NaN"):
         await settle(batch_of(FEW), altered + "'NaN'")
     await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = received_quantity")
     await assert_nothing_stays(shop)
