@@ -24,8 +24,22 @@ _TAKE: Final = """
     FROM found, unnest($2::text[], $3::text[]) AS wanted (name, value)
     """
 _READ: Final = "SELECT current_setting(name, true) AS value FROM unnest($1::text[]) AS wanted (name)"
+# The oldest PostgreSQL that knows a setting; an older one does without.
+_SINCE: Final[Mapping[str, int]] = {"idle_session_timeout": 14, "transaction_timeout": 17}
+# The shop's triggers and foreign keys are off in such a session, unless whoever opens it asks for that.
+_REPLICATION: Final = "session_replication_role"
 # Read only: the server has become a standby. The session stays open, and each write in it fails.
 _USELESS: Final = frozenset({"25006"})
+
+
+class TriggersOffError(asyncpg.InterfaceError):
+    """The role or the database switches triggers and foreign keys off."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "session_replication_role = replica is set for this role or database, so that foreign keys and"
+            " triggers are off: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE … RESET it"
+        )
 
 
 class SharedSessionError(asyncpg.InterfaceError):
@@ -55,15 +69,17 @@ def create_engine(
     """An engine whose every connection works in `schema`, found through the search path, or is refused.
 
     Each connection sets what is asked for and reads it back, so that a pooler in session mode may be between:
-    SharedSessionError where one is in transaction mode. A connection to a server that has become read-only is
-    thrown away. Transactions are READ COMMITTED, and what is committed is durable (`db.durable_commits`).
+    SharedSessionError where one is in transaction mode. TriggersOffError where triggers and foreign keys are
+    off (`session_replication_role`) and `server_settings` does not ask for that. A connection to a server
+    that has become read-only is thrown away. Transactions are READ COMMITTED, and what is committed is
+    durable (`db.durable_commits`).
 
     `database_url` is what libpq takes (`postgresql://user@host/name?sslmode=require`), also several hosts.
     Where it asks for something that cannot be had, or cannot be read, connecting raises InvalidUrlError,
     which does not quote it. A function in its place, and `password`, which goes before the URL's own, are
     called for each new connection, so that a file may be read; what they raise is raised.
     `command_timeout_seconds` ends a command on the client's side, for a connection whose other end is gone.
-    `server_settings` are PostgreSQL's own names.
+    `server_settings` are PostgreSQL's own names; limits that an old server does not know are left out.
 
     At most `pool_size` + `max_overflow` connections. One that is known to be closed is replaced before it is
     used. `pool_pre_ping` also asks each one for a sign of life, so that a server that is restarted this
@@ -79,6 +95,7 @@ def create_engine(
             **url.settings,
             "search_path": _quoted(schema),
             "default_transaction_isolation": "read committed",
+            "client_min_messages": "warning",  # `db.durable_commits` needs them
             **(server_settings or {}),
         }
         timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS
@@ -128,16 +145,20 @@ async def _take_session(connection: DurableConnection, settings: Mapping[str, st
     Not as parameters of the connection: poolers refuse those, or skip them in silence.
     """
     connection.heed_warnings()
-    wanted = {**settings, _OWNER: str(uuid4())}
+    major = connection.get_server_version().major
+    known = {name: value for name, value in settings.items() if _SINCE.get(name, 0) <= major}
+    wanted = {**known, _OWNER: str(uuid4())}
     try:
         taken = await connection.fetch(_TAKE, _OWNER, list(wanted), list(wanted.values()))
-        read = await connection.fetch(_READ, list(wanted))
+        *read, replication = await connection.fetch(_READ, [*wanted, _REPLICATION])
         await connection.fetch(NEVER_ASYNCHRONOUS)
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
         raise SharedSessionError from error
     # An owner: the server's session had another client, and was not reset. Other values: the session changed.
     if any(row["owner"] for row in taken) or [r["value"] for r in taken] != [r["value"] for r in read]:
         raise SharedSessionError
+    if replication["value"] == "replica" and _REPLICATION not in settings:
+        raise TriggersOffError
 
 
 def _throw_away_useless(context: ExceptionContext) -> None:

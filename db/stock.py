@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
+from math import floor, isfinite
 from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import (
@@ -253,20 +254,24 @@ def levels_of(
 
 
 def usable_levels(
-    ids: Iterable[int] | None, prices: Iterable[Price] | None, quantities: Iterable[int] | None
+    ids: Iterable[int] | None,
+    prices: Iterable[Price] | None,
+    quantities: Iterable[float | Decimal | None] | None,
 ) -> tuple[dict[int, StockLevel], dict[int, str]]:
     """The row of `LEVELS`, and what is wrong with each product that has no level.
 
     PostgreSQL takes NaN for a price, and of a column that somebody has altered, prices come with another
-    number of decimals: 2.5000 is 2.50, and of 2.555 nobody knows what it would be sold for.
+    number of decimals: 2.5000 is 2.50, and of 2.555 nobody knows what it would be sold for. Stock comes as
+    another type of number then: of 7.5 pieces, 7 can be sold.
     """
     levels, unusable = {}, {}
-    for i, read, quantity in zip(ids or (), prices or (), quantities or (), strict=True):
+    for i, read, in_stock in zip(ids or (), prices or (), quantities or (), strict=True):
         price = read if read and read[-3:-2] == "." else _with_two_decimals(read)
+        quantity = in_stock if type(in_stock) is int else _whole_pieces(in_stock)
         if price is None:
             unusable[i] = f"price {read}, which is no amount of two decimals"
         elif quantity is None:
-            unusable[i] = "no stock, not even 0"
+            unusable[i] = "no stock, not even 0" if in_stock is None else f"stock {in_stock}"
         else:
             levels[i] = StockLevel(price, quantity, cents_of(price))
     return levels, unusable
@@ -277,6 +282,11 @@ def _with_two_decimals(read: str | None) -> Price | None:
     amount = Decimal(read or "NaN")
     price = price_of(amount)
     return price if Decimal(price) == amount and amount.is_finite() else None
+
+
+def _whole_pieces(in_stock: float | Decimal | None) -> int | None:
+    """None: there is no number, or it is NaN or infinite."""
+    return None if in_stock is None or not isfinite(in_stock) else floor(in_stock)
 
 
 def array_of(numbers: Iterable[int | Price]) -> str:

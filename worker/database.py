@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import migrate
 from db.database_url import InvalidUrlError, UnreadableUrlError, has_password, read_url, tls_files
-from db.engine import SharedSessionError, create_engine
+from db.engine import SharedSessionError, TriggersOffError, create_engine
 from worker.errors import CommandError, RefusedCredentialsError
 from worker.failures import DATABASE_ERRORS, driver_error, is_refused_login, reason_of, sqlstate
 from worker.secret_files import CredentialError
@@ -33,6 +33,9 @@ LIMIT_SECONDS: Final = 5.0
 # Row-level security that somebody turns on makes every query fail then, and hides no row: a user that is
 # hidden would be an unknown one, and an order that is hidden one that is missing.
 NOTHING_HIDDEN: Final = {"row_security": "off"}
+# Limits that the role or the database has for a shop's programs would end ours in the middle of their work,
+# and the next try as well. Workers have limits of their own (`session_limits`).
+_NO_LIMITS: Final = {"transaction_timeout": "0", "idle_session_timeout": "0"}
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
@@ -50,7 +53,7 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         **database_login(settings),
         schema=settings.database_schema,
         application_name=application_name,
-        server_settings=NOTHING_HIDDEN,
+        server_settings=NOTHING_HIDDEN | _NO_LIMITS | {"statement_timeout": "0"},
         pool_size=1,
     )
     try:
@@ -211,7 +214,7 @@ def _server_trouble(
             f"no TLS with PostgreSQL at {address} ({reason_of_tls(error)}{dates}): look at its certificate"
             f" and at {named} in {variable}"
         )
-    if isinstance(error, SharedSessionError):
+    if isinstance(error, SharedSessionError | TriggersOffError):
         return CommandError(f"PostgreSQL at {address}: {error}")
     reason = reason_of(error) + (f"; {old_file}" if old_file else "")
     if is_refused_login(error):
@@ -250,4 +253,5 @@ def session_limits(settings: Settings) -> dict[str, str]:
         "lock_timeout": str(settings.lock_timeout_ms),
         "idle_in_transaction_session_timeout": str(settings.session_timeout_ms),
         **NOTHING_HIDDEN,
+        **_NO_LIMITS,
     }

@@ -9,6 +9,7 @@ from socket import gaierror
 from typing import Final
 
 import asyncpg
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     InvalidSessionTimeoutError,
@@ -65,6 +66,18 @@ class OverTotalError(Exception):
     def __init__(self, total_cents: Mapping[str, int]) -> None:
         super().__init__(f"{len(total_cents)} orders come to more than an order may")
         self.total_cents = total_cents
+
+
+class RefusedOrderError(Exception):
+    """PostgreSQL refuses this order, and nothing shows that it would take others: its partition waits."""
+
+    def __init__(self, order_id: str, partition: TopicPartition, offset: int, failure: Exception) -> None:
+        super().__init__(
+            f"order {order_id} ({partition.topic}-{partition.partition}@{offset}) is refused:"
+            f" {describe(failure)}; if every order is, repair the tables; else it becomes a dead letter once"
+            " another order is confirmed"
+        )
+        self.partition = partition
 
 
 _OF_SOME_ORDERS: Final = (OverTotalError, UnusableProductError, RowsNotWrittenError)
@@ -148,6 +161,7 @@ def is_outage(error: BaseException) -> bool:
         | StaleReadError
         | UnusableProductError
         | RowsNotWrittenError
+        | RefusedOrderError
         | RefusedCredentialsError,
     )
 

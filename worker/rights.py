@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from worker.altered_tables import require_unaltered
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -46,10 +47,6 @@ _HIDDEN: Final = text("""
     SELECT quote_ident(current_user) AS role, name FROM unnest(CAST(:names AS text[])) AS wanted (name)
     WHERE row_security_active(name::regclass)
     """)
-_UNLOGGED: Final = text("""
-    SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name)
-    JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
-    """)
 _SYNCED: Final = text("SELECT current_setting('fsync') = 'on'")
 _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
 
@@ -73,12 +70,7 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
-        unlogged = (await connection.scalars(_UNLOGGED, {"names": list(RIGHTS)})).all()
-        if unlogged:
-            raise CommandError(
-                "a crash of PostgreSQL would empty tables that are unlogged: "
-                + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged)
-            )
+        await require_unaltered(connection, list(RIGHTS), [n for n, r in RIGHTS.items() if "INSERT" in r])
         missing = await _missing(connection, PAGE_RIGHTS)
         remarks = [f"parts of the page and of /metrics will be missing: {missing}"] if missing else []
         if not await connection.scalar(_SYNCED):

@@ -266,6 +266,13 @@ MUTATIONS: Final = (
         (Test("tests/integration/worker/pipeline/test_altered_tables.py", "leaves_out"),),
     ),
     Mutation(
+        "ledger-key",
+        "No worker starts on a ledger that would take an order twice.",
+        "nobody looks whether the ledger has its key",
+        (Edit("worker/altered_tables.py", "if not await connection.scalar(_DECIDES_ONCE):", "if False:"),),
+        (Test("tests/integration/worker/test_rights.py", "order_twice"),),
+    ),
+    Mutation(
         "usable-prices",
         "A price is read as the amount that it is, whatever decimals its column has.",
         "its digits are taken for cents",

@@ -13,16 +13,15 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import Final
 
-from aiokafka import ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from contracts.events import DeadLetterCode
-from contracts.fields import over_total_text
 from contracts.topics import Topics
 from db import stock
 from db.bulk import orders
@@ -36,8 +35,8 @@ from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
     OverTotalError,
+    RefusedOrderError,
     Remedy,
-    describe,
     is_duplicate_key,
     may_concern_all,
     remedy,
@@ -45,6 +44,7 @@ from worker.failures import (
 from worker.observability.metrics import Metrics
 from worker.pipeline.decoding import decode_all
 from worker.pipeline.former_orders import decided_before
+from worker.pipeline.refused_orders import RefusedOrders, letter_of
 from worker.pipeline.stock_taking import take
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
@@ -86,6 +86,7 @@ class BatchProcessor:
     reached: Reached
     message_max_bytes: int
     timeout_seconds: float
+    refused: RefusedOrders = field(default_factory=RefusedOrders)
 
     async def settle(
         self,
@@ -169,28 +170,33 @@ class BatchProcessor:
     async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> Settled:
         """The dead letter of an order that PostgreSQL refuses; raises if the database may be at fault.
 
-        The order is at fault if another order of the batch would be confirmed now, and this one is refused
-        again.
+        The order is at fault if another order of the batch would be confirmed now, or another one was since
+        it was refused, and this one is refused again. Raises RefusedOrderError where no other shows that.
         """
         (arrival,) = alone.all
         if is_duplicate_key(failure) and await self._single_keys(alone, failure):
             return await self._dead_letter(batch, arrival.record, ID_TAKEN)
         if not may_concern_all(failure):
-            return await self._dead_letter(batch, arrival.record, _why(arrival, failure))
-        others = [a for a in batch.arrivals if a is not arrival]
-        for other in random.sample(others, min(len(others), MAX_SENTINELS)):
-            if await self._would_be_confirmed(other, batch):
-                break
-        else:
-            raise failure
+            return await self._dead_letter(batch, arrival.record, letter_of(arrival, failure))
+        if not self.refused.has_refuted(arrival.record) and not await self._takes_another(arrival, batch):
+            self.refused.add(arrival.record)
+            record, place = arrival.record, TopicPartition(arrival.record.topic, arrival.record.partition)
+            raise RefusedOrderError(arrival.order.key, place, record.offset, failure) from failure
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 (settled,) = await self._decide_in_one_transaction(alone, batch, locked=True)
         except Exception as error:
             if remedy(error) in (Remedy.WAIT, Remedy.RERUN):
                 raise
-            return await self._dead_letter(batch, arrival.record, _why(arrival, error))
+            return await self._dead_letter(batch, arrival.record, letter_of(arrival, error))
         return settled
+
+    async def _takes_another(self, arrival: Arrival, batch: _Batch) -> bool:
+        others = [a for a in batch.arrivals if a is not arrival]
+        for other in random.sample(others, min(len(others), MAX_SENTINELS)):
+            if await self._would_be_confirmed(other, batch):
+                return True
+        return False
 
     async def _would_be_confirmed(self, arrival: Arrival, batch: _Batch) -> bool:
         """Whether all tables accept this order now; the attempt is rolled back."""
@@ -213,6 +219,8 @@ class BatchProcessor:
             if batch.before_commit and len(settled) == len(batch.arrivals):
                 await batch.before_commit(session, settled)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
+        if any(one.fate is Fate.CONFIRMED for one in settled):
+            self.refused.another_is_confirmed()
         return settled
 
     async def _decide_all(
@@ -280,13 +288,6 @@ class BatchProcessor:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)
         return dead_letter(self.topics, record, why.code, why.message, why.path, batch.failed_at)
-
-
-def _why(arrival: Arrival, failure: Exception) -> Invalid:
-    if isinstance(failure, OverTotalError):
-        text = over_total_text(failure.total_cents[arrival.order.key])
-        return Invalid(DeadLetterCode.INVALID_ORDER, text, "items")
-    return Invalid(DeadLetterCode.DATA_ERROR, describe(failure), "")
 
 
 async def _verify(session: AsyncSession, require_same_database: Guard) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
 from worker.core.settlement import Fate, Settled
+from worker.failures import RefusedOrderError
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
 from worker.kafka.records import Records, cut, firsts, joined
@@ -38,6 +39,9 @@ from worker.pipeline.partition import Ownership, Partitions
 from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.retries import DatabaseReplacedError, Retries
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
+
+MAX_REFUSED: Final = 5
+"""so many partitions of a poll wait behind refused orders before all wait"""
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
 _FATE: Final = itemgetter(0)
@@ -65,6 +69,8 @@ class Flow:
     batch_max_bytes: int
     _publishing: asyncio.Task[None] | None = None
     _publishing_of: Collection[TopicPartition] = ()
+    _refused: int = 0
+    """how many partitions of this poll wait behind a refused order"""
 
     def in_hand(self) -> set[TopicPartition]:
         """Whose records are polled and not published yet: there is progress to expect."""
@@ -73,6 +79,7 @@ class Flow:
     async def run(self, batch: Records) -> None:
         """Settle these records of owned partitions and start to publish them; what fails is rewound."""
         owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
+        self._refused = 0
         while batch:
             part, batch = cut(batch, self.batch_max_bytes)
             in_hand = self.metrics.begin_batch(part)
@@ -95,10 +102,14 @@ class Flow:
         except Exception as error:
             if isinstance(error, DatabaseReplacedError):
                 self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
-            self.retries.set_back(firsts(joined(part, rest)), error, "database")
+            failed, others = joined(part, rest), {}
+            if alone := self._waits_alone(error):
+                others = {p: records for p, records in failed.items() if p != alone}
+                failed = {alone: failed[alone]}
+            self.retries.set_back(firsts(failed), error, "database", of_all=alone is None)
             in_hand.failed(error)
             in_hand.given_up()
-            return {}
+            return others
         for partition in fenced:
             self.owner.drop([partition])
             self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
@@ -114,6 +125,16 @@ class Flow:
         self._publishing_of = tuple(ends)
         self._publishing = asyncio.create_task(self._publish(ends, times, settled, owned, in_hand))
         return rest
+
+    def _waits_alone(self, error: Exception) -> TopicPartition | None:
+        """Behind a refused order that has to wait, only its own partition waits: this one.
+
+        If many are refused, every order may be, and each attempt takes time: then all wait.
+        """
+        if not isinstance(error, RefusedOrderError) or self._refused == MAX_REFUSED:
+            return None
+        self._refused += 1
+        return error.partition
 
     async def published(self) -> None:
         """Wait until nothing is being published. Partitions that failed are rewound, without their lease."""

@@ -103,7 +103,7 @@ class Partition:
         return None if time < 0 else time
 
     def skipped(self, end: int) -> None:
-        """The offset was committed past offsets with nothing to decide: no record before `end` will arrive."""
+        """The offset was committed past offsets with nothing to decide: none before `end` will arrive."""
         if self.ownership:
             self.ownership.skipped(end)
         if self.rewound_to is not None and self.rewound_to < end:

@@ -104,14 +104,20 @@ class Retries:
     database_failures: int = 0
     """in a row, of the database transaction that all partitions share"""
 
-    def set_back(self, firsts: Offsets, error: BaseException, server: Server) -> None:
-        """Rewind: read these partitions again from the given offsets, after a pause."""
+    def set_back(
+        self, firsts: Offsets, error: BaseException, server: Server, *, of_all: bool | None = None
+    ) -> None:
+        """Rewind: read these partitions again from the given offsets, after a pause.
+
+        `of_all`: the others pause too. By default they do if PostgreSQL failed, which all of them share.
+        """
         if isinstance(error, asyncio.CancelledError):
             raise error
         if self.source.consumer is None:
             return  # stopping: what is not committed comes again to whoever owns the partition next
         self.read_again(firsts)
-        if server == "database":
+        of_all = server == "database" if of_all is None else of_all
+        if of_all:
             attempt, waiting = self.database_failures, self.source.assignment()
             self.database_failures += 1
         else:
@@ -121,7 +127,7 @@ class Retries:
         self.pauses.pause(waiting, backoff_seconds(attempt, self.max_seconds))
         self.metrics.retries.labels(server).inc()
         self.metrics.retry_causes.labels(cause_of(error)).inc()
-        self._report(firsts, error, server)
+        self._report(firsts, error, server, of_all=of_all)
 
     def read_from(self, partition: TopicPartition, offset: int) -> None:
         """Seek to that offset. Later records that were polled before, and not handled yet, are read again."""
@@ -137,7 +143,7 @@ class Retries:
             else:
                 self.read_from(partition, one.rewind(first))
 
-    def _report(self, firsts: Offsets, error: BaseException, server: Server) -> None:
+    def _report(self, firsts: Offsets, error: BaseException, server: Server, *, of_all: bool) -> None:
         if isinstance(error, WaitsForOperatorError):
             new = [self.health.waits(p, str(error)) for p in firsts]
             if any(new):
@@ -165,7 +171,7 @@ class Retries:
         else:
             said = about(Event.UNFORESEEN, **fields)
             log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=said)
-        if server == "database":
+        if of_all:
             self.health.set_back(why, alive=is_outage(error))
             return
         for partition in firsts:

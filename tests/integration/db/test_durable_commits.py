@@ -32,9 +32,11 @@ async def test_no_session_commits_asynchronously(shop: Shop, set_to: str, used: 
 
 @pytest.fixture
 def without_standby() -> Iterator[Shop]:
-    """A server of its own whose synchronous standby is away."""
+    """A server of its own whose synchronous standby is away, and that by default warns no session."""
     with data_folder() as folder:
-        server = LocalPostgres(folder, settings={"synchronous_standby_names": "gone"})
+        server = LocalPostgres(
+            folder, settings={"synchronous_standby_names": "gone", "client_min_messages": "error"}
+        )
         server.start()
         try:
             yield Shop(server.url)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -15,7 +15,7 @@ from db.bulk.copy import copy_rows
 from db.engine import create_engine, session_factory
 from tests.support.pooler import HOW_TO_INSTALL, find_pooler, pooled
 from tests.support.shop import Shop
-from worker.database import require_reachable_database
+from worker.database import database_engine, require_reachable_database, session_limits
 from worker.errors import CommandError
 from worker.sandbox.servers.ports import free_port
 from worker.settings import Settings
@@ -31,6 +31,14 @@ ASKED_FOR = {
     "application_name": "order-worker",
     "default_transaction_isolation": "read committed",
     "jit": "off",
+    "client_min_messages": "warning",
+}
+# Of the role or the database, for other programs: each would end our sessions, or keep a warning from us.
+MADE_FOR_OTHERS = {
+    "client_min_messages": "error",
+    "transaction_timeout": "1s",
+    "idle_session_timeout": "1s",
+    "statement_timeout": "1s",
 }
 
 Pooled = Callable[[str], str]
@@ -58,11 +66,11 @@ async def alter(shop: Shop, what: str) -> None:
     await asyncio.to_thread(Shop(f"{server}/postgres").sql, f"ALTER DATABASE {name} {what}")
 
 
-async def settings_of(engine: AsyncEngine) -> dict[str, str]:
+async def settings_of(engine: AsyncEngine, names: Iterable[str] = tuple(ASKED_FOR)) -> dict[str, str]:
     async with engine.connect() as connection:
         rows = await connection.execute(
             text("SELECT name, current_setting(name) FROM unnest(CAST(:names AS text[])) AS name"),
-            {"names": list(ASKED_FOR)},
+            {"names": list(names)},
         )
         return {row.name: row.current_setting for row in rows}
 
@@ -72,6 +80,31 @@ async def test_a_session_has_the_schema_the_limits_and_the_isolation_asked_for(s
     engine = engine_on(shop.database_url)
     assert await settings_of(engine) == ASKED_FOR
     await engine.dispose()
+
+
+async def test_limits_that_are_made_for_other_programs_reach_neither_workers_nor_commands(shop: Shop):
+    for name, value in MADE_FOR_OTHERS.items():
+        await alter(shop, f"SET {name} = '{value}'")
+    settings = Settings(kafka_bootstrap_servers="k:1", database_url=shop.database_url)
+    worker = create_engine(shop.database_url, server_settings=session_limits(settings))
+    assert set((await settings_of(worker, MADE_FOR_OTHERS)).values()).isdisjoint(MADE_FOR_OTHERS.values())
+    await worker.dispose()
+    async with database_engine(settings, "test") as command:
+        assert list((await settings_of(command, MADE_FOR_OTHERS)).values()) == ["warning", "0", "0", "0"]
+
+
+async def test_a_session_without_triggers_and_foreign_keys_is_refused_unless_asked_for(shop: Shop):
+    """`delete_order` would leave the items behind, and nothing that the shop hangs on a row would happen."""
+    await alter(shop, "SET session_replication_role = replica")
+    settings = Settings(kafka_bootstrap_servers="k:1", database_url=shop.database_url)
+    engine = create_engine(shop.database_url)
+    with pytest.raises(CommandError, match="session_replication_role = replica is set") as refused:
+        await require_reachable_database(engine, settings)
+    assert "\n" not in str(refused.value)
+    await engine.dispose()
+    loading = create_engine(shop.database_url, server_settings={"session_replication_role": "replica"})
+    await write(loading)
+    await loading.dispose()
 
 
 async def test_behind_a_pooler_of_sessions_too_and_one_after_the_other(pooled_by: Pooled):

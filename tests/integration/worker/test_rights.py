@@ -94,6 +94,56 @@ async def test_a_table_that_a_crash_would_empty_is_named(shop: Shop, role: str, 
     assert await remark(settings_of(shop, role)) is None
 
 
+# Each was seen: other bytes published again, redeliveries as dead letters, amounts rounded, COPYs that fail.
+ALTERED = {
+    "order_outcomes.event": "jsonb",
+    "order_outcomes.fingerprint": "text USING encode(fingerprint, 'hex')",
+    "order_outcomes.decided_at": "timestamp(0) with time zone",
+    "orders.total_amount": "numeric(14,0)",
+    "orders.placed_at": "timestamp without time zone",
+    "order_items.quantity": "bigint",
+    "order_items.unit_price": "double precision",
+}
+
+
+async def test_columns_that_do_not_keep_what_is_written_are_named_in_one_line(shop: Shop, role: str):
+    for place, kind in ALTERED.items():
+        table, column = place.split(".")
+        shop.sql(f"ALTER TABLE {table} ALTER {column} TYPE {kind}")
+    said = await refusal(settings_of(shop, role))
+    assert all(f"{place} is {kind.partition(' USING')[0]}" in said for place, kind in ALTERED.items())
+    for statement in said.rpartition("): ")[2].split("; "):
+        using = " USING decode(fingerprint, 'hex')" if "fingerprint" in statement else ""
+        shop.sql(statement + using)
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_columns_that_were_widened_and_columns_of_the_shop_are_accepted(shop: Shop, role: str):
+    shop.sql("CREATE DOMAIN amount AS numeric(20,4)")
+    shop.sql("ALTER TABLE orders ALTER total_amount TYPE amount, ALTER status TYPE text, ADD channel text")
+    shop.sql("ALTER TABLE order_items ALTER unit_price TYPE numeric")
+    shop.sql("ALTER TABLE products ALTER stock_quantity TYPE numeric, ALTER price TYPE numeric(12,4)")
+    assert await remark(settings_of(shop, role)) is None
+
+
+WITHOUT_A_KEY = {
+    "dropped": "ALTER TABLE order_outcomes DROP CONSTRAINT pk_order_outcomes",
+    "with-the-time": "ALTER TABLE order_outcomes DROP CONSTRAINT pk_order_outcomes,"
+    " ADD PRIMARY KEY (order_id, decided_at)",
+}
+
+
+@pytest.mark.guarantee_1
+@pytest.mark.parametrize("altered", WITHOUT_A_KEY)
+async def test_a_ledger_that_would_take_an_order_twice_is_named(shop: Shop, role: str, altered: str):
+    """As one that is partitioned by time: two workers then decided the same 100 orders, both."""
+    shop.sql(WITHOUT_A_KEY[altered])
+    said = await refusal(settings_of(shop, role))
+    assert "an order could be decided twice" in said
+    shop.sql(said.rpartition(": ")[2])
+    assert await remark(settings_of(shop, role)) is None
+
+
 async def test_row_level_security_that_is_turned_on_later_hides_nothing(shop: Shop, role: str):
     """A hidden user would be an unknown one, and its order rejected."""
     async with database_engine(settings_of(shop, role), "test") as engine, engine.connect() as connection:

@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
-from contracts.events import OrderConfirmed
+from contracts.events import OrderConfirmed, OrderRejected
 from contracts.topics import Topics
-from db.bulk.rows import RowsNotWrittenError
 from db.engine import create_engine, session_factory
-from db.errors import UnusableProductError
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
 from worker.core.settlement import Fate, Settled
 from worker.core.steps import nothing_happens
-from worker.failures import StaleReadError
+from worker.failures import RefusedOrderError
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 
@@ -97,7 +95,7 @@ async def test_a_row_that_a_trigger_leaves_out_takes_its_order_with_it(
 
 @pytest.mark.parametrize("table", OF_THE_ODD_ONE)
 async def test_a_trigger_that_leaves_out_every_row_makes_all_wait(settle: Settle, shop: Shop, table: str):
-    with pytest.raises(RowsNotWrittenError, match=f"wrote 0 of 1 rows of {table}"):
+    with pytest.raises(RefusedOrderError, match=f"wrote 0 of 1 rows of {table}"):
         await settle(batch_of(MANY), trigger("RETURN NULL;", table))
     await assert_nothing_stays(shop)
 
@@ -119,6 +117,19 @@ async def test_an_order_that_a_trigger_refuses_holds_up_no_other(settle: Settle,
     await assert_only_the_odd_one_is_refused(shop, settled, b"not")
 
 
+async def test_a_refused_order_that_came_alone_waits_by_name_until_another_is_confirmed(
+    settle: Settle, shop: Shop
+):
+    refuse = "IF NEW.total_amount = 7.50 THEN RAISE 'not this one'; END IF;"
+    odd, other = batch_of(FEW)[ODD], [record(order_value(line(9)), partition=1)]
+    for altered in (trigger(refuse, "orders"), ""):
+        with pytest.raises(RefusedOrderError, match=rf"order-placed-0@{ODD}\) is refused: not this one"):
+            await settle([odd], altered)
+    assert [one.fate for one in await settle(other)] == [Fate.CONFIRMED]
+    (settled,) = await settle([odd])
+    assert (settled.fate, settled.codes) == (Fate.DEAD_LETTER, ("data_error",))
+
+
 ALL_REFUSED = {
     "trigger": trigger("RAISE 'closed today';", "orders"),
     "generated-column": "ALTER TABLE orders ADD COLUMN short smallint"
@@ -137,7 +148,7 @@ ALL_REFUSED = {
 async def test_what_the_tables_refuse_of_every_order_is_no_dead_letter(
     settle: Settle, shop: Shop, altered: str
 ):
-    with pytest.raises(Exception, match=r"closed today|smallint|channels|only_one"):
+    with pytest.raises(RefusedOrderError, match=r"closed today|smallint|channel|only_one"):
         await settle(batch_of(FEW), ALL_REFUSED[altered])
     assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_outcomes") == 0
     assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
@@ -150,7 +161,7 @@ async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(settle: S
 
 
 async def test_a_trigger_that_keeps_all_stock_makes_all_wait(settle: Settle, shop: Shop):
-    with pytest.raises(StaleReadError, match="triggers of products"):
+    with pytest.raises(RefusedOrderError, match="triggers of products"):
         await settle(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
     await assert_nothing_stays(shop)
 
@@ -162,6 +173,44 @@ async def test_a_price_with_other_decimals_is_the_same_price(settle: Settle, sho
     settled = await settle(batch_of(FEW), altered)
     events = [OrderConfirmed.model_validate_json(one.publication.value) for one in settled]
     assert {str(event.total_amount) for event in events} == {"2.50", "7.50"}
+    await asyncio.to_thread(shop.assert_conserved)
+
+
+@pytest.mark.parametrize("kind", ["numeric(12,3)", "double precision", "smallint"])
+async def test_stock_of_another_type_is_counted_in_whole_pieces(settle: Settle, shop: Shop, kind: str):
+    """Found by altering the column: the first order that was not to be had stopped every partition."""
+    values = [order_value(line(1, 3)), order_value(line(1, 8)), order_value(line(1, 7))]
+    altered = (
+        f"ALTER TABLE products ALTER stock_quantity TYPE {kind};;UPDATE products SET stock_quantity = 10.4"
+    )
+    settled = await settle([record(each, offset=i) for i, each in enumerate(values)], altered)
+    assert [one.fate for one in settled] == [Fate.CONFIRMED, Fate.REJECTED, Fate.CONFIRMED]
+    (reason,) = OrderRejected.model_validate_json(settled[1].publication.value).reasons
+    assert (reason.requested, reason.available) == (8, 7)
+
+
+# What a role or a database may have set for its sessions, and what is no concern of ours.
+HARMLESS = {
+    "default_transaction_deferrable": "on", "standard_conforming_strings": "off", "array_nulls": "off",
+    "datestyle": "German, DMY", "timezone": "Asia/Kolkata", "intervalstyle": "sql_standard",
+    "extra_float_digits": "-15", "bytea_output": "escape", "client_encoding": "LATIN1",
+    "transform_null_equals": "on",
+    "work_mem": "64kB", "temp_file_limit": "0", "plan_cache_mode": "force_generic_plan",
+    "enable_indexscan": "off", "enable_seqscan": "off",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orders", [FEW, MANY])
+async def test_settings_of_a_role_change_nothing_that_is_decided(settle: Settle, shop: Shop, orders: int):
+    name = await asyncio.to_thread(shop.value, "SELECT quote_ident(current_database())")
+    altered = [f"ALTER DATABASE {name} SET {of} TO '{value}'" for of, value in HARMLESS.items()]
+    altered.append(f"ALTER DATABASE {name} SET search_path TO decoy, public")
+    decoys = ["CREATE SCHEMA decoy", *(f"CREATE TABLE decoy.{t} (id int)" for t in ("users", "products"))]
+    batch = batch_of(orders)
+    settled = await settle(batch, ";;".join([*decoys, *altered]))
+    assert {one.fate for one in settled} == {Fate.CONFIRMED}
+    again = await settle(batch)
+    assert [one.publication.value for one in again] == [one.publication.value for one in settled]
     await asyncio.to_thread(shop.assert_conserved)
 
 
@@ -192,6 +241,14 @@ async def test_an_order_whose_price_is_unusable_by_now_is_published_again(settle
 
 
 async def test_products_without_any_usable_price_make_all_wait(settle: Settle, shop: Shop):
-    with pytest.raises(UnusableProductError, match="product 9 has price NaN"):
+    with pytest.raises(RefusedOrderError, match="product 9 has price NaN"):
         await settle(batch_of(FEW), "UPDATE products SET price = 'NaN'")
+    await assert_nothing_stays(shop)
+
+
+async def test_products_whose_stock_is_no_number_make_all_wait(settle: Settle, shop: Shop):
+    altered = "ALTER TABLE products ALTER stock_quantity TYPE numeric;;UPDATE products SET stock_quantity = "
+    with pytest.raises(RefusedOrderError, match="product 9 has stock NaN"):
+        await settle(batch_of(FEW), altered + "'NaN'")
+    await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = received_quantity")
     await assert_nothing_stays(shop)

@@ -30,6 +30,7 @@ from tests.support.shop import Shop
 from worker.core.settlement import Fate
 from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
+from worker.failures import RefusedOrderError
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
 
@@ -487,7 +488,7 @@ async def test_a_constraint_that_refuses_every_order_makes_them_wait_and_no_dead
 ):
     batch = batch_of(*(order_value(line(1)) for _ in range(3)), order_value(line(2, 99)))
     await in_thread(stocked.sql, f"ALTER TABLE {table} ADD CONSTRAINT mistake CHECK (false) NOT VALID")
-    with pytest.raises(asyncpg.CheckViolationError, match="mistake"):
+    with pytest.raises(RefusedOrderError, match="mistake"):
         await processor().settle(batch, {})
     await in_thread(stocked.sql, f"ALTER TABLE {table} DROP CONSTRAINT mistake")
     fates = [s.fate for s in await processor().settle(batch, {})]

@@ -13,12 +13,20 @@ from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
+from tests.support.builders import line, order_value, record
 from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, PATIENCE_SECONDS, POLLED, Stage
 from tests.support.shop import Shop
 from worker.core.settlement import Settled
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
 
 pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
+
+
+REFUSE_ALL_OF_PRODUCT_2 = (
+    "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.product_id = 2"
+    " THEN RAISE 'not this one'; END IF; RETURN NEW; END $$",
+    "CREATE TRIGGER own BEFORE INSERT ON order_items FOR EACH ROW EXECUTE FUNCTION own()",
+)
 
 
 @pytest.fixture
@@ -385,3 +393,23 @@ async def test_a_partition_that_was_rewound_to_skipped_offsets_continues_after_t
     stage.input.position[FIRST] = POLLED
     assert not await stage.idle.continue_after_skipped(FIRST, POLLED, POLLED + 2)
     assert (stage.publisher.committed[FIRST], stage.input.position[FIRST]) == (POLLED + 2, POLLED + 2)
+
+
+async def test_a_refused_order_holds_up_no_other_partition_although_none_is_confirmed(
+    stage: Stage, shop: Shop
+):
+    """Found with a shop that is sold out: each rejection waited behind the one order that is refused."""
+    await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = 0, received_quantity = 0")
+    await asyncio.to_thread(shop.stock_up, {2: 100})
+    for statement in REFUSE_ALL_OF_PRODUCT_2:
+        await asyncio.to_thread(shop.sql, statement)
+    stage.input.records[FIRST][0] = record(order_value(line(2)))
+    await stage.publish_the_rest(OTHER)
+    assert stage.publisher.published == {OTHER: stage.placed[OTHER]}
+    (waiting,) = stage.health.troubles().items()
+    assert waiting[0] == "order-placed-0"
+    assert "@0) is refused: not this one" in waiting[1]
+    await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = 100, received_quantity = 100")
+    await stage.publish_the_rest()
+    assert stage.publisher.published[FIRST][1:] == stage.placed[FIRST][1:]
+    assert not stage.health.troubles()

@@ -88,7 +88,8 @@ def test_what_was_skipped_is_not_asked_for_again(rewound_to: int, missing: int |
     partition.take(ownership(10))
     partition.skipped(13)
     assert partition.missing_before(20) == missing
-    assert partition.ownership and partition.ownership.published_to == 13
+    assert partition.ownership
+    assert partition.ownership.published_to == 13
 
 
 @pytest.mark.parametrize(("rewound_to", "to"), [(None, 10), (8, 8), (12, 10)])

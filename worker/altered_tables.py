@@ -1,0 +1,89 @@
+"""Checks, before a worker starts, that its tables keep what it writes: exactly, once, and over a crash.
+
+A shop may add columns, triggers and indexes of its own, and widen what it reads. But PostgreSQL rounds an
+amount to the decimals of its column without an error, `jsonb` keeps no event byte for byte, and a ledger that
+is partitioned by time has no key that two decisions of one order would meet.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Column, Numeric, String, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.models import Base
+from worker.errors import CommandError
+
+_UNLOGGED: Final = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
+    """)
+# A deferrable one counts: it fails the COMMIT.
+_DECIDES_ONCE: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = 'order_id'
+        WHERE indrelid = to_regclass('order_outcomes') AND indisunique AND indisvalid
+          AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)
+    """)
+# Of a domain, the type that it is made of.
+_TYPES: Final = text("""
+    SELECT wanted.name AS table_name, attname AS column_name,
+        CASE typtype WHEN 'd' THEN format_type(typbasetype, typtypmod)
+             ELSE format_type(atttypid, atttypmod) END AS type
+    FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    JOIN pg_attribute ON attrelid = to_regclass(wanted.name) AND attnum > 0 AND NOT attisdropped
+    JOIN pg_type ON pg_type.oid = atttypid
+    """)
+_TEXT: Final = re.compile(r"text|character varying(\(\d+\))?")
+_EXACT_NUMBER: Final = re.compile(r"numeric(\(\d+,(?P<decimals>\d+)\))?")
+_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
+
+
+async def require_unaltered(connection: AsyncConnection, used: Sequence[str], written: Sequence[str]) -> None:
+    """Raise CommandError, with the statements that help, unless these tables keep what is written to them.
+
+    `used` must survive a crash. The columns of `written` must have types that keep each value as it is.
+    """
+    if unlogged := (await connection.scalars(_UNLOGGED, {"names": used})).all():
+        raise CommandError(
+            "a crash of PostgreSQL would empty tables that are unlogged: "
+            + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged)
+        )
+    if not await connection.scalar(_DECIDES_ONCE):
+        raise CommandError(
+            "an order could be decided twice, since order_outcomes has no unique index on order_id alone:"
+            " ALTER TABLE order_outcomes ADD UNIQUE (order_id)"
+        )
+    rows = await connection.execute(_TYPES, {"names": written})
+    found = {(row.table_name, row.column_name): row.type for row in rows}
+    columns = [column for name in written for column in Base.metadata.tables[name].columns]
+    others = [one for one in columns if not _keeps(one, found.get((one.table.name, one.name)))]
+    if others:
+        raise CommandError(
+            f"columns do not keep what is written ({_listed(others, found)}): "
+            + "; ".join(f"ALTER TABLE {c.table.name} ALTER {c.name} TYPE {_type(c)}" for c in others)
+        )
+
+
+def _keeps(column: Column[object], found: str | None) -> bool:
+    """Whether a column of the type that was found keeps each value of ours, or refuses it with an error."""
+    if found is None:
+        return True  # it has another name now: PostgreSQL says so of the first order, and all wait
+    if isinstance(column.type, String):
+        return _TEXT.fullmatch(found) is not None
+    if isinstance(column.type, Numeric) and (number := _EXACT_NUMBER.fullmatch(found)):
+        return int(number["decimals"] or column.type.scale or 0) >= (column.type.scale or 0)
+    return found == _type(column)
+
+
+def _type(column: Column[object]) -> str:
+    """As PostgreSQL writes it."""
+    compiled = column.type.compile(_DIALECT).lower().replace("varchar", "character varying")
+    return compiled.replace(", ", ",")
+
+
+def _listed(columns: Sequence[Column[object]], found: Mapping[tuple[str, str], str]) -> str:
+    names = [(column.table.name, column.name) for column in columns]
+    return ", ".join(f"{table}.{name} is {found[table, name]}" for table, name in names)
