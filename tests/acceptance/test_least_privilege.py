@@ -316,9 +316,12 @@ def test_a_right_withdrawn_from_a_running_worker_is_named_until_it_is_given_back
     names["group"] = scene.group_id
     shop.command("migrator").here("topics", "create", "--replication", "1").done()
     scene.shop.stock_up({LAMP: 1_000_000})
-    ids: list[UUID] = []
+    ids, values = orders(1)
     with workers_in(shop.env("worker"), tmp_path, worker_template) as workers:
         worker = started(workers, retry_max_seconds="1")
+        # Before it has joined its group, it would end, to be started again.
+        scene.place(values)
+        scene.wait_until_drained()
         for said, (kind, name, operation) in MISSING.items():
             if name not in names:
                 continue  # dead letters have none here

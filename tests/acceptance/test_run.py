@@ -136,7 +136,7 @@ sys.exit(run(read_settings()))
 """
     worker = workers.start(sys.executable, "-c", code)
     assert worker.wait() == 1, worker.log
-    assert "fetch task has ended" in worker.log
+    assert "a task of aiokafka's has ended" in worker.log
 
 
 @contextmanager
