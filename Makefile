@@ -84,7 +84,7 @@ shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its
 # A test waits for servers and rebalances half of the time, so five processes, each with servers of its own, keep
 # two cores busy. They import the same files, also those that the tests start: each is compiled once.
 # Where CI is set, a missing browser, PgBouncer, Prometheus or contract tool is an error: all are brought along.
-test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; ten minutes on two cores
+test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
