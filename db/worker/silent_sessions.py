@@ -1,8 +1,10 @@
-"""Sessions of workers that stand still in the middle of a COPY, whose locks nothing else would end.
+"""Sessions of workers that froze in the middle of a statement, whose locks nothing else would end.
 
-PostgreSQL ends a session that is idle in its transaction. While it waits for the data of a COPY it heeds no
-timeout, only an order to end (`ProcessClientReadInterrupt` in its `postgres.c`, 15 to 18). So a worker that
-is frozen there holds the rows of its batch, or the stock lock, as long as it is frozen.
+PostgreSQL ends a session that is idle in its transaction. It is not idle in the middle of a statement: while
+it waits for the rows of a COPY, or for the order to run what it has prepared (asyncpg prepares a statement
+without a Sync). There it heeds no timeout, only an order to end (`ProcessClientReadInterrupt` in its
+`postgres.c`, 15 to 18). So a worker that is frozen there holds the rows of its batch, or the stock lock, as
+long as it is frozen.
 """
 
 from typing import Final
@@ -10,21 +12,21 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-# `active` and waiting for its client: that is a COPY, for any other statement has all that it needs. Into
-# these tables: a shop may have our name and role, and fill others for as long as it likes.
+# `active` and waiting for its client. A COPY only into these tables: a shop may have our name and role, and
+# fill others for as long as it likes. Any other statement takes no time there.
 _END: Final = text(r"""
     WITH silent AS MATERIALIZED (  -- before any is ended: a condition may be asked in any order
         SELECT pid FROM pg_stat_activity
         WHERE state = 'active' AND wait_event_type = 'Client' AND wait_event = 'ClientRead'
           AND datname = current_database() AND usename = session_user
-          AND query ~ '^COPY "?(order_outcomes|orders|order_items)\y'
+          AND (query !~* '^\s*COPY\y' OR query ~ '^COPY "?(order_outcomes|orders|order_items)\y')
           AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()
           AND xact_start < clock_timestamp() - make_interval(secs => :seconds))
     SELECT pid FROM silent WHERE pg_terminate_backend(pid)
     """)
 
 
-async def end_silent_copies(session: AsyncSession, seconds: float) -> list[int]:
+async def end_silent_sessions(session: AsyncSession, seconds: float) -> list[int]:
     """End such sessions of our own role and application, in transactions older than `seconds`; their pids.
 
     A worker gives up a batch's transaction after a time of its own: with at least that many seconds, none is

@@ -96,15 +96,15 @@ class Maintenance:
         }
 
     async def _end_silent_workers(self) -> None:
-        """End the session of a worker that froze in the middle of a COPY, if a batch waits for its locks."""
+        """End the session of a worker that froze in a statement, if a batch waits for its locks."""
         now = time.monotonic()
         if not self.health.troubles() or now - self._looked_for_silent_at < DATABASE_INTERVAL_SECONDS:
             return
         self._looked_for_silent_at = now
         async with self.group.sessions() as session:
-            for pid in await silent_sessions.end_silent_copies(session, self.batch_timeout_seconds):
+            for pid in await silent_sessions.end_silent_sessions(session, self.batch_timeout_seconds):
                 log.warning(
-                    "ended session %d of a worker that was frozen in the middle of a COPY for %g s or more",
+                    "ended session %d of a worker that was frozen in a statement for %g s or more",
                     *(pid, self.batch_timeout_seconds),
                     extra=about(Event.SESSION_ENDED, server="database", seconds=self.batch_timeout_seconds),
                 )

@@ -1,4 +1,4 @@
-"""A worker that is frozen in the middle of a COPY holds nobody up for longer than a batch may take."""
+"""A worker that is frozen in the middle of a statement delays no other for longer than a batch may take."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -40,8 +40,41 @@ async def test_a_worker_that_is_frozen_in_the_middle_of_a_copy_holds_nobody_up(
         await asyncio.to_thread(scene.place, [order_value(line(1), order_id=order_id)], partition=0)
         worker = workers.start(batch_timeout_seconds="3", lock_timeout_ms="500", retry_max_seconds="0.5")
         await asyncio.to_thread(scene.wait_until_drained)
-        assert "was frozen in the middle of a COPY" in worker.log
+        assert "was frozen in a statement" in worker.log
         await asyncio.to_thread(scene.assert_promises, [order_id])
+
+
+async def test_a_worker_that_is_frozen_before_it_runs_what_it_prepared_delays_no_other(
+    scene: Scene, workers: Workers, worker_role: str
+):
+    scene.shop.stock_up({1: 10})
+    order_id = uuid4()
+    async with frozen_after_preparing(as_role(scene.shop.database_url, worker_role)):
+        await asyncio.to_thread(scene.place, [order_value(line(1), order_id=order_id)], partition=0)
+        worker = workers.start(
+            batch_timeout_seconds="3",
+            lock_timeout_ms="500",
+            retry_max_seconds="0.5",
+            session_timeout_ms="1000",  # which ends what is idle in its transaction
+        )
+        await asyncio.to_thread(scene.wait_until_drained)
+        assert "was frozen in a statement" in worker.log
+        await asyncio.to_thread(scene.assert_promises, [order_id])
+
+
+@asynccontextmanager
+async def frozen_after_preparing(database_url: str) -> AsyncIterator[None]:
+    """A worker's session that holds a product, and has prepared its next statement."""
+    session = await asyncpg.connect(
+        database_url,
+        server_settings={"application_name": "order-worker", "idle_in_transaction_session_timeout": "1000"},
+    )
+    await session.execute("BEGIN; SELECT FROM products FOR UPDATE")
+    await session.prepare("UPDATE products SET stock_quantity = stock_quantity - $1")
+    try:
+        yield
+    finally:
+        session.terminate()
 
 
 @asynccontextmanager
