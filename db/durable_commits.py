@@ -1,8 +1,8 @@
 """A commit that is acknowledged is durable: on PostgreSQL's disk, and on its synchronous standbys if any.
 
-Who is told that an order is stored tells others. So no session commits asynchronously, whatever its role or
-database has set. And where somebody cancels the wait for a standby that is away (`pg_cancel_backend`),
-PostgreSQL warns and acknowledges all the same: a failover would lose what others know by then.
+Once a commit is acknowledged, its outcome is published. So no session commits asynchronously, whatever its
+role or database has set. And if somebody cancels the wait for a standby that is away (`pg_cancel_backend`),
+PostgreSQL warns and acknowledges all the same: a failover would lose what is published by then.
 """
 
 from typing import Any, Final

@@ -26,7 +26,7 @@ _TAKE: Final = """
 _READ: Final = "SELECT current_setting(name, true) AS value FROM unnest($1::text[]) AS wanted (name)"
 # The oldest PostgreSQL that knows a setting; an older one does without.
 _SINCE: Final[Mapping[str, int]] = {"idle_session_timeout": 14, "transaction_timeout": 17}
-# The shop's triggers and foreign keys are off in such a session, unless whoever opens it asks for that.
+# The shop's triggers and foreign keys are off in a session where this is `replica`.
 _REPLICATION: Final = "session_replication_role"
 # Read only: the server has become a standby. The session stays open, and each write in it fails.
 _USELESS: Final = frozenset({"25006"})

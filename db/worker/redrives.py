@@ -1,7 +1,7 @@
 """The redrives: which dead letters were sent to the input topic again, and the results.
 
 A row is written before its letter is sent, and holds the end of the input partition as it was then. So
-whoever finds a row `claimed` after a crash can find out: the record, which carries the row's id, lies after
+after a crash, a row that is `claimed` shows where to look: the record, which carries the row's id, lies after
 that end, or was never sent.
 """
 

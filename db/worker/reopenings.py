@@ -1,8 +1,8 @@
 """The reopenings: which rejected orders were placed again, under which id, and the new record's offset.
 
 A row is written before its order is sent, and holds the end of the input partition as it was then. So
-whoever finds a row without an offset after a crash can find out: the record lies after that end, or was
-never sent.
+after a crash, a row without an offset shows where to look: the record lies after that end, or was never
+sent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

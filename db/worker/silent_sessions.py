@@ -13,13 +13,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 # `active` and waiting for its client. A COPY only into these tables: a shop may have our name and role, and
-# fill others for as long as it likes. Any other statement takes no time there.
+# fill others for as long as it likes. Any other statement takes no time there, so that it has to wait itself
+# for so long: a program of the shop's with a long transaction is between two of its messages now and then.
 _END: Final = text(r"""
     WITH silent AS MATERIALIZED (  -- before any is ended: a condition may be asked in any order
         SELECT pid FROM pg_stat_activity
         WHERE state = 'active' AND wait_event_type = 'Client' AND wait_event = 'ClientRead'
           AND datname = current_database() AND usename = session_user
-          AND (query !~* '^\s*COPY\y' OR query ~ '^COPY "?(order_outcomes|orders|order_items)\y')
+          AND (query ~ '^COPY "?(order_outcomes|orders|order_items)\y'
+               OR query !~* '^\s*COPY\y'
+                  AND state_change < clock_timestamp() - make_interval(secs => :seconds))
           AND application_name = current_setting('application_name') AND pid <> pg_backend_pid()
           AND xact_start < clock_timestamp() - make_interval(secs => :seconds))
     SELECT pid FROM silent WHERE pg_terminate_backend(pid)
