@@ -108,7 +108,7 @@ class Worker:
                 for task in tasks:
                     task.cancel()
         finally:
-            # FastStream has stopped the consumer by now: the batch in flight is settled, the group is left.
+            # FastStream has stopped the consumer by now: the batch in flight is decided, the group is left.
             await self.watch.close()
             await self.site.closed()
             await self.outcomes.closed()

@@ -79,7 +79,7 @@ _BATCH: Final = "worker/pipeline/batch.py"
 _DECODING: Final = "worker/pipeline/decoding.py"
 _SAME_ORDER: Final = "worker/core/same_order.py"
 _STOCK_TAKING: Final = "worker/pipeline/stock_taking.py"
-_SETTLEMENT: Final = "worker/core/settlement.py"
+_RESULTS: Final = "worker/core/results.py"
 _CONSUMER: Final = "worker/pipeline/consumer.py"
 _PUBLISHER: Final = "worker/pipeline/publisher.py"
 _TRANSACTION: Final = "worker/kafka/producing/transaction.py"
@@ -547,7 +547,7 @@ MUTATIONS: Final = (
             ),
             Edit(
                 _PARTITION,
-                "if decided_to is None or records[0].offset >= decided_to:",
+                "if start is None or records[0].offset >= start:",
                 "if True:",
             ),
         ),
@@ -556,7 +556,7 @@ MUTATIONS: Final = (
     Mutation(
         "published-in-turn",
         "A batch is published only after the previous one.",
-        "what is settled is published at once",
+        "what is decided is published at once",
         (
             Edit(
                 _FLOW,
@@ -564,12 +564,12 @@ MUTATIONS: Final = (
                 'with self.metrics.phase("wait"):\n                pass\n',
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_consumer.py", "settled_beside"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "decided_beside"),),
     ),
     Mutation(
         "nothing-behind-a-failure",
         "After a failed batch nothing of its partitions is published until it is redone.",
-        "a batch that was settled meanwhile keeps its partitions",
+        "a batch that was decided meanwhile keeps its partitions",
         (
             Edit(
                 _FLOW,
@@ -624,7 +624,7 @@ MUTATIONS: Final = (
         "silent-replay",
         "A replay publishes nothing that was decided before it.",
         "a replayed order is published like any redelivery",
-        (Edit(_SETTLEMENT, "if is_silenced(record.offset, first.decided_at, replays):", "if False:"),),
+        (Edit(_RESULTS, "if is_silenced(record.offset, first.decided_at, replays):", "if False:"),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "silent_replay"),),
     ),
     Mutation(
@@ -864,7 +864,7 @@ MUTATIONS: Final = (
         "withheld-apart",
         "A withheld outcome is not published with its batch.",
         "it is, where it comes again",
-        (Edit(_SET_ASIDE, "    if not order_ids:\n        return settled\n", "    return settled\n"),),
+        (Edit(_SET_ASIDE, "    if not order_ids:\n        return results\n", "    return results\n"),),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "done_with"),),
     ),
     Mutation(
@@ -1163,7 +1163,7 @@ MUTATIONS: Final = (
                 "            position = self._position(partition)\n"
                 "            owned = await self._owned(partition, position)\n"
                 "            position = self._position(partition)\n",
-                "        position = self.source.consumer.settled_position(partition)\n"
+                "        position = self.source.consumer.accepted_position(partition)\n"
                 "        async with self.orders.between_batches():\n"
                 "            owned = await self._owned(partition, position)\n",
             ),

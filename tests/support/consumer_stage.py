@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from contracts.topics import Topics
 from db.worker import leases
 from tests.support.builders import line, order_value, record
-from worker.core.settlement import Settled
+from worker.core.results import RecordResult
 from worker.core.steps import nothing_happens
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.producing.lease import Lease
@@ -75,7 +75,7 @@ class FakeConsumer:
         self.position[partition] = offset
         self.sought.append((partition, offset))
 
-    def settled_position(self, partition: TopicPartition) -> int:
+    def accepted_position(self, partition: TopicPartition) -> int:
         return self.position[partition]
 
     async def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
@@ -207,10 +207,10 @@ class HeldTakeover:
 
 
 class WatchedProcessor:
-    """The real one, which tells when it has settled a batch, and fails where the test says so."""
+    """The real one, which tells when it has decided a batch, and fails where the test says so."""
 
     def __init__(self, real: BatchProcessor) -> None:
-        self.settled: asyncio.Queue[int] = asyncio.Queue()
+        self.committed: asyncio.Queue[int] = asyncio.Queue()
         self._real = real
         self._fails: asyncio.Future[None] | None = None
         self._last_statement: asyncio.Future[None] | None = None
@@ -229,30 +229,30 @@ class WatchedProcessor:
         self._last_statement = held = asyncio.get_running_loop().create_future()
         return held
 
-    async def settle(
+    async def decide(
         self,
         records: Sequence[ConsumerRecord],
         replays: Mapping[Any, Any],
         guard: Guard,
         before_commit: BeforeCommit,
-    ) -> list[Settled]:
+    ) -> list[RecordResult]:
         fails, self._fails = self._fails, None
         if fails is not None:
             await fails
         held, self._last_statement = self._last_statement, None
 
-        async def held_back(session: AsyncSession, settled: list[Settled]) -> None:
+        async def held_back(session: AsyncSession, results: list[RecordResult]) -> None:
             self.decided.set()
             if held is not None:
                 await held
-            await before_commit(session, settled)
+            await before_commit(session, results)
             query = text("SELECT begun_to FROM positions WHERE partition = 0")
             self.pending_before_commit = await session.scalar(query)
 
-        settled = await self._real.settle(records, replays, guard, held_back)
+        results = await self._real.decide(records, replays, guard, held_back)
         # Whoever waits for this runs when the consumer has continued from here, up to where it has to wait.
-        self.settled.put_nowait(len(settled))
-        return settled
+        self.committed.put_nowait(len(results))
+        return results
 
 
 class Stage:
@@ -342,15 +342,15 @@ class Stage:
         self._sessions = sessions
 
     async def next_batch(self) -> None:
-        """Hand the next poll over; returns when it is settled and its last publication has begun."""
+        """Hand the next poll over; returns when it is decided and its last publication has begun."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             await self.consumer.handle_order_placed(self.input.poll())
 
-    async def settled(self, batches: int) -> None:
-        """Wait until so many more batches are settled."""
+    async def decided(self, batches: int) -> None:
+        """Wait until so many more batches are decided."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             for _ in range(batches):
-                await self.processor.settled.get()
+                await self.processor.committed.get()
 
     async def publish_the_rest(self, *partitions: TopicPartition) -> None:
         """Hand over what comes until the last offset of these partitions, or all, is committed."""

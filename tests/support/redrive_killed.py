@@ -30,7 +30,7 @@ def steps(climb: Any, look: str) -> dict[str, tuple[Any, str]]:
     }
 
 
-STEPS = {"dead-letters": steps(redrive._Climb, "_settle"), "orders": steps(reopen._Climb, "_look")}
+STEPS = {"dead-letters": steps(redrive._Climb, "_record_results"), "orders": steps(reopen._Climb, "_look")}
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ class Arrival(NamedTuple):
 
 
 class Arrivals:
-    """Orders to be settled together, with the ids of all users and products that they name.
+    """Orders to be decided together, with the ids of all users and products that they name.
 
     The ids are gathered order by order, while each order is in the processor's cache: a pass over the whole
     batch took 5 % of the worker's time.

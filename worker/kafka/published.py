@@ -13,7 +13,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 
 from db.worker.positions import PendingBatch, Sentinel
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.unreadable import UnreadableSpan

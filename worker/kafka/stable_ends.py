@@ -20,7 +20,7 @@ _SAY_SO_SECONDS: Final = 2.0
 _SLACK_SECONDS: Final = 15.0  # the coordinator looks for transactions past their time every ten seconds
 
 
-async def settled_bounds(
+async def stable_bounds(
     consumer: AIOKafkaConsumer,
     settings: Settings,
     partitions: Sequence[TopicPartition],

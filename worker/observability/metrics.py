@@ -19,7 +19,7 @@ from prometheus_client import (
 
 from contracts.events import DeadLetterCode, ReasonCode
 from worker import __version__
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.observability.batch import BatchInHand
 from worker.observability.latency import OrderLatency
 from worker.observability.tracing import NO_TRACING, Tracing

@@ -1,6 +1,6 @@
 """What happens to a batch of records: decode, one database transaction, and what is to be published.
 
-    settle
+    decide
      ├ decode              each record by itself; never raises
      └ one transaction     find known outcomes, lock users, read stock → triage → decide → write → take stock
 
@@ -30,7 +30,7 @@ from db.errors import UnusableProductError
 from db.worker import decided, ledger
 from db.worker.look_up import Found, look_up
 from worker.core.decode import Decoded, Invalid, decode_former
-from worker.core.settlement import ID_TAKEN, Fate, Replays, Settled, Settlement, dead_letter
+from worker.core.results import ID_TAKEN, Fate, RecordResult, Replays, ResultBuilder, dead_letter
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
@@ -56,7 +56,7 @@ MAX_SENTINELS: Final = 5
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
-BeforeCommit = Callable[[AsyncSession, list[Settled]], Awaitable[None]]
+BeforeCommit = Callable[[AsyncSession, list[RecordResult]], Awaitable[None]]
 """what else becomes true with the decisions of a whole batch"""
 _VERIFIED: Final = "order_worker_verified"
 
@@ -78,7 +78,7 @@ async def _any_database(_session: AsyncSession) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BatchProcessor:
-    """Settles batches. After `settle` returns, the database holds every decision; Kafka knows nothing yet."""
+    """Decides batches. After `decide` returns, the database holds every decision; Kafka knows nothing yet."""
 
     sessions: async_sessionmaker[AsyncSession]
     topics: Topics
@@ -88,13 +88,13 @@ class BatchProcessor:
     timeout_seconds: float
     refused: RefusedOrders = field(default_factory=RefusedOrders)
 
-    async def settle(
+    async def decide(
         self,
         records: Sequence[ConsumerRecord],
         replays: Replays,
         require_same_database: Guard = _any_database,
         before_commit: BeforeCommit | None = None,
-    ) -> list[Settled]:
+    ) -> list[RecordResult]:
         """One result per record, in their order. Safe to call again with the same records at any time.
 
         `require_same_database` is asked on each new connection, in the transaction that is to decide.
@@ -107,16 +107,16 @@ class BatchProcessor:
         with self.metrics.phase("decode"):
             arrivals, invalid, unknown_fields = decode_all(records, self.message_max_bytes)
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
-        settled = await self._decide(arrivals, MAX_RERUNS, batch)
+        results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
         letters = {place: await self._no_order(batch, records[place], why) for place, why in invalid.items()}
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
         if not letters:
-            return settled
-        rest = iter(settled)
+            return results
+        rest = iter(results)
         return [letters.get(place) or next(rest) for place in range(len(records))]
 
-    async def _decide(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[Settled]:
+    async def _decide_or_split(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[RecordResult]:
         """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
         if not arrivals.all:
             return []
@@ -136,22 +136,24 @@ class BatchProcessor:
                 self.metrics.reruns.labels(type(error).__name__).inc()
                 attempt += 1
 
-    async def _decide_apart(self, arrivals: Arrivals, failure: Exception, batch: _Batch) -> list[Settled]:
+    async def _decide_apart(
+        self, arrivals: Arrivals, failure: Exception, batch: _Batch
+    ) -> list[RecordResult]:
         if len(arrivals.all) == 1:
             return [await self._refused(arrivals, failure, batch)]
         if single := await self._single_keys(arrivals, failure):
             # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
             # and everything come again, a batch would outlast a rebalance. In their order, as below.
-            settled: list[Settled] = []
+            results: list[RecordResult] = []
             for is_single, run in groupby(arrivals.all, lambda a: a.order.key in single):
                 for part in ([a] for a in run) if is_single else [list(run)]:
-                    settled += await self._decide(Arrivals(part), 1, batch)
-            return settled
+                    results += await self._decide_or_split(Arrivals(part), 1, batch)
+            return results
         half = len(arrivals.all) // 2
         # In their order: the second half meets the stock that the first one leaves.
         # One rerun each: where many orders are refused, more would take longer than a rebalance waits.
-        first = await self._decide(Arrivals(arrivals.all[:half]), 1, batch)
-        return first + await self._decide(Arrivals(arrivals.all[half:]), 1, batch)
+        first = await self._decide_or_split(Arrivals(arrivals.all[:half]), 1, batch)
+        return first + await self._decide_or_split(Arrivals(arrivals.all[half:]), 1, batch)
 
     async def _single_keys(self, arrivals: Arrivals, failure: Exception) -> AbstractSet[str]:
         """Those to be decided each by itself: that the failure names, or whose id an order has that is not in
@@ -167,7 +169,7 @@ class BatchProcessor:
             found = await orders.find_orders_without_outcome(session, arrivals.keys)
         return {str(order_id) for order_id in found}
 
-    async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> Settled:
+    async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> RecordResult:
         """The dead letter of an order that PostgreSQL refuses; raises if the database may be at fault.
 
         The order is at fault if another order of the batch would be confirmed now, or another one was since
@@ -184,12 +186,12 @@ class BatchProcessor:
             raise RefusedOrderError(arrival.order.key, place, record.offset, failure) from failure
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                (settled,) = await self._decide_in_one_transaction(alone, batch, locked=True)
+                (result,) = await self._decide_in_one_transaction(alone, batch, locked=True)
         except Exception as error:
             if remedy(error) in (Remedy.WAIT, Remedy.RERUN):
                 raise
             return await self._dead_letter(batch, arrival.record, letter_of(arrival, error))
-        return settled
+        return result
 
     async def _takes_another(self, arrival: Arrival, batch: _Batch) -> bool:
         others = [a for a in batch.arrivals if a is not arrival]
@@ -202,39 +204,39 @@ class BatchProcessor:
         """Whether all tables accept this order now; the attempt is rolled back."""
         try:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
-                (settled,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)
+                (result,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)
         except Exception:
             return False
-        return settled.fate is Fate.CONFIRMED
+        return result.fate is Fate.CONFIRMED
 
     async def _decide_in_one_transaction(
         self, arrivals: Arrivals, batch: _Batch, locked: bool
-    ) -> list[Settled]:
+    ) -> list[RecordResult]:
         with self.metrics.phase("database"):
             return await self._decide_and_commit(arrivals, batch, locked)
 
-    async def _decide_and_commit(self, arrivals: Arrivals, batch: _Batch, locked: bool) -> list[Settled]:
+    async def _decide_and_commit(self, arrivals: Arrivals, batch: _Batch, locked: bool) -> list[RecordResult]:
         async with self.sessions.begin() as session:
-            settled = await self._decide_all(session, arrivals, batch, locked)
-            if batch.before_commit and len(settled) == len(batch.arrivals):
-                await batch.before_commit(session, settled)
+            results = await self._decide_all(session, arrivals, batch, locked)
+            if batch.before_commit and len(results) == len(batch.arrivals):
+                await batch.before_commit(session, results)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
-        if any(one.fate is Fate.CONFIRMED for one in settled):
+        if any(one.fate is Fate.CONFIRMED for one in results):
             self.refused.another_is_confirmed()
-        return settled
+        return results
 
     async def _decide_all(
         self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
-    ) -> list[Settled]:
+    ) -> list[RecordResult]:
         await _verify(session, batch.require_same_database)
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         found = await look_up(session, arrivals.keys, arrivals.user_ids, arrivals.product_ids)
         # By the database's clock, as the decision: no outcome is stamped before it was decided, and every
         # publication of the same has another time.
-        settlement = Settlement(self.topics, batch.replays, found.time, int(found.time.timestamp() * 1_000))
+        builder = ResultBuilder(self.topics, batch.replays, found.time, int(found.time.timestamp() * 1_000))
         if not found.decided and len(arrivals.keys) == len(arrivals.all):
             # As a rule: then triage finds nothing but new orders.
-            return await self._decide_new(session, arrivals, settlement, found, locked)
+            return await self._decide_new(session, arrivals, builder, found, locked)
         rows = await ledger.find_outcomes(session, arrivals.keys) if found.decided else {}
         known = {str(order_id): row for order_id, row in rows.items()}
         standings = triage(arrivals.all, known)
@@ -242,19 +244,17 @@ class BatchProcessor:
         first = {a.order.key: a.order for a in reversed(arrivals.all)}
         of_each = list(zip(arrivals.all, standings, strict=True))
         new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
-        settled = iter(await self._decide_new(session, new, settlement, found, locked))
+        results = iter(await self._decide_new(session, new, builder, found, locked))
         return [
-            next(settled)
+            next(results)
             if standing is Standing.NEW
-            else settlement.repeat(
-                arrival, standing, known.get(arrival.order.key) or first[arrival.order.key]
-            )
+            else builder.repeat(arrival, standing, known.get(arrival.order.key) or first[arrival.order.key])
             for arrival, standing in of_each
         ]
 
     async def _decide_new(
-        self, session: AsyncSession, new: Arrivals, settlement: Settlement, found: Found, locked: bool
-    ) -> list[Settled]:
+        self, session: AsyncSession, new: Arrivals, builder: ResultBuilder, found: Found, locked: bool
+    ) -> list[RecordResult]:
         if not new.all:
             return []
         if unusable := {i: why for i, why in found.unusable.items() if i in new.product_ids}:
@@ -265,15 +265,15 @@ class BatchProcessor:
             shelves = await stock.lock_stock(session, new.product_ids)
         decider = Decider(found.user_ids, shelves)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
-        settled = [settlement.decide(a, decider.decide(a.order)) for a in new.all]
-        if settlement.over_total:
-            raise OverTotalError(settlement.over_total)
-        rows = settlement.rows()
+        results = [builder.add(a, decider.decide(a.order)) for a in new.all]
+        if builder.over_total:
+            raise OverTotalError(builder.over_total)
+        rows = builder.rows()
         await decided.add_decided(session, *rows)
         await take(session, decider, shelves, locked=locked)
-        return settled
+        return results
 
-    async def _no_order(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
+    async def _no_order(self, batch: _Batch, record: Record, why: Invalid) -> RecordResult:
         if why.code is DeadLetterCode.INVALID_ORDER:
             former = decode_former(record.value, self.message_max_bytes, record.headers)
             if isinstance(former, Decoded):
@@ -283,7 +283,7 @@ class BatchProcessor:
                         return before
         return await self._dead_letter(batch, record, why)
 
-    async def _dead_letter(self, batch: _Batch, record: Record, why: Invalid) -> Settled:
+    async def _dead_letter(self, batch: _Batch, record: Record, why: Invalid) -> RecordResult:
         if batch.failed_at is None:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 batch.failed_at = await ledger.database_time(session)

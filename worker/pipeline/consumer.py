@@ -4,7 +4,7 @@
      ├ top up       add the records fetched since the poll (`input`)
      ├ admit        keep the records of our partitions that are not decided yet; take new partitions over
      │              (`owner`, `takeover`)
-     └ flow         settle them in PostgreSQL, while the previous batch is published to Kafka
+     └ flow         decide them in PostgreSQL, while the previous batch is published to Kafka
 
 Correctness needs one rule: a partition's records are published in order, under a lease that was taken before
 the committed offset was read, and with the offset in the same transaction.
@@ -39,7 +39,7 @@ TAKEN_OVER_AT_ONCE: Final = 32
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Handles batches in turn: one is published while the next is settled. A rebalance waits for both."""
+    """Handles batches in turn: one is published while the next is decided. A rebalance waits for both."""
 
     source: Input
     partitions: Partitions

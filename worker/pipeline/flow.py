@@ -1,12 +1,12 @@
 """One batch, in two stages with room for one batch between them.
 
-    settle     decide and write, in one PostgreSQL transaction, while the previous batch is being published
+    decide     one PostgreSQL transaction, while the previous batch is being published
     published  wait until the previous batch is published
     record     store in PostgreSQL which batch is published next, in case Kafka forgets it; in the transaction
                that decides it, if nothing is being published
-    publish    one Kafka transaction, while the next batch is settled
+    publish    one Kafka transaction, while the next batch is decided
 
-Settling ahead is harmless: the ledger recognises an order that is settled twice. Only the owner publishes,
+Deciding ahead is harmless: the ledger recognises an order that it already has. Only the owner publishes,
 and in order: if a batch fails, the records after it are read again.
 """
 
@@ -24,7 +24,7 @@ from aiokafka.errors import ProducerFenced
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
-from worker.core.settlement import Fate, Settled
+from worker.core.results import Fate, RecordResult
 from worker.failures import RefusedOrderError
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
@@ -43,11 +43,11 @@ from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
 MAX_REFUSED: Final = 5
 """so many partitions of a poll wait behind refused orders before all wait"""
 
-_FATE_AND_CODES: Final = itemgetter(0, 2)  # of Settled
+_FATE_AND_CODES: Final = itemgetter(0, 2)  # of RecordResult
 _FATE: Final = itemgetter(0)
 _ANNOUNCED: Final = frozenset({Fate.CONFIRMED, Fate.REJECTED, Fate.REDELIVERED})
 
-SettledRecords = dict[TopicPartition, list[Settled]]
+Results = dict[TopicPartition, list[RecordResult]]
 Owned = dict[TopicPartition, Ownership]
 Times = dict[TopicPartition, list[int]]
 """milliseconds since 1970, of the records whose outcome is announced"""
@@ -55,7 +55,7 @@ Times = dict[TopicPartition, list[int]]
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Flow:
-    """Settles and publishes for the partitions that are owned."""
+    """Decides and publishes for the partitions that are owned."""
 
     group: ConsumerGroup
     source: Input
@@ -77,7 +77,7 @@ class Flow:
         return self.source.in_hand.union(self._publishing_of)
 
     async def run(self, batch: Records) -> None:
-        """Settle these records of owned partitions and start to publish them; what fails is rewound."""
+        """Decide these records of owned partitions and start to publish them; what fails is rewound."""
         owned = {p: one for p, one in self.partitions.owned().items() if p in batch}
         self._refused = 0
         while batch:
@@ -89,16 +89,16 @@ class Flow:
                 batch = await self._run(part, batch, owned, in_hand)
 
     async def _run(self, part: Records, rest: Records, owned: Owned, in_hand: BatchInHand) -> Records:
-        """Settle one batch and start to publish it; returns what of the rest comes next."""
+        """Decide one batch and start to publish it; returns what of the rest comes next."""
         try:
-            settled, fenced = await self._settle(part, owned)
+            results, fenced = await self._decide(part, owned)
             # Not earlier: the previous batch may have been in publication until now. If that failed, its
             # records are read again, and these after them.
             with self.metrics.phase("wait"):
                 await self.published()
             part, rest = self._still_owned(part, owned), self._still_owned(rest, owned)
             if fenced is None:
-                fenced = await self._record_pending(part, settled, owned)
+                fenced = await self._record_pending(part, results, owned)
         except Exception as error:
             if isinstance(error, DatabaseReplacedError):
                 self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
@@ -115,15 +115,15 @@ class Flow:
             self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
             rest.pop(partition, None)  # read again after them
         for partition, records in part.items():
-            owned[partition].settled(records[-1].offset + 1)
+            owned[partition].decided(records[-1].offset + 1)
         if not part:
             in_hand.given_up()
             return rest
         # The others are not needed any more, and the next batch is built while this one is published.
         ends = {p: [records[0], records[-1]] for p, records in part.items()}
-        times = {p: _times_of_announced(records, settled[p]) for p, records in part.items()}
+        times = {p: _times_of_announced(records, results[p]) for p, records in part.items()}
         self._publishing_of = tuple(ends)
-        self._publishing = asyncio.create_task(self._publish(ends, times, settled, owned, in_hand))
+        self._publishing = asyncio.create_task(self._publish(ends, times, results, owned, in_hand))
         return rest
 
     def _waits_alone(self, error: Exception) -> TopicPartition | None:
@@ -152,9 +152,7 @@ class Flow:
         self.retries.read_again(firsts(lost))
         return {p: records for p, records in batch.items() if p not in lost}
 
-    async def _settle(
-        self, batch: Records, owned: Owned
-    ) -> tuple[SettledRecords, list[TopicPartition] | None]:
+    async def _decide(self, batch: Records, owned: Owned) -> tuple[Results, list[TopicPartition] | None]:
         """What becomes of the records, and the result of `_record_pending`; None: that has yet to be called.
 
         While nothing is being published, the batch is recorded in the transaction that decides it, which
@@ -162,22 +160,24 @@ class Flow:
         """
         fenced: list[TopicPartition] | None = None
 
-        async def record(session: AsyncSession, settled: list[Settled]) -> None:
+        async def record(session: AsyncSession, results: list[RecordResult]) -> None:
             nonlocal fenced
             fenced = None
             is_quiet = self._publishing is None or self._publishing.done()
             # If the batch before has failed, its record has to stay.
             if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):
-                fenced = await self._remember(session, batch, self._shared_out(batch, settled, owned), owned)
+                fenced = await self._remember(
+                    session, batch, self._by_partition(batch, results, owned), owned
+                )
 
         replays = {p: owned[p].replays for p in batch}
         records = [r for of_one in batch.values() for r in of_one]
-        settled = await self.processor.settle(records, replays, self._require_same_database, record)
+        results = await self.processor.decide(records, replays, self._require_same_database, record)
         self.retries.database_failures = 0
-        return self._shared_out(batch, settled, owned), fenced
+        return self._by_partition(batch, results, owned), fenced
 
-    def _shared_out(self, batch: Records, settled: Iterable[Settled], owned: Owned) -> SettledRecords:
-        rest = iter(settled)
+    def _by_partition(self, batch: Records, results: Iterable[RecordResult], owned: Owned) -> Results:
+        rest = iter(results)
         return {
             p: without_withheld(list(islice(rest, len(records))), owned[p].withheld)
             for p, records in batch.items()
@@ -194,29 +194,27 @@ class Flow:
                     " or its last reply was lost; taking over again, which tells"
                 )
 
-    async def _record_pending(
-        self, batch: Records, settled: SettledRecords, owned: Owned
-    ) -> list[TopicPartition]:
+    async def _record_pending(self, batch: Records, results: Results, owned: Owned) -> list[TopicPartition]:
         """Record in PostgreSQL what is published next; returns the partitions that have another owner."""
         if not batch:
             return []
         with self.metrics.phase("record"):
-            return await self._remember_by_itself(batch, settled, owned)
+            return await self._remember_by_itself(batch, results, owned)
 
     async def _remember_by_itself(
-        self, batch: Records, settled: SettledRecords, owned: Owned
+        self, batch: Records, results: Results, owned: Owned
     ) -> list[TopicPartition]:
         async with self.group.sessions() as session:
             # One statement, which commits by itself: as a transaction it takes two round trips more.
             await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            return await self._remember(session, batch, settled, owned)
+            return await self._remember(session, batch, results, owned)
 
     async def _remember(
-        self, session: AsyncSession, batch: Records, settled: SettledRecords, owned: Owned
+        self, session: AsyncSession, batch: Records, results: Results, owned: Owned
     ) -> list[TopicPartition]:
         pending = {}
         for p, records in batch.items():
-            seen = next((one.publication for one in settled[p] if one.publication), None)
+            seen = next((one.publication for one in results[p] if one.publication), None)
             sentinel = sentinel_of(owned[p].lease, seen) if seen else None
             pending[p.topic, p.partition] = (owned[p].lease.epoch, owned[p].pending(records, sentinel))
         follows = {(p.topic, p.partition): owned[p].pending_to for p in batch}
@@ -224,18 +222,18 @@ class Flow:
         return [p for p in batch if (p.topic, p.partition) not in remembered]
 
     async def _publish(
-        self, ends: Records, times: Times, settled: SettledRecords, owned: Owned, in_hand: BatchInHand
+        self, ends: Records, times: Times, results: Results, owned: Owned, in_hand: BatchInHand
     ) -> None:
-        """Publish what was settled, and count it. What fails is rewound.
+        """Publish what was decided, and count it. What fails is rewound.
 
         `ends`: the first and the last record of each partition.
         """
-        count = sum(len(settled[p]) for p in ends)
+        count = sum(len(results[p]) for p in ends)
         left = dict(ends)
         for together in self._transactions(ends):
             try:
                 with self.metrics.phase("publish"):
-                    await self._publish_together(together, ends, settled, owned)
+                    await self._publish_together(together, ends, results, owned)
             except Exception as error:
                 self.owner.drop_broken()
                 self.retries.set_back(firsts({p: left.pop(p) for p in together}), error, "kafka")
@@ -259,19 +257,19 @@ class Flow:
         return [*([together] if together else []), *([p] for p in alone)]
 
     async def _publish_together(
-        self, partitions: Sequence[TopicPartition], ends: Records, settled: SettledRecords, owned: Owned
+        self, partitions: Sequence[TopicPartition], ends: Records, results: Results, owned: Owned
     ) -> None:
         batch = [
             Outgoing(
                 owned[p].lease,
-                [one.publication for one in settled[p] if one.publication],
+                [one.publication for one in results[p] if one.publication],
                 ends[p][-1].offset + 1,
             )
             for p in partitions
         ]
-        kinds = Counter(_FATE_AND_CODES(one) for p in partitions for one in settled[p])
+        kinds = Counter(_FATE_AND_CODES(one) for p in partitions for one in results[p])
         for partition in partitions:
-            settled[partition].clear()  # and so `publish` can free what it packed
+            results[partition].clear()  # and so `publish` can free what it packed
         await publish_or_set_aside(self.publisher, self.group, batch)
         for partition, one in zip(partitions, batch, strict=True):
             owned[partition].published(one.next_offset)
@@ -283,7 +281,7 @@ class Flow:
         self.metrics.count(kinds)
 
 
-def _times_of_announced(records: Sequence[ConsumerRecord], settled: Sequence[Settled]) -> list[int]:
-    if set(map(_FATE, settled)) <= _ANNOUNCED:  # as a rule: then in 40 ns an order, which are 60 otherwise
+def _times_of_announced(records: Sequence[ConsumerRecord], results: Sequence[RecordResult]) -> list[int]:
+    if set(map(_FATE, results)) <= _ANNOUNCED:  # as a rule: then in 40 ns an order, which are 60 otherwise
         return [record.timestamp for record in records]
-    return [r.timestamp for r, one in zip(records, settled, strict=True) if one.fate in _ANNOUNCED]
+    return [r.timestamp for r, one in zip(records, results, strict=True) if one.fate in _ANNOUNCED]

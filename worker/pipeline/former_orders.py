@@ -4,13 +4,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contracts.topics import Topics
 from db.worker import ledger
-from worker.core.settlement import Replays, Settled, Settlement
+from worker.core.results import RecordResult, Replays, ResultBuilder
 from worker.core.triage import Arrival, Standing, triage
 
 
 async def decided_before(
     session: AsyncSession, arrival: Arrival, topics: Topics, replays: Replays
-) -> Settled | None:
+) -> RecordResult | None:
     """The stored outcome, if this very record was decided; None: it was not, so it becomes a dead letter.
 
     Its stock may be taken and its outcome not published, so the outcome is published as for any redelivery.
@@ -19,5 +19,5 @@ async def decided_before(
     if row is None or triage([arrival], {arrival.order.key: row}) != [Standing.REDELIVERY]:
         return None
     now = await ledger.database_time(session)
-    settlement = Settlement(topics, replays, now, int(now.timestamp() * 1_000))
-    return settlement.repeat(arrival, Standing.REDELIVERY, row)
+    builder = ResultBuilder(topics, replays, now, int(now.timestamp() * 1_000))
+    return builder.repeat(arrival, Standing.REDELIVERY, row)

@@ -135,7 +135,7 @@ class IdlePartitions:
         consumer = self.source.consumer
         if consumer is None or partition not in consumer.assignment() or self.pauses.is_paused(partition):
             return None
-        return None if partition in self.flow.in_hand() else consumer.settled_position(partition)
+        return None if partition in self.flow.in_hand() else consumer.accepted_position(partition)
 
     async def _commit(self, owned: Ownership, offset: int) -> bool:
         partition = owned.lease.partition

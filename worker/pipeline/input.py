@@ -38,7 +38,7 @@ class Input:
         self._at_once_seconds = at_once_seconds
         self._find: Callable[[], RecordConsumer | None] = lambda: None
         self.in_hand: set[TopicPartition] = set()
-        """whose records were polled and are not settled yet"""
+        """whose records were polled and are not decided yet"""
 
     def attach(self, find: Callable[[], RecordConsumer | None]) -> None:
         """Where to find the running consumer: FastStream builds it when the application starts."""

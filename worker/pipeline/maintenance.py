@@ -112,7 +112,7 @@ class Maintenance:
     async def _skip_as_asked(self, consumer: RecordConsumer) -> None:
         """Continue after offsets that cannot be read and that an operator has decided to skip."""
         heads = {p: span.first for p, span in consumer.unreadable.items()}
-        heads |= {p: at for p in consumer.refused if (at := consumer.settled_position(p)) is not None}
+        heads |= {p: at for p in consumer.refused if (at := consumer.accepted_position(p)) is not None}
         if not heads:
             return
         async with self.group.sessions() as session:
@@ -133,7 +133,7 @@ class Maintenance:
     async def _commit_past_markers(self, consumer: RecordConsumer) -> None:
         """Commit the log's end if only transaction markers are left: other tools would report them as lag."""
         for partition in consumer.assignment() - self.flow.in_hand():
-            position = consumer.settled_position(partition)
+            position = consumer.accepted_position(partition)
             commit = self.watch.seen.commits.get(partition)
             published = self.partitions.published_to().get(partition, commit.offset if commit else None)
             if position is None or partition not in self.watch.seen.commits:

@@ -4,7 +4,7 @@ No method awaits, reads a clock or asks a server, so that the rules can be teste
 
     rewound    something failed: read again from an offset, in order
     taken      this worker is the owner: `Ownership` says how far it has come
-    settled    decided in PostgreSQL, and being published
+    decided    in PostgreSQL, and being published
     published  in Kafka, outcomes and offset in one step
 """
 
@@ -24,7 +24,7 @@ class Ownership:
     """How far the owner of a partition is. `lease` lets it publish until another worker takes over.
 
     Records below `published_to` are decided and published; they are dropped when they are read again. Those
-    below `settled_to` are decided, and published or being published. `pending_to` is what `positions` holds.
+    below `decided_to` are decided, and published or being published. `pending_to` is what `positions` holds.
     """
 
     lease: Lease
@@ -33,7 +33,7 @@ class Ownership:
     replays: Sequence[SilentReplay] = ()
     # Order ids whose outcome is not published with its batch: `worker.pipeline.withheld` sees to it.
     withheld: AbstractSet[str] = frozenset()
-    settled_to: int | None = None
+    decided_to: int | None = None
     # Where the latest batch ended, if only skipped offsets lie between it and `published_to`.
     skipped_from: int | None = None
 
@@ -45,10 +45,10 @@ class Ownership:
     def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
         """Those of these records, which are in order, that are still to be decided."""
         # What is still being published is decided, too: if that fails, the partition is taken over again.
-        decided_to = self.published_to if self.settled_to is None else self.settled_to
-        if decided_to is None or records[0].offset >= decided_to:
+        start = self.published_to if self.decided_to is None else self.decided_to
+        if start is None or records[0].offset >= start:
             return records
-        return [record for record in records if record.offset >= decided_to]
+        return [record for record in records if record.offset >= start]
 
     def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
         """What has to be in `positions` before these are published."""
@@ -57,9 +57,9 @@ class Ownership:
             published_to = self.skipped_from  # so that `positions` knows which batch this one follows
         return PendingBatch(published_to, records[-1].offset + 1, records[-1].timestamp, sentinel)
 
-    def settled(self, end: int) -> None:
+    def decided(self, end: int) -> None:
         """Everything below `end` is decided, recorded in `positions`, and being published."""
-        self.settled_to = self.pending_to = end
+        self.decided_to = self.pending_to = end
         self.skipped_from = None
 
     def published(self, end: int) -> None:

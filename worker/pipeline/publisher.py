@@ -14,7 +14,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.dead_letter import is_letter
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.core.steps import Reached, Step
 from worker.kafka.limits.adapted import adapted, attempt, order_of, place_of
 from worker.kafka.limits.naming import adapting, raised, refused

@@ -12,7 +12,7 @@ from uuid import UUID
 from db.worker import leases, withheld
 from db.worker.withheld import Refused
 from worker.core.dead_letter import is_letter
-from worker.core.settlement import Publication, Settled
+from worker.core.results import Publication, RecordResult
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.naming import now_set_aside
 from worker.kafka.producing.lease import Lease
@@ -41,13 +41,13 @@ async def publish_or_set_aside(publisher: Publisher, group: ConsumerGroup, batch
         raise now_set_aside(error.refusals[0].error) from error
 
 
-def without_withheld(settled: list[Settled], order_ids: Collection[str]) -> list[Settled]:
-    """The settled records, without the publications of orders whose outcome is withheld."""
+def without_withheld(results: list[RecordResult], order_ids: Collection[str]) -> list[RecordResult]:
+    """The results, without the publications of orders whose outcome is withheld."""
     if not order_ids:
-        return settled
+        return results
     return [
         one._replace(publication=None) if one.publication and _is_of(one.publication, order_ids) else one
-        for one in settled
+        for one in results
     ]
 
 

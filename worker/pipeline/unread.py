@@ -61,7 +61,7 @@ class UnreadPartitions:
         high, stable = consumer.highwater(partition), consumer.last_stable_offset(partition)
         hidden = 0 if high is None or stable is None else max(0, high - stable)
         self.metrics.hidden.labels(str(partition.partition)).set(hidden)
-        position = consumer.settled_position(partition)
+        position = consumer.accepted_position(partition)
         if not hidden or position is None or position < (stable or 0):
             self._stable_since.pop(partition, None)
             return None

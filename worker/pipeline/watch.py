@@ -167,7 +167,7 @@ class Watch:
         self._metrics.lag.clear()
         for partition in assigned - self._flow.in_hand():
             # Past transaction markers, too: they are not to be decided.
-            position = consumer.settled_position(partition)
+            position = consumer.accepted_position(partition)
             published[partition] = max(published.get(partition, 0), position or 0)
         lags = {
             p: max(0, end - published.get(p, 0))

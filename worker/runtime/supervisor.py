@@ -25,7 +25,7 @@ from worker.settings import Settings
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.2
-SETTLED_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
+STABLE_SECONDS: Final = 30.0  # a worker that lived this long was well: its next restart does not wait
 GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
 
 _PACKAGES: Final = str(Path(__file__).parent.parent.parent)
@@ -57,7 +57,7 @@ class _Supervisor:
         of_host = f"{socket.gethostname()}-{settings.http_port or os.getpid()}"
         self._name = settings.instance_id or of_host
         self._signals: list[int] = []
-        self._ever_settled = False
+        self._was_ever_stable = False
         self._children: list[_Child] = []
 
     def run(self) -> int:
@@ -113,20 +113,20 @@ class _Supervisor:
             return None
         code = child.process.poll()
         if code is None:
-            self._ever_settled = self._ever_settled or now - child.started_at > SETTLED_SECONDS
+            self._was_ever_stable = self._was_ever_stable or now - child.started_at > STABLE_SECONDS
             return None
-        if code == 1 and not self._ever_settled:
+        if code == 1 and not self._was_ever_stable:
             # It has reported on standard error what is missing; the next one would report the same.
             return 1
         lived_seconds = now - child.started_at
-        is_lasting = not self._ever_settled or lived_seconds >= self._settings.refused_limit_seconds
+        is_lasting = not self._was_ever_stable or lived_seconds >= self._settings.refused_limit_seconds
         if code == LoginRefusedError.exit_code and is_lasting:
             # As well: they all have the same credentials. Those that still work finish their batch. (One that
             # is started while the credentials are being renewed is started again.)
             self._signals.append(signal.SIGTERM)
             self._wait_for_all()
             return code
-        child.restarts = 0 if lived_seconds > SETTLED_SECONDS else child.restarts + 1
+        child.restarts = 0 if lived_seconds > STABLE_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
         said = about(Event.PROCESS_ENDED, worker=child.number, exit_code=code, seconds=pause_seconds)
         logger.warning(

@@ -120,7 +120,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         """Return no further records; positions move only past trailing transaction markers."""
         self._hands_over = False
 
-    def settled_position(self, partition: TopicPartition) -> int | None:
+    def accepted_position(self, partition: TopicPartition) -> int | None:
         """The offset below which every record has been accepted, transaction markers included.
 
         None if the caller has not accepted all records yet, or the position is not known yet.

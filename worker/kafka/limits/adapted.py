@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from worker.core.dead_letter import Form, fit, is_letter, is_minimal, source_of, with_made_up_key
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.kafka.limits.refusals import Attempt
 from worker.kafka.limits.topic_limits import TopicLimits
 

@@ -28,8 +28,8 @@ from db.decision import (
 from db.statuses import Outcome
 from db.stock import StockLevel
 from worker.core.decode import Invalid
+from worker.core.results import ID_TAKEN
 from worker.core.same_order import difference_from_row, is_same
-from worker.core.settlement import ID_TAKEN
 from worker.operations.check.seen_orders import Earlier
 from worker.operations.orders.rejection import rejection_codes
 

@@ -19,7 +19,7 @@ from worker.kafka.group import committed
 from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.producing.producers import output_of
 from worker.kafka.producing.transaction import Transaction, transaction
-from worker.kafka.stable_ends import Say, settled_bounds
+from worker.kafka.stable_ends import Say, stable_bounds
 from worker.operations.reconcile.rows import unpack_headers
 from worker.operations.reconcile.spans import OutputRead
 from worker.operations.reconcile.topic_copies import read_outcomes
@@ -94,7 +94,7 @@ async def _read_on(
 ) -> None:
     """Copy what came into the outcome topics since they were read."""
     for topic, read in outputs.items():
-        bounds = await settled_bounds(consumer, settings, list(read.spans), say)
+        bounds = await stable_bounds(consumer, settings, list(read.spans), say)
         rest = {p: (end, bounds[p].end) for p, (_, end) in read.spans.items()}
         is_confirmation = topic == settings.order_confirmed_topic
         newer = OutputRead(rest, frozenset())

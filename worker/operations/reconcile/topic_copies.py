@@ -15,7 +15,7 @@ from worker.kafka.offsets import (
     offsets_at,
     partitions_of,
 )
-from worker.kafka.stable_ends import Say, settled_bounds
+from worker.kafka.stable_ends import Say, stable_bounds
 from worker.operations.reconcile.rows import letter_row, outcome_row, record_row
 from worker.operations.reconcile.spans import InputRead, LettersRead, OutputRead
 from worker.operations.screen import progress
@@ -101,9 +101,9 @@ async def output_spans(
     since: datetime | None,
     say: Say,
 ) -> tuple[dict[TopicPartition, tuple[int, int]], frozenset[TopicPartition]]:
-    """From the first record since that time (None: that is there) to the settled end; and which are cut."""
+    """From the first record since that time (None: that is there) to the stable end; and which are cut."""
     partitions = await partitions_of(consumer, TopicSelection(topic))
-    bounds = await settled_bounds(consumer, settings, partitions, say)
+    bounds = await stable_bounds(consumer, settings, partitions, say)
     starts = await offsets_at(consumer, bounds, since) if since else {p: b.first for p, b in bounds.items()}
     cut = frozenset(p for p, b in bounds.items() if 0 < b.first == starts[p])
     return {p: (starts[p], bounds[p].end) for p in bounds}, cut

@@ -7,7 +7,7 @@ from typing import Final
 from aiokafka import ConsumerRecord
 
 from worker.core.decode import Decoded, Invalid, decode
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.operations.dead_letters.letter import Letter
 from worker.operations.redrive.claim import Whole
 from worker.operations.replay.rehearsal import Rehearsal, Rehearsed
@@ -30,7 +30,7 @@ class Expected:
 
 
 class Forecast:
-    """Settles letters in turn as a worker would, and changes nothing."""
+    """Decides letters in turn as a worker would, and changes nothing."""
 
     def __init__(self, reader: RecordReader) -> None:
         self._reader, self._rehearsal = reader, Rehearsal({})
@@ -39,7 +39,7 @@ class Forecast:
 
     async def add(self, letters: Sequence[tuple[Letter, Whole]]) -> None:
         records = [self._record(letter, whole) for letter, whole in letters]
-        said = await self._reader.settle(self._rehearsal, records)
+        said = await self._reader.decide(self._rehearsal, records)
         for (letter, whole), one in zip(letters, said, strict=True):
             key = one.fate.name.lower(), self._why(whole, one)
             expected = self._expected.setdefault(key, Expected(*key))

@@ -37,7 +37,7 @@ async def recover(results: Results) -> EarlierRun:
     while sent := await _list_sent(results):
         # From the first letter there is: where theirs lie is not written down.
         tails = await letter_ends(results.letters, results.settings, first=True)
-        outcomes = await results.settle(sent, tails)
+        outcomes = await results.wait_for(sent, tails)
         known = {outcome.finish.id for outcome in outcomes}
         finished = [outcome.finish for outcome in outcomes]
         finished += [Finish(r.id, RedriveStatus.FAILED, _NO_RESULT) for r in sent if r.id not in known]

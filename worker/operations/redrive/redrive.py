@@ -192,7 +192,7 @@ class _Climb:
         async for parcels in self._parcels(claimed):
             sent += await self._send(parcels, claimed)
         await self._forget(claimed, sent)
-        await self._settle(sent)
+        await self._record_results(sent)
         bar.advance(len(claimed))
         return True
 
@@ -245,10 +245,10 @@ class _Climb:
                 await redrives.drop_redrives(session, gone)
             self._report.gone += len(gone)
 
-    async def _settle(self, sent: Sequence[Redrive]) -> None:
+    async def _record_results(self, sent: Sequence[Redrive]) -> None:
         if not sent:
             return
-        outcomes = await self._results.settle(sent, self._tails)
+        outcomes = await self._results.wait_for(sent, self._tails)
         async with self._sessions.begin() as session:
             await redrives.finish_redrives(session, [outcome.finish for outcome in outcomes])
         for outcome in outcomes:

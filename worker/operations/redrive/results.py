@@ -47,10 +47,10 @@ class Results:
     admin: AIOKafkaAdminClient
     patience_seconds: float
 
-    async def settle(self, sent: Sequence[Redrive], tails: Tails) -> list[RedriveOutcome]:
-        """The results that are known, in any order; moves the tails on.
+    async def wait_for(self, sent: Sequence[Redrive], tails: Tails) -> list[RedriveOutcome]:
+        """Wait until the workers have handled these; returns the known results, in any order.
 
-        Waits until the workers have handled them. Raises CommandError when they make no progress.
+        Moves the tails on. Raises CommandError when they make no progress.
         """
         places = {_source(self.settings, redrive): redrive for redrive in sent}
         await until_handled(self.settings, self.admin, list(places), self.patience_seconds)

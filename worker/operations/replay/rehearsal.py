@@ -19,8 +19,8 @@ from db.decision import BatchDecision, Confirmed, Decision, InsufficientStock, d
 from db.statuses import SilentReplay
 from db.stock import StockLevel
 from worker.core.outcome import reason_codes
+from worker.core.results import Fate, is_silenced
 from worker.core.same_order import Known
-from worker.core.settlement import Fate, is_silenced
 from worker.core.triage import Arrival, Standing, triage
 
 _CONFLICT: Final = (DeadLetterCode.ORDER_ID_CONFLICT.value,)
@@ -77,7 +77,7 @@ class _Decided(NamedTuple):
 
 
 class Rehearsal:
-    """Settles records in turn as `BatchProcessor` would, and remembers what they would have changed.
+    """Decides records in turn as `BatchProcessor` would, and remembers what they would have changed.
 
     `replays`: what is silent, by partition. What it does not know: constraints and triggers that somebody
     added to the tables, and what is sold or changed between this and the replay.
@@ -88,7 +88,7 @@ class Rehearsal:
         self._decided: dict[bytes, bytes] = {}
         self.products: dict[int, ProductChange] = {}
 
-    def settle(self, arrivals: Sequence[Arrival], found: RehearsalFindings) -> list[Rehearsed]:
+    def decide(self, arrivals: Sequence[Arrival], found: RehearsalFindings) -> list[Rehearsed]:
         """One result per arrival, in their order."""
         known: dict[str, Known] = {**self._decided_before(arrivals), **found.known}
         standings = triage(arrivals, known)
@@ -100,7 +100,7 @@ class Rehearsal:
                 return [Rehearsed(Fate.DEAD_LETTER, refused[0])]
             # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
             half = len(arrivals) // 2
-            return self.settle(arrivals[:half], found) + self.settle(arrivals[half:], found)
+            return self.decide(arrivals[:half], found) + self.decide(arrivals[half:], found)
         self._remember(new, decided, found.levels)
         decisions = iter(decided.decisions)
         return [

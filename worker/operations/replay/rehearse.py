@@ -10,7 +10,7 @@ from db import stock
 from db.bulk import orders
 from db.worker import ledger
 from worker.core.decode import Decoded, Invalid
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.core.triage import Arrival
 from worker.kafka.consuming.reading import OnUnreadable, Spans, TopicReader, portions
 from worker.kafka.records import cut
@@ -22,7 +22,7 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class RecordReader:
-    """Reads spans and settles their records in a rehearsal, partition by partition, in constant memory."""
+    """Reads spans and decides their records in a rehearsal, partition by partition, in constant memory."""
 
     settings: Settings
     sessions: async_sessionmaker[AsyncSession]
@@ -38,22 +38,22 @@ class RecordReader:
                 rest = {partition: list(records)}
                 while rest:
                     part, rest = cut(rest, self.settings.batch_max_bytes)
-                    yield partition, await self.settle(rehearsal, part[partition])
+                    yield partition, await self.decide(rehearsal, part[partition])
                     after = part[partition][-1].offset + 1
                     bar.advance(after - at)
                     at = after
 
-    async def settle(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
-        """One result per record, in their order: what `BatchProcessor.settle` would come to."""
+    async def decide(self, rehearsal: Rehearsal, records: Sequence[ConsumerRecord]) -> list[Rehearsed]:
+        """One result per record, in their order: what `BatchProcessor.decide` would come to."""
         decoded = [await self._read(record) for record in records]
         arrivals = [
             Arrival(d.order, d.fingerprint, record)
             for record, d in zip(records, decoded, strict=True)
             if isinstance(d, Decoded)
         ]
-        settled = iter(rehearsal.settle(arrivals, await self._find(arrivals)))
+        results = iter(rehearsal.decide(arrivals, await self._find(arrivals)))
         return [
-            Rehearsed(Fate.DEAD_LETTER, (d.code.value,)) if isinstance(d, Invalid) else next(settled)
+            Rehearsed(Fate.DEAD_LETTER, (d.code.value,)) if isinstance(d, Invalid) else next(results)
             for d in decoded
         ]
 

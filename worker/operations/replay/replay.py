@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db.engine import session_factory
 from db.statuses import SilentReplay
 from db.worker import ledger, positions
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.database import database_engine, require_database
 from worker.errors import CommandError, UsageError
 from worker.kafka import group
@@ -173,8 +173,8 @@ async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet
     rehearsal, began = Rehearsal(silent), time.monotonic()
     result.tallies = {p: RehearsalTally() for p in spans}
     with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
-        async for partition, settled in reading.through(rehearsal, spans, bar):
-            result.tallies[partition].add(settled)
+        async for partition, results in reading.through(rehearsal, spans, bar):
+            result.tallies[partition].add(results)
     result.seconds = time.monotonic() - began
     changes = [change for change in rehearsal.products.values() if change.taken or change.refused]
     result.products = sorted(changes, key=lambda c: (-c.taken, -c.refused, c.product_id))
@@ -191,8 +191,8 @@ async def _require_nothing_lost(reading: RecordReader, target: Target, planned: 
     tallies = {p: RehearsalTally() for p in spans}
     unreadable: list[UnreadableSpan] = []
     with progress("checking what is skipped", sum(e - s for s, e in spans.values()), quiet=True) as bar:
-        async for partition, settled in reading.through(Rehearsal(silent), spans, bar, unreadable.append):
-            tallies[partition].add(settled)
+        async for partition, results in reading.through(Rehearsal(silent), spans, bar, unreadable.append):
+            tallies[partition].add(results)
     lost = [
         f"{p.topic}-{p.partition} {start} to {end} ({_lost(tallies[p])})"
         for p, (start, end) in spans.items()

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from contracts.events import DeadLetterCode
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.kafka.group import Member
 from worker.kafka.offsets import TopicSelection

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from contracts.envelope import REPUBLISHED, outcome_headers, recalled
 from db.bulk.rows import LedgerRow
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.kafka.producing.exclusive_producer import exclusive_producer
 from worker.kafka.producing.lease_producers import MAX_BATCH_BYTES
 from worker.kafka.producing.producers import output_of

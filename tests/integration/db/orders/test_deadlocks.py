@@ -179,22 +179,22 @@ async def test_a_shop_that_orders_deletes_and_changes_beside_workers_meets_no_de
     chance = random.Random(3)
     workers = [a_worker(engine) for _ in range(3)]
     shopping = True
-    settled = 0
+    decided = 0
 
     def some() -> list[int]:
         return chance.sample(range(11, 17), 3)
 
     async def decide(number: int) -> None:
-        nonlocal settled
+        nonlocal decided
         while shopping:
             # Few orders: then their items' products are locked as well, as foreign keys do.
             values = [
                 builders.order_value(*(builders.line(p) for p in some()), user_id=chance.randint(1, 5))
                 for _ in range(chance.choice([3, 40]))
             ]
-            records = [builders.record(v, partition=number, offset=settled + n) for n, v in enumerate(values)]
-            await workers[number].settle(records, {})
-            settled += len(records)
+            records = [builders.record(v, partition=number, offset=decided + n) for n, v in enumerate(values)]
+            await workers[number].decide(records, {})
+            decided += len(records)
 
     async def order_and_delete(session: AsyncSession) -> None:
         await create_order(session, 1, [line(some()[0])])
@@ -234,7 +234,7 @@ async def test_a_shop_that_orders_deletes_and_changes_beside_workers_meets_no_de
     samples = [s for w in workers for m in w.metrics.reruns.collect() for s in m.samples]
     reruns = {s.labels["why"] for s in samples if s.name.endswith("_total") and s.value}
     assert "DeadlockDetectedError" not in reruns, "nor did a worker"
-    assert settled > 0
+    assert decided > 0
 
 
 # What is left is run again

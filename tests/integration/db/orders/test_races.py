@@ -59,7 +59,7 @@ from tests.support.order_stories import (
     until_somebody_waits,
 )
 from tests.support.shop import Shop
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
@@ -255,11 +255,11 @@ async def test_shop_and_workers_sell_the_same_products_and_never_one_piece_twice
         for p in range(4)
     ]
     wanted = [[line(*one) for one in some()] for _ in range(40)]
-    *settled, bought = await asyncio.gather(
-        *(a_worker(engine).settle(batch, {}) for batch in batches),
+    *results, bought = await asyncio.gather(
+        *(a_worker(engine).decide(batch, {}) for batch in batches),
         at_once(engine, *(lambda session, lines=lines: create_order(session, 1, lines) for lines in wanted)),
     )
-    fates = Counter(one.fate for batch in settled for one in batch)
+    fates = Counter(one.fate for batch in results for one in batch)
     assert set(fates) <= {Fate.CONFIRMED, Fate.REJECTED}
     assert set(kinds(bought)) <= {Order, NotEnoughStockError}
     sold = fates[Fate.CONFIRMED] + kinds(bought)[Order]

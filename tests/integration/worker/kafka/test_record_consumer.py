@@ -462,7 +462,7 @@ class TestHandOver:
             await read_until(consumer, has(1), max_records=1)
             consumer.hand_over_no_more()
             assert await consumer.getmany(timeout_ms=300) == {}
-            assert consumer.settled_position(bad) == 1
+            assert consumer.accepted_position(bad) == 1
 
     async def test_what_hands_over_no_more_passes_trailing_markers(
         self, kafka: LocalKafka, bad: TopicPartition
@@ -472,7 +472,7 @@ class TestHandOver:
             await read_until(consumer, has(1), max_records=1)
             consumer.hand_over_no_more()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while consumer.settled_position(bad) != 2:
+                while consumer.accepted_position(bad) != 2:
                     assert await consumer.getmany(timeout_ms=20) == {}
 
 

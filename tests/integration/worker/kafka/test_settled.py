@@ -34,9 +34,9 @@ async def test_an_open_transaction_that_hides_a_committed_one_is_waited_for_and_
             await quick.send_and_wait(topic, b"committed", partition=0)
         said: list[str] = []
         with pytest.raises(CommandError, match=f"hides {topic}-0 from offset 0 on: end it"):
-            await stable_ends.settled_bounds(consumer, settings, [place], said.append)
+            await stable_ends.stable_bounds(consumer, settings, [place], said.append)
         assert len(said) == 1
-        waiting = asyncio.create_task(stable_ends.settled_bounds(consumer, settings, [place], said.append))
+        waiting = asyncio.create_task(stable_ends.stable_bounds(consumer, settings, [place], said.append))
         await slow.commit_transaction()
         bounds = await waiting
         assert bounds[place].first == 0

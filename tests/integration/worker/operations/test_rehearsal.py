@@ -1,4 +1,4 @@
-"""A rehearsal says what settling the same records comes to, on real PostgreSQL."""
+"""A rehearsal says what deciding the same records comes to, on real PostgreSQL."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from db.engine import session_factory
 from db.statuses import SilentReplay
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.core.steps import nothing_happens
 from worker.observability.metrics import Metrics
 from worker.operations.replay.rehearsal import Rehearsal
@@ -92,17 +92,17 @@ async def test_it_says_of_each_record_what_becomes_of_it(
     rng = random.Random(seed)
     records = [record(value, offset=n) for n, value in enumerate(hostile_values(rng, 90))]
     for earlier in portions(rng, records[:30])[1:3]:  # decided long ago, between others that never were
-        await processor.settle(earlier, {})
+        await processor.decide(earlier, {})
     before = await asyncio.to_thread(shop.stock)
     rows = await asyncio.to_thread(shop.sql, "SELECT count(*) FROM order_outcomes")
 
     rehearsal = Rehearsal({0: EVER})
-    said = [one for some in portions(rng, records) for one in await reader.settle(rehearsal, some)]
+    said = [one for some in portions(rng, records) for one in await reader.decide(rehearsal, some)]
     assert await asyncio.to_thread(shop.stock) == before, "a rehearsal changes nothing"
     assert await asyncio.to_thread(shop.sql, "SELECT count(*) FROM order_outcomes") == rows
 
     silent = {(records[0].topic, 0): EVER}
-    done = [one for some in portions(rng, records) for one in await processor.settle(some, silent)]
+    done = [one for some in portions(rng, records) for one in await processor.decide(some, silent)]
     assert [(one.fate, one.codes) for one in said] == [(one.fate, one.codes) for one in done]
     after = await asyncio.to_thread(shop.stock)
     taken = {i: change.taken for i, change in rehearsal.products.items()}
@@ -117,12 +117,12 @@ async def test_what_only_an_earlier_version_took_for_an_order_is_one_where_that_
 ):
     await asyncio.to_thread(shop.stock_up, {1: 10})
     value = order_value(line(1))
-    await processor.settle([record(value, offset=7)], {})
+    await processor.decide([record(value, offset=7)], {})
     former = value.replace(b"T10:00", b" 10:00")
     records = [record(former, offset=7), record(former, offset=8)]
-    said = await reader.settle(Rehearsal({}), records)
+    said = await reader.decide(Rehearsal({}), records)
     assert [(one.fate, one.codes) for one in said] == [
-        (one.fate, one.codes) for one in await processor.settle(records, {})
+        (one.fate, one.codes) for one in await processor.decide(records, {})
     ]
     assert [one.fate for one in said] == [Fate.REDELIVERED, Fate.DEAD_LETTER]
 
@@ -132,9 +132,9 @@ async def test_what_is_not_replayed_in_silence_would_be_published_again(
 ):
     await asyncio.to_thread(shop.stock_up, {1: 10})
     one = record(order_value(line(1)), offset=7)
-    await processor.settle([one], {})
-    assert (await reader.settle(Rehearsal({}), [one]))[0].fate is Fate.REDELIVERED
-    (told,) = await reader.settle(Rehearsal({0: EVER}), [one])
+    await processor.decide([one], {})
+    assert (await reader.decide(Rehearsal({}), [one]))[0].fate is Fate.REDELIVERED
+    (told,) = await reader.decide(Rehearsal({0: EVER}), [one])
     assert (told.fate, told.outcome) == (Fate.SILENCED, "confirmed")
 
 
@@ -145,10 +145,10 @@ async def test_a_product_is_contested_where_orders_of_two_partitions_want_more_t
     rehearsal = Rehearsal({})
     for partition in (0, 1):
         values = [order_value(line(1, 3), line(3, 3)), order_value(line(2, 3)) if partition else None]
-        await reader.settle(
+        await reader.decide(
             rehearsal, [record(v, offset=n, partition=partition) for n, v in enumerate(values)]
         )
-    await reader.settle(rehearsal, [record(order_value(line(2, 3)), offset=9, partition=1)])
+    await reader.decide(rehearsal, [record(order_value(line(2, 3)), offset=9, partition=1)])
     changes = rehearsal.products
     assert {i: c.contested for i, c in changes.items()} == {1: True, 2: False, 3: False}
     assert {i: (c.taken, c.refused) for i, c in changes.items()} == {1: (3, 1), 2: (3, 1), 3: (3, 0)}

@@ -15,7 +15,7 @@ from contracts.topics import Topics
 from db.engine import create_engine, session_factory
 from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
-from worker.core.settlement import Fate, Settled
+from worker.core.results import Fate, RecordResult
 from worker.core.steps import nothing_happens
 from worker.failures import RefusedOrderError
 from worker.observability.metrics import Metrics
@@ -23,24 +23,24 @@ from worker.pipeline.batch import BatchProcessor
 
 pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
 
-Settle = Callable[..., Any]
+Decide = Callable[..., Any]
 FEW, MANY = 10, 40  # written in one statement, and by COPY
 ODD = 4  # the place of the order that is not like the others
 
 
 @pytest.fixture
-async def settle(database_url: str, shop: Shop) -> AsyncIterator[Settle]:
-    """Settles a batch, after the tables were altered."""
+async def decide(database_url: str, shop: Shop) -> AsyncIterator[Decide]:
+    """Decides a batch, after the tables were altered."""
     await asyncio.to_thread(shop.stock_up, {1: 10, 9: 1_000})
     engine = create_engine(database_url)
     processor = BatchProcessor(
         session_factory(engine), Topics("p", "c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
     )
 
-    async def of_altered(batch: Sequence[Any], altered: str = "") -> list[Settled]:
+    async def of_altered(batch: Sequence[Any], altered: str = "") -> list[RecordResult]:
         for statement in filter(None, altered.split(";;")):
             await asyncio.to_thread(shop.sql, statement)
-        return await processor.settle(batch, {})
+        return await processor.decide(batch, {})
 
     yield of_altered
     await engine.dispose()
@@ -60,15 +60,15 @@ def trigger(body: str, table: str, event: str = "INSERT") -> str:
     )
 
 
-async def assert_only_the_odd_one_is_refused(shop: Shop, settled: list[Settled], why: bytes) -> None:
-    fates = [one.fate for one in settled]
-    assert fates == [Fate.DEAD_LETTER if place == ODD else Fate.CONFIRMED for place in range(len(settled))]
-    letter = settled[ODD].publication
-    assert settled[ODD].codes == ("data_error",)
+async def assert_only_the_odd_one_is_refused(shop: Shop, results: list[RecordResult], why: bytes) -> None:
+    fates = [one.fate for one in results]
+    assert fates == [Fate.DEAD_LETTER if place == ODD else Fate.CONFIRMED for place in range(len(results))]
+    letter = results[ODD].publication
+    assert results[ODD].codes == ("data_error",)
     assert letter is not None
     assert why in (dict(letter.headers)["error.message"] or b"")
     await asyncio.to_thread(shop.assert_conserved)
-    assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000 - (len(settled) - 1)}
+    assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000 - (len(results) - 1)}
 
 
 async def assert_nothing_stays(shop: Shop) -> None:
@@ -86,17 +86,17 @@ OF_THE_ODD_ONE = {
 @pytest.mark.parametrize("orders", [FEW, MANY])
 @pytest.mark.parametrize("table", OF_THE_ODD_ONE)
 async def test_a_row_that_a_trigger_leaves_out_takes_its_order_with_it(
-    settle: Settle, shop: Shop, table: str, orders: int
+    decide: Decide, shop: Shop, table: str, orders: int
 ):
     leave_out = f"IF {OF_THE_ODD_ONE[table]} THEN RETURN NULL; END IF;"
-    settled = await settle(batch_of(orders), trigger(leave_out, table))
-    await assert_only_the_odd_one_is_refused(shop, settled, f"wrote 0 of 1 rows of {table}".encode())
+    results = await decide(batch_of(orders), trigger(leave_out, table))
+    await assert_only_the_odd_one_is_refused(shop, results, f"wrote 0 of 1 rows of {table}".encode())
 
 
 @pytest.mark.parametrize("table", OF_THE_ODD_ONE)
-async def test_a_trigger_that_leaves_out_every_row_makes_all_wait(settle: Settle, shop: Shop, table: str):
+async def test_a_trigger_that_leaves_out_every_row_makes_all_wait(decide: Decide, shop: Shop, table: str):
     with pytest.raises(RefusedOrderError, match=f"wrote 0 of 1 rows of {table}"):
-        await settle(batch_of(MANY), trigger("RETURN NULL;", table))
+        await decide(batch_of(MANY), trigger("RETURN NULL;", table))
     await assert_nothing_stays(shop)
 
 
@@ -111,23 +111,23 @@ RAISED = {
 
 
 @pytest.mark.parametrize("raised", RAISED)
-async def test_an_order_that_a_trigger_refuses_holds_up_no_other(settle: Settle, shop: Shop, raised: str):
+async def test_an_order_that_a_trigger_refuses_holds_up_no_other(decide: Decide, shop: Shop, raised: str):
     refuse = f"IF NEW.total_amount = 7.50 THEN {RAISED[raised]}; END IF;"
-    settled = await settle(batch_of(FEW), trigger(refuse, "orders"))
-    await assert_only_the_odd_one_is_refused(shop, settled, b"not")
+    results = await decide(batch_of(FEW), trigger(refuse, "orders"))
+    await assert_only_the_odd_one_is_refused(shop, results, b"not")
 
 
 async def test_a_refused_order_that_came_alone_waits_by_name_until_another_is_confirmed(
-    settle: Settle, shop: Shop
+    decide: Decide, shop: Shop
 ):
     refuse = "IF NEW.total_amount = 7.50 THEN RAISE 'not this one'; END IF;"
     odd, other = batch_of(FEW)[ODD], [record(order_value(line(9)), partition=1)]
     for altered in (trigger(refuse, "orders"), ""):
         with pytest.raises(RefusedOrderError, match=rf"order-placed-0@{ODD}\) is refused: not this one"):
-            await settle([odd], altered)
-    assert [one.fate for one in await settle(other)] == [Fate.CONFIRMED]
-    (settled,) = await settle([odd])
-    assert (settled.fate, settled.codes) == (Fate.DEAD_LETTER, ("data_error",))
+            await decide([odd], altered)
+    assert [one.fate for one in await decide(other)] == [Fate.CONFIRMED]
+    (result,) = await decide([odd])
+    assert (result.fate, result.codes) == (Fate.DEAD_LETTER, ("data_error",))
 
 
 ALL_REFUSED = {
@@ -146,46 +146,46 @@ ALL_REFUSED = {
 
 @pytest.mark.parametrize("altered", ALL_REFUSED)
 async def test_what_the_tables_refuse_of_every_order_is_no_dead_letter(
-    settle: Settle, shop: Shop, altered: str
+    decide: Decide, shop: Shop, altered: str
 ):
     with pytest.raises(RefusedOrderError, match=r"closed today|smallint|channel|only_one"):
-        await settle(batch_of(FEW), ALL_REFUSED[altered])
+        await decide(batch_of(FEW), ALL_REFUSED[altered])
     assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_outcomes") == 0
     assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
 
 
-async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(settle: Settle, shop: Shop):
+async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(decide: Decide, shop: Shop):
     keep = "IF NEW.id = 1 THEN RETURN NULL; END IF;"
-    settled = await settle(batch_of(FEW), trigger(keep, "products", "UPDATE"))
-    await assert_only_the_odd_one_is_refused(shop, settled, b"does not let stock be taken")
+    results = await decide(batch_of(FEW), trigger(keep, "products", "UPDATE"))
+    await assert_only_the_odd_one_is_refused(shop, results, b"does not let stock be taken")
 
 
-async def test_a_trigger_that_keeps_all_stock_makes_all_wait(settle: Settle, shop: Shop):
+async def test_a_trigger_that_keeps_all_stock_makes_all_wait(decide: Decide, shop: Shop):
     with pytest.raises(RefusedOrderError, match="triggers of products"):
-        await settle(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
+        await decide(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
     await assert_nothing_stays(shop)
 
 
 @pytest.mark.parametrize("kind", ["numeric(12,4)", "numeric"])
-async def test_a_price_with_other_decimals_is_the_same_price(settle: Settle, shop: Shop, kind: str):
+async def test_a_price_with_other_decimals_is_the_same_price(decide: Decide, shop: Shop, kind: str):
     """Found by altering the column: 2.5000 was sold for 250.00."""
     altered = f"ALTER TABLE products ALTER price TYPE {kind};;UPDATE products SET price = 2.5"
-    settled = await settle(batch_of(FEW), altered)
-    events = [OrderConfirmed.model_validate_json(one.publication.value) for one in settled]
+    results = await decide(batch_of(FEW), altered)
+    events = [OrderConfirmed.model_validate_json(one.publication.value) for one in results]
     assert {str(event.total_amount) for event in events} == {"2.50", "7.50"}
     await asyncio.to_thread(shop.assert_conserved)
 
 
 @pytest.mark.parametrize("kind", ["numeric(12,3)", "double precision", "smallint"])
-async def test_stock_of_another_type_is_counted_in_whole_pieces(settle: Settle, shop: Shop, kind: str):
+async def test_stock_of_another_type_is_counted_in_whole_pieces(decide: Decide, shop: Shop, kind: str):
     """Found by altering the column: the first order that was not to be had stopped every partition."""
     values = [order_value(line(1, 3)), order_value(line(1, 8)), order_value(line(1, 7))]
     altered = (
         f"ALTER TABLE products ALTER stock_quantity TYPE {kind};;UPDATE products SET stock_quantity = 10.4"
     )
-    settled = await settle([record(each, offset=i) for i, each in enumerate(values)], altered)
-    assert [one.fate for one in settled] == [Fate.CONFIRMED, Fate.REJECTED, Fate.CONFIRMED]
-    (reason,) = OrderRejected.model_validate_json(settled[1].publication.value).reasons
+    results = await decide([record(each, offset=i) for i, each in enumerate(values)], altered)
+    assert [one.fate for one in results] == [Fate.CONFIRMED, Fate.REJECTED, Fate.CONFIRMED]
+    (reason,) = OrderRejected.model_validate_json(results[1].publication.value).reasons
     assert (reason.requested, reason.available) == (8, 7)
 
 
@@ -201,16 +201,16 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("orders", [FEW, MANY])
-async def test_settings_of_a_role_change_nothing_that_is_decided(settle: Settle, shop: Shop, orders: int):
+async def test_settings_of_a_role_change_nothing_that_is_decided(decide: Decide, shop: Shop, orders: int):
     name = await asyncio.to_thread(shop.value, "SELECT quote_ident(current_database())")
     altered = [f"ALTER DATABASE {name} SET {of} TO '{value}'" for of, value in HARMLESS.items()]
     altered.append(f"ALTER DATABASE {name} SET search_path TO decoy, public")
     decoys = ["CREATE SCHEMA decoy", *(f"CREATE TABLE decoy.{t} (id int)" for t in ("users", "products"))]
     batch = batch_of(orders)
-    settled = await settle(batch, ";;".join([*decoys, *altered]))
-    assert {one.fate for one in settled} == {Fate.CONFIRMED}
-    again = await settle(batch)
-    assert [one.publication.value for one in again] == [one.publication.value for one in settled]
+    results = await decide(batch, ";;".join([*decoys, *altered]))
+    assert {one.fate for one in results} == {Fate.CONFIRMED}
+    again = await decide(batch)
+    assert [one.publication.value for one in again] == [one.publication.value for one in results]
     await asyncio.to_thread(shop.assert_conserved)
 
 
@@ -228,27 +228,27 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("unusable", UNUSABLE)
-async def test_a_product_without_a_usable_price_holds_up_no_other(settle: Settle, shop: Shop, unusable: str):
+async def test_a_product_without_a_usable_price_holds_up_no_other(decide: Decide, shop: Shop, unusable: str):
     altered, why = UNUSABLE[unusable]
-    await assert_only_the_odd_one_is_refused(shop, await settle(batch_of(FEW), altered.format(1)), why)
+    await assert_only_the_odd_one_is_refused(shop, await decide(batch_of(FEW), altered.format(1)), why)
 
 
-async def test_an_order_whose_price_is_unusable_by_now_is_published_again(settle: Settle, shop: Shop):
+async def test_an_order_whose_price_is_unusable_by_now_is_published_again(decide: Decide, shop: Shop):
     batch = batch_of(FEW)
-    await settle(batch)
-    again = await settle(batch, "UPDATE products SET price = 'NaN'")
+    await decide(batch)
+    again = await decide(batch, "UPDATE products SET price = 'NaN'")
     assert {one.fate for one in again} == {Fate.REDELIVERED}
 
 
-async def test_products_without_any_usable_price_make_all_wait(settle: Settle, shop: Shop):
+async def test_products_without_any_usable_price_make_all_wait(decide: Decide, shop: Shop):
     with pytest.raises(RefusedOrderError, match="product 9 has price NaN"):
-        await settle(batch_of(FEW), "UPDATE products SET price = 'NaN'")
+        await decide(batch_of(FEW), "UPDATE products SET price = 'NaN'")
     await assert_nothing_stays(shop)
 
 
-async def test_products_whose_stock_is_no_number_make_all_wait(settle: Settle, shop: Shop):
+async def test_products_whose_stock_is_no_number_make_all_wait(decide: Decide, shop: Shop):
     altered = "ALTER TABLE products ALTER stock_quantity TYPE numeric;;UPDATE products SET stock_quantity = "
     with pytest.raises(RefusedOrderError, match="product 9 has stock NaN"):
-        await settle(batch_of(FEW), altered + "'NaN'")
+        await decide(batch_of(FEW), altered + "'NaN'")
     await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = received_quantity")
     await assert_nothing_stays(shop)

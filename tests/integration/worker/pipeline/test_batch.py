@@ -27,7 +27,7 @@ from db.worker.look_up import Found, look_up
 from tests.support.builders import line, order_value, record
 from tests.support.order_stories import until_somebody_waits
 from tests.support.shop import Shop
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
 from worker.failures import RefusedOrderError
@@ -79,9 +79,9 @@ async def test_a_confirmed_order_is_stored_and_its_event_shows_exactly_that(
     order_id = uuid4()
     value = order_value(line(1, 2), line(2, 1, "2.50"), line(1, 1), order_id=order_id)
     headers = (("correlation_id", b"c-1"), ("traceparent", b"\xff"), ("odd", None))
-    (settled,) = await processor().settle([record(value, headers=headers)], {})
-    assert settled.fate is Fate.CONFIRMED
-    published = settled.publication
+    (result,) = await processor().decide([record(value, headers=headers)], {})
+    assert result.fate is Fate.CONFIRMED
+    published = result.publication
     assert published is not None
     assert (published.topic, published.key) == ("confirmed", str(order_id).encode())
     event = OrderConfirmed.model_validate_json(published.value or b"")
@@ -112,10 +112,10 @@ async def test_a_confirmed_order_is_stored_and_its_event_shows_exactly_that(
 
 async def test_a_rejected_order_changes_nothing_and_shows_every_reason(processor: Processor, stocked: Shop):
     value = order_value(line(1, 11), line(99), line(2, 1, "9.99"), user_id=77)
-    (settled,) = await processor().settle([record(value)], {})
-    assert settled.fate is Fate.REJECTED
-    assert settled.codes == ("unknown_user", "insufficient_stock", "unknown_product", "price_changed")
-    event = OrderRejected.model_validate_json(settled.publication.value)  # type: ignore[union-attr, arg-type]
+    (result,) = await processor().decide([record(value)], {})
+    assert result.fate is Fate.REJECTED
+    assert result.codes == ("unknown_user", "insufficient_stock", "unknown_product", "price_changed")
+    event = OrderRejected.model_validate_json(result.publication.value)  # type: ignore[union-attr, arg-type]
     assert event.retryable is False
     assert event.reasons[1].model_dump(exclude_none=True) == {
         "code": "insufficient_stock",
@@ -128,16 +128,16 @@ async def test_a_rejected_order_changes_nothing_and_shows_every_reason(processor
 
 
 async def test_only_missing_stock_is_worth_another_try(processor: Processor, stocked: Shop):
-    (settled,) = await processor().settle([record(order_value(line(1, 11)))], {})
-    assert OrderRejected.model_validate_json(settled.publication.value).retryable is True  # type: ignore[union-attr, arg-type]
+    (result,) = await processor().decide([record(order_value(line(1, 11)))], {})
+    assert OrderRejected.model_validate_json(result.publication.value).retryable is True  # type: ignore[union-attr, arg-type]
 
 
 async def test_all_that_a_batch_rests_on_is_read_with_one_statement(
     database_url: str, processor: Processor, stocked: Shop
 ):
-    settled, new = order_value(line(1)), str(uuid4())
-    await processor().settle(batch_of(settled), {})
-    order_id = json.loads(settled)["order_id"]
+    value, new = order_value(line(1)), str(uuid4())
+    await processor().decide(batch_of(value), {})
+    order_id = json.loads(value)["order_id"]
     engine = create_engine(database_url)
     async with session_factory(engine)() as session:
         with counted(engine) as sent:
@@ -153,8 +153,8 @@ async def test_all_that_a_batch_rests_on_is_read_with_one_statement(
 
 async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processor: Processor, stocked: Shop):
     batch = batch_of(order_value(line(1)), order_value(line(1, 99)))
-    first = await processor().settle(batch, {})
-    again = await processor().settle(batch, {})
+    first = await processor().decide(batch, {})
+    again = await processor().decide(batch, {})
     assert [s.fate for s in again] == [Fate.REDELIVERED, Fate.REDELIVERED]
     # All of it but the time, by which this publication is told from the one before.
     told, again_told = (
@@ -174,8 +174,8 @@ async def test_a_redelivered_record_gets_the_headers_that_it_got_first(processor
     event = b'{"specversion":"1.0","id":"e","source":"/s","type":"t","data":%s}' % order_value(line(1))
     label = (("content-type", b"application/cloudevents+json"),)
     records = [plain, record(event, offset=4, headers=label)]
-    first = await processor().settle(records, {})
-    again = await processor().settle(records, {})
+    first = await processor().decide(records, {})
+    again = await processor().decide(records, {})
     assert [one.fate for one in again] == [Fate.REDELIVERED] * 2
     sent = [one.publication.headers for one in first if one.publication]
     assert [one.publication.headers for one in again if one.publication] == sent
@@ -191,24 +191,24 @@ async def test_what_an_earlier_version_decided_is_published_and_not_decided_agai
 ):
     """Its outcome may not have been published yet, and its record is no order any more."""
     order_id = uuid4()
-    (first,) = await processor().settle([record(order_value(line(1), order_id=order_id), offset=7)], {})
+    (first,) = await processor().decide([record(order_value(line(1), order_id=order_id), offset=7)], {})
     former = order_value(line(1), order_id=order_id).replace(
         str(order_id).encode(), str(order_id).upper().encode()
     )
     new = order_value(line(1), placed_at="2026-11-23 10:00:00Z")
     batch = [record(former, offset=7), record(former, offset=8), record(new, offset=9)]
-    again, elsewhere, refused = await processor().settle(batch, {})
+    again, elsewhere, refused = await processor().decide(batch, {})
     assert (again.fate, elsewhere.fate, refused.fate) == (
         *(Fate.REDELIVERED, Fate.DEAD_LETTER, Fate.DEAD_LETTER),
     )
     assert again.publication
     assert first.publication
     assert again.publication[:4] == first.publication[:4]
-    for settled, path in ((elsewhere, "order_id"), (refused, "placed_at")):
-        headers = dict(settled.publication.headers)  # type: ignore[union-attr]
+    for result, path in ((elsewhere, "order_id"), (refused, "placed_at")):
+        headers = dict(result.publication.headers)  # type: ignore[union-attr]
         assert (headers["error.code"], headers["error.path"]) == (b"invalid_order", path.encode())
     silent = {("order-placed", 0): (SilentReplay(0, 100, datetime.now(UTC) + timedelta(hours=1)),)}
-    (silenced,) = await processor().settle(batch[:1], silent)
+    (silenced,) = await processor().decide(batch[:1], silent)
     assert silenced.fate is Fate.SILENCED
     assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
 
@@ -217,9 +217,9 @@ async def test_the_same_order_again_is_a_duplicate_in_the_batch_and_across_parti
     processor: Processor, stocked: Shop
 ):
     value = order_value(line(1))
-    together = await processor().settle(batch_of(value, value), {})
+    together = await processor().decide(batch_of(value, value), {})
     assert [s.fate for s in together] == [Fate.CONFIRMED, Fate.DUPLICATE]
-    (elsewhere,) = await processor().settle([record(value, partition=3, offset=0)], {})
+    (elsewhere,) = await processor().decide([record(value, partition=3, offset=0)], {})
     assert (elsewhere.fate, elsewhere.publication) == (Fate.DUPLICATE, None)
     assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
 
@@ -229,8 +229,8 @@ async def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_d
 ):
     order_id = uuid4()
     one, other = order_value(line(1), order_id=order_id), order_value(line(1, 2), order_id=order_id)
-    first, second = await processor().settle(batch_of(one, other), {})
-    (third,) = await processor().settle(batch_of(other, start=7), {})
+    first, second = await processor().decide(batch_of(one, other), {})
+    (third,) = await processor().decide(batch_of(other, start=7), {})
     assert first.fate is Fate.CONFIRMED
     assert [(s.fate, s.codes) for s in (second, third)] == [(Fate.DEAD_LETTER, ("order_id_conflict",))] * 2
     assert second.publication is not None
@@ -252,11 +252,11 @@ async def test_an_order_postgresql_refuses_is_found_and_its_neighbours_are_decid
     )
     values = [order_value(line(1)) for _ in range(9)]
     values.insert(4, order_value(line(2, 7)))
-    settled = await processor().settle(batch_of(*values), {})
-    assert [s.fate for s in settled] == [Fate.CONFIRMED] * 4 + [Fate.DEAD_LETTER] + [Fate.CONFIRMED] * 5
-    assert settled[4].codes == ("data_error",)
-    assert settled[4].publication
-    assert dict(settled[4].publication.headers)["error.message"] == b"seven"
+    results = await processor().decide(batch_of(*values), {})
+    assert [s.fate for s in results] == [Fate.CONFIRMED] * 4 + [Fate.DEAD_LETTER] + [Fate.CONFIRMED] * 5
+    assert results[4].codes == ("data_error",)
+    assert results[4].publication
+    assert dict(results[4].publication.headers)["error.message"] == b"seven"
     await in_thread(stocked.assert_conserved)
     assert (await in_thread(stocked.stock))[1] == 1
 
@@ -274,10 +274,10 @@ async def test_a_total_is_confirmed_up_to_its_bound_and_a_dead_letter_a_cent_abo
     ]
     # The same order again is no duplicate of it: nothing was decided.
     values.append(values[1])
-    settled = await processor().settle(batch_of(*values), {})
-    assert [s.fate is Fate.CONFIRMED for s in settled] == [True, False, True, False, False]
+    results = await processor().decide(batch_of(*values), {})
+    assert [s.fate is Fate.CONFIRMED for s in results] == [True, False, True, False, False]
     for number, total in ((1, b"1,000,000,000,000.00"), (3, b"99,999,999,990,000.00"), (4, b"")):
-        letter = settled[number]
+        letter = results[number]
         assert letter.codes == ("invalid_order",)
         assert letter.publication
         headers = dict(letter.publication.headers)
@@ -309,35 +309,35 @@ def meanwhile(happens: str, shop: Shop, *, before_the_write: bool = False) -> It
 
 async def test_stock_sold_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
     with meanwhile("UPDATE products SET stock_quantity = 2, received_quantity = 2 WHERE id = 1", stocked):
-        settled = await processor().settle(batch_of(order_value(line(1, 2)), order_value(line(1, 2))), {})
-    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.REJECTED]
+        results = await processor().decide(batch_of(order_value(line(1, 2)), order_value(line(1, 2))), {})
+    assert [s.fate for s in results] == [Fate.CONFIRMED, Fate.REJECTED]
     assert await in_thread(stocked.stock) == {1: 0, 2: 10, 3: 10}
     await in_thread(stocked.assert_conserved)
 
 
 async def test_a_price_that_changes_between_read_and_write_is_noticed(processor: Processor, stocked: Shop):
     with meanwhile("UPDATE products SET price = 3.00 WHERE id = 1", stocked):
-        settled = await processor().settle(
+        results = await processor().decide(
             batch_of(order_value(line(1, 2)), order_value(line(1, 1, "2.50"))), {}
         )
-    assert [(s.fate, s.codes) for s in settled] == [(Fate.CONFIRMED, ()), (Fate.REJECTED, ("price_changed",))]
+    assert [(s.fate, s.codes) for s in results] == [(Fate.CONFIRMED, ()), (Fate.REJECTED, ("price_changed",))]
     assert await in_thread(stocked.value, "SELECT total_amount::text FROM orders") == "6.00"
 
 
 async def test_a_rejection_that_rests_on_a_stale_read_is_decided_again(processor: Processor, stocked: Shop):
     with meanwhile("UPDATE products SET stock_quantity = 50, received_quantity = 50 WHERE id = 1", stocked):
-        (settled,) = await processor().settle(batch_of(order_value(line(1, 20))), {})
-    assert settled.fate is Fate.CONFIRMED
+        (result,) = await processor().decide(batch_of(order_value(line(1, 20))), {})
+    assert result.fate is Fate.CONFIRMED
     assert (await in_thread(stocked.stock))[1] == 30
 
 
 async def test_an_outcome_is_never_stamped_before_its_decision(processor: Processor, stocked: Shop):
     """Or `explain`, which looks for it in the topic from then on, would not find it."""
     with meanwhile("UPDATE products SET price = 3.00 WHERE id = 1", stocked):
-        (settled,) = await processor().settle(batch_of(order_value(line(1))), {})
+        (result,) = await processor().decide(batch_of(order_value(line(1))), {})
     decided_at = await in_thread(stocked.value, "SELECT decided_at FROM order_outcomes")
-    assert settled.publication is not None
-    assert settled.publication.timestamp_ms >= int(decided_at.timestamp() * 1_000)
+    assert result.publication is not None
+    assert result.publication.timestamp_ms >= int(decided_at.timestamp() * 1_000)
 
 
 async def test_a_batch_that_ran_again_is_given_up_without_the_collector(processor: Processor, stocked: Shop):
@@ -346,7 +346,7 @@ async def test_a_batch_that_ran_again_is_given_up_without_the_collector(processo
     gc.disable()
     try:
         with meanwhile("UPDATE products SET price = 3.00 WHERE id = 1", stocked):
-            await processor().settle(batch_of(order_value(line(1, 2))), {})
+            await processor().decide(batch_of(order_value(line(1, 2))), {})
         assert [one for one in gc.get_objects() if isinstance(one, Arrival)] == []
     finally:
         gc.enable()
@@ -364,8 +364,8 @@ async def test_a_rejection_shows_also_what_ran_out_after_it_was_read(
 ):
     """Found by the campaign: what fits at first is no part of the reasons, but the rejection rests on it."""
     with meanwhile("UPDATE products SET stock_quantity = 1, received_quantity = 1 WHERE id = 2", stocked):
-        (settled,) = await processor().settle(batch_of(order_value(*lines, user_id=user_id)), {})
-    assert settled.codes == codes
+        (result,) = await processor().decide(batch_of(order_value(*lines, user_id=user_id)), {})
+    assert result.codes == codes
 
 
 async def test_a_product_that_appears_between_read_and_write_is_decided_again(
@@ -373,8 +373,8 @@ async def test_a_product_that_appears_between_read_and_write_is_decided_again(
 ):
     new = "INSERT INTO products (id, name, price, stock_quantity, category_id) VALUES (60, 'New', 1, 5, 1)"
     with meanwhile(new, stocked):
-        (settled,) = await processor().settle(batch_of(order_value(line(60))), {})
-    assert settled.fate is Fate.CONFIRMED
+        (result,) = await processor().decide(batch_of(order_value(line(60))), {})
+    assert result.fate is Fate.CONFIRMED
 
 
 @pytest.mark.parametrize("count", [1, 100])
@@ -391,8 +391,8 @@ async def test_a_user_of_a_batch_under_way_cannot_be_deleted_any_more(
 
     monkeypatch.setattr(decided, "add_decided", add_beside_a_deletion)
     values = [order_value(line(7), user_id=5) for _ in range(count)]
-    settled = await processor().settle(batch_of(*values), {})
-    assert [one.fate for one in settled] == [Fate.CONFIRMED] * count
+    results = await processor().decide(batch_of(*values), {})
+    assert [one.fate for one in results] == [Fate.CONFIRMED] * count
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="fk_orders_user_id"):
         await deletions[0]
     assert await in_thread(stocked.value, "SELECT count(*) FROM orders WHERE user_id = 5") == count
@@ -402,8 +402,8 @@ async def test_a_user_deleted_before_the_batch_reads_makes_its_order_rejected(
     processor: Processor, stocked: Shop
 ):
     await in_thread(stocked.sql, "DELETE FROM users WHERE id = 5")
-    (settled,) = await processor().settle(batch_of(order_value(line(1), user_id=5)), {})
-    assert (settled.fate, settled.codes) == (Fate.REJECTED, ("unknown_user",))
+    (result,) = await processor().decide(batch_of(order_value(line(1), user_id=5)), {})
+    assert (result.fate, result.codes) == (Fate.REJECTED, ("unknown_user",))
 
 
 # (Where PostgreSQL has looked each product up, it cannot be deleted after the write.)
@@ -414,8 +414,8 @@ async def test_a_product_deleted_between_read_and_write_makes_its_order_rejected
     await in_thread(stocked.stock_up, {7: 1_000})
     values = [order_value(line(7)) for _ in range(others)]
     with meanwhile("DELETE FROM products WHERE id = 1", stocked, before_the_write=before_the_write):
-        *settled, last = await processor().settle(batch_of(*values, order_value(line(7), line(1))), {})
-    assert {one.fate for one in settled} == {Fate.CONFIRMED}
+        *results, last = await processor().decide(batch_of(*values, order_value(line(7), line(1))), {})
+    assert {one.fate for one in results} == {Fate.CONFIRMED}
     assert (last.fate, last.codes) == (Fate.REJECTED, ("unknown_product",))
     assert (await in_thread(stocked.stock))[7] == 1_000 - others
     await in_thread(stocked.assert_conserved)
@@ -424,9 +424,9 @@ async def test_a_product_deleted_between_read_and_write_makes_its_order_rejected
 async def test_two_workers_racing_for_the_last_pieces_sell_each_once(processor: Processor, stocked: Shop):
     values = [[order_value(line(1), line(2)) for _ in range(8)] for _ in range(4)]
     results = await asyncio.gather(
-        *(processor().settle(batch_of(*of_one, partition=p), {}) for p, of_one in enumerate(values))
+        *(processor().decide(batch_of(*of_one, partition=p), {}) for p, of_one in enumerate(values))
     )
-    fates = [s.fate for settled in results for s in settled]
+    fates = [s.fate for of_one in results for s in of_one]
     assert fates.count(Fate.CONFIRMED) == 10
     assert fates.count(Fate.REJECTED) == 22
     assert await in_thread(stocked.stock) == {1: 0, 2: 0, 3: 10}
@@ -438,9 +438,9 @@ async def test_two_workers_with_the_same_order_on_two_partitions_decide_it_once(
 ):
     values = [order_value(line(3)) for _ in range(5)]
     results = await asyncio.gather(
-        *(processor().settle(batch_of(*values, partition=p), {}) for p in range(3))
+        *(processor().decide(batch_of(*values, partition=p), {}) for p in range(3))
     )
-    fates = [s.fate for settled in results for s in settled]
+    fates = [s.fate for of_one in results for s in of_one]
     assert (fates.count(Fate.CONFIRMED), fates.count(Fate.DUPLICATE)) == (5, 10)
     assert (await in_thread(stocked.stock))[3] == 5
 
@@ -450,13 +450,13 @@ async def test_orders_whose_ledger_rows_were_purged_are_dead_letters_and_never_s
 ):
     await in_thread(stocked.stock_up, {7: 10_000})
     values = [order_value(line(7)) for _ in range(500)]
-    await processor().settle(batch_of(*values), {})
+    await processor().decide(batch_of(*values), {})
     await in_thread(stocked.sql, "DELETE FROM order_outcomes")
     new, deciding = order_value(line(7)), processor()
-    settled = await deciding.settle(batch_of(*values[:250], new, *values[250:], start=1_000), {})
-    fates = [s.fate for s in settled]
+    results = await deciding.decide(batch_of(*values[:250], new, *values[250:], start=1_000), {})
+    fates = [s.fate for s in results]
     assert (fates.count(Fate.DEAD_LETTER), fates[250]) == (500, Fate.CONFIRMED)
-    assert settled[0].codes == ("order_id_taken",)
+    assert results[0].codes == ("order_id_taken",)
     assert (await in_thread(stocked.stock))[7] == 10_000 - 501
     reruns = deciding.metrics.reruns.labels("UniqueViolationError")._value.get()
     assert reruns <= MAX_RERUNS + 500 + 2, "each by itself, and not found by halving"
@@ -474,9 +474,9 @@ async def test_the_id_of_an_order_of_the_shop_is_a_dead_letter_that_says_so(
         order_id,
     )
     values = [order_value(line(1)), order_value(line(1), order_id=order_id), order_value(line(2))]
-    settled = await processor().settle(batch_of(*values), {})
-    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
-    headers = dict(settled[1].publication.headers)  # type: ignore[union-attr]
+    results = await processor().decide(batch_of(*values), {})
+    assert [s.fate for s in results] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
+    headers = dict(results[1].publication.headers)  # type: ignore[union-attr]
     assert headers["error.code"] == b"order_id_taken"
     assert headers["error.message"] == b"this id belongs to an order that was not placed through Kafka"
     assert headers["error.path"] == b"order_id"
@@ -489,9 +489,9 @@ async def test_a_constraint_that_refuses_every_order_makes_them_wait_and_no_dead
     batch = batch_of(*(order_value(line(1)) for _ in range(3)), order_value(line(2, 99)))
     await in_thread(stocked.sql, f"ALTER TABLE {table} ADD CONSTRAINT mistake CHECK (false) NOT VALID")
     with pytest.raises(RefusedOrderError, match="mistake"):
-        await processor().settle(batch, {})
+        await processor().decide(batch, {})
     await in_thread(stocked.sql, f"ALTER TABLE {table} DROP CONSTRAINT mistake")
-    fates = [s.fate for s in await processor().settle(batch, {})]
+    fates = [s.fate for s in await processor().decide(batch, {})]
     assert fates == [Fate.CONFIRMED] * 3 + [Fate.REJECTED], "none was decided out of turn meanwhile"
 
 
@@ -506,8 +506,8 @@ async def test_a_constraint_that_goes_away_while_an_order_is_refused_costs_no_de
 
     monkeypatch.setattr(BatchProcessor, "_would_be_confirmed", mend_and_ask)
     await in_thread(stocked.sql, "ALTER TABLE orders ADD CONSTRAINT mistake CHECK (false) NOT VALID")
-    settled = await processor().settle(batch_of(order_value(line(1)), order_value(line(1))), {})
-    assert [s.fate for s in settled] == [Fate.CONFIRMED] * 2
+    results = await processor().decide(batch_of(order_value(line(1)), order_value(line(1))), {})
+    assert [s.fate for s in results] == [Fate.CONFIRMED] * 2
 
 
 async def test_an_order_that_a_constraint_refuses_beside_others_is_a_dead_letter(
@@ -516,22 +516,22 @@ async def test_an_order_that_a_constraint_refuses_beside_others_is_a_dead_letter
     refused = "CHECK (total_amount <> 5) NOT VALID"
     await in_thread(stocked.sql, f"ALTER TABLE orders ADD CONSTRAINT no_fives {refused}")
     values = [order_value(line(1)), order_value(line(1, 2)), order_value(line(1))]
-    settled = await processor().settle(batch_of(*values), {})
-    assert [s.fate for s in settled] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
-    assert settled[1].codes == ("data_error",)
+    results = await processor().decide(batch_of(*values), {})
+    assert [s.fate for s in results] == [Fate.CONFIRMED, Fate.DEAD_LETTER, Fate.CONFIRMED]
+    assert results[1].codes == ("data_error",)
 
 
 async def test_a_silent_replay_publishes_nothing_that_was_decided_before_it(
     processor: Processor, stocked: Shop
 ):
     batch = batch_of(*(order_value(line(1)) for _ in range(4)))
-    await processor().settle(batch[:3], {})
+    await processor().decide(batch[:3], {})
     requested_at = await in_thread(stocked.value, "SELECT clock_timestamp()")
     replays = {TopicPartition("order-placed", 0): [SilentReplay(1, 4, requested_at)]}
-    settled = await processor().settle(batch, replays)
-    assert [s.fate for s in settled] == [Fate.REDELIVERED, Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
+    results = await processor().decide(batch, replays)
+    assert [s.fate for s in results] == [Fate.REDELIVERED, Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
     earlier = {TopicPartition("order-placed", 0): [SilentReplay(0, 4, datetime.now(UTC) - timedelta(days=1))]}
-    assert (await processor().settle(batch[:1], earlier))[0].fate is Fate.REDELIVERED
+    assert (await processor().decide(batch[:1], earlier))[0].fate is Fate.REDELIVERED
 
 
 async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_url: str, stocked: Shop):
@@ -544,10 +544,10 @@ async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_
         async with other.begin() as connection:
             await connection.execute(text("SELECT 1 FROM products WHERE id = 1 FOR UPDATE"))
             with pytest.raises(Exception, match="lock timeout"):
-                await processor.settle(batch_of(order_value(line(1))), {})
+                await processor.decide(batch_of(order_value(line(1))), {})
         assert await in_thread(stocked.value, "SELECT count(*) FROM order_outcomes") == 0
-        (settled,) = await processor.settle(batch_of(order_value(line(1))), {})
-        assert settled.fate is Fate.CONFIRMED
+        (result,) = await processor.decide(batch_of(order_value(line(1))), {})
+        assert result.fate is Fate.CONFIRMED
     finally:
         await engine.dispose()
         await other.dispose()
@@ -557,19 +557,19 @@ async def test_a_batch_of_poison_alone_is_all_dead_letters_with_the_databases_ti
     processor: Processor, stocked: Shop
 ):
     batch = batch_of(b"not json", None, order_value(line(1, 0)))
-    settled = await processor().settle(batch, {})
-    assert [s.codes[0] for s in settled] == ["not_json", "empty_value", "invalid_order"]
-    assert [s.publication.value for s in settled if s.publication] == [one.value for one in batch]
-    for one in settled:
+    results = await processor().decide(batch, {})
+    assert [s.codes[0] for s in results] == ["not_json", "empty_value", "invalid_order"]
+    assert [s.publication.value for s in results if s.publication] == [one.value for one in batch]
+    for one in results:
         assert one.publication is not None
         failed_at = datetime.fromisoformat((dict(one.publication.headers)["failed_at"] or b"").decode())
         assert failed_at.tzinfo is not None
 
 
 async def test_unknown_fields_are_counted(processor: Processor, stocked: Shop):
-    settling = processor()
-    await settling.settle(batch_of(order_value(line(1), gift_wrap=True), order_value(line(1))), {})
-    assert settling.metrics.unknown_fields._value.get() == 1
+    counting = processor()
+    await counting.decide(batch_of(order_value(line(1), gift_wrap=True), order_value(line(1))), {})
+    assert counting.metrics.unknown_fields._value.get() == 1
 
 
 @pytest.mark.guarantee_4
@@ -585,8 +585,8 @@ async def test_batches_of_any_size_decide_by_offset_as_one_order_at_a_time_would
             left[product] -= quantity * fits[-1]
     assert fits != sorted(fits, reverse=True), "a small order fits behind a large one that did not"
     records = batch_of(*(order_value(*(line(p, q) for p, q in one.items())) for one in wanted))
-    settled = []
+    results = []
     for first, end in ((0, 1), (1, 8), (8, 20)):
-        settled += await processor().settle(records[first:end], {})
-    assert [one.fate is Fate.CONFIRMED for one in settled] == fits
+        results += await processor().decide(records[first:end], {})
+    assert [one.fate is Fate.CONFIRMED for one in results] == fits
     assert await in_thread(stocked.stock) == left

@@ -59,7 +59,7 @@ async def test_a_batch_is_a_span_with_its_phases_also_where_two_overlap(
     await stage.next_batch()
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         held.set_result(None)
     await stage.flow.published()
     first, second = batches(exporter)
@@ -95,7 +95,7 @@ async def test_a_batch_that_is_not_published_says_why_and_counts_no_latency(
     assert value(stage, "order_worker_order_latency_seconds_count") == 2 * RECORDS
 
 
-async def test_a_batch_that_is_not_settled_ends_its_span_too(stage: Stage, exporter: InMemorySpanExporter):
+async def test_a_batch_that_is_not_decided_ends_its_span_too(stage: Stage, exporter: InMemorySpanExporter):
     stage.processor.fail().set_exception(DatabaseReplacedError("of a backup"))
     await stage.next_batch()
     (batch,) = batches(exporter)

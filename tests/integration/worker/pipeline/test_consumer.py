@@ -1,4 +1,4 @@
-"""What OrderConsumer does when: settling, beginning and publishing on real PostgreSQL, without Kafka.
+"""What OrderConsumer does when: deciding, recording and publishing on real PostgreSQL, without Kafka.
 
 These tests are about interleaving only. That every outcome is told once and in order, whatever happens, is
 proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
@@ -16,7 +16,7 @@ from db.engine import create_engine, session_factory
 from tests.support.builders import line, order_value, record
 from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, PATIENCE_SECONDS, POLLED, Stage
 from tests.support.shop import Shop
-from worker.core.settlement import Settled
+from worker.core.results import RecordResult
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
 
 pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]
@@ -38,14 +38,14 @@ async def stage(request: pytest.FixtureRequest, database_url: str, shop: Shop) -
     await engine.dispose()
 
 
-async def test_a_batch_is_settled_beside_the_publishing_of_the_one_before_and_begins_and_goes_after_it(
+async def test_a_batch_is_decided_beside_the_publishing_of_the_one_before_and_begins_and_goes_after_it(
     stage: Stage,
 ):
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         ahead = await stage.in_ledger(FIRST)
         pending, attempts = await stage.pending(FIRST), list(stage.publisher.attempts[FIRST])
         held.set_result(None)
@@ -64,7 +64,7 @@ async def test_behind_a_batch_that_fails_nothing_of_the_next_one_is_published(
     await stage.next_batch()
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
     assert stage.publisher.published == {}
@@ -80,7 +80,7 @@ async def test_behind_a_part_that_fails_the_rest_of_its_poll_comes_again(stage: 
     held = stage.publisher.hold(FIRST)
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         held.set_exception(KafkaConnectionError())
     await stage.flow.published()
     assert stage.publisher.published == {}
@@ -136,7 +136,7 @@ async def test_what_is_published_next_is_recorded_with_its_decisions_where_nothi
     assert stage.processor.pending_before_commit == POLLED
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         before_commit = stage.processor.pending_before_commit
         held.set_result(None)
     assert before_commit == POLLED, "the batch before was on its way"
@@ -198,20 +198,20 @@ async def test_records_that_retention_deletes_before_they_come_again_are_asked_f
     assert stage.publisher.published == {FIRST: stage.placed[FIRST][POLLED:], OTHER: stage.placed[OTHER]}
 
 
-@pytest.mark.parametrize("fails_first", ["publishing", "settling"])
+@pytest.mark.parametrize("fails_first", ["publishing", "deciding"])
 async def test_when_two_batches_fail_the_partition_is_rewound_to_the_earlier(stage: Stage, fails_first: str):
     published = stage.publisher.hold(FIRST)
     await stage.next_batch()
-    settled = stage.processor.fail()
+    decided = stage.processor.fail()
     async with asyncio.TaskGroup() as beside:
-        settling = beside.create_task(stage.next_batch())
+        deciding = beside.create_task(stage.next_batch())
         if fails_first == "publishing":
             published.set_exception(KafkaConnectionError())
             await stage.flow.published()
-            settled.set_exception(ConnectionResetError())
+            decided.set_exception(ConnectionResetError())
         else:
-            settled.set_exception(ConnectionResetError())
-            await settling
+            decided.set_exception(ConnectionResetError())
+            await deciding
             between = stage.input.position[FIRST]
             published.set_exception(KafkaConnectionError())
             assert between == POLLED
@@ -261,7 +261,7 @@ async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_p
     assert await stage.pending(FIRST) == POLLED  # behind a round trip, in which publishing begins as well
     attempts = list(stage.publisher.attempts[FIRST])
     gc.collect()
-    kept = sum(type(one) is Settled for one in gc.get_objects())
+    kept = sum(type(one) is RecordResult for one in gc.get_objects())
     held.set_result(None)
     await stage.flow.published()
     assert (attempts, kept) == ([POLLED], 0)
@@ -288,7 +288,7 @@ async def test_records_that_come_again_while_they_are_being_published_are_publis
     stage.input.position[FIRST] = 0
     async with asyncio.TaskGroup() as beside:
         beside.create_task(stage.next_batch())
-        await stage.settled(2)
+        await stage.decided(2)
         held.set_result(None)
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
@@ -343,7 +343,7 @@ async def test_an_idle_commit_skips_no_records_that_were_dropped_to_be_read_agai
         await asyncio.sleep(0)
         idle = beside.create_task(stage.idle.commit_past_markers(FIRST))
         await asyncio.sleep(0)
-        assert stage.input.settled_position(FIRST) == POLLED
+        assert stage.input.accepted_position(FIRST) == POLLED
         held.set_result(None)
     assert not idle.result()
     assert stage.publisher.committed[FIRST] == 1

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.subscriber import admin_client, create_topics
 from tests.support.taking_over import leases_of, take_lease
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.limits.refusals import RefusedByKafkaError

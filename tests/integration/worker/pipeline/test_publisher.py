@@ -27,7 +27,7 @@ from tests.support.subscriber import (
 from tests.support.taking_over import leases_of, take_lease
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.dead_letter import dead_letter_headers
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.core.steps import Step
 from worker.core.triage import Source
 from worker.kafka.clients import read_topic_limits

@@ -25,7 +25,7 @@ from tests.support.subscriber import (
     unverified_transactions,
 )
 from tests.support.topic_names import PARTITIONS, TopicNames
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.core.steps import nothing_happens
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consumer_group import ConsumerGroup

@@ -20,7 +20,7 @@ from tests.support.builders import line, order_value, record
 from tests.support.subscriber import Message, read_topic, recreate_topic, set_option
 from tests.support.taking_over import take_lease
 from tests.support.topic_names import TopicNames
-from worker.core.settlement import Publication
+from worker.core.results import Publication
 from worker.core.steps import nothing_happens
 from worker.kafka.clients import read_topic_limits
 from worker.kafka.consumer_group import ConsumerGroup
@@ -92,11 +92,11 @@ class Ground:
             record(value, offset=offset, partition=partition, topic=topic)
             for offset, value in enumerate(values)
         ]
-        settled = without_withheld(await self.processor.settle(records, {}), owned.withheld)
+        results = without_withheld(await self.processor.decide(records, {}), owned.withheld)
         pending = {(topic, partition): (owned.lease.epoch, positions.PendingBatch(0, len(values), 0, None))}
         async with self.sessions.begin() as session:
             await positions.record_pending(session, GROUP, pending)
-        return [one.publication for one in settled if one.publication]
+        return [one.publication for one in results if one.publication]
 
     async def publish(self, values: list[bytes]) -> int:
         """As the worker does, until all is published or set aside; how many attempts it took."""

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from worker.core.settlement import Fate
+from worker.core.results import Fate
 from worker.kafka.offsets import Bounds, TopicSelection
 from worker.operations.replay.plan import Move, Target, To
 from worker.operations.replay.rehearsal import ProductChange, RehearsalTally

@@ -29,7 +29,7 @@ def records(*at: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("published_to", "settled_to", "at_hand", "left"),
+    ("published_to", "decided_to", "at_hand", "left"),
     [
         (None, None, [3, 4], [3, 4]),
         (10, None, [10, 11], [10, 11]),
@@ -40,9 +40,9 @@ def records(*at: int) -> list[Any]:
     ],
 )
 def test_what_is_decided_or_being_published_is_dropped_when_it_comes_again(
-    published_to: int | None, settled_to: int | None, at_hand: list[int], left: list[int]
+    published_to: int | None, decided_to: int | None, at_hand: list[int], left: list[int]
 ):
-    owned = ownership(published_to, settled_to=settled_to)
+    owned = ownership(published_to, decided_to=decided_to)
     assert offsets(owned.undecided(records(*at_hand))) == left
 
 
@@ -106,13 +106,13 @@ def test_what_begins_follows_on_what_is_published():
 
 def test_a_batch_behind_markers_follows_on_the_one_before_them():
     owned = ownership(10)
-    owned.settled(12)
+    owned.decided(12)
     owned.published(12)
     owned.skipped(15)
     owned.skipped(17)
     assert owned.published_to == 17
     assert owned.pending(records(17), None).published_to == 12
-    owned.settled(18)
+    owned.decided(18)
     assert owned.skipped_from is None
 
 

@@ -1,4 +1,4 @@
-"""Settles each record of a batch: which rows are written and what is published for it. Pure."""
+"""The result for each record of a batch: the rows to write, and what to publish. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -55,7 +55,7 @@ class Publication(NamedTuple):
     timestamp_ms: int
 
 
-class Settled(NamedTuple):
+class RecordResult(NamedTuple):
     """A record's fate, its reason or error codes, and what to publish for it, if anything."""
 
     fate: Fate
@@ -76,8 +76,8 @@ class Rows(NamedTuple):
     items: list[bytes]
 
 
-class Settlement:
-    """Settles the orders of one transaction, one at a time, while each is in the processor's cache.
+class ResultBuilder:
+    """Builds the results of one transaction, one order at a time, while each is in the processor's cache.
 
     `decided_at`: the transaction's time, aware UTC; `published_ms`: what outcomes are stamped with.
     """
@@ -91,7 +91,7 @@ class Settlement:
         # Of orders that come to more than the contract allows; by their keys, in cents. None may be written.
         self.over_total: dict[str, int] = {}
 
-    def decide(self, arrival: Arrival, decision: Decision) -> Settled:
+    def add(self, arrival: Arrival, decision: Decision) -> RecordResult:
         """A new order, decided now."""
         order, fingerprint, record = arrival
         key, user_id, placed_at, _, lines = order
@@ -119,7 +119,7 @@ class Settlement:
         )
         self._rows.append((decided, stored, items))
         publication = self._publication(key, outcome, event, decided_at, passed_on)
-        return _new(Settled, (fate, publication, codes))
+        return _new(RecordResult, (fate, publication, codes))
 
     def rows(self) -> Rows:
         """The rows of all decided orders, sorted by order id."""
@@ -131,11 +131,11 @@ class Settlement:
             [items for _, _, items in ordered if items],
         )
 
-    def repeat(self, arrival: Arrival, standing: Standing, first: LedgerRow | PlainOrder) -> Settled:
+    def repeat(self, arrival: Arrival, standing: Standing, first: LedgerRow | PlainOrder) -> RecordResult:
         """An order that is not new. `first`: the ledger's row, or the first arrival in this batch."""
         record = arrival.record
         if standing is Standing.DUPLICATE:
-            return Settled(Fate.DUPLICATE)
+            return RecordResult(Fate.DUPLICATE)
         if standing is Standing.CONFLICT:
             code = DeadLetterCode.ORDER_ID_CONFLICT
             path, message = (
@@ -147,15 +147,15 @@ class Settlement:
         assert isinstance(first, LedgerRow)
         replays = self._replays.get((record.topic, record.partition), ())
         if is_silenced(record.offset, first.decided_at, replays):
-            return Settled(Fate.SILENCED)
+            return RecordResult(Fate.SILENCED)
         if first.event is None:
             # It was published before it was pruned. Its record was deleted, and is back: a volume was
             # restored.
-            return Settled(Fate.SILENCED)
+            return RecordResult(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
         passed_on = passed_through(record.headers, record.value)
         publication = self._publication(key, first.outcome, event, first.decided_at, passed_on)
-        return Settled(Fate.REDELIVERED, publication)
+        return RecordResult(Fate.REDELIVERED, publication)
 
     def _publication(
         self,
@@ -173,7 +173,7 @@ class Settlement:
 
 def dead_letter(
     topics: Topics, record: Record, code: DeadLetterCode, message: str, path: str, failed_at: datetime
-) -> Settled:
+) -> RecordResult:
     """The record as it came, and why it is not an order. `failed_at` is aware UTC.
 
     A dead letter's timestamp is the time of the failure, because retention uses it: with the record's time,
@@ -183,7 +183,7 @@ def dead_letter(
     headers = dead_letter_headers(code, message, path, source, record.timestamp, failed_at, record.headers)
     failed_ms = int(failed_at.timestamp() * 1_000)
     letter = Publication(topics.dead_letter, record.key, record.value, headers, failed_ms)
-    return Settled(Fate.DEAD_LETTER, letter, (code.value,))
+    return RecordResult(Fate.DEAD_LETTER, letter, (code.value,))
 
 
 def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
