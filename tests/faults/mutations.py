@@ -435,7 +435,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _CONSUMER,
-                "            await self.flow.published()  # a take-over must not meet",
+                "            await self.flow.wait_published()  # a take-over must not meet",
                 "            pass  #",
             ),
         ),
@@ -560,7 +560,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                'with self.metrics.phase("wait"):\n                await self.published()\n',
+                'with self.metrics.phase("wait"):\n                await self.wait_published()\n',
                 'with self.metrics.phase("wait"):\n                pass\n',
             ),
         ),

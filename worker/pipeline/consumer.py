@@ -62,7 +62,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def between_batches(self) -> AsyncIterator[None]:
         """No batch is decided or published meanwhile."""
         async with self._batch_in_flight:
-            await self.flow.published()
+            await self.flow.wait_published()
             yield
 
     async def handle_order_placed(self, records: Sequence[ConsumerRecord]) -> None:
@@ -76,7 +76,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 except Exception as error:
                     # A fault of ours that nothing below foresaw. The records must come again all the same:
                     # FastStream would log this and continue with the next batch, and these would be lost.
-                    await self.flow.published()
+                    await self.flow.wait_published()
                     self.owner.drop(self.partitions.owned())
                     self.retries.set_back(firsts(by_partition(records)), error, "worker")
                 self._handled_at = time.monotonic()
@@ -125,7 +125,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 self.source.seek(partition, first_missing)
         if any(not self.partitions[p].ownership for p in mine):
-            await self.flow.published()  # a take-over must not meet a transaction of ours
+            await self.flow.wait_published()  # a take-over must not meet a transaction of ours
         new = {p: of_one[0].offset for p, of_one in mine.items() if not self.partitions[p].ownership}
         for partition in list(new)[TAKEN_OVER_AT_ONCE:]:
             self.source.seek(partition, new.pop(partition))

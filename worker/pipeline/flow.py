@@ -1,7 +1,7 @@
 """One batch, in two stages with room for one batch between them.
 
     decide     one PostgreSQL transaction, while the previous batch is being published
-    published  wait until the previous batch is published
+    wait       until the previous batch is published
     record     store in PostgreSQL which batch is published next, in case Kafka forgets it; in the transaction
                that decides it, if nothing is being published
     publish    one Kafka transaction, while the next batch is decided
@@ -95,7 +95,7 @@ class Flow:
             # Not earlier: the previous batch may have been in publication until now. If that failed, its
             # records are read again, and these after them.
             with self.metrics.phase("wait"):
-                await self.published()
+                await self.wait_published()
             part, rest = self._still_owned(part, owned), self._still_owned(rest, owned)
             if fenced is None:
                 fenced = await self._record_pending(part, results, owned)
@@ -136,7 +136,7 @@ class Flow:
         self._refused += 1
         return error.partition
 
-    async def published(self) -> None:
+    async def wait_published(self) -> None:
         """Wait until nothing is being published. Partitions that failed are rewound, without their lease."""
         publishing = self._publishing
         if publishing:

@@ -61,7 +61,7 @@ async def test_a_batch_is_a_span_with_its_phases_also_where_two_overlap(
         beside.create_task(stage.next_batch())
         await stage.decided(2)
         held.set_result(None)
-    await stage.flow.published()
+    await stage.flow.wait_published()
     first, second = batches(exporter)
     assert phases(exporter, first) == ["decode", "database", "wait", "publish"]
     assert phases(exporter, second) == ["decode", "database", "wait", "record", "publish"]
@@ -84,7 +84,7 @@ async def test_a_batch_that_is_not_published_says_why_and_counts_no_latency(
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     held.set_exception(KafkaConnectionError("gone"))
-    await stage.flow.published()
+    await stage.flow.wait_published()
     (batch,) = batches(exporter)
     assert batch.status.status_code is StatusCode.ERROR
     assert batch.status.description == "KafkaConnectionError: gone"
@@ -111,7 +111,7 @@ async def test_the_oldest_order_is_that_of_the_first_batch_that_is_not_published
     await stage.next_batch()
     assert (first.oldest_ms(), other.oldest_ms()) == (placed_ms, placed_ms)
     held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert first.oldest_ms() == placed_ms, "it waits to be tried again"
     await stage.publish_the_rest()
     assert (first.oldest_ms(), other.oldest_ms()) == (None, None)

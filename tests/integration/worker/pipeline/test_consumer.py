@@ -50,7 +50,7 @@ async def test_a_batch_is_decided_beside_the_publishing_of_the_one_before_and_be
         pending, attempts = await stage.pending(FIRST), list(stage.publisher.attempts[FIRST])
         held.set_result(None)
     assert (ahead, pending, attempts) == (2 * POLLED, POLLED, [POLLED])
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert await stage.pending(FIRST) == 2 * POLLED
     assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
@@ -66,7 +66,7 @@ async def test_behind_a_batch_that_fails_nothing_of_the_next_one_is_published(
         beside.create_task(stage.next_batch())
         await stage.decided(2)
         held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.publisher.published == {}
     assert stage.publisher.attempts == {FIRST: [POLLED], OTHER: [POLLED]}
     assert await stage.pending(FIRST) == POLLED
@@ -82,7 +82,7 @@ async def test_behind_a_part_that_fails_the_rest_of_its_poll_comes_again(stage: 
         beside.create_task(stage.next_batch())
         await stage.decided(2)
         held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.publisher.published == {}
     assert stage.input.position == {FIRST: 0, OTHER: 0}
     await stage.publish_the_rest()
@@ -95,7 +95,7 @@ async def test_what_has_failed_is_published_alone_and_last_until_it_succeeds(sta
         stage.publisher.hold(FIRST).set_exception(KafkaConnectionError())
         stage.input.resume(FIRST, OTHER)
         await stage.next_batch()
-        await stage.flow.published()
+        await stage.flow.wait_published()
     assert stage.publisher.published == {}
     held = stage.publisher.hold(FIRST)
     stage.input.resume(FIRST, OTHER)
@@ -120,7 +120,7 @@ async def test_a_partition_is_taken_over_when_nothing_is_being_published_any_mor
         await asyncio.sleep(0)  # it runs now, up to where it has to wait
         taken_too_early = stage.takeover.taken[1:]
         held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert not taken_too_early
     assert stage.publisher.published == {OTHER: stage.placed[OTHER][:POLLED]}
     assert stage.input.position == {FIRST: 0, OTHER: POLLED}
@@ -154,7 +154,7 @@ async def test_what_is_published_next_is_not_recorded_where_the_batch_before_fai
         beside.create_task(stage.next_batch())
         await asyncio.wait_for(stage.processor.decided.wait(), PATIENCE_SECONDS)
         held.set_exception(KafkaConnectionError())
-        await stage.flow.published()
+        await stage.flow.wait_published()
         decided.set_result(None)
     assert await stage.pending(FIRST) == POLLED
     await stage.publish_the_rest()
@@ -167,7 +167,7 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
     await stage.next_batch()
     on_their_way = stage.input.poll()
     held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     return on_their_way
 
 
@@ -207,7 +207,7 @@ async def test_when_two_batches_fail_the_partition_is_rewound_to_the_earlier(sta
         deciding = beside.create_task(stage.next_batch())
         if fails_first == "publishing":
             published.set_exception(KafkaConnectionError())
-            await stage.flow.published()
+            await stage.flow.wait_published()
             decided.set_exception(ConnectionResetError())
         else:
             decided.set_exception(ConnectionResetError())
@@ -215,7 +215,7 @@ async def test_when_two_batches_fail_the_partition_is_rewound_to_the_earlier(sta
             between = stage.input.position[FIRST]
             published.set_exception(KafkaConnectionError())
             assert between == POLLED
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.input.position == {FIRST: 0, OTHER: 0}
     await stage.publish_the_rest()
     assert stage.publisher.published == stage.placed
@@ -228,7 +228,7 @@ async def test_a_batch_that_the_database_rewound_keeps_the_worker_unready_until_
     stage.processor.fail().set_exception(ConnectionResetError("database away"))
     await stage.next_batch()
     published.set_result(None)
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.health.troubles() == {"orders": "rewound: database: database away"}
     await stage.publish_the_rest()
     assert stage.health.troubles() == {}
@@ -240,11 +240,11 @@ async def test_what_was_published_although_its_reply_was_lost_leaves_nothing_wai
     await stage.next_batch()
     stage.publisher.committed |= {FIRST: POLLED, OTHER: POLLED}
     held.set_exception(KafkaConnectionError())
-    await stage.flow.published()
+    await stage.flow.wait_published()
     waiting = set(stage.health.troubles())
     stage.input.resume(FIRST, OTHER)
     await stage.next_batch()
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert (waiting, stage.health.troubles()) == ({"order-placed-0", "order-placed-1"}, {})
     assert stage.publisher.attempts[FIRST] == [POLLED]
 
@@ -263,7 +263,7 @@ async def test_what_became_of_the_records_is_not_kept_while_their_outcomes_are_p
     gc.collect()
     kept = sum(type(one) is RecordResult for one in gc.get_objects())
     held.set_result(None)
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert (attempts, kept) == ([POLLED], 0)
     assert stage.publisher.published == {p: ids[:POLLED] for p, ids in stage.placed.items()}
 
@@ -300,7 +300,7 @@ async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited
     assert stage.input.asked_for == []
     await stage.next_batch()  # at once
     assert stage.input.asked_for == [BATCH_MAX_RECORDS - 2 * POLLED]
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.publisher.attempts == {FIRST: [POLLED, 3 * POLLED], OTHER: [POLLED, 3 * POLLED]}
     assert stage.publisher.published == stage.placed
 
@@ -331,7 +331,7 @@ async def test_what_is_wrong_with_kafka_while_more_is_asked_for_costs_nothing(st
     stage.input.rebalance = asyncio.get_running_loop().create_future()
     stage.input.rebalance.set_exception(KafkaConnectionError())
     await stage.next_batch()
-    await stage.flow.published()
+    await stage.flow.wait_published()
     assert stage.publisher.published == {p: ids[: 2 * POLLED] for p, ids in stage.placed.items()}
 
 
@@ -376,7 +376,7 @@ async def test_the_beginning_that_is_committed_is_before_records_that_were_rewou
 
 async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
     await stage.next_batch()
-    await stage.flow.published()
+    await stage.flow.wait_published()
     stage.input.position[FIRST] = POLLED + 1
     assert await stage.idle.commit_past_markers(FIRST)
     assert stage.publisher.committed[FIRST] == POLLED + 1
@@ -385,7 +385,7 @@ async def test_behind_markers_alone_the_offset_is_committed(stage: Stage):
 
 async def test_a_partition_that_was_rewound_to_skipped_offsets_continues_after_them(stage: Stage):
     await stage.next_batch()
-    await stage.flow.published()
+    await stage.flow.wait_published()
     stage.input.position[FIRST] = POLLED
     assert await stage.idle.continue_after_skipped(FIRST, POLLED, POLLED + 2)
     assert (stage.publisher.committed[FIRST], stage.input.position[FIRST]) == (POLLED + 2, POLLED + 2)
