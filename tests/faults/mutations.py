@@ -705,7 +705,10 @@ MUTATIONS: Final = (
                 "return pending.published_to if is_published else pending.published_to",
             ),
         ),
-        (Test("tests/integration/worker/kafka/test_published.py", "goes_on"), Trial("forgotten-offsets")),
+        (
+            Test("tests/integration/worker/kafka/test_published.py", "continues_behind"),
+            Trial("forgotten-offsets"),
+        ),
     ),
     Mutation(
         "sentinel-of-this-publication",

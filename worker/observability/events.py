@@ -27,7 +27,7 @@ class Event(StrEnum):
     PARTITION_TAKEN_OVER = "partition_taken_over"  # continues at `offset`
     PARTITIONS_WAIT = "partitions_wait"  # until an operator has repaired what the message names
     LEASES_NOT_RELEASED = "leases_not_released"
-    BATCH_SET_BACK = "batch_set_back"  # read again from `partitions` after a pause; `server`
+    BATCH_REWOUND = "batch_set_back"  # read again from `partitions` after a pause; `server`
     BATCH_ADAPTED = "batch_adapted"  # Kafka refused it, and is sent something else at once
     FENCED = "fenced"  # another worker has taken over some of `partitions`
     UNFORESEEN = "unforeseen"  # a fault of the worker, with `traceback`; what it concerns is tried again

@@ -97,7 +97,7 @@ class Health:
             self._sign_of_life = time.monotonic()
         return before is None
 
-    def set_back(self, why: str, alive: bool) -> None:
+    def rewound(self, why: str, alive: bool) -> None:
         """All orders wait for a retry. `alive`: because a server is away, which is not a stall."""
         self._troubles[_ORDERS] = f"rewound: {why}"
         self.tried(alive)
@@ -111,7 +111,7 @@ class Health:
         """This partition is not processed. Returns True if that is new, or has another reason."""
         return _note(self._waiting, partition, why)
 
-    def goes_on(self, partition: TopicPartition) -> None:
+    def resumed(self, partition: TopicPartition) -> None:
         """The partition is processed again; what cannot be read of it stays a reason to wait."""
         self._waiting.pop(_name(partition), None)
 
@@ -125,7 +125,7 @@ class Health:
 
     def forget(self, partition: TopicPartition) -> None:
         """The partition is not assigned any more."""
-        self.goes_on(partition)
+        self.resumed(partition)
         self.is_read(partition)
 
     def is_silent_on(self, partition: TopicPartition) -> bool:

@@ -19,8 +19,8 @@ class Throttle:
         """The seconds to wait before `count` more may go; `now` is any clock that only moves forward."""
         if self.rate is None:
             return 0.0
-        goes_on = self.makes_up and isfinite(self._next_at)
-        begin = self._next_at if goes_on else max(now, self._next_at)
+        continues = self.makes_up and isfinite(self._next_at)
+        begin = self._next_at if continues else max(now, self._next_at)
         self._next_at = begin + count / self.rate
         return max(0.0, begin - now)
 

@@ -78,7 +78,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     # FastStream would log this and continue with the next batch, and these would be lost.
                     await self.flow.wait_published()
                     self.owner.drop(self.partitions.owned())
-                    self.retries.set_back(firsts(by_partition(records)), error, "worker")
+                    self.retries.rewind(firsts(by_partition(records)), error, "worker")
                 self._handled_at = time.monotonic()
         finally:
             self.source.in_hand.clear()

@@ -106,13 +106,13 @@ class Flow:
             if alone := self._waits_alone(error):
                 others = {p: records for p, records in failed.items() if p != alone}
                 failed = {alone: failed[alone]}
-            self.retries.set_back(firsts(failed), error, "database", of_all=alone is None)
+            self.retries.rewind(firsts(failed), error, "database", of_all=alone is None)
             in_hand.failed(error)
             in_hand.given_up()
             return others
         for partition in fenced:
             self.owner.drop([partition])
-            self.retries.set_back(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
+            self.retries.rewind(firsts({partition: part.pop(partition)}), ProducerFenced(), "kafka")
             rest.pop(partition, None)  # read again after them
         for partition, records in part.items():
             owned[partition].decided(records[-1].offset + 1)
@@ -236,7 +236,7 @@ class Flow:
                     await self._publish_together(together, ends, results, owned)
             except Exception as error:
                 self.owner.drop_broken()
-                self.retries.set_back(firsts({p: left.pop(p) for p in together}), error, "kafka")
+                self.retries.rewind(firsts({p: left.pop(p) for p in together}), error, "kafka")
                 self.retries.read_again(firsts(left))
                 in_hand.failed(error)
                 break
@@ -274,7 +274,7 @@ class Flow:
         for partition, one in zip(partitions, batch, strict=True):
             owned[partition].published(one.next_offset)
             self.partitions[partition].published(one.next_offset)
-            self.health.goes_on(partition)
+            self.health.resumed(partition)
         self.health.progressed()
         if not self.retries.database_failures:  # else the batch behind this one was rewound meanwhile
             self.health.relieved()

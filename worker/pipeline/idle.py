@@ -143,8 +143,8 @@ class IdlePartitions:
             await self.publisher.publish([Outgoing(owned.lease, [], offset, idle_mark(owned.pending_to))])
         except Exception as error:
             self.owner.drop_broken()
-            self.retries.set_back({partition: None}, error, "kafka")
+            self.retries.rewind({partition: None}, error, "kafka")
             return False
         self.partitions[partition].skipped(offset)
-        self.health.goes_on(partition)
+        self.health.resumed(partition)
         return True

@@ -41,7 +41,7 @@ class Owner:
             first = at_hand[partition]
             if not isinstance(result, Ownership):
                 server: Server = "database" if is_of_database(result) else "kafka"
-                self.retries.set_back({partition: first}, result, server)
+                self.retries.rewind({partition: first}, result, server)
                 continue
             self.partitions[partition].take(result)
             if result.published_to not in (None, first):
@@ -53,7 +53,7 @@ class Owner:
                 # Nothing failed, or what failed here succeeded in Kafka. No further record may come to show
                 # it.
                 self.partitions[partition].failures = 0
-                self.health.goes_on(partition)
+                self.health.resumed(partition)
 
     async def release(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Release these, or all that are owned. Call it only while nothing of them is being published.

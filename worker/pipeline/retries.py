@@ -104,7 +104,7 @@ class Retries:
     database_failures: int = 0
     """in a row, of the database transaction that all partitions share"""
 
-    def set_back(
+    def rewind(
         self, firsts: Offsets, error: BaseException, server: Server, *, of_all: bool | None = None
     ) -> None:
         """Rewind: read these partitions again from the given offsets, after a pause.
@@ -135,7 +135,7 @@ class Retries:
             self.partitions[partition].rewound_to = offset
 
     def read_again(self, firsts: Offsets) -> None:
-        """Read these records, which were not handled, again. For records that failed: `set_back`."""
+        """Read these records, which were not handled, again. For records that failed: `rewind`."""
         for partition, first in firsts.items():
             one = self.partitions[partition]
             if first is None:
@@ -166,13 +166,13 @@ class Retries:
                 extra=about(Event.FENCED, **fields),
             )
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):
-            said = about(Event.BATCH_SET_BACK, **fields)
+            said = about(Event.BATCH_REWOUND, **fields)
             log.warning("%s; %s will be tried again", why, names(firsts), extra=said)
         else:
             said = about(Event.UNFORESEEN, **fields)
             log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=said)
         if of_all:
-            self.health.set_back(why, alive=is_outage(error))
+            self.health.rewound(why, alive=is_outage(error))
             return
         for partition in firsts:
             self.health.waits(partition, f"rewound: {why}")

@@ -112,23 +112,23 @@ async def ground(services: Services, topics: TopicNames) -> Ground:
     return Ground(kafka, topics)
 
 
-@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
+@pytest.mark.parametrize(("commit", "continues_at"), [(True, 5), (False, 2)])
 async def test_it_continues_behind_what_is_published_and_before_what_is_not(
-    ground: Ground, commit: bool, goes_on_at: int
+    ground: Ground, commit: bool, continues_at: int
 ):
     await ground.publish(b"another key")
     await ground.publish(commit=commit)
-    assert await ground.published_to(await ground.pending()) == goes_on_at
+    assert await ground.published_to(await ground.pending()) == continues_at
 
 
 @pytest.mark.parametrize("told", [None, 0, 1])
-@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 2), (False, 1)])
+@pytest.mark.parametrize(("commit", "continues_at"), [(True, 2), (False, 1)])
 async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whether_it_holds(
-    ground: Ground, commit: bool, goes_on_at: int, told: int | None
+    ground: Ground, commit: bool, continues_at: int, told: int | None
 ):
     await ground.publish(b"before", commit=commit)
     before = Acknowledged(1, ground.sentinel(b"before"))
-    assert await ground.published_to(await ground.pending(acknowledged=before), told) == goes_on_at
+    assert await ground.published_to(await ground.pending(acknowledged=before), told) == continues_at
 
 
 async def test_the_batch_before_holds_where_its_offset_does_and_where_it_published_nothing(ground: Ground):
@@ -165,9 +165,9 @@ async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground
 
 
 @pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
-@pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 5), (False, 2)])
+@pytest.mark.parametrize(("commit", "continues_at"), [(True, 5), (False, 2)])
 async def test_no_clock_has_to_be_right_to_find_what_is_published(
-    ground: Ground, stamp: str, commit: bool, goes_on_at: int
+    ground: Ground, stamp: str, commit: bool, continues_at: int
 ):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", stamp)
@@ -175,7 +175,7 @@ async def test_no_clock_has_to_be_right_to_find_what_is_published(
     remembered = replace(await ground.pending(), sentinel=await ground.placed_sentinel())
     await ground.publish(commit=commit, timestamp_ms=PUBLISHED_MS - 86_400_000)
     await ground.publish(b"another key")
-    assert await ground.published_to(remembered) == goes_on_at
+    assert await ground.published_to(remembered) == continues_at
 
 
 async def test_the_same_published_before_does_not_count(ground: Ground):

@@ -93,14 +93,14 @@ def test_refusals_count_from_the_first_until_something_else_happens():
         assert not health.refusals()
 
 
-@pytest.mark.parametrize("sign", ["progressed", "set_back", "server away", "no lag"])
+@pytest.mark.parametrize("sign", ["progressed", "rewound", "server away", "no lag"])
 def test_progress_a_retry_and_an_empty_topic_are_signs_of_life(sign: str):
     health = Health()
     health._sign_of_life -= 100
     assert health.stalled_seconds() > 99
     {
         "progressed": health.progressed,
-        "set_back": lambda: health.set_back("kafka: away", alive=True),
+        "rewound": lambda: health.rewound("kafka: away", alive=True),
         "server away": lambda: health.failed("kafka", "refused"),
         "no lag": lambda: health.lags(0),
     }[sign]()
@@ -111,7 +111,7 @@ def test_orders_that_wait_and_a_fault_of_ours_are_no_signs_of_life():
     health = Health()
     health._sign_of_life -= 100
     health.lags(5)
-    health.set_back("worker: KeyError", alive=False)
+    health.rewound("worker: KeyError", alive=False)
     assert health.stalled_seconds() > 99
 
 
@@ -154,7 +154,7 @@ def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it
     health.relieved()
     health.answered("kafka")
     assert re.fullmatch(r"too large \(since 20\d\d-\d\d-\d\d [\d:]{8}Z\)", health.troubles()["placed-0"])
-    health.goes_on(PLACED)
+    health.resumed(PLACED)
     assert health.troubles() == {}
 
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_read_stays_a_reason_when_orders_before_it_are_published(
     health.started()
     assert health.unread(PLACED, "a broken batch")
     assert not health.unread(PLACED, "a broken batch"), "known already"
-    health.goes_on(PLACED)
+    health.resumed(PLACED)
     assert not health.is_silent_on(PLACED)
     assert "a broken batch" in health.troubles()["placed-0"]
     health.is_read(PLACED)
@@ -194,7 +194,7 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
 def test_rewound_orders_make_the_worker_unready_until_a_partition_continues():
     health = Health()
     health.started()
-    health.set_back("kafka: no coordinator", alive=True)
+    health.rewound("kafka: no coordinator", alive=True)
     health.answered("kafka")
     assert health.troubles() == {"orders": "rewound: kafka: no coordinator"}
     health.relieved()

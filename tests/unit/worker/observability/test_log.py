@@ -72,7 +72,7 @@ def test_what_is_looked_at_again_and_again_is_said_once_in_a_while_and_a_batch_a
         return ours.filter(line("failed: %s", 1, name="worker.pipeline.maintenance", **about(event)))
 
     assert [say(Event.LOOK_FAILED), say(Event.LOOK_FAILED)] == [True, False]
-    assert [say(Event.BATCH_SET_BACK), say(Event.BATCH_SET_BACK)] == [True, True]
+    assert [say(Event.BATCH_REWOUND), say(Event.BATCH_REWOUND)] == [True, True]
 
 
 def test_a_line_has_its_event_and_its_fields() -> None:
@@ -82,7 +82,7 @@ def test_a_line_has_its_event_and_its_fields() -> None:
     assert (read["event"], read["topic"], read["partition"]) == ("records_deleted", "order-placed", 3)
     assert (read["offset"], read["end"]) == (5, 9)
     assert "order_id" not in read
-    several = about(Event.BATCH_SET_BACK, partitions=places({TopicPartition("t", 1): None}), server="kafka")
+    several = about(Event.BATCH_REWOUND, partitions=places({TopicPartition("t", 1): None}), server="kafka")
     assert document(line("again", **several))["partitions"] == [{"topic": "t", "partition": 1}]
 
 
