@@ -649,7 +649,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RESUME,
-                "if not evidence.by_operator and (offset is None or offset < pending.pending_to):",
+                "if not evidence.was_moved and (offset is None or offset < pending.pending_to):",
                 "if offset is not None and offset < 0:",
             ),
         ),
@@ -675,7 +675,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RESUME,
-                "if evidence.may_be_a_strangers and offset is not None and offset > pending.published_to:",
+                "if evidence.is_unmarked and offset is not None and offset > pending.published_to:",
                 "if offset is not None and offset < 0:",
             ),
         ),

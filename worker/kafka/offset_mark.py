@@ -20,11 +20,10 @@ def is_workers_mark(metadata: str) -> bool:
     return metadata == MARK or metadata.startswith(f"{MARK} ")
 
 
-def may_be_a_strangers(metadata: str) -> bool:
+def is_unmarked(metadata: str) -> bool:
     """Whether neither a worker nor `order-worker replay` has committed it.
 
-    Kafka's own tool, or a consumer that was started with our group id, to have a look: it commits what it
-    has read, which nobody has decided.
+    It is from Kafka's own tool, or from a consumer with our group id, whose records nobody has decided.
     """
     return metadata != MOVED_BY_REPLAY and not is_workers_mark(metadata)
 

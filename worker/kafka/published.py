@@ -34,12 +34,9 @@ class SentinelDeletedError(WaitsForOperatorError):
     """Retention has deleted where the sentinel would lie: nobody can tell whether it was there."""
 
 
-def is_offset_lost(committed: int | None, by_operator: bool, pending: PendingBatch | None) -> bool:
-    """Whether Kafka's offset (None: nothing was committed) is lower than what is published for certain.
-
-    False for an offset that an operator moved back.
-    """
-    return pending is not None and not by_operator and (committed is None or committed < pending.published_to)
+def is_offset_lost(committed: int | None, pending: PendingBatch) -> bool:
+    """Whether a worker's offset (None: nothing was committed) is lower than what is published for certain."""
+    return committed is None or committed < pending.published_to
 
 
 def digest(key: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> bytes:

@@ -15,7 +15,7 @@ from db.worker.skips import SkippedSpan
 from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.offset_mark import idle_mark, may_be_a_strangers
+from worker.kafka.offset_mark import idle_mark, is_unmarked
 from worker.observability.events import Event, about
 from worker.observability.health import Health, is_refusal
 from worker.observability.metrics import Metrics
@@ -91,7 +91,7 @@ class Maintenance:
             partition
             for partition in consumer.assignment() - self.flow.in_hand()
             if (commit := self.watch.seen.commits.get(partition)) is not None
-            and may_be_a_strangers(commit.metadata)
+            and is_unmarked(commit.metadata)
             and self.partitions[partition].ownership is None
         }
 

@@ -13,7 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from db.worker.positions import PendingBatch
-from worker.kafka.offset_mark import is_workers_mark, may_be_a_strangers, pending_when_committed
+from worker.kafka.offset_mark import is_unmarked, is_workers_mark, pending_when_committed
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,14 @@ class Evidence:
         return None if self.committed is None else self.committed.offset
 
     @property
-    def by_operator(self) -> bool:
+    def was_moved(self) -> bool:
+        """Whether another client than a worker committed the offset."""
         return self.committed is not None and not is_workers_mark(self.committed.metadata)
 
     @property
-    def may_be_a_strangers(self) -> bool:
-        return self.committed is not None and may_be_a_strangers(self.committed.metadata)
+    def is_unmarked(self) -> bool:
+        """Whether neither a worker nor `order-worker replay` committed the offset."""
+        return self.committed is not None and is_unmarked(self.committed.metadata)
 
 
 class Case(Enum):
@@ -61,9 +63,9 @@ def case_of(evidence: Evidence) -> Case:
         return Case.COMMITTED
     if not evidence.is_known_log:
         return Case.OTHER_LOG
-    if evidence.may_be_a_strangers and offset is not None and offset > pending.published_to:
+    if evidence.is_unmarked and offset is not None and offset > pending.published_to:
         return Case.MOVED_ON
-    if not evidence.by_operator and (offset is None or offset < pending.pending_to):
+    if not evidence.was_moved and (offset is None or offset < pending.pending_to):
         return Case.LOST_COMMIT
     return Case.COMMITTED
 

@@ -166,7 +166,7 @@ class Takeover:
             owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
         # After an operator has moved the offset back, what was published is published again.
-        again = evidence.by_operator and case is not Case.MOVED_ON
+        again = evidence.was_moved and case is not Case.MOVED_ON
         owned.withheld = {str(row.order_id) for row in rows if row.published_at is None or not again}
         self._metrics.takeovers.inc()
         log.info(
@@ -185,7 +185,7 @@ class Takeover:
     async def _begin_other_log(self, owned: Ownership, evidence: Evidence) -> None:
         """Read the log from its first record on, without publishing again what is published already."""
         partition = owned.lease.partition
-        silent_to = 0 if evidence.by_operator else evidence.offset or 0
+        silent_to = 0 if evidence.was_moved else evidence.offset or 0
         if evidence.pending:
             # The records of its latest batch are gone, and an operator could not say where to go on.
             silent_to = max(silent_to, await self._published_to(owned, evidence.pending, is_presumed=True))
@@ -282,7 +282,7 @@ def _as_committed(lease: Lease, evidence: Evidence) -> Ownership:
     """The ownership as Kafka's committed offset has it."""
     pending_to = evidence.pending.pending_to if evidence.pending else None
     owned = Ownership(lease, evidence.offset, pending_to)
-    if pending_to is not None and not evidence.by_operator and (evidence.offset or 0) > pending_to:
+    if pending_to is not None and not evidence.was_moved and (evidence.offset or 0) > pending_to:
         owned.skipped_from = pending_to
     return owned
 

@@ -144,8 +144,8 @@ async def _final_commits(old: Fenced) -> dict[TopicPartition, OffsetAndMetadata 
     commits = dict(old.commits)
     for partition, commit in old.commits.items():
         held, committed = old.held[partition], None if commit is None else commit.offset
-        by_operator = commit is not None and not is_workers_mark(commit.metadata)
-        if held.pending and is_offset_lost(committed, by_operator, held.pending):
+        was_moved = commit is not None and not is_workers_mark(commit.metadata)
+        if held.pending and not was_moved and is_offset_lost(committed, held.pending):
             end = await published_to(old.leases, held.lease, held.pending, committed)
             commits[partition] = OffsetAndMetadata(end, MARK)
     return commits

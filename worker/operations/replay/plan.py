@@ -86,14 +86,13 @@ def reached_to(
     CommandError.
     """
     committed = None if commit is None else commit.offset
-    by_operator = commit is not None and not is_workers_mark(commit.metadata)
     if pending is None:
         return committed if has_decided(commit) else None
-    if by_operator:
+    if commit is not None and not is_workers_mark(commit.metadata):
         return committed
     if is_cut(pending, log_end):
         return max(committed or 0, pending.pending_to)
-    if not is_offset_lost(committed, by_operator, pending):
+    if not is_offset_lost(committed, pending):
         return committed
     raise CommandError(
         f"Kafka reports {'no offset' if committed is None else f'the offset {committed}'} of the group in"

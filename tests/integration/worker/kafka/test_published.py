@@ -32,21 +32,14 @@ def pending(sentinel: Sentinel | None = None) -> PendingBatch:
     return PendingBatch(2, 5, 0, sentinel)
 
 
-class TestIsForgotten:
-    def test_nothing_is_where_nothing_was_ever_begun(self) -> None:
-        assert not is_offset_lost(None, False, None)
-        assert not is_offset_lost(0, False, None)
-
+class TestOffsetLost:
     @pytest.mark.parametrize("told", [2, 4, 5, 6])
     def test_an_offset_behind_what_is_published_is_true(self, told: int) -> None:
-        assert not is_offset_lost(told, False, pending())
+        assert not is_offset_lost(told, pending())
 
     @pytest.mark.parametrize("told", [None, 0, 1])
     def test_less_than_what_is_published_is_not(self, told: int | None) -> None:
-        assert is_offset_lost(told, False, pending())
-
-    def test_an_operator_may_move_it_back(self) -> None:
-        assert not is_offset_lost(0, True, pending())
+        assert is_offset_lost(told, pending())
 
 
 class Ground:

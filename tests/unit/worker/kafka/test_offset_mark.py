@@ -6,8 +6,8 @@ from worker.kafka.offset_mark import (
     MARK,
     MOVED_BY_REPLAY,
     idle_mark,
+    is_unmarked,
     is_workers_mark,
-    may_be_a_strangers,
     pending_when_committed,
 )
 
@@ -20,12 +20,12 @@ def test_a_worker_knows_what_a_worker_has_committed(metadata: str):
 @pytest.mark.parametrize("metadata", ["", "by hand", "order-workers", "order-worker-2 5"])
 def test_everything_else_was_moved_by_somebody_else(metadata: str):
     assert not is_workers_mark(metadata)
-    assert may_be_a_strangers(metadata)
+    assert is_unmarked(metadata)
 
 
 def test_a_replay_is_neither_a_workers_commit_nor_a_strangers():
     assert not is_workers_mark(MOVED_BY_REPLAY)
-    assert not may_be_a_strangers(MOVED_BY_REPLAY)
+    assert not is_unmarked(MOVED_BY_REPLAY)
 
 
 @pytest.mark.parametrize(
