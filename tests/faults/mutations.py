@@ -640,7 +640,7 @@ MUTATIONS: Final = (
                 "            raise",
             ),
         ),
-        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "not_taken_for_none"),),
+        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "is_not_none"),),
     ),
     Mutation(
         "remembered-by-postgresql",
@@ -748,7 +748,7 @@ MUTATIONS: Final = (
         "An idle worker notices that Kafka reports less than it has acknowledged.",
         "nobody asks while no orders come",
         (Edit(_WATCH, "_offset(commits[p]) < to}", "_offset(commits[p]) < -1}"),),
-        (Test("tests/acceptance/test_forgotten_offsets.py", "without_orders"),),
+        (Test("tests/acceptance/test_forgotten_offsets.py", "idle_worker_notices"),),
     ),
     Mutation(
         "acknowledged-follows",
@@ -1046,7 +1046,7 @@ MUTATIONS: Final = (
                 "if time.monotonic() < since:",
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_takeover.py", "looked_at_again"),),
+        (Test("tests/integration/worker/pipeline/test_takeover.py", "is_read_again_first"),),
     ),
     Mutation(
         "a-backup-decides-nothing",
@@ -1211,7 +1211,7 @@ MUTATIONS: Final = (
                 "",
             ),
         ),
-        (Test("tests/acceptance/kafka_edge/test_health_on_a_network.py", "no_lag_to_believe"),),
+        (Test("tests/acceptance/kafka_edge/test_health_on_a_network.py", "no_lag_is_reported"),),
     ),
     Mutation(
         "as-many-files-as-it-may",

@@ -1,5 +1,6 @@
 """The table of mutations fits today's sources, so that the proof of the rules cannot rot."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ from tests.faults.catalogue import FAULTS
 from tests.faults.mutations import LESS_PATIENT, MUTATIONS, Edit, Mutation, NotTheSourceError, Trial, edited
 
 ROOT = Path(__file__).parents[3]
+_TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
 each = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda one: one.name)
+
+
+def _tests_in(path: Path) -> list[str]:
+    """Names of the tests of this file, or of all files of this folder with the file's name."""
+    files = path.rglob("test_*.py") if path.is_dir() else [path]
+    return [f"{one.stem} {name}" for one in files for name in _TEST.findall(one.read_text(encoding="utf-8"))]
 
 
 @each
@@ -27,7 +35,14 @@ def test_a_mutated_file_still_compiles(mutation: Mutation):
 def test_a_mutation_names_faults_of_the_campaign(mutation: Mutation):
     assert mutation.shown_by
     assert {trial.fault for trial in mutation.shown_by if isinstance(trial, Trial)} <= set(FAULTS)
-    assert all((ROOT / test.path).exists() for test in mutation.shown_by if not isinstance(test, Trial))
+
+
+@each
+def test_a_mutation_names_tests_that_exist(mutation: Mutation):
+    for test in mutation.shown_by:
+        if not isinstance(test, Trial):
+            names = _tests_in(ROOT / test.path)
+            assert any(part in name for part in test.matching.split(" or ") for name in names), str(test)
 
 
 def test_the_campaign_can_be_made_less_patient():
