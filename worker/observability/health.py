@@ -97,7 +97,7 @@ class Health:
             self._sign_of_life = time.monotonic()
         return before is None
 
-    def rewound(self, why: str, alive: bool) -> None:
+    def all_wait(self, why: str, alive: bool) -> None:
         """All orders wait for a retry. `alive`: because a server is away, which is not a stall."""
         self._troubles[_ORDERS] = f"rewound: {why}"
         self.tried(alive)
@@ -128,9 +128,9 @@ class Health:
         self.resumed(partition)
         self.is_read(partition)
 
-    def is_silent_on(self, partition: TopicPartition) -> bool:
-        """Whether no reason is known why this partition should not be processed."""
-        return _name(partition) not in self.waiting()
+    def has_reason(self, partition: TopicPartition) -> bool:
+        """Whether it is known why this partition is not processed."""
+        return _name(partition) in self.waiting()
 
     def waiting(self) -> Mapping[str, Waiting]:
         """By `TOPIC-PARTITION`."""
@@ -141,7 +141,7 @@ class Health:
         self._refused.clear()
         self._sign_of_life = time.monotonic()
 
-    def relieved(self) -> None:
+    def all_resumed(self) -> None:
         """Orders no longer wait for a reason that concerns all of them."""
         self._troubles.pop(_ORDERS, None)
 

@@ -93,7 +93,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             for partition in revoked:
                 self.partitions.forget(partition)
                 self.health.forget(partition)
-            self.health.relieved()
+            self.health.all_resumed()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Only set what to fetch: a partition is taken over when its first records have arrived."""

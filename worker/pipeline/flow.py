@@ -277,7 +277,7 @@ class Flow:
             self.health.resumed(partition)
         self.health.progressed()
         if not self.retries.database_failures:  # else the batch behind this one was rewound meanwhile
-            self.health.relieved()
+            self.health.all_resumed()
         self.metrics.count(kinds)
 
 

@@ -172,7 +172,7 @@ class Retries:
             said = about(Event.UNFORESEEN, **fields)
             log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=said)
         if of_all:
-            self.health.rewound(why, alive=is_outage(error))
+            self.health.all_wait(why, alive=is_outage(error))
             return
         for partition in firsts:
             self.health.waits(partition, f"rewound: {why}")

@@ -206,7 +206,7 @@ class Watch:
             offset = published.get(partition, 0)
             if not lags.get(partition) or moved.get(partition, (None, 0.0))[0] != offset:
                 moved[partition] = (offset, now)
-            elif now - moved[partition][1] > STILL_FOR_SECONDS and self._health.is_silent_on(partition):
+            elif now - moved[partition][1] > STILL_FOR_SECONDS and not self._health.has_reason(partition):
                 self._health.waits(partition, f"{lags[partition]:,} records wait from offset {offset} on")
 
     def states(self) -> list[PartitionState]:

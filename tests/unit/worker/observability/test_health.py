@@ -93,14 +93,14 @@ def test_refusals_count_from_the_first_until_something_else_happens():
         assert not health.refusals()
 
 
-@pytest.mark.parametrize("sign", ["progressed", "rewound", "server away", "no lag"])
+@pytest.mark.parametrize("sign", ["progressed", "all_wait", "server away", "no lag"])
 def test_progress_a_retry_and_an_empty_topic_are_signs_of_life(sign: str):
     health = Health()
     health._sign_of_life -= 100
     assert health.stalled_seconds() > 99
     {
         "progressed": health.progressed,
-        "rewound": lambda: health.rewound("kafka: away", alive=True),
+        "all_wait": lambda: health.all_wait("kafka: away", alive=True),
         "server away": lambda: health.failed("kafka", "refused"),
         "no lag": lambda: health.lags(0),
     }[sign]()
@@ -111,7 +111,7 @@ def test_orders_that_wait_and_a_fault_of_ours_are_no_signs_of_life():
     health = Health()
     health._sign_of_life -= 100
     health.lags(5)
-    health.rewound("worker: KeyError", alive=False)
+    health.all_wait("worker: KeyError", alive=False)
     assert health.stalled_seconds() > 99
 
 
@@ -151,7 +151,7 @@ def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it
     health.started()
     assert health.waits(PLACED, "too large")
     health.progressed()
-    health.relieved()
+    health.all_resumed()
     health.answered("kafka")
     assert re.fullmatch(r"too large \(since 20\d\d-\d\d-\d\d [\d:]{8}Z\)", health.troubles()["placed-0"])
     health.resumed(PLACED)
@@ -164,7 +164,7 @@ def test_what_cannot_be_read_stays_a_reason_when_orders_before_it_are_published(
     assert health.unread(PLACED, "a broken batch")
     assert not health.unread(PLACED, "a broken batch"), "known already"
     health.resumed(PLACED)
-    assert not health.is_silent_on(PLACED)
+    assert health.has_reason(PLACED)
     assert "a broken batch" in health.troubles()["placed-0"]
     health.is_read(PLACED)
     assert health.troubles() == {}
@@ -194,8 +194,8 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
 def test_rewound_orders_make_the_worker_unready_until_a_partition_continues():
     health = Health()
     health.started()
-    health.rewound("kafka: no coordinator", alive=True)
+    health.all_wait("kafka: no coordinator", alive=True)
     health.answered("kafka")
     assert health.troubles() == {"orders": "rewound: kafka: no coordinator"}
-    health.relieved()
+    health.all_resumed()
     assert health.troubles() == {}
