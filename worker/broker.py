@@ -21,7 +21,7 @@ from contracts.events import OrderConfirmed, OrderPlaced, OrderRejected
 from worker.kafka.client_names import client_id
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.predecessor import worker_name
-from worker.kafka.records import Records, fitting
+from worker.kafka.records import Records, estimate_fit
 from worker.pipeline.consumer import OrderConsumer
 from worker.pipeline.input import FETCHED_AHEAD_BYTES, PARTITION_LEAST_BYTES
 from worker.settings import Settings
@@ -117,7 +117,7 @@ def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) 
         # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
         records = cast("Sequence[ConsumerRecord]", order)
         # What is fetched ahead is limited as it came, compressed; this is what a poll unpacks of it.
-        subscriber.max_records = fitting(records, settings.batch_max_records, settings.batch_max_bytes)
+        subscriber.max_records = estimate_fit(records, settings.batch_max_records, settings.batch_max_bytes)
         await consumer.handle_order_placed(records)
 
     _document_outputs(broker, settings)

@@ -37,11 +37,11 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     """
     servers = settings.kafka_bootstrap_servers
     options = settings.kafka_client_options()
-    with quiet_aiokafka() as last_words:
+    with quiet_aiokafka() as last_error:
         client = AIOKafkaAdminClient(**options, retry_backoff_ms=200)
         try:
             try:
-                await _start(client, servers, last_words)
+                await _start(client, servers, last_error)
             except CommandError as error:
                 raise (refused_login(options) or error) from None
             yield client
@@ -138,7 +138,7 @@ def topic_uses(settings: Settings) -> dict[str, Use]:
     return dict(zip(settings.topics.all, uses, strict=True))
 
 
-async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[str, str]) -> None:
+async def _start(client: AIOKafkaAdminClient, servers: str, last_error: Mapping[str, str]) -> None:
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
             await client.start()
@@ -147,7 +147,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
             f"{_KAFKA_VARIABLE} is not host:port[,host:port…]: {servers}", code="settings"
         ) from None
     except KAFKA_ERRORS as error:
-        reason = last_words.get("reason") or reason_of(error)
+        reason = last_error.get("reason") or reason_of(error)
         raise CommandError(
             f"cannot reach Kafka at {servers} ({reason})",
             f"start it or set {_KAFKA_VARIABLE}",
@@ -157,7 +157,7 @@ async def _start(client: AIOKafkaAdminClient, servers: str, last_words: Mapping[
         await of_some_node(client.describe_cluster)
     except KAFKA_ERRORS as error:
         # Bootstrapping worked, so the broker advertised an address, and we cannot reach that one.
-        reason = last_words.get("reason") or reason_of(error)
+        reason = last_error.get("reason") or reason_of(error)
         raise CommandError(
             f"Kafka answers at {servers}, but not at the address it advertises ({reason})",
             "check advertised.listeners of the brokers",
@@ -177,7 +177,7 @@ async def of_some_node(ask: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(_NEXT_NODE_SECONDS)
 
 
-class _LastWords(logging.Handler):
+class _LastErrorHandler(logging.Handler):
     """Keeps the reason of the last error logged: aiokafka reports it in its log only."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class _LastWords(logging.Handler):
 @contextmanager
 def quiet_aiokafka() -> Iterator[Mapping[str, str]]:
     """Suppress aiokafka's log; `reason` keeps its last error."""
-    logger, handler = logging.getLogger("aiokafka"), _LastWords()
+    logger, handler = logging.getLogger("aiokafka"), _LastErrorHandler()
     propagated = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False

@@ -33,10 +33,10 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
 from worker.observability.events import Event, about
-from worker.observability.log import Sparingly
+from worker.observability.log import RateLimitFilter
 
 log = logging.getLogger(__name__)
-log.addFilter(Sparingly())  # a garbled answer is repeated with each request
+log.addFilter(RateLimitFilter())  # a garbled answer is repeated with each request
 
 # aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
 REFUSED_SECONDS: Final = 1.0

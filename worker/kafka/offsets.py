@@ -99,7 +99,7 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
     What cannot be unpacked is listed in its `met`, for the command to report.
     """
     await require_topics(settings, *topics)
-    with quiet_aiokafka() as last_words:
+    with quiet_aiokafka() as last_error:
         try:
             async with reader(settings.kafka_client_options(), on_unreadable=nothing_more) as consumer:
                 yield consumer
@@ -108,7 +108,7 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
                 f"records were deleted while they were read (retention): {reason_of(error)}; begin later"
             ) from error
         except (KafkaError, OSError) as error:
-            why = last_words.get("reason") or reason_of(error)
+            why = last_error.get("reason") or reason_of(error)
             raise CommandError(f"Kafka does not let us read: {why}; try again") from error
 
 

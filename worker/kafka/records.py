@@ -37,7 +37,7 @@ def cut(batch: Records, max_bytes: int) -> tuple[Records, Records]:
     return first, rest
 
 
-def fitting(records: Sequence[ConsumerRecord], max_records: int, max_bytes: int) -> int:
+def estimate_fit(records: Sequence[ConsumerRecord], max_records: int, max_bytes: int) -> int:
     """How many records of the average size of these have at most `max_bytes` of values.
 
     At least one, at most `max_records`.

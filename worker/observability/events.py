@@ -52,7 +52,7 @@ class Event(StrEnum):
     LIBRARY = "library"  # what any other library says
 
 
-RATIONED = frozenset({Event.LOOK_FAILED, Event.KAFKA_CLIENT, Event.LIBRARY})
+RATE_LIMITED = frozenset({Event.LOOK_FAILED, Event.KAFKA_CLIENT, Event.LIBRARY})
 """Said once in a while, as they come again and again."""
 
 

@@ -75,7 +75,7 @@ _BROKER_FIRST: Final = frozenset(
 """Texts whose first argument is the broker's number."""
 
 
-def in_our_words(text: str, arguments: Any) -> tuple[str, dict[str, Any]]:
+def reworded(text: str, arguments: Any) -> tuple[str, dict[str, Any]]:
     """The sentence, and the fields that it names. `text` and `arguments`: as given to aiokafka's logger."""
     given = arguments if isinstance(arguments, tuple) else () if arguments is None else (arguments,)
     said = [_said(one) for one in given]

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from worker import DOCUMENT_VERSION
-from worker.observability.events import RATIONED, Event, about
-from worker.observability.kafka_client_words import in_our_words
+from worker.observability.events import RATE_LIMITED, Event, about
+from worker.observability.kafka_client_words import reworded
 
 SILENCE_SECONDS: Final = 10.0
 _KAFKA_CLIENT: Final = "aiokafka"
@@ -46,7 +46,7 @@ def event_of(record: logging.LogRecord) -> Event:
     return Event.KAFKA_CLIENT if record.name.startswith(_KAFKA_CLIENT) else Event.LIBRARY
 
 
-class Sparingly(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets a message of a library through once in `SILENCE_SECONDS`, whatever its arguments.
 
     Each type of error counts as a message of its own, so that none is hidden by another.
@@ -68,21 +68,21 @@ class Sparingly(logging.Filter):
         return True
 
 
-class OurWords(logging.Filter):
+class KafkaClientFilter(logging.Filter):
     """Rewords aiokafka's messages, and lets a repeated one through only once in a while."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._sparingly = Sparingly()
+        self._rate_limit = RateLimitFilter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         is_of_library = record.name.startswith(_LIBRARIES)
-        if not is_of_library and event_of(record) not in RATIONED:
+        if not is_of_library and event_of(record) not in RATE_LIMITED:
             return True
-        if not self._sparingly.filter(record):
+        if not self._rate_limit.filter(record):
             return False
         if record.name.startswith(_KAFKA_CLIENT):
-            record.msg, fields = in_our_words(str(record.msg), record.args)
+            record.msg, fields = reworded(str(record.msg), record.args)
             record.args = ()
             vars(record).update(about(Event.KAFKA_CLIENT, **fields))
         return True
@@ -91,7 +91,7 @@ class OurWords(logging.Filter):
 def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = logging.StreamHandler()
-    handler.addFilter(OurWords())
+    handler.addFilter(KafkaClientFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)

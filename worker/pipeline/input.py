@@ -12,7 +12,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.internals import hidden_topics, limit_partition_fetch
-from worker.kafka.records import Records, fitting
+from worker.kafka.records import Records, estimate_fit
 
 # Enough for the largest batch: 8,000 orders of three items take 2.8 MiB. With 768 KiB for each partition two
 # of them gave 4,400, for which worker, PostgreSQL and Kafka took 53 to 56 µs an order; this takes 46 to 50
@@ -97,7 +97,7 @@ class Input:
         and records that came since would wait for one more batch. `last_batch_at`: monotonic seconds.
         """
         consumer = self._find()
-        room = fitting(records, self._batch_max_records, self._batch_max_bytes) - len(records)
+        room = estimate_fit(records, self._batch_max_records, self._batch_max_bytes) - len(records)
         was_idle = time.monotonic() - last_batch_at > self._at_once_seconds
         if consumer is None or room <= 0 or was_idle:
             return records

@@ -35,7 +35,7 @@ async def serve(settings: Settings, reached: Reached) -> int:
     """Check that everything is there, then work until told to stop. As `worker.runtime.process.run`."""
     raise_limit()
     worker, app = build(settings, reached)
-    _spare_the_collector()
+    _tune_garbage_collector()
     try:
         await database.require_database(worker.engine, settings)
         lacking = (await require_rights(worker.engine, settings), await require_kafka_rights(settings))
@@ -103,7 +103,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter) or self.lifespan.error_occurred
 
 
-def _spare_the_collector() -> None:
+def _tune_garbage_collector() -> None:
     """Let the cycle collector look at a batch's objects once, not over and over while it is built.
 
     A batch makes some 50,000 objects, and no cycles (`test_batch.py`). With Python's threshold of 700 the

@@ -37,7 +37,7 @@ async def exclusive_producer(
     Raises CommandError if Kafka refuses.
     """
     asyncio.get_running_loop().set_exception_handler(_but_kafka_errors)
-    with quiet_aiokafka() as last_words:
+    with quiet_aiokafka() as last_error:
         producer = AIOKafkaProducer(
             **settings.kafka_client_options(),
             transactional_id=transactional_id,
@@ -52,7 +52,7 @@ async def exclusive_producer(
                 async with asyncio.timeout(transaction_timeout_ms / 1_000):
                     await producer.start()
             except KAFKA_ERRORS as error:
-                why = last_words.get("reason") or reason_of(error)
+                why = last_error.get("reason") or reason_of(error)
                 raise CommandError(f"Kafka does not let us publish: {why}; nothing was sent") from error
             yield producer
         finally:

@@ -83,7 +83,7 @@ class Transaction:
         offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
         return self.note(asyncio.ensure_future(offsets))
 
-    def ask_no_more(self) -> None:
+    def ignore_failures(self) -> None:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
         # A right that is missing fails the end as well.
         end = self.producer._txn_manager.wait_for_transaction_end()
@@ -111,7 +111,7 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:
-        opened.ask_no_more()
+        opened.ignore_failures()
         if isinstance(error, asyncio.CancelledError) and not is_complete:
             await to_its_end(_abort(producer))
         raise

@@ -63,7 +63,7 @@ async def explain_order(settings: Settings, order_id: UUID, scan: Scan) -> Expla
     async with database_engine(settings, "order-worker explain") as engine:
         await require_database(engine, settings)
         await require_topics(settings)
-        with quiet_aiokafka() as last_words:
+        with quiet_aiokafka() as last_error:
             try:
                 return await collect(
                     order_id,
@@ -78,7 +78,7 @@ async def explain_order(settings: Settings, order_id: UUID, scan: Scan) -> Expla
                     f"PostgreSQL does not let us read: {reason_of(error)}; try again"
                 ) from error
             except KAFKA_ERRORS as error:
-                why = last_words.get("reason") or reason_of(error)
+                why = last_error.get("reason") or reason_of(error)
                 raise CommandError(f"Kafka does not let us read: {why}; try again") from error
 
 

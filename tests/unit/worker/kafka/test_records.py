@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.builders import record
-from worker.kafka.records import Records, cut, fitting
+from worker.kafka.records import Records, cut, estimate_fit
 
 sizes = st.lists(st.lists(st.one_of(st.none(), st.integers(0, 50)), min_size=1, max_size=8), max_size=4)
 
@@ -44,7 +44,7 @@ def test_a_record_larger_than_the_limit_goes_alone():
 )
 def test_as_many_records_fit_as_have_the_bytes_on_average_but_one_at_least(sizes, max_records, max_bytes):
     (records,) = batch_of([sizes]).values()
-    fit = fitting(records, max_records, max_bytes)
+    fit = estimate_fit(records, max_records, max_bytes)
     assert 1 <= fit <= max_records
     average = sum(size or 0 for size in sizes) / len(sizes)
     assert fit == 1 or fit * average <= max_bytes * (1 + 1e-9)
@@ -52,5 +52,5 @@ def test_as_many_records_fit_as_have_the_bytes_on_average_but_one_at_least(sizes
 
 
 def test_of_records_without_values_as_many_fit_as_may_be():
-    assert fitting([], 7, 1) == 7
-    assert fitting([record(None)], 7, 1) == 7
+    assert estimate_fit([], 7, 1) == 7
+    assert estimate_fit([record(None)], 7, 1) == 7

@@ -11,8 +11,8 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionEr
 
 from tests.support.json_schema import faults
 from worker.observability.events import Event, about, places
-from worker.observability.kafka_client_words import in_our_words
-from worker.observability.log import SILENCE_SECONDS, JsonFormatter, OurWords, Sparingly
+from worker.observability.kafka_client_words import reworded
+from worker.observability.log import SILENCE_SECONDS, JsonFormatter, KafkaClientFilter, RateLimitFilter
 
 
 def line(
@@ -36,8 +36,8 @@ def line(
 
 
 def written(*lines: logging.LogRecord) -> list[bool]:
-    sparingly = Sparingly()
-    return [sparingly.filter(one) for one in lines]
+    rate_limit = RateLimitFilter()
+    return [rate_limit.filter(one) for one in lines]
 
 
 def document(record: logging.LogRecord) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_an_error_is_not_hidden_by_another_one_with_the_same_words(
 
 
 def test_what_is_looked_at_again_and_again_is_said_once_in_a_while_and_a_batch_always() -> None:
-    ours = OurWords()
+    ours = KafkaClientFilter()
 
     def say(event: Event) -> bool:
         return ours.filter(line("failed: %s", 1, name="worker.pipeline.maintenance", **about(event)))
@@ -148,12 +148,12 @@ REFUSED = ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9092)")
 def test_what_the_kafka_client_says_is_said_in_our_words(
     text: str, arguments: tuple[object, ...], said: str, fields: dict[str, str]
 ) -> None:
-    assert in_our_words(text, arguments) == (said, {"server": "kafka", **fields})
+    assert reworded(text, arguments) == (said, {"server": "kafka", **fields})
 
 
 def test_the_words_of_the_kafka_client_reach_the_line() -> None:
     record = line("Unable connect to node with id %s: %s", 1, REFUSED, name="aiokafka")
-    assert OurWords().filter(record)
+    assert KafkaClientFilter().filter(record)
     read = document(record)
     assert read["message"] == "no connection to broker 1: connection refused"
     assert (read["event"], read["server"], read["broker"]) == ("kafka_client", "kafka", "1")
