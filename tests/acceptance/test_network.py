@@ -96,7 +96,7 @@ def test_commits_whose_replies_are_lost_are_found_and_published_once(
         database_network.heal()
     scene.wait_until_drained()
     # Each lost reply was met, by a batch or by what looks after the group beside it.
-    met = ("will be tried again", "looking after the group: ", "withheld outcomes could not be seen to")
+    met = ("will be tried again", "looking after the group: ", "withheld outcomes could not be looked at")
     assert sum(map(worker.log.count, met)) >= 3
     scene.assert_promises(ids, dead_letters=poison)
 

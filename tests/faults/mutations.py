@@ -850,8 +850,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _WITHHELD,
-                "            there = await self._mark_those_there(producer, rows)\n",
-                "            there: set[UUID] = set()\n",
+                "            published = await self._mark_published(producer, rows)\n",
+                "            published: set[UUID] = set()\n",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "dies_before"),),

@@ -108,7 +108,7 @@ class BatchProcessor:
             arrivals, invalid, unknown_fields = decode_all(records, self.message_max_bytes)
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
         results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
-        letters = {place: await self._no_order(batch, records[place], why) for place, why in invalid.items()}
+        letters = {place: await self._invalid(batch, records[place], why) for place, why in invalid.items()}
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
         if not letters:
@@ -180,7 +180,7 @@ class BatchProcessor:
             return await self._dead_letter(batch, arrival.record, ID_TAKEN)
         if not may_concern_all(failure):
             return await self._dead_letter(batch, arrival.record, letter_of(arrival, failure))
-        if not self.refused.has_refuted(arrival.record) and not await self._takes_another(arrival, batch):
+        if not self.refused.has_refuted(arrival.record) and not await self._confirms_another(arrival, batch):
             self.refused.add(arrival.record)
             record, place = arrival.record, TopicPartition(arrival.record.topic, arrival.record.partition)
             raise RefusedOrderError(arrival.order.key, place, record.offset, failure) from failure
@@ -193,7 +193,7 @@ class BatchProcessor:
             return await self._dead_letter(batch, arrival.record, letter_of(arrival, error))
         return result
 
-    async def _takes_another(self, arrival: Arrival, batch: _Batch) -> bool:
+    async def _confirms_another(self, arrival: Arrival, batch: _Batch) -> bool:
         others = [a for a in batch.arrivals if a is not arrival]
         for other in random.sample(others, min(len(others), MAX_SENTINELS)):
             if await self._would_be_confirmed(other, batch):
@@ -259,21 +259,21 @@ class BatchProcessor:
             return []
         if unusable := {i: why for i, why in found.unusable.items() if i in new.product_ids}:
             raise UnusableProductError(unusable)
-        shelves = found.levels
+        levels = found.levels
         if locked:
             await stock.acquire_stock_lock(session)
-            shelves = await stock.lock_stock(session, new.product_ids)
-        decider = Decider(found.user_ids, shelves)
+            levels = await stock.lock_stock(session, new.product_ids)
+        decider = Decider(found.user_ids, levels)
         # One order after the other, and all of it: what an order is made of is in the processor's cache then.
         results = [builder.add(a, decider.decide(a.order)) for a in new.all]
         if builder.over_total:
             raise OverTotalError(builder.over_total)
         rows = builder.rows()
         await decided.add_decided(session, *rows)
-        await take(session, decider, shelves, locked=locked)
+        await take(session, decider, levels, locked=locked)
         return results
 
-    async def _no_order(self, batch: _Batch, record: Record, why: Invalid) -> RecordResult:
+    async def _invalid(self, batch: _Batch, record: Record, why: Invalid) -> RecordResult:
         if why.code is DeadLetterCode.INVALID_ORDER:
             former = decode_former(record.value, self.message_max_bytes, record.headers)
             if isinstance(former, Decoded):

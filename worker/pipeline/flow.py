@@ -45,12 +45,12 @@ MAX_REFUSED: Final = 5
 
 _FATE_AND_CODES: Final = itemgetter(0, 2)  # of RecordResult
 _FATE: Final = itemgetter(0)
-_ANNOUNCED: Final = frozenset({Fate.CONFIRMED, Fate.REJECTED, Fate.REDELIVERED})
+_PUBLISHED: Final = frozenset({Fate.CONFIRMED, Fate.REJECTED, Fate.REDELIVERED})
 
 Results = dict[TopicPartition, list[RecordResult]]
 Owned = dict[TopicPartition, Ownership]
 Times = dict[TopicPartition, list[int]]
-"""milliseconds since 1970, of the records whose outcome is announced"""
+"""milliseconds since 1970, of the records whose outcome is published"""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -121,7 +121,7 @@ class Flow:
             return rest
         # The others are not needed any more, and the next batch is built while this one is published.
         ends = {p: [records[0], records[-1]] for p, records in part.items()}
-        times = {p: _times_of_announced(records, results[p]) for p, records in part.items()}
+        times = {p: _times_of_published(records, results[p]) for p, records in part.items()}
         self._publishing_of = tuple(ends)
         self._publishing = asyncio.create_task(self._publish(ends, times, results, owned, in_hand))
         return rest
@@ -160,19 +160,19 @@ class Flow:
         """
         fenced: list[TopicPartition] | None = None
 
-        async def record(session: AsyncSession, results: list[RecordResult]) -> None:
+        async def record_too(session: AsyncSession, results: list[RecordResult]) -> None:
             nonlocal fenced
             fenced = None
             is_quiet = self._publishing is None or self._publishing.done()
-            # If the batch before has failed, its record has to stay.
+            # If the previous batch has failed, its row in `positions` has to stay.
             if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):
-                fenced = await self._remember(
+                fenced = await self._record_pending_in(
                     session, batch, self._by_partition(batch, results, owned), owned
                 )
 
         replays = {p: owned[p].replays for p in batch}
         records = [r for of_one in batch.values() for r in of_one]
-        results = await self.processor.decide(records, replays, self._require_same_database, record)
+        results = await self.processor.decide(records, replays, self._require_same_database, record_too)
         self.retries.database_failures = 0
         return self._by_partition(batch, results, owned), fenced
 
@@ -191,7 +191,7 @@ class Flow:
                 raise DatabaseReplacedError(
                     f"PostgreSQL knows of {self.group.topic}-{partition.partition} to"
                     f" {found.get(partition.partition)}, not to {owned.pending_to}: it is that of a backup,"
-                    " or its last reply was lost; taking over again, which tells"
+                    " or its last reply was lost; taking over again, which finds out"
                 )
 
     async def _record_pending(self, batch: Records, results: Results, owned: Owned) -> list[TopicPartition]:
@@ -199,17 +199,12 @@ class Flow:
         if not batch:
             return []
         with self.metrics.phase("record"):
-            return await self._remember_by_itself(batch, results, owned)
+            async with self.group.sessions() as session:
+                # One statement, which commits by itself: as a transaction it takes two round trips more.
+                await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+                return await self._record_pending_in(session, batch, results, owned)
 
-    async def _remember_by_itself(
-        self, batch: Records, results: Results, owned: Owned
-    ) -> list[TopicPartition]:
-        async with self.group.sessions() as session:
-            # One statement, which commits by itself: as a transaction it takes two round trips more.
-            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            return await self._remember(session, batch, results, owned)
-
-    async def _remember(
+    async def _record_pending_in(
         self, session: AsyncSession, batch: Records, results: Results, owned: Owned
     ) -> list[TopicPartition]:
         pending = {}
@@ -218,8 +213,8 @@ class Flow:
             sentinel = sentinel_of(owned[p].lease, seen) if seen else None
             pending[p.topic, p.partition] = (owned[p].lease.epoch, owned[p].pending(records, sentinel))
         follows = {(p.topic, p.partition): owned[p].pending_to for p in batch}
-        remembered = await positions.record_pending(session, self.group.id, pending, follows)
-        return [p for p in batch if (p.topic, p.partition) not in remembered]
+        recorded = await positions.record_pending(session, self.group.id, pending, follows)
+        return [p for p in batch if (p.topic, p.partition) not in recorded]
 
     async def _publish(
         self, ends: Records, times: Times, results: Results, owned: Owned, in_hand: BatchInHand
@@ -246,8 +241,8 @@ class Flow:
         self._publishing_of = ()
         in_hand.finished(count)
 
-    def _count_latency(self, announced: Iterable[list[int]]) -> None:
-        self.metrics.latency.observe(chain.from_iterable(announced), int(time.time() * 1_000))
+    def _count_latency(self, times: Iterable[list[int]]) -> None:
+        self.metrics.latency.observe(chain.from_iterable(times), int(time.time() * 1_000))
 
     def _transactions(self, partitions: Iterable[TopicPartition]) -> list[list[TopicPartition]]:
         """All in one transaction; but what has failed before goes alone and last, to hold up no other."""
@@ -281,7 +276,7 @@ class Flow:
         self.metrics.count(kinds)
 
 
-def _times_of_announced(records: Sequence[ConsumerRecord], results: Sequence[RecordResult]) -> list[int]:
-    if set(map(_FATE, results)) <= _ANNOUNCED:  # as a rule: then in 40 ns an order, which are 60 otherwise
+def _times_of_published(records: Sequence[ConsumerRecord], results: Sequence[RecordResult]) -> list[int]:
+    if set(map(_FATE, results)) <= _PUBLISHED:  # as a rule: then in 40 ns an order, which are 60 otherwise
         return [record.timestamp for record in records]
-    return [r.timestamp for r, one in zip(records, results, strict=True) if one.fate in _ANNOUNCED]
+    return [r.timestamp for r, one in zip(records, results, strict=True) if one.fate in _PUBLISHED]

@@ -102,7 +102,7 @@ class Publisher:
                 await opened.acknowledged()
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
         except Exception:
-            await self._make_good(sent)
+            await self._raise_refusals(sent)
             raise
         producer.wrote_to(outputs)
         for one in sent:
@@ -139,8 +139,8 @@ class Publisher:
                 extra=about(Event.CLOCK_DIFFERS, server="kafka", seconds=ahead),
             )
 
-    async def _make_good(self, sent: Sequence["_Sent"]) -> None:
-        """If Kafka refuses for good what was sent: prepare what helps the next attempt, and raise."""
+    async def _raise_refusals(self, sent: Sequence["_Sent"]) -> None:
+        """If Kafka refuses for good what was sent, raise that, and prepare the next attempt."""
         stays: list[tuple[_Sent, BaseException]] = []
         for one in sent:
             refusal, limits = one.refusal(), self.limits.of(one.topic)

@@ -82,27 +82,28 @@ class WithheldOutcomes:
                 await self.look()
             except Exception as error:
                 said = about(Event.LOOK_FAILED, error=type(error).__name__)
-                log.warning("withheld outcomes could not be seen to: %s", describe(error), extra=said)
+                log.warning("withheld outcomes could not be looked at: %s", describe(error), extra=said)
 
     async def look(self) -> None:
         """Publish what the topics accept by now, and report what they still refuse."""
         async with self._group.sessions() as session:
             rows = await withheld.list_withheld(session, self._group.topic)
         if rows:
-            await self._see_to(rows)
+            await self._publish_due(await self._find_due(rows))
             async with self._group.sessions.begin() as session:
                 await withheld.remove_published(session, self._group.id, self._group.topic)
                 rows = await withheld.list_withheld(session, self._group.topic)
         self._report([row for row in rows if row.published_at is None])
 
-    async def _see_to(self, rows: Sequence[Withheld]) -> None:
+    async def _find_due(self, rows: Sequence[Withheld]) -> Mapping[TopicPartition, Sequence[UUID]]:
+        """The order ids to publish now, by input partition."""
         await self._limits.read()
         mine = {p.partition: p for p in self._assigned()}
         committed = await self._leases.committed_offsets(list(mine.values())) if mine else {}
         async with self._group.sessions() as session:
             pending = await positions.list_pending(session, self._group.id, self._group.topic)
         if database_lost(self._group.topic, committed, pending):
-            return  # what was published after the backup is not known here; `ledger restore` finds it
+            return {}  # what was published after the backup is not known here; `ledger restore` finds it
         due: dict[TopicPartition, list[UUID]] = defaultdict(list)
         for row in rows:
             partition = mine.get(row.source_partition)
@@ -110,7 +111,7 @@ class WithheldOutcomes:
             # Not before the offset of its batch is committed: until then its record is read again.
             if partition and commit and row.source_offset < commit.offset and self._is_due(row):
                 due[partition].append(row.order_id)
-        await self._publish_due(due)
+        return due
 
     async def _publish_due(self, due: Mapping[TopicPartition, Sequence[UUID]]) -> None:
         for partition, order_ids in due.items():
@@ -132,25 +133,25 @@ class WithheldOutcomes:
     async def _publish(self, partition: TopicPartition, order_ids: Sequence[UUID]) -> None:
         async with self._producer(partition) as producer:
             # Only after the producer has started: an earlier attempt can publish nothing more.
-            rows = await self._still_there(producer, partition, await self._rows(order_ids))
+            rows = await self._without_lost_attempts(producer, partition, await self._rows(order_ids))
             await self._end_hanging_transactions(producer, rows)
-            there = await self._mark_those_there(producer, rows)
-            rest = [row for row in rows if row.order_id not in there]
+            published = await self._mark_published(producer, rows)
+            rest = [row for row in rows if row.order_id not in published]
             for portion in self._portions(rest):
                 await self._try(producer, partition, portion)
             # What is acknowledged and not visible yet is found by the next look.
-            await self._mark_those_there(producer, await self._rows([row.order_id for row in rest]))
+            await self._mark_published(producer, await self._rows([row.order_id for row in rest]))
 
     async def _rows(self, order_ids: Sequence[UUID]) -> list[Withheld]:
         async with self._group.sessions() as session:
             return await withheld.find_unpublished(session, order_ids)
 
-    async def _still_there(
+    async def _without_lost_attempts(
         self, producer: AIOKafkaProducer, partition: TopicPartition, rows: Sequence[Withheld]
     ) -> list[Withheld]:
-        """Those whose topic is there, without attempts that have gone with the partition they were made in.
+        """The rows, without the attempts in partitions that are gone.
 
-        A topic that is recreated with fewer partitions holds nothing of them, and nobody can look there.
+        A topic that is recreated with fewer partitions holds nothing of such an attempt.
         """
         there: dict[str, Collection[int]] = {}
         for topic in {row.topic for row in rows}:
@@ -186,7 +187,7 @@ class WithheldOutcomes:
             async with asyncio.timeout(_TRY_TIMEOUT_SECONDS):
                 await end_hanging_transactions(producer, places)
 
-    async def _mark_those_there(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
+    async def _mark_published(self, producer: AIOKafkaProducer, rows: Sequence[Withheld]) -> set[UUID]:
         """Those that a subscriber sees, from any attempt; PostgreSQL records them as published."""
         places: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:
@@ -194,7 +195,7 @@ class WithheldOutcomes:
                 places[place].append(row)
         found: set[UUID] = set()
         for place, of_one in places.items():
-            found |= await self._those_there(producer, place, of_one)
+            found |= await self._find_published(producer, place, of_one)
         if found:
             async with self._group.sessions.begin() as session:
                 await withheld.mark_published(session, found)
@@ -202,7 +203,7 @@ class WithheldOutcomes:
             log.info("%d withheld outcomes are published by now", len(found), extra=said)
         return found
 
-    async def _those_there(
+    async def _find_published(
         self, producer: AIOKafkaProducer, place: TopicPartition, rows: Sequence[Withheld]
     ) -> set[UUID]:
         start = min(row.tried_from_offset or 0 for row in rows)
