@@ -110,11 +110,11 @@ class Worker:
         finally:
             # FastStream has stopped the consumer by now: the batch in flight is decided, the group is left.
             await self.watch.close()
-            await self.site.closed()
-            await self.outcomes.closed()
+            await self.site.close()
+            await self.outcomes.close()
             await self.consumer.close()
-            await self.limits.closed()
-            await self.leases.producers.closed()
+            await self.limits.close()
+            await self.leases.producers.close()
             await self.engine.dispose()
             await self.inquiries.engine.dispose()
             self.metrics.tracing.close()

@@ -20,7 +20,7 @@ from contracts.fields import parse_order_id, time_text
 from db.bulk.rows import LedgerRow
 from db.worker import ledger
 from worker.errors import UsageError
-from worker.http.page.question import Question
+from worker.http.page.cached_query import CachedQuery
 from worker.http.page.tail import Tail
 from worker.http.queries import Inquiries, NoAnswerError
 from worker.http.server import json_response
@@ -63,7 +63,7 @@ class OutcomeEndpoint:
         self, inquiries: Inquiries, letters: Callable[[], Awaitable[LettersOfOrders]], health: Health
     ) -> None:
         self._inquiries = inquiries
-        self._letters = Question("Kafka", letters)
+        self._letters = CachedQuery("Kafka", letters)
         self._health = health
         self._waiting: dict[UUID, list[asyncio.Future[LedgerRow | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -73,13 +73,13 @@ class OutcomeEndpoint:
         """The routes for `server.Application`."""
         return (Route("/outcomes/{order_id}", self._outcome),)
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """End all waiting requests and running queries."""
         self._answer_all(None)
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        await self._letters.closed()
+        await self._letters.close()
 
     async def _outcome(self, request: Request) -> Response:
         text = request.path_params["order_id"]

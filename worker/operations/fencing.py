@@ -51,4 +51,4 @@ async def fenced(
         yield Fenced(leases, held, commits)
     finally:
         await leases.release(one.lease for one in held.values())
-        await leases.producers.closed()
+        await leases.producers.close()

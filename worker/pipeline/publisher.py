@@ -99,7 +99,7 @@ class Publisher:
                 await asyncio.gather(*(one.future for one in sent))
                 self._compare_clocks(sent, began)
                 self._reached(Step.AFTER_SENDS)
-                await opened.acknowledged()
+                await opened.wait_acknowledged()
                 self._reached(Step.BEFORE_KAFKA_COMMIT)
         except Exception:
             await self._raise_refusals(sent)

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from contracts.events import OrderRejected
 from worker import __version__
+from worker.http.page.cached_query import Panel
 from worker.http.page.chart import Chart
-from worker.http.page.question import Panel
 from worker.http.page.tail import Tail
 from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.operations.dead_letters.letter import Group, LetterTally, read_letter
@@ -90,7 +90,7 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Myself:
+class ThisWorker:
     """The worker that shows the page, and what it counted since it was started."""
 
     ready: bool
@@ -111,7 +111,7 @@ class Overview:
     outcomes: Outcomes
     rejections: Panel[Rejections]
     letters: Panel[LetterGroups]
-    myself: Myself
+    this_worker: ThisWorker
     refresh: int
     charts: tuple[Chart, ...] = ()
 

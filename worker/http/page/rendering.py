@@ -14,6 +14,7 @@ from uuid import UUID
 
 from aiokafka import ConsumerRecord
 
+from worker.http.page.cached_query import Panel
 from worker.http.page.filters import render, some
 from worker.http.page.lists import LettersFound, OrdersFound, RejectionsFound
 from worker.http.page.overview import LATEST, Overview
@@ -26,7 +27,6 @@ from worker.http.page.parameters import (
     RejectionQuery,
     letters_of,
 )
-from worker.http.page.question import Panel
 from worker.kafka.client_names import version_of
 from worker.operations.dead_letters.letter import general, order_id_of, read_letter
 from worker.operations.explain.explanation import Explanation

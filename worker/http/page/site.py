@@ -14,8 +14,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from worker.http.page import rendering
+from worker.http.page.cached_query import CachedQuery, Panel
 from worker.http.page.chart import charts
-from worker.http.page.overview import Myself, Overview, outcomes, own_counts
+from worker.http.page.overview import Overview, ThisWorker, outcomes, own_counts
 from worker.http.page.parameters import (
     BadParameterError,
     Pairs,
@@ -23,7 +24,6 @@ from worker.http.page.parameters import (
     order_query,
     rejection_query,
 )
-from worker.http.page.question import Panel, Question
 from worker.http.page.sources import Sources
 from worker.http.server import file_route
 from worker.observability.health import Health
@@ -61,11 +61,11 @@ class Site:
         self._metrics = metrics
         self._history = history
         self._started_at = datetime.now(UTC)
-        self._lag = Question("Kafka", sources.lag)
-        self._rejections = Question("Kafka", sources.rejections)
-        self._letters = Question("Kafka", sources.letters)
-        self._orders = Question("the database", sources.orders)
-        self._of_one: set[Question[Any]] = set()
+        self._lag = CachedQuery("Kafka", sources.lag)
+        self._rejections = CachedQuery("Kafka", sources.rejections)
+        self._letters = CachedQuery("Kafka", sources.letters)
+        self._orders = CachedQuery("the database", sources.orders)
+        self._viewer_queries: set[CachedQuery[Any]] = set()
 
     def routes(self) -> Sequence[Route]:
         """What `server.Application` serves of it."""
@@ -81,16 +81,16 @@ class Site:
             file_route("/assets/page.svg", _FILES / "icon.svg", "image/svg+xml"),
         )
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """End all running queries."""
-        asked: tuple[Question[Any], ...] = (
+        asked: tuple[CachedQuery[Any], ...] = (
             self._lag,
             self._rejections,
             self._letters,
             self._orders,
-            *self._of_one,
+            *self._viewer_queries,
         )
-        await asyncio.gather(*(question.closed() for question in asked))
+        await asyncio.gather(*(query.close() for query in asked))
 
     async def _overview(self, request: Request) -> Response:
         lag, rejected, letters, orders = await asyncio.gather(
@@ -105,16 +105,16 @@ class Site:
             outcomes(now, orders, rejected),
             rejected,
             letters,
-            self._myself(),
+            self._this_worker(),
             refresh,
             charts(self._history.points(clock := time.monotonic()), clock),
         )
         return _page(rendering.overview_page(shown))
 
-    def _myself(self) -> Myself:
+    def _this_worker(self) -> ThisWorker:
         state = self._health.describe()
         samples = [(s.name, s.value) for metric in self._metrics.registry.collect() for s in metric.samples]
-        return Myself(
+        return ThisWorker(
             bool(state["ready"]),
             self._health.troubles(),
             tuple(self._health.partitions()),
@@ -196,12 +196,12 @@ class Site:
         self, server: str, ask: Callable[[], Awaitable[T]], limit_seconds: float | None = None
     ) -> Panel[T]:
         """One query of one viewer. Few run at a time; those that are being cancelled count too."""
-        self._of_one = {question for question in self._of_one if question.is_open}
-        if len(self._of_one) >= MOST_ASKING:
+        self._viewer_queries = {query for query in self._viewer_queries if query.is_open}
+        if len(self._viewer_queries) >= MOST_ASKING:
             return _BUSY
-        question = Question(server, ask, limit_seconds) if limit_seconds else Question(server, ask)
-        self._of_one.add(question)
-        return await question.answer()
+        query = CachedQuery(server, ask, limit_seconds) if limit_seconds else CachedQuery(server, ask)
+        self._viewer_queries.add(query)
+        return await query.answer()
 
 
 def _no_record(trouble: str, status: int = 200, root: str = rendering.TWO_DOWN) -> Response:

@@ -76,7 +76,7 @@ class OutputLimits:
         self._configured |= found
         return list(found)
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """Cancel a running read."""
         if self._reading is not None:
             self._reading.cancel()

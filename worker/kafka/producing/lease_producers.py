@@ -168,7 +168,7 @@ class LeaseProducers:
             async with self._under(transactional_id) as producer:
                 await producer.commit_in(places)
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """Close the own producer, and wait until every one that was started is closed."""
         if self._own is not None:
             self._own.close()

@@ -71,7 +71,7 @@ class Transaction:
         """
         self.producer._txn_manager.maybe_add_partition_to_txn(place)
 
-    async def acknowledged(self) -> None:
+    async def wait_acknowledged(self) -> None:
         """Wait until Kafka has acknowledged everything sent and the offsets; raises its error otherwise.
 
         aiokafka commits a transaction in which a send failed, so this comes before each commit.
@@ -79,7 +79,7 @@ class Transaction:
         await asyncio.gather(*self._sent)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
-        """Commit a group's offsets with it. Like a record, this is pending until `acknowledged`."""
+        """Commit a group's offsets with it. Like a record, this is pending until `wait_acknowledged`."""
         offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
         return self.note(asyncio.ensure_future(offsets))
 
@@ -107,7 +107,7 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         async with asyncio.timeout_at(deadline):
             await producer.begin_transaction()
             yield opened
-            await opened.acknowledged()
+            await opened.wait_acknowledged()
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:

@@ -49,7 +49,7 @@ async def asked(env: dict[str, str], **changed: str) -> AsyncIterator[tuple[Work
         async with client:
             yield worker, client
     finally:
-        await worker.outcomes.closed()
+        await worker.outcomes.close()
         await worker.engine.dispose()
         await worker.inquiries.engine.dispose()
 

@@ -42,7 +42,7 @@ async def application(env: dict[str, str], **changed: str) -> AsyncIterator[ASGI
     try:
         yield app
     finally:
-        await worker.site.closed()
+        await worker.site.close()
         await worker.engine.dispose()
         await worker.inquiries.engine.dispose()
 
@@ -126,7 +126,7 @@ async def test_what_the_looks_saw_is_drawn(env: dict[str, str], monkeypatch: pyt
         html = (await client.get("/")).text
     assert "Waiting, last hour: lag 3; highest 26" in html
     assert html.count("<polyline") == 3, "no batch has ended"
-    await worker.site.closed()
+    await worker.site.close()
     await worker.engine.dispose()
     await worker.inquiries.engine.dispose()
 

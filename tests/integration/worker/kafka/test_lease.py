@@ -54,7 +54,7 @@ async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) ->
     ground = Ground(services.kafka_bootstrap_servers, topics, engine)
     yield ground
     for process in ground.processes:
-        await process.producers.closed()
+        await process.producers.close()
 
 
 async def publish(lease: Lease, value: bytes, *, before_commit: Callable[[], object] = lambda: None) -> None:
@@ -62,7 +62,7 @@ async def publish(lease: Lease, value: bytes, *, before_commit: Callable[[], obj
     place = next(iter(lease.places.values()))
     async with lease.producer.transaction() as opened:
         await opened.send(place, key=b"key", value=value, headers=[], timestamp_ms=1_700_000_000_000)
-        await opened.acknowledged()
+        await opened.wait_acknowledged()
         before = before_commit()
         if asyncio.iscoroutine(before):
             await before

@@ -264,5 +264,5 @@ async def test_a_transaction_that_kafka_has_left_open_is_ended_by_the_next_owner
         seen = await asyncio.to_thread(read_topic, ground.kafka, confirmed.topic)
         assert [message.key for message in seen] == [b"hidden behind it"]
     finally:
-        await one.producers.closed()
-        await next_one.producers.closed()
+        await one.producers.close()
+        await next_one.producers.close()

@@ -77,7 +77,7 @@ async def test_who_is_cancelled_while_sending_hides_nothing_that_comes_after(gro
         async def publish() -> None:
             async with transaction(producer, PATIENCE_SECONDS) as opened:
                 await ground.send(opened, b"1")
-                await opened.acknowledged()
+                await opened.wait_acknowledged()
                 sent.set()
                 await asyncio.Event().wait()
 
@@ -121,7 +121,7 @@ async def test_where_one_of_those_sent_is_refused_nothing_is_committed(ground: G
     async def publish(producer: AIOKafkaProducer) -> None:
         async with transaction(producer, PATIENCE_SECONDS) as opened:
             await ground.send(opened, b"1")
-            await opened.acknowledged()
+            await opened.wait_acknowledged()
             await ground.send(opened, bytes(10_000))
 
     async with ground.producer() as producer:

@@ -67,7 +67,7 @@ async def send_without_commit(publishing: Republisher, unseen: Sequence[LedgerRo
     opened = Transaction(publishing.producer)
     for row in unseen:
         await publishing._send(opened, row)
-    await opened.acknowledged()
+    await opened.wait_acknowledged()
     place, offset = progress_place(publishing.settings), behind(START, unseen).as_offset()
     await opened.commit_offsets(publishing.name, {place: offset})
 

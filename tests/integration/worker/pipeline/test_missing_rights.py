@@ -68,7 +68,7 @@ async def publish(kafka: LocalKafka, engine: AsyncEngine) -> None:
         lease = await take_lease(leases, SOURCE)
         await publisher.publish([Outgoing(lease, [Publication(TOPIC, b"key", b"value", [], 1)], 1)])
     finally:
-        await leases.producers.closed()
+        await leases.producers.close()
 
 
 @pytest.mark.parametrize("right", [AclOperation.DESCRIBE_CONFIGS, AclOperation.DESCRIBE])

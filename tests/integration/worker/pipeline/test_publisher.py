@@ -142,7 +142,7 @@ class Ground:
 async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) -> AsyncIterator[Ground]:
     ground = Ground(services.kafka_bootstrap_servers, topics, engine)
     yield ground
-    await ground.leases.producers.closed()
+    await ground.leases.producers.close()
 
 
 async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground: Ground):
@@ -175,7 +175,7 @@ async def strict(
     ground = Ground(services.kafka_bootstrap_servers, topics, engine, read)
     await ground.publisher.limits.read()
     yield ground
-    await ground.leases.producers.closed()
+    await ground.leases.producers.close()
 
 
 @pytest.mark.parametrize("number", [PARTITIONS - 1, PARTITIONS + 1])
@@ -262,7 +262,7 @@ async def test_a_limit_that_was_known_at_the_start_is_never_met(
     await ground.publisher.limits.read()
     outcomes = [outcome(topics.order_confirmed, value=b"x" * 300)] * 1_000
     assert await ground.publish(outcomes) == []
-    await ground.leases.producers.closed()
+    await ground.leases.producers.close()
 
 
 async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(strict: Ground):
@@ -344,4 +344,4 @@ async def test_a_topic_that_is_not_there_is_named(
         await ground.take_lease()
     assert caught.value.topic == "nowhere"
     assert "topics create" in caught.value.what_to_do
-    await ground.leases.producers.closed()
+    await ground.leases.producers.close()

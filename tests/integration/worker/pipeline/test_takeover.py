@@ -152,7 +152,7 @@ async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) ->
     await ground.place(10)
     yield ground
     for process in ground.processes:
-        await process.producers.closed()
+        await process.producers.close()
 
 
 async def test_of_a_group_that_never_committed_the_first_record_at_hand_counts(ground: Ground):

@@ -136,8 +136,8 @@ async def ground(
             )
         )
     yield ground
-    await ground.limits.closed()
-    await ground.leases.producers.closed()
+    await ground.limits.close()
+    await ground.leases.producers.close()
 
 
 def small(order_id: UUID) -> bytes:

@@ -158,7 +158,7 @@ async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
         with pytest.raises(GroupCoordinatorNotAvailableError):
             await next_offset(0)
     finally:
-        await leases.producers.closed()
+        await leases.producers.close()
 
 
 def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from aiokafka import ConsumerRecord
 
 from tests.support.builders import record
+from worker.http.page.cached_query import Panel
 from worker.http.page.overview import (
     Count,
     Rejections,
@@ -18,7 +19,6 @@ from worker.http.page.overview import (
     rejections,
     stored_orders,
 )
-from worker.http.page.question import Panel
 from worker.http.page.tail import Tail
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

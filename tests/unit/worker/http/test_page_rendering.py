@@ -14,15 +14,16 @@ from contracts.events import Reason, ReasonCode
 from db.statuses import OrderStatus
 from db.worker.order_pages import OrderEntry
 from tests.support.builders import record
+from worker.http.page.cached_query import Panel
 from worker.http.page.filters import LONGEST_TEXT, LONGEST_VALUE, drained, percent
 from worker.http.page.lists import LettersFound, ListedLetter, OrdersFound, RejectionsFound
 from worker.http.page.overview import (
     LetterGroups,
-    Myself,
     Overview,
     Rejection,
     Rejections,
     StoredOrders,
+    ThisWorker,
     outcomes,
 )
 from worker.http.page.parameters import (
@@ -30,7 +31,6 @@ from worker.http.page.parameters import (
     order_query,
     rejection_query,
 )
-from worker.http.page.question import Panel
 from worker.http.page.rendering import (
     MOST_GROUPS,
     MOST_PARTITIONS,
@@ -103,9 +103,9 @@ def overview(**fields: Any) -> Overview:
         **fields,
     }
     orders = nothing.pop("orders")
-    myself = Myself(False, {HOSTILE: HOSTILE}, (1, 3), NOW, ())
+    this_worker = ThisWorker(False, {HOSTILE: HOSTILE}, (1, 3), NOW, ())
     told = outcomes(NOW, orders, nothing["rejections"])
-    return Overview(time=NOW, group_id=HOSTILE, outcomes=told, myself=myself, refresh=0, **nothing)
+    return Overview(time=NOW, group_id=HOSTILE, outcomes=told, this_worker=this_worker, refresh=0, **nothing)
 
 
 def hostile_pages() -> dict[str, str]:

@@ -21,4 +21,4 @@ async def test_a_look_that_fails_is_no_answer_and_never_says_undecided():
     endpoint = OutcomeEndpoint(cast("Inquiries", _Broken()), _no_letters, Health())
     with pytest.raises(NoAnswerError, match="log says why"):
         await endpoint._within(5, uuid4())
-    await endpoint.closed()
+    await endpoint.close()

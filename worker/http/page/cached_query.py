@@ -27,7 +27,7 @@ class Panel(Generic[T]):
     trouble: str = ""
 
 
-class Question(Generic[T]):
+class CachedQuery(Generic[T]):
     """A query that runs at most once in `KEPT_SECONDS` and never twice at a time, for any number of requests.
 
     It returns an answer or a trouble within the limit. A slower query is cancelled; until it has ended, no
@@ -57,7 +57,7 @@ class Question(Generic[T]):
         await asyncio.wait({asked}, timeout=self._limit_seconds)
         if asked.done() and not asked.cancelled():
             return asked.result()
-        _give_up(asked)
+        _cancel_once(asked)
         return Panel(None, f"{self._server}: no answer within {self._limit_seconds:.0f} s")
 
     async def _answered(self) -> Panel[T]:
@@ -72,14 +72,14 @@ class Question(Generic[T]):
             logger.exception("a part of the page failed", extra=said)
             return Panel(None, f"failed with {type(error).__name__}; the log of this worker says more")
 
-    async def closed(self) -> None:
+    async def close(self) -> None:
         """Cancel a running query, and wait for its end, within a limit."""
         if self._asked is not None and self.is_open:
-            _give_up(self._asked)
+            _cancel_once(self._asked)
             await asyncio.wait({self._asked}, timeout=_CLOSING_SECONDS)
 
 
-def _give_up(asked: asyncio.Task[Panel[T]]) -> None:
+def _cancel_once(asked: asyncio.Task[Panel[T]]) -> None:
     """Cancel once: cancelled twice, the query would leave its connections open."""
     if not asked.cancelling():
         asked.cancel()

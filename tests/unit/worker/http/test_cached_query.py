@@ -1,12 +1,12 @@
-"""A question of the page: answered in time or not at all, asked once however many want to know."""
+"""A query of the page: answered in time or not at all, asked once however many want to know."""
 
 import asyncio
 import time
 
 import pytest
 
-from worker.http.page import question as limits
-from worker.http.page.question import Panel, Question
+from worker.http.page import cached_query as limits
+from worker.http.page.cached_query import CachedQuery, Panel
 from worker.http.queries import NoAnswerError
 
 
@@ -32,20 +32,20 @@ async def test_many_viewers_are_one_question_and_its_answer_is_kept_for_a_moment
     monkeypatch: pytest.MonkeyPatch,
 ):
     server = Server()
-    question = Question("Kafka", server.ask)
-    viewers = [asyncio.create_task(question.answer()) for _ in range(50)]
+    query = CachedQuery("Kafka", server.ask)
+    viewers = [asyncio.create_task(query.answer()) for _ in range(50)]
     await asyncio.sleep(0)
     server.may_answer.set()
     assert await asyncio.gather(*viewers) == [Panel(1)] * 50
-    assert await question.answer() == Panel(1)
+    assert await query.answer() == Panel(1)
     monkeypatch.setattr(limits, "KEPT_SECONDS", 0.0)
-    assert await question.answer() == Panel(2)
+    assert await query.answer() == Panel(2)
 
 
 async def test_a_slow_server_is_said_to_be_slow_and_is_given_up():
     server = Server()
     began = time.monotonic()
-    assert await Question("Kafka", server.ask, 0.1).answer() == Panel(None, "Kafka: no answer within 0 s")
+    assert await CachedQuery("Kafka", server.ask, 0.1).answer() == Panel(None, "Kafka: no answer within 0 s")
     assert time.monotonic() - began < 1
     await asyncio.sleep(0)
     assert server.asking == 0
@@ -65,16 +65,16 @@ async def test_as_long_as_a_question_does_not_end_nothing_new_is_asked(monkeypat
             await closing.wait()  # as a client that closes its connections
         return 1
 
-    question = Question("Kafka", ask, 0.05)
+    query = CachedQuery("Kafka", ask, 0.05)
     for _ in range(3):
-        assert (await question.answer()).trouble
-    assert (asked, question.is_open) == (1, True)
+        assert (await query.answer()).trouble
+    assert (asked, query.is_open) == (1, True)
     closing.set()
-    await question.closed()
-    assert not question.is_open
-    await question.answer()
+    await query.close()
+    assert not query.is_open
+    await query.answer()
     assert asked == 2
-    await question.closed()
+    await query.close()
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ async def test_an_error_becomes_words_and_hides_no_other_part(error: Exception, 
     async def ask() -> int:
         raise error
 
-    assert await Question("Kafka", ask).answer() == Panel(None, trouble)
+    assert await CachedQuery("Kafka", ask).answer() == Panel(None, trouble)
