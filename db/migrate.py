@@ -127,7 +127,7 @@ async def upgrade(
     async with _turn(engine, report) as connection:
         if not await connection.scalar(select(func.current_schema())):
             await connection.execute(CreateSchema(schema, if_not_exists=True))
-        if await connection.run_sync(unversioned.are_of_this_version):
+        if await connection.run_sync(unversioned.match_this_version):
             await connection.run_sync(lambda sync: command.stamp(config(sync), "head"))
         await connection.commit()
         steps = await connection.run_sync(lambda sync: list(_missing(_current(sync), revision)))

@@ -14,7 +14,7 @@ _TABLES: Final = Base.metadata.tables
 _NAMED: Final = 3  # differences in one line
 
 
-def are_of_this_version(connection: Connection) -> bool:
+def match_this_version(connection: Connection) -> bool:
     """Whether there are tables and no revision, and they are those of the models; False: there are none.
 
     Raises UpgradeRefusedError where they are others. More tables and indexes than ours are nobody's trouble.

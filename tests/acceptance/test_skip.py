@@ -166,7 +166,7 @@ def test_what_needs_no_skip_is_refused_and_nothing_is_recorded(scene: Scene, ski
 def test_what_the_broker_cannot_serve_needs_an_end_and_something_served_behind_it(
     broker: LocalKafka, scene: Scene, skip: OrderWorker, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(operation, "SILENCE_SECONDS", 3.0)
+    monkeypatch.setattr(operation, "NOT_SERVED_SECONDS", 3.0)
     for _ in range(5):
         # The broker's index has an entry for each 4 KiB: it need not go through what is broken before one.
         scene.place([order_value(padding="x" * 5_000)], partition=3)

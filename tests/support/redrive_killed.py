@@ -20,17 +20,20 @@ from worker.operations.orders import reopen
 from worker.operations.redrive import redrive
 
 
-def steps(climb: Any, look: str) -> dict[str, tuple[Any, str]]:
+def steps(run: Any, look: str) -> dict[str, tuple[Any, str]]:
     return {
-        "claimed": (climb, "_step"),
+        "claimed": (run, "_step"),
         "sent": (AIOKafkaProducer, "commit_transaction"),
-        "committed": (climb, "_mark"),
+        "committed": (run, "_mark"),
         "doubted": (AIOKafkaProducer, "commit_transaction"),
-        "marked": (climb, look),
+        "marked": (run, look),
     }
 
 
-STEPS = {"dead-letters": steps(redrive._Climb, "_record_results"), "orders": steps(reopen._Climb, "_look")}
+STEPS = {
+    "dead-letters": steps(redrive._SteppedRun, "_record_results"),
+    "orders": steps(reopen._SteppedRun, "_look"),
+}
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from worker.cli.options import (
     Rate,
     example,
     group,
-    who,
+    operator_name,
 )
 from worker.errors import CommandError, UsageError
 
@@ -172,7 +172,7 @@ def redrive(
     from worker.operations.dead_letters.letter import Choice
     from worker.operations.redrive import redrive as work
     from worker.operations.redrive import terminal
-    from worker.operations.screen import output, print_json, typed_again
+    from worker.operations.screen import output, print_json, repeated_command_line
     from worker.settings import read_settings
 
     choice, edits = choice_of(code, path, start, end, places or ()), edits_of(changes, from_file)
@@ -187,7 +187,7 @@ def redrive(
         edits=edits,
         max_failures=max_failures,
         rate=rate,
-        by=who(by),
+        by=operator_name(by),
         patience_seconds=patience,
         quiet=as_json,
     )
@@ -198,7 +198,7 @@ def redrive(
         else:
             output().print(terminal.rehearsal_screen(rehearsal, request))
             # Never folded: it is there to be copied.
-            typer.echo(typed_again())
+            typer.echo(repeated_command_line())
         return
     report = interruption.run(work.redrive(read_settings(), request))
     if as_json:
@@ -246,12 +246,12 @@ def settle(
     is_missing = note is None and not execute
     asked = operation.SettleRequest(
         choice,
-        require_text("--by", who(by), LONGEST_NAME),
+        require_text("--by", operator_name(by), LONGEST_NAME),
         None if is_missing else require_text("--note", note, LONGEST_NOTE),
     )
     plan = interruption.run(operation.settle(read_settings(), asked, execute=execute))
     if as_json:
         screen.print_json(plan)
         return
-    again = screen.typed_again(*(["--note", "TEXT"] if is_missing else []))
+    again = screen.repeated_command_line(*(["--note", "TEXT"] if is_missing else []))
     screen.output().print(settle_screen(plan, again), soft_wrap=True)

@@ -16,7 +16,7 @@ from worker.cli.options import (
     Rate,
     example,
     group,
-    who,
+    operator_name,
 )
 from worker.cli.order_filters import (
     From,
@@ -203,7 +203,7 @@ def reopen(
         drop_prices=drop_prices,
         max_failures=max_failures,
         rate=rate,
-        by=who(by),
+        by=operator_name(by),
         patience_seconds=patience,
         quiet=as_json,
     )
@@ -213,7 +213,7 @@ def reopen(
 def _rehearse(settings: "Settings", request: "ReopenRequest", as_json: bool) -> None:
     from worker.operations.orders.rehearse import rehearse
     from worker.operations.orders.terminal import rehearsal_screen
-    from worker.operations.screen import output, print_json, typed_again
+    from worker.operations.screen import output, print_json, repeated_command_line
 
     rehearsal = interruption.run(
         rehearse(settings, request.choice, drop_prices=request.drop_prices, quiet=request.quiet)
@@ -223,7 +223,7 @@ def _rehearse(settings: "Settings", request: "ReopenRequest", as_json: bool) -> 
     else:
         output().print(rehearsal_screen(rehearsal, request))
         # Never folded: it is there to be copied.
-        typer.echo(typed_again())
+        typer.echo(repeated_command_line())
 
 
 def _execute(settings: "Settings", request: "ReopenRequest", as_json: bool) -> None:

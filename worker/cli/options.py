@@ -79,7 +79,7 @@ def group(text: str | None = None) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode="rich", context_settings=CONTEXT)
 
 
-def who(by: str | None) -> str:
+def operator_name(by: str | None) -> str:
     """The name that was given, or that of the user who is logged in. UsageError for an empty one."""
     from getpass import getuser
 

@@ -181,7 +181,7 @@ def _show(seen: "Preview") -> None:
 
 
 def _remarks(seen: "Preview") -> Iterator[str]:
-    from worker.operations.screen import shown, typed_again
+    from worker.operations.screen import repeated_command_line, shown
 
     yield f"{seen.total:,} selected, out of what was decided up to {shown(seen.decided_by)}."
     if seen.pruned:
@@ -194,7 +194,7 @@ def _remarks(seen: "Preview") -> Iterator[str]:
         flags = [flag for flag in ("--again",) if flag not in sys.argv]
     elif before:
         yield f"An earlier run came to {before.done:,} of {before.total:,}; this one continues there."
-    yield f"Nothing was sent. To publish them: {typed_again(*flags)}"
+    yield f"Nothing was sent. To publish them: {repeated_command_line(*flags)}"
 
 
 def _sentence(done: "Republished") -> str:

@@ -64,14 +64,14 @@ def db_downgrade(
     What they drop is gone: make a backup. Stop the workers first, and start those of the older version after.
     """
     from db.migrate import LockWaits
-    from worker.operations.screen import typed_again
+    from worker.operations.screen import repeated_command_line
     from worker.operations.setup.tables import downgrade_tables
     from worker.settings import read_settings
 
     waits = LockWaits(lock_timeout, tries)
     lines = interruption.run(downgrade_tables(read_settings(), revision, waits, execute=execute))
     if not execute:
-        lines += ["", f"nothing is changed yet: {typed_again()}"]
+        lines += ["", f"nothing is changed yet: {repeated_command_line()}"]
     typer.echo("\n".join(lines))
 
 
@@ -147,4 +147,4 @@ def catalog_import(
     if as_json:
         screen.print_json(document(report))
     else:
-        show(screen.output(), report, screen.typed_again())
+        show(screen.output(), report, screen.repeated_command_line())

@@ -66,5 +66,5 @@ def skip(
         screen.print_json(plan)
     else:
         console = screen.output()
-        for line in report(plan, screen.typed_again(*missing)):
+        for line in report(plan, screen.repeated_command_line(*missing)):
             console.print(line, markup=False, soft_wrap=True)

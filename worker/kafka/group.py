@@ -43,7 +43,7 @@ class Member:
 
 async def members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
     """The members of the group; none if the group does not exist."""
-    return await patiently(lambda: _members(admin, group_id))
+    return await until_coordinator_ready(lambda: _members(admin, group_id))
 
 
 async def _members(admin: AIOKafkaAdminClient, group_id: str) -> list[Member]:
@@ -105,7 +105,7 @@ async def commits(
     """As `committed`, with the metadata, which shows who committed: worker or operator (`offset_mark`)."""
     if not partitions:
         return {}
-    return await patiently(lambda: _commits(admin, group_id, partitions), patience_seconds)
+    return await until_coordinator_ready(lambda: _commits(admin, group_id, partitions), patience_seconds)
 
 
 async def until_shown(
@@ -135,7 +135,7 @@ async def _commits(
     return {p: None if found[p].offset < 0 else found[p] for p in partitions}
 
 
-async def patiently(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
+async def until_coordinator_ready(ask: Callable[[], Awaitable[T]], seconds: float = LIMIT_SECONDS) -> T:
     """The answer; asks again while the group's coordinator is not ready, up to a limit."""
     deadline = time.monotonic() + seconds
     while True:

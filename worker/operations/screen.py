@@ -177,7 +177,7 @@ def command_line(*words: str) -> str:
     return shlex.join(["order-worker", *words, "--execute"])
 
 
-def typed_again(*flags: str) -> str:
+def repeated_command_line(*flags: str) -> str:
     """As `command_line`, of what was typed, whatever the options are, and these flags."""
     return command_line(*sys.argv[1:], *flags)
 
@@ -195,7 +195,7 @@ class Bar:
     def to(self, done: int) -> None:
         self.progress.update(self.task, completed=done)
 
-    def says(self, what: str) -> None:
+    def describe(self, what: str) -> None:
         """What is being done from now on."""
         self.progress.update(self.task, description=what)
 

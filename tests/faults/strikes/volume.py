@@ -20,7 +20,7 @@ _BREAKINGS: Final = (wrong_checksum, unknown_codec, broken_compression)
 
 
 def broken_batches(arena: Arena) -> None:
-    """Whole batches of some partitions are broken on disk; their orders are given up, and no other is."""
+    """Original batches of some partitions are broken on disk; their orders are given up, and no other is."""
     for _ in range(2):
         arena.some_progress()
         arena.kill_all()

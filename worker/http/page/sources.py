@@ -48,7 +48,7 @@ from worker.operations.dead_letters.letter import LetterPlace, read_letter
 from worker.operations.explain.collect import collect, collect_rows
 from worker.operations.explain.explanation import Explanation
 from worker.operations.explain.search import Reach
-from worker.operations.lag.look import LOOKS_KEPT, lookout
+from worker.operations.lag.look import LOOKS_KEPT, group_view
 from worker.operations.lag.measure import GroupLag, Look, measure
 from worker.operations.skip.sentences import Skips
 from worker.settings import Settings
@@ -94,12 +94,12 @@ class Sources:
         async with (
             self._admin() as admin,
             self._reader() as consumer,
-            lookout(admin, consumer, self._options(), group_id, topic) as out,
+            group_view(admin, consumer, self._options(), group_id, topic) as view,
         ):
             if not looks:
-                looks.append(await out.look())
+                looks.append(await view.look())
                 await asyncio.sleep(_BETWEEN_LOOKS_SECONDS)
-            looks.append(await out.look())
+            looks.append(await view.look())
         return measure(group_id, topic, looks, await self._skips())
 
     async def _skips(self) -> Skips:

@@ -54,24 +54,24 @@ async def watch_lag(settings: Settings, interval_seconds: float) -> AsyncGenerat
     async with (
         topic_reader(settings, topic) as consumer,
         kafka_admin(settings) as admin,
-        lookout(admin, consumer, settings.kafka_client_options(), settings.group_id, topic) as out,
+        group_view(admin, consumer, settings.kafka_client_options(), settings.group_id, topic) as view,
         database_engine(settings, "order-worker lag") as engine,
     ):
         looks: deque[Look] = deque(maxlen=LOOKS_KEPT)
         due = time.monotonic()
         while True:
-            looks.append(await _one_look(out))
+            looks.append(await _one_look(view))
             yield measure(settings.group_id, topic, looks, *await _notes(engine, topic))
             due = max(due + interval_seconds, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
 
-async def _one_look(out: "Lookout") -> Look:
+async def _one_look(view: "GroupView") -> Look:
     try:
-        return await out.look()
+        return await view.look()
     except KAFKA_ERRORS as error:
         raise CommandError(
-            f"Kafka does not report how far the group {out.group_id} is: {reason_of(error)}; try again"
+            f"Kafka does not report how far the group {view.group_id} is: {reason_of(error)}; try again"
         ) from error
 
 
@@ -92,23 +92,23 @@ async def _notes(engine: AsyncEngine, topic: str) -> tuple[Skips, Sequence[str]]
 
 
 @asynccontextmanager
-async def lookout(
+async def group_view(
     admin: AIOKafkaAdminClient,
     consumer: AIOKafkaConsumer,
     client_options: Mapping[str, Any],
     group_id: str,
     topic: str,
-) -> AsyncIterator["Lookout"]:
+) -> AsyncIterator["GroupView"]:
     """From where the group can be looked at. `consumer` reads committed records, of no group."""
     async with (
         reader({**client_options, "max_partition_fetch_bytes": _PROBE_BYTES}) as prober,
         reader(client_options, "read_uncommitted") as uncommitted,
     ):
-        yield Lookout(group_id, topic, admin, consumer, prober, uncommitted)
+        yield GroupView(group_id, topic, admin, consumer, prober, uncommitted)
 
 
 @dataclass(frozen=True, slots=True)
-class Lookout:
+class GroupView:
     """The clients that it takes to look at a group and its topic."""
 
     group_id: str

@@ -3,7 +3,7 @@
     reopen
      ├ recover    what a killed run sent
      ├ claim      one transaction: a row an order, before anything is sent; from here on the set is frozen
-     └ climb      1, 2, 5, 10, … orders: send in Kafka transactions, mark, wait for the workers, look
+     └ steps      1, 2, 5, 10, … orders: send in Kafka transactions, mark, wait for the workers, look
 
 The new id is made of the old one, so that even a record that was sent twice would be decided once.
 """
@@ -35,7 +35,7 @@ from worker.operations.orders.choose import Choice, Selection, pages
 from worker.operations.orders.rehearse import require_some
 from worker.operations.orders.rejection import rejection_codes
 from worker.operations.orders.send import fenced, parcels, recover, send_all
-from worker.operations.redrive.canary import is_enough, steps
+from worker.operations.redrive.canary import failed_too_often, steps
 from worker.operations.redrive.handled import until_handled
 from worker.operations.redrive.redrive import require_worker
 from worker.operations.redrive.send import Parcel, input_producer
@@ -106,8 +106,8 @@ async def reopen(settings: Settings, request: ReopenRequest) -> ReopenReport:
                 selection = await _claim(settings, session, inputs, run, request.choice)
             require_some(selection, other_work=bool(earlier.sent or earlier.released))
             report = ReopenReport(run.run_id, earlier, selection)
-            climb = _Climb(settings, request, sessions, inputs, admin, producer, report)
-            return await climb.to_the_end()
+            stepped = _SteppedRun(settings, request, sessions, inputs, admin, producer, report)
+            return await stepped.run()
 
 
 async def _claim(
@@ -136,7 +136,7 @@ def _claim_of(row: LedgerRow, ends: dict[int, int]) -> ReopeningClaim:
 
 
 @dataclass(slots=True)
-class _Climb:
+class _SteppedRun:
     """Step by step through the claimed orders of one run."""
 
     settings: Settings
@@ -148,13 +148,13 @@ class _Climb:
     report: ReopenReport
     in_doubt: set[UUID] = field(default_factory=set)
 
-    async def to_the_end(self) -> ReopenReport:
+    async def run(self) -> ReopenReport:
         report, throttle = self.report, Throttle(self.request.rate)
         chosen = report.selection.orders
         try:
             with progress("reopening", chosen, quiet=self.request.quiet) as bar:
                 for size in steps():
-                    if not await self._step(size, throttle, bar) or self._is_enough():
+                    if not await self._step(size, throttle, bar) or self._should_stop():
                         break
             if not report.stopped and report.sent < report.selection.orders:
                 # Their rows are no longer there: another run has freed them, and then taken them for itself.
@@ -168,10 +168,10 @@ class _Climb:
                     )
         return report
 
-    def _is_enough(self) -> bool:
+    def _should_stop(self) -> bool:
         results = self.report.results
         failed = results.total() - results[Outcome.CONFIRMED]
-        self.report.stopped = is_enough(failed, results.total(), self.request.max_failures)
+        self.report.stopped = failed_too_often(failed, results.total(), self.request.max_failures)
         return self.report.stopped
 
     async def _step(self, size: int, throttle: Throttle, bar: Bar) -> bool:

@@ -74,7 +74,7 @@ def report(settings: Settings, found: Pruning) -> PruneReport:
         table_bytes=size.table_bytes,
         index_bytes=size.index_bytes,
         seconds=found.seconds,
-        next_command="" if executed or not to_prune else screen.typed_again(),
+        next_command="" if executed or not to_prune else screen.repeated_command_line(),
     )
 
 

@@ -25,6 +25,6 @@ def planned(letters: int) -> list[int]:
     return plan
 
 
-def is_enough(failed: int, handled: int, max_share: float) -> bool:
+def failed_too_often(failed: int, handled: int, max_share: float) -> bool:
     """Whether more than this share of what the run has sent so far has failed again."""
     return failed > max_share * handled

@@ -36,7 +36,7 @@ MAX_SAMPLES: Final = 3  # letters, of whose edits some are shown
 _MAX_FIELDS: Final = 10  # of these edits
 
 
-class Whole(NamedTuple):
+class Original(NamedTuple):
     """What is to be sent of a letter: the record as upstream published it."""
 
     key: bytes | None
@@ -86,14 +86,14 @@ class Prepared(NamedTuple):
     """A letter that is to be claimed, as it will be sent, and what was changed of it."""
 
     claim: Claim
-    whole: Whole
+    original: Original
     edited: Sequence[Edited]
 
 
-OnClaimed = Callable[[Sequence[tuple[Letter, Whole]]], Awaitable[None]]
+OnClaimed = Callable[[Sequence[tuple[Letter, Original]]], Awaitable[None]]
 
 
-async def _nobody(_: Sequence[tuple[Letter, Whole]]) -> None:
+async def _ignore(_: Sequence[tuple[Letter, Original]]) -> None:
     pass
 
 
@@ -108,7 +108,7 @@ class Claimer:
         session: AsyncSession,
         run: Run,
         edits: Edits,
-        on_claimed: OnClaimed = _nobody,
+        on_claimed: OnClaimed = _ignore,
     ) -> None:
         self._settings, self._letters, self._inputs = settings, letters, inputs
         self._session, self._run, self._edits, self._on_claimed = session, run, edits, on_claimed
@@ -161,7 +161,7 @@ class Claimer:
         claimed = [(letter, prepared) for letter, prepared in mine.values() if prepared.claim.id in added]
         for letter, prepared in claimed:
             self._count(letter, prepared, known)
-        await self._on_claimed([(letter, prepared.whole) for letter, prepared in claimed])
+        await self._on_claimed([(letter, prepared.original) for letter, prepared in claimed])
 
     def _count_before(self, before: Redrive) -> None:
         if before.finished_at is None:
@@ -171,23 +171,23 @@ class Claimer:
 
     async def _prepared(self, letter: Letter, record: ConsumerRecord) -> Prepared | None:
         """As it is to be sent; None where it cannot be."""
-        whole = await whole_record(self._inputs, letter, record)
-        if whole is None:
+        original = await original_record(self._inputs, letter, record)
+        if original is None:
             self._selection.gone += 1
             return None
         try:
-            whole, edited = changed(whole, self._edits.of(letter.place))
+            original, edited = changed(original, self._edits.of(letter.place))
         except ChangeError as error:
             self._bad.append(f"{self._edits.named(letter.place)}: the value {error}")
             return None
-        if edited and (why := self._refusal(whole, edited)):
+        if edited and (why := self._refusal(original, edited)):
             self._bad.append(f"{self._edits.named(letter.place)}: {why}")
             return None
-        return Prepared(with_edits(self._claim(letter), edited), whole, edited)
+        return Prepared(with_edits(self._claim(letter), edited), original, edited)
 
-    def _refusal(self, whole: Whole, edited: Sequence[Edited]) -> str:
+    def _refusal(self, original: Original, edited: Sequence[Edited]) -> str:
         """Why an edited letter is no order; empty where it is one."""
-        decoded = decode(whole.value, self._settings.message_max_bytes, whole.headers)
+        decoded = decode(original.value, self._settings.message_max_bytes, original.headers)
         if not isinstance(decoded, Invalid):
             return ""
         at = f" at {decoded.path}" if decoded.path else ""
@@ -225,11 +225,11 @@ class Claimer:
             selection.changes += differences[: _MAX_FIELDS - len(selection.changes)]
 
 
-async def whole_record(inputs: TopicReader, letter: Letter, record: ConsumerRecord) -> Whole | None:
+async def original_record(inputs: TopicReader, letter: Letter, record: ConsumerRecord) -> Original | None:
     """The record before it failed; where its value was cut, from the input topic; None: it is gone there."""
     key = own_key(record.key, record.headers)
     if letter.cut_from_bytes is None or letter.source is None:
-        return Whole(key, record.value, own_headers(record.headers))
+        return Original(key, record.value, own_headers(record.headers))
     partition = TopicPartition(letter.source.topic, letter.source.partition)
     offset = letter.source.offset
     known = await partitions_of(inputs, TopicSelection(letter.source.topic))
@@ -243,15 +243,15 @@ async def whole_record(inputs: TopicReader, letter: Letter, record: ConsumerReco
         # The key of the letter may be cut, too.
         same_key = (found.key is None) == (key is None) and (found.key or b"").startswith(key or b"")
         if len(found.value or b"") == letter.cut_from_bytes and same_key:
-            return Whole(found.key, found.value, own_headers(found.headers))
+            return Original(found.key, found.value, own_headers(found.headers))
     return None
 
 
-def changed(whole: Whole, changes: Sequence[Change]) -> tuple[Whole, list[Edited]]:
+def changed(original: Original, changes: Sequence[Change]) -> tuple[Original, list[Edited]]:
     """With the edits, and under the key that the order then has; and what they did."""
-    value, edited = apply(changes, whole.value)
+    value, edited = apply(changes, original.value)
     key = new_key(changes)
-    return whole._replace(value=value, key=whole.key if key is None else key), edited
+    return original._replace(value=value, key=original.key if key is None else key), edited
 
 
 def _storable(text: str) -> str:

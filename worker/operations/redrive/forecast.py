@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 from worker.core.decode import Decoded, Invalid, decode
 from worker.core.results import Fate
 from worker.operations.dead_letters.letter import Letter
-from worker.operations.redrive.claim import Whole
+from worker.operations.redrive.claim import Original
 from worker.operations.replay.rehearsal import Rehearsal, Rehearsed
 from worker.operations.replay.rehearse import RecordReader
 
@@ -37,11 +37,11 @@ class Forecast:
         self._expected: dict[tuple[str, str], Expected] = {}
         self._at = _FIRST_OFFSET
 
-    async def add(self, letters: Sequence[tuple[Letter, Whole]]) -> None:
-        records = [self._record(letter, whole) for letter, whole in letters]
+    async def add(self, letters: Sequence[tuple[Letter, Original]]) -> None:
+        records = [self._record(letter, original) for letter, original in letters]
         said = await self._reader.decide(self._rehearsal, records)
-        for (letter, whole), one in zip(letters, said, strict=True):
-            key = one.fate.name.lower(), self._why(whole, one)
+        for (letter, original), one in zip(letters, said, strict=True):
+            key = one.fate.name.lower(), self._why(original, one)
             expected = self._expected.setdefault(key, Expected(*key))
             expected.letters += 1
             if len(expected.samples) < _MAX_SAMPLES:
@@ -51,7 +51,7 @@ class Forecast:
         """The most first."""
         return sorted(self._expected.values(), key=lambda one: (-one.letters, one.fate, one.why))
 
-    def _record(self, letter: Letter, whole: Whole) -> ConsumerRecord:
+    def _record(self, letter: Letter, original: Original) -> ConsumerRecord:
         assert letter.source is not None
         self._at += 1
         return ConsumerRecord(
@@ -60,20 +60,20 @@ class Forecast:
             offset=self._at,
             timestamp=-1,
             timestamp_type=0,
-            key=whole.key,
-            value=whole.value,
+            key=original.key,
+            value=original.value,
             checksum=None,
-            serialized_key_size=len(whole.key or b""),
-            serialized_value_size=len(whole.value or b""),
-            headers=whole.headers,
+            serialized_key_size=len(original.key or b""),
+            serialized_value_size=len(original.value or b""),
+            headers=original.headers,
         )
 
-    def _why(self, whole: Whole, one: Rehearsed) -> str:
+    def _why(self, original: Original, one: Rehearsed) -> str:
         if one.fate is Fate.DUPLICATE:
             return "the order is decided already"
         codes = ", ".join(sorted(set(one.codes)))
         if one.fate is not Fate.DEAD_LETTER:
             return codes
         max_bytes = self._reader.settings.message_max_bytes
-        read: Decoded | Invalid = decode(whole.value, max_bytes, whole.headers)
+        read: Decoded | Invalid = decode(original.value, max_bytes, original.headers)
         return f"{codes} at {read.path}" if isinstance(read, Invalid) and read.path else codes

@@ -3,7 +3,7 @@
     redrive
      ├ recover    what a killed run sent, and what came of it
      ├ claim      one transaction: a row a letter, before anything is sent; from here on the set is frozen
-     └ climb      1, 2, 5, 10, … letters: send in Kafka transactions, mark, wait for the workers, look
+     └ steps      1, 2, 5, 10, … letters: send in Kafka transactions, mark, wait for the workers, look
 
 A row is claimed, then its letter is sent, then it is marked: killed anywhere, the next run finds out.
 """
@@ -31,8 +31,8 @@ from worker.kafka.group import members
 from worker.kafka.offsets import topic_reader
 from worker.operations.dead_letters.letter import Choice, Group, LetterPlace, LetterTally, read_letter
 from worker.operations.dead_letters.read import NOTHING, shop_sessions
-from worker.operations.redrive.canary import is_enough, planned, steps
-from worker.operations.redrive.claim import Claimer, Selection, changed, whole_record
+from worker.operations.redrive.canary import failed_too_often, planned, steps
+from worker.operations.redrive.claim import Claimer, Selection, changed, original_record
 from worker.operations.redrive.edits import Edits, edits_of
 from worker.operations.redrive.forecast import Expected, Forecast
 from worker.operations.redrive.json_edit import Change
@@ -129,15 +129,17 @@ async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
                 claimer = Claimer(settings, letters, inputs, session, run, request.edits)
                 selection = await claimer.claim(request.choice, quiet=request.quiet)
             _require_some(selection, bool(earlier.released or earlier.results))
-            climb = _Climb(results, producer, request, RedriveReport(run.run_id, earlier, selection), tails)
-            return await climb.to_the_end()
+            stepped = _SteppedRun(
+                results, producer, request, RedriveReport(run.run_id, earlier, selection), tails
+            )
+            return await stepped.run()
 
 
 def _run(settings: Settings, request: RedriveRequest) -> Run:
     return Run(uuid4(), settings.group_id, request.by, settings.dead_letter_topic)
 
 
-class _Climb:
+class _SteppedRun:
     """Step by step through the claimed letters of one run."""
 
     def __init__(
@@ -154,12 +156,12 @@ class _Climb:
         self._in_doubt: set[UUID] = set()
         self._throttle = Throttle(request.rate)
 
-    async def to_the_end(self) -> RedriveReport:
+    async def run(self) -> RedriveReport:
         report = self._report
         try:
             with progress("redriving", report.selection.letters, quiet=self._request.quiet) as bar:
                 for size in steps():
-                    if not await self._step(size, bar) or self._is_enough():
+                    if not await self._step(size, bar) or self._should_stop():
                         break
             self._require_all_sent()
         finally:
@@ -176,10 +178,10 @@ class _Climb:
             # Their rows are no longer there: another run has freed them, and then taken them for itself.
             raise fenced(self._settings)
 
-    def _is_enough(self) -> bool:
+    def _should_stop(self) -> bool:
         results = self._report.results
         failed, handled = results[RedriveStatus.FAILED], results.total()
-        self._report.stopped = is_enough(failed, handled, self._request.max_failures)
+        self._report.stopped = failed_too_often(failed, handled, self._request.max_failures)
         return self._report.stopped
 
     async def _step(self, size: int, bar: Bar) -> bool:
@@ -218,11 +220,11 @@ class _Climb:
         left = {p: (max(start, first[p]), end) for p, (start, end) in spans.items()}
         async for record in records(self._results.letters, left):
             one = by_place.get(LetterPlace(record.partition, record.offset))
-            whole = one and await whole_record(self._results.inputs, read_letter(record), record)
-            if one and whole:
-                whole, _ = changed(whole, [Change(name, new) for name, _, new in edits_of(one)])
-                headers = [*whole.headers, (REDRIVE_HEADER, str(one.id).encode())]
-                yield Parcel(one.id, one.input_partition, whole.key, whole.value, headers)
+            original = one and await original_record(self._results.inputs, read_letter(record), record)
+            if one and original:
+                original, _ = changed(original, [Change(name, new) for name, _, new in edits_of(one)])
+                headers = [*original.headers, (REDRIVE_HEADER, str(one.id).encode())]
+                yield Parcel(one.id, one.input_partition, original.key, original.value, headers)
 
     async def _send(self, parcels: Sequence[Parcel], claimed: Sequence[Redrive]) -> list[Redrive]:
         await asyncio.sleep(self._throttle.pause(len(parcels), time.monotonic()))

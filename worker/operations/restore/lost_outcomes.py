@@ -80,7 +80,7 @@ def read_event(outcome: str, value: str | bytes) -> Event | None:
     return confirmed if confirmed.items and total == confirmed.total_amount else None
 
 
-def could_have_come_of(event: Event, order: PlainOrder) -> bool:
+def may_be_outcome_of(event: Event, order: PlainOrder) -> bool:
     """Whether the order may be the one that was decided: it agrees with everything in its outcome."""
     if (order.user_id, order.placed_at) != (event.user_id, event.placed_at):
         return False

@@ -29,8 +29,8 @@ from worker.operations.reconcile.topic_copies import output_spans
 from worker.operations.restore.lost_outcomes import (
     Behind,
     Published,
-    could_have_come_of,
     letter_row,
+    may_be_outcome_of,
     missing_outcome,
     published,
     read_event,
@@ -223,7 +223,7 @@ class Inputs:
 
 def _fits(order: PlainOrder, outcome: MissingOutcome | None) -> bool:
     event = read_event(outcome.outcome, outcome.event) if outcome else None
-    return event is not None and could_have_come_of(event, order)
+    return event is not None and may_be_outcome_of(event, order)
 
 
 def _is_same(one: Published, row: LedgerRow) -> bool:

@@ -102,7 +102,7 @@ async def _import(
     staged = [await _stage(session, file, asked.stock, bar) for file in files]
     await catalog_import.acquire_import_lock(session)
     acts = asked.execute or not await catalog_import.has_products(session)
-    bar.says("checking and writing" if acts else "checking")
+    bar.describe("checking and writing" if acts else "checking")
     for file, rows in zip(files, staged, strict=True):
         await _check(session, file, rows, with_categories=len(files) > 1)
     tables, products = [], None

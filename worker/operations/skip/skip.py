@@ -31,7 +31,7 @@ from worker.operations.skip.plan import SkipPlan, SkipRequest, refusal
 from worker.settings import Settings
 
 # Kafka answers in milliseconds; a consumer reads again where an answer was lost on its way.
-SILENCE_SECONDS: Final = 15.0
+NOT_SERVED_SECONDS: Final = 15.0
 _POLL_MS: Final = 50
 _MAX_RECORDS: Final = 2_000
 # How far before the place one begins to read, to find where the unreadable batch that holds it begins: a
@@ -40,14 +40,14 @@ _REACHES: Final = (0, 1_000, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class NotServed:
     """From `offset` on Kafka gives nothing: neither records nor anything that cannot be unpacked."""
 
     offset: int
     why: str
 
 
-Found = Sequence[ConsumerRecord] | UnreadableSpan | Silence
+Found = Sequence[ConsumerRecord] | UnreadableSpan | NotServed
 
 
 async def skip(settings: Settings, asked: SkipRequest, *, execute: bool = False) -> SkipPlan:
@@ -106,15 +106,15 @@ async def _consumer(settings: Settings) -> AsyncIterator[RecordConsumer]:
         fetch_max_wait_ms=_POLL_MS,
     )
     # What it logs of the place, the plan says.
-    logger, silence = logging.getLogger("worker.kafka"), logging.NullHandler()
+    logger, null_handler = logging.getLogger("worker.kafka"), logging.NullHandler()
     logger.propagate = False
-    logger.addHandler(silence)
+    logger.addHandler(null_handler)
     try:
         await consumer.start()
         yield consumer
     finally:
         await consumer.stop()
-        logger.removeHandler(silence)
+        logger.removeHandler(null_handler)
         logger.propagate = True
 
 
@@ -129,8 +129,8 @@ async def _find_span(
             " letter of it; `order-worker lag` says who owns the partition"
         )
     if asked.through is not None:
-        return await _up_to(consumer, partition, asked, found, bounds)
-    if isinstance(found, Silence):
+        return await _span_through(consumer, partition, asked, found, bounds)
+    if isinstance(found, NotServed):
         raise CommandError(
             f"Kafka gives nothing from {partition.topic}:{partition.partition}:{found.offset} on"
             f" ({found.why}): if that stays so, say with --through which offset is the last to skip"
@@ -140,33 +140,33 @@ async def _find_span(
 
 async def _whole_span(
     consumer: RecordConsumer, partition: TopicPartition, floor: int, offset: int
-) -> UnreadableSpan | Silence | None:
+) -> UnreadableSpan | NotServed | None:
     """What keeps the offset from being read, from its first offset on; None: it can be read, or is none."""
-    found: UnreadableSpan | Silence | None = None
+    found: UnreadableSpan | NotServed | None = None
     for reach in (*_REACHES, offset):
         start = max(floor, offset - reach)
-        found = await _hindrance(consumer, partition, start, offset)
+        found = await _obstacle(consumer, partition, start, offset)
         # Where reading began within it, it may begin before.
         if not isinstance(found, UnreadableSpan) or found.first > start or start == floor:
             break
     return found
 
 
-async def _hindrance(
+async def _obstacle(
     consumer: RecordConsumer, partition: TopicPartition, start: int, offset: int
-) -> UnreadableSpan | Silence | None:
+) -> UnreadableSpan | NotServed | None:
     async with aclosing(_read(consumer, partition, start, offset + 1)) as found:
         async for each in found:
-            if isinstance(each, Silence) or (isinstance(each, UnreadableSpan) and offset < each.end):
+            if isinstance(each, NotServed) or (isinstance(each, UnreadableSpan) and offset < each.end):
                 return each
     return None
 
 
-async def _up_to(
+async def _span_through(
     consumer: RecordConsumer,
     partition: TopicPartition,
     asked: SkipRequest,
-    found: UnreadableSpan | Silence,
+    found: UnreadableSpan | NotServed,
     bounds: Bounds,
 ) -> UnreadableSpan:
     """From there through the offset that was asked for, if nothing in between can be read."""
@@ -174,7 +174,7 @@ async def _up_to(
     end = (asked.through or 0) + 1
     async with aclosing(_read(consumer, partition, first, bounds.end)) as places:
         async for each in places:
-            if isinstance(each, Silence):
+            if isinstance(each, NotServed):
                 await _require_served_behind(consumer, partition, end, bounds, each)
                 break
             if isinstance(each, UnreadableSpan):
@@ -187,27 +187,27 @@ async def _up_to(
 
 
 async def _require_served_behind(
-    consumer: RecordConsumer, partition: TopicPartition, end: int, bounds: Bounds, silence: Silence
+    consumer: RecordConsumer, partition: TopicPartition, end: int, bounds: Bounds, not_served: NotServed
 ) -> None:
     """A broker that gives nothing of a partition is an outage, and no place to skip."""
     if end >= bounds.end:
         return
     async with aclosing(_read(consumer, partition, end, end + 1)) as behind:
         async for each in behind:
-            if isinstance(each, Silence):
+            if isinstance(each, NotServed):
                 raise CommandError(
-                    f"Kafka gives nothing from offset {silence.offset} on ({silence.why}), and nothing from"
-                    f" {end} on ({each.why}): look after the broker first, or name a later --through"
+                    f"Kafka gives nothing from offset {not_served.offset} on ({not_served.why}), and nothing"
+                    f" from {end} on ({each.why}): look after the broker first, or name a later --through"
                 )
 
 
 async def _read(
     consumer: RecordConsumer, partition: TopicPartition, start: int, end: int
 ) -> AsyncGenerator[Found, None]:
-    """What lies there, in order; markers of transactions are nothing. Ends with a silence, or at the end."""
+    """What lies there, in order; markers of transactions are nothing. Ends with NotServed, or at the end."""
     consumer.assign([partition])
     consumer.seek(partition, start)
-    at, deadline = start, time.monotonic() + SILENCE_SECONDS
+    at, deadline = start, time.monotonic() + NOT_SERVED_SECONDS
     while at < end:
         records = (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)).get(partition)
         span = consumer.unreadable.get(partition)
@@ -217,11 +217,11 @@ async def _read(
             yield span
             consumer.skip_span(span)
         elif time.monotonic() > deadline:
-            yield Silence(at, consumer.refused.get(partition, "no answer in time"))
+            yield NotServed(at, consumer.refused.get(partition, "no answer in time"))
             return
         come_to = await consumer.position(partition)
         if come_to > at:
-            at, deadline = come_to, time.monotonic() + SILENCE_SECONDS
+            at, deadline = come_to, time.monotonic() + NOT_SERVED_SECONDS
 
 
 async def _record(engine: AsyncEngine, plan: SkipPlan) -> SkipPlan:

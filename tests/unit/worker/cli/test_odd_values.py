@@ -7,7 +7,7 @@ from typer.main import get_command
 
 from tests.support.order_worker import OrderWorker, command_names
 from worker import cli
-from worker.cli.options import who
+from worker.cli.options import operator_name
 from worker.errors import UsageError
 
 # What a command asks for beside the option that is tried.
@@ -70,8 +70,8 @@ def test_more_workers_than_there_are_ports_from_the_first_one_are_refused():
 @pytest.mark.parametrize("name", ["", " "])
 def test_who_asks_is_never_made_up_for_an_empty_name(name: str):
     with pytest.raises(UsageError, match="--by is empty"):
-        who(name)
-    assert who("ada") == "ada"
+        operator_name(name)
+    assert operator_name("ada") == "ada"
 
 
 def test_there_is_something_to_try():

@@ -4,7 +4,7 @@ from itertools import islice
 
 import pytest
 
-from worker.operations.redrive.canary import LARGEST_STEP, is_enough, planned, steps
+from worker.operations.redrive.canary import LARGEST_STEP, failed_too_often, planned, steps
 
 
 def test_the_steps_grow_from_one_and_end_to_grow_at_a_thousand():
@@ -35,4 +35,4 @@ def test_of_very_many_the_first_steps_are_reported():
     ],
 )
 def test_it_is_enough_above_the_share_and_not_at_it(failed: int, handled: int, share: float, enough: bool):
-    assert is_enough(failed, handled, share) == enough
+    assert failed_too_often(failed, handled, share) == enough
