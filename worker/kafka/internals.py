@@ -71,9 +71,9 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
             finally:
                 self._take_back(assignment)
         except Exception as error:
-            said = about(Event.UNFORESEEN, broker=str(node_id), error=type(error).__name__)
+            extra = about(Event.UNFORESEEN, broker=str(node_id), error=type(error).__name__)
             log.warning(
-                "an answer of broker %s cannot be handled: %r", node_id, error, exc_info=True, extra=said
+                "an answer of broker %s cannot be handled: %r", node_id, error, exc_info=True, extra=extra
             )
             asked = [
                 (TopicPartition(topic, partition), offset)

@@ -54,14 +54,14 @@ async def leave_for_predecessor(settings: Settings) -> None:
             async with asyncio.timeout(LONGEST_SECONDS), kafka_admin(settings) as admin:
                 await _leave(admin, settings.group_id, name)
     except KAFKA_ERRORS as error:
-        said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
+        extra = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
         why = reason_of(error)
-        log.info("did not look for a killed worker named %s in the group: %s", name, why, extra=said)
+        log.info("did not look for a killed worker named %s in the group: %s", name, why, extra=extra)
 
 
 async def _leave(admin: AIOKafkaAdminClient, group_id: str, name: str) -> None:
     for member in await members(admin, group_id):
         if name_of(member.client_id) == name:
             await leave_group(admin, group_id, member.member_id)
-            said = about(Event.MEMBER_REPLACED)
-            log.info("removed %s from the group: this worker takes its place", member.member_id, extra=said)
+            extra = about(Event.MEMBER_REPLACED)
+            log.info("removed %s from the group: this worker takes its place", member.member_id, extra=extra)

@@ -19,7 +19,7 @@ from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from worker.errors import CommandError
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, of_some_node
-from worker.kafka.group import patiently
+from worker.kafka.group import until_coordinator_ready
 from worker.settings import Settings
 
 READ: Final = "READ"
@@ -168,7 +168,7 @@ def lacking(needed: Rights, allowed: Allowed) -> str:
 
 async def _if_said(ask: Callable[[], Awaitable[Allowed]]) -> Allowed:
     try:
-        allowed = await patiently(ask, _PATIENCE_SECONDS)
+        allowed = await until_coordinator_ready(ask, _PATIENCE_SECONDS)
     except (*KAFKA_ERRORS, NotImplementedError):  # the latter: a version that the server does not know
         return {}
     return {place: bits for place, bits in allowed.items() if bits >= 0}  # below: it says nothing

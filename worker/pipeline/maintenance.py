@@ -68,8 +68,8 @@ class Maintenance:
                 if is_refusal(error):
                     log.info("looking after the group: %s", describe(error), extra=about(Event.LOOK_FAILED))
                 else:
-                    said = about(Event.UNFORESEEN, error=type(error).__name__)
-                    log.exception("unforeseen error while looking after the group", extra=said)
+                    extra = about(Event.UNFORESEEN, error=type(error).__name__)
+                    log.exception("unforeseen error while looking after the group", extra=extra)
 
     async def _repair(self, consumer: RecordConsumer) -> None:
         for partition, published_to in self.watch.seen.lost.items():

@@ -147,13 +147,13 @@ class Retries:
         if isinstance(error, WaitsForOperatorError):
             new = [self.health.waits(p, str(error)) for p in firsts]
             if any(new):
-                said = about(Event.PARTITIONS_WAIT, partitions=places(firsts), error=type(error).__name__)
-                log.error("%s wait: %s", names(firsts), error, extra=said)
+                extra = about(Event.PARTITIONS_WAIT, partitions=places(firsts), error=type(error).__name__)
+                log.error("%s wait: %s", names(firsts), error, extra=extra)
             self.health.tried(alive=True)
             return
         if isinstance(error, AdaptedError):
-            said = about(Event.BATCH_ADAPTED, partitions=places(firsts))
-            log.warning("%s; %s will be tried again at once", error, names(firsts), extra=said)
+            extra = about(Event.BATCH_ADAPTED, partitions=places(firsts))
+            log.warning("%s; %s will be tried again at once", error, names(firsts), extra=extra)
             self.health.tried(alive=True)
             return
         why = f"{server}: {describe(error)}"
@@ -166,11 +166,11 @@ class Retries:
                 extra=about(Event.FENCED, **fields),
             )
         elif is_outage(error) or isinstance(error, DatabaseReplacedError):
-            said = about(Event.BATCH_REWOUND, **fields)
-            log.warning("%s; %s will be tried again", why, names(firsts), extra=said)
+            extra = about(Event.BATCH_REWOUND, **fields)
+            log.warning("%s; %s will be tried again", why, names(firsts), extra=extra)
         else:
-            said = about(Event.UNFORESEEN, **fields)
-            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=said)
+            extra = about(Event.UNFORESEEN, **fields)
+            log.error("unforeseen error; %s will be tried again", names(firsts), exc_info=error, extra=extra)
         if of_all:
             self.health.all_wait(why, alive=is_outage(error))
             return

@@ -85,8 +85,8 @@ async def set_aside(group: ConsumerGroup, lease: Lease, refusals: Sequence[Refus
         )
     for _, publication, _, error in refusals:
         order_id = (publication.key or b"").decode()
-        said = about(Event.OUTCOME_WITHHELD, partition, order_id=order_id)
-        log.error("%s; it is set aside, and the orders after it are processed", error, extra=said)
+        extra = about(Event.OUTCOME_WITHHELD, partition, order_id=order_id)
+        log.error("%s; it is set aside, and the orders after it are processed", error, extra=extra)
     return True
 
 

@@ -52,9 +52,9 @@ class UnreadPartitions:
         for partition in self._reported - standing.keys():
             self.health.is_read(partition)
         self._reported = frozenset(standing)
-        for partition, (why, said) in standing.items():
+        for partition, (why, extra) in standing.items():
             if self.health.unread(partition, why):
-                log.error("%s-%d: %s", partition.topic, partition.partition, why, extra=said)
+                log.error("%s-%d: %s", partition.topic, partition.partition, why, extra=extra)
 
     def _hidden(self, consumer: RecordConsumer, partition: TopicPartition) -> Reason | None:
         """Why records wait that an open transaction hides; None: they do not, or not for long yet."""

@@ -97,8 +97,10 @@ class Watch:
             self._look_at_surroundings(is_there=bool(everything))
             admin = await self._asking()
             if learn_brokers(consumer, admin):
-                said = about(Event.BROKERS_MOVED, server="kafka")
-                log.warning("no broker is where it was: going on with those that Kafka names now", extra=said)
+                extra = about(Event.BROKERS_MOVED, server="kafka")
+                log.warning(
+                    "no broker is where it was: continuing with those that Kafka names now", extra=extra
+                )
             published = self._partitions.published_to()
             # Before the ends, and each in one request: an offset that is committed meanwhile does not exceed
             # them.

@@ -81,8 +81,8 @@ class WithheldOutcomes:
             try:
                 await self.look()
             except Exception as error:
-                said = about(Event.LOOK_FAILED, error=type(error).__name__)
-                log.warning("withheld outcomes could not be looked at: %s", describe(error), extra=said)
+                extra = about(Event.LOOK_FAILED, error=type(error).__name__)
+                log.warning("withheld outcomes could not be looked at: %s", describe(error), extra=extra)
 
     async def look(self) -> None:
         """Publish what the topics accept by now, and report what they still refuse."""
@@ -199,8 +199,8 @@ class WithheldOutcomes:
         if found:
             async with self._group.sessions.begin() as session:
                 await withheld.mark_published(session, found)
-            said = about(Event.OUTCOMES_PUBLISHED_LATE, count=len(found))
-            log.info("%d withheld outcomes are published by now", len(found), extra=said)
+            extra = about(Event.OUTCOMES_PUBLISHED_LATE, count=len(found))
+            log.info("%d withheld outcomes are published by now", len(found), extra=extra)
         return found
 
     async def _find_published(

@@ -50,8 +50,8 @@ async def serve(settings: Settings, reached: Reached) -> int:
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", **bounded()))
     _stop_on_signals(server, worker)
     host, port = listening.getsockname()[:2]
-    said = about(Event.WORKER_LISTENS, url=f"http://{host}:{port}")
-    logger.info("health, metrics and docs on http://%s:%d", host, port, extra=said)
+    extra = about(Event.WORKER_LISTENS, url=f"http://{host}:{port}")
+    logger.info("health, metrics and docs on http://%s:%d", host, port, extra=extra)
     with suppress(SystemExit):  # what uvicorn raises where the application does not start: the code is ours
         await server.serve(sockets=[listening])
     if not server.started or server.lifespan.error_occurred:
@@ -135,6 +135,6 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
 
 
 def _leave_late() -> None:
-    said = about(Event.WORKER_FAILS, exit_code=1)
-    logger.error("the batch in flight did not end in time: leaving at once; it is read again", extra=said)
+    extra = about(Event.WORKER_FAILS, exit_code=1)
+    logger.error("the batch in flight did not end in time: leaving at once; it is read again", extra=extra)
     os._exit(1)

@@ -128,9 +128,9 @@ class _Supervisor:
             return code
         child.restarts = 0 if lived_seconds > STABLE_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
-        said = about(Event.PROCESS_ENDED, worker=child.number, exit_code=code, seconds=pause_seconds)
+        extra = about(Event.PROCESS_ENDED, worker=child.number, exit_code=code, seconds=pause_seconds)
         logger.warning(
-            "worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds, extra=said
+            "worker %d ended with %d; again in %.1f s", child.number, code, pause_seconds, extra=extra
         )
         child.due_at = now + pause_seconds
         return None

@@ -68,8 +68,8 @@ class CachedQuery(Generic[T]):
         except Exception as error:
             if is_outage(error):
                 return Panel(None, f"{self._server}: {reason_of(error)}")
-            said = about(Event.PAGE_FAILED, error=type(error).__name__)
-            logger.exception("a part of the page failed", extra=said)
+            extra = about(Event.PAGE_FAILED, error=type(error).__name__)
+            logger.exception("a part of the page failed", extra=extra)
             return Panel(None, f"failed with {type(error).__name__}; the log of this worker says more")
 
     async def close(self) -> None:

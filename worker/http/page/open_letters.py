@@ -55,11 +55,11 @@ class OpenLetters:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 counted = await self.counted()
         except Exception as error:
-            said = about(Event.LOOK_FAILED, error=type(error).__name__)
+            extra = about(Event.LOOK_FAILED, error=type(error).__name__)
             if is_outage(error) or isinstance(error, NoAnswerError):
-                log.info("open dead letters were not counted: %s", describe(error), extra=said)
+                log.info("open dead letters were not counted: %s", describe(error), extra=extra)
             else:
-                log.exception("open dead letters were not counted", extra=said)
+                log.exception("open dead letters were not counted", extra=extra)
             return
         self._metrics.open_dead_letters.clear()
         for code in {*counted, *(one.value for one in DeadLetterCode)}:

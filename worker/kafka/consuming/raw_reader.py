@@ -48,11 +48,11 @@ class RawReader:
         try:
             hold.found = await self._batch_at(partition, hold.offset)
         except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
-            said = about(Event.LOOK_FAILED, partition, offset=hold.offset, error=type(error).__name__)
-            log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error, extra=said)
+            extra = about(Event.LOOK_FAILED, partition, offset=hold.offset, error=type(error).__name__)
+            log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error, extra=extra)
         except Exception as error:
-            said = about(Event.UNFORESEEN, partition, offset=hold.offset, error=type(error).__name__)
-            log.exception("%s at %d: a fault in reading it raw", partition, hold.offset, extra=said)
+            extra = about(Event.UNFORESEEN, partition, offset=hold.offset, error=type(error).__name__)
+            log.exception("%s at %d: a fault in reading it raw", partition, hold.offset, extra=extra)
             why = f"{type(error).__name__}: {error}"
             span = UnreadableSpan(partition, hold.offset, hold.offset + 1, why)
             hold.found = RawBatch((), hold.offset, span)

@@ -30,8 +30,8 @@ OnUnreadable = Callable[[UnreadableSpan], None]
 
 def warn(span: UnreadableSpan) -> None:
     """Log a span that is skipped."""
-    said = about(Event.RECORDS_UNREADABLE, span.partition, offset=span.first, end=span.end)
-    log.warning("%s: skipped", span, extra=said)
+    extra = about(Event.RECORDS_UNREADABLE, span.partition, offset=span.first, end=span.end)
+    log.warning("%s: skipped", span, extra=extra)
 
 
 def nothing_more(_span: UnreadableSpan) -> None:

@@ -176,8 +176,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     def _read_again_what_was_not_accepted(self) -> None:
         if not (offered := self._places.offered):
             return
-        said = about(Event.POSITION_RESTORED, partitions=places(offered))
-        log.warning("a poll's records were not handed over: read again from %s", names(offered), extra=said)
+        extra = about(Event.POSITION_RESTORED, partitions=places(offered))
+        log.warning("a poll's records were not handed over: read again from %s", names(offered), extra=extra)
         for partition in list(offered):
             self.seek(partition, offered[partition])
 
@@ -272,8 +272,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 self._hold(partition, Pause(hold.due))
             return
         if self.unreadable.get(partition) != found.span:
-            said = about(Event.RECORDS_UNREADABLE, partition, offset=found.span.first, end=found.span.end)
-            log.info("%s: this partition waits there, and is read again now and then", found.span, extra=said)
+            extra = about(Event.RECORDS_UNREADABLE, partition, offset=found.span.first, end=found.span.end)
+            log.info("%s: this partition waits there, and is read again at times", found.span, extra=extra)
         self.unreadable[partition] = found.span
 
     def _look_at_hold_or_error(self, partition: TopicPartition, entry: Any) -> None:

@@ -27,8 +27,8 @@ def unpack(
         # A list keeps what it was extended by when the iterator raises.
         records.extend(islice(unpacked_records(result), room))
     except Exception as error:  # of a codec, of text, of a checksum: of whatever the bytes are not
-        said = about(Event.RECORDS_UNREADABLE, partition, offset=unpacked_to(result))
-        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error, extra=said)
+        extra = about(Event.RECORDS_UNREADABLE, partition, offset=unpacked_to(result))
+        log.debug("%s cannot be unpacked at %d: %r", partition, unpacked_to(result), error, extra=extra)
         is_whole = False
     # No checksum covers the offset that a batch claims. A wrong one would move the position back, or beyond
     # the log, and the records behind that batch would be lost with it.

@@ -70,8 +70,8 @@ class OutputLimits:
         try:
             found = await self._read(list(self._configured))
         except Exception as error:  # if Kafka is away, publishing fails and reports it
-            said = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
-            log.debug("the settings of the output topics could not be read: %r", error, extra=said)
+            extra = about(Event.LOOK_FAILED, server="kafka", error=type(error).__name__)
+            log.debug("the settings of the output topics could not be read: %r", error, extra=extra)
             return []
         self._configured |= found
         return list(found)
