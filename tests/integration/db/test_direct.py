@@ -1,15 +1,14 @@
 """Statements that run without SQLAlchemy's session, on PostgreSQL: they are part of its transaction."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 from sqlalchemy import bindparam, text, update
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.direct import DirectStatement
-from db.engine import create_engine, session_factory
+from db.engine import session_factory
 from db.models import Product
 from tests.support.shop import Shop
 
@@ -23,12 +22,10 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 @pytest.fixture
-async def sessions(database_url: str, shop: Shop) -> AsyncIterator[Sessions]:
+async def sessions(engine: AsyncEngine, shop: Shop) -> Sessions:
     """On a shop with ten pieces of product 1."""
     await asyncio.to_thread(shop.stock_up, {1: 10})
-    engine = create_engine(database_url)
-    yield session_factory(engine)
-    await engine.dispose()
+    return session_factory(engine)
 
 
 @pytest.mark.parametrize("is_first", [True, False])

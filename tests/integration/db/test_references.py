@@ -1,7 +1,7 @@
 """Items written without a look at each one's order and product: when, and that nothing dangles."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.bulk import orders
 from db.bulk.rows import encode_items, encode_order
-from db.engine import create_engine, session_factory
+from db.engine import session_factory
 from db.stock import Taking, take_stock
 from db.worker.ledger import database_time
 from tests.support.order_stories import until_somebody_waits
@@ -28,12 +28,10 @@ PRICE, CENTS = "2.50", 250
 
 
 @pytest.fixture
-async def sessions(database_url: str, shop: Shop) -> AsyncIterator[Sessions]:
+async def sessions(engine: AsyncEngine, shop: Shop) -> Sessions:
     """On a shop with product 1, of which there is plenty."""
     await asyncio.to_thread(shop.stock_up, {1: 10_000})
-    engine = create_engine(database_url)
-    yield session_factory(engine)
-    await engine.dispose()
+    return session_factory(engine)
 
 
 class Encoded(NamedTuple):

@@ -11,7 +11,7 @@ from uuid import UUID
 from contracts.events import Reason, ReasonCode
 from db.statuses import OrderStatus
 from db.worker.skips import SkippedSpan
-from worker.operations.explain.order_facts import Facts, Place, RecordStanding, State, Unread
+from worker.operations.explain.order_facts import Facts, Place, RecordStanding, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +230,6 @@ def reason_text(reason: Reason) -> str:
             )
         case _:  # of a newer worker
             return f"{reason.code}, which this version does not know"
-
-
-def unread_text(unread: Sequence[Unread]) -> str:
-    """order-confirmed-2 from 120,000 to 500,000; …"""
-    return "; ".join(f"{u.topic}-{u.partition} from {u.start:,} to {u.end:,}" for u in unread)
 
 
 def _time(time: datetime) -> str:

@@ -103,16 +103,14 @@ async def reopen(settings: Settings, request: ReopenRequest) -> ReopenReport:
             earlier = Earlier(*await recover(settings, sessions, inputs, request.patience_seconds))
             run = ReopeningRun(uuid4(), request.by, request.drop_prices, topic)
             async with sessions.begin() as session:
-                selection = await _claim(settings, session, inputs, run, request.choice)
+                selection = await _claim(session, inputs, run, request.choice)
             require_some(selection, other_work=bool(earlier.sent or earlier.released))
             report = ReopenReport(run.run_id, earlier, selection)
             stepped = _SteppedRun(settings, request, sessions, inputs, admin, producer, report)
             return await stepped.run()
 
 
-async def _claim(
-    settings: Settings, session: AsyncSession, inputs: TopicReader, run: ReopeningRun, choice: Choice
-) -> Selection:
+async def _claim(session: AsyncSession, inputs: TopicReader, run: ReopeningRun, choice: Choice) -> Selection:
     selection = Selection()
     partitions = await partitions_of(inputs, TopicSelection(run.topic))
     # Before the rows are committed, so before anything is sent: it lies after.

@@ -17,7 +17,6 @@ from worker.sandbox.servers.errors import LocalServiceError, missing_package
 
 _HERE = Path(__file__).parent
 _POLL_SECONDS = 0.02
-_LOG_END = 1_000  # characters: the reason is in there, and it still is a message
 KERNEL_KILLS_ORPHANS = sys.platform == "linux"
 
 # The kernel kills a child when the *thread* that started it ends. This one lives as long as the interpreter.
