@@ -106,6 +106,7 @@ _BROKER: Final = "worker/broker.py"
 _SET_ASIDE: Final = "worker/pipeline/set_aside.py"
 _RETRY: Final = "worker/failures.py"
 _WITHHELD: Final = "worker/pipeline/withheld.py"
+_LATE_PUBLICATION: Final = "worker/pipeline/late_publication.py"
 _ADAPTED: Final = "worker/kafka/limits/adapted.py"
 _DECODE: Final = "worker/core/decode.py"
 _APP: Final = "worker/app.py"
@@ -849,9 +850,9 @@ MUTATIONS: Final = (
         "it is tried without looking",
         (
             Edit(
-                _WITHHELD,
-                "            published = await self._mark_published(producer, rows)\n",
-                "            published: set[UUID] = set()\n",
+                _LATE_PUBLICATION,
+                "        published = await self._mark_published(rows)\n",
+                "        published: set[UUID] = set()\n",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_withheld.py", "dies_before"),),

@@ -35,7 +35,7 @@ from worker.operations.replay.handover import (
     require_furthest,
     require_possible,
 )
-from worker.pipeline.withheld import producer_id
+from worker.pipeline.late_publication import producer_id
 from worker.settings import Settings
 
 Sessions = async_sessionmaker[AsyncSession]

@@ -181,7 +181,11 @@ async def test_they_are_published_once_when_their_topic_takes_them_and_not_befor
 
 
 @pytest.mark.parametrize(
-    "dies", ["worker.pipeline.withheld.withheld.mark_published", "worker.pipeline.withheld.find_published"]
+    "dies",
+    [
+        "worker.pipeline.late_publication.withheld.mark_published",
+        "worker.pipeline.late_publication.find_published",
+    ],
 )
 async def test_a_worker_that_dies_before_it_knows_that_it_published_does_not_publish_again(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, dies: str
@@ -217,7 +221,7 @@ async def test_a_try_in_a_partition_that_is_gone_with_its_topic_is_made_again(
         raise SystemError
 
     with monkeypatch.context() as patched:
-        patched.setattr("worker.pipeline.withheld.withheld.mark_published", die)
+        patched.setattr("worker.pipeline.late_publication.withheld.mark_published", die)
         with pytest.raises(SystemError):
             await ground.outcomes().look()
     assert (await ground.rows())[0].tried_partition == 1
