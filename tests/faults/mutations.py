@@ -662,7 +662,7 @@ MUTATIONS: Final = (
         "its consumer looks for them where they were",
         (
             Edit(
-                "worker/kafka/moved_brokers.py",
+                "worker/kafka/client_internals.py",
                 "    if not now._brokers or",
                 "    if now._brokers or",
             ),

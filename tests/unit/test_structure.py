@@ -91,6 +91,15 @@ def code_of(path: Path) -> str:
     return re.sub(r'""".*?"""|#[^\n]*', "", path.read_text(), flags=re.DOTALL)
 
 
+def test_private_attributes_of_kafka_clients_are_used_in_two_modules():
+    """A class that inherits from one of aiokafka's may use its own."""
+    private = re.compile(
+        r"\b(?!self\._|cls\._)[\w.]+\._(client|fetcher|coordinator|subscriptions?|txn_manager|sender|brokers)\b"
+    )
+    users = {p.name for p in (ROOT / "worker").rglob("*.py") if private.search(code_of(p))}
+    assert users == {"internals.py", "client_internals.py"}
+
+
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_awaits_nothing_and_reads_no_clock(module: str):
     path = ROOT / module

@@ -1,4 +1,7 @@
-"""The only module that uses private attributes of aiokafka (0.14); a test fails when they change.
+"""What fetching needs of private attributes of aiokafka (0.14); a test fails when they change.
+
+`worker.kafka.client_internals` has what clients and producers need of them. No other module uses any, but for
+classes that inherit from one of aiokafka's.
 
 A fetcher keeps what it fetched in `_records`, one entry a partition, and fetches a partition again when its
 entry is gone. A `Hold` in that place keeps a partition from being fetched, without any cost for the others.
@@ -7,12 +10,11 @@ entry is gone. A `Hold` in that place keeps a partition from being fetched, with
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
@@ -23,12 +25,10 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
     RecordTooLargeError,
     TopicAuthorizationFailedError,
-    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
     for_code,
 )
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.group import LeaveGroupRequest
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
@@ -254,8 +254,9 @@ def free(fetcher: Fetcher, partition: TopicPartition) -> None:
     fetcher._notify(fetcher._wait_consume_future)
 
 
-def wake(fetcher: Fetcher) -> None:
+def wake(consumer: AIOKafkaConsumer) -> None:
     """Wake those who wait for records."""
+    fetcher = consumer._fetcher
     for waiter in fetcher._fetch_waiters:
         fetcher._notify(waiter)
 
@@ -271,27 +272,6 @@ def unpacked_to(result: Any) -> int:
     return int(result._partition_records.next_fetch_offset)
 
 
-async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
-    """Remove a member from its group; it need not be a member. Raises the coordinator's error."""
-    coordinator = await admin.find_coordinator(group_id)
-    answer = await admin._send_request_to_node(coordinator, LeaveGroupRequest(group_id, member_id))
-    error = for_code(answer.error_code)
-    if error not in (NoError, UnknownMemberIdError):
-        raise error(f"removing {member_id} from the group {group_id}")
-
-
 def limit_partition_fetch(consumer: AIOKafkaConsumer, max_bytes: int) -> None:
     """Set the most bytes of each partition in an answer, from the next request on."""
     consumer._fetcher._max_partition_fetch_bytes = max_bytes
-
-
-def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
-    """Those of its topics that the brokers do not let it see."""
-    hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
-    return hidden
-
-
-def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-    """Those that no broker leads, by what the brokers said last."""
-    leader_of = consumer._client.cluster.leader_for_partition
-    return {partition for partition in partitions if leader_of(partition) in (None, -1)}

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from contracts.fields import parse_order_id
 from worker.errors import CommandError, UsageError
 from worker.failures import reason_of
+from worker.kafka.client_internals import partitions_of_topic
 from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader
 from worker.settings import Settings
@@ -114,8 +115,7 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
 
 async def partitions_of(consumer: AIOKafkaConsumer, selected: TopicSelection) -> list[TopicPartition]:
     """Those selected, in order. Raises UsageError that names a partition which the topic does not have."""
-    # aiokafka's own `partitions_for_topic` knows only the topics that are assigned already.
-    known = await consumer._client._wait_on_metadata(selected.topic)
+    known = await partitions_of_topic(consumer, selected.topic)
     if unknown := [str(n) for n in selected.numbers if n not in known]:
         raise UsageError(
             f"{selected.topic} has no partition {', '.join(unknown)}: it has 0 to {max(known, default=0)}"

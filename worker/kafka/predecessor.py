@@ -18,10 +18,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from worker.errors import CommandError
 from worker.failures import reason_of
+from worker.kafka.client_internals import leave_group
 from worker.kafka.client_names import name_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.group import members
-from worker.kafka.internals import leave_group
 from worker.observability.events import Event, about
 from worker.settings import Settings
 

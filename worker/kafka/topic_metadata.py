@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTime
 from aiokafka.protocol.metadata import MetadataRequest
 
 from worker.errors import CommandError
+from worker.kafka.client_internals import ask_broker, brokers_now
 
 # A broker that has died stays on the list until its session ends: after 9 s by default.
 _LIMIT_SECONDS: Final = 30.0
@@ -37,8 +38,7 @@ async def until_all_brokers_know(
 
 async def _lacking(admin: AIOKafkaAdminClient, partitions: Mapping[str, int]) -> str | None:
     # Read each time: a broker that has died leaves the list, and a new one joins it.
-    await admin._client.force_metadata_update()
-    nodes = sorted(broker.nodeId for broker in admin._client.cluster.brokers())
+    nodes = await brokers_now(admin)
     answers = await asyncio.gather(*(_topics_known_to(admin, node, list(partitions)) for node in nodes))
     return first_lacking(dict(zip(nodes, answers, strict=True)), partitions)
 
@@ -49,7 +49,7 @@ async def _topics_known_to(
     # Asking must not create them: aiokafka's own question does, where brokers allow that.
     question = MetadataRequest(names, allow_auto_topic_creation=False)
     try:
-        answer = await admin._client.send(node, question)
+        answer = await ask_broker(admin, node, question)
     except (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError):
         return None
     topics: list[dict[str, Any]] = answer.to_object()["topics"]

@@ -10,8 +10,9 @@ from typing import Final
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
+from worker.kafka.client_internals import hidden_topics
 from worker.kafka.consuming.record_consumer import RecordConsumer
-from worker.kafka.internals import hidden_topics, limit_partition_fetch
+from worker.kafka.internals import limit_partition_fetch
 from worker.kafka.records import Records, estimate_fit
 
 # Enough for the largest batch: 8,000 orders of three items take 2.8 MiB. With 768 KiB for each partition two

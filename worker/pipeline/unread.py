@@ -8,9 +8,9 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
+from worker.kafka.client_internals import without_leader
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.kafka.internals import without_leader
 from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics

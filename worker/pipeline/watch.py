@@ -16,13 +16,12 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
+from worker.kafka.client_internals import learn_brokers, without_leader
 from worker.kafka.client_names import is_worker
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
-from worker.kafka.internals import without_leader
-from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
 from worker.observability.health import Health

@@ -60,7 +60,7 @@ class RawReader:
             hold.task = None
             hold.due = time.monotonic() + pause_seconds(hold.tries)
             hold.tries += 1
-            wake(self._consumer._fetcher)
+            wake(self._consumer)
 
     async def _batch_at(self, partition: TopicPartition, offset: int) -> RawBatch:
         async with asyncio.timeout(READ_SECONDS):

@@ -10,6 +10,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
+from worker.kafka.client_internals import cancel_sender
 from worker.kafka.limits.naming import refused
 from worker.kafka.limits.topic_limits import TopicLimits
 
@@ -57,9 +58,6 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await producer.stop()
             return
-    # stop() waits for messages that may never go out; without this its task would try for ever.
-    sender = producer._sender.sender_task
-    if sender is not None:
-        sender.cancel()
+    cancel_sender(producer)  # it would try for ever
     with suppress(Exception):
         await producer.client.close()

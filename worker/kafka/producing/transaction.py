@@ -19,6 +19,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
+from worker.kafka.client_internals import end_of_transaction, join_transaction
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
@@ -65,11 +66,8 @@ class Transaction:
         return sent
 
     def join(self, place: TopicPartition) -> None:
-        """Add a partition to the transaction, although nothing was sent there.
-
-        Its marker is written there. aiokafka itself adds a partition with a record only.
-        """
-        self.producer._txn_manager.maybe_add_partition_to_txn(place)
+        """Add a partition to the transaction, although nothing was sent there: it gets its marker."""
+        join_transaction(self.producer, place)
 
     async def wait_acknowledged(self) -> None:
         """Wait until Kafka has acknowledged everything sent and the offsets; raises its error otherwise.
@@ -86,7 +84,7 @@ class Transaction:
     def ignore_failures(self) -> None:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
         # A right that is missing fails the end as well.
-        end = self.producer._txn_manager.wait_for_transaction_end()
+        end = end_of_transaction(self.producer)
         for future in (*self._sent, *([end] if end else ())):
             if isinstance(future, asyncio.Task):
                 future.cancel()  # an offset, whose result aiokafka never reports once the producer is closed

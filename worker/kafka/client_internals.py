@@ -1,0 +1,86 @@
+"""What clients and producers need of private attributes of aiokafka (0.14)."""
+
+import asyncio
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.errors import NoError, UnknownMemberIdError, for_code
+from aiokafka.protocol.group import LeaveGroupRequest
+
+
+async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
+    """Remove a member from its group; it need not be a member. Raises the coordinator's error."""
+    coordinator = await admin.find_coordinator(group_id)
+    answer = await admin._send_request_to_node(coordinator, LeaveGroupRequest(group_id, member_id))
+    error = for_code(answer.error_code)
+    if error not in (NoError, UnknownMemberIdError):
+        raise error(f"removing {member_id} from the group {group_id}")
+
+
+def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
+    """Those of its topics that the brokers do not let it see."""
+    hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
+    return hidden
+
+
+def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+    """Those that no broker leads, by what the brokers said last."""
+    leader_of = consumer._client.cluster.leader_for_partition
+    return {partition for partition in partitions if leader_of(partition) in (None, -1)}
+
+
+async def partitions_of_topic(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    """The topic's partitions; `partitions_for_topic` knows only the topics that are assigned already."""
+    found: set[int] = await consumer._client._wait_on_metadata(topic)
+    return found
+
+
+async def brokers_now(admin: AIOKafkaAdminClient) -> list[int]:
+    """The ids of the brokers that the cluster lists now, in order."""
+    await admin._client.force_metadata_update()
+    return sorted(broker.nodeId for broker in admin._client.cluster.brokers())
+
+
+async def ask_broker(admin: AIOKafkaAdminClient, broker: int, request: Any) -> Any:
+    """This broker's response. Raises the error of the connection."""
+    return await admin._client.send(broker, request)
+
+
+def learn_brokers(consumer: AIOKafkaConsumer, asked: AIOKafkaAdminClient) -> bool:
+    """Let a consumer know the brokers that a newer client knows, if none is where it knows one.
+
+    aiokafka asks the bootstrap servers once. From then on it knows the brokers by what they tell of each
+    other, and where all of them have moved it looks for them at their old addresses without end. Returns
+    whether that was so.
+    """
+    known, now = consumer._client.cluster, asked._client.cluster
+    if not now._brokers or _addresses(known) & _addresses(now):
+        return False
+    known._brokers = dict(now._brokers)
+    consumer._client.force_metadata_update()
+    return True
+
+
+def _addresses(cluster: ClusterMetadata) -> set[tuple[str, int]]:
+    return {(broker.host, broker.port) for broker in cluster.brokers()}
+
+
+def join_transaction(producer: AIOKafkaProducer, place: TopicPartition) -> None:
+    """Add a partition to the open transaction; aiokafka itself adds one with a record only."""
+    producer._txn_manager.maybe_add_partition_to_txn(place)
+
+
+def end_of_transaction(producer: AIOKafkaProducer) -> "asyncio.Future[Any] | None":
+    """Kafka's answer to the end of the transaction, if that is under way."""
+    end: asyncio.Future[Any] | None = producer._txn_manager.wait_for_transaction_end()
+    return end
+
+
+def cancel_sender(producer: AIOKafkaProducer) -> None:
+    """Cancel the task that sends: `stop` waits for messages that may never go out."""
+    sender = producer._sender.sender_task
+    if sender is not None:
+        sender.cancel()
