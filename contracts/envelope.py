@@ -63,7 +63,7 @@ def outcome_headers(
     decided_at: datetime,
     passed_on: Sequence[tuple[str, bytes]] = (),
 ) -> list[tuple[str, bytes]]:
-    """CloudEvents headers of one outcome, then those `passed_on`: of `passed_through` or `recalled`.
+    """CloudEvents headers of one outcome, then those `passed_on`: of `passed_through` or `decode_passed_on`.
 
     `subject` is the order id as text, like the record's key.
     """
@@ -129,7 +129,7 @@ def passed_through(
     return list(kept.items())
 
 
-def remembered(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+def encode_passed_on(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     """As JSON, those of an outcome's headers that each later publication of it has as well; None: none.
 
     The trace is none of them: it was that of the first publication.
@@ -139,8 +139,8 @@ def remembered(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     return f"[{','.join(texts)}]" if texts else None
 
 
-def recalled(text: str | None) -> list[tuple[str, bytes]]:
-    """The headers that `remembered` made this text of."""
+def decode_passed_on(text: str | None) -> list[tuple[str, bytes]]:
+    """The headers that `encode_passed_on` made this text of."""
     return [(name, content.encode()) for name, content in json.loads(text)] if text else []
 
 

@@ -150,7 +150,7 @@ _WITH_CODE: Final = {
 }
 
 
-def _then(code: ReasonCode, names: tuple[str, ...]) -> dict[str, Any]:
+def _require_fields(code: ReasonCode, names: tuple[str, ...]) -> dict[str, Any]:
     """A rule of JSON Schema: with this code these fields are there, and none of them is null."""
     return {
         "if": {"properties": {"code": {"const": code.value}}, "required": ["code"]},
@@ -165,7 +165,7 @@ class Reason(Event):
     """
 
     model_config = ConfigDict(
-        json_schema_extra={"allOf": [_then(code, names) for code, names in _WITH_CODE.items()]}
+        json_schema_extra={"allOf": [_require_fields(code, names) for code, names in _WITH_CODE.items()]}
     )
 
     code: AnyReasonCode

@@ -1,7 +1,7 @@
 """The rule of the shop. Pure: no await, no clock, no I/O.
 
 An order is confirmed whole or rejected whole. Orders are decided one after the other, each against
-the stock the ones before it left.
+the stock that earlier orders left.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,7 +116,7 @@ def decide_batch(
 
 
 class Decider:
-    """Decides orders one after the other, each against the stock that those before it left.
+    """Decides orders one after the other, each against the stock that earlier ones left.
 
     `taken` and `relied_on` are as in `BatchDecision`, so far.
     """
@@ -128,7 +128,7 @@ class Decider:
         self.relied_on: set[int] = set()
 
     def decide(self, order: Request) -> Decision:
-        """The order's decision; if it is confirmed, its goods are taken."""
+        """The order's decision; if it is confirmed, its quantities are taken."""
         levels, taken = self._levels, self.taken
         total_cents = 0
         prices = []

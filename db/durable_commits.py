@@ -31,8 +31,8 @@ class DurableConnection(asyncpg.Connection):
 
     _waited_in_vain = False
 
-    def heed_warnings(self) -> None:
-        """Once, after it has connected."""
+    def listen_for_warnings(self) -> None:
+        """Call it once, after it has connected."""
         self.add_log_listener(_note)
 
     async def execute(

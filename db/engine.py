@@ -29,7 +29,7 @@ _SINCE: Final[Mapping[str, int]] = {"idle_session_timeout": 14, "transaction_tim
 # The shop's triggers and foreign keys are off in a session where this is `replica`.
 _REPLICATION: Final = "session_replication_role"
 # Read only: the server has become a standby. The session stays open, and each write in it fails.
-_USELESS: Final = frozenset({"25006"})
+_READ_ONLY_ERRORS: Final = frozenset({"25006"})
 
 
 class TriggersOffError(asyncpg.InterfaceError):
@@ -124,7 +124,7 @@ def create_engine(
         echo=echo,
     )
     event.listen(engine.sync_engine, "checkout", _require_open)
-    event.listen(engine.sync_engine, "handle_error", _throw_away_useless)
+    event.listen(engine.sync_engine, "handle_error", _discard_read_only)
     return engine
 
 
@@ -144,7 +144,7 @@ async def _take_session(connection: DurableConnection, settings: Mapping[str, st
 
     Not as parameters of the connection: poolers refuse those, or skip them in silence.
     """
-    connection.heed_warnings()
+    connection.listen_for_warnings()
     major = connection.get_server_version().major
     known = {name: value for name, value in settings.items() if _SINCE.get(name, 0) <= major}
     wanted = {**known, _OWNER: str(uuid4())}
@@ -161,8 +161,8 @@ async def _take_session(connection: DurableConnection, settings: Mapping[str, st
         raise TriggersOffError
 
 
-def _throw_away_useless(context: ExceptionContext) -> None:
-    if getattr(context.original_exception, "sqlstate", None) in _USELESS:
+def _discard_read_only(context: ExceptionContext) -> None:
+    if getattr(context.original_exception, "sqlstate", None) in _READ_ONLY_ERRORS:
         context.is_disconnect = True
 
 
@@ -208,7 +208,7 @@ async def raw_connection(session: AsyncSession) -> AsyncIterator["asyncpg.Connec
     try:
         yield raw
     except asyncpg.PostgresError as error:
-        if error.sqlstate in _USELESS:
+        if error.sqlstate in _READ_ONLY_ERRORS:
             await connection.invalidate(error)
         raise
 

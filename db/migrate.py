@@ -29,7 +29,7 @@ from db.upgrade_refused import UpgradeRefusedError as UpgradeRefusedError
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
-_TURN: Final = "order-worker.upgrade"
+_LOCK: Final = "order-worker.upgrade"
 _LOOK_SECONDS: Final = 0.2  # whether another upgrade has ended
 
 # The session whose transaction holds a lock on one of our tables for the longest time.
@@ -45,7 +45,7 @@ _HOLDER: Final = text("""
 Report = Callable[[str], None]
 
 
-def _silent(_sentence: str) -> None:
+def _report_nothing(_sentence: str) -> None:
     """Report nothing."""
 
 
@@ -114,7 +114,7 @@ async def upgrade(
     revision: str = "head",
     *,
     waits: LockWaits | None = None,
-    report: Report = _silent,
+    report: Report = _report_nothing,
 ) -> list[Applied]:
     """Create the schema if need be and bring it to `revision`, each revision whole or not at all.
 
@@ -124,7 +124,7 @@ async def upgrade(
     that may take long. Raises LockedOutError; UpgradeRefusedError where the database has to be put right
     first; or what PostgreSQL raises.
     """
-    async with _turn(engine, report) as connection:
+    async with _exclusive_connection(engine, report) as connection:
         if not await connection.scalar(select(func.current_schema())):
             await connection.execute(CreateSchema(schema, if_not_exists=True))
         if await connection.run_sync(unversioned.match_this_version):
@@ -139,13 +139,15 @@ async def downgrade(engine: AsyncEngine, revision: str, *, waits: LockWaits | No
 
     Raises as `upgrade` does.
     """
-    async with _turn(engine) as connection:
+    async with _exclusive_connection(engine) as connection:
         steps = await connection.run_sync(
             lambda sync: list(_missing(revision, _current(sync) or "base"))[::-1]
         )
         for step in steps:
             before = str(step.down_revision or "base")
-            await _whole(connection, step, partial(command.downgrade, revision=before), waits or LockWaits())
+            await _apply_revision(
+                connection, step, partial(command.downgrade, revision=before), waits or LockWaits()
+            )
 
 
 def downgrade_sql(current: str, revision: str) -> str:
@@ -157,13 +159,15 @@ def downgrade_sql(current: str, revision: str) -> str:
 
 
 @asynccontextmanager
-async def _turn(engine: AsyncEngine, report: Report = _silent) -> AsyncIterator[AsyncConnection]:
+async def _exclusive_connection(
+    engine: AsyncEngine, report: Report = _report_nothing
+) -> AsyncIterator[AsyncConnection]:
     """A connection with the exclusive right to change the tables, outside of a transaction."""
     async with engine.connect() as connection:
         is_reported = False
         # Not by waiting in PostgreSQL: an index that is built concurrently waits for each statement that
         # began before it, also for one that waits for its turn.
-        while not await connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(_TURN)))):
+        while not await connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(_LOCK)))):
             if not is_reported:
                 report("another upgrade is running: waiting for it")
                 is_reported = True
@@ -191,16 +195,16 @@ async def _apply(connection: AsyncConnection, step: Script, waits: LockWaits, re
     report(f"{step.revision} {step.doc}{waiting}")
     started = time.monotonic()
     upgrade_to = partial(command.upgrade, revision=step.revision)
-    tries, locked_seconds = await _whole(connection, step, upgrade_to, waits, report)
+    tries, locked_seconds = await _apply_revision(connection, step, upgrade_to, waits, report)
     return Applied(step.revision, step.doc, time.monotonic() - started, tries, locked_seconds)
 
 
-async def _whole(
+async def _apply_revision(
     connection: AsyncConnection,
     step: Script,
     move: Callable[[Config], None],
     waits: LockWaits,
-    report: Report = _silent,
+    report: Report = _report_nothing,
 ) -> tuple[int, float]:
     """Go up or down one revision. Returns the tries, and for how many seconds others may have waited."""
     is_concurrent = _is_concurrent(step)
@@ -223,7 +227,7 @@ async def _whole(
         holder = await _holder(connection)
         if tried < waits.tries:
             report(f"{step.revision} gives way: {holder}")
-            # As long as others waited for us, or longer, so that they come to their turn.
+            # As long as others waited for us, or longer, so that they can finish.
             await asyncio.sleep(waits.lock_timeout_seconds * random.uniform(1, 2))
     raise LockedOutError(step.revision, waits, holder)
 

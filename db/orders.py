@@ -137,7 +137,7 @@ async def create_order(
     # Not the transaction's own time: that is from before the lock, and the same for all its orders.
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if order_id is not None:
-        await _check_unused(session, order_id)
+        await _require_unused_id(session, order_id)
     user = await _lock_user(session, user_id)
     products = await lock_products(session, {line.product_id for line in lines})
     rows = [(i, str(product.price), product.stock_quantity) for i, product in products.items()]
@@ -204,7 +204,7 @@ async def cancel_order(session: AsyncSession, order_id: UUID) -> Order:
     await acquire_stock_lock(session)
     order = await _lock_order(session, order_id)
     _change_status(order, OrderStatus.CANCELLED)
-    for product, quantity in await _lock_what_was_sold(session, order):
+    for product, quantity in await _lock_sold_products(session, order):
         product.stock_quantity += quantity
     await session.flush()
     return order
@@ -213,13 +213,13 @@ async def cancel_order(session: AsyncSession, order_id: UUID) -> Order:
 async def delete_order(session: AsyncSession, order_id: UUID) -> None:
     """Remove an order and its items; a pending one gives its stock back first. Raises NotFoundError.
 
-    Of a completed order the goods are gone: `received_quantity` shrinks by them, so that received − sold
-    = stock stays true. The ledger keeps the id: the same order-placed event is not decided again.
+    A completed order has left the stock: `received_quantity` shrinks by its quantities, so that received −
+    sold = stock stays true. The ledger keeps the id: the same order-placed event is not decided again.
     """
     await acquire_stock_lock(session)
     order = await _lock_order(session, order_id)
     if order.status is not OrderStatus.CANCELLED:
-        for product, quantity in await _lock_what_was_sold(session, order):
+        for product, quantity in await _lock_sold_products(session, order):
             if order.status is OrderStatus.PENDING:
                 product.stock_quantity += quantity
             else:
@@ -253,7 +253,7 @@ def _request(user_id: int, lines: Sequence[OrderLine]) -> _Request:
     return _Request(user_id, [(one.product_id, one.quantity, p) for one, p in zip(lines, seen, strict=True)])
 
 
-async def _check_unused(session: AsyncSession, order_id: UUID) -> None:
+async def _require_unused_id(session: AsyncSession, order_id: UUID) -> None:
     """Checked first, because rejected and deleted orders are not in the table of orders."""
     if await session.scalar(select(Order.id).where(Order.id == order_id)):
         raise AlreadyExistsError("order", "id", order_id, "pk_orders")
@@ -278,7 +278,7 @@ async def _lock_order(session: AsyncSession, order_id: UUID) -> Order:
     return await find_whole(session, WHOLE.with_for_update(of=Order), order_id)
 
 
-async def _lock_what_was_sold(session: AsyncSession, order: Order) -> Iterable[tuple[Product, int]]:
+async def _lock_sold_products(session: AsyncSession, order: Order) -> Iterable[tuple[Product, int]]:
     """Each line's product, locked, and quantity."""
     products = await lock_products(session, {item.product_id for item in order.items})
     return [(products[item.product_id], item.quantity) for item in order.items]

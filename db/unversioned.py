@@ -17,7 +17,7 @@ _NAMED: Final = 3  # differences in one line
 def match_this_version(connection: Connection) -> bool:
     """Whether there are tables and no revision, and they are those of the models; False: there are none.
 
-    Raises UpgradeRefusedError where they are others. More tables and indexes than ours are nobody's trouble.
+    Raises UpgradeRefusedError where they are others. Further tables and indexes are ignored.
     """
     context = MigrationContext.configure(
         connection, opts={"compare_type": True, "include_object": _is_compared}

@@ -1,7 +1,7 @@
 """What a restoration of the ledger finds while it reads topics of any length: one session's temporary tables.
 
 Outcomes that are in a topic and not in the ledger are copied here in portions, and then the input records
-they may have come of; the caller holds no ids. What is written to the ledger in the end is read from here.
+that may have led to them; the caller holds no ids. What is written to the ledger is read from here.
 
 Every function needs the session that `prepare` was called with, bound to one connection until the end.
 """
@@ -80,7 +80,7 @@ class MissingCount(NamedTuple):
 
 
 class Restorable(NamedTuple):
-    """A missing outcome, and the record that it came of: None where it is not there any more."""
+    """A missing outcome, and its input record: None if that is not there any more."""
 
     order_id: UUID
     outcome: str

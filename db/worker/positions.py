@@ -1,9 +1,9 @@
 """How far each partition is published, in addition to Kafka's own committed offset.
 
 A broker may forget committed offsets, and undo the last transaction whose commit it has acknowledged
-(docs/kafka-limits.md). What was published must not be published again because of that, and what
-was undone must be, so PostgreSQL remembers it too: before a batch is published, from where to where it goes,
-and by which record one sees that it was. The same of the batch before.
+(docs/kafka-limits.md). What was published must not be published again because of that, and what was undone
+must be. So before a batch is published, its row here gets the offsets of the batch and a sentinel: a record
+that shows whether the batch was published. The row also keeps those of the previous batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ class Sentinel:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The batch before the latest: Kafka has acknowledged the commit of its publication."""
+    """The previous batch: Kafka has acknowledged the commit of its publication."""
 
     from_offset: int
     sentinel: Sentinel | None
@@ -61,12 +61,11 @@ class Acknowledged:
 class PendingBatch:
     """The latest batch of a partition whose publication began.
 
-    Every record before `published_to` is published, as Kafka said; for those of the batch before, its
-    sentinel shows whether it still holds. Those from there to `pending_to` are decided; whether they
-    are published, the sentinel shows, if there was anything to publish. `last_timestamp_ms` is that of the
-    record before `pending_to`. The last two are found only: `record_pending` knows them by itself.
-    `published_by` is the transactional id of its publication, and no part of what the batch is: a copy of
-    another group's has none.
+    Every record before `published_to` is published, as Kafka said; whether the previous batch still is, its
+    sentinel in `acknowledged` shows. The records from `published_to` to `pending_to` are decided; `sentinel`
+    shows whether they are published, and is None if there was nothing to publish. `last_timestamp_ms` is that
+    of the record before `pending_to`. `published_by` is the transactional id of its publication; a copy for
+    another group has none. `acknowledged` and `published_by` are read only: `record_pending` sets them.
     """
 
     published_to: int
@@ -87,8 +86,8 @@ _STATE: Final = {
     "witness_partition": Integer,
     "witness_from_offset": BigInteger,
 }
-# The batch before: the latest so far where this one continues after it, and still the same one where the same
-# batch begins once more. Anything else does not follow on it.
+# The previous batch: the latest so far if this one continues after it, the stored previous one if the same
+# batch begins once more, and otherwise none.
 _ACKNOWLEDGED: Final = {
     "acknowledged_from": "announced_to",
     "acknowledged_topic": "witness_topic",
@@ -108,7 +107,7 @@ _RECORD_PENDING: Final = DirectStatement(
         Position.group_id == bindparam("group"),
         Position.topic == _new.c.topic,
         Position.partition == _new.c.partition,
-        # Whoever has taken the partition over since then has begun another epoch.
+        # A worker that took the partition over since then has begun another epoch.
         Position.epoch == _new.c.epoch,
         # A row that holds anything else than its owner wrote is that of a backup.
         or_(_new.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_new.c.follows)),
@@ -131,7 +130,7 @@ _RECORD_PENDING: Final = DirectStatement(
 
 
 async def forget(session: AsyncSession, group_id: str, topic: str, partition: int) -> None:
-    """Keep the epoch alone, where what was published is of a log that is no more."""
+    """Delete all but the epoch, after the log of which it speaks is gone."""
     await session.execute(
         update(Position)
         .where(Position.group_id == group_id, Position.topic == topic, Position.partition == partition)
@@ -142,10 +141,10 @@ async def forget(session: AsyncSession, group_id: str, topic: str, partition: in
 async def copy_to_group(
     session: AsyncSession, old_group: str, new_group: str, topic: str, partition: int
 ) -> None:
-    """Let the new group be as far as the old one, unless it has begun something by itself.
+    """Let the new group continue where the old one is, unless the new one has begun a batch.
 
-    Nothing that the old group has published may hang in Kafka: the new one does not learn by whom it was.
-    Whoever has started an epoch of the new group has to start another one, since it knows nothing of this.
+    The old group may have no hanging transaction in Kafka: its transactional ids are not copied. A caller
+    that has started an epoch of the new group has to start another one, because that one lacks this row.
     """
     state = [name for name in _KEPT if not name.endswith("_by")]
     copied = select(

@@ -1,7 +1,7 @@
 """Outcomes that are decided and not published, because their topic refuses them, each by itself.
 
 The order is decided, its event is in the ledger, and its partition has continued. A row says what is still to
-be published, and from where on in the topic to look whether a try that nobody saw the end of has done it.
+be published, and from which offset of the topic to search for it after an attempt with an unknown result.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -84,7 +84,7 @@ async def add_withheld(session: AsyncSession, refused: Sequence[Refused]) -> Non
             "what_to_do": one.what_to_do,
         }
         statement = upsert(WithheldOutcome).values(values)
-        anew = {
+        reset = {
             "headers": one.headers,
             "withheld_at": func.now(),
             "tried_partition": None,
@@ -94,7 +94,7 @@ async def add_withheld(session: AsyncSession, refused: Sequence[Refused]) -> Non
         await session.execute(
             statement.on_conflict_do_update(
                 index_elements=[WithheldOutcome.order_id],
-                set_=anew,
+                set_=reset,
                 where=WithheldOutcome.published_at.is_not(None),
             )
         )

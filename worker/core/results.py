@@ -6,7 +6,7 @@ from enum import Enum, auto
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from contracts.envelope import outcome_headers, passed_through, remembered
+from contracts.envelope import encode_passed_on, outcome_headers, passed_through
 from contracts.events import DeadLetterCode
 from contracts.fields import MAX_TOTAL_CENTS
 from contracts.plain_order import PlainOrder
@@ -113,7 +113,7 @@ class ResultBuilder:
             items = rows.encode_items(order_id, lines, unit_prices)
         source = (record.topic, record.partition, record.offset)
         passed_on = passed_through(record.headers, record.value) if record.headers else ()
-        kept = remembered(passed_on) if passed_on else None
+        kept = encode_passed_on(passed_on) if passed_on else None
         decided = rows.encode_outcome(
             order_id, outcome, fingerprint, source, event, decided_at, sorted_fingerprint, kept
         )

@@ -51,7 +51,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     metrics: Metrics
     # Held across PostgreSQL, Kafka and the end of a rebalance: no probe and no endpoint may wait for it.
     _batch_in_flight: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _handled_at: float = float("-inf")  # monotonic seconds: when the batch before was
+    _handled_at: float = float("-inf")  # monotonic seconds: when the previous batch was
 
     def take_no_more(self) -> None:
         """Accept no batch after the one in flight."""
@@ -74,7 +74,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
                     records = await self.source.top_up(records, self._handled_at)
                     await self.flow.run(await self._admit(by_partition(records)))
                 except Exception as error:
-                    # A fault of ours that nothing below foresaw. The records must come again all the same:
+                    # A fault of this program. The records must be read again all the same:
                     # FastStream would log this and continue with the next batch, and these would be lost.
                     await self.flow.wait_published()
                     self.owner.drop(self.partitions.owned())
@@ -113,7 +113,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             await self.owner.release()
 
     async def _admit(self, records: Records) -> Records:
-        """Those records that are ours and not decided yet; partitions not owned yet are taken over."""
+        """The records of assigned partitions that are not decided yet; takes new ones over."""
         assigned = self.source.assignment()
         mine: Records = {}
         for partition, of_one in records.items():
@@ -125,7 +125,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
             else:
                 self.source.seek(partition, first_missing)
         if any(not self.partitions[p].ownership for p in mine):
-            await self.flow.wait_published()  # a take-over must not meet a transaction of ours
+            await self.flow.wait_published()  # a take-over must not meet an open transaction
         new = {p: of_one[0].offset for p, of_one in mine.items() if not self.partitions[p].ownership}
         for partition in list(new)[TAKEN_OVER_AT_ONCE:]:
             self.source.seek(partition, new.pop(partition))

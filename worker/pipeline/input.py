@@ -54,7 +54,7 @@ class Input:
         return set(consumer.assignment()) if consumer else set()
 
     def partitions_of(self, topic: str) -> list[TopicPartition]:
-        """All there are, whoever reads them."""
+        """All partitions of the topic, also those of other workers."""
         consumer = self._find()
         numbers = consumer.partitions_for_topic(topic) if consumer else None
         return [TopicPartition(topic, number) for number in numbers or ()]

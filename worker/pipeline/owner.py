@@ -45,13 +45,12 @@ class Owner:
                 continue
             self.partitions[partition].take(result)
             if result.published_to not in (None, first):
-                # The previous owner came further than the offset at which we began to read, or a commit of
-                # ours succeeded although it failed here. (Or the committed offset lies in a gap: one more
-                # fetch.)
+                # The previous owner came further than the offset at which this worker began to read, or a
+                # commit that failed here succeeded in Kafka. (Or the committed offset lies in a gap: that
+                # costs one more fetch.)
                 self.retries.read_from(partition, result.published_to)
             if first is None or (result.published_to or 0) > first:
-                # Nothing failed, or what failed here succeeded in Kafka. No further record may come to show
-                # it.
+                # Nothing failed, or what failed here succeeded in Kafka. Reset now: no later record may come.
                 self.partitions[partition].failures = 0
                 self.health.resumed(partition)
 

@@ -31,7 +31,7 @@ class Ownership:
     published_to: int | None  # None: nothing was ever committed, the first record at hand counts
     pending_to: int | None = None
     replays: Sequence[SilentReplay] = ()
-    # Order ids whose outcome is not published with its batch: `worker.pipeline.withheld` sees to it.
+    # Order ids whose outcome is not published with its batch, but by `worker.pipeline.withheld`.
     withheld: AbstractSet[str] = frozenset()
     decided_to: int | None = None
     # Where the latest batch ended, if only skipped offsets lie between it and `published_to`.
@@ -39,11 +39,11 @@ class Ownership:
 
     @property
     def is_all_published(self) -> bool:
-        """Whether of all that `positions` knows to be begun nothing is left to publish."""
+        """Whether every batch that `positions` has recorded is published."""
         return self.pending_to is None or (self.published_to or 0) >= self.pending_to
 
     def undecided(self, records: list[ConsumerRecord]) -> list[ConsumerRecord]:
-        """Those of these records, which are in order, that are still to be decided."""
+        """The records that are still to be decided. `records` are in order."""
         # What is still being published is decided, too: if that fails, the partition is taken over again.
         start = self.published_to if self.decided_to is None else self.decided_to
         if start is None or records[0].offset >= start:
@@ -51,7 +51,7 @@ class Ownership:
         return [record for record in records if record.offset >= start]
 
     def pending(self, records: Sequence[ConsumerRecord], sentinel: Sentinel | None) -> PendingBatch:
-        """What has to be in `positions` before these are published."""
+        """The row to record in `positions` before these are published."""
         published_to = records[0].offset if self.published_to is None else self.published_to
         if self.skipped_from is not None:
             published_to = self.skipped_from  # so that `positions` knows which batch this one follows
@@ -165,8 +165,8 @@ class Partitions:
 
     def failed(self, partitions: Iterable[TopicPartition]) -> int:
         """Count a failure of each of these; returns the highest number of failures before this one."""
-        those = [self[p] for p in partitions]
-        before = max((one.failures for one in those), default=0)
-        for one in those:
+        failed = [self[p] for p in partitions]
+        before = max((one.failures for one in failed), default=0)
+        for one in failed:
             one.failures = before + 1
         return before

@@ -114,7 +114,7 @@ class Retries:
         if isinstance(error, asyncio.CancelledError):
             raise error
         if self.source.consumer is None:
-            return  # stopping: what is not committed comes again to whoever owns the partition next
+            return  # stopping: the next owner of the partition reads again what is not committed
         self.read_again(firsts)
         of_all = server == "database" if of_all is None else of_all
         if of_all:

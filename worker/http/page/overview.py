@@ -171,13 +171,13 @@ def outcomes(now: datetime, orders: Panel[StoredOrders], rejected: Panel[Rejecti
     known = [part.value.whole_after for part in (orders, rejected) if part.value]
     since = max([start, *(_whole_second(time) for time in known if time)])
     confirmed = _confirmed(orders.value, since) if orders.value else None
-    those = _rejected(rejected.value, since) if rejected.value else ()
-    refused = len(those) if rejected.value else None
+    shown = _rejected(rejected.value, since) if rejected.value else ()
+    refused = len(shown) if rejected.value else None
     return Outcomes(
         since,
         since > start,
         tuple(_with_shares([("confirmed", confirmed), ("rejected", refused)])),
-        tuple(_reasons(those, refused)),
+        tuple(_reasons(shown, refused)),
         tuple(dict.fromkeys(part.trouble for part in (orders, rejected) if part.trouble)),
     )
 

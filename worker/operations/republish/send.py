@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from contracts.envelope import REPUBLISHED, outcome_headers, recalled
+from contracts.envelope import REPUBLISHED, decode_passed_on, outcome_headers
 from db.bulk.rows import LedgerRow
 from worker.core.results import Publication
 from worker.kafka.producing.exclusive_producer import exclusive_producer
@@ -32,11 +32,11 @@ def progress_place(settings: Settings) -> TopicPartition:
 def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
     """The outcome as it was published first, except for its time and the header `republished`.
 
-    Of the order's own headers it has those that the ledger keeps (`remembered`): the trace is none of them.
+    Of the order's own headers it has those that the ledger keeps (`encode_passed_on`): no trace.
     """
     assert row.event is not None, "a page of the ledger has no row without"
     key = str(row.order_id).encode()
-    headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, recalled(row.passed_on))
+    headers = outcome_headers(key, f"order-{row.outcome}", row.decided_at, decode_passed_on(row.passed_on))
     return Publication(topic, key, row.event.encode(), [*headers, REPUBLISHED], now_ms)
 
 

@@ -15,7 +15,7 @@ from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.dead_letters import read_letter_headers
-from contracts.envelope import event_id, remembered
+from contracts.envelope import encode_passed_on, event_id
 from contracts.events import OrderConfirmed, OrderRejected, ReasonCode
 from contracts.fields import parse_order_id, time_text
 from contracts.plain_order import PlainItem, PlainOrder
@@ -52,7 +52,7 @@ def published(record: ConsumerRecord, outcome: Outcome) -> Published | None:
     if ("ce_id", str(event_id(order_id)).encode()) not in record.headers:
         return None
     place = (record.topic, record.partition, record.offset)
-    return Published(order_id, outcome, record.value, *place, remembered(record.headers))
+    return Published(order_id, outcome, record.value, *place, encode_passed_on(record.headers))
 
 
 def missing_outcome(found: Published) -> MissingOutcome | None:

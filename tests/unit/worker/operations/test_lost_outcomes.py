@@ -9,7 +9,7 @@ import pytest
 from aiokafka import ConsumerRecord
 from aiokafka.structs import OffsetAndMetadata
 
-from contracts.envelope import REPUBLISHED, outcome_headers, recalled
+from contracts.envelope import REPUBLISHED, decode_passed_on, outcome_headers
 from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, Decision, InsufficientStock, PriceChanged, Rejected, UnknownUser
 from db.reconciliation.restoration import RestoredLetter
@@ -72,7 +72,7 @@ class TestPublished:
         assert found is not None
         kept = missing_outcome(found)
         assert kept is not None
-        assert recalled(kept.passed_on) == [("correlation_id", b"c-1")]
+        assert decode_passed_on(kept.passed_on) == [("correlation_id", b"c-1")]
 
     @pytest.mark.parametrize(
         "changed",

@@ -10,7 +10,7 @@ import pytest
 from aiokafka.structs import OffsetAndMetadata
 from typer.testing import CliRunner
 
-from contracts.envelope import event_id, remembered
+from contracts.envelope import encode_passed_on, event_id
 from contracts.fields import time_text
 from db.bulk.rows import LedgerRow
 from db.statuses import Outcome
@@ -40,7 +40,7 @@ class TestPublication:
 
     def test_has_what_the_ledger_keeps_of_the_orders_headers(self) -> None:
         kept = [("correlation_id", "für".encode()), ("supersedes", str(uuid4()).encode())]
-        row = ROW._replace(passed_on=remembered(kept))
+        row = ROW._replace(passed_on=encode_passed_on(kept))
         assert publication(row, "order-rejected", 5).headers[8:] == [*kept, ("republished", b"true")]
 
     def test_is_never_taken_for_the_sentinel_of_the_first_publication(self) -> None:
