@@ -90,7 +90,7 @@ async def committed(
     """The committed offset of each partition; None: the group has committed nothing there.
 
     Raises GroupCoordinatorNotAvailableError if the group's coordinator does not answer within the limit
-    (`Leases.committed` says what aiokafka's consumer returns then).
+    (`Leases.committed_offsets` says what aiokafka's consumer returns then).
     """
     found = await commits(admin, group_id, partitions)
     return {p: None if commit is None else commit.offset for p, commit in found.items()}
