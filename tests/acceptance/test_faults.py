@@ -203,7 +203,7 @@ def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, worke
     scene.assert_promises(ids, dead_letters=poison)
 
 
-def test_a_dead_letter_the_broker_refuses_is_not_lost_and_nothing_is_committed_without_it(
+def test_a_refused_dead_letter_is_not_lost_and_nothing_is_committed_without_it(
     scene: Scene, workers: Workers
 ):
     stock_for(scene)

@@ -224,7 +224,7 @@ def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
         consumer.close()
 
 
-def stranger_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
+def foreign_consumer_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
     """A consumer that is no worker, in a group of workers: it commits by itself what it has read."""
     consumer = Consumer(
         {

@@ -207,7 +207,7 @@ async def test_a_bad_product_leaves_the_loaded_category_as_it_was(session: Async
     assert [p.id for p in lamps.products] == [LAMP, TORCH]
 
 
-async def test_a_category_deleted_meanwhile_is_not_found_and_what_was_loaded_stays_readable(
+async def test_a_category_deleted_meanwhile_is_not_found_and_loaded_rows_stay_readable(
     session: AsyncSession, engine: AsyncEngine
 ):
     empty = await catalog.get_category_with_products(session, EMPTY)

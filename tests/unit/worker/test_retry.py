@@ -87,7 +87,7 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     ],
     ids=["transaction", "session"],
 )
-def test_what_the_brokers_refuse_for_a_setting_of_ours_is_told_with_its_name(
+def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str
 ):
     for said in (describe(error), reason_of(error), outage_text(error) or ""):

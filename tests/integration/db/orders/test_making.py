@@ -117,7 +117,7 @@ async def test_the_second_order_of_a_transaction_meets_what_the_first_left(sessi
     await session.commit()
 
 
-async def test_an_order_meets_the_stock_and_price_of_now_also_where_the_session_read_them_before(
+async def test_an_order_meets_current_stock_and_price_also_if_the_session_read_earlier(
     session: AsyncSession, engine: AsyncEngine, stocked: Shop
 ):
     known = await get_product_by_id(session, 1)
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
 
 
 @pytest.mark.parametrize(("user_id", "lines", "error", "refusals"), REFUSED.values(), ids=REFUSED)
-async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_continues(
+async def test_an_order_that_does_not_fit_is_refused_whole_with_every_reason(
     session: AsyncSession,
     stocked: Shop,
     user_id: int,

@@ -123,7 +123,7 @@ async def test_it_continues_behind_what_is_published_and_before_what_is_not(
 
 @pytest.mark.parametrize("told", [None, 0, 1])
 @pytest.mark.parametrize(("commit", "goes_on_at"), [(True, 2), (False, 1)])
-async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whether_it_holds(
+async def test_the_acknowledged_previous_batch_is_looked_for_as_well(
     ground: Ground, commit: bool, goes_on_at: int, told: int | None
 ):
     await ground.publish(b"before", commit=commit)

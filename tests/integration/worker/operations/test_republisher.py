@@ -87,7 +87,7 @@ async def test_outcomes_and_progress_are_committed_together(settings: Settings, 
         assert await reached(settings, name) == progress
 
 
-async def test_a_run_cut_off_before_its_commit_has_published_nothing_and_hides_nothing_for_long(
+async def test_a_run_cut_off_before_its_commit_publishes_nothing_and_hides_nothing(
     settings: Settings, name: str
 ):
     first, cut_off = rows(2), rows(4)

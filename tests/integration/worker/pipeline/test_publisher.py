@@ -179,7 +179,7 @@ async def strict(
 
 
 @pytest.mark.parametrize("number", [PARTITIONS - 1, PARTITIONS + 1])
-async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_many_there_are(
+async def test_outcomes_go_to_the_source_partition_number_modulo_their_partitions(
     ground: Ground, number: int
 ):
     await ground.add_source_partitions(PARTITIONS + 2)
@@ -193,7 +193,7 @@ async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_m
         assert {message.partition for message in told} == {number % PARTITIONS}
 
 
-async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger_than_a_part_too(
+async def test_more_outcomes_than_fit_in_one_part_arrive_in_order(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("worker.pipeline.publisher.MAX_BATCH_BYTES", 1_000)
@@ -210,7 +210,7 @@ async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger
     assert ground.steps.count(Step.AFTER_SEND) > 6
 
 
-async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_not(ground: Ground):
+async def test_a_transaction_ends_also_if_the_previous_one_wrote_and_it_does_not(ground: Ground):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     lease = await ground.take_lease()
@@ -225,7 +225,7 @@ async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_no
     await ground.until_published(confirmed.topic, [b"undone", b"hidden behind it"])
 
 
-async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_were_undone(ground: Ground):
+async def test_a_transaction_ends_also_if_it_and_the_previous_one_were_undone(ground: Ground):
     """As after two restarts with one transaction between them."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     rejected = TopicPartition(ground.topics.order_rejected, 1)

@@ -88,7 +88,7 @@ def test_each_partition_is_on_all_three_and_takes_nothing_that_is_not_on_two(adm
     assert settings["min.insync.replicas"].value == "2"
 
 
-def test_what_was_acknowledged_outlives_its_leader_and_all_are_in_sync_when_it_is_back(
+def test_acknowledged_records_outlive_their_leader_and_all_replicas_sync_again(
     whole: LocalKafkaCluster,
 ) -> None:
     publish(whole, b"acknowledged")

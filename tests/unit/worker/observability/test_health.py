@@ -146,7 +146,7 @@ async def test_an_answer_that_is_late_is_reported_and_then_what_the_driver_says_
 PLACED = TopicPartition("placed", 0)
 
 
-def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_continues():
+def test_a_partition_that_waits_is_named_with_its_reason_and_since_when():
     health = Health()
     health.started()
     assert health.waits(PLACED, "too large")
