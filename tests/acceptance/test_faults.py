@@ -66,8 +66,8 @@ def crashed(server: Server) -> Iterator[None]:
 
 
 def not_ready_for(worker: WorkerProcess, server: str) -> bool:
-    status, told = worker.get("/readyz")
-    return status == 503 and server in json.loads(told)["reasons"]
+    status, answer = worker.get("/readyz")
+    return status == 503 and server in json.loads(answer)["reasons"]
 
 
 def test_workers_killed_at_random_times_lose_and_double_nothing(scene: Scene, workers: Workers):

@@ -123,18 +123,18 @@ def test_outcomes_in_a_frozen_worker_of_the_old_group_are_not_published_twice(
     renamed.assert_promises(ids)
 
 
-@pytest.mark.parametrize("told", [None, 5], ids=["nothing", "an offset of long ago"])
+@pytest.mark.parametrize("answer", [None, 5], ids=["nothing", "an offset of long ago"])
 def test_what_kafka_has_forgotten_of_the_old_group_is_found_out(
     scene: Scene,
     renamed: Scene,
     workers: Workers,
     take_over: OrderWorker,
     decided: list[UUID],
-    told: int | None,
+    answer: int | None,
 ):
     scene.forget_offsets()
-    if told is not None:
-        remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: told})
+    if answer is not None:
+        remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: answer})
     said = take_over.here("--json").done().document
     assert "its workers came to 30 at least" in said["partitions"][0]["remark"]
     assert take_over("--execute").code == 0

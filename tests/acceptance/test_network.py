@@ -91,7 +91,7 @@ def test_commits_whose_replies_are_lost_are_found_and_published_once(
         swallowed = database_network.swallowed_bytes
         database_network.drop_replies(after=b"COMMIT")
         eventually(lambda: database_network.swallowed_bytes > swallowed)  # noqa: B023
-        if decided == 1_000:  # once the worker gives up by itself, twice it is told
+        if decided == 1_000:  # once the worker gives up by itself, twice its connection is reset
             worker.wait_for_log("TimeoutError")
         database_network.heal()
     scene.wait_until_drained()

@@ -63,8 +63,8 @@ def test_a_silent_replay_publishes_nothing_again_but_decides_what_was_never_deci
     )
     worker = workers.start()
     scene.wait_until_drained()
-    told = scene.outcomes()[before:]
-    assert len(scene.outcomes()) == before + 1, told
+    published = scene.outcomes()[before:]
+    assert len(scene.outcomes()) == before + 1, published
     assert [m.header("ce_subject") for m in scene.confirmed()].count(str(lost)) == 2
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0

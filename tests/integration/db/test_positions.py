@@ -24,7 +24,7 @@ def pending(
 
 
 async def found_after(session: AsyncSession, *batches: PendingBatch) -> PendingBatch | None:
-    """What a new owner finds when the one before has begun these."""
+    """What a new owner finds when the previous one has begun these."""
     epoch = (await start_epoch(session, "group", *PLACE)).number
     for one in batches:
         assert await record_pending(session, "group", {PLACE: (epoch, one)}) == {PLACE}

@@ -315,7 +315,7 @@ async def test_stock_that_no_column_holds_is_refused(session: AsyncSession, engi
         session, engine, lambda s: catalog.adjust_stock_for_category(s, LAMPS, 6), InvalidValueError
     )
     assert str(error) == "change is refused (bigint out of range): 6"
-    # Whoever follows the chain of causes comes to PostgreSQL's own error, not back to this one.
+    # The chain of causes leads to PostgreSQL's own error, not back to this one.
     assert error.__cause__ is not None
     assert error.__cause__ is not error
 

@@ -76,11 +76,11 @@ async def test_an_order_comes_back_whole_and_is_what_any_other_session_reads(
     order = await create_order(session, 4, lines, order_id=UUID(int=4), placed_at=SEEN)
     await session.commit()
     with count_statements() as sent:
-        told = whole(order)
+        answer = whole(order)
     assert not sent
     assert (order.id, order.placed_at) == (UUID(int=4), SEEN)
     async with session_factory(engine)() as other:
-        assert whole(await get_order(other, order.id)) == told
+        assert whole(await get_order(other, order.id)) == answer
 
 
 async def test_an_order_is_placed_and_made_now_by_the_database_by_default(
@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
         NotEnoughStockError,
         [InsufficientStock(1, 11, 10)],
     ),
-    "every short item is told": (
+    "every short item is listed": (
         1,
         [line(3, 12), line(2, 10), line(1, 11)],
         NotEnoughStockError,

@@ -134,8 +134,8 @@ async def test_what_is_not_replayed_in_silence_would_be_published_again(
     one = record(order_value(line(1)), offset=7)
     await processor.settle([one], {})
     assert (await reader.settle(Rehearsal({}), [one]))[0].fate is Fate.REDELIVERED
-    (told,) = await reader.settle(Rehearsal({0: EVER}), [one])
-    assert (told.fate, told.outcome) == (Fate.SILENCED, "confirmed")
+    (answer,) = await reader.settle(Rehearsal({0: EVER}), [one])
+    assert (answer.fate, answer.outcome) == (Fate.SILENCED, "confirmed")
 
 
 async def test_a_product_is_contested_if_two_partitions_want_more_than_there_is(

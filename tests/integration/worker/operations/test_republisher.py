@@ -46,7 +46,7 @@ def behind(progress: Progress, published: Sequence[LedgerRow]) -> Progress:
 
 
 async def assert_seen(settings: Settings, published: Sequence[LedgerRow]) -> None:
-    """Subscribers of committed records see each of these once, or soon: a commit is told before it shows."""
+    """Subscribers of committed records see each of these once, or soon: a commit is acknowledged first."""
     wanted = Counter(row.order_id for row in published)
 
     def seen() -> Counter[UUID]:

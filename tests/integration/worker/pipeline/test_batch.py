@@ -156,12 +156,12 @@ async def test_a_redelivered_record_gets_the_stored_event_byte_for_byte(processo
     first = await processor().settle(batch, {})
     again = await processor().settle(batch, {})
     assert [s.fate for s in again] == [Fate.REDELIVERED, Fate.REDELIVERED]
-    # All of it but the time, by which this publication is told from the one before.
-    told, again_told = (
+    # All of it but the time, by which this publication differs from the previous one.
+    visible, again_told = (
         [s.publication._replace(timestamp_ms=0) for s in one if s.publication] for one in (first, again)
     )
-    assert again_told == told
-    assert len(told) == 2
+    assert again_told == visible
+    assert len(visible) == 2
     assert await in_thread(stocked.stock) == {1: 9, 2: 10, 3: 10}
 
 

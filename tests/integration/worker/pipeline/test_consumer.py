@@ -1,7 +1,7 @@
 """What OrderConsumer does when: settling, beginning and publishing on real PostgreSQL, without Kafka.
 
-These tests are about interleaving only. That every outcome is told once and in order, whatever happens, is
-proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
+These tests are about interleaving only. That every outcome is published once and in order, whatever happens,
+is proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ async def test_the_next_publication_is_recorded_with_its_decisions_if_none_is_un
 
 
 async def test_the_next_publication_is_not_recorded_if_the_previous_batch_fails(stage: Stage):
-    """Else nobody could tell any more whether that one was published."""
+    """Otherwise it would not be known any more whether that one was published."""
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     decided = stage.processor.hold_decisions()
@@ -175,7 +175,7 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
 async def test_records_polled_before_the_first_batch_fails_are_not_the_first_records(
     stage: Stage, topics_tell: bool
 ):
-    """Where the topics tell, `published_to` would do alone: it continues before the batch that failed."""
+    """Where the topics show it, `published_to` would do alone: it continues before the batch that failed."""
     stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)

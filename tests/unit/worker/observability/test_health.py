@@ -186,7 +186,7 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
     health = Health()
     health.waits(PLACED, "one")
     since = health.waiting()["placed-0"].since
-    assert not health.waits(PLACED, "one"), "told already"
+    assert not health.waits(PLACED, "one"), "reported already"
     assert health.waits(PLACED, "another")
     assert health.waiting()["placed-0"].since == since
 
