@@ -99,7 +99,7 @@ campaign: setup ## Every fault on ten seeds, for two hours; SEEDS, ORDERS, MINUT
 	@$(BIN)/python -m tests.faults --faults $(or $(FAULTS),all) --seeds $(or $(SEEDS),10) \
 		--orders $(or $(ORDERS),20000) --minutes $(or $(MINUTES),120) --lanes 2 --report campaign.tsv
 
-soak: setup ## An hour at half of the peak, with a blow every 20 seconds, and every order judged
+soak: setup ## An hour at half of the peak, with a fault every 20 seconds, and every order judged
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
 
 mutations: setup ## Remove each rule of the worker, and show which run notices
@@ -131,7 +131,7 @@ bench: setup ## How fast, against baselines, in one run on this machine; PARTS=a
 listings: setup ## Time every listing of the data layer over 1,000,000 orders
 	@$(BIN)/python -m bench.listings
 
-screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
+screens: setup ## Take the pictures of the commands in docs/ again, from a real run
 	@$(BIN)/python -m docs.screens
 	@$(BIN)/python -m docs.prometheus_screen
 
@@ -141,7 +141,7 @@ schemas: setup ## Write the schemas, and what the pages say of settings and comm
 	@$(BIN)/python -m contracts.asyncapi
 	@$(BIN)/python -m docs.reference
 
-lock: setup ## Pin all dependencies anew, with hashes
+lock: setup ## Pin all dependencies again, with hashes
 	@for set in "worker" "demo --extra local --group build" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done

@@ -44,7 +44,7 @@ def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: An
 def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> None:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-    def go_on(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def resume(consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             place = (p.topic, p.partition)
             known = db.execute("SELECT next FROM positions WHERE (topic, part) = (?, ?)", place)
@@ -60,7 +60,7 @@ def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> 
         "auto.offset.reset": "error",  # outcomes were deleted before they were read: find out why
     }
     consumer = Consumer(options)
-    consumer.subscribe(list(topics), on_assign=go_on)
+    consumer.subscribe(list(topics), on_assign=resume)
     while True:
         if r := cast("Any", consumer.poll(1.0)):
             if r.error():

@@ -213,7 +213,7 @@ def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
     gone = dead_letters.here("redrive", "1:0", *FIX, "--execute")
     gone.assert_one_line(1, "no longer whole in the input topic")
 
-    # Killed long ago: of the one nobody can tell any more whether it was sent, the other never was.
+    # Killed long ago: whether the first was sent is not known any more, the other never was.
     scene.shop.sql(
         "INSERT INTO dead_letter_redrives (id, run_id, group_id, requested_by, letter_topic,"
         " letter_partition, letter_offset, source_topic, source_partition, source_offset, error_code,"

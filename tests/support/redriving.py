@@ -53,7 +53,7 @@ def statuses(scene: Scene) -> Counter[str]:
 
 
 def assert_each_sent_once(scene: Scene) -> None:
-    """A record for each redrive, and a redrive for each record, at the place that the table tells."""
+    """A record for each redrive, and a redrive for each record, at the place that the table names."""
     places = Counter((m.header("redrive.id"), m.partition, m.offset) for m in redriven(scene))
     rows = scene.shop.sql("SELECT id, input_partition, input_offset FROM dead_letter_redrives")
     assert places == Counter((str(r["id"]), r["input_partition"], r["input_offset"]) for r in rows)

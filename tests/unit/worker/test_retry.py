@@ -16,7 +16,7 @@ from worker.failures import (
 
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
-    error = asyncpg.PostgresError("told by PostgreSQL")
+    error = asyncpg.PostgresError("said by PostgreSQL")
     setattr(error, "sqlstate", sqlstate)  # noqa: B010 (asyncpg's classes have it for all of theirs)
     return error
 
@@ -75,7 +75,7 @@ def test_the_pause_grows_and_stays_below_its_limit():
 
 def test_an_error_is_reported_in_one_line_without_the_statement():
     error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
-    assert describe(error) == "told by PostgreSQL"
+    assert describe(error) == "said by PostgreSQL"
     assert describe(TimeoutError()) == "TimeoutError"
 
 
@@ -87,7 +87,7 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     ],
     ids=["transaction", "session"],
 )
-def test_what_the_brokers_refuse_for_a_setting_of_ours_is_told_with_its_name(
+def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str
 ):
     for said in (describe(error), reason_of(error), outage_text(error) or ""):

@@ -131,7 +131,7 @@ def values(read: Read) -> dict[int, list[bytes | None]]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens in tasks of this loop."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 (no event tells of it)
+        while not condition():  # noqa: ASYNC110 (no event reports it)
             await asyncio.sleep(0.01)
 
 

@@ -51,7 +51,7 @@ def lag(scene: Scene) -> int | None:
     return committed_lag(scene.kafka, scene.group_id, scene.topics.order_placed)
 
 
-async def test_whoever_takes_a_partition_over_meanwhile_is_not_moved(placed: Scene, settings: Settings):
+async def test_an_owner_that_takes_a_partition_over_meanwhile_is_not_moved(placed: Scene, settings: Settings):
     def taken_over() -> None:
         ((holder,),) = placed.shop.sql("SELECT transactional_id FROM positions WHERE partition = 0")
         Producer({"bootstrap.servers": placed.kafka, "transactional.id": holder}).init_transactions(20)

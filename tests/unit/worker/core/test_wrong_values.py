@@ -132,7 +132,7 @@ def test_a_price_that_is_written_otherwise_is_named(written: object, says: str):
     assert says in found.message
 
 
-def test_every_message_of_a_hostile_value_is_of_one_line_and_no_longer_than_a_header_may_be():
+def test_every_message_of_a_hostile_value_is_one_line_that_fits_a_header():
     for hostile in hostile_values():
         found = decode(hostile.value, LIMIT)
         assert isinstance(found, Invalid)

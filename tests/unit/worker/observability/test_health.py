@@ -146,7 +146,7 @@ async def test_an_answer_that_is_late_is_reported_and_then_what_the_driver_says_
 PLACED = TopicPartition("placed", 0)
 
 
-def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_continues():
+def test_a_partition_that_waits_is_named_with_its_reason_and_since_when():
     health = Health()
     health.started()
     assert health.waits(PLACED, "too large")
@@ -186,7 +186,7 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
     health = Health()
     health.waits(PLACED, "one")
     since = health.waiting()["placed-0"].since
-    assert not health.waits(PLACED, "one"), "told already"
+    assert not health.waits(PLACED, "one"), "reported already"
     assert health.waits(PLACED, "another")
     assert health.waiting()["placed-0"].since == since
 
