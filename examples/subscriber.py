@@ -32,13 +32,15 @@ def effect_of(kind: str, value: str | bytes) -> dict[str, Any] | None:
 
 def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: Any, value: Any) -> None:
     """Do what the outcome asks for, unless it is known: effect, identity and position in one transaction."""
+    effect = None
     with db:
         identity = (headers["ce_source"], headers["ce_id"])
         is_new = db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", identity).rowcount
         if is_new and (effect := effect_of(headers["ce_type"], value)):
             db.execute("INSERT INTO effects VALUES (?)", (json.dumps(effect),))
-            print(json.dumps(effect), flush=True)
         db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, part, offset + 1))
+    if effect:  # behind the commit: killed before it, the effect comes again, and its line with it
+        print(json.dumps(effect), flush=True)
 
 
 def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> None:

