@@ -170,7 +170,7 @@ class Flow:
             if is_quiet and all(self.partitions[p].ownership is owned[p] for p in batch):
                 fenced = await self._remember(session, batch, self._shared_out(batch, settled, owned), owned)
 
-        replays = {p: owned[p].replays for p in batch}
+        replays = {p: owned[p].replays for p in batch if owned[p].replays}
         records = [r for of_one in batch.values() for r in of_one]
         settled = await self.processor.settle(records, replays, self._require_same_database, record)
         self.retries.database_failures = 0
