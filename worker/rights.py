@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.altered_tables import require_unaltered
+from worker.altered_tables import require_unaltered, rewriters
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -54,7 +54,8 @@ _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     """Raise CommandError, which names what is missing, unless the role may do what a worker does.
 
-    Returns a remark if only parts of the page will be missing, or if the server is not durable.
+    Returns a remark if only parts of the page will be missing, if the server is not durable, or if
+    triggers may change what is written.
     """
     async with engine.connect() as connection:
         if await connection.scalar(_READ_ONLY):
@@ -70,11 +71,17 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
-        await require_unaltered(connection, list(RIGHTS), [n for n, r in RIGHTS.items() if "INSERT" in r])
+        inserted = [name for name, rights in RIGHTS.items() if "INSERT" in rights]
+        await require_unaltered(connection, list(RIGHTS), inserted)
         missing = await _missing(connection, PAGE_RIGHTS)
         remarks = [f"parts of the page and of /metrics will be missing: {missing}"] if missing else []
         if not await connection.scalar(_SYNCED):
             remarks.append("PostgreSQL runs with fsync off: a crash of its machine may lose decided orders")
+        if named := await rewriters(connection, inserted):
+            remarks.append(
+                f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
+                " `order-worker reconcile` shows: let them set columns of the shop's own"
+            )
         return "; ".join(remarks) or None
 
 
