@@ -50,7 +50,7 @@ class DurableConnection(asyncpg.Connection):
         return status
 
     def require_replicated(self) -> None:
-        """Raise NotReplicatedError if the statement that has just ended was committed on this server alone."""
+        """Raise NotReplicatedError if the last statement was committed on this server alone."""
         # The warning came before the status, and its listener was scheduled before our waking.
         if self._waited_in_vain:
             self._waited_in_vain = False

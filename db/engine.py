@@ -96,6 +96,7 @@ def create_engine(
             "search_path": _quoted(schema),
             "default_transaction_isolation": "read committed",
             "client_min_messages": "warning",  # `db.durable_commits` needs them
+            "standard_conforming_strings": "on",  # a backslash in a pattern of ours is one
             **(server_settings or {}),
         }
         timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS

@@ -21,10 +21,10 @@ _UNLOGGED: Final = text("""
     JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
     """)
 # A deferrable one counts: it fails the COMMIT.
-_DECIDES_ONCE: Final = text("""
+_IS_UNIQUE: Final = text("""
     SELECT EXISTS (
-        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = 'order_id'
-        WHERE indrelid = to_regclass('order_outcomes') AND indisunique AND indisvalid
+        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = :column
+        WHERE indrelid = to_regclass(:table) AND indisunique AND indisvalid
           AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)
     """)
 # Of a domain, the type that it is made of.
@@ -36,9 +36,9 @@ _TYPES: Final = text("""
     JOIN pg_attribute ON attrelid = to_regclass(wanted.name) AND attnum > 0 AND NOT attisdropped
     JOIN pg_type ON pg_type.oid = atttypid
     """)
-# Triggers that run before a row is written: bits 1 (each row), 2 (before), 4 (INSERT) and 16 (UPDATE) of
-# their type. If its text gives no column of ours a value, a trigger leaves our rows as they are. And rules, which
-# hold for a few orders and not for many, since COPY does not heed them.
+# Triggers that run before a row is written: bits 1 (each row), 2 (before), 4 (INSERT), 16 (UPDATE).
+# If its text gives no column of ours a value, a trigger leaves our rows as they are. And rules, which are for
+# a few orders and not for many, since COPY does not heed them.
 _REWRITERS: Final = text(r"""
     SELECT wanted.name || '.' || tgname
     FROM unnest(CAST(:names AS text[]), CAST(:columns AS text[])) AS wanted (name, columns)
@@ -69,7 +69,7 @@ async def require_unaltered(connection: AsyncConnection, used: Sequence[str], wr
             "a crash of PostgreSQL would empty tables that are unlogged: "
             + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged)
         )
-    if not await connection.scalar(_DECIDES_ONCE):
+    if not await is_unique(connection, "order_outcomes", "order_id"):
         raise CommandError(
             "an order could be decided twice, since order_outcomes has no unique index on order_id alone:"
             " ALTER TABLE order_outcomes ADD UNIQUE (order_id)"
@@ -83,6 +83,11 @@ async def require_unaltered(connection: AsyncConnection, used: Sequence[str], wr
             f"columns do not keep what is written ({_listed(others, found)}): "
             + "; ".join(f"ALTER TABLE {c.table.name} ALTER {c.name} TYPE {_type(c)}" for c in others)
         )
+
+
+async def is_unique(connection: AsyncConnection, table: str, column: str) -> bool:
+    """Whether PostgreSQL refuses a second row with the same value in this column."""
+    return bool(await connection.scalar(_IS_UNIQUE, {"table": table, "column": column}))
 
 
 async def rewriters(connection: AsyncConnection, inserted: Sequence[str]) -> list[str]:
