@@ -37,8 +37,8 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
         ("25006", Remedy.WAIT),  # read only, after a failover
         ("0A000", Remedy.WAIT),  # a cached plan, after a table was altered
         ("XX001", Remedy.WAIT),  # data corrupted
+        ("42P01", Remedy.WAIT),  # a table of the worker's is missing
         # These wait as well, where no other order of the batch would be confirmed.
-        ("42P01", Remedy.SPLIT),  # a table is missing: of the worker's, or only of some orders' trigger
         ("54000", Remedy.SPLIT),  # no more transaction ids, or a row too long for an index of the shop
         ("P0001", Remedy.SPLIT),  # what a trigger raises by default
         ("45000", Remedy.SPLIT),  # a code that the shop has made up
@@ -47,6 +47,12 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
 def test_each_kind_of_database_error_has_its_remedy(sqlstate: str, expected: Remedy):
     assert remedy(postgres_error(sqlstate)) is expected
     assert remedy(DBAPIError("SELECT 1", None, postgres_error(sqlstate))) is expected
+
+
+def test_a_table_that_a_trigger_misses_may_be_missed_for_one_order_only():
+    error = postgres_error("42P01")
+    error.context = "PL/pgSQL function own() line 1 at IF"
+    assert remedy(error) is Remedy.SPLIT
 
 
 @pytest.mark.parametrize(
