@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID, uuid4
 
 from tests.support.builders import line, order_value
@@ -38,6 +39,11 @@ def assert_promises(scene: Scene, ids: list[UUID], dead_letters: int, partitions
         scene.place([order_value(line(1), order_id=order_id)], partition=partition)
     scene.wait_until_drained()
     scene.assert_promises(ids + more, dead_letters)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process has been sent SIGSTOP, or has sent it to itself."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def redriven(scene: Scene) -> list[Message]:

@@ -84,8 +84,8 @@ async def _record(
             lease, pending = held.held[move.partition].lease, held.held[move.partition].pending
             if not await leases.hold_epoch(session, settings.group_id, topic, number, lease.epoch):
                 raise CommandError(
-                    f"a worker has taken over {move.name} meanwhile; nothing was changed; stop all workers"
-                    " and run it again"
+                    f"a worker, or another replay, has taken over {move.name} meanwhile; nothing was changed;"
+                    " stop all workers and run it again"
                 )
             _require_unmoved(move, move.committed, reached_to(move.partition, commit, pending, move.log_end))
             if move.target < move.committed:
@@ -130,7 +130,7 @@ async def _move(held: Fenced, moving: Sequence[Move]) -> None:
         )
     except KAFKA_ERRORS as error:
         numbers = ",".join(str(move.partition.partition) for move in moving)
-        reason = "a worker has taken it over" if is_fenced(error) else reason_of(error)
+        reason = "a worker, or another replay, has taken it over" if is_fenced(error) else reason_of(error)
         raise CommandError(
             f"perhaps not moved: {', '.join(move.name for move in moving)} ({reason}); stop the workers and"
             f" run it again with --topic {moving[0].partition.topic}:{numbers}"

@@ -57,7 +57,7 @@ async def test_an_owner_that_takes_a_partition_over_meanwhile_is_not_moved(place
         Producer({"bootstrap.servers": placed.kafka, "transactional.id": holder}).init_transactions(20)
 
     with pytest.raises(
-        CommandError, match=r"perhaps not .*-0 \(a worker has taken it over\); stop the workers"
+        CommandError, match=r"perhaps not .*-0 \(a worker, or another replay, has taken it over\); stop"
     ):
         await execute(placed, settings, recorded=taken_over)
     assert await in_thread(lag, placed) == 10

@@ -104,8 +104,8 @@ def overview(**fields: Any) -> Overview:
     }
     orders = nothing.pop("orders")
     this_worker = ThisWorker(False, {HOSTILE: HOSTILE}, (1, 3), NOW, ())
-    answer = outcomes(NOW, orders, nothing["rejections"])
-    return Overview(time=NOW, group_id=HOSTILE, outcomes=answer, this_worker=this_worker, refresh=0, **nothing)
+    nothing["outcomes"] = outcomes(NOW, orders, nothing["rejections"])
+    return Overview(time=NOW, group_id=HOSTILE, this_worker=this_worker, refresh=0, **nothing)
 
 
 def hostile_pages() -> dict[str, str]:
