@@ -305,7 +305,7 @@ def test_a_closed_terminal_stops_a_worker_as_sigterm_does_though_it_is_said_twic
     assert "stopped twice" not in worker.log
 
 
-def test_a_worker_is_ready_once_it_has_joined_and_a_rebalance_changes_nothing_for_another(workers: Workers):
+def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(workers: Workers):
     """A rolling update would otherwise go on while nobody owns the partitions of the one before."""
     first = workers.start(session_timeout_ms="30000").wait_until_ready()
     first.signal(signal.SIGSTOP)  # the group waits for it

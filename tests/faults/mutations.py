@@ -270,7 +270,13 @@ MUTATIONS: Final = (
         "ledger-key",
         "No worker starts on a ledger that would take an order twice.",
         "nobody looks whether the ledger has its key",
-        (Edit("worker/altered_tables.py", "if not await connection.scalar(_DECIDES_ONCE):", "if False:"),),
+        (
+            Edit(
+                "worker/altered_tables.py",
+                'if not await is_unique(connection, "order_outcomes", "order_id"):',
+                "if False:",
+            ),
+        ),
         (Test("tests/integration/worker/test_rights.py", "order_twice"),),
     ),
     Mutation(
@@ -804,11 +810,11 @@ MUTATIONS: Final = (
     Mutation(
         "outages-wait",
         "If a server is away, orders wait; none becomes a dead letter because of it.",
-        "errors of unknown kind are looked for in the orders",
+        "the errors of a server are looked for in the orders",
         (
             Edit(
                 _RETRY,
-                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
                 "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
             ),
         ),
@@ -841,7 +847,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RETRY,
-                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
                 "        return Remedy.WAIT\n    return Remedy.WAIT\n",
             ),
         ),

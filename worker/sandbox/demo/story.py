@@ -8,10 +8,6 @@ tell
 """
 
 import asyncio
-import os
-import shlex
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +22,7 @@ from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import read_evidence
 from worker.sandbox.demo.feed import PlacedRecord, Placement, RecordKind, place_paced, schedule
 from worker.sandbox.demo.picture import Picture
+from worker.sandbox.demo.program import program_here
 from worker.sandbox.demo.retailer import Retailer
 from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine
 from worker.sandbox.demo.shop import PARTITIONS, choices_for, fill_shop, opened_shop, settings_from, variables
@@ -121,13 +118,6 @@ class Story:
             for name, value in self.choices.items()
             if name not in _OF_ITS_WORKERS_ALONE and getattr(self.given, name) != getattr(self.settings, name)
         }
-
-
-def program_here() -> str:
-    """What to type for `order-worker` in this folder: `make demo` has put it where no shell looks."""
-    if shutil.which(report.PROGRAM):
-        return report.PROGRAM
-    return shlex.quote(os.path.relpath(Path(sys.executable).with_name(report.PROGRAM)))
 
 
 class Performance:
