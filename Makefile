@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 DEMO   := $(VENV)/.demo
 READY  := $(VENV)/.ready
 DOCS   := .venv-docs
+# Where CI is set, the tests take a missing browser, PgBouncer, Prometheus or contract tool for an error.
+TOOLS  := $(if $(CI),browser pooler prometheus contract-tools)
 # The small set is enough where nothing but the demo is asked for and all of it is not there.
 DEMO_ENVIRONMENT := $(if $(wildcard $(READY))$(filter-out demo,$(MAKECMDGOALS)),$(READY),$(DEMO))
 # A lock names all that is installed, so pip need not look for what depends on what.
@@ -15,7 +17,11 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 .PHONY: help setup venv browser pooler prometheus contract-tools demo servers shop test faults campaign soak mutations check lint types docs bench listings lock schemas screens release coverage clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@test -t 1 && test -z "$$NO_COLOR" && on='\033[36m' off='\033[0m'; \
+		awk -F ':.*## ' "/^[a-z-]+:.*## / {printf \"  $${on}make %-16s$${off}%s\\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
+
+demo: $(DEMO_ENVIRONMENT) ## Real orders through two workers, one killed half way, with a report; KEEP=1 leaves all running
+	@$(BIN)/order-worker demo $(if $(filter 1,$(KEEP)),--keep)
 
 setup: $(READY) ## Create .venv with the locked, hash-checked dependencies and the order-worker command
 
@@ -41,6 +47,12 @@ venv:
 		{ echo "error: Python 3.11 or newer is needed; name one, as in: make PYTHON=python3.12 demo"; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || \
 		{ echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two settings that name them
+	@$(BIN)/python examples/servers.py
+
+shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
+	@$(BIN)/python examples/shop.py
 
 # Any Chromium will do (`tests/support/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
 browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)
@@ -72,19 +84,9 @@ contract-tools: ## Install what the contract is tested with: Node (Debian, Ubunt
 	@cd tests/contract_tools && { test node_modules/.package-lock.json -nt package-lock.json || \
 		npm ci --ignore-scripts --no-audit --no-fund --loglevel=error; }
 
-demo: $(DEMO_ENVIRONMENT) ## Real orders through two workers, one killed half way, with a report; KEEP=1 leaves all running
-	@$(BIN)/order-worker demo $(if $(filter 1,$(KEEP)),--keep)
-
-servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two settings that name them
-	@$(BIN)/python examples/servers.py
-
-shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
-	@$(BIN)/python examples/shop.py
-
 # A test waits for servers and rebalances half of the time, so five processes, each with servers of its own, keep
 # two cores busy. They import the same files, also those that the tests start: each is compiled once.
-# Where CI is set, a missing browser, PgBouncer, Prometheus or contract tool is an error: all are brought along.
-test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
+test: setup $(TOOLS) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"
@@ -92,14 +94,14 @@ test: setup $(if $(CI),browser pooler prometheus contract-tools) ## All tests, o
 
 check: lint types docs test faults ## What CI runs: lint, types, the pages, all tests, the short fault campaign
 
-faults: setup ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
+faults: setup $(if $(CI),pooler) ## Try to break every promise: the quick faults, three seeds each, in a quarter of an hour
 	@$(BIN)/python -m tests.faults --faults short --seeds 3 --lanes 2
 
 campaign: setup ## Every fault on ten seeds, for two hours; SEEDS, ORDERS, MINUTES, FAULTS change the plan
 	@$(BIN)/python -m tests.faults --faults $(or $(FAULTS),all) --seeds $(or $(SEEDS),10) \
 		--orders $(or $(ORDERS),20000) --minutes $(or $(MINUTES),120) --lanes 2 --report campaign.tsv
 
-soak: setup ## An hour at half of the peak, with a blow every 20 seconds, and every order judged
+soak: setup ## An hour at half of the peak, with a fault every 20 seconds, and every order judged
 	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),60)
 
 mutations: setup ## Remove each rule of the worker, and show which run notices
@@ -131,7 +133,7 @@ bench: setup ## How fast, against baselines, in one run on this machine; PARTS=a
 listings: setup ## Time every listing of the data layer over 1,000,000 orders
 	@$(BIN)/python -m bench.listings
 
-screens: setup ## Take the pictures of the commands in docs/ anew, from a real run
+screens: setup ## Take the pictures of the commands in docs/ again, from a real run
 	@$(BIN)/python -m docs.screens
 	@$(BIN)/python -m docs.prometheus_screen
 
@@ -141,7 +143,7 @@ schemas: setup ## Write the schemas, and what the pages say of settings and comm
 	@$(BIN)/python -m contracts.asyncapi
 	@$(BIN)/python -m docs.reference
 
-lock: setup ## Pin all dependencies anew, with hashes
+lock: setup ## Pin all dependencies again, with hashes
 	@for set in "worker" "demo --extra local --group build" "dev --extra local --extra tracing --group dev"; do set -- $$set; name=$$1; shift; \
 		$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 			--custom-compile-command "make lock" pyproject.toml "$$@" -o requirements/$$name.txt; done
@@ -151,7 +153,7 @@ lock: setup ## Pin all dependencies anew, with hashes
 release: setup ## Check a version, and with EXECUTE=1 build its wheel and tag it; VERSION=0.2.0
 	@$(BIN)/python -m release "$(VERSION)" $(if $(filter 1,$(EXECUTE)),--execute)
 
-coverage: setup ## Which lines the tests reach, by package, their processes included; TESTS=tests/unit for a part
+coverage: setup $(TOOLS) ## Which lines the tests reach, by package, their processes included; TESTS=tests/unit for a part
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -n 5 --dist worksteal $(TESTS); ended=$$?; $(BIN)/coverage combine --quiet; \
 		$(BIN)/coverage json --quiet -o - | $(BIN)/python -m tests.coverage; exit $$ended

@@ -211,7 +211,7 @@ def _measure(servers: Servers, crew: Crew, coming: Iterator[Look]) -> Drained:
 
 
 def _looks(scene: Scene, contender: Contender, crew: Crew, total: int, shown: Advance) -> Iterator[Look]:
-    """Each look that saw more orders than the one before, until all are decided."""
+    """Each look that saw more orders than the previous one, until all are decided."""
     seen, moved_at = 0, time.monotonic()
     while seen < total:
         look = Look(time.monotonic(), decided(scene, contender), max(map(resident_bytes, crew.pids)))
@@ -246,16 +246,16 @@ def _cpu(servers: Servers, crew: Crew) -> tuple[float, float, float, float]:
 def require_right(
     scene: Scene, contender: Contender, workload: Workload, taken_before: Mapping[int, int]
 ) -> None:
-    """Raise WrongResultError unless every order of the workload is confirmed, stored and told, once."""
+    """Raise WrongResultError unless every order of the workload is confirmed, stored and published, once."""
     expected = workload.expected
     faults = find_faults(scene.database_url, expected, taken_before, has_ledger=contender.exactly_once)
     cluster, topics = scene.servers.cluster, scene.topics
-    told = cluster.keys(topics.confirmed, topics)
-    if unpublished := len(expected.order_ids - told.keys()):
+    published = cluster.keys(topics.confirmed, topics)
+    if unpublished := len(expected.order_ids - published.keys()):
         faults.append(f"{unpublished} orders have no outcome")
-    if repeated := sum(count > 1 for count in told.values()):
+    if repeated := sum(count > 1 for count in published.values()):
         faults.append(f"{repeated} orders have more than one outcome")
-    if foreign := len(told.keys() - expected.order_ids):
+    if foreign := len(published.keys() - expected.order_ids):
         faults.append(f"{foreign} outcomes are of orders that were never placed")
     for name, topic in (("rejections", topics.rejected), ("dead letters", topics.dead_letter)):
         if unwanted := cluster.keys(topic, topics).total():

@@ -41,7 +41,7 @@ def draw(drawn: Bars | Lines, title: str, path: Path) -> None:
 
 
 def _figure(height: float) -> "Figure":
-    # Half a second of imports, for which whoever draws nothing need not wait.
+    # Half a second of imports, which only a run that draws has to wait for.
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -46,6 +46,9 @@ _OPTIONS: Final = "options are read as -c NAME=VALUE or --NAME=VALUE"
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
+_FORM: Final = "postgresql://user:password@host:port/name"
+
+
 class InvalidUrlError(ValueError):
     """The URL asks for something unsupported; the message names it and holds no secret."""
 
@@ -55,8 +58,7 @@ class UnreadableUrlError(InvalidUrlError):
 
     def __init__(self) -> None:
         super().__init__(
-            "cannot be read: write postgresql://user:password@host:port/name and percent-encode special"
-            " characters in the password"
+            f"cannot be read: write {_FORM} and percent-encode special characters in the password"
         )
 
 
@@ -78,8 +80,11 @@ class DatabaseUrl(NamedTuple):
 def read_url(database_url: str) -> DatabaseUrl:
     """`postgresql+asyncpg://…`, as SQLAlchemy users write it, is read as well.
 
-    Any other parameter is taken for a setting of PostgreSQL's. Raises InvalidUrlError.
+    Any other parameter is taken for a setting of PostgreSQL's. Raises InvalidUrlError, also for what is no
+    text, as a variable that is not set.
     """
+    if not isinstance(database_url, str):
+        raise InvalidUrlError(f"is {type(database_url).__name__}, not text: write {_FORM}")
     scheme, separator, rest = database_url.partition("://")
     address, is_asked, query = rest.partition("?")
     address = address.replace("#", "%23")  # it ends nothing, as in a password

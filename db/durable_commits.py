@@ -27,7 +27,10 @@ class NotReplicatedError(asyncpg.InterfaceError):
 
 
 class DurableConnection(asyncpg.Connection):
-    """Raises NotReplicatedError from a COMMIT that no synchronous standby has acknowledged."""
+    """Raises NotReplicatedError from a COMMIT that no synchronous standby has acknowledged.
+
+    A statement that commits by itself does not end here: `require_replicated` is to be called after it.
+    """
 
     _waited_in_vain = False
 
@@ -43,11 +46,15 @@ class DurableConnection(asyncpg.Connection):
     ) -> str:
         """As asyncpg's, by which each transaction of SQLAlchemy's ends."""
         status = await super().execute(query, *args, timeout=timeout)
+        self.require_replicated()
+        return status
+
+    def require_replicated(self) -> None:
+        """Raise NotReplicatedError if the last statement was committed on this server alone."""
         # The warning came before the status, and its listener was scheduled before our waking.
         if self._waited_in_vain:
             self._waited_in_vain = False
             raise NotReplicatedError
-        return status
 
 
 def _note(connection: Any, message: Any) -> None:

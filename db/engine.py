@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import ExceptionContext, event
+from sqlalchemy import Connection, ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
@@ -96,6 +96,7 @@ def create_engine(
             "search_path": _quoted(schema),
             "default_transaction_isolation": "read committed",
             "client_min_messages": "warning",  # `db.durable_commits` needs them
+            "standard_conforming_strings": "on",  # a backslash in a pattern of ours is one
             **(server_settings or {}),
         }
         timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS
@@ -125,6 +126,7 @@ def create_engine(
     )
     event.listen(engine.sync_engine, "checkout", _require_open)
     event.listen(engine.sync_engine, "handle_error", _discard_read_only)
+    event.listen(engine.sync_engine, "after_cursor_execute", _require_replicated)
     return engine
 
 
@@ -164,6 +166,13 @@ async def _take_session(connection: DurableConnection, settings: Mapping[str, st
 def _discard_read_only(context: ExceptionContext) -> None:
     if getattr(context.original_exception, "sqlstate", None) in _READ_ONLY_ERRORS:
         context.is_disconnect = True
+
+
+def _require_replicated(connection: Connection, *_: object) -> None:
+    """Statements in AUTOCOMMIT commit without a COMMIT."""
+    driver_connection = connection.connection.driver_connection
+    assert isinstance(driver_connection, DurableConnection)
+    driver_connection.require_replicated()
 
 
 def _require_open(connection: Any, record: object, proxy: object) -> None:

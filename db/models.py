@@ -172,7 +172,8 @@ class OrderOutcome(Base):
 class Replay(Base):
     """An operator's replay.
 
-    Below `to_offset`, an order that was decided before `requested_at` is not published again.
+    Below `to_offset`, an order that was decided before `requested_at` is not published again. That time is
+    after all that was decided there before (`db.worker.ledger.add_replays`), whatever the clock says.
     """
 
     __tablename__ = "replays"

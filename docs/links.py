@@ -12,6 +12,8 @@ INCLUDED: Final = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security-policy.md",
     "bench/README.md": "benchmark.md",
+    "bench/more.md": "benchmark-more.md",
+    "bench/tried.md": "benchmark-tried.md",
     "contracts/README.md": "contracts.md",
     "contracts/examples/README.md": "contract-examples.md",
     "tests/faults/README.md": "faults.md",

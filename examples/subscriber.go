@@ -43,10 +43,10 @@ func take(m message) {
 	}
 	done[identity] = map[string]any{"order_id": o.OrderID, "user_id": o.UserID, "outcome": kind[len("order-"):],
 		"total_amount": o.Total, "items": len(o.Items), "codes": codes, "retryable": o.Retryable}
-	must(json.NewEncoder(os.Stdout).Encode(done[identity]))
 	text, _ := json.Marshal(done) // where there are many: a row in a database
 	must(os.WriteFile(path+".new", text, 0o600))
 	must(os.Rename(path+".new", path))
+	must(json.NewEncoder(os.Stdout).Encode(done[identity])) // never twice: it is stored by now
 }
 func main() {
 	if text, err := os.ReadFile(path); err == nil {

@@ -32,19 +32,21 @@ def effect_of(kind: str, value: str | bytes) -> dict[str, Any] | None:
 
 def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: Any, value: Any) -> None:
     """Do what the outcome asks for, unless it is known: effect, identity and position in one transaction."""
+    effect = None
     with db:
         identity = (headers["ce_source"], headers["ce_id"])
         is_new = db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", identity).rowcount
         if is_new and (effect := effect_of(headers["ce_type"], value)):
             db.execute("INSERT INTO effects VALUES (?)", (json.dumps(effect),))
-            print(json.dumps(effect), flush=True)
         db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, part, offset + 1))
+    if effect:  # behind the commit: killed before it, the effect comes again, and its line with it
+        print(json.dumps(effect), flush=True)
 
 
 def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> None:
     from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-    def go_on(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def resume(consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             place = (p.topic, p.partition)
             known = db.execute("SELECT next FROM positions WHERE (topic, part) = (?, ?)", place)
@@ -60,7 +62,7 @@ def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> 
         "auto.offset.reset": "error",  # outcomes were deleted before they were read: find out why
     }
     consumer = Consumer(options)
-    consumer.subscribe(list(topics), on_assign=go_on)
+    consumer.subscribe(list(topics), on_assign=resume)
     while True:
         if r := cast("Any", consumer.poll(1.0)):
             if r.error():

@@ -88,7 +88,7 @@ def create_app(database_url: str) -> FastAPI:
         await engine.dispose()
 
     app = FastAPI(title="Shop", lifespan=lifespan)
-    app.add_exception_handler(ShopError, tell)
+    app.add_exception_handler(ShopError, answer_error)
     app.include_router(routes(session_factory(engine)))
     return app
 
@@ -97,7 +97,8 @@ def routes(sessions: async_sessionmaker[AsyncSession]) -> APIRouter:
     """Each request has a session of its own: committed on success, rolled back on an error."""
     router = APIRouter()
     # With this scope the commit comes before the answer. Without it FastAPI commits when the client has
-    # its 201 already: a commit that fails then was told as done, and who reads at once may find nothing.
+    # its 201 already. Then a commit may fail after a success was reported, and a client that reads at once
+    # may find nothing.
     Session: TypeAlias = Annotated[AsyncSession, Depends(get_session(sessions), scope="function")]
 
     @router.post("/users", status_code=201, response_model=ShownUser)
@@ -125,7 +126,7 @@ def routes(sessions: async_sessionmaker[AsyncSession]) -> APIRouter:
     return router
 
 
-async def tell(_request: Request, error: Exception) -> JSONResponse:
+async def answer_error(_request: Request, error: Exception) -> JSONResponse:
     """The error's own sentence. By now the transaction is rolled back."""
     assert isinstance(error, ShopError)
     return JSONResponse({"error": str(error)}, status_of(error))

@@ -21,10 +21,10 @@ _UNLOGGED: Final = text("""
     JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
     """)
 # A deferrable one counts: it fails the COMMIT.
-_DECIDES_ONCE: Final = text("""
+_IS_UNIQUE: Final = text("""
     SELECT EXISTS (
-        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = 'order_id'
-        WHERE indrelid = to_regclass('order_outcomes') AND indisunique AND indisvalid
+        SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attname = :column
+        WHERE indrelid = to_regclass(:table) AND indisunique AND indisvalid
           AND indpred IS NULL AND indnkeyatts = 1 AND indkey[0] = attnum)
     """)
 # Of a domain, the type that it is made of.
@@ -36,6 +36,24 @@ _TYPES: Final = text("""
     JOIN pg_attribute ON attrelid = to_regclass(wanted.name) AND attnum > 0 AND NOT attisdropped
     JOIN pg_type ON pg_type.oid = atttypid
     """)
+# Triggers that run before a row is written: bits 1 (each row), 2 (before), 4 (INSERT), 16 (UPDATE).
+# If its text gives no column of ours a value, a trigger leaves our rows as they are. And rules, which are for
+# a few orders and not for many, since COPY does not heed them.
+_REWRITERS: Final = text(r"""
+    SELECT wanted.name || '.' || tgname
+    FROM unnest(CAST(:names AS text[]), CAST(:columns AS text[])) AS wanted (name, columns)
+    JOIN pg_trigger ON tgrelid = to_regclass(wanted.name) JOIN pg_proc ON pg_proc.oid = tgfoid
+    WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 3 = 3
+      AND tgtype & CASE wanted.name WHEN 'products' THEN 16 ELSE 4 END > 0
+      AND (prosrc ~* ('\mnew(\W+(' || wanted.columns || ')\M)?[^\w<>!=]*=')
+           OR prosrc ~* '\minto\s+(strict\s+)?new\M')
+    UNION ALL
+    SELECT wanted.name || '.' || rulename FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    JOIN pg_rewrite ON ev_class = to_regclass(wanted.name)
+    WHERE ev_enabled IN ('O', 'A') AND ev_type = CASE wanted.name WHEN 'products' THEN '2' ELSE '3' END
+    ORDER BY 1
+    """)
+_OF_STOCK: Final = ("price", "stock_quantity", "received_quantity")
 _TEXT: Final = re.compile(r"text|character varying(\(\d+\))?")
 _EXACT_NUMBER: Final = re.compile(r"numeric(\(\d+,(?P<decimals>\d+)\))?")
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -51,7 +69,7 @@ async def require_unaltered(connection: AsyncConnection, used: Sequence[str], wr
             "a crash of PostgreSQL would empty tables that are unlogged: "
             + "; ".join(f"ALTER TABLE {name} SET LOGGED" for name in unlogged)
         )
-    if not await connection.scalar(_DECIDES_ONCE):
+    if not await is_unique(connection, "order_outcomes", "order_id"):
         raise CommandError(
             "an order could be decided twice, since order_outcomes has no unique index on order_id alone:"
             " ALTER TABLE order_outcomes ADD UNIQUE (order_id)"
@@ -65,6 +83,22 @@ async def require_unaltered(connection: AsyncConnection, used: Sequence[str], wr
             f"columns do not keep what is written ({_listed(others, found)}): "
             + "; ".join(f"ALTER TABLE {c.table.name} ALTER {c.name} TYPE {_type(c)}" for c in others)
         )
+
+
+async def is_unique(connection: AsyncConnection, table: str, column: str) -> bool:
+    """Whether PostgreSQL refuses a second row with the same value in this column."""
+    return bool(await connection.scalar(_IS_UNIQUE, {"table": table, "column": column}))
+
+
+async def rewriters(connection: AsyncConnection, inserted: Sequence[str]) -> list[str]:
+    """Triggers and rules, as `table.name`, that may change what is written to these tables or to a stock.
+
+    PostgreSQL says nothing of it, and it is seen only where the rows are compared with the ledger.
+    """
+    columns = {name: tuple(Base.metadata.tables[name].columns.keys()) for name in inserted}
+    columns["products"] = _OF_STOCK
+    parameters = {"names": list(columns), "columns": ["|".join(names) for names in columns.values()]}
+    return list(await connection.scalars(_REWRITERS, parameters))
 
 
 def _keeps(column: Column[object], found: str | None) -> bool:

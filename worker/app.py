@@ -103,7 +103,7 @@ class Worker:
                         self.open_letters.run(),
                     )
                 ]
-                self.health.started()
+                self.health.joining()
                 yield
                 for task in tasks:
                     task.cancel()

@@ -55,6 +55,7 @@ class _Broker(KafkaBroker):
 
     # As `Settings.kafka_client_options` has it. FastStream's own takes a password that never changes.
     client_options: Mapping[str, Any]
+    max_poll_bytes: int
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
         self._connection_kwargs.update(self.client_options)
@@ -62,7 +63,8 @@ class _Broker(KafkaBroker):
         config = self.config.broker_config
         # FastStream names aiokafka's class itself, and takes another one nowhere.
         options = cast("partial[Any]", config.builder).keywords
-        config.builder = partial(_PatientConsumer, **options, accepting=True, report_out_of_range=True)
+        options = {**options, "accepting": True, "report_out_of_range": True}
+        config.builder = partial(_PatientConsumer, **options, max_poll_bytes=self.max_poll_bytes)
         return connection
 
 
@@ -82,6 +84,8 @@ def make_broker(settings: Settings) -> KafkaBroker:
         log_level=logging.DEBUG,  # its line for each batch; its errors stay errors
     )
     broker.client_options = settings.kafka_client_options()
+    # `estimate_fit` keeps a poll to one batch; this is for records that differ from those before.
+    broker.max_poll_bytes = 2 * settings.batch_max_bytes
     return broker
 
 

@@ -101,6 +101,7 @@ _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluste
 _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _LOGIN_CLASS: Final = "28"
+_STATEMENT_CLASS: Final = "42"  # syntax error or access rule violation
 # Of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". Any other
 # class may come of one order: of its data, or of a trigger of the shop, which raises P0001 where it names no
 # code, names one of its own, or fails in a branch that few orders reach (42703).
@@ -122,9 +123,19 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    if state[:2] not in _SERVER_CLASSES:
-        return Remedy.SPLIT
-    return Remedy.WAIT
+    if state[:2] in _SERVER_CLASSES or _is_of_our_statement(error):
+        return Remedy.WAIT
+    return Remedy.SPLIT
+
+
+def _is_of_our_statement(error: BaseException) -> bool:
+    """Whether a table, a column or a right is missing for our own statement, whatever the order is.
+
+    Where a trigger misses it, which may do so for few orders, PostgreSQL names the function as the context.
+    """
+    return (sqlstate(error) or "").startswith(_STATEMENT_CLASS) and not getattr(
+        driver_error(error), "context", None
+    )
 
 
 def may_concern_all(error: BaseException) -> bool:

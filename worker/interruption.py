@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM, from the first line of the program to its last.
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP), from the first line of the program to its last.
 
 Before a command begins and after it is done, a signal ends the process at once: there is nothing to clean up,
 and an exception in the middle of an import would be a traceback. While the command runs, it is cancelled and
-cleans up. Both signals have a handler, because the kernel does not deliver an unhandled signal to process 1.
+cleans up. These signals have a handler, because the kernel does not deliver an unhandled signal to process 1.
 
 Python's own start takes some 20 ms before our first line. A signal in that time has its default effect,
 unless it is blocked until then, as in our image.
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_SIGNALS = (_signal.SIGINT, _signal.SIGTERM)
+_SIGNALS = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 _received: int = _signal.SIGINT
 
 
 def end_at_once(code: "int | None" = None) -> None:
-    """From now on SIGINT and SIGTERM end the process at once, with this exit code.
+    """From now on these signals end the process at once, with this exit code.
 
-    Without one, nothing has begun yet: 0 for `run`, which has nothing to stop, and 130 or 143 for other
+    Without one, nothing has begun yet: 0 for `run`, which has nothing to stop, and 128 + its number for other
     commands. A signal that the parent process has set to be ignored, as nohup does, stays ignored.
     """
 
@@ -44,15 +44,20 @@ def end_at_once(code: "int | None" = None) -> None:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, _SIGNALS)
 
 
+def ask_to_stop() -> "tuple[int, ...]":
+    """The signals that ask a worker to stop. With nohup a closed terminal is none."""
+    return _SIGNALS if _signal.getsignal(_signal.SIGHUP) != _signal.SIG_IGN else _SIGNALS[:2]
+
+
 def exit_code() -> int:
-    """130 after Ctrl-C, 143 after SIGTERM."""
+    """130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
     return 128 + _received
 
 
 def run(command: "Coroutine[Any, Any, T]") -> "T":
-    """As asyncio.run. The first SIGINT or SIGTERM cancels the command, which cleans up; a second ends that.
+    """As asyncio.run. The first signal cancels the command, which cleans up; a second ends that.
 
-    Raises KeyboardInterrupt after either.
+    Raises KeyboardInterrupt after it.
     """
     import asyncio
     import threading
@@ -65,7 +70,9 @@ def run(command: "Coroutine[Any, Any, T]") -> "T":
         # asyncio cancels where it finds this handler, and no other.
         if before[_signal.SIGINT] != _signal.SIG_IGN:
             _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-            _signal.signal(_signal.SIGTERM, _as_ctrl_c)
+            for number in (_signal.SIGTERM, _signal.SIGHUP):
+                if before[number] != _signal.SIG_IGN:
+                    _signal.signal(number, _as_ctrl_c)
         try:
             return runner.run(command)
         finally:
@@ -85,5 +92,7 @@ def _all_but_late_connections(loop: "AbstractEventLoop", context: "dict[str, Any
 
 def _as_ctrl_c(number: int, _frame: "FrameType | None") -> None:
     global _received
+    if number == _received == _signal.SIGHUP:
+        return  # of one closed terminal the kernel and the shell may send one each
     _received = number
     _signal.raise_signal(_signal.SIGINT)

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.altered_tables import require_unaltered
+from worker.altered_tables import is_unique, require_unaltered, rewriters
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -48,13 +48,21 @@ _HIDDEN: Final = text("""
     WHERE row_security_active(name::regclass)
     """)
 _SYNCED: Final = text("SELECT current_setting('fsync') = 'on'")
+# After an upgrade of the system's C library, which may sort text in another order.
+_OTHER_COLLATION: Final = text("""
+    SELECT quote_ident(datname) FROM pg_database
+    WHERE datname = current_database()
+      AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
+    """)
+_KNOWS_COLLATION: Final = text("SELECT current_setting('server_version_num')::int >= 150000")
 _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
 
 
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     """Raise CommandError, which names what is missing, unless the role may do what a worker does.
 
-    Returns a remark if only parts of the page will be missing, or if the server is not durable.
+    Returns a remark if only parts of the page will be missing, if the server is not durable, or if
+    triggers may change what is written.
     """
     async with engine.connect() as connection:
         if await connection.scalar(_READ_ONLY):
@@ -70,12 +78,34 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
-        await require_unaltered(connection, list(RIGHTS), [n for n, r in RIGHTS.items() if "INSERT" in r])
-        missing = await _missing(connection, PAGE_RIGHTS)
-        remarks = [f"parts of the page and of /metrics will be missing: {missing}"] if missing else []
-        if not await connection.scalar(_SYNCED):
-            remarks.append("PostgreSQL runs with fsync off: a crash of its machine may lose decided orders")
-        return "; ".join(remarks) or None
+        inserted = [name for name, rights in RIGHTS.items() if "INSERT" in rights]
+        await require_unaltered(connection, list(RIGHTS), inserted)
+        return "; ".join(await _remarks(connection, inserted)) or None
+
+
+async def _remarks(connection: AsyncConnection, inserted: Sequence[str]) -> list[str]:
+    """What a worker can do without, and what it cannot see by itself."""
+    remarks = []
+    if missing := await _missing(connection, PAGE_RIGHTS):
+        remarks.append(f"parts of the page and of /metrics will be missing: {missing}")
+    if not await connection.scalar(_SYNCED):
+        remarks.append("PostgreSQL runs with fsync off: a crash of its machine may lose decided orders")
+    if await connection.scalar(_KNOWS_COLLATION) and (name := await connection.scalar(_OTHER_COLLATION)):
+        remarks.append(
+            "the system sorts text otherwise than when the indexes were made, so that rows may not be found:"
+            f" stop the workers, REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION"
+        )
+    if not await is_unique(connection, "orders", "id"):
+        remarks.append(
+            "orders has no unique index on id alone (partitioned by time?): an id that a shop has given to"
+            " `create_order` must never be placed through Kafka, or it is ordered twice"
+        )
+    if named := await rewriters(connection, inserted):
+        remarks.append(
+            f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
+            " `order-worker reconcile` shows: let them set columns of the shop's own"
+        )
+    return remarks
 
 
 def grants(role: str) -> list[str]:

@@ -2,18 +2,30 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import eq, ge, le, lt
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Text, Uuid, any_, bindparam, cast, func, insert, select
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    select,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.bulk.copy import copy_rows
 from db.bulk.rows import LedgerRow, require_all
-from db.models import OrderOutcome, Replay
+from db.models import Order, OrderOutcome, Replay
 from db.statuses import Outcome, SilentReplay
 
 
@@ -150,6 +162,19 @@ def conditions(wanted: OutcomeFilter) -> list[ColumnElement[bool]]:
     return [*those, row.order_id == any_(ids)] if wanted.order_ids else those
 
 
+# The ledger has no index by time, the orders have.
+_LAST_CONFIRMED: Final = select(Order.id).order_by(Order.created_at.desc()).limit(1_000)
+_AFTER_DECISIONS: Final = select(
+    func.greatest(
+        func.now(),
+        bindparam("last_decided_at", type_=DateTime(timezone=True)) + timedelta(microseconds=1),
+        select(func.max(OrderOutcome.decided_at) + timedelta(microseconds=1))
+        .where(OrderOutcome.order_id.in_(_LAST_CONFIRMED))
+        .scalar_subquery(),
+    )
+)
+
+
 async def list_replays(session: AsyncSession, topic: str, partition: int) -> list[SilentReplay]:
     """Every silent replay ever asked for on this partition."""
     rows = await session.execute(
@@ -160,18 +185,28 @@ async def list_replays(session: AsyncSession, topic: str, partition: int) -> lis
     return [SilentReplay(*row) for row in rows]
 
 
-async def add_replays(session: AsyncSession, topic: str, spans: Mapping[int, tuple[int, int]]) -> None:
+async def add_replays(
+    session: AsyncSession,
+    topic: str,
+    spans: Mapping[int, tuple[int, int]],
+    last_decided_at: datetime | None = None,
+) -> None:
     """Ask for a silent replay of these offsets by partition: from the first up to, not including, the second.
 
     From the commit on nothing that lies there and is decided by now is published again. So every record
     there must have been published: what the group has committed, once nobody can commit any more.
+
+    PostgreSQL's clock may have been set back since the orders were decided. So the replay is dated after
+    `last_decided_at`, the latest decision in these offsets that the caller knows, and after the orders that
+    were confirmed last. Workers date what they decide there later no earlier than the replay.
     """
     rows = [
         {"topic": topic, "partition": partition, "from_offset": start, "to_offset": end}
         for partition, (start, end) in sorted(spans.items())
     ]
     if rows:
-        await session.execute(insert(Replay), rows)
+        requested_at = await session.scalar(_AFTER_DECISIONS, {"last_decided_at": last_decided_at})
+        await session.execute(insert(Replay), [{**row, "requested_at": requested_at} for row in rows])
 
 
 async def database_time(session: AsyncSession) -> datetime:

@@ -154,40 +154,38 @@ async def count_unfinished(session: AsyncSession, group_id: str) -> int:
     return (await session.execute(query)).scalar_one()
 
 
-async def list_claimed_from(session: AsyncSession, group_id: str, input_topic: str) -> dict[int, int]:
-    """By partition of the input topic, the offset from which claimed dead letters are, if they were sent."""
+async def list_claiming_runs(session: AsyncSession, group_id: str, input_topic: str) -> list[UUID]:
+    """The runs of the group that have claimed dead letters and not sent all of them."""
+    claimed = *_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED)
+    return list(
+        (await session.execute(select(DeadLetterRedrive.run_id).where(*claimed).distinct())).scalars()
+    )
+
+
+async def list_claimed_from(session: AsyncSession, run_ids: Collection[UUID]) -> dict[int, int]:
+    """By partition of the input topic, the offset from which their claimed letters are, if they were sent."""
     rows = await session.execute(
         select(DeadLetterRedrive.input_partition, func.min(DeadLetterRedrive.input_from))
-        .where(*_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED))
+        .where(DeadLetterRedrive.run_id.in_(run_ids), _is(RedriveStatus.CLAIMED))
         .group_by(DeadLetterRedrive.input_partition)
     )
     return dict(rows.all())
 
 
 async def fail_unknowable(
-    session: AsyncSession, group_id: str, input_topic: str, partition: int, first_offset: int, why: str
+    session: AsyncSession, run_ids: Collection[UUID], partition: int, first_offset: int, why: str
 ) -> int:
-    """End the claims for which it is not known any more whether they were sent; how many."""
+    """End those claims of these runs of which it is not known any more whether they were sent; how many."""
     return await _changed(
         session,
         update(DeadLetterRedrive)
         .where(
-            *_of_group(group_id, input_topic),
+            DeadLetterRedrive.run_id.in_(run_ids),
             DeadLetterRedrive.input_partition == partition,
             DeadLetterRedrive.input_from < first_offset,
             _is(RedriveStatus.CLAIMED),
         )
         .values({"status": RedriveStatus.FAILED.value, "result": why, "finished_at": func.now()})
-        .execution_options(synchronize_session=False),
-    )
-
-
-async def release_group(session: AsyncSession, group_id: str, input_topic: str) -> int:
-    """Delete all claims of a group that are known not to be sent; how many."""
-    return await _changed(
-        session,
-        delete(DeadLetterRedrive)
-        .where(*_of_group(group_id, input_topic), _is(RedriveStatus.CLAIMED))
         .execution_options(synchronize_session=False),
     )
 

@@ -155,25 +155,24 @@ async def count_unsent(session: AsyncSession, topic: str) -> int:
     return (await session.execute(query)).scalar_one()
 
 
-async def list_claimed_from(session: AsyncSession, topic: str) -> dict[int, int]:
-    """By partition of the input topic, the offset from which claimed orders are, if they were sent."""
+async def list_claiming_runs(session: AsyncSession, topic: str) -> dict[UUID, int]:
+    """The runs that have claimed orders and not sent all of them, and how many each has left."""
     rows = await session.execute(
-        select(OrderReopening.input_partition, func.min(OrderReopening.input_from))
+        select(OrderReopening.run_id, func.count())
         .where(OrderReopening.topic == topic, OrderReopening.input_offset.is_(None))
-        .group_by(OrderReopening.input_partition)
+        .group_by(OrderReopening.run_id)
     )
     return dict(rows.all())
 
 
-async def release_topic(session: AsyncSession, topic: str) -> int:
-    """Delete all claims that are known not to be sent; how many."""
-    released = await session.execute(
-        delete(OrderReopening)
-        .where(OrderReopening.topic == topic, OrderReopening.input_offset.is_(None))
-        .returning(OrderReopening.order_id)
-        .execution_options(synchronize_session=False)
+async def list_claimed_from(session: AsyncSession, run_ids: Collection[UUID]) -> dict[int, int]:
+    """By partition of the input topic, the offset from which their claimed orders are, if they were sent."""
+    rows = await session.execute(
+        select(OrderReopening.input_partition, func.min(OrderReopening.input_from))
+        .where(OrderReopening.run_id.in_(run_ids), OrderReopening.input_offset.is_(None))
+        .group_by(OrderReopening.input_partition)
     )
-    return len(released.all())
+    return dict(rows.all())
 
 
 async def _reopenings(

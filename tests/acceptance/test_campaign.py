@@ -48,7 +48,7 @@ def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ar
 
 
 @pytest.mark.parametrize(
-    ("breaking", "mending", "told"),
+    ("breaking", "mending", "violation"),
     [
         (
             "UPDATE products SET stock_quantity = stock_quantity + 1 WHERE id = 1",
@@ -73,22 +73,24 @@ def drained(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ar
         ),
     ],
 )
-def test_the_verdict_sees_what_is_wrong_in_the_tables(drained: Arena, breaking: str, mending: str, told: str):
+def test_the_verdict_sees_what_is_wrong_in_the_tables(
+    drained: Arena, breaking: str, mending: str, violation: str
+):
     drained.shop.sql(breaking)
     try:
-        assert told in " ".join(violations(drained))
+        assert violation in " ".join(violations(drained))
     finally:
         drained.shop.sql(mending)
 
 
 def test_the_verdict_sees_an_outcome_published_twice(drained: Arena):
-    # A test before this one may have written ledger rows anew, which puts their commits in another order.
+    # A test before this one may have written ledger rows again, which puts their commits in another order.
     before = violations(drained)
     first = drained.scene.confirmed()[0]
     again = Record(Kind.ORDER, first.partition, first.key, first.value, tuple(first.headers), None, None)
     publish(drained.scene.kafka, drained.scene.topics.order_confirmed, [again])
-    (told,) = set(violations(drained)) - set(before)
-    assert told == f"1 told too often: {first.header('ce_subject')}"
+    (violation,) = set(violations(drained)) - set(before)
+    assert violation == f"1 published too often: {first.header('ce_subject')}"
 
 
 def violations(there: Arena) -> list[str]:

@@ -15,7 +15,7 @@ def write(path: Path, *values: bytes) -> Path:
     return path
 
 
-def test_a_file_with_every_kind_of_line_is_reported_line_by_line_and_as_the_workers_then_decide(
+def test_a_file_with_every_kind_of_line_is_reported_as_the_workers_then_decide(
     scene: Scene, workers: Workers, order_worker: OrderWorker, tmp_path: Path
 ):
     scene.shop.stock_up({1: 10, 2: 5, 3: 1_000_000_000})

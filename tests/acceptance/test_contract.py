@@ -66,7 +66,7 @@ def against(schema: str, values: Iterable[bytes]) -> list[object]:
 
 
 @pytest.mark.timeout(600)
-def test_outcomes_are_as_the_schemas_say_for_validators_and_clients_that_are_not_ours(
+def test_outcomes_match_the_schemas_for_validators_and_clients_of_others(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     place_all_kinds(scene)

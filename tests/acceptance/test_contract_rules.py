@@ -68,7 +68,7 @@ def as_event(message: Message) -> Any:
     return from_binary(KafkaMessage(headers, message.key, message.value), JSONFormat())
 
 
-def test_orders_of_the_sdk_are_decided_and_their_outcomes_name_them_also_when_republished(
+def test_orders_of_the_sdk_are_decided_and_their_outcomes_name_them(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 100})

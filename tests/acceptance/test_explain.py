@@ -13,7 +13,7 @@ from tests.support.subscriber import Message, add_partitions, create_topics, del
 from tests.support.worker_process import Workers
 
 
-def tell_again(scene: Scene, message: Message) -> None:
+def publish_again(scene: Scene, message: Message) -> None:
     """As `republish` would: the same bytes, and a header that says so."""
     producer = Producer({"bootstrap.servers": scene.kafka})
     producer.produce(
@@ -67,7 +67,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     (publication,) = eventually(
         lambda: [m for m in scene.confirmed() if m.header("ce_subject") == str(confirmed)]
     )
-    tell_again(scene, publication)
+    publish_again(scene, publication)
     scene.place(
         [order_value(line(1)), order_value(line(1)), order_value(line(1), order_id=waiting)], partition=2
     )
@@ -77,14 +77,14 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     scene.shop.sql("DELETE FROM order_outcomes WHERE order_id = $1", lost)
     scene.shop.sql("DELETE FROM orders WHERE id = $1", lost)
 
-    told = explained(order_worker, confirmed)
-    facts = told["facts"]
-    assert told["state"] == "confirmed"
+    answer = explained(order_worker, confirmed)
+    facts = answer["facts"]
+    assert answer["state"] == "confirmed"
     assert (
         f" from {topics.order_placed}-2@0, published 2 times: at {topics.order_confirmed}-2@0, "
-        in told["summary"]
+        in answer["summary"]
     )
-    assert told["summary"].endswith(" (republished).")
+    assert answer["summary"].endswith(" (republished).")
     assert [(r["place"]["partition"], r["place"]["offset"], r["standing"]) for r in facts["inputs"]] == [
         (2, 0, "decided"),
         (2, 2, "duplicate"),
@@ -98,7 +98,7 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     ]
     assert facts["order"]["status"] == "pending"
     text = on_screen(order_worker, confirmed)
-    assert text.splitlines()[1] == told["summary"]
+    assert text.splitlines()[1] == answer["summary"]
     assert [one["topic"] for one in facts["unread"]] == [topics.order_placed] * 2
     assert f"Not looked at: {topics.order_placed} (2 offsets)." in text
     for words in ("duplicate: the same order again", "order-confirmed, republished", "taken later"):
@@ -107,35 +107,35 @@ def test_every_kind_of_order_is_explained(scene: Scene, workers: Workers, order_
     everything = explained(order_worker, confirmed, "--scan", "all")["facts"]
     assert everything == {**facts, "unread": []}
 
-    told = explained(order_worker, rejected)
-    assert told["state"] == "rejected"
+    answer = explained(order_worker, rejected)
+    assert answer["state"] == "rejected"
     because = (
         "because product 1: 9 requested, 3 available; product 2 cost 2.50 and not 2.55. It was published"
     )
-    assert f"{because} once at {topics.order_rejected}-2@" in told["summary"]
+    assert f"{because} once at {topics.order_rejected}-2@" in answer["summary"]
     assert "price_changed" in on_screen(order_worker, rejected)
 
-    told = explained(order_worker, poison)
-    assert told["state"] == "dead_letter"
-    assert told["summary"].startswith("Dead letter because items.0.quantity: a quantity is")
-    assert told["summary"].endswith(f", from {topics.order_placed}-3@1.")
-    told = explained(order_worker, by_key)
-    assert (told["state"], told["facts"]["dead_letters"][0]["code"]) == ("dead_letter", "not_json")
+    answer = explained(order_worker, poison)
+    assert answer["state"] == "dead_letter"
+    assert answer["summary"].startswith("Dead letter because items.0.quantity: a quantity is")
+    assert answer["summary"].endswith(f", from {topics.order_placed}-3@1.")
+    answer = explained(order_worker, by_key)
+    assert (answer["state"], answer["facts"]["dead_letters"][0]["code"]) == ("dead_letter", "not_json")
 
-    told = explained(order_worker, waiting)
-    assert told["summary"] == (
+    answer = explained(order_worker, waiting)
+    assert answer["summary"] == (
         f"Waiting: its record is at {topics.order_placed}-2@6;"
         f" 2 offsets before it wait for the group {scene.group_id} as well, in which nobody is now."
     )
-    assert told["facts"]["products"][0]["stock"] == 2
+    assert answer["facts"]["products"][0]["stock"] == 2
     assert explained(order_worker, direct)["state"] == "direct"
 
     missed = order_worker.here("explain", str(lost))
     missed.assert_refused(1)
     assert missed.err.endswith("among the latest dead letters; `--scan all` reads everything\n")
-    told = explained(order_worker, lost, "--scan", "all")
-    assert told["state"] == "passed_over"
-    assert f"the ledger has lost it. Its record is at {topics.order_placed}-2@3." in told["summary"]
+    answer = explained(order_worker, lost, "--scan", "all")
+    assert answer["state"] == "passed_over"
+    assert f"the ledger has lost it. Its record is at {topics.order_placed}-2@3." in answer["summary"]
 
     nothing = order_worker("explain", "--json", str(unknown), "--scan", "all")
     assert (nothing.code, nothing.document["state"]) == (1, "not_found")
@@ -154,11 +154,11 @@ def test_an_order_that_is_cancelled_or_deleted_since_is_not_shown_as_confirmed(
     scene.shop.sql("UPDATE orders SET status = 'cancelled' WHERE id = $1", cancelled)
     scene.shop.sql("DELETE FROM orders WHERE id = $1", deleted)
     assert on_screen(order_worker, cancelled).splitlines()[1].startswith("Cancelled since. Confirmed at ")
-    told = explained(order_worker, deleted)
-    assert told["summary"].startswith(
+    answer = explained(order_worker, deleted)
+    assert answer["summary"].startswith(
         "Gone from the table of orders: deleted since, or not restored. Confirmed"
     )
-    assert told["state"] == "confirmed"
+    assert answer["state"] == "confirmed"
 
 
 def test_what_is_no_uuid_is_wrong_usage_and_an_absent_server_is_one_line(order_worker: OrderWorker):
@@ -187,9 +187,9 @@ def test_whatever_the_headers_of_a_dead_letter_say_the_order_is_explained(
     for one in (str(order_id).encode(), key):
         publish(scene.kafka, scene.topics.dead_letter, [b"x"], partition=3, key=one, headers=absurd)
 
-    told = explained(order_worker, order_id)
-    (letter,) = told["facts"]["dead_letters"]
-    assert (told["state"], letter["code"], letter["source"], letter["failed_at"]) == (
+    answer = explained(order_worker, order_id)
+    (letter,) = answer["facts"]["dead_letters"]
+    assert (answer["state"], letter["code"], letter["source"], letter["failed_at"]) == (
         "confirmed", "not_json", None, None,
     )  # fmt: skip
     assert "(not_json)" in on_screen(order_worker, order_id)
@@ -214,8 +214,8 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
         scene.wait_until_drained()
         assert worker.stop() == 0
     for order_id, place in ((before, f"{fewer}-1@0"), (after, f"{fewer}-3@0")):
-        told = explained(with_fewer, order_id)
-        assert told["summary"].endswith(f"published once at {place}."), told["summary"]
+        answer = explained(with_fewer, order_id)
+        assert answer["summary"].endswith(f"published once at {place}."), answer["summary"]
     delete_topics(scene.kafka, [fewer])
 
 
@@ -236,9 +236,9 @@ def test_an_order_that_is_nowhere_may_have_been_where_somebody_skipped(
     assert order_worker.here("explain", "--json", str(unknown)).document["facts"]["skips"][0]["note"] == (
         "bad disk"
     )
-    told = explained(order_worker, there, "--scan", "all")
-    assert told["state"] == "passed_over"
+    answer = explained(order_worker, there, "--scan", "all")
+    assert answer["state"] == "passed_over"
     assert (
         f"its record at {scene.topics.order_placed}-1@0 could not be read, and was skipped by ada"
-        in (told["summary"])
+        in (answer["summary"])
     )

@@ -66,8 +66,8 @@ def crashed(server: Server) -> Iterator[None]:
 
 
 def not_ready_for(worker: WorkerProcess, server: str) -> bool:
-    status, told = worker.get("/readyz")
-    return status == 503 and server in json.loads(told)["reasons"]
+    status, answer = worker.get("/readyz")
+    return status == 503 and server in json.loads(answer)["reasons"]
 
 
 def test_workers_killed_at_random_times_lose_and_double_nothing(scene: Scene, workers: Workers):
@@ -203,7 +203,7 @@ def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, worke
     scene.assert_promises(ids, dead_letters=poison)
 
 
-def test_a_dead_letter_the_broker_refuses_is_not_lost_and_nothing_is_committed_without_it(
+def test_a_refused_dead_letter_is_not_lost_and_nothing_is_committed_without_it(
     scene: Scene, workers: Workers
 ):
     stock_for(scene)

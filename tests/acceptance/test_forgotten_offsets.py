@@ -1,4 +1,4 @@
-"""A broker that forgets how far the group has come, or what it has acknowledged: all is told, and once."""
+"""A broker that forgets how far the group has come, or what it has acknowledged: all is published once."""
 
 import sys
 from uuid import UUID, uuid4
@@ -34,8 +34,8 @@ def die_over_the_second_batch(workers: Workers, step: Step) -> None:
 
 
 @pytest.fixture
-def told(scene: Scene, workers: Workers) -> list[UUID]:
-    """The orders of which all is told; no worker is left."""
+def published(scene: Scene, workers: Workers) -> list[UUID]:
+    """Orders whose outcomes are published; no worker is left."""
     scene.shop.stock_up({1: 1_000})
     ids = placed(scene)
     worker = workers.start(batch_max_records="10")
@@ -44,20 +44,20 @@ def told(scene: Scene, workers: Workers) -> list[UUID]:
     return ids
 
 
-def test_offsets_that_are_gone(scene: Scene, workers: Workers, told: list[UUID]):
+def test_offsets_that_are_gone(scene: Scene, workers: Workers, published: list[UUID]):
     scene.forget_offsets()
     more = placed(scene, 10)
     worker = workers.start()
     scene.wait_until_drained()
-    scene.assert_promises([*told, *more], dead_letters=6)
+    scene.assert_promises([*published, *more], dead_letters=6)
     assert worker.log.count(FORGOTTEN) == 1
 
 
-def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[UUID]):
+def test_offsets_of_long_ago(scene: Scene, workers: Workers, published: list[UUID]):
     scene.remember_wrongly()
     worker = workers.start()
     scene.wait_until_drained()
-    scene.assert_promises(told, dead_letters=5)
+    scene.assert_promises(published, dead_letters=5)
     assert worker.log.count(FORGOTTEN) == 1
 
 
@@ -65,30 +65,30 @@ def test_offsets_of_long_ago(scene: Scene, workers: Workers, told: list[UUID]):
     "step", [Step.AFTER_DATABASE_COMMIT, Step.AFTER_SENDS, Step.BEFORE_KAFKA_COMMIT, Step.AFTER_KAFKA_COMMIT]
 )
 def test_a_worker_dies_over_its_orders_and_then_the_offsets_are_gone(
-    scene: Scene, workers: Workers, told: list[UUID], step: Step
+    scene: Scene, workers: Workers, published: list[UUID], step: Step
 ):
     more = placed(scene, 30)
     die_over_the_second_batch(workers, step)
     scene.forget_offsets()
     workers.start(batch_max_records="10")
     scene.wait_until_drained()
-    scene.assert_promises([*told, *more], dead_letters=8)
+    scene.assert_promises([*published, *more], dead_letters=8)
 
 
 def test_what_kafka_has_acknowledged_and_then_undone_is_published_again(
-    scene: Scene, workers: Workers, told: list[UUID]
+    scene: Scene, workers: Workers, published: list[UUID]
 ):
     more = placed(scene, 30)
     die_over_the_second_batch(workers, Step.AFTER_SENDS)
     scene.pretend_the_last_commits_were_acknowledged()
     worker = workers.start(batch_max_records="10")
     scene.wait_until_drained()
-    scene.assert_promises([*told, *more], dead_letters=8)
+    scene.assert_promises([*published, *more], dead_letters=8)
     assert worker.log.count("Kafka has undone what it had acknowledged") == 1
 
 
 def test_an_idle_worker_notices_that_kafka_has_less_than_it_acknowledged(
-    scene: Scene, workers: Workers, told: list[UUID]
+    scene: Scene, workers: Workers, published: list[UUID]
 ):
     worker = workers.start(batch_max_records="10")
     more = placed(scene, 10)
@@ -97,16 +97,16 @@ def test_an_idle_worker_notices_that_kafka_has_less_than_it_acknowledged(
     assert scene.lag() == 65
     scene.wait_until_drained()
     worker.wait_for_log(FORGOTTEN)
-    scene.assert_promises([*told, *more], dead_letters=6)
+    scene.assert_promises([*published, *more], dead_letters=6)
 
 
 def test_a_new_topic_of_the_same_name_is_decided_from_its_beginning(
-    scene: Scene, workers: Workers, told: list[UUID]
+    scene: Scene, workers: Workers, published: list[UUID]
 ):
     scene.recreate_input_topic()
     more = placed(scene, 80)
     workers.start()
     scene.wait_until_drained()
     ids = {m.header("ce_subject") for m in scene.outcomes()}
-    assert ids == {str(order_id) for order_id in [*told, *more]}
+    assert ids == {str(order_id) for order_id in [*published, *more]}
     assert len(scene.outcomes()) == len(ids)

@@ -108,7 +108,7 @@ def test_workers_of_the_new_name_wait_for_it_and_continue_by_themselves(
     renamed.assert_promises([*decided, *more])
 
 
-def test_outcomes_that_a_frozen_worker_of_the_old_group_holds_are_not_published_twice(
+def test_outcomes_in_a_frozen_worker_of_the_old_group_are_not_published_twice(
     scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})
@@ -123,18 +123,18 @@ def test_outcomes_that_a_frozen_worker_of_the_old_group_holds_are_not_published_
     renamed.assert_promises(ids)
 
 
-@pytest.mark.parametrize("told", [None, 5], ids=["nothing", "an offset of long ago"])
+@pytest.mark.parametrize("answer", [None, 5], ids=["nothing", "an offset of long ago"])
 def test_what_kafka_has_forgotten_of_the_old_group_is_found_out(
     scene: Scene,
     renamed: Scene,
     workers: Workers,
     take_over: OrderWorker,
     decided: list[UUID],
-    told: int | None,
+    answer: int | None,
 ):
     scene.forget_offsets()
-    if told is not None:
-        remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: told})
+    if answer is not None:
+        remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: answer})
     said = take_over.here("--json").done().document
     assert "its workers came to 30 at least" in said["partitions"][0]["remark"]
     assert take_over("--execute").code == 0
@@ -229,7 +229,7 @@ def test_dead_letters_that_the_old_group_redrives_go_with_it(
     assert scene.shop.value("SELECT group_id FROM dead_letter_redrives") == renamed.group_id
 
 
-def test_of_several_earlier_names_the_last_one_is_asked_for_and_an_earlier_one_refused(
+def test_the_last_of_several_earlier_names_is_asked_for_and_others_are_refused(
     scene: Scene, renamed: Scene, workers: Workers, take_over: OrderWorker, decided: list[UUID]
 ):
     take_over.here("--execute", "--json").done()

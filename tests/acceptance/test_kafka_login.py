@@ -26,7 +26,7 @@ from tests.support.renewing import (
     PAUSE_SECONDS,
     SHORT,
     assert_no_secret,
-    go_on,
+    check_more_orders,
     replace_file,
 )
 from tests.support.subscriber import create_topics
@@ -79,14 +79,14 @@ def test_a_kafka_password_that_is_changed_with_its_file_is_used_without_a_restar
         kafka_sasl_password_file=str(file),
     ).wait_until_ready()
     placed: list[UUID] = []
-    go_on(kafka_scene, placed)
+    check_more_orders(kafka_scene, placed)
 
     set_scram_password(asking_kafka, "second-one")
     eventually(lambda: "does not let us in" in worker.log, 60, lambda: worker.get("/readyz")[1] + worker.log)
     assert f"ORDER_WORKER_KAFKA_SASL_PASSWORD_FILE={file}" in worker.get("/readyz")[1]
     replace_file(file, "second-one\n")
     eventually(lambda: worker.get("/readyz")[0] == 200, 40, lambda: worker.log[-3000:])
-    go_on(kafka_scene, placed)
+    check_more_orders(kafka_scene, placed)
     assert worker.stop() == 0
     assert_no_secret(worker, "first-one", "second-one")
 
@@ -121,7 +121,7 @@ def test_a_kafka_password_refused_for_too_long_ends_a_running_worker_with_4(
         kafka_sasl_password="first-one",
         refused_limit_seconds=SHORT,
     ).wait_until_ready()
-    go_on(kafka_scene, [])
+    check_more_orders(kafka_scene, [])
     set_scram_password(asking_kafka, "second-one")
     assert worker.wait(60) == EXIT_REFUSED, worker.log
     assert_no_secret(worker, "first-one", "second-one")
@@ -136,14 +136,14 @@ def test_tokens_of_a_file_are_read_for_each_connection(
         asking_kafka, workers, kafka_sasl_mechanism="OAUTHBEARER", kafka_sasl_token_file=str(file)
     ).wait_until_ready()
     placed: list[UUID] = []
-    go_on(kafka_scene, placed)
+    check_more_orders(kafka_scene, placed)
 
     replace_file(file, unsecured_token(time.time() - 3_600))
     asking_kafka.cut()
     worker.wait_for_log("does not let us in")
     replace_file(file, second)
     eventually(lambda: worker.get("/readyz")[0] == 200, 40, lambda: worker.log[-3000:])
-    go_on(kafka_scene, placed)
+    check_more_orders(kafka_scene, placed)
     assert_no_secret(worker, first, second)
 
 
@@ -158,7 +158,7 @@ def test_a_token_may_come_from_a_command(
         kafka_sasl_mechanism="OAUTHBEARER",
         kafka_sasl_token_command=f"{sys.executable} '{script}' --client-secret hunter2",
     ).wait_until_ready()
-    go_on(kafka_scene, [])
+    check_more_orders(kafka_scene, [])
     assert worker.stop() == 0
     assert_no_secret(worker, "hunter2")
 
@@ -212,10 +212,10 @@ def test_certificates_renewed_for_kafka_are_used_without_a_restart(
             refused_limit_seconds="1",  # what is wrong with TLS is no refusal
         ).wait_until_ready()
         placed: list[UUID] = []
-        go_on(scene, placed)
+        check_more_orders(scene, placed)
         set_stores(kafka, new, keystore=tmp_path / "new" / "broker.pem", truststore=new.certificate)
         worker.wait_for_log("no TLS with Kafka at")
         give(new)
         eventually(lambda: worker.get("/readyz")[0] == 200, 40, lambda: worker.log[-3000:])
-        go_on(scene, placed)
+        check_more_orders(scene, placed)
         assert worker.stop() == 0

@@ -112,7 +112,7 @@ def test_without_a_terminal_each_look_is_a_block(order_worker: OrderWorker):
     seen: list[bytes] = []
     while sum(b"total" in text for text in seen) < 2:
         seen.append(watching.stdout.readline())
-        assert seen[-1], "it continues until it is told to stop"
+        assert seen[-1], "it continues until it is stopped"
     watching.send_signal(signal.SIGINT)
     assert ended(watching).code == 130
     assert sum(text.startswith(b"group ") for text in seen) == 2

@@ -109,7 +109,7 @@ def test_a_pruned_order_stays_decided_whatever_comes_again(old: Old):
     placed_again(old, ids)
     assert old.outcomes() == outcomes
     assert scene.shop.stock() == stock
-    told_of(old)
+    check_reports_of(old)
     rewound(old)
     scene.shop.assert_conserved()
 
@@ -119,7 +119,7 @@ def placed_again(old: Old, ids: list[UUID]) -> None:
     before = old.worker.metric("order_worker_orders_duplicate_total").get("", 0)
     mixed = 2
     turned = values_of(ids, turned=True)
-    del turned[mixed]  # nothing tells its lines any more
+    del turned[mixed]  # nothing shows its lines any more
     conflict = order_value(line(1, 9), order_id=old.plain)
     old.scene.place([*values_of(ids), *turned, conflict], partition=0)
     old.scene.place(values_of(ids), partition=2)
@@ -131,8 +131,8 @@ def placed_again(old: Old, ids: list[UUID]) -> None:
     )
 
 
-def told_of(old: Old) -> None:
-    """Each command and page tells what is left, and that the rest was pruned."""
+def check_reports_of(old: Old) -> None:
+    """Each command and page shows what is left, and that the rest was pruned."""
     run = old.order_worker.here
     for order_id, words in ((old.priced, "Confirmed at "), (old.rejected, "its reasons were pruned")):
         said = run("explain", str(order_id), "--json").done().document
@@ -178,8 +178,11 @@ def test_what_may_not_be_pruned_yet_or_by_this_role_is_refused(old: Old, worker_
             1, "lacks UPDATE on order_outcomes: GRANT UPDATE ON order_outcomes TO worker_"
         )
     # Nobody knows how far another group is.
-    stranger = run(BEFORE, "--json", ORDER_WORKER_GROUP_ID="somebody-else").done().document
-    assert {one["state"]: one["rows"] for one in stranger["states"]} == {"not_committed": 4, "in_topic": 2}
+    foreign = run(BEFORE, "--json", ORDER_WORKER_GROUP_ID="somebody-else").done().document
+    assert {one["state"]: one["rows"] for one in foreign["states"]} == {
+        "not_committed": 4,
+        "in_topic": 2,
+    }
     set_option(old.scene.kafka, old.scene.topics.order_placed, "retention.ms", "-1")
     assert old.states()["prunable"] == 4, "what is gone is gone"
     assert old.without_event() == set()
@@ -226,8 +229,8 @@ def test_stopped_and_killed_beside_a_worker_it_continues_with_what_is_left(
     scene.wait_until_drained()
     assert done["pruned"] == after_kill
     assert scene.shop.value("SELECT count(*) FROM order_outcomes WHERE event IS NULL") == old_rows
-    told = Counter(m.key for m in scene.outcomes())
-    assert [told[str(order_id).encode()] for order_id in new] == [1] * 300
-    assert len(told) == 301
+    published = Counter(m.key for m in scene.outcomes())
+    assert [published[str(order_id).encode()] for order_id in new] == [1] * 300
+    assert len(published) == 301
     assert worker.stop() == 0
     scene.shop.assert_conserved()

@@ -142,8 +142,8 @@ def test_all_that_was_lost_is_there_again_byte_for_byte_and_nothing_is_decided_t
     assert dump(scene.shop) == restored.lost
     assert restored.outcomes() == outcomes, "the same orders again are duplicates"
     scene.assert_promises(restored.ids, dead_letters=1)
-    told = restored.order_worker.here("reconcile").done().out
-    assert "nothing is missing: each of 803 records has exactly one result" in told
+    answer = restored.order_worker.here("reconcile").done().out
+    assert "nothing is missing: each of 803 records has exactly one result" in answer
 
     scene.shop.sql("DELETE FROM order_outcomes WHERE source_offset % 2 = 1")
     rows_alone = restored.restore("--execute")
@@ -189,8 +189,8 @@ def stock_is_lacking_and_a_user_gone(restored: Restored) -> None:
     )
     assert dump(shop) == before
 
-    told = restored.order_worker.here("ledger", "restore", "--ledger-only").done().out
-    assert "workers would sell them again" in told
+    answer = restored.order_worker.here("ledger", "restore", "--ledger-only").done().out
+    assert "workers would sell them again" in answer
     done = restored.restore("--ledger-only", "--execute")
     assert (done["complete"], done["outcomes_written"], done["orders_written"]) == (True, 300, 0)
     after = dump(shop)
@@ -198,7 +198,7 @@ def stock_is_lacking_and_a_user_gone(restored: Restored) -> None:
     assert {**after, "order_outcomes": None} == {**before, "order_outcomes": None}
 
 
-def test_other_bytes_are_listed_and_left_and_what_is_nowhere_keeps_its_partition_waiting(
+def test_other_bytes_are_listed_and_a_missing_outcome_keeps_its_partition_waiting(
     restored: Restored,
 ):
     scene, changed, published_twice = restored.scene, restored.ids[5], restored.ids[250]
@@ -245,8 +245,8 @@ def test_where_the_input_is_deleted_an_order_that_comes_again_is_not_decided_aga
     # Of the orders that name no price, those that were confirmed are known again.
     assert set(seen) == {"not_json", "order_id_conflict"}
     assert seen["order_id_conflict"] == 150
-    told = restored.order_worker.here("reconcile").done().out
-    assert "not judged: decided from records that are deleted by now" in told
+    answer = restored.order_worker.here("reconcile").done().out
+    assert "not judged: decided from records that are deleted by now" in answer
 
 
 def known(content: Mapping[str, list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
@@ -254,7 +254,7 @@ def known(content: Mapping[str, list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]
     return [(*row[:2], *row[6:]) for row in content["order_outcomes"]]
 
 
-def test_a_backup_of_before_the_first_order_is_filled_and_what_kafka_forgets_is_known(restored: Restored):
+def test_a_backup_from_before_the_first_order_is_filled_from_the_topics(restored: Restored):
     scene, shop = restored.scene, restored.scene.shop
     for table in ("order_items", "orders", "order_outcomes", "positions"):
         shop.sql(f"DELETE FROM {table}")
@@ -267,7 +267,7 @@ def test_a_backup_of_before_the_first_order_is_filled_and_what_kafka_forgets_is_
     scene.assert_promises(restored.ids, dead_letters=1)
 
 
-def test_a_withheld_outcome_that_was_published_after_the_backup_is_not_published_again(
+def test_a_withheld_outcome_published_after_the_backup_is_not_published_again(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):
     scene.shop.stock_up({LAMP: 10_000})

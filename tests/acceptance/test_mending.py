@@ -111,17 +111,17 @@ def test_what_is_settled_or_cannot_succeed_is_not_sent_unless_somebody_asks(
         in rehearsal
     )
     assert scene.shop.value("SELECT count(*) FROM settled_letters") == 0
-    settle = ("settle", "0:0", "1:1", "--note", "sent anew, see 4711", "--by", "ada", "--execute")
-    assert "On record: 2 dead letters settled by ada: sent anew" in dead_letters.here(*settle).done().out
+    settle = ("settle", "0:0", "1:1", "--note", "sent again, see 4711", "--by", "ada", "--execute")
+    assert "On record: 2 dead letters settled by ada: sent again" in dead_letters.here(*settle).done().out
     dead_letters.here(*settle).assert_one_line(1, "nothing to settle: 2 settled already")
     (who,) = scene.shop.sql("SELECT DISTINCT requested_by, note FROM settled_letters")
-    assert tuple(who) == ("ada", "sent anew, see 4711")
+    assert tuple(who) == ("ada", "sent again, see 4711")
 
     listed = dead_letters.here("list", "--json")
     assert [g["code"] for g in listed.document] == ["invalid_order"]
     assert "2 settled, and left out" in listed.err
     assert [g["settled"] for g in dead_letters.here("list", "--settled", "--json").document] == [0, 1, 1]
-    assert "by ada: sent anew, see 4711" in dead_letters.here("show", "0:0").out
+    assert "by ada: sent again, see 4711" in dead_letters.here("show", "0:0").out
     assert dead_letters.here("redrive", "--json").document["selection"]["settled"] == 2
     assert dead_letters.here("redrive", "--settled", "--json").document["selection"]["letters"] == 2
     assert dead_letters.here("redrive", "1:1", "--json").document["selection"]["letters"] == 1

@@ -74,7 +74,7 @@ def test_each_alert_fires_when_it_should_and_none_when_all_is_well():
     assert "SUCCESS" in promtool("test", "rules", *sorted(DEPLOYED.glob("alerts_test*.yml")))
 
 
-def test_two_workers_of_one_host_are_scraped_and_every_query_of_the_dashboard_has_data(
+def test_two_workers_are_scraped_and_every_query_of_the_dashboard_has_data(
     scene: Scene, workers: Workers, prometheus: Prometheus, two_ports: int, collected: Collected
 ):
     """And the spans of their batches reach the collector that the environment names."""

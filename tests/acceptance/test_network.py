@@ -62,7 +62,7 @@ def test_database_connections_cut_again_and_again_cost_nothing(
     scene.assert_promises(ids, dead_letters=poison)
 
 
-def test_a_network_to_the_database_that_is_silent_past_every_deadline_leaves_no_doubt_behind(
+def test_a_database_network_silent_past_every_deadline_leaves_no_doubt(
     database_network: Proxy, scene: Scene, workers: Workers
 ) -> None:
     stock_for(scene)
@@ -91,7 +91,7 @@ def test_commits_whose_replies_are_lost_are_found_and_published_once(
         swallowed = database_network.swallowed_bytes
         database_network.drop_replies(after=b"COMMIT")
         eventually(lambda: database_network.swallowed_bytes > swallowed)  # noqa: B023
-        if decided == 1_000:  # once the worker gives up by itself, twice it is told
+        if decided == 1_000:  # once the worker gives up by itself, twice its connection is reset
             worker.wait_for_log("TimeoutError")
         database_network.heal()
     scene.wait_until_drained()
@@ -164,7 +164,7 @@ def test_kafka_connections_cut_again_and_again_cost_nothing(
 
 
 @pytest.mark.parametrize("verb", ["stall", "drop_replies"])
-def test_a_network_to_kafka_that_is_silent_past_every_deadline_leaves_no_doubt_behind(
+def test_a_kafka_network_silent_past_every_deadline_leaves_no_doubt(
     kafka_network: Proxy, kafka_scene: Scene, kafka_workers: Workers, verb: str
 ) -> None:
     stock_for(kafka_scene)

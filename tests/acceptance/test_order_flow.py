@@ -96,9 +96,7 @@ def test_orders_are_confirmed_and_rejected_for_each_reason(scene: Scene, workers
     assert worker.stop() == 0
 
 
-def test_duplicates_in_one_batch_across_partitions_and_across_restarts_are_decided_once(
-    scene: Scene, workers: Workers
-):
+def test_duplicates_across_partitions_and_restarts_are_decided_once(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 100})
     ids = [uuid4() for _ in range(5)]
     values = [order_value(line(1), order_id=i) for i in ids]
@@ -114,9 +112,7 @@ def test_duplicates_in_one_batch_across_partitions_and_across_restarts_are_decid
     assert scene.shop.stock() == {1: 95}
 
 
-def test_the_same_id_with_another_payload_is_a_dead_letter_and_the_first_decision_stands(
-    scene: Scene, workers: Workers
-):
+def test_the_same_id_with_other_content_is_a_dead_letter(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 100})
     order_id = uuid4()
     other = order_value(line(1, 7), order_id=order_id)
@@ -193,9 +189,7 @@ def test_orders_are_decided_whatever_their_producer_compresses_them_with(scene: 
     assert worker.stop() == 0
 
 
-def test_a_backlog_that_is_small_only_as_long_as_it_is_compressed_is_not_unpacked_at_once(
-    scene: Scene, workers: Workers
-):
+def test_a_backlog_that_is_small_only_when_compressed_is_not_unpacked_at_once(scene: Scene, workers: Workers):
     scene.shop.stock_up(dict.fromkeys(range(1, 501), 1))
     large = order_value(*map(line, range(1, 501)), order_id=(order_id := uuid4()))
     scene.place([large] * (200_000_000 // len(large)), partition=0, compression="zstd")

@@ -41,12 +41,12 @@ def test_shows_the_stored_event_of_a_decided_order_and_why_not_of_any_other(scen
     scene.wait_until_drained()
     scene.place([order_value(line(1, 1), order_id=rejected)], partition=0)
     scene.wait_until_drained()
-    told = {m.header("ce_subject"): m for m in scene.outcomes()}
+    visible = {m.header("ce_subject"): m for m in scene.outcomes()}
 
     for order_id, outcome in ((confirmed, "confirmed"), (rejected, "rejected")):
         status, headers, body = ask(worker, order_id)
         assert status == 200
-        published = told[str(order_id)]
+        published = visible[str(order_id)]
         assert body == published.value
         assert headers["content-type"] == "application/json"
         assert headers["etag"] == f'"{published.header("ce_id")}"'

@@ -52,11 +52,13 @@ def text_of(html: str) -> str:
 
 def everything(scene: Scene) -> list[object]:
     """What a change would show in."""
-    told = sorted(scene.outcomes() + scene.dead_letters(), key=lambda m: (m.timestamp, m.partition, m.offset))
-    return [told, scene.shop.stock(), scene.lag()]
+    published = sorted(
+        scene.outcomes() + scene.dead_letters(), key=lambda m: (m.timestamp, m.partition, m.offset)
+    )
+    return [published, scene.shop.stock(), scene.lag()]
 
 
-class Told:
+class Placed:
     """What was placed: an order of each fate."""
 
     def __init__(self, scene: Scene) -> None:
@@ -72,19 +74,19 @@ class Told:
 
 
 @pytest.fixture
-def told(scene: Scene) -> Told:
-    return Told(scene)
+def placed(scene: Scene) -> Placed:
+    return Placed(scene)
 
 
 @pytest.fixture
-def worker(told: Told, scene: Scene, workers: Workers) -> WorkerProcess:
+def worker(placed: Placed, scene: Scene, workers: Workers) -> WorkerProcess:
     started = workers.start().wait_until_ready()
     scene.wait_until_drained()
     return started
 
 
 def test_the_page_shows_the_group_and_changes_nothing(
-    worker: WorkerProcess, told: Told, scene: Scene, workers: Workers
+    worker: WorkerProcess, placed: Placed, scene: Scene, workers: Workers
 ):
     before = everything(scene)
     status, headers, html = get(f"{worker.url}/")
@@ -103,7 +105,7 @@ def test_the_page_shows_the_group_and_changes_nothing(
     assert "unknown product 1 100 %" in text
     assert "duplicates, nothing done 1" in text
     assert "product 1: 2 requested, 0 available there was no product 77" in text
-    assert f'href="./explain/{told.rejected}"' in html
+    assert f'href="./explain/{placed.rejected}"' in html
     for code in ("not json", "invalid order", "empty value", "order id conflict"):
         assert code in text
 
@@ -113,7 +115,7 @@ def test_the_page_shows_the_group_and_changes_nothing(
     for link in links:
         assert get(urljoin(f"{worker.url}/", link))[0] == 200, link
     lists = ("/orders", "/rejections", "/dead-letters")
-    for path in ("/", *lists, f"/explain/{told.confirmed}", "/dead-letters/1:0"):
+    for path in ("/", *lists, f"/explain/{placed.confirmed}", "/dead-letters/1:0"):
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert get(worker.url + path, method)[0] == 405
         assert get(worker.url + path, "HEAD")[2] == ""
@@ -131,25 +133,25 @@ def test_the_page_shows_the_group_and_changes_nothing(
     assert "confirmed 1 50 % rejected 1 50 %" in text_of(get(f"{other.url}/")[2])
     assert "confirmed 0 rejected 0" in text_of(get(f"{other.url}/")[2])
 
-    # Whoever loads it over and over keeps no order waiting.
+    # A page that is loaded over and over keeps no order waiting.
     ids = [uuid4() for _ in range(300)]
     scene.place(order_value(line(1), order_id=order_id) for order_id in ids)
     with ThreadPoolExecutor(20) as viewers:
         assert set(viewers.map(lambda _: get(f"{worker.url}/")[0], range(200))) == {200}
     scene.wait_until_drained()
-    scene.assert_promises([told.confirmed, told.rejected, *ids], dead_letters=5)
+    scene.assert_promises([placed.confirmed, placed.rejected, *ids], dead_letters=5)
     assert (worker.stop(), other.stop()) == (0, 0)
     assert "Traceback" not in workers.logs
 
 
-def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, told: Told, scene: Scene):
-    for typed in (str(told.rejected), f"  {str(told.rejected).upper()} ", f"{{{told.rejected}}}"):
+def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, placed: Placed, scene: Scene):
+    for typed in (str(placed.rejected), f"  {str(placed.rejected).upper()} ", f"{{{placed.rejected}}}"):
         status, headers, _ = get(f"{worker.url}/orders?{urlencode({'id': typed})}")
-        assert (status, headers["location"]) == (303, f"explain/{told.rejected}")
-    text = text_of(get(f"{worker.url}/explain/{told.rejected}")[2])
+        assert (status, headers["location"]) == (303, f"explain/{placed.rejected}")
+    text = text_of(get(f"{worker.url}/explain/{placed.rejected}")[2])
     assert "because product 1: 2 requested, 0 available; there was no product 77." in text
     assert f"published once at {scene.topics.order_rejected}-0@" in text
-    text = text_of(get(f"{worker.url}/explain/{told.confirmed}")[2])
+    text = text_of(get(f"{worker.url}/explain/{placed.confirmed}")[2])
     assert "duplicate: the same order again, nothing was done" in text
     assert "conflict: another order under this id, a dead letter" in text
     assert "Rows: order pending, total 12.50" in text
@@ -169,7 +171,7 @@ def test_an_order_is_found_by_its_id_and_explained(worker: WorkerProcess, told: 
     assert get(f"{worker.url}/dead-letters/x")[0] == 400
 
 
-def test_lists_are_filtered_and_turned_page_by_page(worker: WorkerProcess, told: Told, scene: Scene):
+def test_lists_are_filtered_and_turned_page_by_page(worker: WorkerProcess, placed: Placed, scene: Scene):
     scene.shop.sql(
         "INSERT INTO orders (id, user_id, total_amount, placed_at, created_at)"
         " SELECT gen_random_uuid(), 2, 1, now(), now() - n * interval '1 minute'"
@@ -183,14 +185,14 @@ def test_lists_are_filtered_and_turned_page_by_page(worker: WorkerProcess, told:
         link = unescape(older[1]) if older else ""
     assert [len(page) for page in seen] == [50, 21]
     assert len({order_id for page in seen for order_id in page}) == 71
-    assert seen[0][0] == str(told.confirmed), "the newest first"
+    assert seen[0][0] == str(placed.confirmed), "the newest first"
     assert get(f"{worker.url}/orders?user=1")[2].count('href="./explain/') == 1
     assert "There are none." in get(f"{worker.url}/orders?status=cancelled")[2]
 
     rejected = [
         get(f"{worker.url}/rejections?reason={code}")[2] for code in ("unknown_product", "unknown_user")
     ]
-    assert [f"./explain/{told.rejected}" in html for html in rejected] == [True, False]
+    assert [f"./explain/{placed.rejected}" in html for html in rejected] == [True, False]
     bad = {"orders?user=x": "user: ", "rejections?reason=x": "reason: ", "dead-letters?size=9": "size: "}
     for address, says in bad.items():
         status, _, html = get(f"{worker.url}/{address}")
@@ -198,21 +200,21 @@ def test_lists_are_filtered_and_turned_page_by_page(worker: WorkerProcess, told:
 
 
 def test_from_a_group_of_letters_one_comes_to_each_to_its_order_and_to_its_record(
-    worker: WorkerProcess, told: Told, scene: Scene
+    worker: WorkerProcess, placed: Placed, scene: Scene
 ):
     (group,) = re.findall(r'href="./(dead-letters\?code=order_id_conflict[^"]*)"', get(f"{worker.url}/")[2])
     listed = get(f"{worker.url}/{unescape(group)}")[2]
     (place,) = re.findall(r'href="./dead-letters/([\d:]+)"', listed)
-    assert f'href="./explain/{told.confirmed}"' in listed
+    assert f'href="./explain/{placed.confirmed}"' in listed
     assert "open; its id is decided for another order" in text_of(listed)
     assert "order-worker dead-letters redrive --code order_id_conflict" in text_of(listed)
     letter = get(f"{worker.url}/dead-letters/{place}")[2]
     assert f"order-worker dead-letters redrive {place} " in text_of(letter)
-    assert f'href="../explain/{told.confirmed}"' in letter
+    assert f'href="../explain/{placed.confirmed}"' in letter
     (source,) = re.findall(r'href="../(records/[^"]+)"', letter)
     assert source.startswith(f"records/{scene.topics.order_placed}/0:")
-    assert str(told.confirmed) in get(f"{worker.url}/{source}")[2]
-    explained = get(f"{worker.url}/explain/{told.confirmed}")[2]
+    assert str(placed.confirmed) in get(f"{worker.url}/{source}")[2]
+    explained = get(f"{worker.url}/explain/{placed.confirmed}")[2]
     places = set(re.findall(r'href="../((?:records|dead-letters)/[^"]+)"', explained))
     assert len([path for path in places if path.startswith("records/")]) == 4, "three inputs, one outcome"
     assert {get(f"{worker.url}/{path}")[0] for path in places} == {200}
@@ -222,7 +224,7 @@ def test_from_a_group_of_letters_one_comes_to_each_to_its_order_and_to_its_recor
 
 
 def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
-    worker: WorkerProcess, told: Told, scene: Scene, browser: Browser, tmp_path: Path
+    worker: WorkerProcess, placed: Placed, scene: Scene, browser: Browser, tmp_path: Path
 ):
     seen = browser.open(f"{worker.url}/")
     assert seen.console == []
@@ -232,9 +234,9 @@ def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
     (field,) = re.findall(r"<input[^>]*>", seen.dom)
     assert ('action="./orders"' in form, 'method="get"' in form, 'name="id"' in field) == (True,) * 3
     # What the form makes of an id that was typed.
-    found = browser.open(f"{worker.url}/orders?id=+{told.rejected}")
+    found = browser.open(f"{worker.url}/orders?id=+{placed.rejected}")
     assert found.console == []
-    assert f'<span class="id">{told.rejected}</span>' in found.dom
+    assert f'<span class="id">{placed.rejected}</span>' in found.dom
     assert "there was no product 77" in found.dom
 
     (sample,) = [
@@ -249,7 +251,7 @@ def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
 
     record = f"/records/{scene.topics.order_placed}/0:0"
     lists = ("/orders", "/rejections", "/dead-letters")
-    paths = ("/", *lists, f"/explain/{told.confirmed}", sample, record, "/explain/7")
+    paths = ("/", *lists, f"/explain/{placed.confirmed}", sample, record, "/explain/7")
     pages = {path: get(worker.url + path)[2] for path in paths}
     light = {path: with_style(html, worker) for path, html in pages.items()}
     assert widths(browser, light, tmp_path) == {path: {n: (n, 0) for n in WIDTHS} for path in paths}
@@ -265,8 +267,14 @@ def test_a_browser_shows_the_events_page_and_may_ask_nobody_else(worker: WorkerP
     assert seen.console == []
 
 
-def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerProcess, told: Told):
-    typed = (f"orders?id={told.confirmed}", "orders?id=7", "explain/7", "dead-letters/x", "dead-letters/9:0")
+def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerProcess, placed: Placed):
+    typed = (
+        f"orders?id={placed.confirmed}",
+        "orders?id=7",
+        "explain/7",
+        "dead-letters/x",
+        "dead-letters/9:0",
+    )
     with stripping_proxy(worker.url, "/shop/worker") as top:
         # Those who type may be wrong: such a page has links as well.
         waiting, reached = {top, *(top + path for path in typed)}, dict[str, int]()
@@ -283,7 +291,7 @@ def test_behind_a_proxy_that_strips_a_prefix_every_link_leads_on(worker: WorkerP
     kinds = {re.sub(r"[0-9a-f-]{36}|\d+:\d+", "…", path) for path in paths}
     assert kinds >= {"", "?refresh", "explain/…", "dead-letters/…", "docs", "metrics", "readyz"}
     assert kinds >= {"assets/page.css", "assets/page.svg", "assets/asyncapi.js", "assets/asyncapi.css"}
-    assert paths[f"explain/{told.confirmed}"] == 200
+    assert paths[f"explain/{placed.confirmed}"] == 200
 
 
 def test_every_answer_lets_no_other_site_in(worker: WorkerProcess, subtests: pytest.Subtests):

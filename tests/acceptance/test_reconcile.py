@@ -84,7 +84,7 @@ def drain(scene: Scene, workers: Workers, **settings: str) -> None:
 
 @pytest.fixture
 def aside(scene: Scene) -> Iterator[TopicNames]:
-    """Topics beside the test's own, for outcomes that nobody was told."""
+    """Topics beside the test's own, for outcomes that nobody published."""
     names = TopicNames(
         scene.topics.order_placed,
         f"{scene.topics.order_confirmed}-aside",
@@ -113,8 +113,8 @@ def test_a_clean_shop_with_every_kind_of_result_is_clean(
     document = answer.document
     assert (document["records"], document["waiting"], document["remarks"]) == (50, 2, {})
     assert document["results"] == {"confirmed": 5, "rejected": 37, "duplicate": 4, "dead_letter": 4}
-    told = reconcile().done().out
-    assert "nothing is missing: each of 50 records has exactly one result" in told
+    published = reconcile().done().out
+    assert "nothing is missing: each of 50 records has exactly one result" in published
 
 
 def test_outcomes_that_were_never_published_are_published_as_the_worker_would_have(
@@ -146,7 +146,7 @@ def test_outcomes_that_were_never_published_are_published_as_the_worker_would_ha
     assert "with --execute 300 outcomes would be published; nothing was changed" in shown.out
     assert scene.outcomes() == []
 
-    # Two at once, and one of them killed: whoever is fenced says so, and nothing is told twice.
+    # Two at once, and one of them killed: the one that is fenced says so, and nothing is published twice.
     killed = reconcile.start("--repair", "--execute")
     other = reconcile("--repair", "--execute")
     killed.kill()
@@ -154,8 +154,8 @@ def test_outcomes_that_were_never_published_are_published_as_the_worker_would_ha
     assert other.code in {0, 1}, other.err
     final = reconcile("--repair", "--execute")
     assert final.code == 0, final.out + final.err
-    told = scene.outcomes()
-    assert {(m.key, m.value, tuple(m.headers), m.partition) for m in told} == {
+    published = scene.outcomes()
+    assert {(m.key, m.value, tuple(m.headers), m.partition) for m in published} == {
         (m.key, m.value, tuple(m.headers), m.partition) for m in meant
     }
     assert found(judged(reconcile)) == set()
@@ -226,7 +226,7 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
     events = {m.header("ce_subject"): m for m in scene.outcomes()}
     known: Found = set()
 
-    def tell(topic: str, value: bytes | None, key: bytes | None, **headers: str) -> None:
+    def write(topic: str, value: bytes | None, key: bytes | None, **headers: str) -> None:
         sent: list[tuple[str, bytes | None]] = [(k.replace("_", "."), v.encode()) for k, v in headers.items()]
         publish(scene.kafka, topic, [value], partition=0, key=key, headers=sent)
 
@@ -247,16 +247,16 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
     )
     confirmed_end, rejected_end = (end_of(scene.kafka, topic, 0) for topic in (confirmed, rejected))
     first = events[str(ids[0])]
-    tell(confirmed, first.value, first.key)
+    write(confirmed, first.value, first.key)
     # On purpose: no discrepancy.
-    tell(confirmed, first.value, first.key, republished="true")
+    write(confirmed, first.value, first.key, republished="true")
     expect(("told_twice", source(0), ids[0]))
 
     nobody = uuid4()
-    tell(confirmed, b"{}", str(ids[1]).encode())
-    tell(rejected, events[str(ids[2])].value, str(ids[2]).encode())
-    tell(rejected, b"{}", str(nobody).encode())
-    tell(rejected, b"{}", None)
+    write(confirmed, b"{}", str(ids[1]).encode())
+    write(rejected, events[str(ids[2])].value, str(ids[2]).encode())
+    write(rejected, b"{}", str(nobody).encode())
+    write(rejected, b"{}", None)
     expect(
         ("event_differs", f"{confirmed}-0@{confirmed_end + 2}", ids[1]),
         ("wrong_topic", f"{rejected}-0@{rejected_end}", ids[2]),
@@ -265,11 +265,11 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
     )
 
     here = {"source_topic": scene.topics.order_placed, "source_partition": "0"}
-    tell(letters, b"", None, **here, source_offset="3")
+    write(letters, b"", None, **here, source_offset="3")
     # Of another topic, of a record of another time, of none, and once more: no discrepancies.
-    tell(letters, b"", None, **{**here, "source_topic": "x"}, source_offset="4")
-    tell(letters, b"", None, **here, source_offset="4", source_timestamp="7")
-    tell(letters, b"", None, **here, source_offset="16")
+    write(letters, b"", None, **{**here, "source_topic": "x"}, source_offset="4")
+    write(letters, b"", None, **here, source_offset="4", source_timestamp="7")
+    write(letters, b"", None, **here, source_offset="16")
     expect(("decided_and_dead", source(3), ids[3]))
 
     sql("UPDATE order_outcomes SET fingerprint = '\\x00' WHERE order_id = $1", ids[4])
@@ -306,10 +306,10 @@ def test_each_discrepancy_is_found_for_what_it_is(scene: Scene, workers: Workers
         ("order_missing", source(10), ids[10]),
         ("stock_differs", None, "1"),
     )
-    told = reconcile("--limit", "3")
-    assert told.code == 1
-    assert "`order-worker republish --order-id" in told.out
-    assert f"… and {len(known) - 3} more" in told.out
+    published = reconcile("--limit", "3")
+    assert published.code == 1
+    assert "`order-worker republish --order-id" in published.out
+    assert f"… and {len(known) - 3} more" in published.out
 
 
 def test_records_without_any_result_are_found(scene: Scene, workers: Workers, reconcile: OrderWorker):
@@ -364,8 +364,8 @@ def test_what_an_operator_skipped_is_counted_as_that_and_named(scene: Scene, rec
     assert "skipped by an operator" in shown
 
     skip_offsets(scene, "skipped", 3, 4, "ada", "the rest")
-    told = reconcile.here().done().out
-    assert "nothing is missing but what was skipped or deleted: each of 0 records" in told
+    published = reconcile.here().done().out
+    assert "nothing is missing but what was skipped or deleted: each of 0 records" in published
 
 
 def test_what_was_deleted_before_it_was_decided_is_named(

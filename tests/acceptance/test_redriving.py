@@ -1,6 +1,7 @@
 """Dead letters sent again: each once, a few first, and only those that were meant."""
 
 import signal
+import sys
 from collections import Counter
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tests.support.redriving import (
     PATH,
     assert_each_sent_once,
     assert_promises,
+    is_stopped,
     killed_at,
     place_broken,
     redriven,
@@ -135,6 +137,25 @@ def test_a_second_redrive_ends_the_first_and_sends_nothing_twice(scene: Scene, d
     assert_promises(scene, ids, 12, [1])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows that it hangs")
+@pytest.mark.usefixtures("worker_runs")
+def test_a_redrive_that_hangs_frees_nothing_that_a_later_one_has_sent(
+    scene: Scene, dead_letters: OrderWorker
+):
+    place_broken(scene, 12)
+    again = ("redrive", *FIX, "--execute")
+    assert killed_at(dead_letters, "claimed 1")(*again).code == -signal.SIGKILL
+    hanging = killed_at(dead_letters, "recovered 1").start(*again)
+    eventually(lambda: is_stopped(hanging.pid), 30)
+    assert killed_at(dead_letters, "committed 3")(*again).code == -signal.SIGKILL
+    hanging.send_signal(signal.SIGCONT)
+    ended(hanging).assert_one_line(1, "3 redriven before", "9 claimed by a redrive that has not ended")
+    done = dead_letters.here(*again, "--json").done().document
+    assert done["earlier"] == {"released": 4, "results": {"decided": 5}}
+    assert statuses(scene) == {"decided": 12}
+    assert_each_sent_once(scene)
+
+
 @pytest.mark.usefixtures("worker_runs")
 def test_a_conflict_is_redriven_under_a_new_id_and_only_so(scene: Scene, dead_letters: OrderWorker):
     first, new = uuid4(), uuid4()
@@ -213,7 +234,7 @@ def test_a_cut_letter_is_sent_whole_and_left_out_where_that_is_gone(
     gone = dead_letters.here("redrive", "1:0", *FIX, "--execute")
     gone.assert_one_line(1, "no longer whole in the input topic")
 
-    # Killed long ago: of the one nobody can tell any more whether it was sent, the other never was.
+    # Killed long ago: whether the first was sent is not known any more, the other never was.
     scene.shop.sql(
         "INSERT INTO dead_letter_redrives (id, run_id, group_id, requested_by, letter_topic,"
         " letter_partition, letter_offset, source_topic, source_partition, source_offset, error_code,"

@@ -118,13 +118,14 @@ def test_orders_rejected_by_a_wrong_price_list_are_placed_again_and_confirmed(
     assert order_worker.here("reconcile").done().out
 
     old_id, new_id = ids[0], reopened_id(ids[0])
-    told = order_worker.here("explain", str(old_id), "--json").done().document
+    answer = order_worker.here("explain", str(old_id), "--json").done().document
     assert (
-        f"It was placed again as {new_id} without the prices that the buyer saw by Ann at" in told["summary"]
+        f"It was placed again as {new_id} without the prices that the buyer saw by Ann at"
+        in answer["summary"]
     )
-    assert told["facts"]["reopened_as"]["outcome"] == "confirmed"
-    told = order_worker.here("explain", str(new_id), "--json").done().document
-    assert told["summary"].endswith(f"It supersedes {old_id}, which was rejected.")
+    assert answer["facts"]["reopened_as"]["outcome"] == "confirmed"
+    answer = order_worker.here("explain", str(new_id), "--json").done().document
+    assert answer["summary"].endswith(f"It supersedes {old_id}, which was rejected.")
     orders.here("reopen", "--order-id", str(good)).assert_one_line(
         1, f"1 not rejected, but confirmed ({good})"
     )
@@ -148,8 +149,8 @@ def test_what_is_rejected_again_stops_a_reopen_and_can_be_reopened_itself(
     assert sent.keys() == {str(i) for i in (*ids, second)}
     assert sent[str(second)].event["order_id"] == str(third)
     assert [name for name, _ in sent[str(second)].headers].count("supersedes") == 1
-    told = order_worker.here("explain", str(second)).done().out.replace("\n", " ")
-    assert f"It supersedes {first}, which was rejected. It was placed again as {third}" in told
+    answer = order_worker.here("explain", str(second)).done().out.replace("\n", " ")
+    assert f"It supersedes {first}, which was rejected. It was placed again as {third}" in answer
     scene.shop.assert_conserved()
 
 

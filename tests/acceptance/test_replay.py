@@ -85,6 +85,8 @@ def test_a_replay_fills_the_gaps_once_although_workers_are_killed(
     assert said["reasons"] == {"insufficient_stock": 5}
     assert said["next_command"] == "order-worker replay --to-earliest --execute"
 
+    # As if PostgreSQL's clock had been set back since then.
+    scene.shop.sql("UPDATE order_outcomes SET decided_at = decided_at + interval '1 hour'")
     done = replay("--to-earliest", "--execute", "--json").done().document
     assert done == {**said, "executed": True, "next_command": "order-worker run", "seconds": done["seconds"]}
     assert replays(scene) == [(0, 0, 71), (1, 0, 65)]

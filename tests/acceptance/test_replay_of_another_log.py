@@ -73,7 +73,7 @@ def test_what_nobody_has_decided_is_not_skipped_on_the_way_back(
     for arguments in (["--to-latest"], ["--to-offset", "11"], ["--shift-by", "-20"]):
         replay.here(*arguments, "--execute").assert_refused(1, "undecided)")
     assert replays(scene) == []
-    # What `reconcile` tells to do: the first ten are decided.
+    # What `reconcile` advises: the first ten are decided.
     assert replay.here("--to-offset", "10", "--execute").code == 0
     assert (replays(scene), scene.lag()) == ([(0, 10, 50)], 20)
     drained(scene, workers)

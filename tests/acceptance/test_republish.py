@@ -98,7 +98,7 @@ def test_what_a_worker_published_is_published_again_as_it_was(
         assert message.header("correlation_id") == "c-1"
         assert message.headers == [*original.headers, ("republished", b"true")]
 
-    # The worker is not disturbed: it continues, and after a restart tells nothing again.
+    # The worker is not disturbed: it continues, and after a restart publishes nothing again.
     worker.stop()
     scene.place([order_value(line(1, 1))])
     workers.start()
@@ -111,25 +111,25 @@ def test_filters_combine_and_select_what_they_say(scene: Scene, republish: Order
     write_ledger(scene, 40)
     rows = scene.shop.sql("SELECT * FROM order_outcomes ORDER BY decided_at")
 
-    def told_by(*arguments: str) -> set[int]:
+    def republished_by(*arguments: str) -> set[int]:
         before = seen.total()
         done(republish, *arguments)
-        told = published_again(scene)
-        fresh = Counter([str(m.header("ce_subject")) for m in told]) - seen
+        published = published_again(scene)
+        fresh = Counter([str(m.header("ce_subject")) for m in published]) - seen
         seen.update(fresh)
-        assert fresh.total() == len(told) - before
+        assert fresh.total() == len(published) - before
         return {row["source_offset"] for row in rows if str(row["order_id"]) in fresh}
 
     seen: Counter[str] = Counter()
     a, b = rows[3], rows[7]
-    by_id = told_by("--order-id", str(a["order_id"]), "--order-id", str(b["order_id"]).upper())
+    by_id = republished_by("--order-id", str(a["order_id"]), "--order-id", str(b["order_id"]).upper())
     assert by_id == {a["source_offset"], b["source_offset"]}
     window = ["--from", rows[10]["decided_at"].isoformat(), "--to", rows[20]["decided_at"].isoformat()]
-    assert told_by(*window) == {row["source_offset"] for row in rows[10:20]}
+    assert republished_by(*window) == {row["source_offset"] for row in rows[10:20]}
     rejected = {row["source_offset"] for row in rows[10:20] if row["outcome"] == "rejected"}
-    assert told_by(*window, "--outcome", "rejected") == rejected
-    assert told_by("--partition", "1", "--offsets", "5-13") == {5, 9, 13}
-    assert told_by("--partition", "2", "--offsets", "6") == {6}
+    assert republished_by(*window, "--outcome", "rejected") == rejected
+    assert republished_by("--partition", "1", "--offsets", "5-13") == {5, 9, 13}
+    assert republished_by("--partition", "2", "--offsets", "6") == {6}
 
 
 def test_nothing_selected_is_one_line_and_exit_1(scene: Scene, republish: OrderWorker):

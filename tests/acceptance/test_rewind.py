@@ -12,9 +12,7 @@ from tests.support.worker_process import Workers
 pytestmark = pytest.mark.guarantee_2
 
 
-def test_a_rewind_to_the_beginning_publishes_the_stored_outcomes_again_and_changes_nothing(
-    scene: Scene, workers: Workers
-):
+def test_a_rewind_to_the_start_publishes_stored_outcomes_and_changes_nothing(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 30})
     ids = [uuid4() for _ in range(50)]
     values: list[bytes | None] = [order_value(line(1), order_id=i) for i in ids]
@@ -65,8 +63,8 @@ def test_a_silent_replay_publishes_nothing_again_but_decides_what_was_never_deci
     )
     worker = workers.start()
     scene.wait_until_drained()
-    told = scene.outcomes()[before:]
-    assert len(scene.outcomes()) == before + 1, told
+    published = scene.outcomes()[before:]
+    assert len(scene.outcomes()) == before + 1, published
     assert [m.header("ce_subject") for m in scene.confirmed()].count(str(lost)) == 2
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0

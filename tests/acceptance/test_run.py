@@ -296,6 +296,34 @@ def test_the_endpoints_answer(scene: Scene, workers: Workers):
     assert worker.get("/nowhere")[0] == 404
 
 
+def test_a_closed_terminal_stops_a_worker_as_sigterm_does_though_it_is_said_twice(workers: Workers):
+    worker = workers.start().wait_until_ready()
+    worker.signal(signal.SIGHUP)  # the kernel's
+    worker.wait_for_log("stopping: finishing the batch in flight")
+    worker.signal(signal.SIGHUP)  # the shell's
+    assert worker.wait() == 0
+    assert "stopped twice" not in worker.log
+
+
+def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(workers: Workers):
+    """A rolling update would otherwise go on while nobody owns the partitions of the one before."""
+    first = workers.start(session_timeout_ms="30000").wait_until_ready()
+    first.signal(signal.SIGSTOP)  # the group waits for it
+    second = workers.start()
+    second.wait_for_log("health, metrics and docs on")
+    eventually(lambda: "joining its consumer group" in second.get("/readyz")[1], 30)
+    assert second.get("/readyz")[0] == 503
+    first.signal(signal.SIGCONT)
+    seen = set[int]()
+
+    def is_joined() -> bool:
+        seen.add(first.get("/readyz")[0])
+        return second.get("/readyz")[0] == 200
+
+    eventually(is_joined, 30, lambda: second.get("/readyz")[1])
+    assert seen == {200}
+
+
 def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Workers):
     scene.shop.stock_up({1: 10})
     ids = [uuid4() for _ in range(3)]

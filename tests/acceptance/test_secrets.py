@@ -24,7 +24,7 @@ from tests.support.renewing import (
     PAUSE_SECONDS,
     SHORT,
     assert_no_secret,
-    go_on,
+    check_more_orders,
     place_some,
     replace_file,
 )
@@ -80,7 +80,7 @@ def test_a_password_that_is_changed_with_its_file_costs_a_pause(
     }[kind]
     worker = start(workers, **settings).wait_until_ready()
     placed: list[UUID] = []
-    go_on(database_scene, placed)
+    check_more_orders(database_scene, placed)
 
     set_password(asking_postgres, "second-one")
     eventually(lambda: worker.get("/readyz")[0] == 503)
@@ -89,7 +89,7 @@ def test_a_password_that_is_changed_with_its_file_costs_a_pause(
     eventually(lambda: "password authentication failed" in worker.log or "empty" in worker.log)
     replace_file(file, content("second-one")).chmod(0o600)
     eventually(lambda: worker.get("/readyz")[0] == 200, 15)
-    go_on(database_scene, placed)
+    check_more_orders(database_scene, placed)
     assert worker.stop() == 0
     assert_no_secret(worker, "first-one", "second-one")
 
@@ -148,7 +148,7 @@ def test_a_database_that_is_away_is_no_refusal(
         assert worker.process.poll() is None
     finally:
         asking_postgres.start()
-    go_on(database_scene, [])
+    check_more_orders(database_scene, [])
 
 
 def test_a_certificate_renewed_for_postgres_is_used_without_a_restart(
@@ -174,11 +174,11 @@ def test_a_certificate_renewed_for_postgres_is_used_without_a_restart(
         url += f"&sslrootcert={server.certificate}&sslcert={certificate}&sslkey={key}"
         worker = start(workers, database_url=url).wait_until_ready()
         placed: list[UUID] = []
-        go_on(scene, placed)
+        check_more_orders(scene, placed)
         authorities.write_text(new.certificate.read_text())
         end_connections(postgres)
         eventually(lambda: worker.get("/readyz")[0] == 503)
         give(new)
         eventually(lambda: worker.get("/readyz")[0] == 200, 15)
-        go_on(scene, placed)
+        check_more_orders(scene, placed)
         assert worker.stop() == 0

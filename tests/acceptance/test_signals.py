@@ -16,6 +16,7 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import ROOT
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+IGNORED = (signal.SIGINT, signal.SIGHUP)
 DELAYS_MS = (0, 5, 20, 50, 100, 200, 400)
 COMMANDS = (
     ("run",),
@@ -76,7 +77,7 @@ def test_a_signal_ends_a_command_at_any_moment_as_documented(
         ends_as_documented(process, command, number)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: signal.Signals(number).name)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGHUP], ids=lambda number: signal.Signals(number).name)
 def test_a_signal_ends_a_command_that_waits_for_a_server(number: int, silent: dict[str, str]):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE_SECONDS)
@@ -109,10 +110,10 @@ def test_a_signal_that_nohup_has_set_to_be_ignored_stays_ignored(silent: dict[st
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_IGN) for number in IGNORED],
     )
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
+    for number in IGNORED * 5:
+        process.send_signal(number)
         time.sleep(0.05)
     out, _ = process.communicate(b"", timeout=PATIENCE_SECONDS)
     assert (process.returncode, out) == (1, b"")

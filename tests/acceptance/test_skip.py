@@ -179,7 +179,7 @@ def test_what_the_broker_cannot_serve_needs_an_end_and_something_served_behind_i
     skip.here(place_of(scene, 2, 3), "--through", "3", *WHY, "--execute").done()
 
 
-def test_reconcile_continues_past_what_nobody_can_unpack_and_says_what_it_cannot_prove(
+def test_reconcile_continues_past_unreadable_records_and_says_what_it_cannot_prove(
     broker: LocalKafka, scene: Scene, workers: Workers, skip: OrderWorker, order_worker: OrderWorker
 ):
     scene.shop.stock_up({1: 1_000})

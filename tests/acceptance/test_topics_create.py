@@ -32,8 +32,8 @@ def assert_published_truly(order_worker: OrderWorker, kafka: str, names: list[st
         row.split()
         for row in order_worker.here("topics", "create", "--partitions", "3").done().out.splitlines()
     ]
-    told = [(row[0], *row[1:4], " ".join(row[4:6])) for row in rows if row[0] in names]
-    assert told == [(name, "created", "3", "1", kept) for name, kept in zip(names, KEPT, strict=True)], rows
+    answer = [(row[0], *row[1:4], " ".join(row[4:6])) for row in rows if row[0] in names]
+    assert answer == [(name, "created", "3", "1", kept) for name, kept in zip(names, KEPT, strict=True)], rows
     assert all(int(row[-2].replace(",", "")) >= 1024 for row in rows if row[0] in names), rows
     there = admin_client(kafka).list_topics(timeout=10).topics
     assert [len(there[name].partitions) for name in names] == [3] * 4

@@ -43,7 +43,7 @@ def all_of(scene: Scene) -> list[str]:
 def test_reconcile_finds_nothing_missing_and_counts_them(
     scene: Scene, order_id: str, order_worker: OrderWorker
 ):
-    told = order_worker.here("reconcile")
+    answer = order_worker.here("reconcile")
     document = order_worker.here("reconcile", "--json").document
     # Somebody else has written to the outcome topics: that is what is wrong there, and nothing else is.
     assert document["discrepancies"] == {"outcome_without_row": 2}
@@ -51,15 +51,15 @@ def test_reconcile_finds_nothing_missing_and_counts_them(
     assert [count["topic"] for count in document["unreadable"]] == sorted(all_of(scene))
     assert {(c["partition"], c["records"], c["read_raw"]) for c in document["unreadable"]} == {(0, 1, True)}
     for topic in all_of(scene):
-        assert sentence(topic) in told.out
-    assert "cannot be unpacked (the header name \\xff\\xfe is not UTF-8)." in told.out
+        assert sentence(topic) in answer.out
+    assert "cannot be unpacked (the header name \\xff\\xfe is not UTF-8)." in answer.out
 
 
 def test_explain_continues_past_them_and_counts_them(scene: Scene, order_id: str, order_worker: OrderWorker):
-    told = order_worker.here("explain", order_id, "--scan", "all").done().out
-    assert "Confirmed at " in told
+    answer = order_worker.here("explain", order_id, "--scan", "all").done().out
+    assert "Confirmed at " in answer
     for topic in all_of(scene):
-        assert sentence(topic) in told
+        assert sentence(topic) in answer
     facts = order_worker.here("explain", order_id, "--scan", "all", "--json").done().document["facts"]
     assert [count["topic"] for count in facts["unreadable"]] == sorted(all_of(scene))
     assert sentence(scene.topics.order_placed) in order_worker.here("explain", order_id).done().out
@@ -78,9 +78,9 @@ def test_a_rehearsal_makes_a_dead_letter_of_it_and_counts_it(
 def test_the_dead_letters_commands_show_them_as_they_show_others(
     scene: Scene, order_id: str, order_worker: OrderWorker
 ):
-    told = order_worker.here("dead-letters", "list").done().out
-    assert "unreadable" in told
-    assert sentence(scene.topics.dead_letter) in told
+    answer = order_worker.here("dead-letters", "list").done().out
+    assert "unreadable" in answer
+    assert sentence(scene.topics.dead_letter) in answer
     groups = order_worker.here("dead-letters", "list", "--json")
     samples = {group["code"]: group["sample"] for group in groups.document}
     assert samples.keys() == {"not_json", "unreadable", UNMARKED}

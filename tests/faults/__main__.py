@@ -33,7 +33,7 @@ Examples:
     python -m tests.faults --report report.tsv              a line for each run
 """
 _SHOWN: Final = 20  # violations of a run: what follows is mostly their consequence
-_COLUMNS: Final = ("fault", "seed", "orders", "blows", "verdict", "seconds", "log digest")
+_COLUMNS: Final = ("fault", "seed", "orders", "injected", "verdict", "seconds", "log digest")
 
 
 def main(
@@ -65,11 +65,12 @@ def main(
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
     violated = sum(bool(one.violations) for one in runs)
-    blows = sum(one.injected for one in runs)
+    injected = sum(one.injected for one in runs)
     placed = sum(one.orders for one in runs)
     left_out = f" ({len(plan) - len(runs)} left out, the time is up)" if len(runs) < len(plan) else ""
     console.print(
-        f"\n{len(runs)} runs{left_out}, {placed:,} orders, {blows:,} blows: {violated} runs with violations"
+        f"\n{len(runs)} runs{left_out}, {placed:,} orders, {injected:,} faults injected:"
+        f" {violated} runs with violations"
     )
     raise typer.Exit(1 if violated or not runs else 0)
 
@@ -89,14 +90,14 @@ def _carry_out(
         for one in carry_out(plan, orders, lanes, minutes):
             runs.append(one)
             progress.advance(task)
-            _tell(one, console, report)
+            _print(one, console, report)
     return runs
 
 
-def _tell(one: Run, console: Console, report: Path | None) -> None:
+def _print(one: Run, console: Console, report: Path | None) -> None:
     what = (one.fault, one.seed, one.orders, one.injected, one.verdict, f"{one.seconds:.1f}", one.digest)
     fault, seed, orders, injected, verdict, seconds, digest = what
-    line = f"{fault:<32}{seed:>4}{orders:>8,}{injected:>6} blows{seconds:>8} s  {digest}  {verdict}"
+    line = f"{fault:<32}{seed:>4}{orders:>8,}{injected:>6} faults{seconds:>8} s  {digest}  {verdict}"
     console.print(line, markup=False, soft_wrap=True)
     for violation in one.violations[:_SHOWN]:
         console.print(f"    {violation}", markup=False, soft_wrap=True)

@@ -24,10 +24,10 @@ class Subscriber:
     def fetching(self) -> str:
         """What librdkafka says of each partition it reads, for when it stands still."""
         return "; ".join(
-            f"{topic} {number} {told['fetch_state']} from {told['broker']}, next {told['next_offset']},"
-            f" stable {told['ls_offset']}, end {told['hi_offset']}"
+            f"{topic} {number} {known['fetch_state']} from {known['broker']}, next {known['next_offset']},"
+            f" stable {known['ls_offset']}, end {known['hi_offset']}"
             for topic, partitions in json.loads(self.statistics).get("topics", {}).items()
-            for number, told in partitions["partitions"].items()
+            for number, known in partitions["partitions"].items()
             if number != "-1"
         )
 
@@ -51,7 +51,7 @@ def subscriber(scene: Scene) -> Iterator[Subscriber]:
                 # by default after five minutes, in which it sees nothing.
                 "topic.metadata.refresh.interval.ms": 2_000,
                 "statistics.interval.ms": 5_000,
-                "stats_cb": lambda told: setattr(one, "statistics", told),
+                "stats_cb": lambda known: setattr(one, "statistics", known),
             }
         )
         try:

@@ -1,7 +1,7 @@
 """One run's world: its database, topics, group and worker processes, on servers that runs share.
 
-The arena keeps the wanted number of workers alive, as a supervisor would: whoever dies is replaced. A fault
-acts on the arena; everything is seen from outside, in the database and in Kafka.
+The arena keeps the wanted number of workers alive, as a supervisor would: a worker that dies is replaced. A
+fault acts on the arena; everything is seen from outside, in the database and in Kafka.
 """
 
 import random
@@ -119,11 +119,11 @@ class Arena:
 
     def reasons(self) -> str:
         """What all workers that answer say of their readiness."""
-        told = ""
+        reasons = ""
         for worker in self.crew:
             with suppress(AssertionError, OSError):  # it has only just been started
-                told += worker.get("/readyz")[1]
-        return told
+                reasons += worker.get("/readyz")[1]
+        return reasons
 
     def some_progress(self) -> None:
         """Feed a little, and wait until some of what is there is decided; who died meanwhile is replaced."""
@@ -185,7 +185,7 @@ class Arena:
     def retrying(self) -> Iterator[None]:
         """End only when a worker has tried in vain, because of what happens inside.
 
-        Or when nothing is left to try, which no worker should come to; then the verdict tells how.
+        Or when nothing is left to try, which no worker should come to; then the verdict says how.
         """
         before = self.retries()
         yield
@@ -198,7 +198,7 @@ class Arena:
         worker = self.any_worker().wait_until_ready()
         self.feed(1 / 4)
         yield
-        # It says so once every deadline of its own has passed. Whoever dies now could not start again.
+        # It says so once every deadline of its own has passed. A worker that dies now could not start again.
         eventually(lambda: worker.get("/readyz")[0] == 503, PATIENCE_SECONDS)
 
     def largest_worker_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Runs faults by name and seed, in lanes of servers of their own, and tells what came of each.
+"""Runs faults by name and seed, in lanes of servers of their own, and reports the result of each.
 
 A run is the same for the same fault and seed, but for what the machine's timing makes of it.
 """
@@ -36,7 +36,7 @@ from tests.support.pooler import HOW_TO_INSTALL
 from worker.sandbox.servers.errors import LocalServiceError
 
 DRAIN_SECONDS: Final = 120.0
-RECOVERY_SECONDS: Final = 30.0  # until something is decided again after the last blow, or all is
+RECOVERY_SECONDS: Final = 30.0  # until something is decided again after the last fault, or all is
 LARGEST_WORKER_BYTES: Final = 200_000_000  # whatever the backlog
 
 Waiting: TypeAlias = "Queue[tuple[str, int]]"
@@ -54,7 +54,7 @@ class Run:
     seconds: float
     violations: tuple[str, ...]
     digest: str
-    """of the workers' logs: tells two runs apart"""
+    """of the workers' logs: differs between two runs"""
 
     @property
     def verdict(self) -> str:
@@ -162,7 +162,7 @@ def _judged(site: Site, fault: str, seed: int, orders: int) -> Run:
 
 
 def _interrupt_once(*_: object) -> None:
-    # Ctrl-C reaches the campaign and its lanes, and then the campaign tells the lanes.
+    # Ctrl-C reaches the campaign and its lanes, and then the campaign stops the lanes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt
 

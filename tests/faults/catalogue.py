@@ -103,7 +103,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "partitions-added": Fault(topics.partitions_added),
     "deleted-records": Fault(topics.deleted_records),
     "group-renamed": Fault(topics.group_renamed),
-    "strangers": Fault(topics.strangers),
+    "foreign-consumer": Fault(topics.foreign_consumer),
     "clocks": Fault(topics.clocks_are_off),
     "mixed": Fault(mixed, networked=True),
 }

@@ -1,12 +1,12 @@
-"""A second opinion on every decision of a run, from the rule as README tells it and from what lies outside.
+"""A second opinion on every decision of a run, from the rule in the README and from what lies outside.
 
 It shares no code with the worker. What it accepts are exactly the results that some one-at-a-time run gives:
 
-1. Transactions follow each other in the order of their commits. Whoever takes stock, or rejects for lack
-   of it, holds the product's row until its commit, so that this is the order in which they met the stock.
+1. Transactions follow each other in the order of their commits. One that takes stock, or rejects for lack of
+   it, holds the product's row until its commit, so that this is the order in which they met the stock.
 2. Within a transaction each partition's orders were decided in one run, in offset order. The order of the
    runs is stored nowhere, and none is promised: any of them is right. (The physical order of the rows in
-   `orders` would tell it most of the time; but COPY fills gaps that rolled-back batches left, so that a model
+   `orders` would show it most of the time; but COPY fills gaps that rolled-back batches left, so that a model
    built on it could accuse an innocent worker.) It is therefore searched for.
 3. What a set of runs takes does not depend on their order. So the search goes over sets, not over orders: it
    adds one run after the other, each decision measured by the stock which the set so far and the run's own
@@ -74,7 +74,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Reason:
-    """One reason of a rejection, with everything that the event tells about it."""
+    """One reason of a rejection, with everything that the event says about it."""
 
     code: str
     product_id: int | None = None
@@ -84,10 +84,10 @@ class Reason:
     current: Decimal | None = None
 
     def __str__(self) -> str:
-        told = [
+        details = [
             f"{name} {value}" for name, value in vars(self).items() if name != "code" and value is not None
         ]
-        return " ".join([self.code, *told])
+        return " ".join([self.code, *details])
 
 
 @dataclass(frozen=True)
@@ -152,19 +152,19 @@ def parse_decided(
     outcome: str, event: str, source_partition: int, source_offset: int, commit_order: int
 ) -> Decided:
     """A ledger row: its event's JSON holds the reasons or the total."""
-    told = json.loads(event)
+    fields = json.loads(event)
     confirmed = outcome == CONFIRMED
     return Decided(
-        order_id=UUID(told["order_id"]),
+        order_id=UUID(fields["order_id"]),
         outcome=outcome,
         source_partition=source_partition,
         source_offset=source_offset,
         commit_order=commit_order,
-        user_id=told["user_id"],
-        total=Decimal(told["total_amount"]) if confirmed else None,
-        lines=_lines(told["items"]) if confirmed else (),
-        reasons=() if confirmed else tuple(_reason(reason) for reason in told["reasons"]),
-        retryable=None if confirmed else told["retryable"],
+        user_id=fields["user_id"],
+        total=Decimal(fields["total_amount"]) if confirmed else None,
+        lines=_lines(fields["items"]) if confirmed else (),
+        reasons=() if confirmed else tuple(_reason(reason) for reason in fields["reasons"]),
+        retryable=None if confirmed else fields["retryable"],
     )
 
 
@@ -192,14 +192,14 @@ def _lines(items: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
     return tuple(Line(i["product_id"], i["quantity"], _money(i.get("unit_price"))) for i in items)
 
 
-def _reason(told: Mapping[str, Any]) -> Reason:
+def _reason(fields: Mapping[str, Any]) -> Reason:
     return Reason(
-        told["code"],
-        told.get("product_id"),
-        told.get("requested"),
-        told.get("available"),
-        _money(told.get("expected_unit_price")),
-        _money(told.get("current_unit_price")),
+        fields["code"],
+        fields.get("product_id"),
+        fields.get("requested"),
+        fields.get("available"),
+        _money(fields.get("expected_unit_price")),
+        _money(fields.get("current_unit_price")),
     )
 
 
@@ -212,14 +212,14 @@ def _money(text: str | None) -> Decimal | None:
 
 def _wrong_whatever_the_stock(one: Decided, order: Placed, start: Start) -> Iterator[str]:
     if one.user_id != order.user_id:
-        yield f"{one} tells user {one.user_id}, and user {order.user_id} placed it"
+        yield f"{one} names user {one.user_id}, and user {order.user_id} placed it"
     expected = Counter(_lasting_reasons(order, start))
     if one.outcome == CONFIRMED:
         yield from (f"{one} was confirmed against: {reason}" for reason in expected)
         yield from _wrong_bill(one, order, start)
     elif one.outcome == REJECTED:
-        told = Counter(reason for reason in one.reasons if reason.code != INSUFFICIENT_STOCK)
-        yield from _difference(one, told, expected)
+        given = Counter(reason for reason in one.reasons if reason.code != INSUFFICIENT_STOCK)
+        yield from _difference(one, given, expected)
         if not one.reasons:
             yield f"{one} was rejected without a reason"
         if one.retryable != all(reason.code == INSUFFICIENT_STOCK for reason in one.reasons):
@@ -250,9 +250,9 @@ def _wrong_bill(one: Decided, order: Placed, start: Start) -> Iterator[str]:
         yield f"{one} costs {one.total}, not {total}"
 
 
-def _difference(one: Decided, told: Counter[Reason], expected: Counter[Reason]) -> Iterator[str]:
-    yield from (f"{one} does not tell the reason: {reason}" for reason in expected - told)
-    yield from (f"{one} tells a reason that is none: {reason}" for reason in told - expected)
+def _difference(one: Decided, given: Counter[Reason], expected: Counter[Reason]) -> Iterator[str]:
+    yield from (f"{one} does not list the reason: {reason}" for reason in expected - given)
+    yield from (f"{one} lists a wrong reason: {reason}" for reason in given - expected)
 
 
 # What depends on the order of decisions -------------------------------------------------------------------
@@ -290,8 +290,8 @@ class _Run:
                 yield from (f"{one} was confirmed against: {reason}" for reason in short)
                 left.subtract(wanted)
             else:
-                told = Counter(reason for reason in one.reasons if reason.code == INSUFFICIENT_STOCK)
-                yield from _difference(one, told, short)
+                given = Counter(reason for reason in one.reasons if reason.code == INSUFFICIENT_STOCK)
+                yield from _difference(one, given, short)
 
 
 def _wrong_in_any_order(runs: Sequence[_Run], stock: Counter[int], products: frozenset[int]) -> list[str]:

@@ -49,14 +49,14 @@ Examples:
 # What a violation says when a promise broke. Anything else, such as an exit code, proves no rule.
 _PROMISES: Final = (
     "FAILED ",
-    "told too often",
-    "never told",
+    "published too often",
+    "never published",
     "never decided",
     "never placed",
-    "told under several event ids",
+    "published under several event ids",
     "in other bytes than the ledger's",
     "gone in the end",
-    "not seen by who read along",
+    "not seen by a subscriber",
     "seen again or out of order",
     "missing dead letters",
     "dead letters that should not be",
@@ -64,8 +64,8 @@ _PROMISES: Final = (
     "ledger and orders disagree",
     "items and total disagree",
     "was confirmed against",
-    "tell the reason",
-    "a reason that is none",
+    "list the reason",
+    "lists a wrong reason",
     "which came later",
     "whose offset is not committed",
     "decided from a place where it does not lie",
@@ -86,7 +86,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one mutation; `trial` and `violation` tell what noticed, or the last that did not."""
+    """What came of one mutation; `trial` and `violation` say what noticed, or the last that did not."""
 
     mutation: Mutation
     result: Result
@@ -116,7 +116,7 @@ def main(
         for one in chosen:
             with console.status(f"{one.name}: {one.mistake}"):
                 shown.append(_show(one))
-            _tell(shown[-1], console)
+            _print(shown[-1], console)
     except NotTheSourceError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
@@ -206,13 +206,13 @@ def _output(folder: Path, module: str, *arguments: str) -> tuple[int | None, lis
         try:
             output, _ = process.communicate(timeout=DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # it puts its servers and workers away itself
+            process.send_signal(signal.SIGINT)  # it stops its servers and workers itself
             process.communicate(timeout=60)
             return None, []
     return process.returncode, output.decode(errors="replace").splitlines()
 
 
-def _tell(shown: Shown, console: Console) -> None:
+def _print(shown: Shown, console: Console) -> None:
     _line(console, shown.mutation.name, shown.result, str(shown.trial), shown.seconds, shown.violation)
 
 

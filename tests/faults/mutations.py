@@ -177,7 +177,7 @@ MUTATIONS: Final = (
         (Trial("none"), Trial("none", 2)),
     ),
     Mutation(
-        "redelivery-is-told",
+        "redelivery-is-published",
         "An outcome that was decided and not published is published at the redelivery.",
         "a redelivery is taken for a duplicate",
         (Edit(_TRIAGE, "return Standing.REDELIVERY", "return Standing.DUPLICATE"),),
@@ -270,7 +270,13 @@ MUTATIONS: Final = (
         "ledger-key",
         "No worker starts on a ledger that would take an order twice.",
         "nobody looks whether the ledger has its key",
-        (Edit("worker/altered_tables.py", "if not await connection.scalar(_DECIDES_ONCE):", "if False:"),),
+        (
+            Edit(
+                "worker/altered_tables.py",
+                'if not await is_unique(connection, "order_outcomes", "order_id"):',
+                "if False:",
+            ),
+        ),
         (Test("tests/integration/worker/test_rights.py", "order_twice"),),
     ),
     Mutation(
@@ -295,8 +301,8 @@ MUTATIONS: Final = (
             Edit(
                 _DECISION,
                 "self.relied_on.update(wanted)",
-                "told = [r for r in self._refusals(order, wanted) if not isinstance(r, UnknownUser)]\n"
-                "        self.relied_on.update(r.product_id for r in told)",
+                "named = [r for r in self._refusals(order, wanted) if not isinstance(r, UnknownUser)]\n"
+                "        self.relied_on.update(r.product_id for r in named)",
             ),
         ),
         (Trial("small-batches", 1, 3_000), Trial("small-batches", 2, 3_000), Trial("none", 1, 5_000)),
@@ -427,7 +433,7 @@ MUTATIONS: Final = (
                 "if True:",
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_consumer.py", "not_recorded_where"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "not_recorded_if"),),
     ),
     Mutation(
         "taken-over-when-quiet",
@@ -461,7 +467,7 @@ MUTATIONS: Final = (
                 "commits = leases.early",
             ),
         ),
-        # Not the campaign: where a batch is pending, the outcome topics tell as well how far it came.
+        # Not the campaign: where a batch is pending, the outcome topics show as well how far it came.
         (Test("tests/integration/worker/pipeline/test_takeover.py", "no_owner_before"),),
     ),
     Mutation(
@@ -565,7 +571,7 @@ MUTATIONS: Final = (
                 'with self.metrics.phase("wait"):\n                pass\n',
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_consumer.py", "decided_beside"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "decided_while"),),
     ),
     Mutation(
         "nothing-behind-a-failure",
@@ -591,7 +597,7 @@ MUTATIONS: Final = (
                 "return None",
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_consumer.py", "on_their_way"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "polled_before_the_first_batch"),),
     ),
     Mutation(
         "ends-where-the-one-before-wrote",
@@ -641,12 +647,12 @@ MUTATIONS: Final = (
                 "            raise",
             ),
         ),
-        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "is_not_none"),),
+        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "does_not_return_is_not_none"),),
     ),
     Mutation(
         "remembered-by-postgresql",
         "A broker that forgets committed offsets causes no second publication.",
-        "Kafka is believed whatever it tells",
+        "Kafka is believed, whatever offset it returns",
         (
             Edit(
                 _RESUME,
@@ -670,9 +676,9 @@ MUTATIONS: Final = (
         (Test("tests/acceptance/kafka_edge/test_moved_brokers.py", "bootstrap"),),
     ),
     Mutation(
-        "strangers-are-not-believed",
+        "foreign-commits-are-not-believed",
         "An offset that another consumer commits in the group's name hides no order.",
-        "whoever has moved the group on is believed",
+        "every client that moved the group on is believed",
         (
             Edit(
                 _RESUME,
@@ -680,7 +686,10 @@ MUTATIONS: Final = (
                 "if offset is not None and offset < 0:",
             ),
         ),
-        (Test("tests/acceptance/kafka_edge/test_strangers.py", "hides_no_order"), Trial("strangers")),
+        (
+            Test("tests/acceptance/kafka_edge/test_foreign_consumer.py", "hides_no_order"),
+            Trial("foreign-consumer"),
+        ),
     ),
     Mutation(
         "deleted-is-not-unpublished",
@@ -693,7 +702,7 @@ MUTATIONS: Final = (
                 "            return False\n            raise SentinelDeletedError(",
             ),
         ),
-        (Test("tests/acceptance/kafka_edge/test_long_away.py", "not_told_again"),),
+        (Test("tests/acceptance/kafka_edge/test_long_away.py", "not_published_again"),),
     ),
     Mutation(
         "sentinel",
@@ -801,11 +810,11 @@ MUTATIONS: Final = (
     Mutation(
         "outages-wait",
         "If a server is away, orders wait; none becomes a dead letter because of it.",
-        "errors of unknown kind are looked for in the orders",
+        "the errors of a server are looked for in the orders",
         (
             Edit(
                 _RETRY,
-                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
                 "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
             ),
         ),
@@ -838,7 +847,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RETRY,
-                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
+                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
                 "        return Remedy.WAIT\n    return Remedy.WAIT\n",
             ),
         ),
@@ -874,7 +883,7 @@ MUTATIONS: Final = (
     Mutation(
         "withheld-by-the-owner",
         "A previous owner cannot set outcomes aside.",
-        "whoever meets a refusal does",
+        "each batch that meets a refusal does",
         (
             Edit(
                 _SET_ASIDE,
@@ -1047,7 +1056,7 @@ MUTATIONS: Final = (
                 "if time.monotonic() < since:",
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_takeover.py", "is_read_again_first"),),
+        (Test("tests/integration/worker/pipeline/test_takeover.py", "seems_truncated"),),
     ),
     Mutation(
         "a-backup-decides-nothing",
@@ -1199,7 +1208,7 @@ MUTATIONS: Final = (
         "If a take-over seeks back, later records that were polled before are read again.",
         "it is taken for what comes next",
         (Edit(_OWNER, "self.retries.read_from(", "self.source.seek("),),
-        (Test("tests/integration/worker/pipeline/test_consumer.py", "in_hand_while"),),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "polled_before_a_take_over"),),
     ),
     Mutation(
         "no-lag-of-an-absent-kafka",

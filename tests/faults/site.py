@@ -20,7 +20,7 @@ from worker.sandbox.servers.ports import free_port
 from worker.sandbox.servers.postgres import LocalPostgres
 from worker.sandbox.servers.services import KafkaServer
 
-# The commit times tell the sequential model the order of the transactions.
+# The commit times give the sequential model the order of the transactions.
 POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
 # The broker looks for transactions past their time every 10 s by default, which is long for a run.
 _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}

@@ -1,4 +1,4 @@
-"""What is wrong after a run, told in sentences; nothing, if every promise was kept.
+"""What is wrong after a run, in sentences; nothing, if every promise was kept.
 
 Everything is read from outside: the tables by plain SQL, the topics by librdkafka with read_committed.
 """
@@ -32,7 +32,7 @@ def find_violations(arena: Arena, along: Subscriber) -> list[str]:
         *_ledger(arena),
         *_sources(arena),
         *_passed_over(arena),
-        *_told(arena, outcomes),
+        *_published_once(arena, outcomes),
         *_subscriber(outcomes, along),
         *_dead_letters(arena),
         *left_open(arena),
@@ -100,37 +100,43 @@ def _passed_over(arena: Arena) -> Iterable[str]:
     yield from _differences("skipped, though it could be decided", recorded - set(doomed))
 
 
-def _told(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
+def _published_once(arena: Arena, outcomes: Sequence[Message]) -> Iterable[str]:
     ledger = {
         str(row["order_id"]): row["event"].encode()
         for row in arena.shop.sql("SELECT order_id, event::text FROM order_outcomes")
     }
     times = Counter(message.header("ce_subject") for message in outcomes)
-    yield from _differences("decided and never told", set(ledger) - set(times))
-    yield from _differences("told, though never decided", set(times) - set(ledger))
+    yield from _differences("decided and never published", set(ledger) - set(times))
+    yield from _differences("published, though never decided", set(times) - set(ledger))
     allowed = 1 + arena.rewinds
-    yield from _differences("told too often", {order for order, count in times.items() if count > allowed})
+    yield from _differences(
+        "published too often", {order for order, count in times.items() if count > allowed}
+    )
     ids: dict[str | None, set[str | None]] = {}
     for message in outcomes:
         ids.setdefault(message.header("ce_subject"), set()).add(message.header("ce_id"))
-    yield from _differences("told under several event ids", {o for o, found in ids.items() if len(found) > 1})
     yield from _differences(
-        "told in other bytes than the ledger's",
+        "published under several event ids", {o for o, found in ids.items() if len(found) > 1}
+    )
+    yield from _differences(
+        "published in other bytes than the ledger's",
         {m.header("ce_subject") for m in outcomes if m.value != ledger.get(str(m.header("ce_subject")))},
     )
 
 
 def _subscriber(outcomes: Sequence[Message], along: Subscriber) -> Iterable[str]:
-    """Who read along saw what is there in the end, each record once and in order."""
+    """The subscriber that read along saw what is there in the end, each record once and in order."""
     at_the_end = Counter(message.value for message in outcomes)
     eventually(
         lambda: len(along.seen) >= len(outcomes),
         20,
-        lambda: f"who read along has seen {len(along.seen)} of {len(outcomes)}: {along.fetching()}",
+        lambda: f"the subscriber has seen {len(along.seen)} of {len(outcomes)}: {along.fetching()}",
     )
     seen = Counter(value for _, _, _, value in along.seen)
     yield from _differences("seen while the run continued, and gone in the end", seen - at_the_end)
-    yield from _differences("there in the end, and not seen by who read along", at_the_end - seen)
+    yield from _differences(
+        "there in the end, and not seen by a subscriber that read along", at_the_end - seen
+    )
     last: dict[tuple[str, int], int] = {}
     for topic, partition, offset, _ in along.seen:
         if offset <= last.get((topic, partition), -1):

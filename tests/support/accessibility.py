@@ -40,6 +40,6 @@ def complaints(browser: Browser, pages: Mapping[str, str], folder: Path) -> dict
     page.write_text(f"<script>{source}</script><script>const PAGES = {html};{_RUN}</script>", "utf-8")
     found = _FOUND.search(browser.open(page.as_uri(), waits_ms=10_000).dom)
     assert found, "axe did not come to its end"
-    told: dict[str, list[str]] = json.loads(unescape(found[1]))
-    assert told.keys() == pages.keys()
-    return told
+    answer: dict[str, list[str]] = json.loads(unescape(found[1]))
+    assert answer.keys() == pages.keys()
+    return answer

@@ -1,4 +1,4 @@
-"""A real browser: Chromium without a window, started anew for each page."""
+"""A real browser: Chromium without a window, a new one for each page."""
 
 import re
 import shutil

@@ -138,7 +138,7 @@ class HeldPublisher:
         return {p: self.committed[p] for p in partitions}
 
     def producer(self) -> FakeProducer:
-        """Another one, where the one before is broken."""
+        """Another one, if the previous one is broken."""
         if self._producer.is_broken:
             self._producer = FakeProducer()
         return self._producer
@@ -181,7 +181,7 @@ class HeldTakeover:
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
 
     def hold(self, partition: TopicPartition) -> asyncio.Future[None]:
-        """Whoever takes the partition over next waits for this future."""
+        """The next owner of the partition waits for this future."""
         self._held[partition] = held = asyncio.get_running_loop().create_future()
         return held
 
@@ -207,7 +207,7 @@ class HeldTakeover:
 
 
 class WatchedProcessor:
-    """The real one, which tells when it has decided a batch, and fails where the test says so."""
+    """The real one, which signals when it has decided a batch, and fails where the test says so."""
 
     def __init__(self, real: BatchProcessor) -> None:
         self.committed: asyncio.Queue[int] = asyncio.Queue()
@@ -250,7 +250,7 @@ class WatchedProcessor:
             self.pending_before_commit = await session.scalar(query)
 
         results = await self._real.decide(records, replays, guard, held_back)
-        # Whoever waits for this runs when the consumer has continued from here, up to where it has to wait.
+        # A test that waits for this runs when the consumer has continued up to where it has to wait.
         self.committed.put_nowait(len(results))
         return results
 

@@ -17,7 +17,7 @@ from worker.sandbox.servers.postgres import create_database, drop_database
 _END_WITHIN_MS = 10_000
 _FIRST_OF_OURS = 16_384  # lower object ids are those of initdb
 
-# Whoever is still connected is ended: nobody may write into the tables of the next test.
+# Sessions that are still connected are ended: nobody may write into the tables of the next test.
 _END_OTHERS = f"""
     SELECT coalesce(bool_and(pg_terminate_backend(pid, {_END_WITHIN_MS})), true) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()

@@ -164,7 +164,7 @@ def tls_before(
     postgres: LocalPostgres, server: Certificate, authorities: Path | None = None
 ) -> Iterator[int]:
     """The port of what speaks TLS in PostgreSQL's place, whose own build has none, and lets in whom the
-    authorities of this file know, as it is at that moment; without a file whoever comes."""
+    authorities of this file know, as it is at that moment; without a file every client."""
 
     def answer(client: socket.socket) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

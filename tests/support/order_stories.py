@@ -66,7 +66,7 @@ def in_the_ledger(shop: Shop, order_id: UUID, outcome: str) -> None:
 
 
 def whole(order: Order) -> dict[str, Any]:
-    """Everything an order tells, plain."""
+    """Everything about an order, plain."""
     return {
         "order": (order.id, order.status, order.total_amount, order.placed_at, order.created_at),
         "user": (order.user_id, order.user.id, order.user.email, order.user.full_name),

@@ -58,7 +58,7 @@ class Result:
         assert self.out == ""
 
     def done(self) -> "Result":
-        """Itself, if it was done and nobody was told of anything but the result."""
+        """Itself, if it ended with 0 and reported nothing but the result."""
         assert (self.code, self.err) == (0, ""), self
         return self
 

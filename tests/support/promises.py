@@ -69,7 +69,7 @@ class Scene:
         return self.confirmed() + self.rejected()
 
     def assert_promises(self, order_ids: Iterable[UUID], dead_letters: int = 0) -> None:
-        """Each order decided once and told once, in the ledger's bytes; stock conserved; nothing silent."""
+        """Each order decided once and published once, in the ledger's bytes; stock conserved."""
         self.shop.assert_conserved()
         ledger = {
             str(row["order_id"]): (row["outcome"], row["event"].encode())
@@ -79,16 +79,16 @@ class Scene:
             "the ledger holds exactly the orders that were placed"
         )
         decided = Counter(outcome for outcome, _ in ledger.values())
-        told = {
+        published = {
             "confirmed": _once_it_shows(self.confirmed, decided["confirmed"]),
             "rejected": _once_it_shows(self.rejected, decided["rejected"]),
         }
-        times = Counter(str(m.header("ce_subject")) for messages in told.values() for m in messages)
+        times = Counter(str(m.header("ce_subject")) for messages in published.values() for m in messages)
         assert times == Counter(list(ledger)), (
-            f"told more than once: {list(times - Counter(list(ledger)))[:3]},"
-            f" not told: {list(Counter(list(ledger)) - times)[:3]}"
+            f"published more than once: {list(times - Counter(list(ledger)))[:3]},"
+            f" not published: {list(Counter(list(ledger)) - times)[:3]}"
         )
-        for outcome, messages in told.items():
+        for outcome, messages in published.items():
             for message in messages:
                 assert ledger[message.event["order_id"]] == (outcome, message.value)
         letters = _once_it_shows(self.dead_letters, dead_letters)
@@ -103,7 +103,7 @@ class Scene:
         forget_offsets(self.kafka, self.group_id)
 
     def remember_wrongly(self) -> None:
-        """Let Kafka tell an offset of long ago wherever there is one, once nobody is in the group."""
+        """Let Kafka return an old offset wherever there is one, once nobody is in the group."""
         self._wait_until_nobody_is_in_the_group()
         further = self.shop.sql("SELECT partition FROM positions WHERE announced_to > 1")
         offsets = {row["partition"]: 1 for row in further}

@@ -4,7 +4,8 @@ Or `orders reopen …`, which goes through the same steps.
 
 STEP is `claimed` (the set is written down), `sent` (in an open transaction), `committed` (Kafka knows, and
 PostgreSQL does not) or `marked` (both know); NUMBER says at which time it comes there. At `doubted` it lives
-on: Kafka has committed, and its answer is lost.
+on: Kafka has committed, and its answer is lost. At `recovered` it stops until SIGCONT: it has looked for what
+an earlier run has sent, and not released the rest.
 """
 
 import os
@@ -17,11 +18,13 @@ from aiokafka.errors import KafkaTimeoutError
 
 from worker import cli
 from worker.operations.orders import reopen
-from worker.operations.redrive import redrive
+from worker.operations.orders import send as reopening
+from worker.operations.redrive import recover, redrive
 
 
-def steps(run: Any, look: str) -> dict[str, tuple[Any, str]]:
+def steps(run: Any, look: str, recovering: Any) -> dict[str, tuple[Any, str]]:
     return {
+        "recovered": (recovering, "look_behind"),
         "claimed": (run, "_step"),
         "sent": (AIOKafkaProducer, "commit_transaction"),
         "committed": (run, "_mark"),
@@ -31,8 +34,8 @@ def steps(run: Any, look: str) -> dict[str, tuple[Any, str]]:
 
 
 STEPS = {
-    "dead-letters": steps(redrive._SteppedRun, "_record_results"),
-    "orders": steps(reopen._SteppedRun, "_look"),
+    "dead-letters": steps(redrive._SteppedRun, "_record_results", recover),
+    "orders": steps(reopen._SteppedRun, "_look", reopening),
 }
 
 
@@ -41,15 +44,19 @@ def main() -> None:
     times_left = int(sys.argv[2])
     real = getattr(owner, name)
 
-    async def killed(self: Any, *arguments: Any) -> Any:
+    async def killed(*arguments: Any) -> Any:
         nonlocal times_left
         times_left -= 1
         if not times_left and sys.argv[0] == "doubted":
-            await real(self, *arguments)
+            await real(*arguments)
             raise KafkaTimeoutError
+        if not times_left and sys.argv[0] == "recovered":
+            found = await real(*arguments)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return found
         if not times_left:
             os.kill(os.getpid(), signal.SIGKILL)
-        return await real(self, *arguments)
+        return await real(*arguments)
 
     setattr(owner, name, killed)
     sys.argv = [sys.argv[1], *sys.argv[3:]]

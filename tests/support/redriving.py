@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import UUID, uuid4
 
 from tests.support.builders import line, order_value
@@ -40,6 +41,11 @@ def assert_promises(scene: Scene, ids: list[UUID], dead_letters: int, partitions
     scene.assert_promises(ids + more, dead_letters)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process has been sent SIGSTOP, or has sent it to itself."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def redriven(scene: Scene) -> list[Message]:
     """The records of the input topic that a redrive has sent."""
     sent = read_topic(scene.kafka, scene.topics.order_placed)
@@ -53,7 +59,7 @@ def statuses(scene: Scene) -> Counter[str]:
 
 
 def assert_each_sent_once(scene: Scene) -> None:
-    """A record for each redrive, and a redrive for each record, at the place that the table tells."""
+    """A record for each redrive, and a redrive for each record, at the place that the table names."""
     places = Counter((m.header("redrive.id"), m.partition, m.offset) for m in redriven(scene))
     rows = scene.shop.sql("SELECT id, input_partition, input_offset FROM dead_letter_redrives")
     assert places == Counter((str(r["id"]), r["input_partition"], r["input_offset"]) for r in rows)

@@ -18,7 +18,7 @@ def place_some(scene: Scene) -> list[UUID]:
     return ids
 
 
-def go_on(scene: Scene, placed: list[UUID]) -> None:
+def check_more_orders(scene: Scene, placed: list[UUID]) -> None:
     """Some more orders are decided, and everything promised of all of them holds."""
     placed.extend(place_some(scene))
     scene.wait_until_drained()

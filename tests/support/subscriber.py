@@ -35,7 +35,7 @@ from tests.support.shop import run_apart
 from worker.kafka.offset_mark import MARK
 from worker.kafka.topic_metadata import until_all_brokers_know
 
-# A new broker says so for a moment, whoever asks it first.
+# A new broker says so for a moment to the first client.
 _NO_COORDINATOR_YET = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -76,7 +76,7 @@ def partition_numbers(client: Consumer | AdminClient, topic: str) -> list[int]:
     """Which partitions the topic has.
 
     Asked until the broker knows the topic, which it need not yet when its creation has been answered: until
-    then it names none, and whoever believes that reads an empty topic.
+    then it names none, and a client that believes it reads an empty topic.
     """
     return eventually(
         lambda: sorted(client.list_topics(topic, timeout=10).topics[topic].partitions),
@@ -186,8 +186,8 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
 @contextmanager
 def asking_for_lag(bootstrap_servers: str, group_id: str, topic: str) -> Iterator[Callable[[], int | None]]:
     """`committed_lag`, for who asks again and again."""
-    # Not the admin client: told that the coordinator has moved, it follows a null pointer (librdkafka 2.16.0,
-    # its issue 5040).
+    # Not the admin client: when it learns that the coordinator has moved, it follows a null pointer
+    # (librdkafka 2.16.0, its issue 5040).
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -224,7 +224,7 @@ def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
         consumer.close()
 
 
-def stranger_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
+def foreign_consumer_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
     """A consumer that is no worker, in a group of workers: it commits by itself what it has read."""
     consumer = Consumer(
         {
@@ -253,7 +253,7 @@ def remember_wrongly(
     *,
     metadata: str = MARK,
 ) -> None:
-    """Let Kafka tell these offsets by partition, as if workers had committed them last; "": an operator."""
+    """Let Kafka return these offsets by partition, as if workers had committed them last; "": an operator."""
 
     async def commit() -> None:
         # librdkafka would add a null to the metadata. On its way out an automatic commit would commit the
@@ -281,8 +281,8 @@ def remember_wrongly_while_in_use(
             bootstrap_servers=bootstrap_servers, transactional_id=f"wrong-{uuid4()}"
         ) as producer:
             await producer.begin_transaction()
-            told = {Partition(topic, p): OffsetAndMetadata(o, MARK) for p, o in offsets.items()}
-            await producer.send_offsets_to_transaction(told, group_id)
+            answer = {Partition(topic, p): OffsetAndMetadata(o, MARK) for p, o in offsets.items()}
+            await producer.send_offsets_to_transaction(answer, group_id)
             await producer.commit_transaction()
 
     asyncio.run(commit())

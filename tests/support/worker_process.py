@@ -84,7 +84,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def catches(self, number: int) -> bool:
-        """Whether it has a handler for the signal yet; only Linux tells when it has not."""
+        """Whether it has a handler for the signal yet; only Linux shows that it has none."""
         status = Path(f"/proc/{self.process.pid}/status")
         if not status.exists():
             return True

@@ -25,7 +25,7 @@ from tests.support.pages import (
 from worker.settings import Settings
 
 LONGEST_README = 150
-# They tell of versions that had other names.
+# They are about versions that had other names.
 OF_THE_PAST = ("CHANGELOG.md", "docs/decisions/")
 
 

@@ -62,6 +62,23 @@ def test_the_demo_installs_its_own_set_and_setup_completes_it(
 
 
 @pytest.mark.parametrize(
+    ("goal", "tools"),
+    [
+        ("test", {"chromium", "pgbouncer", "prometheus", "npm ci"}),
+        ("coverage", {"chromium", "pgbouncer", "prometheus", "npm ci"}),
+        ("faults", {"pgbouncer"}),
+    ],
+)
+def test_in_ci_what_a_run_takes_for_an_error_is_installed_before_it(
+    checkout: Path, goal: str, tools: set[str]
+):
+    made(checkout / ".venv" / ".ready", NEW)
+    commands = planned(checkout, goal, "CI=true").partition("python -m ")[0]
+    assert {tool for tool in ("chromium", "pgbouncer", "prometheus", "npm ci") if tool in commands} == tools
+    assert "apt-get" not in planned(checkout, goal)
+
+
+@pytest.mark.parametrize(
     ("arguments", "runs"),
     [
         (["demo"], "order-worker demo "),

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 LONGEST_FILE_LINES = 300
+LONGEST_TEST_NAME = 80
 CORE = [
     *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "worker" / "core").glob("*.py"))),
     "contracts/compatibility.py",
@@ -195,3 +196,10 @@ def test_no_file_of_the_product_is_longer_than_a_reader_can_hold():
         if (lines := path.read_text().count("\n")) > LONGEST_FILE_LINES
     }
     assert not long
+
+
+def test_the_name_of_a_test_is_a_short_sentence():
+    names = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+    found = [name for path in (ROOT / "tests").rglob("*.py") for name in names.findall(path.read_text())]
+    assert len(found) > 1_000
+    assert [name for name in found if len(name) > LONGEST_TEST_NAME] == []

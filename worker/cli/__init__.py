@@ -1,4 +1,4 @@
-"""The console script `order-worker`: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""The console script `order-worker`: 0 done, 1 failed, 2 wrong usage, 128 + a signal.
 
 `run` ends with 3 if it hangs, and with 4 if a server refuses its credentials for too long.
 """

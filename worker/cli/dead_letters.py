@@ -237,7 +237,7 @@ def settle(
     from worker.operations.dead_letters import settle as operation
     from worker.operations.dead_letters.letter import Choice
     from worker.operations.dead_letters.terminal import settle_screen
-    from worker.operations.skip.plan import LONGEST_NAME, LONGEST_NOTE, require_text
+    from worker.operations.skip.plan import LONGEST_NOTE, require_text
     from worker.settings import read_settings
 
     choice = choice_of(code, path, start, end, places or ())
@@ -246,7 +246,7 @@ def settle(
     is_missing = note is None and not execute
     asked = operation.SettleRequest(
         choice,
-        require_text("--by", operator_name(by), LONGEST_NAME),
+        operator_name(by),
         None if is_missing else require_text("--note", note, LONGEST_NOTE),
     )
     plan = interruption.run(operation.settle(read_settings(), asked, execute=execute))

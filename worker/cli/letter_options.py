@@ -38,6 +38,8 @@ def choice_of(
     codes = [*(known.value for known in DeadLetterCode), UNMARKED]
     if code is not None and code not in codes:
         raise UsageError(f"--code {code}: there is no such code; the codes are {', '.join(codes)}")
+    if path is not None and not path.strip():
+        raise UsageError("--path is empty: name a field, or leave it out")
     since = parse_time(start, "--from") if start is not None else None
     until = parse_time(end, "--to") if end is not None else None
     if since and until and since >= until:

@@ -80,8 +80,10 @@ def group(text: str | None = None) -> typer.Typer:
 
 
 def operator_name(by: str | None) -> str:
-    """The name that was given, or that of the user who is logged in. UsageError for an empty one."""
+    """The name that was given, or that of the user who is logged in. UsageError for one of no use."""
     from getpass import getuser
+
+    from worker.operations.skip.plan import LONGEST_NAME, require_text
 
     if by is not None and not by.strip():
         raise UsageError("--by is empty: write a name, or leave it out")
@@ -89,4 +91,4 @@ def operator_name(by: str | None) -> str:
         name = by or getuser()
     except (OSError, KeyError, ImportError):
         return "unknown"
-    return name.encode(errors="replace").decode()
+    return require_text("--by", name.encode(errors="replace").decode(), LONGEST_NAME)

@@ -91,6 +91,8 @@ def replay(
 
         settings = read_settings()
         selected = TopicSelection(settings.order_placed_topic) if topic is None else parse_topic(topic)
+        if from_group is not None and not from_group.strip():
+            raise UsageError("--from-group is empty: name the old group")
         if from_group is not None:
             interruption.run(_from_group(settings, from_group, selected, execute, as_json))
         else:

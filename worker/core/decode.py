@@ -25,6 +25,7 @@ _MESSAGES: Final = {  # where pydantic speaks of Python
     "too_short": "should have at least 1 item",
     "too_long": f"should have at most {MAX_ITEMS} items",
     "tuple_type": "should be an array",
+    "literal_error": 'should be "1.0", the version of CloudEvents that is read',  # of `specversion` alone
 }
 _TWICE: Final = "is given twice: send it once"
 _DATA: Final = "data."  # where an event in structured mode has the order
@@ -157,5 +158,5 @@ def _what_is_wrong(error: ErrorDetails) -> str:
     if kind == "missing":
         return wrong_shapes.remark_of_missing(name, found) or general
     if kind == "model_type":
-        return wrong_shapes.remark(found) or general
+        return wrong_shapes.remark(found, is_line=name.isdecimal()) or general
     return wrong_fields.remark(name, found, general)

@@ -95,7 +95,10 @@ class ResultBuilder:
         """A new order, decided now."""
         order, fingerprint, record = arrival
         key, user_id, placed_at, _, lines = order
-        decided_at = self._decided_at
+        decided_at, published_ms = self._decided_at, self._published_ms
+        if self._replays and (later := self._not_before_replays(record)) > decided_at:
+            # Stamped with it as well: `explain` does not look for an outcome from before its decision.
+            decided_at, published_ms = later, int(later.timestamp() * 1_000)
         order_id = bytes.fromhex(key.replace("-", ""))
         event = event_json(order, decision, decided_at).encode()
         if isinstance(decision, Rejected):
@@ -118,8 +121,18 @@ class ResultBuilder:
             order_id, outcome, fingerprint, source, event, decided_at, sorted_fingerprint, kept
         )
         self._rows.append((decided, stored, items))
-        publication = self._publication(key, outcome, event, decided_at, passed_on)
+        publication = self._publication(key, outcome, event, decided_at, passed_on, published_ms)
         return _new(RecordResult, (fate, publication, codes))
+
+    def _not_before_replays(self, record: Record) -> datetime:
+        """The transaction's time, or that of the latest replay that reads this record, if it is later.
+
+        The database's clock may be behind the one by which the replay was dated. Dated before the replay, the
+        outcome would count as published, and be lost if it has to be published again.
+        """
+        replays = self._replays.get((record.topic, record.partition), ())
+        later = (replay.requested_at for replay in replays if _covers(replay, record.offset))
+        return max([self._decided_at, *later])
 
     def rows(self) -> Rows:
         """The rows of all decided orders, sorted by order id."""
@@ -154,7 +167,9 @@ class ResultBuilder:
             return RecordResult(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
         passed_on = passed_through(record.headers, record.value)
-        publication = self._publication(key, first.outcome, event, first.decided_at, passed_on)
+        publication = self._publication(
+            *(key, first.outcome, event, first.decided_at, passed_on), self._published_ms
+        )
         return RecordResult(Fate.REDELIVERED, publication)
 
     def _publication(
@@ -164,11 +179,12 @@ class ResultBuilder:
         event: bytes,
         decided_at: datetime,
         passed_on: Sequence[tuple[str, bytes]],
+        published_ms: int,
     ) -> Publication:
         subject = key.encode()
         topic = self._topics.confirmed if outcome == _CONFIRMED else self._topics.rejected
         headers = outcome_headers(subject, f"order-{outcome}", decided_at, passed_on)
-        return _new(Publication, (topic, subject, event, headers, self._published_ms))
+        return _new(Publication, (topic, subject, event, headers, published_ms))
 
 
 def dead_letter(
@@ -188,4 +204,8 @@ def dead_letter(
 
 def is_silenced(offset: int, decided_at: datetime, replays: Sequence[SilentReplay]) -> bool:
     """Whether a replay suppresses the outcome that was decided then, of the record at this offset."""
-    return any(r.from_offset <= offset < r.to_offset and decided_at < r.requested_at for r in replays)
+    return any(_covers(r, offset) and decided_at < r.requested_at for r in replays)
+
+
+def _covers(replay: SilentReplay, offset: int) -> bool:
+    return replay.from_offset <= offset < replay.to_offset

@@ -40,6 +40,7 @@ _TIMES: Final = _forms(
     (r"(0\d{3}|1[0-8]\d\d|19[0-6]\d|9999)-.*", "is in a year out of 1970 to 9998: write a year within"),
     (r"[+-]?\d{5,}-.*", "is in a year out of 1970 to 9998: write a year within"),
     (rf"{_DATE}[Tt]{_CLOCK}{_ZONE}", "is not a time that exists: correct day, clock or offset"),
+    (rf"{_DATE}[Tt]{_CLOCK}.+", "does not end with its offset: end it with Z or an offset like +01:00"),
 )
 _PRICES: Final = _forms(
     *_AROUND,

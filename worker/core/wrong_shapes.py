@@ -3,14 +3,18 @@
 import json
 from typing import Any, Final
 
+from worker.core.wrong_bytes import is_base64
+
 _ORDER: Final = "order_id"
 
 
-def remark(document: object) -> str | None:
-    """For a value that is not an object; None: not recognised."""
+def remark(document: object, *, is_line: bool) -> str | None:
+    """For what is not an object; None: not recognised. `is_line`: it is in the place of one of the items."""
     if isinstance(document, str) and document.lstrip().startswith("{"):
         return "is text that holds JSON: it was serialized twice; send the object itself"
-    if isinstance(document, list) and any(isinstance(one, dict) for one in document):
+    if isinstance(document, str) and is_base64(document.encode(errors="replace")):
+        return "is base64: send the object itself"
+    if isinstance(document, list) and not is_line:
         return "is an array: send each order as a record of its own"
     return None
 

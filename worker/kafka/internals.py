@@ -30,6 +30,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
+from worker.kafka.consuming.buffer import had_room, is_full
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
 from worker.observability.events import Event, about
@@ -41,7 +42,7 @@ log.addFilter(RateLimitFilter())  # a garbled answer is repeated with each reque
 # aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
 REFUSED_SECONDS: Final = 1.0
 # A broker whose log has a batch with a wrong length finds nothing after it, and answers without an error.
-# An answer may also have no room for a partition, but not again and again.
+# One that is full says nothing: of 500 partitions it has room for twelve.
 NOTHING_SECONDS: Final = 3.0
 # The requested batch comes whole, however large; what follows it shows where a broken one ends.
 RAW_BYTES: Final = 2 * 1024 * 1024
@@ -75,17 +76,17 @@ class ContainedFetcher(Fetcher):  # type: ignore[misc]
             log.warning(
                 "an answer of broker %s cannot be handled: %r", node_id, error, exc_info=True, extra=extra
             )
-            asked = [
-                (TopicPartition(topic, partition), offset)
-                for topic, partitions in request.topics
-                for partition, offset, _ in partitions
-            ]
+            asked = [(TopicPartition(topic, p), at) for topic, ps in request.topics for p, at, _ in ps]
             if len(asked) > 1:
                 return await self._one_by_one(assignment, node_id, asked)
             for partition, offset in asked:
                 if assignment.active:
                     self._records[partition] = Reread(offset)
             return True
+
+    def _get_actions_per_node(self, assignment: Any) -> tuple[Any, ...]:
+        requests, *others = super()._get_actions_per_node(assignment)
+        return ([] if is_full(self._records.values()) else requests, *others)
 
     async def _one_by_one(
         self, assignment: Any, node_id: int, asked: Iterable[tuple[TopicPartition, int]]
@@ -130,6 +131,7 @@ class Answers:
         self._client = client
         self._fetcher = fetcher
         self._note = note
+        self._had_room = True
         # Partitions with empty answers although they have records: at which offset, and since when.
         self._nothing: dict[TopicPartition, tuple[int, float]] = {}
 
@@ -141,6 +143,7 @@ class Answers:
         response = await self._client.send(node_id, request, **options)
         if isinstance(request, FetchRequest):
             asked = {TopicPartition(topic, p): at for topic, ps in request.topics for p, at, _ in ps}
+            self._had_room = had_room(self._fetcher._fetch_max_bytes, response.topics or ())
             for topic, partitions in response.topics or ():
                 for number, error_code, *rest in partitions:
                     partition = TopicPartition(topic, number)
@@ -155,7 +158,7 @@ class Answers:
         at, since = self._nothing.get(partition, (-1, 0.0))
         if at != offset:
             self._nothing[partition] = offset, time.monotonic()
-        elif time.monotonic() - since > NOTHING_SECONDS:
+        elif self._had_room and time.monotonic() - since > NOTHING_SECONDS:
             del self._nothing[partition]
             self._fetcher._records.setdefault(partition, Reread(offset))
 

@@ -63,7 +63,8 @@ def parse_time(text: str, option: str) -> datetime:
         raise UsageError(f"{option} {text}: write a time like 2026-11-23T10:00:00Z") from None
     if time.tzinfo is None:
         raise UsageError(
-            f"{option} {text}: the time zone is missing; write {text}Z for UTC, or +01:00 and the like"
+            f"{option} {text}: the time zone is missing; write {time.isoformat()}Z for UTC, or +01:00 and the"
+            " like"
         )
     try:
         return time.astimezone(UTC)

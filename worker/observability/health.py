@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NoReturn
@@ -35,6 +36,8 @@ CHECK_TIMEOUT_SECONDS: Final = 2.0
 # Longer than any driver waits for a server, so that it is the driver that says why.
 CHECK_LIMIT_SECONDS: Final = 60.0
 _ORDERS: Final = "orders"
+_JOINING: Final = "joining its consumer group"
+_TAKING_OVER: Final = "taking over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Health:
 
     def __init__(self) -> None:
         self._troubles: dict[str, str] = {"worker": "starting"}
+        self.joined = asyncio.Event()
         # Apart, because a partition that publishes may still have records behind it that nobody can read.
         self._waiting: dict[str, Waiting] = {}
         self._unread: dict[str, Waiting] = {}
@@ -58,7 +62,12 @@ class Health:
         self._lag: int | None = None
         self._refused: dict[str, tuple[str, float]] = {}
 
+    def joining(self) -> None:
+        """Its tasks run. It is ready once it has joined its group, and taken over what it got there."""
+        self._troubles["worker"] = _JOINING
+
     def started(self) -> None:
+        """From here on a rebalance is no reason not to be ready."""
         self._troubles.pop("worker", None)
 
     def stopping(self) -> None:
@@ -69,7 +78,22 @@ class Health:
         return self._troubles.get("worker") == "stopping"
 
     def assigned(self, partitions: list[int]) -> None:
+        """The group is joined; a worker that gets no partitions stands by, and is as ready as the others."""
         self._partitions = partitions
+        self.joined.set()
+        if self._troubles.get("worker") == _JOINING:
+            self._troubles["worker"] = _TAKING_OVER
+            if not partitions:
+                self.started()
+
+    def has_to_take_over(self, partitions: Sequence[TopicPartition]) -> None:
+        """These were assigned, have orders, and are not taken over yet. With none left the start is over."""
+        if not self._troubles.get("worker", "").startswith(_TAKING_OVER):
+            return
+        if partitions:
+            self._troubles["worker"] = f"{_TAKING_OVER} {', '.join(map(_name, sorted(partitions)))}"
+        else:
+            self.started()
 
     def answered(self, server: str) -> None:
         """`server` ("database", "kafka") answers."""
@@ -202,8 +226,12 @@ async def monitor(health: Health, checks: Mapping[str, Callable[[], Awaitable[ob
 
 async def _monitor_one(health: Health, server: str, check: Callable[[], Awaitable[object]]) -> None:
     while True:
+        had_joined = health.joined.is_set()
         await _check(health, server, check)
-        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        # Once more as soon as the group is joined: there may be nothing to take over.
+        until = asyncio.sleep(CHECK_INTERVAL_SECONDS) if had_joined else health.joined.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(until, CHECK_INTERVAL_SECONDS)
 
 
 async def _check(health: Health, server: str, check: Callable[[], Awaitable[object]]) -> None:

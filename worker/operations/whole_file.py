@@ -19,22 +19,31 @@ def written(out: Path, force: bool) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists: choose another name, or overwrite it with --force")
     try:
-        with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+        _require_free(out, force)
+        target = Path(os.path.realpath(out))  # a link stays one
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, out)
+                os.replace(file.name, target)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(file.name)
                 raise
     except OSError as error:
         raise CommandError(f"cannot write {out}: {reason_of(error)}") from error
+
+
+def _require_free(out: Path, force: bool) -> None:
+    if not out.exists():
+        return
+    if not out.is_file():  # a folder, or a device, which would be replaced by a file
+        raise UsageError(f"{out} is no file: name another one, or - for standard output")
+    if not force:
+        raise UsageError(f"{out} exists: choose another name, or overwrite it with --force")
 
 
 def write_line(file: IO[bytes], line: bytes, out: Path) -> None:

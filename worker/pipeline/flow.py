@@ -170,7 +170,7 @@ class Flow:
                     session, batch, self._by_partition(batch, results, owned), owned
                 )
 
-        replays = {p: owned[p].replays for p in batch}
+        replays = {p: owned[p].replays for p in batch if owned[p].replays}
         records = [r for of_one in batch.values() for r in of_one]
         results = await self.processor.decide(records, replays, self._require_same_database, record_too)
         self.retries.database_failures = 0

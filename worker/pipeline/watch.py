@@ -180,6 +180,9 @@ class Watch:
             self._metrics.lag.labels(str(partition.partition)).set(lag)
         for partition in assigned:
             self._metrics.know_partition(partition.partition)
+        self._health.has_to_take_over(
+            [p for p, lag in lags.items() if lag and p in assigned and self._is_not_begun(p)]
+        )
         self._look_for_standstill(lags, published, assigned)
         self.unread.report(consumer)
         self._metrics.waiting.set(len(self._health.waiting()))
@@ -191,6 +194,10 @@ class Watch:
         come_to = {p: min(end, published.get(p, 0)) for p, end in ends.items()}
         done, end = sum(come_to.values()), sum(ends.values())
         self._history.saw(time.monotonic(), published=done, end=end, lag=end - done)
+
+    def _is_not_begun(self, partition: TopicPartition) -> bool:
+        """Whether it is neither taken over nor known why not."""
+        return self._partitions[partition].ownership is None and not self._health.has_reason(partition)
 
     def _published(self, firsts: Offsets) -> dict[TopicPartition, int]:
         committed = {p: c.offset for p, c in self.seen.commits.items() if c is not None}

@@ -11,8 +11,8 @@ from worker.settings import Settings
 def run(settings: Settings, reached: Reached = nothing_happens) -> int:
     """Take the place of a killed worker of our name, then work until stopped. Returns the exit code.
 
-    SIGTERM or SIGINT: finish the batch in flight, leave the group, 0. After a second one, or after the
-    shutdown timeout: exit at once; nothing is lost, because what is not committed is read again. Raises
+    SIGTERM, SIGINT or SIGHUP: finish the batch in flight, leave the group, 0. After a second one, or after
+    the shutdown timeout: exit at once; nothing is lost, because what is not committed is read again. Raises
     CommandError with the next step if a server, a topic, the tables or the port are not available;
     LoginRefusedError if a server refuses our credentials.
     """

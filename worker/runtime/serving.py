@@ -12,7 +12,7 @@ from typing import Final
 
 import uvicorn
 
-from worker import database
+from worker import database, interruption
 from worker.app import Worker, build
 from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached
@@ -118,7 +118,9 @@ def _tune_garbage_collector() -> None:
 def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(number: int) -> None:
+        if server.should_exit and number == signal.SIGHUP:
+            return  # of one closed terminal the kernel and the shell may send one each
         if server.should_exit:
             logger.warning(
                 "stopped twice: leaving at once", extra=about(Event.WORKER_STOPPED, exit_code=EXIT_AT_ONCE)
@@ -130,8 +132,8 @@ def _stop_on_signals(server: uvicorn.Server, worker: Worker) -> None:
         server.should_exit = True
         loop.call_later(worker.settings.shutdown_timeout_seconds, _leave_late)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for number in interruption.ask_to_stop():
+        loop.add_signal_handler(number, stop, number)
 
 
 def _leave_late() -> None:

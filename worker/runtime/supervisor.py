@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from worker import interruption
 from worker.errors import LoginRefusedError
 from worker.failures import backoff_seconds
 from worker.observability import log
@@ -62,7 +63,7 @@ class _Supervisor:
 
     def run(self) -> int:
         """Keep the workers running until stopped; returns the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in interruption.ask_to_stop():
             signal.signal(number, self._on_signal)
         try:
             while not self._signals and len(self._children) < self._workers:
@@ -136,7 +137,10 @@ class _Supervisor:
         return None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._signals.append(number)
+        if number != signal.SIGHUP:
+            self._signals.append(number)
+        elif not self._signals:  # of one closed terminal the kernel and the shell may send one each
+            self._signals.append(signal.SIGTERM)
 
     def _pass_on(self) -> None:
         """Pass each signal on once to each child, because a second one ends it at once."""
@@ -166,10 +170,10 @@ class _Supervisor:
 def supervise(settings: Settings, workers: int) -> int:
     """Run `workers` processes until stopped, restarting those that end; returns the exit code.
 
-    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on. A worker that ends by
-    itself or is killed is restarted, after a growing pause. If the first ones report a wrong setting or a
-    missing server, this returns 1 instead of restarting for ever; 4 if a server refused our credentials for
-    too long.
+    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on, SIGHUP as SIGTERM. A
+    worker that ends by itself or is killed is restarted, after a growing pause. If the first ones report a
+    wrong setting or a missing server, this returns 1 instead of restarting for ever; 4 if a server refused
+    our credentials for too long.
     """
     log.configure(settings.log_level, settings.log_format)
     return _Supervisor(settings, workers).run()

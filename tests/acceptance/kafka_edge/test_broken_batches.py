@@ -61,12 +61,12 @@ def broken(scene: Scene, load: Load, own_kafka: LocalKafka) -> Broken:
 
 
 def assert_names_the_stuck(worker: WorkerProcess, topic: str, offsets: list[range]) -> None:
-    status, told = worker.get("/readyz")
-    assert status == 503, told
+    status, answer = worker.get("/readyz")
+    assert status == 503, answer
     for partition, span in enumerate(offsets):
-        assert f"{topic}-{partition}" in told, told
-        assert str(span.start) in told, told
-    assert "since" in told, told
+        assert f"{topic}-{partition}" in answer, answer
+        assert str(span.start) in answer, answer
+    assert "since" in answer, answer
 
 
 def test_each_partition_waits_alone_and_a_skip_lets_it_continue(
@@ -100,9 +100,9 @@ def test_each_partition_waits_alone_and_a_skip_lets_it_continue(
     eventually(lambda: worker.get("/readyz")[0] == 200)
     eventually(lambda: not any(worker.metric(UNREADABLE).values()), 10)
     scene.assert_promises([one for one in load.ids if one not in broken.lost])
-    told = order_worker.here("reconcile")
-    assert told.code == 0, told
-    assert "skip" in told.out
+    answer = order_worker.here("reconcile")
+    assert answer.code == 0, answer
+    assert "skip" in answer.out
     assert "bad disk" in order_worker.here("lag", "--json", "--interval", "0.2").out
 
 
@@ -118,10 +118,10 @@ def test_other_commands_continue_past_them_and_say_so(
     assert str(broken.behind[0]) in behind.out, behind
     found = order_worker.here("lag", "--json", "--interval", "0.2").done().document
     assert found["lag"] >= len(broken.behind)
-    told = order_worker.here("reconcile")
-    assert told.code == 1, "what waits behind them is not decided"
+    answer = order_worker.here("reconcile")
+    assert answer.code == 1, "what waits behind them is not decided"
     for partition, span in enumerate(broken.offsets):
-        assert f"{partition}:{span.start}" in told.out, told
+        assert f"{partition}:{span.start}" in answer.out, answer
 
 
 def test_a_skip_of_a_sound_record_is_refused(scene: Scene, load: Load, order_worker: OrderWorker):

@@ -36,12 +36,14 @@ def test_outcomes_that_may_lie_there_are_neither_missing_nor_published_again(
     topic = scene.topics.order_confirmed
     first = min(m.offset for m in read_topic(scene.kafka, topic) if m.partition == 0)
     break_batch(own_kafka, topic, 0, first, flip_a_byte)
-    told = order_worker.here("reconcile").done().out
+    answer = order_worker.here("reconcile").done().out
     assert (
         f"records of {topic}-0 from offset {first} cannot be unpacked (its batch has a wrong checksum)."
-        in told
+        in answer
     )
-    assert "nothing is missing but what cannot be unpacked: each of 6 records has exactly one result" in told
+    assert (
+        "nothing is missing but what cannot be unpacked: each of 6 records has exactly one result" in answer
+    )
     document = order_worker.here("reconcile", "--json").done().document
     assert document["discrepancies"] == {}
     assert document["remarks"]["outcome_deleted"] == 3
@@ -58,9 +60,9 @@ def test_what_was_decided_from_them_stays_decided(
     assert [(c["first_offset"], c["records"], c["read_raw"]) for c in document["unreadable"]] == [
         (0, 3, False)
     ]
-    told = order_worker.here("explain", str(load.ids[0]), "--scan", "all").done().out
-    assert "Confirmed at " in told
-    assert "3 records of" in told
+    answer = order_worker.here("explain", str(load.ids[0]), "--scan", "all").done().out
+    assert "Confirmed at " in answer
+    assert "3 records of" in answer
 
 
 def test_a_replay_counts_them_and_steps_over_none(

@@ -133,12 +133,12 @@ def test_a_marker_that_retention_has_deleted_is_no_order_that_is_lost(
         producer.begin_transaction()
         place_in(producer, scene, load.values(1), 0)
         producer.commit_transaction(20)
-    # Once the marker is committed past. Before that nobody could tell it from an order that is gone.
+    # Once the marker is committed past. Before that it looks like an order that is gone.
     scene.wait_until_drained(TRAILING_SECONDS + 5)
     assert first.stop() == 0
     delete_records(scene.kafka, scene.topics.order_placed, {0: -1})
-    told = order_worker.here("lag", "--json", "--interval", "0.2").done()
-    assert (told.document["lag"], "deleted" in told.out) == (0, False), told.out
+    answer = order_worker.here("lag", "--json", "--interval", "0.2").done()
+    assert (answer.document["lag"], "deleted" in answer.out) == (0, False), answer.out
     worker = workers.start().wait_until_ready()
     load.wait_until_decided(load.place(3, 0))
     assert not any(worker.metric(DELETED).values())

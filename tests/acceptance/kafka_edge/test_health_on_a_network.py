@@ -24,16 +24,16 @@ class Look(NamedTuple):
     """One question to `/readyz`."""
 
     status: int
-    told: str
+    answer: str
     seconds: float
 
 
 def look_at(worker: WorkerProcess) -> Look:
-    """A quarter of a second after the one before, so that all of them see several checks of the worker's."""
+    """A quarter second after the previous one, so that all of them see several of the worker's checks."""
     time.sleep(0.25)
     began = time.monotonic()
-    status, told = worker.get("/readyz")
-    return Look(status, told[:300], time.monotonic() - began)
+    status, answer = worker.get("/readyz")
+    return Look(status, answer[:300], time.monotonic() - began)
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +76,9 @@ def test_while_kafka_is_away_no_lag_is_reported(
     eventually(lambda: len(worker.metric(LAG)) == PARTITIONS, 20)
     kafka_network.refuse()
     eventually(lambda: not worker.metric(LAG), 20, lambda: str(worker.metric(LAG)))
-    status, told = worker.get("/readyz")
-    assert (status, "kafka" in told) == (503, True), told
-    assert '"lag": null' in told
+    status, answer = worker.get("/readyz")
+    assert (status, "kafka" in answer) == (503, True), answer
+    assert '"lag": null' in answer
     load.place(5, 0)
     kafka_network.heal()
     load.wait_until_decided()

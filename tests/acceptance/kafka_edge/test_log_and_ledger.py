@@ -1,4 +1,4 @@
-"""Kafka's log and what the worker has written down disagree: noticed, told, and nothing is lost or twice."""
+"""Kafka's log and the worker's records disagree: this is noticed, and nothing is lost or doubled."""
 
 import re
 import time
@@ -118,16 +118,16 @@ def test_partitions_that_are_added_are_found_and_are_lag_until_then(
     scene.wait_until_drained()
     add_partitions(scene.kafka, scene.topics.order_placed, PARTITIONS + 2)
     new = load.place(20, PARTITIONS, PARTITIONS + 1)
-    told = order_worker.here("lag", "--json", "--interval", "0.2").done().document
-    assert told["lag"] == len(load.undecided(new)) or told["lag"] == len(new)
+    answer = order_worker.here("lag", "--json", "--interval", "0.2").done().document
+    assert answer["lag"] == len(load.undecided(new)) or answer["lag"] == len(new)
     added = time.monotonic()
     wrongly_ready = []
 
     def all_decided() -> bool:
-        status, told = worker.get("/readyz")
+        status, answer = worker.get("/readyz")
         left = load.undecided(new)
-        if left and status == 200 and '"lag": 0' in told and time.monotonic() - added > NOTICED_SECONDS:
-            wrongly_ready.append(told)
+        if left and status == 200 and '"lag": 0' in answer and time.monotonic() - added > NOTICED_SECONDS:
+            wrongly_ready.append(answer)
         return not left
 
     eventually(all_decided, FOUND_SECONDS + MACHINE_SECONDS, lambda: str(worker.get("/readyz")))
@@ -161,10 +161,10 @@ def test_what_retention_deletes_before_it_is_decided_is_reported_with_its_offset
     assert load.undecided() == {*deleted, *gone}
     lag = order_worker.here("lag", "--json", "--interval", "0.2").done()
     assert "deleted" in " ".join(remark for p in lag.document["partitions"] for remark in p["remarks"])
-    told = order_worker.here("reconcile")
-    assert told.code == 0, told
-    assert re.search(r"deleted.*80|80.*deleted", told.out.replace("\n", " ")), told.out
-    # And it stays told.
+    answer = order_worker.here("reconcile")
+    assert answer.code == 0, answer
+    assert re.search(r"deleted.*80|80.*deleted", answer.out.replace("\n", " ")), answer.out
+    # And it stays reported.
     assert worker.stop() == 0
     workers.start().wait_until_ready()
     assert "deleted" in order_worker.here("lag", "--interval", "0.2").done().out

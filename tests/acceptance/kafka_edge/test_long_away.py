@@ -38,7 +38,7 @@ def long_away(scene: Scene, *topics: str) -> set[str | None]:
     return seen
 
 
-def told_after(scene: Scene, load: Load) -> Counter[str | None]:
+def published_after(scene: Scene, load: Load) -> Counter[str | None]:
     load.place(3, 0, 1)
     load.wait_until_decided()
     scene.wait_until_drained()
@@ -46,20 +46,20 @@ def told_after(scene: Scene, load: Load) -> Counter[str | None]:
 
 
 @pytest.mark.parametrize("input_too", [False, True], ids=["the outcomes", "the input as well"])
-def test_what_was_told_before_retention_deleted_it_is_not_told_again(
+def test_what_was_published_before_retention_deleted_it_is_not_published_again(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker, input_too: bool
 ):
     assert two_batches(scene, workers, load).stop() == 0
     topics = [scene.topics.order_confirmed, scene.topics.order_rejected]
     long_away(scene, *topics, *([scene.topics.order_placed] if input_too else []))
     workers.start()
-    told = told_after(scene, load)
-    assert told == Counter(str(one) for one in load.ids[-6:])
+    published = published_after(scene, load)
+    assert published == Counter(str(one) for one in load.ids[-6:])
     lag = order_worker.here("lag", "--json", "--interval", "0.2").done().document
     assert not any(p["remarks"] for p in lag["partitions"]), "nothing was lost, and nothing says so"
 
 
-def test_after_a_kill_what_nobody_can_tell_is_asked_of_an_operator(
+def test_after_a_kill_an_operator_decides_what_the_topics_cannot_show(
     scene: Scene, workers: Workers, load: Load
 ):
     two_batches(scene, workers, load).kill()
@@ -78,6 +78,6 @@ def test_after_a_kill_what_nobody_can_tell_is_asked_of_an_operator(
     # An operator says so: of partition 0 it was published, of partition 1 it was not.
     remember_wrongly(scene.kafka, scene.group_id, scene.topics.order_placed, {0: 20, 1: 10}, metadata="")
     workers.start()
-    told = told_after(scene, load)
+    published = published_after(scene, load)
     placed = [str(one) for one in load.ids]
-    assert told == Counter([*placed[30:40], *placed[40:]])
+    assert published == Counter([*placed[30:40], *placed[40:]])

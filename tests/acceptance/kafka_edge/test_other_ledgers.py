@@ -1,4 +1,4 @@
-"""The group or the ledger is another one than before: nothing is told twice, nothing is decided twice."""
+"""The group or the ledger is another one than before: nothing is published or decided twice."""
 
 from collections.abc import Mapping
 from uuid import uuid4
@@ -42,18 +42,18 @@ def test_a_group_of_another_name_publishes_nothing_again(
 ):
     load.place(50, 0, 1)
     decide_and_stop(scene, workers)
-    told = len(scene.outcomes())
+    published = len(scene.outcomes())
     renamed = f"renamed-{uuid4().hex[:8]}"
     load.place(5, 0, 1)
     worker = workers.start(group_id=renamed)
     wait_until_it_names(worker, "replay --from-group")
     assert env[GROUP] in worker.get("/readyz")[1]
-    assert len(scene.outcomes()) == told
+    assert len(scene.outcomes()) == published
 
     assert worker.stop() == 0
     asked = ("replay", "--from-group", env[GROUP])
     order_worker.here(*asked, **{GROUP: renamed}).done()
-    assert len(scene.outcomes()) == told, "without --execute it is a rehearsal"
+    assert len(scene.outcomes()) == published, "without --execute it is a rehearsal"
     order_worker.here(*asked, "--execute", **{GROUP: renamed}).done()
     worker = workers.start(group_id=renamed)
     load.wait_until_decided()
@@ -83,11 +83,11 @@ def test_postgresql_restored_from_a_backup_decides_nothing_a_second_time(
     finally:
         drop_database(services.database_url, backup)
 
-    told = {m.header("ce_id"): m.value for m in scene.outcomes()}
+    published = {m.header("ce_id"): m.value for m in scene.outcomes()}
     scene.place([*load.values(10), *lost], partition=0)
     worker = workers.start()
     wait_until_it_names(worker, "ledger restore")
-    assert len(scene.outcomes()) == len(told)
+    assert len(scene.outcomes()) == len(published)
     assert scene.shop.value("SELECT count(*) FROM order_outcomes") == 100, "nothing is decided before that"
 
     order_worker.here("ledger", "restore").done()
@@ -96,7 +96,7 @@ def test_postgresql_restored_from_a_backup_decides_nothing_a_second_time(
     load.wait_until_decided()
     scene.wait_until_drained()
     eventually(lambda: worker.get("/readyz")[0] == 200)
-    assert told.items() <= {m.header("ce_id"): m.value for m in scene.outcomes()}.items()
+    assert published.items() <= {m.header("ce_id"): m.value for m in scene.outcomes()}.items()
     scene.assert_promises(load.ids)
     assert order_worker.here("reconcile").code == 0
 

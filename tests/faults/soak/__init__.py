@@ -1,1 +1,1 @@
-"""The long run: steady load, a blow now and then, every order judged."""
+"""The long run: steady load, a fault now and then, every order judged."""

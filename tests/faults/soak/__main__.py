@@ -1,4 +1,4 @@
-"""`python -m tests.faults.soak`: steady load and steady blows for long, and every order judged."""
+"""`python -m tests.faults.soak`: steady load and steady faults for long, and every order judged."""
 
 import logging
 import shutil
@@ -34,11 +34,11 @@ _LINE_SECONDS: Final = 20.0  # between two lines where there is no terminal
 # Batches as in production take longer than the campaign's small ones.
 _SETTINGS: Final = {**SETTINGS, "batch_max_records": "2000", "lock_timeout_ms": "3000"}
 
-HELP = """A long run: a steady stream of orders at half of the peak, a blow every some seconds, and a verdict.
+HELP = """A long run: a steady stream of orders at half of the peak, a fault now and then, and a verdict.
 
-Two workers with batches of the default size, on servers of their own. One of them, the witness, is never
-killed: its memory is watched. Every order is judged at the end. Ends with 1 if a promise broke; Ctrl-C ends
-the feeding early, and what was placed is judged all the same.
+Two workers with batches of the default size, on servers of their own. One of them, the spared worker, is
+never killed: its memory is watched. Every order is judged at the end. Ends with 1 if a promise broke. Ctrl-C
+ends the feeding early, and what was placed is judged all the same.
 
 Examples:
 
@@ -52,11 +52,11 @@ def main(
     minutes: Annotated[
         float, typer.Option(min=0.1, help="Of feeding; the peak and the verdict add to it.")
     ] = 60,
-    every_seconds: Annotated[float, typer.Option(min=1, help="From blow to blow.")] = 20,
+    every_seconds: Annotated[float, typer.Option(min=1, help="From fault to fault.")] = 20,
     rate: Annotated[
         float | None, typer.Option(min=1, help="Orders a second. Without: half of the peak.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the orders and of the order of the blows.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the orders and of the order of the faults.")] = 1,
     report: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Without: a new one.")] = None,
 ) -> None:
     console = Console(stderr=True, highlight=False)
@@ -105,10 +105,10 @@ def soak(
             console.print(f"feeding {rate:,.0f} orders/s: {orders:,.0f} orders, some {_gb(orders)} on disk")
             sampler = Sampler(folder / "soak.tsv", run.sample, SAMPLE_SECONDS)
             run.start(rate)
-            with sampler.running(), screen(console, run, seconds) as tell:
-                run.strike_until(seconds, every, Random(f"soak {seed}"), tell)
+            with sampler.running(), screen(console, run, seconds) as report:
+                run.strike_until(seconds, every, Random(f"soak {seed}"), report)
                 feeder.end()
-                run.drain(tell)
+                run.drain(report)
             violations = run.violations + _judged(run, stream, console)
         (folder / "soak.svg").write_text(picture(sampler.samples), encoding="utf-8")
         console.print(_memory(sampler.samples))
@@ -130,7 +130,7 @@ def require_disk(orders: float) -> float:
 
 @contextmanager
 def ended_by_ctrl_c() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C, so that no blow is left half done; the second one interrupts."""
+    """Set by the first Ctrl-C, so that no fault is left half done; the second one interrupts."""
     ended = threading.Event()
 
     def end(*_: Any) -> None:
@@ -153,31 +153,31 @@ def screen(console: Console, run: Soak, seconds: float) -> Iterator[Callable[[],
     with bar:
         task = bar.add_task("", total=seconds)
 
-        def tell() -> None:
+        def report() -> None:
             bar.update(task, completed=min(run.seconds, seconds), description=run.line())
             if not console.is_terminal and time.monotonic() >= due[0]:
                 due[0] = time.monotonic() + _LINE_SECONDS
                 left = max(0.0, seconds - run.seconds)
                 console.print(f"{left:5.0f} s left  {run.line()}", soft_wrap=True)
 
-        yield tell
+        yield report
 
 
 def _judged(run: Soak, stream: Stream, console: Console) -> list[str]:
     placed, began = run.feeder.placed, time.monotonic()
-    violations = find_violations(run.there, stream, placed, lambda: run.watch.told, console.print)
+    violations = find_violations(run.there, stream, placed, lambda: run.watch.published, console.print)
     took = time.monotonic() - began
     million = took / placed * 1e6
     console.print(
-        f"{placed:,} orders judged in {took:.0f} s ({million:.0f} s a million), {len(run.struck)} blows"
+        f"{placed:,} orders judged in {took:.0f} s ({million:.0f} s a million), {len(run.struck)} faults"
     )
     return violations
 
 
 def _memory(samples: list[Sample]) -> str:
-    points = [(s.seconds, s.witness_bytes / MB) for s in samples if s.witness_bytes]
+    points = [(s.seconds, s.spared_bytes / MB) for s in samples if s.spared_bytes]
     highest = max((mb for _, mb in points), default=0.0)
-    return f"memory of the witness: {slope_per_hour(points):+.1f} MB an hour, {highest:.0f} MB at most"
+    return f"memory of the spared worker: {slope_per_hour(points):+.1f} MB an hour, {highest:.0f} MB at most"
 
 
 def _gb(orders: float) -> str:

@@ -112,7 +112,7 @@ class Feeder:
                 "reconnect.backoff.max.ms": 1_000,
                 "linger.ms": 20,
                 "log_level": 0,
-                "error_cb": lambda error: self._told(error if error.fatal() else None, None),
+                "error_cb": lambda error: self._delivered(error if error.fatal() else None, None),
             }
         )
 
@@ -158,13 +158,13 @@ class Feeder:
                     value=record.value,
                     key=record.key,
                     partition=record.partition,
-                    on_delivery=self._told,
+                    on_delivery=self._delivered,
                 )
                 return
             except BufferError:
                 self._producer.poll(0.05)
 
-    def _told(self, error: Any, _message: Any) -> None:
+    def _delivered(self, error: Any, _message: Any) -> None:
         if error:
             self.failures.append(str(error))
 

@@ -1,4 +1,4 @@
-"""A soak under way: two workers under steady load, a blow now and then, and what must hold after each."""
+"""A soak under way: two workers under steady load, a fault now and then, and what must hold after each."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tests.faults.arena import Arena
 from tests.faults.campaign import RECOVERY_SECONDS
-from tests.faults.soak.blows import BLOWS
+from tests.faults.soak.faults import FAULTS
 from tests.faults.soak.feed import Feeder
 from tests.faults.soak.watch import MB, Sample, Watch, resident_bytes
 from tests.support.deadline import eventually
@@ -33,12 +33,12 @@ class Soak:
     began: float = field(default_factory=time.monotonic)
     violations: list[str] = field(default_factory=list)
     struck: list[str] = field(default_factory=list)
-    witness: WorkerProcess = field(init=False)
+    spared: WorkerProcess = field(init=False)
     _marks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.there.keep()
-        self.witness = self.there.crew[0]
+        self.spared = self.there.crew[0]
 
     @property
     def seconds(self) -> float:
@@ -48,13 +48,13 @@ class Soak:
         """Orders a second that are decided when there are always more, with all of them fed and drained."""
 
         def more() -> int:
-            self.feeder.place(self.watch.told + LEAD - self.feeder.placed)
-            return self.watch.told
+            self.feeder.place(self.watch.published + LEAD - self.feeder.placed)
+            return self.watch.published
 
         eventually(lambda: more() >= WARM, DRAIN_SECONDS)
-        began, first = time.monotonic(), self.watch.told
+        began, first = time.monotonic(), self.watch.published
         eventually(lambda: more() and time.monotonic() - began >= PEAK_SECONDS, DRAIN_SECONDS)
-        peak = (self.watch.told - first) / (time.monotonic() - began)
+        peak = (self.watch.published - first) / (time.monotonic() - began)
         eventually(lambda: self.there.scene.lag() == 0, DRAIN_SECONDS)
         return peak
 
@@ -66,28 +66,28 @@ class Soak:
     def line(self) -> str:
         """How things stand."""
         lag = "?" if self.watch.lag is None else f"{self.watch.lag:,}"
-        memory = resident_bytes(self.witness.process.pid) / MB
+        memory = resident_bytes(self.spared.process.pid) / MB
         return (
-            f"placed {self.feeder.placed:,}, decided {self.watch.told:,}, lag {lag}, {len(self.struck)} blows"
-            f" ({self.struck[-1] if self.struck else 'none'}), witness {memory:.0f} MB,"
-            f" {len(self.violations)} violations"
+            f"placed {self.feeder.placed:,}, decided {self.watch.published:,}, lag {lag},"
+            f" {len(self.struck)} faults ({self.struck[-1] if self.struck else 'none'}),"
+            f" spared {memory:.0f} MB, {len(self.violations)} violations"
         )
 
-    def strike_until(self, seconds: float, every: float, chance: Random, tell: Callable[[], Any]) -> None:
-        """One blow after the other, each once before any comes again, until the time is over."""
+    def strike_until(self, seconds: float, every: float, chance: Random, report: Callable[[], Any]) -> None:
+        """One fault after the other, each once before any comes again, until the time is over."""
         deck: list[str] = []
         due = self.began + every
-        while self._wait(lambda: time.monotonic() >= due, seconds, tell):  # noqa: B023
+        while self._wait(lambda: time.monotonic() >= due, seconds, report):  # noqa: B023
             if not deck:
-                deck = chance.sample(list(BLOWS), len(BLOWS))
-            self._strike(deck.pop(), tell)
+                deck = chance.sample(list(FAULTS), len(FAULTS))
+            self._strike(deck.pop(), report)
             due = max(due + every, time.monotonic() + 1)
 
-    def drain(self, tell: Callable[[], Any]) -> None:
+    def drain(self, report: Callable[[], Any]) -> None:
         """Wait until nothing waits any more, and dismiss the workers."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while self.there.scene.lag() != 0:
-            self._tick(tell)
+            self._tick(report)
             if time.monotonic() > deadline:
                 self.violations.append(f"not drained within {DRAIN_SECONDS:g} s: lag {self.watch.lag}")
                 break
@@ -96,55 +96,58 @@ class Soak:
             self.violations.append(f"workers ended with {codes} when they were dismissed")
 
     def sample(self, before: Sample | None) -> Sample:
-        """The figures of this moment, and the blows since the sample before."""
-        decided, seconds = self.watch.told, self.seconds
+        """The figures of this moment, and the faults since the sample before."""
+        decided, seconds = self.watch.published, self.seconds
         marks, self._marks = self._marks, []
-        others = [resident_bytes(w.process.pid) for w in list(self.there.crew) if w is not self.witness]
+        others = [resident_bytes(w.process.pid) for w in list(self.there.crew) if w is not self.spared]
         return Sample(
             round(seconds, 1),
             self.feeder.placed,
             decided,
             -1 if self.watch.lag is None else self.watch.lag,
             round((decided - before.decided) / (seconds - before.seconds), 1) if before else 0.0,
-            resident_bytes(self.witness.process.pid),
+            resident_bytes(self.spared.process.pid),
             ",".join(str(rss) for rss in others if rss),
             ",".join(marks),
         )
 
-    def _strike(self, name: str, tell: Callable[[], Any]) -> None:
+    def _strike(self, name: str, report: Callable[[], Any]) -> None:
         at = self.seconds
         self.struck.append(name)
         self._marks.append(name)
         try:
-            BLOWS[name](self.there, self.witness)
+            FAULTS[name](self.there, self.spared)
         except Exception as error:
             self.violations.append(f"{name} at {at:.0f} s could not be carried out: {error!r}"[:600])
-        # What was under way before the blow counts for none.
-        self._wait(lambda: False, self.seconds + 1, tell)
-        before = self.watch.told
-        if self._wait(lambda: self.watch.told > before, self.seconds + RECOVERY_SECONDS, tell) is False:
+        # What was under way before the fault counts for none.
+        self._wait(lambda: False, self.seconds + 1, report)
+        before = self.watch.published
+        if (
+            self._wait(lambda: self.watch.published > before, self.seconds + RECOVERY_SECONDS, report)
+            is False
+        ):
             self.violations.append(
                 f"nothing was decided within {RECOVERY_SECONDS:g} s after {name} at {at:.0f} s"
             )
 
-    def _wait(self, condition: Callable[[], bool], seconds: float, tell: Callable[[], Any]) -> bool | None:
+    def _wait(self, condition: Callable[[], bool], seconds: float, report: Callable[[], Any]) -> bool | None:
         """Whether the condition came true before the soak is so many seconds old; None when it was ended."""
         while not condition():
             if self.ended.is_set() or self.feeder.failures:
                 return None
             if self.seconds >= seconds:
                 return False
-            self._tick(tell)
+            self._tick(report)
         return True
 
-    def _tick(self, tell: Callable[[], Any]) -> None:
+    def _tick(self, report: Callable[[], Any]) -> None:
         for worker in self.there.crew:
             if worker.process.poll() not in {None, 0, -signal.SIGKILL, -signal.SIGTERM}:
                 self.violations.append(f"{worker.log_path.name} ended with {worker.process.returncode}")
-        witness_gone = self.witness.process.poll() is not None
+        spared_gone = self.spared.process.poll() is not None
         self.there.keep()
-        if witness_gone:
-            self.violations.append(f"the witness ended with {self.witness.process.returncode}")
-            self.witness = self.there.crew[0]
-        tell()
+        if spared_gone:
+            self.violations.append(f"the spared worker ended with {self.spared.process.returncode}")
+            self.spared = self.there.crew[0]
+        report()
         time.sleep(0.25)

@@ -1,4 +1,4 @@
-"""What is wrong after a soak, told in sentences: every promise, with some bytes of memory an order.
+"""What is wrong after a soak, in sentences: every promise, with some bytes of memory an order.
 
 The ledger is read once, through a cursor and in the order of its commits, and every order is made again from
 its index; the outcome topics are read to their ends by librdkafka with read_committed.
@@ -65,10 +65,10 @@ class Findings:
 
 
 class Outcomes:
-    """What was decided and what was told, as a 64-bit hash each: sixteen bytes an order."""
+    """What was decided and what was published, as a 64-bit hash each: sixteen bytes an order."""
 
     def __init__(self, orders: int, findings: Findings) -> None:
-        self._decided, self._told = (array("q", bytes(8 * orders)) for _ in range(2))
+        self._decided, self._published = (array("q", bytes(8 * orders)) for _ in range(2))
         self._findings = findings
 
     def decide(self, n: int, outcome: str, event: bytes) -> None:
@@ -76,34 +76,34 @@ class Outcomes:
         if n < len(self._decided):  # the model names what was decided and never placed
             self._decided[n] = _hash(outcome, event)
 
-    def tell(self, n: int, outcome: str, event: bytes) -> None:
+    def add_published(self, n: int, outcome: str, event: bytes) -> None:
         """An outcome that subscribers of the n-th order see."""
-        if n >= len(self._told):
-            self._findings.add("told, though never placed", n)
-        elif self._told[n]:
-            self._findings.add("told more than once", f"order {n}")
+        if n >= len(self._published):
+            self._findings.add("published, though never placed", n)
+        elif self._published[n]:
+            self._findings.add("published more than once", f"order {n}")
         else:
-            self._told[n] = _hash(outcome, event)
+            self._published[n] = _hash(outcome, event)
 
     def compare(self) -> None:
-        """Find what is missing and what was told in other bytes than decided."""
-        for n, (decided, told) in enumerate(zip(self._decided, self._told, strict=True)):
-            if decided == told != 0:
+        """Find what is missing and what was published in other bytes than decided."""
+        for n, (decided, published) in enumerate(zip(self._decided, self._published, strict=True)):
+            if decided == published != 0:
                 continue
             if not decided:
                 self._findings.add("placed and never decided", f"order {n}")
-            if decided and not told:
-                self._findings.add("decided and never told", f"order {n}")
-            if told and not decided:
-                self._findings.add("told, though not decided", f"order {n}")
-            if told and decided:
-                self._findings.add("told in other bytes than the ledger's", f"order {n}")
+            if decided and not published:
+                self._findings.add("decided and never published", f"order {n}")
+            if published and not decided:
+                self._findings.add("published, though not decided", f"order {n}")
+            if published and decided:
+                self._findings.add("published in other bytes than the ledger's", f"order {n}")
 
 
 def find_violations(
     arena: Arena, stream: Stream, placed: int, seen: Callable[[], int], report: Callable[[str], None]
 ) -> list[str]:
-    """Every promise that was not kept; `seen` tells how many outcomes a subscriber saw who read along."""
+    """Every promise that was not kept; `seen` is how many outcomes a subscriber that read along saw."""
     findings = Findings()
     outcomes = Outcomes(placed, findings)
 
@@ -115,11 +115,15 @@ def find_violations(
 
     stage("the books", lambda: _books(arena.shop, findings))
     stage("every decision", lambda: _decisions(arena, stream, placed, outcomes, findings))
-    told = stage("what was told", lambda: _read_published(arena, stream, outcomes))
+    published = stage("what was published", lambda: _read_published(arena, stream, outcomes))
     stage("the one against the other", outcomes.compare)
     stage("dead letters", lambda: _dead_letters(arena, stream, placed, findings))
-    if seen() != told:
-        findings.add("outcomes more or fewer than who read along has seen", seen(), abs(seen() - told))
+    if seen() != published:
+        findings.add(
+            "outcomes more or fewer than the subscriber that read along has seen",
+            seen(),
+            abs(seen() - published),
+        )
     return [*findings.sentences(), *left_open(arena)]
 
 
@@ -176,7 +180,7 @@ def _read_published(arena: Arena, stream: Stream, outcomes: Outcomes) -> int:
     count = 0
     for message in _committed(arena.scene.kafka, list(topics), stream.partitions):
         n = index(UUID(message.key().decode()))
-        outcomes.tell(n, topics[message.topic()], message.value() or b"")
+        outcomes.add_published(n, topics[message.topic()], message.value() or b"")
         count += 1
     return count
 
@@ -221,5 +225,5 @@ def _committed(bootstrap_servers: str, topics: Sequence[str], partitions: int) -
 
 
 def _hash(outcome: str, event: bytes) -> int:
-    # Python's own: 64 bits, keyed anew in every process, and the fastest there is. 0 means: none.
+    # Python's own: 64 bits, with a new key in every process, and the fastest there is. 0 means: none.
     return hash(outcome.encode() + event) or 1

@@ -1,4 +1,4 @@
-"""What a soak looks like from outside while it goes on, and what is kept of it: a table and a picture."""
+"""What a soak looks like from outside while it runs, and what is kept of it: a table and a picture."""
 
 import threading
 import time
@@ -28,16 +28,16 @@ class Sample:
     decided: int
     lag: int
     rate: float
-    witness_bytes: int
+    spared_bytes: int
     other_bytes: str
-    blows: str
+    faults: str
 
 
 class Watch:
-    """The latest known figures. `told`: outcomes that a read_committed subscriber has seen so far."""
+    """The latest known figures. `published`: outcomes that a read_committed subscriber has seen so far."""
 
     def __init__(self) -> None:
-        self.told = 0
+        self.published = 0
         self.lag: int | None = None
         self._ended = threading.Event()
 
@@ -62,7 +62,7 @@ class Watch:
         topics = (scene.topics.order_confirmed, scene.topics.order_rejected)
         consumer.assign([TopicPartition(topic, p, 0) for topic in topics for p in range(partitions)])
         while not self._ended.is_set():
-            self.told += sum(message.error() is None for message in consumer.consume(2_000, timeout=0.2))
+            self.published += sum(message.error() is None for message in consumer.consume(2_000, timeout=0.2))
         consumer.close()
 
     def _ask(self, scene: Scene, partitions: int) -> None:
@@ -148,17 +148,17 @@ def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:
 
 
 def picture(samples: Sequence[Sample]) -> str:
-    """An SVG of orders decided a second, lag and the witness's memory, with a line for each blow."""
+    """An SVG of orders decided a second, lag and the spared worker's memory, with a line for each fault."""
     panels = [
         _Panel("decided orders/s", lambda s: s.rate),
         # An offset that Kafka forgets shows as a lag of millions, beside which no other would be seen.
         _Panel(
-            "lag as Kafka tells it, records",
+            "lag as Kafka reports it, records",
             lambda s: s.lag if s.lag >= 0 else None,
             scale=lambda y: log10(1 + y),
             between=(10, 1_000, 100_000),
         ),
-        _Panel("memory of the witness, MB", lambda s: s.witness_bytes / MB),
+        _Panel("memory of the spared worker, MB", lambda s: s.spared_bytes / MB),
     ]
     parts = [panel.drawn(n * _STEP + 30 + _HEIGHT, samples) for n, panel in enumerate(panels)]
     return (
@@ -189,9 +189,9 @@ class _Panel:
         )
         marks = "".join(
             f'<path d="M{_LEFT + _WIDTH * s.seconds / end:.1f} {bottom}v-{_HEIGHT}" stroke="#f4d5a8">'
-            f"<title>{s.blows}</title></path>"
+            f"<title>{s.faults}</title></path>"
             for s in samples
-            if s.blows
+            if s.faults
         )
         numbers = "".join(
             f'<text x="{_LEFT - 6}" y="{bottom - height * self.scale(y) + 4:.1f}"'

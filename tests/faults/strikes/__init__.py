@@ -1,6 +1,6 @@
 """What strikes a run. Each strike acts on an arena, adds to `injected`, and leaves servers that answer.
 
-A strike waits for progress between its blows, so that each hits a worker at work, and never for a time.
+A strike waits for progress between its injections, so that each hits a worker at work, and never for a time.
 Its first line of documentation is what `--list` shows.
 """
 
@@ -10,4 +10,4 @@ from typing import Final
 from tests.faults.arena import Arena
 
 Strike = Callable[[Arena], None]
-BLOWS: Final = 4
+INJECTIONS: Final = 4

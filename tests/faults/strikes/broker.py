@@ -1,7 +1,7 @@
 """The Kafka broker: dead, stopped in order, frozen, or refusing what is sent."""
 
 from tests.faults.arena import LARGEST_BYTES, Arena
-from tests.faults.strikes import BLOWS
+from tests.faults.strikes import INJECTIONS
 from tests.support.subscriber import set_largest_record
 
 
@@ -33,12 +33,12 @@ def freeze(arena: Arena) -> None:
 
 
 def forgotten_offsets(arena: Arena) -> None:
-    """The broker forgets the group's offsets, or tells some of long ago, and every worker was just killed."""
-    for blow in range(BLOWS):
+    """The broker forgets the group's offsets, or returns old ones, and every worker was just killed."""
+    for number in range(INJECTIONS):
         arena.some_progress()
         for worker in arena.crew:
             worker.kill()
-        if blow % 2:
+        if number % 2:
             arena.scene.remember_wrongly()
         else:
             arena.scene.forget_offsets()

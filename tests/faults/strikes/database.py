@@ -15,7 +15,7 @@ import asyncpg
 
 from tests.faults.arena import Arena
 from tests.faults.standby import PostgresPair
-from tests.faults.strikes import BLOWS
+from tests.faults.strikes import INJECTIONS
 
 _TABLES: Final = ("products", "orders", "order_outcomes")
 _SMALL_DISK_BYTES: Final = 64 * 1024 * 1024
@@ -23,7 +23,7 @@ _SMALL_DISK_BYTES: Final = 64 * 1024 * 1024
 
 def terminate_backends(arena: Arena) -> None:
     """The database ends the workers' connections."""
-    for _ in range(2 * BLOWS):
+    for _ in range(2 * INJECTIONS):
         arena.some_progress()
         arena.injected += len(
             arena.shop.sql(
@@ -125,7 +125,7 @@ def reverse_lockers(arena: Arena) -> None:
     thread = threading.Thread(target=lambda: asyncio.run(write()), daemon=True)
     thread.start()
     try:
-        for _ in range(BLOWS):
+        for _ in range(INJECTIONS):
             arena.some_progress()
     finally:
         ended.set()
@@ -134,7 +134,7 @@ def reverse_lockers(arena: Arena) -> None:
 
 def alter_table(arena: Arena) -> None:
     """The tables change under the workers: a migration by somebody who did not stop them."""
-    for number in range(BLOWS):
+    for number in range(INJECTIONS):
         arena.some_progress()
         for table in _TABLES:
             arena.shop.sql(f"ALTER TABLE {table} ADD COLUMN note_{number} text")

@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.faults.arena import Arena
 from tests.faults.proxy import Proxy
-from tests.faults.strikes import BLOWS, Strike
+from tests.faults.strikes import INJECTIONS, Strike
 
 Which = Callable[[Arena], Proxy]
 _SLOW_SECONDS: Final = 0.02  # a chunk, each way: some thirty of them make a batch
@@ -26,7 +26,7 @@ def to_kafka(arena: Arena) -> Proxy:
 def cut(which: Which) -> Strike:
     def cut_again_and_again(arena: Arena) -> None:
         """Every connection to the server is reset, again and again."""
-        for _ in range(BLOWS):
+        for _ in range(INJECTIONS):
             arena.some_progress()
             arena.injected += which(arena).connections > 0
             which(arena).cut()
@@ -67,14 +67,14 @@ def slow(which: Which) -> Strike:
 def lost_commit_replies(arena: Arena) -> None:
     """The database commits, and the reply to the COMMIT is lost."""
     network = arena.site.database_network
-    for blow in range(BLOWS):
+    for number in range(INJECTIONS):
         arena.some_progress()
         before = network.swallowed_bytes
         try:
             network.drop_replies(after=b"COMMIT")
             arena.feed(1 / 24)
             arena.until(lambda: network.swallowed_bytes > before or arena.is_over())  # noqa: B023
-            if blow == 0:  # once the worker gives up by itself, else it is told
+            if number == 0:  # the first time the worker gives up by itself; later its connection is reset
                 with arena.retrying():
                     pass
         finally:

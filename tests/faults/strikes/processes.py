@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from tests.faults.arena import Arena, wake
-from tests.faults.strikes import BLOWS, Strike
+from tests.faults.strikes import INJECTIONS, Strike
 from tests.faults.verdict import has_open_transaction
 from tests.support.deadline import eventually
 from tests.support.worker_process import WorkerProcess
@@ -25,7 +25,7 @@ def nothing(arena: Arena) -> None:
 def crash_at(step: Step) -> Strike:
     def crash(arena: Arena) -> None:
         """A worker kills itself at the step, again and again."""
-        for _ in range(BLOWS):
+        for _ in range(INJECTIONS):
             if victim := _struck(arena, step, "SIGKILL"):
                 # It says so a moment before it does it.
                 eventually(lambda: victim.process.poll() is not None)
@@ -87,7 +87,7 @@ def transaction_timeout(arena: Arena) -> None:
 
 def kill_at_random(arena: Arena) -> None:
     """SIGKILL to any worker, at any moment."""
-    for _ in range(2 * BLOWS):
+    for _ in range(2 * INJECTIONS):
         arena.some_progress()
         arena.any_worker().kill()
         arena.injected += 1
@@ -95,11 +95,11 @@ def kill_at_random(arena: Arena) -> None:
 
 def stop_at_random(arena: Arena) -> None:
     """SIGTERM to any worker, and again before it can have ended."""
-    for blow in range(2 * BLOWS):
+    for number in range(2 * INJECTIONS):
         arena.some_progress()
         worker = arena.any_worker()
         worker.signal(signal.SIGTERM)
-        if blow % 2:
+        if number % 2:
             with suppress(ProcessLookupError):
                 worker.signal(signal.SIGTERM)
         arena.injected += 1
@@ -107,7 +107,7 @@ def stop_at_random(arena: Arena) -> None:
 
 def rebalance_storm(arena: Arena) -> None:
     """Workers come and go, so that partitions change hands again and again."""
-    for _ in range(2 * BLOWS):
+    for _ in range(2 * INJECTIONS):
         arena.some_progress()
         guest = arena.workers.start(**arena.settings)
         arena.crew.append(guest)
@@ -132,7 +132,7 @@ def small_batches(arena: Arena) -> None:
     arena.keep()
     for worker in arena.crew:
         worker.wait_until_ready()
-    for _ in range(BLOWS):
+    for _ in range(INJECTIONS):
         arena.some_progress()
         arena.injected += 1
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 from confluent_kafka import Consumer
 
 from tests.faults.arena import LARGEST_BYTES, Arena
-from tests.faults.strikes import BLOWS
-from tests.support.subscriber import delete_records, set_option, stranger_in
+from tests.faults.strikes import INJECTIONS
+from tests.support.subscriber import delete_records, foreign_consumer_in, set_option
 from tests.support.topic_changes import add_partitions
 
 _BEFORE: Final = "message.timestamp.before.max.ms"
@@ -36,13 +36,13 @@ _SETTINGS: Final = (
 
 def odd_header_names(arena: Arena) -> None:
     """Between the orders come records with a header name that is not UTF-8, also in compressed batches."""
-    for blow in range(BLOWS):
+    for number in range(INJECTIONS):
         arena.some_progress()
         for partition in arena.chance.sample(range(arena.partitions), 2):
             arena.place_odd(partition)
             arena.feed(1 / 32)
             arena.injected += 1
-        if blow % 2:
+        if number % 2:
             arena.any_worker().kill()
 
 
@@ -110,36 +110,38 @@ def group_renamed(arena: Arena) -> None:
         arena.injected += 1
 
 
-def strangers(arena: Arena) -> None:
+def foreign_consumer(arena: Arena) -> None:
     """A consumer that is no worker joins the group, commits what it has read, and leaves."""
-    for blow in range(BLOWS):
+    for number in range(INJECTIONS):
         arena.some_progress()
-        with _stranger(arena) as stranger:
-            arena.until(lambda: stranger.poll(0.1) or stranger.assignment())
-            theirs = [place.partition for place in stranger.assignment()]
+        with _foreign_consumer(arena) as foreign:
+            arena.until(lambda: foreign.poll(0.1) or foreign.assignment())
+            theirs = [place.partition for place in foreign.assignment()]
             for partition in theirs:
                 arena.place_extra(partition, arena.chance.randint(1, 20))
             arena.feed(1 / 16)
             if theirs:
-                arena.until(lambda: stranger.poll(0.1) is not None)
-            stranger.consume(arena.chance.randint(0, 30), timeout=1)
-            if blow % 2:
+                arena.until(lambda: foreign.poll(0.1) is not None)
+            foreign.consume(arena.chance.randint(0, 30), timeout=1)
+            if number % 2:
                 arena.any_worker().kill()
         arena.injected += bool(theirs)
 
 
-def _stranger(arena: Arena) -> AbstractContextManager[Consumer]:
-    return closing(stranger_in(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed))
+def _foreign_consumer(arena: Arena) -> AbstractContextManager[Consumer]:
+    return closing(
+        foreign_consumer_in(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed)
+    )
 
 
 def clocks_are_off(arena: Arena) -> None:
     """Workers whose clocks are off by a minute to a day die, and Kafka forgets their offsets."""
     arena.dismiss()
     arena.clocks = (60, -60, _HOUR, -_HOUR, 24 * _HOUR, -24 * _HOUR)
-    for blow in range(BLOWS):
+    for number in range(INJECTIONS):
         arena.some_progress()
         arena.kill_all()
-        if blow % 2:
+        if number % 2:
             arena.scene.remember_wrongly()
         else:
             arena.scene.forget_offsets()

@@ -38,7 +38,7 @@ def broken_batches(arena: Arena) -> None:
 
 def restored_volume(arena: Arena) -> None:
     """An older copy of a partition is put back, its later orders are gone, and others take their offsets."""
-    for blow in range(2):
+    for number in range(2):
         partition = arena.chance.randrange(arena.partitions)
         with TemporaryDirectory(prefix="older-volume-") as folder:
             copy = Path(folder) / "copy"
@@ -47,7 +47,7 @@ def restored_volume(arena: Arena) -> None:
             arena.place_extra(partition, arena.chance.randint(5, 20))
             arena.some_progress()
             arena.drain()
-            if blow:
+            if number:
                 arena.kill_all()
             _put_back(arena, partition, copy)
         arena.placed.cut(partition, end)

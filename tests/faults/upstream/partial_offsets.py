@@ -5,7 +5,7 @@
 Commits offset after offset in transactions, kills the broker with SIGKILL, starts it, and asks for what is
 committed, again and again. While the coordinator loads, the answer has to be an error; now and then it is -1,
 as if nothing had ever been committed, or an offset of long ago, and no error. Where somebody commits then,
-as workers do, such an answer stays. Ends with 1 at the first restart after which a wrong offset was told.
+as workers do, such an answer stays. Ends with 1 at the first restart after which a wrong offset was returned.
 
 The broker is its own controller. So nobody takes its leadership away while it is dead; on its way up it leads
 the offsets topic twice, once by the old and once by the new epoch, and the end of the first load marks the
@@ -52,8 +52,8 @@ async def commit_all(servers: str) -> None:
 
 
 async def answers(servers: str) -> list[int]:
-    """What is told from the start on, without what is told twice in a row."""
-    told: list[int] = []
+    """The answers from the start on, without repeats in a row."""
+    answered: list[int] = []
     deadline = time.monotonic() + ASKED_SECONDS
     while time.monotonic() < deadline:
         admin = AIOKafkaAdminClient(bootstrap_servers=servers)
@@ -65,9 +65,9 @@ async def answers(servers: str) -> list[int]:
         finally:
             await admin.close()
         # Missing: the coordinator has said that it is loading, as it should.
-        if ASKED in found and told[-1:] != [found[ASKED].offset]:
-            told.append(found[ASKED].offset)
-    return told
+        if ASKED in found and answered[-1:] != [found[ASKED].offset]:
+            answered.append(found[ASKED].offset)
+    return answered
 
 
 def main(restarts: int, apart: bool) -> int:
@@ -80,10 +80,10 @@ def main(restarts: int, apart: bool) -> int:
                 kafka.crash()
                 starting = threading.Thread(target=kafka.start)
                 starting.start()
-                told = asyncio.run(answers(kafka.bootstrap_servers))
+                answered = asyncio.run(answers(kafka.bootstrap_servers))
                 starting.join()
-                print(f"restart {number}: committed is {COMMITS}, told was {told}", flush=True)
-                if told != [COMMITS]:
+                print(f"restart {number}: committed is {COMMITS}, answered was {answered}", flush=True)
+                if answered != [COMMITS]:
                     return 1
         finally:
             kafka.abandon()

@@ -56,7 +56,7 @@ async def test_an_amount_too_large_for_its_column_is_refused_and_not_cut(session
         await written(session, "numeric(14, 2)", [money_field(10**14)])
 
 
-async def test_a_time_is_read_to_the_microsecond_in_whatever_zone_it_was_told(session: AsyncSession):
+async def test_a_time_is_read_to_the_microsecond_whatever_its_zone(session: AsyncSession):
     assert await written(session, "timestamptz", [time_field(time) for time in TIMES]) == TIMES
 
 

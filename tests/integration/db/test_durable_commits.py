@@ -5,13 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import create_engine, session_factory
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
-from worker.failures import Remedy, remedy
+from worker.failures import DATABASE_ERRORS, Remedy, remedy
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.postgres import LocalPostgres
 
@@ -49,19 +48,22 @@ async def cancel_the_wait(server: Shop) -> None:
     await asyncio.to_thread(eventually, lambda: server.sql(waiting))
 
 
-async def create_table(engine: AsyncEngine, name: str) -> None:
+async def create_table(engine: AsyncEngine, name: str, isolation: str = "READ COMMITTED") -> None:
     async with session_factory(engine).begin() as session:
+        await session.connection(execution_options={"isolation_level": isolation})
         await session.execute(text(f"CREATE TABLE {name} ()"))
 
 
 async def test_a_commit_whose_wait_for_a_standby_is_cancelled_fails_and_is_waited_for(without_standby: Shop):
     engine = create_engine(without_standby.database_url)
     async with asyncio.timeout(30):
-        committing = asyncio.create_task(create_table(engine, "first"))
-        await cancel_the_wait(without_standby)
-        with pytest.raises(DBAPIError, match="a failover would lose this commit") as failed:
-            await committing
-        assert remedy(failed.value) is Remedy.WAIT
+        # By itself: as each batch is recorded before it is published, and each lease taken.
+        for name, isolation in (("by_commit", "READ COMMITTED"), ("by_itself", "AUTOCOMMIT")):
+            committing = asyncio.create_task(create_table(engine, name, isolation))
+            await cancel_the_wait(without_standby)
+            with pytest.raises(DATABASE_ERRORS, match="a failover would lose this commit") as failed:
+                await committing
+            assert remedy(failed.value) is Remedy.WAIT
         # The session goes on, and what was said once is not said of the next commit.
         async with session_factory(engine).begin() as session:
             await session.execute(text("SET LOCAL synchronous_commit = local"))

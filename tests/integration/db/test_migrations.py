@@ -113,7 +113,7 @@ async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_
 
 
 def test_every_constraint_and_index_is_named_by_the_convention(shop: Shop):
-    """Errors are told by these names, and a later migration can only drop what it can name."""
+    """Errors are recognised by these names, and a later migration can only drop what it can name."""
     named = shop.sql(
         "SELECT c.relname AS table, n.conname AS name, n.contype::text AS kind FROM pg_constraint n"
         " JOIN pg_class c ON c.oid = n.conrelid JOIN pg_namespace s ON s.oid = c.relnamespace"

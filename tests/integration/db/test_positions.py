@@ -24,7 +24,7 @@ def pending(
 
 
 async def found_after(session: AsyncSession, *batches: PendingBatch) -> PendingBatch | None:
-    """What a new owner finds when the one before has begun these."""
+    """What a new owner finds when the previous one has begun these."""
     epoch = (await start_epoch(session, "group", *PLACE)).number
     for one in batches:
         assert await record_pending(session, "group", {PLACE: (epoch, one)}) == {PLACE}
@@ -35,7 +35,7 @@ async def test_the_first_owner_of_a_partition_finds_nothing(session: AsyncSessio
     assert await start_epoch(session, "group", *PLACE) == Epoch(1, None)
 
 
-async def test_a_new_owner_learns_what_the_one_before_began_last(session: AsyncSession):
+async def test_a_new_owner_learns_what_the_previous_one_began_last(session: AsyncSession):
     assert await found_after(session, pending(10, 20, FIRST)) == pending(10, 20, FIRST)
 
 
@@ -44,7 +44,7 @@ async def test_and_the_batch_that_was_acknowledged_before_it(session: AsyncSessi
     assert found == pending(20, 30, THIRD, Acknowledged(10, SECOND))
 
 
-async def test_the_same_batch_begun_once_more_leaves_the_one_before_it_what_it_was(session: AsyncSession):
+async def test_the_same_batch_begun_once_more_keeps_the_previous_batch(session: AsyncSession):
     found = await found_after(
         session, pending(10, 20, FIRST), pending(20, 30, SECOND), pending(20, 25, THIRD)
     )
@@ -56,7 +56,7 @@ async def test_a_batch_with_nothing_to_publish_is_acknowledged_without_a_sentine
     assert found == pending(20, 30, SECOND, Acknowledged(10, None))
 
 
-async def test_a_batch_somewhere_else_does_not_follow_on_the_one_before(session: AsyncSession):
+async def test_a_batch_somewhere_else_does_not_follow_on_the_previous_one(session: AsyncSession):
     assert await found_after(session, pending(10, 20, FIRST), pending(50, 60, SECOND)) == pending(
         50, 60, SECOND
     )

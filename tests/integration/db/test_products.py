@@ -207,7 +207,7 @@ async def test_a_bad_product_leaves_the_loaded_category_as_it_was(session: Async
     assert [p.id for p in lamps.products] == [LAMP, TORCH]
 
 
-async def test_a_category_deleted_meanwhile_is_not_found_and_what_was_loaded_stays_readable(
+async def test_a_category_deleted_meanwhile_is_not_found_and_loaded_rows_stay_readable(
     session: AsyncSession, engine: AsyncEngine
 ):
     empty = await catalog.get_category_with_products(session, EMPTY)
@@ -315,7 +315,7 @@ async def test_stock_that_no_column_holds_is_refused(session: AsyncSession, engi
         session, engine, lambda s: catalog.adjust_stock_for_category(s, LAMPS, 6), InvalidValueError
     )
     assert str(error) == "change is refused (bigint out of range): 6"
-    # Whoever follows the chain of causes comes to PostgreSQL's own error, not back to this one.
+    # The chain of causes leads to PostgreSQL's own error, not back to this one.
     assert error.__cause__ is not None
     assert error.__cause__ is not error
 

@@ -1,4 +1,4 @@
-"""Stock is taken in turn: whoever waits for the stock lock meets what those before have left."""
+"""Stock is taken in turn: after a wait for the stock lock, an order meets the stock that is left."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -222,7 +222,7 @@ async def test_what_was_delayed_continues_when_it_heals(place: Place) -> None:
     assert await client.hear(4) == b"late"
 
 
-async def test_dropped_replies_are_lost_for_good_and_their_connection_is_reset_when_it_heals(
+async def test_dropped_replies_are_lost_and_their_connection_is_reset_when_it_heals(
     place: Place,
 ) -> None:
     client, silent = await place.connect(), await place.connect()

@@ -126,6 +126,57 @@ async def test_columns_that_were_widened_and_columns_of_the_shop_are_accepted(sh
     assert await remark(settings_of(shop, role)) is None
 
 
+async def test_indexes_of_another_collation_are_a_remark(shop: Shop, role: str):
+    """As after an upgrade of the system's C library."""
+    shop.sql("UPDATE pg_database SET datcollversion = '2.0' WHERE datname = current_database()")
+    said = await remark(settings_of(shop, role))
+    assert said is not None
+    assert "REINDEX DATABASE" in said
+    assert said.endswith("REFRESH COLLATION VERSION")
+    shop.sql("UPDATE pg_database SET datcollversion = NULL WHERE datname = current_database()")
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_orders_that_may_have_the_same_id_are_a_remark(shop: Shop, role: str):
+    """As where a shop partitions them by time: an order of the shop's was made again from Kafka."""
+    shop.sql("ALTER TABLE orders DROP CONSTRAINT pk_orders CASCADE, ADD PRIMARY KEY (id, created_at)")
+    said = await remark(settings_of(shop, role))
+    assert said is not None
+    assert "orders has no unique index on id alone" in said
+    shop.sql("ALTER TABLE orders ADD UNIQUE (id)")
+    assert await remark(settings_of(shop, role)) is None
+
+
+TRIGGERS = {
+    "rounds": ("orders", "INSERT", "NEW.total_amount := round(NEW.total_amount);"),
+    "replaces": ("order_outcomes", "INSERT", "SELECT * INTO NEW FROM order_outcomes;"),
+    "keeps_ten": ("products", "UPDATE", "new.stock_quantity = greatest(new.stock_quantity, 10);"),
+}
+HARMLESS = {
+    "refuses": ("orders", "INSERT", "IF NEW.total_amount >= 5 THEN RAISE 'no'; END IF;"),
+    "notes_the_channel": ("orders", "INSERT", "NEW.channel := 'web';"),
+    "renames": ("products", "UPDATE", "NEW.name := upper(NEW.name);"),
+    "at_delivery": ("orders", "UPDATE", "NEW.total_amount := 0;"),
+}
+
+
+async def test_triggers_and_rules_that_may_change_what_is_written_are_a_remark(shop: Shop, role: str):
+    shop.sql("ALTER TABLE orders ADD channel text")
+    for name, (table, on, body) in {**TRIGGERS, **HARMLESS}.items():
+        function = f"BEGIN {body} RETURN NEW; END"
+        shop.sql(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${function}$$")
+        shop.sql(f"CREATE TRIGGER {name} BEFORE {on} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()")
+    shop.sql(f"ALTER ROLE {role} SET standard_conforming_strings = off")
+    shop.sql("CREATE RULE also AS ON INSERT TO order_items DO ALSO NOTIFY items")
+    said = await remark(settings_of(shop, role))
+    assert said is not None
+    assert "(order_items.also, order_outcomes.replaces, orders.rounds, products.keeps_ten)" in said
+    shop.sql("DROP RULE also ON order_items")
+    for name, (table, _, _) in TRIGGERS.items():
+        shop.sql(f"ALTER TABLE {table} DISABLE TRIGGER {name}")
+    assert await remark(settings_of(shop, role)) is None
+
+
 WITHOUT_A_KEY = {
     "dropped": "ALTER TABLE order_outcomes DROP CONSTRAINT pk_order_outcomes",
     "with-the-time": "ALTER TABLE order_outcomes DROP CONSTRAINT pk_order_outcomes,"

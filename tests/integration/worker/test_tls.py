@@ -62,7 +62,7 @@ async def refusal(parameters: str, port: int = 1) -> str:
     return said
 
 
-async def test_a_certificate_of_another_authority_is_reported_with_the_file_that_refuses_it(issue: Issue):
+async def test_a_certificate_of_another_authority_is_reported_with_the_refusing_file(issue: Issue):
     other = issue("other").certificate
     with postgres_with(issue("server")) as port:
         said = await refusal(f"sslmode=verify-full&sslrootcert={other}", port)

@@ -62,7 +62,7 @@ def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
 
 
 def test_the_time_is_reported_in_utc_also_where_it_first_came_in_another_zone() -> None:
-    later = DECIDED_AT + timedelta(hours=1)  # not told before in this process: what was told is remembered
+    later = DECIDED_AT + timedelta(hours=1)  # not asked before in this process: answers are cached
     for zone in (timezone(timedelta(hours=2)), UTC):
         headers = dict(outcome_headers(SUBJECT, "order-confirmed", later.astimezone(zone), []))
         assert headers["ce_time"] == b"2026-11-23T11:00:00.042000Z"

@@ -1,5 +1,7 @@
 """What of a database URL the driver takes, what the session gets, and what is refused."""
 
+from typing import Any
+
 import pytest
 
 from db.database_url import NO_LIMIT_SECONDS, DatabaseUrl, InvalidUrlError, read_url
@@ -29,6 +31,12 @@ def test_what_the_driver_gets_means_the_same(url: str, dsn: str):
 @pytest.mark.parametrize(("text", "seconds"), [("10", 10), ("0", NO_LIMIT_SECONDS), ("-1", NO_LIMIT_SECONDS)])
 def test_the_time_to_connect_is_that_of_the_url(text: str, seconds: float):
     assert read_url(f"postgresql://h/shop?connect_timeout={text}").connect_timeout_seconds == seconds
+
+
+@pytest.mark.parametrize("url", [None, b"postgresql://h/shop", 7])
+def test_what_is_no_text_is_refused_with_the_form_to_write(url: Any):
+    with pytest.raises(InvalidUrlError, match="not text: write postgresql://user:password@host:port/name"):
+        read_url(url)
 
 
 def test_settings_of_the_session_are_read_by_name_and_from_options():

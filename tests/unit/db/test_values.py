@@ -92,9 +92,9 @@ def test_what_is_no_text_is_refused(check: Any, value: Any):
     ids=["empty", "blank", "nul", "surrogate", "long"],
 )
 def test_a_refused_name_is_reported_in_a_line_that_any_log_can_hold(value: str, message: str):
-    told = refusal(values.filled_text, value)
-    assert told == message
-    assert told.isprintable()
+    answer = refusal(values.filled_text, value)
+    assert answer == message
+    assert answer.isprintable()
 
 
 # Integers

@@ -57,7 +57,7 @@ def test_duplicates_conflicts_and_poison_come_in_their_shares():
     assert 0.003 < kinds[Kind.POISON] / COUNT < 0.008
 
 
-def test_a_conflict_comes_after_its_original_on_the_same_partition_with_other_content():
+def test_a_conflict_follows_its_original_on_its_partition_with_other_content():
     first = {}
     for record in RECORDS:
         if record.kind is Kind.ORDER:
@@ -80,7 +80,7 @@ def test_about_a_third_of_a_season_finds_its_product_sold_out():
     assert stock == 0
 
 
-def test_the_slope_of_a_line_is_reported_per_hour_and_its_first_quarter_does_not_count():
+def test_the_slope_of_a_line_is_per_hour_and_its_first_quarter_does_not_count():
     line = [(float(x), 100 + x / 360) for x in range(0, 1_000, 5)]
     assert slope_per_hour(line) == pytest.approx(10)
     assert slope_per_hour([(x, 0.0) if x < 250 else (x, y) for x, y in line]) == pytest.approx(10)
@@ -92,33 +92,33 @@ def everything_right() -> tuple[Outcomes, Findings]:
     outcomes = Outcomes(3, findings)
     for n in range(2):
         outcomes.decide(n, "confirmed", b"event %d" % n)
-        outcomes.tell(n, "confirmed", b"event %d" % n)
+        outcomes.add_published(n, "confirmed", b"event %d" % n)
     return outcomes, findings
 
 
-def rest(outcomes: Outcomes, decided: bytes | None, *told: tuple[str, bytes]) -> None:
+def rest(outcomes: Outcomes, decided: bytes | None, *published: tuple[str, bytes]) -> None:
     if decided is not None:
         outcomes.decide(2, "rejected", decided)
-    for outcome, event in told:
-        outcomes.tell(2, outcome, event)
+    for outcome, event in published:
+        outcomes.add_published(2, outcome, event)
 
 
 @pytest.mark.parametrize(
-    ("decided", "told", "found"),
+    ("decided", "published", "found"),
     [
         (b"event", [("rejected", b"event")], None),
         (None, [], "1 placed and never decided: order 2"),
-        (b"event", [], "1 decided and never told: order 2"),
-        (b"event", [("rejected", b"event"), ("rejected", b"event")], "1 told more than once: order 2"),
-        (b"event", [("rejected", b"other")], "1 told in other bytes than the ledger's: order 2"),
-        (b"event", [("confirmed", b"event")], "1 told in other bytes than the ledger's: order 2"),
+        (b"event", [], "1 decided and never published: order 2"),
+        (b"event", [("rejected", b"event"), ("rejected", b"event")], "1 published more than once: order 2"),
+        (b"event", [("rejected", b"other")], "1 published in other bytes than the ledger's: order 2"),
+        (b"event", [("confirmed", b"event")], "1 published in other bytes than the ledger's: order 2"),
     ],
 )
 def test_an_outcome_that_is_missing_doubled_or_changed_is_found(
-    decided: bytes | None, told: list[tuple[str, bytes]], found: str | None
+    decided: bytes | None, published: list[tuple[str, bytes]], found: str | None
 ):
     outcomes, findings = everything_right()
-    rest(outcomes, decided, *told)
+    rest(outcomes, decided, *published)
     outcomes.compare()
     assert findings.sentences() == ([found] if found else [])
 
@@ -126,15 +126,15 @@ def test_an_outcome_that_is_missing_doubled_or_changed_is_found(
 def test_an_outcome_of_an_order_that_nobody_placed_is_found():
     outcomes, findings = everything_right()
     rest(outcomes, b"event", ("rejected", b"event"))
-    outcomes.tell(3, "confirmed", b"event")
+    outcomes.add_published(3, "confirmed", b"event")
     outcomes.compare()
-    assert findings.sentences() == ["1 told, though never placed: 3"]
+    assert findings.sentences() == ["1 published, though never placed: 3"]
 
 
-def test_the_picture_is_xml_and_marks_the_blows():
+def test_the_picture_is_xml_and_marks_the_faults():
     samples = [Sample(5.0 * n, n, n, 0, 1.0, 10**8, "", "kill" if n == 3 else "") for n in range(10)]
-    told = [element.text for element in ElementTree.fromstring(picture(samples)).iter() if element.text]
-    assert told.count("kill") == 3, "in each panel"
+    texts = [element.text for element in ElementTree.fromstring(picture(samples)).iter() if element.text]
+    assert texts.count("kill") == 3, "in each panel"
     ElementTree.fromstring(picture([]))
 
 

@@ -57,7 +57,7 @@ def test_every_order_has_an_id_of_its_own_and_every_partition_has_orders(workloa
     assert min(used.values()) > COUNT / PARTITIONS / 2
 
 
-def test_a_duplicate_repeats_its_original_exactly_behind_it_half_of_them_on_another_partition(
+def test_a_duplicate_repeats_its_original_half_of_them_on_another_partition(
     workload: Workload,
 ):
     elsewhere = 0
@@ -69,7 +69,7 @@ def test_a_duplicate_repeats_its_original_exactly_behind_it_half_of_them_on_anot
     assert elsewhere == COUNT * 0.05 / 2
 
 
-def test_a_conflict_lies_behind_its_original_on_its_partition_and_asks_for_something_else(workload: Workload):
+def test_a_conflict_lies_behind_its_original_and_has_other_content(workload: Workload):
     for place, other in of_kind(workload, Kind.CONFLICT):
         before, original = original_of(workload, other)
         assert before < place
@@ -117,7 +117,7 @@ def test_three_orders_in_ten_name_the_hot_product_and_half_of_that_demand_is_the
     assert workload.products[HOT_PRODUCT] == sum(hot) // 2
 
 
-def test_some_orders_name_a_product_twice_of_which_each_line_fits_alone_and_both_never(workload: Workload):
+def test_some_orders_have_two_lines_of_a_product_that_only_fit_one_at_a_time(workload: Workload):
     there = workload.products[SCARCE_PRODUCT]
     lines = [[i.quantity for i in o.items if i.product_id == SCARCE_PRODUCT] for o in decoded(workload)]
     named = [quantities for quantities in lines if quantities]

@@ -16,7 +16,7 @@ from worker.failures import (
 
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
-    error = asyncpg.PostgresError("told by PostgreSQL")
+    error = asyncpg.PostgresError("said by PostgreSQL")
     setattr(error, "sqlstate", sqlstate)  # noqa: B010 (asyncpg's classes have it for all of theirs)
     return error
 
@@ -37,8 +37,8 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
         ("25006", Remedy.WAIT),  # read only, after a failover
         ("0A000", Remedy.WAIT),  # a cached plan, after a table was altered
         ("XX001", Remedy.WAIT),  # data corrupted
+        ("42P01", Remedy.WAIT),  # a table of the worker's is missing
         # These wait as well, where no other order of the batch would be confirmed.
-        ("42P01", Remedy.SPLIT),  # a table is missing: of the worker's, or only of some orders' trigger
         ("54000", Remedy.SPLIT),  # no more transaction ids, or a row too long for an index of the shop
         ("P0001", Remedy.SPLIT),  # what a trigger raises by default
         ("45000", Remedy.SPLIT),  # a code that the shop has made up
@@ -47,6 +47,12 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
 def test_each_kind_of_database_error_has_its_remedy(sqlstate: str, expected: Remedy):
     assert remedy(postgres_error(sqlstate)) is expected
     assert remedy(DBAPIError("SELECT 1", None, postgres_error(sqlstate))) is expected
+
+
+def test_a_table_that_a_trigger_misses_may_be_missed_for_one_order_only():
+    error = postgres_error("42P01")
+    error.context = "PL/pgSQL function own() line 1 at IF"
+    assert remedy(error) is Remedy.SPLIT
 
 
 @pytest.mark.parametrize(
@@ -75,7 +81,7 @@ def test_the_pause_grows_and_stays_below_its_limit():
 
 def test_an_error_is_reported_in_one_line_without_the_statement():
     error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
-    assert describe(error) == "told by PostgreSQL"
+    assert describe(error) == "said by PostgreSQL"
     assert describe(TimeoutError()) == "TimeoutError"
 
 
@@ -87,7 +93,7 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     ],
     ids=["transaction", "session"],
 )
-def test_what_the_brokers_refuse_for_a_setting_of_ours_is_told_with_its_name(
+def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str
 ):
     for said in (describe(error), reason_of(error), outage_text(error) or ""):

@@ -37,9 +37,9 @@ class Reread(Hold):
     taken: int = 0
     """how many records of `found` were returned"""
 
-    def take(self, found: RawBatch, room: int | None) -> list[ConsumerRecord]:
+    def take(self, found: RawBatch, room: int) -> list[ConsumerRecord]:
         """The next records of those found; moves `offset` past them."""
-        records = list(found.records[self.taken : None if room is None else self.taken + room])
+        records = list(found.records[self.taken : self.taken + room])
         self.taken += len(records)
         self.offset = found.next_offset if self.is_taken(found) else records[-1].offset + 1
         return records

@@ -5,6 +5,10 @@ from typing import Any
 from aiokafka.errors import KafkaError
 
 
+class FetchStoppedError(KafkaError):  # type: ignore[misc]
+    """A task of aiokafka's has ended: this consumer gets no records any more, a new one does."""
+
+
 def check_group(coordinator: Any) -> None:
     """Raise the error that keeps this consumer out of its group; the group is joined again after it.
 

@@ -6,7 +6,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.observability.events import Event, about
+from worker.kafka.records import names
+from worker.observability.events import Event, about, places
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,14 @@ class Places:
         accepted = set(self.offered)
         self.offered.clear()
         return accepted
+
+    def not_accepted(self) -> dict[TopicPartition, int]:
+        """Where the records begin that a poll returned and nobody accepted."""
+        if self.offered:
+            said = about(Event.POSITION_RESTORED, partitions=places(self.offered))
+            at = names(self.offered)
+            log.warning("a poll's records were not handed over: read again from %s", at, extra=said)
+        return dict(self.offered)
 
     def moved_from(self, partition: TopicPartition, position: int | None) -> int | None:
         """The offset where the last poll or seek left a partition that was moved since; else None."""

@@ -21,6 +21,7 @@ SEARCH_SECONDS: Final = 30.0  # some 40 requests, each of which may wait behind 
 # Bytes that were damaged on the network are intact the next time. Bytes that are damaged on disk are read
 # again now and then, because an operator may have repaired the disk.
 FIRST_PAUSE_SECONDS: Final = 0.5
+READS_AT_ONCE: Final = 4  # each brings up to 2 MiB
 LONGEST_PAUSE_SECONDS: Final = 15.0
 
 
@@ -30,6 +31,7 @@ class RawReader:
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(READS_AT_ONCE)
 
     def read(self, partition: TopicPartition, hold: Reread) -> None:
         """Start to read, unless a read is running or it is too early; the result is put into the hold."""
@@ -46,7 +48,8 @@ class RawReader:
 
     async def _read(self, partition: TopicPartition, hold: Reread) -> None:
         try:
-            hold.found = await self._batch_at(partition, hold.offset)
+            async with self._turns:
+                hold.found = await self._batch_at(partition, hold.offset)
         except (KafkaError, OSError) as error:  # a TimeoutError is an OSError
             extra = about(Event.LOOK_FAILED, partition, offset=hold.offset, error=type(error).__name__)
             log.warning("%s cannot be read raw at %d: %r", partition, hold.offset, error, extra=extra)

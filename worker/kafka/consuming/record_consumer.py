@@ -14,6 +14,7 @@ not moved back. And every later poll raises at the same record again.
 import asyncio
 import logging
 import math
+import sys
 import time
 from typing import Any
 
@@ -22,21 +23,17 @@ from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
-from worker.kafka.consuming.membership import check_group, has_stopped
+from worker.kafka.consuming.membership import FetchStoppedError, check_group, has_stopped
 from worker.kafka.consuming.places import Places
 from worker.kafka.consuming.raw_batch import RawBatch
 from worker.kafka.consuming.raw_reader import RawReader
-from worker.kafka.consuming.unpacking import unpack
+from worker.kafka.consuming.unpacking import MAX_POLL_BYTES, Room, unpack
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.internals import adopt, free, polling, wait_for_records
-from worker.kafka.records import Records, names
-from worker.observability.events import Event, about, places
+from worker.kafka.records import Records
+from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)
-
-
-class FetchStoppedError(KafkaError):  # type: ignore[misc]
-    """A task of aiokafka's has ended: this consumer gets no records any more, a new one does."""
 
 
 class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -49,6 +46,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     accepting: the records of a poll count as handed over when `accept()` is called; until then, polls return
     them again. report_out_of_range: a position outside of the log is listed in `out_of_range` instead of
     being raised, and is not reset. A partition without a committed offset starts at its first record.
+    max_poll_bytes: of a poll's values and headers, unpacked; 16 records more at most.
     """
 
     unreadable: dict[TopicPartition, UnreadableSpan]
@@ -59,7 +57,12 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     """the error that a broker last answered instead of records, until it answers records again"""
 
     def __init__(
-        self, *topics: str, accepting: bool = False, report_out_of_range: bool = False, **options: Any
+        self,
+        *topics: str,
+        accepting: bool = False,
+        report_out_of_range: bool = False,
+        max_poll_bytes: int = MAX_POLL_BYTES,
+        **options: Any,
     ) -> None:
         if options.get("key_deserializer") or options.get("value_deserializer"):
             raise ValueError("what is read raw passes no deserializer: take keys and values as bytes")
@@ -69,6 +72,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self.unreadable, self.out_of_range, self.refused = known.unreadable, known.out_of_range, known.refused
         self._report_out_of_range = report_out_of_range
         self._is_never_reset = options.get("auto_offset_reset") == "none"
+        self._max_poll_bytes = max_poll_bytes
         self._assignment_seen: Any = None
         self._hands_over = True
         self._owed: KafkaError | None = None  # raised by the next poll
@@ -104,7 +108,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         check_group(self._coordinator)
         with polling(self._subscription):
             until = time.monotonic() + timeout_ms / 1_000
-            return await self._poll(partitions, until, max_records or self._max_poll_records)
+            return await self._poll(partitions, until, max_records or self._max_poll_records or sys.maxsize)
 
     async def getone(self, *partitions: TopicPartition) -> ConsumerRecord:
         """The next record; waits for it without a limit."""
@@ -146,9 +150,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         await asyncio.sleep(0)
         await super().stop()
 
-    async def _poll(
-        self, partitions: tuple[TopicPartition, ...], until: float, max_records: int | None
-    ) -> Records:
+    async def _poll(self, partitions: tuple[TopicPartition, ...], until: float, max_records: int) -> Records:
         while True:
             if self._subscription.reassignment_in_progress:
                 await self._subscription.wait_for_assignment()
@@ -157,7 +159,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             if self._owed is not None:
                 owed, self._owed = self._owed, None
                 raise owed
-            drained = self._drain(partitions, max_records)
+            drained = self._drain(partitions, Room(max_records, self._max_poll_bytes))
             left = until - time.monotonic()
             if drained or self._closed or left <= 0:
                 return drained
@@ -174,14 +176,10 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             self._places.clear()
 
     def _read_again_what_was_not_accepted(self) -> None:
-        if not (offered := self._places.offered):
-            return
-        extra = about(Event.POSITION_RESTORED, partitions=places(offered))
-        log.warning("a poll's records were not handed over: read again from %s", names(offered), extra=extra)
-        for partition in list(offered):
-            self.seek(partition, offered[partition])
+        for partition, offset in self._places.not_accepted().items():
+            self.seek(partition, offset)
 
-    def _drain(self, partitions: tuple[TopicPartition, ...], room: int | None) -> Records:
+    def _drain(self, partitions: tuple[TopicPartition, ...], room: Room) -> Records:
         drained: Records = {}
         for partition in list(self._fetcher._records):
             state = self._state_of(partition)
@@ -192,17 +190,17 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 continue
             if records := self._take(partition, state, room):
                 drained[partition] = records
-                if room is not None:
-                    room -= len(records)
-                    if room == 0:
-                        break
+            if room.is_used_up:
+                if partition in self._fetcher._records:  # what is left of it comes after the others
+                    self._fetcher._records.move_to_end(partition)
+                break
         return drained
 
     def _state_of(self, partition: TopicPartition) -> Any:
         """aiokafka's state of the partition; None if it is not assigned."""
         return self._assignment_seen and self._assignment_seen.state_value(partition)
 
-    def _take(self, partition: TopicPartition, state: Any, room: int | None) -> list[ConsumerRecord]:
+    def _take(self, partition: TopicPartition, state: Any, room: Room) -> list[ConsumerRecord]:
         began = state.position if state.has_valid_position else None
         entry = self._fetcher._records[partition]
         if type(entry) is Reread:
@@ -220,21 +218,21 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         return records
 
     def _unpack(
-        self, partition: TopicPartition, state: Any, result: FetchResult, room: int | None
+        self, partition: TopicPartition, state: Any, result: FetchResult, room: Room
     ) -> list[ConsumerRecord]:
         if not result.check_assignment(partition):
             free(self._fetcher, partition)
             return []
-        records, position, is_whole = unpack(
-            partition, result, room if self._hands_over else 1, state.highwater
-        )
+        if not self._hands_over:
+            room = Room(1, 1)
+        records, position, is_whole = unpack(partition, result, room, state.highwater)
         if records and not self._hands_over:
             self._hold(partition, Pause(math.inf))
             return []
         state.consumed_to(position)
         if not is_whole:
             self._hold(partition, Reread(position, tries=int(partition in self.unreadable)))
-        elif room is None or len(records) < room:
+        elif not room.is_used_up:
             free(self._fetcher, partition)
         return records
 
@@ -244,7 +242,7 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             self._raw.read(partition, hold)
 
     def _take_raw(
-        self, partition: TopicPartition, state: Any, hold: Reread, room: int | None
+        self, partition: TopicPartition, state: Any, hold: Reread, room: Room
     ) -> list[ConsumerRecord]:
         """What was read raw, in order; after it the partition continues, or waits at the unreadable span."""
         if not state.has_valid_position or state.position != hold.offset:
@@ -256,7 +254,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             self._raw.read(partition, hold)
             return []
         began, found = hold.offset, hold.found
-        records = hold.take(found, room)
+        records = hold.take(found, room.records)
+        room.take(records)
         state.consumed_to(hold.offset)
         if hold.is_taken(found):
             self._continue_after(partition, hold, found, began)

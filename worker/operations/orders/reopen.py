@@ -99,8 +99,11 @@ async def reopen(settings: Settings, request: ReopenRequest) -> ReopenReport:
         kafka_admin(settings) as admin,
     ):
         await require_worker(admin, settings)
+        async with sessions() as session:
+            claiming = await reopenings.list_claiming_runs(session, topic)
         async with input_producer(settings, COMMAND) as producer:
-            earlier = Earlier(*await recover(settings, sessions, inputs, request.patience_seconds))
+            found = await recover(settings, sessions, inputs, claiming, request.patience_seconds)
+            earlier = Earlier(*found)
             run = ReopeningRun(uuid4(), request.by, request.drop_prices, topic)
             async with sessions.begin() as session:
                 selection = await _claim(session, inputs, run, request.choice)

@@ -1,6 +1,6 @@
 """Sends reopened orders to the input topic, and finds out what a killed run has sent."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from uuid import UUID
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
@@ -85,16 +85,16 @@ async def recover(
     settings: Settings,
     sessions: async_sessionmaker[AsyncSession],
     inputs: TopicReader,
+    claiming: Mapping[UUID, int],
     patience_seconds: float,
 ) -> tuple[int, int]:
     """Find out what was sent of claims that a killed run left, and free the others; how many of each.
 
-    The producer of the group must be started: then nobody sends any of them any more.
+    `claiming`: the runs that had unsent claims before the group's producer was started, which ended them, and
+    how many. The claims of one that has begun since are its own: it may be sending them at this moment.
     """
-    topic = settings.order_placed_topic
     async with sessions() as session:
-        unsent = await reopenings.count_unsent(session, topic)
-        claimed_from = await reopenings.list_claimed_from(session, topic)
+        claimed_from = await reopenings.list_claimed_from(session, claiming)
     if not claimed_from:
         return 0, 0
 
@@ -107,8 +107,8 @@ async def recover(
     await look_behind(settings, inputs, claimed_from, patience_seconds, mark)
     async with sessions.begin() as session:
         # What retention has deleted unseen may be sent again. It would be the same order, and so a duplicate.
-        released = await reopenings.release_topic(session, topic)
-    return unsent - released, released
+        released = sum([await reopenings.release_reopenings(session, run_id) for run_id in claiming])
+    return sum(claiming.values()) - released, released
 
 
 def _reopened_in(record: ConsumerRecord) -> UUID | None:

@@ -40,7 +40,8 @@ def readable_twice(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     try:
-        opened = path.open("rb")
+        with _interruptible():  # a pipe is opened once somebody writes to it
+            opened = path.open("rb")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
     with opened:

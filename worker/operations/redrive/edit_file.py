@@ -16,6 +16,8 @@ _EXPORTED: Final = frozenset(
     ["source", "error", "failed_at", "cut_from_bytes", "headers", "key", "key_base64", "value_base64"]
 )
 _MAX_NAMED: Final = 5  # of bad lines
+# A file without a line end must not fill the memory: more than `export` writes of the largest usual record.
+_MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
 
 def read_edits(path: Path) -> Edits:
@@ -46,7 +48,11 @@ def named(bad: list[str]) -> str:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), 1):
+                if len(line) == _MAX_LINE_BYTES:
+                    raise UsageError(
+                        f"{path}:{number}: longer than {_MAX_LINE_BYTES} bytes; nothing was sent"
+                    )
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
                 if text.strip():
                     yield number, text.strip()
@@ -55,8 +61,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _read_line(text: str) -> tuple[LetterPlace, tuple[Change, ...]]:
-    if any("\ud800" <= c <= "\udfff" for c in text):
-        raise ChangeError("is not UTF-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ChangeError("is not UTF-8") from None
     given = raw_members(text)
     if unknown := given.keys() - _EXPORTED - {"place", "value", "set"}:
         raise ChangeError(f"{min(unknown)}: a line has place, and value or set")

@@ -31,9 +31,13 @@ class EarlierRun:
     """sent, by what came of it"""
 
 
-async def recover(results: Results) -> EarlierRun:
-    """Give every unfinished redrive of the group an end. The producer of the group must be started."""
-    earlier = EarlierRun(released=await _find_sent(results))
+async def recover(results: Results, claiming: Sequence[UUID]) -> EarlierRun:
+    """Give every unfinished redrive of the group an end.
+
+    `claiming`: the runs that had unsent claims before the group's producer was started, which ended them. The
+    claims of one that has begun since are its own: it may be sending them at this moment.
+    """
+    earlier = EarlierRun(released=await _find_sent(results, claiming))
     while sent := await _list_sent(results):
         # From the first letter there is: where theirs lie is not written down.
         tails = await letter_ends(results.letters, results.settings, first=True)
@@ -54,12 +58,11 @@ async def _list_sent(results: Results) -> list[Redrive]:
         return await redrives.list_sent(session, settings.group_id, settings.order_placed_topic, _AT_A_TIME)
 
 
-async def _find_sent(results: Results) -> int:
-    """Mark the claimed letters that are in the input topic, and release the others; how many of these."""
+async def _find_sent(results: Results, claiming: Sequence[UUID]) -> int:
+    """Mark their claimed letters that are in the input topic, and release the others; how many of these."""
     settings = results.settings
-    group, topic = settings.group_id, settings.order_placed_topic
     async with results.sessions() as session:
-        claimed_from = await redrives.list_claimed_from(session, group, topic)
+        claimed_from = await redrives.list_claimed_from(session, claiming)
     if not claimed_from:
         return 0
 
@@ -70,8 +73,8 @@ async def _find_sent(results: Results) -> int:
     async with results.sessions.begin() as session:
         for partition, offset in first.items():
             # What the scan could not see may have been sent: never a second time.
-            await redrives.fail_unknowable(session, group, topic, partition, offset, _UNKNOWABLE)
-        return await redrives.release_group(session, group, topic)
+            await redrives.fail_unknowable(session, claiming, partition, offset, _UNKNOWABLE)
+        return sum([await redrives.release_redrives(session, run_id) for run_id in claiming])
 
 
 async def look_behind(

@@ -120,9 +120,13 @@ async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
         kafka_admin(settings) as admin,
     ):
         await require_worker(admin, settings)
+        async with sessions() as session:
+            claiming = await redrives.list_claiming_runs(
+                session, settings.group_id, settings.order_placed_topic
+            )
         async with input_producer(settings, "redrive") as producer:
             results = Results(settings, sessions, letters, inputs, admin, request.patience_seconds)
-            earlier = await recover(results)
+            earlier = await recover(results, claiming)
             run = _run(settings, request)
             tails = await letter_ends(letters, settings)
             async with sessions.begin() as session:

@@ -1,6 +1,7 @@
 """Does what a replay has planned: fence, record, move. Ended at any point, it can be run again."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
@@ -26,10 +27,14 @@ async def execute(
     engine: AsyncEngine,
     admin: AIOKafkaAdminClient,
     planned: Sequence[Move],
+    *,
     commits: Commits,
+    last_decided_at: datetime | None,
     recorded: Callable[[], None],
 ) -> None:
-    """Move the group as planned, and return when Kafka shows it; `commits` are those of the rehearsal.
+    """Move the group as planned, and return when Kafka shows it.
+
+    `commits` and `last_decided_at`, of what comes again and is decided, are those of the rehearsal.
 
     Raises CommandError with nothing changed, unless the message names partitions that were moved.
     """
@@ -41,7 +46,7 @@ async def execute(
             _require_unmoved(move, _offset(before), _offset(now))
         # Again: the rehearsal may have taken long.
         await require_stopped(admin, settings.group_id)
-        await _record(settings, sessions, moving, held)
+        await _record(settings, sessions, moving, held, last_decided_at)
         recorded()
         await _move(held, moving)
     targets = {move.partition: move.target for move in moving}
@@ -65,7 +70,11 @@ def _offset(commit: OffsetAndMetadata | None) -> int | None:
 
 
 async def _record(
-    settings: Settings, sessions: async_sessionmaker[AsyncSession], moving: Sequence[Move], held: Fenced
+    settings: Settings,
+    sessions: async_sessionmaker[AsyncSession],
+    moving: Sequence[Move],
+    held: Fenced,
+    last_decided_at: datetime | None,
 ) -> None:
     """The replay of all partitions, in one transaction, as their owner."""
     topic, silent = settings.order_placed_topic, {}
@@ -75,8 +84,8 @@ async def _record(
             lease, pending = held.held[move.partition].lease, held.held[move.partition].pending
             if not await leases.hold_epoch(session, settings.group_id, topic, number, lease.epoch):
                 raise CommandError(
-                    f"a worker has taken over {move.name} meanwhile; nothing was changed; stop all workers"
-                    " and run it again"
+                    f"a worker, or another replay, has taken over {move.name} meanwhile; nothing was changed;"
+                    " stop all workers and run it again"
                 )
             _require_unmoved(move, move.committed, reached_to(move.partition, commit, pending, move.log_end))
             if move.target < move.committed:
@@ -87,7 +96,8 @@ async def _record(
                 await positions.forget(session, settings.group_id, topic, number)
             if move.deleted:
                 await _note_deleted(session, settings, move)
-        await ledger.add_replays(session, topic, {p: span for p, span in silent.items() if span[0] < span[1]})
+        spans = {p: span for p, span in silent.items() if span[0] < span[1]}
+        await ledger.add_replays(session, topic, spans, last_decided_at)
 
 
 async def _published_to(move: Move, held: Fenced, pending: PendingBatch | None) -> int:
@@ -120,7 +130,7 @@ async def _move(held: Fenced, moving: Sequence[Move]) -> None:
         )
     except KAFKA_ERRORS as error:
         numbers = ",".join(str(move.partition.partition) for move in moving)
-        reason = "a worker has taken it over" if is_fenced(error) else reason_of(error)
+        reason = "a worker, or another replay, has taken it over" if is_fenced(error) else reason_of(error)
         raise CommandError(
             f"perhaps not moved: {', '.join(move.name for move in moving)} ({reason}); stop the workers and"
             f" run it again with --topic {moving[0].partition.topic}:{numbers}"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -87,6 +88,7 @@ class Rehearsal:
         self._replays = replays
         self._decided: dict[bytes, bytes] = {}
         self.products: dict[int, ProductChange] = {}
+        self.last_decided_at: datetime | None = None  # of the orders that are silent
 
     def decide(self, arrivals: Sequence[Arrival], found: RehearsalFindings) -> list[Rehearsed]:
         """One result per arrival, in their order."""
@@ -163,6 +165,8 @@ class Rehearsal:
             return Rehearsed(Fate.DUPLICATE)
         row, record = known[arrival.order.key], arrival.record
         silent = is_silenced(record.offset, row.decided_at, self._replays.get(record.partition, ()))
+        if silent:
+            self.last_decided_at = max(self.last_decided_at or row.decided_at, row.decided_at)
         return Rehearsed(Fate.SILENCED if silent else Fate.REDELIVERED, outcome=row.outcome)
 
 

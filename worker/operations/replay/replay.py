@@ -56,6 +56,7 @@ class ReplayRun:
     tallies: dict[TopicPartition, RehearsalTally] = field(default_factory=dict)
     products: list[ProductChange] = field(default_factory=list)  # the most taken first
     seconds: float = 0.0  # that the rehearsal took
+    last_decided_at: datetime | None = None  # of what comes again and is decided
     executed: bool = False
     unreadable: list[UnreadableCount] = field(default_factory=list)  # of what comes again
 
@@ -86,7 +87,12 @@ async def replay(
                 await group.require_stopped(admin, settings.group_id)
             result = await _rehearse(settings, engine, admin, selected, target, quiet)
             if execute:
-                await execute_moves(settings, engine, admin, result.moves, result.commits, recorded)
+                await execute_moves(
+                    *(settings, engine, admin, result.moves),
+                    commits=result.commits,
+                    last_decided_at=result.last_decided_at,
+                    recorded=recorded,
+                )
                 result.executed = True
             return result
 
@@ -175,7 +181,7 @@ async def _read_what_comes_again(reading: RecordReader, result: ReplayRun, quiet
     with progress("rehearsing", sum(end - start for start, end in spans.values()), quiet=quiet) as bar:
         async for partition, results in reading.through(rehearsal, spans, bar):
             result.tallies[partition].add(results)
-    result.seconds = time.monotonic() - began
+    result.seconds, result.last_decided_at = time.monotonic() - began, rehearsal.last_decided_at
     changes = [change for change in rehearsal.products.values() if change.taken or change.refused]
     result.products = sorted(changes, key=lambda c: (-c.taken, -c.refused, c.product_id))
 

@@ -168,22 +168,23 @@ def _check_table(results: Sequence[Check]) -> RenderableType:
     return Padding(table, (1, 0, 0, 0))
 
 
+PROGRAM: Final = "order-worker"
 NEXT: Final = (
     (
-        "order-worker demo --keep",
+        f"{PROGRAM} demo --keep",
         "or make demo KEEP=1: leaves all of it up, with the operator's page to open in a browser",
     ),
-    ("order-worker --help", "every command, each with an example"),
+    (f"{PROGRAM} --help", "every command, each with an example"),
     ("docs/README.md", "a page for each audience: guarantees, tutorial, running, operating"),
 )
 
 
-def print_next(console: Console) -> None:
-    """Where to look next."""
+def print_next(console: Console, *, program: str = PROGRAM) -> None:
+    """Where to look next. `program`: what to type for `order-worker`."""
     console.rule(Text("Where to look next", style="bold"), align="left")
     table = Table.grid(padding=(0, 2, 0, 1))
     for what, why in NEXT:
-        table.add_row(Text(what, style="cyan"), Text(why, style="bright_black"))
+        table.add_row(Text(what.replace(PROGRAM, program), style="cyan"), Text(why, style="bright_black"))
     console.print(Padding(table, (1, 0)))
 
 
@@ -195,6 +196,7 @@ def print_kept(
     workers: Mapping[str, str],
     exports: Mapping[str, str],
     is_given: bool,
+    program: str = PROGRAM,
 ) -> None:
     """What is still running and how to use it. Lines to copy are never wrapped."""
     console.rule(Text("Still running", style="bold"), align="left")
@@ -210,5 +212,5 @@ def print_kept(
     console.print(Text(" In another terminal" + (", beside your two URLs:" if is_given else ":")))
     for name, value in exports.items():
         console.print(Text(f"export {name}={shlex.quote(value)}", style="cyan"), soft_wrap=True)
-    console.print(Text("order-worker place --random 1000 --duplicates 0.02", style="cyan"), soft_wrap=True)
+    console.print(Text(f"{program} place --random 1000 --duplicates 0.02", style="cyan"), soft_wrap=True)
     console.print(Padding(Text("Ctrl-C stops it all and leaves nothing behind.", style="bold"), (1, 1)))

@@ -22,6 +22,7 @@ from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import read_evidence
 from worker.sandbox.demo.feed import PlacedRecord, Placement, RecordKind, place_paced, schedule
 from worker.sandbox.demo.picture import Picture
+from worker.sandbox.demo.program import program_here
 from worker.sandbox.demo.retailer import Retailer
 from worker.sandbox.demo.screen import BACK, KILLED, TAKEN_OVER, ScreenState, WorkerLine
 from worker.sandbox.demo.shop import PARTITIONS, choices_for, fill_shop, opened_shop, settings_from, variables
@@ -71,7 +72,7 @@ class Story:
                 held = await self._with_workers(crew)
                 self.finished(held)
                 if not self.keep:
-                    report.print_next(self.console)
+                    report.print_next(self.console, program=program_here())
                 else:
                     self._print_kept(crew, is_given)
                     await asyncio.Event().wait()
@@ -107,6 +108,7 @@ class Story:
             workers={worker.name: worker.url or "" for worker in crew.workers},
             exports=variables(self._differing()),
             is_given=is_given,
+            program=program_here(),
         )
 
     def _differing(self) -> dict[str, str]:

@@ -36,8 +36,8 @@ class _Container:
 
     name: str
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, port: int | None) -> None:
+        self.port = port or free_port()
         self._container: Any = None
         self._host = "127.0.0.1"
         self._abandoned = False
@@ -103,8 +103,10 @@ class DockerKafka(_Container):
 
     name = "Kafka"
 
-    def __init__(self, *, heap: str = "256m", settings: Mapping[str, str] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, *, heap: str = "256m", settings: Mapping[str, str] | None = None, port: int | None = None
+    ) -> None:
+        super().__init__(port)
         self._heap = heap
         self._settings = dict(settings or {})
 
@@ -140,8 +142,9 @@ class DockerPostgres(_Container):
         shared_buffers: str = "256MB",
         max_connections: int = 200,
         settings: Mapping[str, str] | None = None,
+        port: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(port)
         self._settings = {
             "shared_buffers": shared_buffers,
             "max_connections": str(max_connections),

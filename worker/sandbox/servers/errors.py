@@ -1,6 +1,7 @@
 """What can go wrong with local services: one exception, its message says what to do next."""
 
-INSTALL_HINT = "pip install 'order-worker[local]'"
+# Not by name: no index has this project, and what another one calls so is another project.
+INSTALL_HINT = "pip install '.[local]' in the order worker's folder"
 
 
 class LocalServiceError(Exception):

@@ -182,9 +182,10 @@ class LocalKafka(_Process):
         proxy_port: int | None = None,
         proxied_protocol: str = "PLAINTEXT",
         member: ClusterMember | None = None,
+        port: int | None = None,
         report: Callable[[str], None] = lambda sentence: None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.proxied_port = free_port() if proxy_port else None
         member = member or new_cluster(1)[0]
         super().__init__(

@@ -11,16 +11,17 @@ _given: set[int] = set()
 _lock = threading.Lock()
 
 
-def free_port() -> int:
-    """A port nobody listens on, and never the same one twice in this process.
+def free_port(wanted: int | None = None) -> int:
+    """A port nobody listens on, and never the same one twice in this process: `wanted`, if it is one.
 
-    It lies outside the range from which the kernel takes ports for outgoing connections: a client that keeps
-    trying to reach a crashed server could otherwise be given the server's own port, connect to itself, and
-    block the restart.
+    Any other lies outside the range from which the kernel takes ports for outgoing connections: a client that
+    keeps trying to reach a crashed server could otherwise be given the server's own port, connect to itself,
+    and block the restart.
     """
     with _lock:
+        candidates = [*([wanted] if wanted else []), *_candidates()]
         port = (
-            next((port for port in _candidates() if port not in _given and _is_free(port)), None)
+            next((port for port in candidates if port not in _given and _is_free(port)), None)
             or _any_free_port()
         )
         _given.add(port)

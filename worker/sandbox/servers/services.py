@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Literal, Protocol
 
@@ -13,10 +14,12 @@ from worker.sandbox.servers.containers import DockerKafka, DockerPostgres, docke
 from worker.sandbox.servers.errors import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
+from worker.sandbox.servers.ports import free_port
 from worker.sandbox.servers.postgres import LocalPostgres
 
 NO_DOCKER_VARIABLE = "ORDER_WORKER_NO_DOCKER"
 _GIVE_UP_SECONDS = 5
+_USUAL_PORTS = (9092, 5432)  # of Kafka and of PostgreSQL
 
 Report = Callable[[str], None]
 Kind = Literal["given", "docker", "local"]
@@ -65,24 +68,33 @@ def running_services(
     kafka_heap: str = "256m",
     kafka_settings: Mapping[str, str] | None = None,
     postgres_settings: Mapping[str, str] | None = None,
+    usual_ports: bool = False,
 ) -> Iterator[Services]:
     """Kafka and PostgreSQL that answer: those given, else in Docker, else as local processes.
 
     What was started here is stopped and its data are removed at the end, whatever the end; should this
     process be killed, the servers die with it. `report` gets a sentence for people now and then, from
-    several threads but never from two at a time.
+    several threads but never from two at a time. `usual_ports`: 9092 and 5432, where nobody listens on them.
     """
     if given_kafka or given_database:
         yield _given(given_kafka, given_database)
         return
     report = _one_at_a_time(report)
+    kafka_port, postgres_port = (free_port(usual if usual_ports else None) for usual in _USUAL_PORTS)
     with ExitStack() as stack:
         yield _in_docker(
             stack,
-            lambda: DockerKafka(heap=kafka_heap, settings=kafka_settings),
-            lambda: DockerPostgres(settings=postgres_settings),
+            lambda: DockerKafka(heap=kafka_heap, settings=kafka_settings, port=kafka_port),
+            lambda: DockerPostgres(settings=postgres_settings, port=postgres_port),
             report,
-        ) or _local(stack, report, kafka_heap, kafka_settings, postgres_settings)
+        ) or _local(
+            stack,
+            report,
+            lambda folder: LocalKafka(
+                folder, heap=kafka_heap, settings=kafka_settings, port=kafka_port, report=report
+            ),
+            lambda folder: LocalPostgres(folder, settings=postgres_settings, port=postgres_port),
+        )
 
 
 def _given(kafka: str | None, database: str | None) -> Services:
@@ -123,14 +135,12 @@ def _in_docker(
 def _local(
     stack: ExitStack,
     report: Report,
-    kafka_heap: str,
-    kafka_settings: Mapping[str, str] | None,
-    postgres_settings: Mapping[str, str] | None,
+    make_kafka: Callable[[Path], LocalKafka],
+    make_postgres: Callable[[Path], LocalPostgres],
 ) -> Services:
     report("Starting Kafka and PostgreSQL as local processes")
     folder = stack.enter_context(data_folder())
-    kafka = LocalKafka(folder, heap=kafka_heap, settings=kafka_settings, report=report)
-    postgres = LocalPostgres(folder, settings=postgres_settings)
+    kafka, postgres = make_kafka(folder), make_postgres(folder)
     for server in (kafka, postgres):
         stack.callback(server.abandon)
         stack.callback(server.stop)

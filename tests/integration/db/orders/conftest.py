@@ -30,6 +30,6 @@ async def engine(engine: AsyncEngine, stocked: Shop) -> AsyncIterator[AsyncEngin
 
 @pytest.fixture
 async def nowhere() -> AsyncIterator[AsyncSession]:
-    """A session without a database: whoever asks it anything gets no error of the shop."""
+    """A session without a database: a query on it raises no error of the shop."""
     async with session_factory(create_engine("postgresql://nobody@127.0.0.1:1/nothing"))() as session:
         yield session

@@ -76,11 +76,11 @@ async def test_an_order_comes_back_whole_and_is_what_any_other_session_reads(
     order = await create_order(session, 4, lines, order_id=UUID(int=4), placed_at=SEEN)
     await session.commit()
     with count_statements() as sent:
-        told = whole(order)
+        answer = whole(order)
     assert not sent
     assert (order.id, order.placed_at) == (UUID(int=4), SEEN)
     async with session_factory(engine)() as other:
-        assert whole(await get_order(other, order.id)) == told
+        assert whole(await get_order(other, order.id)) == answer
 
 
 async def test_an_order_is_placed_and_made_now_by_the_database_by_default(
@@ -117,7 +117,7 @@ async def test_the_second_order_of_a_transaction_meets_what_the_first_left(sessi
     await session.commit()
 
 
-async def test_an_order_meets_the_stock_and_price_of_now_also_where_the_session_read_them_before(
+async def test_an_order_meets_current_stock_and_price_also_if_the_session_read_earlier(
     session: AsyncSession, engine: AsyncEngine, stocked: Shop
 ):
     known = await get_product_by_id(session, 1)
@@ -141,7 +141,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
         NotEnoughStockError,
         [InsufficientStock(1, 11, 10)],
     ),
-    "every short item is told": (
+    "every short item is listed": (
         1,
         [line(3, 12), line(2, 10), line(1, 11)],
         NotEnoughStockError,
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[int, list[OrderLine], type[RefusedError], list[Refusal]
 
 
 @pytest.mark.parametrize(("user_id", "lines", "error", "refusals"), REFUSED.values(), ids=REFUSED)
-async def test_what_does_not_fit_whole_is_refused_whole_with_every_reason_and_the_transaction_continues(
+async def test_an_order_that_does_not_fit_is_refused_whole_with_every_reason(
     session: AsyncSession,
     stocked: Shop,
     user_id: int,

@@ -267,7 +267,7 @@ async def test_shop_and_workers_sell_the_same_products_and_never_one_piece_twice
     assert min(stocked.stock()[product_id] for product_id in (4, 5, 6)) <= 1, "all that fits is sold"
 
 
-async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transaction_continues(
+async def test_an_id_written_meanwhile_is_taken_and_the_transaction_continues(
     engine: AsyncEngine, stocked: Shop
 ):
     order_id = uuid4()
@@ -295,9 +295,7 @@ async def test_an_id_that_somebody_else_writes_meanwhile_is_taken_and_the_transa
     assert sorted(row[0] for row in stocked.sql("SELECT id FROM orders")) == sorted([order.id, order_id])
 
 
-async def test_an_id_that_a_worker_decides_meanwhile_ends_in_a_deadlock_error_and_the_next_try_finds_it_taken(
-    engine: AsyncEngine, stocked: Shop
-):
+async def test_an_id_a_worker_decides_meanwhile_is_a_deadlock_then_taken(engine: AsyncEngine, stocked: Shop):
     order_id = uuid4()
 
     async def buy(session: AsyncSession) -> Order:

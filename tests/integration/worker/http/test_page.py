@@ -137,9 +137,9 @@ async def test_mounted_below_a_path_it_answers_as_at_the_top(env: dict[str, str]
         async with client_of(app) as at_the_top, client_of(mounted, "/shop/worker") as below:
             for path in ("/", "/docs", "/docs.json", "/asyncapi.json", "/metrics", "/dead-letters/x"):
                 answers = [await client.get(path) for client in (at_the_top, below)]
-                told = [(answer.status_code, answer.headers["content-type"]) for answer in answers]
-                assert told[0] == told[1], path
-                assert told[0][0] != 404, path
+                reported = [(answer.status_code, answer.headers["content-type"]) for answer in answers]
+                assert reported[0] == reported[1], path
+                assert reported[0][0] != 404, path
 
 
 async def test_without_the_database_the_rest_is_shown(env: dict[str, str], topics: TopicNames):

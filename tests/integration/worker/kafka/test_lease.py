@@ -73,7 +73,7 @@ async def publish(lease: Lease, value: bytes, *, before_commit: Callable[[], obj
 
 async def test_who_loses_a_lease_that_it_did_not_release_can_commit_nothing_more(ground: Ground):
     zombie = await take_lease(ground.process(), ground.first)
-    with pytest.raises(Exception) as caught:  # noqa: PT011 (is_fenced tells)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (is_fenced checks it)
         await publish(zombie, b"zombie", before_commit=lambda: take(ground.process(), ground.first))
     assert is_fenced(caught.value)
     assert await ground.published() == []

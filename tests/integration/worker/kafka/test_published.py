@@ -33,13 +33,13 @@ def pending(sentinel: Sentinel | None = None) -> PendingBatch:
 
 
 class TestOffsetLost:
-    @pytest.mark.parametrize("told", [2, 4, 5, 6])
-    def test_an_offset_behind_what_is_published_is_true(self, told: int) -> None:
-        assert not is_offset_lost(told, pending())
+    @pytest.mark.parametrize("answer", [2, 4, 5, 6])
+    def test_an_offset_behind_what_is_published_is_true(self, answer: int) -> None:
+        assert not is_offset_lost(answer, pending())
 
-    @pytest.mark.parametrize("told", [None, 0, 1])
-    def test_less_than_what_is_published_is_not(self, told: int | None) -> None:
-        assert is_offset_lost(told, pending())
+    @pytest.mark.parametrize("answer", [None, 0, 1])
+    def test_less_than_what_is_published_is_not(self, answer: int | None) -> None:
+        assert is_offset_lost(answer, pending())
 
 
 class Ground:
@@ -93,9 +93,9 @@ class Ground:
         """What is remembered of the publication of an outcome, whether it came to its end or not."""
         return replace(pending(self.sentinel(key)), acknowledged=acknowledged)
 
-    async def published_to(self, remembered: PendingBatch, told: int | None = 0) -> int:
+    async def published_to(self, remembered: PendingBatch, answer: int | None = 0) -> int:
         async with self.producer() as producer, asyncio.timeout(20):
-            return await find_published_to({"bootstrap_servers": self.kafka}, producer, remembered, told)
+            return await find_published_to({"bootstrap_servers": self.kafka}, producer, remembered, answer)
 
 
 @pytest.fixture
@@ -105,29 +105,29 @@ async def ground(services: Services, topics: TopicNames) -> Ground:
     return Ground(kafka, topics)
 
 
-@pytest.mark.parametrize(("commit", "continues_at"), [(True, 5), (False, 2)])
+@pytest.mark.parametrize(("commit", "resumes_at"), [(True, 5), (False, 2)])
 async def test_it_continues_behind_what_is_published_and_before_what_is_not(
-    ground: Ground, commit: bool, continues_at: int
+    ground: Ground, commit: bool, resumes_at: int
 ):
     await ground.publish(b"another key")
     await ground.publish(commit=commit)
-    assert await ground.published_to(await ground.pending()) == continues_at
+    assert await ground.published_to(await ground.pending()) == resumes_at
 
 
-@pytest.mark.parametrize("told", [None, 0, 1])
-@pytest.mark.parametrize(("commit", "continues_at"), [(True, 2), (False, 1)])
-async def test_of_the_batch_before_that_kafka_has_acknowledged_too_it_looks_whether_it_holds(
-    ground: Ground, commit: bool, continues_at: int, told: int | None
+@pytest.mark.parametrize("answer", [None, 0, 1])
+@pytest.mark.parametrize(("commit", "resumes_at"), [(True, 2), (False, 1)])
+async def test_the_acknowledged_previous_batch_is_looked_for_as_well(
+    ground: Ground, commit: bool, resumes_at: int, answer: int | None
 ):
     await ground.publish(b"before", commit=commit)
     before = Acknowledged(1, ground.sentinel(b"before"))
-    assert await ground.published_to(await ground.pending(acknowledged=before), told) == continues_at
+    assert await ground.published_to(await ground.pending(acknowledged=before), answer) == resumes_at
 
 
 async def test_the_batch_before_holds_where_its_offset_does_and_where_it_published_nothing(ground: Ground):
     unseen = Acknowledged(0, ground.sentinel(b"before"))
-    assert await ground.published_to(await ground.pending(acknowledged=unseen), told=1) == 2
-    assert await ground.published_to(await ground.pending(acknowledged=Acknowledged(1, None)), told=1) == 2
+    assert await ground.published_to(await ground.pending(acknowledged=unseen), answer=1) == 2
+    assert await ground.published_to(await ground.pending(acknowledged=Acknowledged(1, None)), answer=1) == 2
 
 
 @pytest.mark.parametrize(
@@ -158,9 +158,9 @@ async def test_where_the_broker_stamps_the_records_theirs_is_another_time(ground
 
 
 @pytest.mark.parametrize("stamp", ["CreateTime", "LogAppendTime"])
-@pytest.mark.parametrize(("commit", "continues_at"), [(True, 5), (False, 2)])
+@pytest.mark.parametrize(("commit", "resumes_at"), [(True, 5), (False, 2)])
 async def test_no_clock_has_to_be_right_to_find_what_is_published(
-    ground: Ground, stamp: str, commit: bool, continues_at: int
+    ground: Ground, stamp: str, commit: bool, resumes_at: int
 ):
     topic = ground.topics.order_confirmed
     await asyncio.to_thread(set_option, ground.kafka, topic, "message.timestamp.type", stamp)
@@ -168,7 +168,7 @@ async def test_no_clock_has_to_be_right_to_find_what_is_published(
     remembered = replace(await ground.pending(), sentinel=await ground.placed_sentinel())
     await ground.publish(commit=commit, timestamp_ms=PUBLISHED_MS - 86_400_000)
     await ground.publish(b"another key")
-    assert await ground.published_to(remembered) == continues_at
+    assert await ground.published_to(remembered) == resumes_at
 
 
 async def test_the_same_published_before_does_not_count(ground: Ground):

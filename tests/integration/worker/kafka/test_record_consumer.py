@@ -29,9 +29,10 @@ from tests.support.broken_records import (
 )
 from tests.support.subscriber import create_topics, delete_records
 from worker.failures import WaitsForOperatorError
+from worker.kafka.consuming.membership import FetchStoppedError
 from worker.kafka.consuming.raw_reader import RawReader
 from worker.kafka.consuming.reading import reader, records
-from worker.kafka.consuming.record_consumer import FetchStoppedError, RecordConsumer
+from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 from worker.kafka.published import digest, find_published_to
 from worker.sandbox.servers.folders import data_folder
@@ -131,7 +132,7 @@ def values(read: Read) -> dict[int, list[bytes | None]]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what happens in tasks of this loop."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 (no event tells of it)
+        while not condition():  # noqa: ASYNC110 (no event reports it)
             await asyncio.sleep(0.01)
 
 

@@ -30,7 +30,7 @@ class Ground:
 
     @asynccontextmanager
     async def producer(self) -> AsyncIterator[AIOKafkaProducer]:
-        """One of the same name each time: it ends what the one before left open after an error."""
+        """One of the same name each time: it ends what the previous one left open after an error."""
         producer = AIOKafkaProducer(
             bootstrap_servers=self.kafka,
             transactional_id=self.name,

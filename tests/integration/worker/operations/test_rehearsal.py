@@ -134,11 +134,11 @@ async def test_what_is_not_replayed_in_silence_would_be_published_again(
     one = record(order_value(line(1)), offset=7)
     await processor.decide([one], {})
     assert (await reader.decide(Rehearsal({}), [one]))[0].fate is Fate.REDELIVERED
-    (told,) = await reader.decide(Rehearsal({0: EVER}), [one])
-    assert (told.fate, told.outcome) == (Fate.SILENCED, "confirmed")
+    (answer,) = await reader.decide(Rehearsal({0: EVER}), [one])
+    assert (answer.fate, answer.outcome) == (Fate.SILENCED, "confirmed")
 
 
-async def test_a_product_is_contested_where_orders_of_two_partitions_want_more_than_there_is(
+async def test_a_product_is_contested_if_two_partitions_want_more_than_there_is(
     reader: RecordReader, shop: Shop
 ):
     await asyncio.to_thread(shop.stock_up, {1: 5, 2: 5, 3: 6})

@@ -51,13 +51,13 @@ def lag(scene: Scene) -> int | None:
     return committed_lag(scene.kafka, scene.group_id, scene.topics.order_placed)
 
 
-async def test_whoever_takes_a_partition_over_meanwhile_is_not_moved(placed: Scene, settings: Settings):
+async def test_an_owner_that_takes_a_partition_over_meanwhile_is_not_moved(placed: Scene, settings: Settings):
     def taken_over() -> None:
         ((holder,),) = placed.shop.sql("SELECT transactional_id FROM positions WHERE partition = 0")
         Producer({"bootstrap.servers": placed.kafka, "transactional.id": holder}).init_transactions(20)
 
     with pytest.raises(
-        CommandError, match=r"perhaps not .*-0 \(a worker has taken it over\); stop the workers"
+        CommandError, match=r"perhaps not .*-0 \(a worker, or another replay, has taken it over\); stop"
     ):
         await execute(placed, settings, recorded=taken_over)
     assert await in_thread(lag, placed) == 10

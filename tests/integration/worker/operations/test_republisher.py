@@ -46,7 +46,7 @@ def behind(progress: Progress, published: Sequence[LedgerRow]) -> Progress:
 
 
 async def assert_seen(settings: Settings, published: Sequence[LedgerRow]) -> None:
-    """Subscribers of committed records see each of these once, or soon: a commit is told before it shows."""
+    """Subscribers of committed records see each of these once, or soon: a commit is acknowledged first."""
     wanted = Counter(row.order_id for row in published)
 
     def seen() -> Counter[UUID]:
@@ -87,7 +87,7 @@ async def test_outcomes_and_progress_are_committed_together(settings: Settings, 
         assert await reached(settings, name) == progress
 
 
-async def test_a_run_cut_off_before_its_commit_has_published_nothing_and_hides_nothing_for_long(
+async def test_a_run_cut_off_before_its_commit_publishes_nothing_and_hides_nothing(
     settings: Settings, name: str
 ):
     first, cut_off = rows(2), rows(4)

@@ -17,7 +17,7 @@ from tests.support.builders import line, order_value, record
 from tests.support.shop import Shop
 from worker.core.results import Fate, RecordResult
 from worker.core.steps import nothing_happens
-from worker.failures import RefusedOrderError
+from worker.failures import DATABASE_ERRORS, RefusedOrderError, Remedy, remedy
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import BatchProcessor
 
@@ -152,6 +152,31 @@ async def test_what_the_tables_refuse_of_every_order_is_no_dead_letter(
         await decide(batch_of(FEW), ALL_REFUSED[altered])
     assert await asyncio.to_thread(shop.value, "SELECT count(*) FROM order_outcomes") == 0
     assert await asyncio.to_thread(shop.stock) == {1: 10, 9: 1_000}
+
+
+MISSING = {
+    "table": ("ALTER TABLE orders RENAME TO away", "ALTER TABLE away RENAME TO orders"),
+    "column": (
+        "ALTER TABLE order_items RENAME unit_price TO p",
+        "ALTER TABLE order_items RENAME p TO unit_price",
+    ),
+}
+
+
+@pytest.mark.parametrize("orders", [1, MANY])
+@pytest.mark.parametrize("missing", MISSING)
+async def test_what_is_missing_for_moments_costs_no_dead_letter(
+    decide: Decide, shop: Shop, missing: str, orders: int
+):
+    """A migration of the shop's, which swaps a table twice, while other orders are confirmed."""
+    away, back = MISSING[missing]
+    batch = [record(order_value(line(9)), offset=i) for i in range(orders)]
+    for number in range(2):
+        with pytest.raises(DATABASE_ERRORS, match="does not exist") as failed:
+            await decide(batch, away)
+        assert remedy(failed.value) is Remedy.WAIT
+        assert (await decide([record(order_value(line(9)), partition=1, offset=number)], back))[0].publication
+    assert {one.fate for one in await decide(batch)} == {Fate.CONFIRMED}
 
 
 async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(decide: Decide, shop: Shop):

@@ -1,7 +1,7 @@
 """What OrderConsumer does when: deciding, recording and publishing on real PostgreSQL, without Kafka.
 
-These tests are about interleaving only. That every outcome is told once and in order, whatever happens, is
-proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
+These tests are about interleaving only. That every outcome is published once and in order, whatever happens,
+is proved elsewhere, on real Kafka: tests/acceptance, tests/faults.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ async def stage(request: pytest.FixtureRequest, database_url: str, shop: Shop) -
     await engine.dispose()
 
 
-async def test_a_batch_is_decided_beside_the_publishing_of_the_one_before_and_begins_and_goes_after_it(
+async def test_a_batch_is_decided_while_the_previous_is_published_and_published_after_it(
     stage: Stage,
 ):
     held = stage.publisher.hold(FIRST)
@@ -128,7 +128,7 @@ async def test_a_partition_is_taken_over_when_nothing_is_being_published_any_mor
     assert stage.publisher.published == stage.placed
 
 
-async def test_what_is_published_next_is_recorded_with_its_decisions_where_nothing_is_being_published(
+async def test_the_next_publication_is_recorded_with_its_decisions_if_none_is_under_way(
     stage: Stage,
 ):
     held = stage.publisher.hold(FIRST)
@@ -144,8 +144,8 @@ async def test_what_is_published_next_is_recorded_with_its_decisions_where_nothi
     assert stage.publisher.published == stage.placed
 
 
-async def test_what_is_published_next_is_not_recorded_where_the_batch_before_fails_meanwhile(stage: Stage):
-    """Else nobody could tell any more whether that one was published."""
+async def test_the_next_publication_is_not_recorded_if_the_previous_batch_fails(stage: Stage):
+    """Otherwise it would not be known any more whether that one was published."""
     held = stage.publisher.hold(FIRST)
     await stage.next_batch()
     decided = stage.processor.hold_decisions()
@@ -172,10 +172,10 @@ async def fail_with_records_on_their_way(stage: Stage) -> Sequence[ConsumerRecor
 
 
 @pytest.mark.parametrize("topics_tell", [True, False])
-async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_taken_for_the_first_ones(
+async def test_records_polled_before_the_first_batch_fails_are_not_the_first_records(
     stage: Stage, topics_tell: bool
 ):
-    """Where the topics tell, `published_to` would do alone: it continues before the batch that failed."""
+    """Where the topics show it, `published_to` would do alone: it continues before the batch that failed."""
     stage.takeover.topics_tell = topics_tell
     on_their_way = await fail_with_records_on_their_way(stage)
     await stage.consumer.handle_order_placed(on_their_way)
@@ -185,7 +185,7 @@ async def test_records_on_their_way_when_the_first_batch_ever_fails_are_not_take
 
 
 @pytest.mark.parametrize("topics_tell", [True, False])
-async def test_records_that_retention_deletes_before_they_come_again_are_asked_for_no_longer(
+async def test_records_that_retention_deletes_after_a_rewind_are_not_asked_for_again(
     stage: Stage, topics_tell: bool
 ):
     stage.takeover.topics_tell = topics_tell
@@ -221,7 +221,7 @@ async def test_when_two_batches_fail_the_partition_is_rewound_to_the_earlier(sta
     assert stage.publisher.published == stage.placed
 
 
-async def test_a_batch_that_the_database_rewound_keeps_the_worker_unready_until_it_continues(stage: Stage):
+async def test_a_batch_rewound_for_the_database_keeps_the_worker_unready(stage: Stage):
     """The batch before, published meanwhile, says nothing of the database."""
     published = stage.publisher.hold(FIRST)
     await stage.next_batch()
@@ -294,7 +294,7 @@ async def test_records_that_come_again_while_they_are_being_published_are_publis
     assert stage.publisher.published == stage.placed
 
 
-async def test_a_busy_worker_decides_what_came_meanwhile_too_and_one_that_waited_does_not_ask(stage: Stage):
+async def test_a_busy_worker_also_decides_what_came_meanwhile(stage: Stage):
     stage.input.fetched_since = True
     await stage.next_batch()
     assert stage.input.asked_for == []
@@ -351,7 +351,7 @@ async def test_an_idle_commit_skips_no_records_that_were_dropped_to_be_read_agai
     assert stage.publisher.published[FIRST] == stage.placed[FIRST][1:]
 
 
-async def test_records_in_hand_while_a_take_over_goes_back_before_them_come_again_behind_those(stage: Stage):
+async def test_records_polled_before_a_take_over_goes_back_are_read_again_in_order(stage: Stage):
     # As where the log was cut, and others have grown past the place where this worker stood.
     stage.publisher.committed[FIRST], stage.input.position[FIRST] = 0, 4
     held = stage.takeover.hold(FIRST)

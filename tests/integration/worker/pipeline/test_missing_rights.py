@@ -24,7 +24,7 @@ from worker.pipeline.publisher import Outgoing, Publisher
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
-TOPIC, OTHER, SOURCE = "told", "untold", TopicPartition("placed", 0)
+TOPIC, OTHER, SOURCE = "granted", "refused", TopicPartition("placed", 0)
 ASKS_FOR_RIGHTS = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",

@@ -112,7 +112,7 @@ class Ground:
         for name, value in options.items():
             await asyncio.to_thread(set_option, self.kafka, topic, name.replace("_", "."), str(value))
 
-    async def told(self, topic: str) -> list[Message]:
+    async def published(self, topic: str) -> list[Message]:
         """What a subscriber of committed records sees."""
         return await asyncio.to_thread(read_topic, self.kafka, topic)
 
@@ -132,7 +132,7 @@ class Ground:
 
         await asyncio.to_thread(add)
 
-    async def tell_by_another(self, output: TopicPartition, key: bytes) -> None:
+    async def publish_by_another(self, output: TopicPartition, key: bytes) -> None:
         other = AIOKafkaProducer(bootstrap_servers=self.kafka, transactional_id=f"another-{uuid4()}")
         async with other, other.transaction():
             await other.send_and_wait(output.topic, b"value", key=key, partition=output.partition)
@@ -147,13 +147,13 @@ async def ground(services: Services, topics: TopicNames, engine: AsyncEngine) ->
 
 async def test_what_comes_next_is_remembered_by_where_its_partition_ends(ground: Ground):
     topic = ground.topics.order_confirmed
-    await ground.tell_by_another(TopicPartition(topic, 1), b"key")
+    await ground.publish_by_another(TopicPartition(topic, 1), b"key")
     lease = await ground.take_lease()
     published_to = 1  # behind the other's record
     for next_offset in (1, 2):
         sentinel = sentinel_of(lease, outcome(topic))
         await ground.publish_with(lease, [outcome(topic)] * 3, next_offset)
-        last = [m.offset for m in await ground.told(topic) if m.partition == sentinel.partition][-3:]
+        last = [m.offset for m in await ground.published(topic) if m.partition == sentinel.partition][-3:]
         assert sentinel.from_offset is not None
         # Between them lie markers, which Kafka may write a moment after it acknowledged the commit.
         assert published_to <= sentinel.from_offset <= last[0]
@@ -179,7 +179,7 @@ async def strict(
 
 
 @pytest.mark.parametrize("number", [PARTITIONS - 1, PARTITIONS + 1])
-async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_many_there_are(
+async def test_outcomes_go_to_the_source_partition_number_modulo_their_partitions(
     ground: Ground, number: int
 ):
     await ground.add_source_partitions(PARTITIONS + 2)
@@ -188,12 +188,12 @@ async def test_outcomes_go_to_the_partition_of_their_sources_number_modulo_how_m
     keys = [str(uuid4()).encode() for _ in range(8)]
     await ground.publish_with(lease, [outcome(t, key=key) for key in keys for t in topics], 8)
     for topic in topics:
-        told = await ground.told(topic)
-        assert [message.key for message in told] == keys
-        assert {message.partition for message in told} == {number % PARTITIONS}
+        published = await ground.published(topic)
+        assert [message.key for message in published] == keys
+        assert {message.partition for message in published} == {number % PARTITIONS}
 
 
-async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger_than_a_part_too(
+async def test_more_outcomes_than_fit_in_one_part_arrive_in_order(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("worker.pipeline.publisher.MAX_BATCH_BYTES", 1_000)
@@ -204,13 +204,13 @@ async def test_more_outcomes_than_fit_in_one_part_arrive_in_order_and_one_larger
     headers = tuple(outcomes[0].headers)
     await ground.publish_with(lease, outcomes, 60)
     assert outcomes == [], "what is packed is not kept beside it"
-    told = await ground.told(ground.topics.order_confirmed)
-    assert [message.value for message in told] == values
-    assert {(message.timestamp, tuple(message.headers)) for message in told} == {(PUBLISHED_MS, headers)}
+    published = await ground.published(ground.topics.order_confirmed)
+    assert [message.value for message in published] == values
+    assert {(message.timestamp, tuple(message.headers)) for message in published} == {(PUBLISHED_MS, headers)}
     assert ground.steps.count(Step.AFTER_SEND) > 6
 
 
-async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_not(ground: Ground):
+async def test_a_transaction_ends_also_if_the_previous_one_wrote_and_it_does_not(ground: Ground):
     """As after a restart of Kafka 4.3.1, which may take a transaction for ended and write no marker."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     lease = await ground.take_lease()
@@ -218,14 +218,14 @@ async def test_a_transaction_ends_also_where_the_one_before_wrote_and_it_does_no
         # So the coordinator never hears of this partition, and writes no marker there.
         lease.producer.client._txn_manager._txn_partitions.add(confirmed)
         await ground.publish_only(lease, [outcome(confirmed.topic, key=b"undone")], 1)
-    await ground.tell_by_another(confirmed, b"hidden behind it")
-    assert await ground.told(confirmed.topic) == []
+    await ground.publish_by_another(confirmed, b"hidden behind it")
+    assert await ground.published(confirmed.topic) == []
 
     await ground.publish_only(lease, [outcome(ground.topics.order_rejected)], 2)
     await ground.until_published(confirmed.topic, [b"undone", b"hidden behind it"])
 
 
-async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_were_undone(ground: Ground):
+async def test_a_transaction_ends_also_if_it_and_the_previous_one_were_undone(ground: Ground):
     """As after two restarts with one transaction between them."""
     confirmed = TopicPartition(ground.topics.order_confirmed, 1)
     rejected = TopicPartition(ground.topics.order_rejected, 1)
@@ -236,7 +236,7 @@ async def test_a_transaction_ends_also_where_the_one_before_was_to_end_and_both_
         await ground.publish_only(lease, [outcome(confirmed.topic)], 1)
         lease.producer.client._txn_manager._txn_partitions.update({confirmed, rejected})
         await ground.publish_only(lease, [outcome(rejected.topic)], 2)
-    await ground.tell_by_another(confirmed, b"hidden behind it")
+    await ground.publish_by_another(confirmed, b"hidden behind it")
 
     await ground.publish_only(lease, [outcome(rejected.topic)], 3)
     await ground.publish_only(lease, [outcome(rejected.topic)], 4)
@@ -248,7 +248,7 @@ async def test_batches_fit_a_topic_whose_limit_was_lowered(strict: Ground):
     await strict.set(topic, max_message_bytes=20_000)
     outcomes = [outcome(topic, value=b"%04d" % number + b"x" * 300) for number in range(1_000)]
     adapted = await strict.publish(outcomes)
-    assert [message.value for message in await strict.told(topic)] == [one.value for one in outcomes]
+    assert [message.value for message in await strict.published(topic)] == [one.value for one in outcomes]
     assert set(adapted) == {"MESSAGE_TOO_LARGE"}
     assert await strict.publish([outcome(topic)], 2) == [], "what was learned is kept"
 
@@ -274,7 +274,7 @@ async def test_an_outcome_larger_than_its_topic_takes_is_named_with_what_to_do(s
     assert refused.key == b"order 7"
     assert (error.topic, error.order_id, error.setting) == (topic, "order 7", "max.message.bytes")
     assert f"raise max.message.bytes of {topic} to 5" in str(error)
-    assert await strict.told(topic) == []
+    assert await strict.published(topic) == []
 
 
 async def test_a_letter_is_cut_until_its_topic_takes_it(strict: Ground):
@@ -282,7 +282,7 @@ async def test_a_letter_is_cut_until_its_topic_takes_it(strict: Ground):
     await strict.set(topic, max_message_bytes=2_000)
     own: list[tuple[str, bytes | None]] = [("\u20ac" * 900, b"y" * 900)]
     await strict.publish([letter(topic, value=b"x" * 9_000, key=b"k" * 9_000, own=own), letter(topic)])
-    cut, whole = await strict.told(topic)
+    cut, whole = await strict.published(topic)
     assert (cut.header("value.cut_from_bytes"), cut.header("key.cut_from_bytes")) == ("9000", "9000")
     assert (cut.header("source.offset"), cut.header("headers.cut")) == ("42", "1")
     assert (whole.key, whole.value) == (b"key", b"value")
@@ -306,11 +306,11 @@ async def test_a_time_that_the_topic_refuses_becomes_that_of_publishing(strict: 
     await strict.publish(
         [letter(letters, timestamp_ms=odd_ms), outcome(confirmed)._replace(timestamp_ms=odd_ms)]
     )
-    (told,) = await strict.told(letters)
-    assert abs(told.timestamp - time.time() * 1_000) < 60_000
-    assert told.header("source.timestamp") == "7"
-    (told,) = await strict.told(confirmed)
-    assert abs(told.timestamp - time.time() * 1_000) < 60_000
+    (published,) = await strict.published(letters)
+    assert abs(published.timestamp - time.time() * 1_000) < 60_000
+    assert published.header("source.timestamp") == "7"
+    (published,) = await strict.published(confirmed)
+    assert abs(published.timestamp - time.time() * 1_000) < 60_000
 
 
 async def test_a_time_that_is_refused_whatever_it_is_is_named(
@@ -330,7 +330,7 @@ async def test_a_letter_without_key_gets_one_where_the_topic_is_compacted(strict
     topic = strict.topics.dead_letter
     await strict.set(topic, cleanup_policy="compact")
     await strict.publish([letter(topic), letter(topic, key=None)])
-    with_key, without = await strict.told(topic)
+    with_key, without = await strict.published(topic)
     assert (with_key.key, with_key.header("key.made_up")) == (b"key", None)
     assert (without.key, without.header("key.made_up")) == (b"order-placed-1-42", "true")
 

@@ -190,7 +190,7 @@ async def test_what_kafka_has_forgotten_postgresql_knows(ground: Ground):
 async def test_an_offset_behind_markers_is_not_forgotten_where_the_next_batch_failed(
     ground: Ground, caplog: pytest.LogCaptureFixture
 ):
-    """The next batch is to follow the one before the markers in `positions`, as without the failure."""
+    """The next batch is to follow the batch before the markers in `positions`, as without the failure."""
     await ground.decided(6)
     offsets = {0: 8}
     args = (ground.kafka, ground.group_id, ground.topics.order_placed, offsets)

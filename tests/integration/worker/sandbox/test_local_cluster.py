@@ -88,7 +88,7 @@ def test_each_partition_is_on_all_three_and_takes_nothing_that_is_not_on_two(adm
     assert settings["min.insync.replicas"].value == "2"
 
 
-def test_what_was_acknowledged_outlives_its_leader_and_all_are_in_sync_when_it_is_back(
+def test_acknowledged_records_outlive_their_leader_and_all_replicas_sync_again(
     whole: LocalKafkaCluster,
 ) -> None:
     publish(whole, b"acknowledged")
@@ -99,7 +99,7 @@ def test_what_was_acknowledged_outlives_its_leader_and_all_are_in_sync_when_it_i
     assert eventually(lambda: leader_if_any(whole) in others)
     assert whole.in_sync(*others)
     assert not whole.in_sync(killed)
-    # A new leader shows what it has once the other one has told it that it has it too.
+    # A new leader shows a record once the other replica has confirmed that it has it too.
     eventually(lambda: values(whole) == [b"acknowledged"])
     publish(whole, b"while it was away")
 
@@ -134,7 +134,8 @@ def test_the_coordinator_of_a_group_is_the_one_kafka_names(
         commit(cluster, group)
 
     named = {
-        name: told.result(10).coordinator.id for name, told in admin.describe_consumer_groups(groups).items()
+        name: answer.result(10).coordinator.id
+        for name, answer in admin.describe_consumer_groups(groups).items()
     }
     assert {group: cluster.coordinator_of(GROUPS, group) for group in groups} == named
 
@@ -142,9 +143,9 @@ def test_the_coordinator_of_a_group_is_the_one_kafka_names(
 async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
     cluster: LocalKafkaCluster, admin: AdminClient, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await asyncio.to_thread(commit, cluster, "told")
-    coordinator = await asyncio.to_thread(cluster.coordinator_of, GROUPS, "told")
-    leases = leases_of(engine, cluster.bootstrap_servers, TOPIC, (TOPIC,), group_id="told")
+    await asyncio.to_thread(commit, cluster, "asked")
+    coordinator = await asyncio.to_thread(cluster.coordinator_of, GROUPS, "asked")
+    leases = leases_of(engine, cluster.bootstrap_servers, TOPIC, (TOPIC,), group_id="asked")
 
     async def next_offset(partition: int) -> int | None:
         return (await committed_offset(leases, TopicPartition(TOPIC, partition)))[1]

@@ -74,6 +74,25 @@ def test_who_asks_is_never_made_up_for_an_empty_name(name: str):
     assert operator_name("ada") == "ada"
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "x" * 101], ids=["lines", "escape", "long"])
+def test_who_asks_is_recorded_on_one_line(name: str):
+    with pytest.raises(UsageError, match="--by: write at most 100 characters, on one line"):
+        operator_name(name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dead-letters", "settle", "--note", "mended", "--path", ""),
+        ("dead-letters", "redrive", "--path", " "),
+        ("replay", "--from-group", ""),
+    ],
+    ids=lambda words: words[-2],
+)
+def test_a_variable_that_is_not_set_chooses_nothing(words: tuple[str, ...]):
+    OrderWorker({}).here(*words).assert_refused(2, f"{words[-2]} is empty")
+
+
 def test_there_is_something_to_try():
     assert len(list(options("TIME"))) >= 12
     assert len(list(options("float range"))) >= 12

@@ -56,7 +56,7 @@ def form(value: bytes | None = b"x", *own: tuple[str, bytes | None], key: bytes 
     return Form(key, value, headers(*own))
 
 
-def told(fitted: Form, name: str) -> bytes | None:
+def answer(fitted: Form, name: str) -> bytes | None:
     return dict(fitted.headers).get(name)
 
 
@@ -69,16 +69,16 @@ def test_the_value_is_cut_first_and_says_so():
     fitted = fit(form(b"x" * 1_000_000, ("mine", b"y" * 1_000)), 1_000_000)
     assert fitted.value
     assert 990_000 < len(fitted.value) < 1_000_000
-    assert told(fitted, "value.cut_from_bytes") == b"1000000"
-    assert told(fitted, "mine") == b"y" * 1_000
-    assert told(fitted, "source.offset") == b"42"
+    assert answer(fitted, "value.cut_from_bytes") == b"1000000"
+    assert answer(fitted, "mine") == b"y" * 1_000
+    assert answer(fitted, "source.offset") == b"42"
 
 
 def test_headers_that_take_too_much_room_are_cut_and_the_value_only_as_needed():
     fitted = fit(form(b"x" * 500, ("big", b"y" * 2_000_000), ("x", None)), 1_000_000)
     assert fitted.value == b"x" * 500
-    assert (told(fitted, "big"), told(fitted, "headers.cut")) == (None, b"2")
-    assert told(fitted, "value.cut_from_bytes") == b"500", "the whole record is to be found at its source"
+    assert (answer(fitted, "big"), answer(fitted, "headers.cut")) == (None, b"2")
+    assert answer(fitted, "value.cut_from_bytes") == b"500", "the whole record is to be found at its source"
 
 
 def test_the_names_of_headers_count_in_bytes():
@@ -94,7 +94,7 @@ def test_a_letter_fits_whatever_its_parts_are(max_bytes: int, value: bytes | Non
     fitted = fit(form(value, *own, key=key), max_bytes)
     assert size_of(fitted) <= max_bytes
     assert source_of(fitted.headers) == SOURCE
-    assert told(fitted, "error.code") == b"invalid_order"
+    assert answer(fitted, "error.code") == b"invalid_order"
     assert (fitted.value is None, fitted.key is None) == (value is None, key is None)
     builder = BatchBuilder(10**9, 0, is_transactional=True)
     builder.append(timestamp=2**42, key=fitted.key, value=fitted.value, headers=fitted.headers)
@@ -109,7 +109,7 @@ def test_nothing_more_can_be_cut_of_what_is_cut_to_the_least():
 
 def test_a_key_is_made_up_of_the_source_where_there_is_none():
     keyed = with_made_up_key(form(key=None))
-    assert (keyed.key, told(keyed, "key.made_up")) == (b"order-placed-3-42", b"true")
+    assert (keyed.key, answer(keyed, "key.made_up")) == (b"order-placed-3-42", b"true")
     assert own_key(keyed.key, keyed.headers) is None
     assert with_made_up_key(form()) == form()
     assert own_key(b"key", form().headers) == b"key"

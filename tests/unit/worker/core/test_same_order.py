@@ -77,7 +77,7 @@ def test_a_row_of_an_older_version_knows_its_exact_repeat_whatever_was_decided()
     one, turned = placed(line(1), line(2)), placed(line(2), line(1))
     rejected = row_of(one, REJECTED, sorted_fingerprint=None)
     assert same(one, rejected)
-    assert not same(turned, rejected), "nothing tells its lines"
+    assert not same(turned, rejected), "nothing shows its lines"
     assert same(turned, row_of(one)), "its event has them"
     strange = row_of(one, event='{"of": "another time"}')
     assert same(one, strange)

@@ -1,8 +1,11 @@
 """What others' tools send is named in the dead letter, with its place and what to send instead."""
 
 import json
+import zlib
+from base64 import b64encode
 from gzip import compress
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -28,14 +31,30 @@ def refused(value: bytes) -> Invalid:
         (VALUE.decode().encode("utf-16"), "UTF-16", "write UTF-8"),
         (VALUE.decode().encode("utf-16-be"), "UTF-16", "write UTF-8"),
         (VALUE.decode().encode("utf-16-le"), "UTF-16", "write UTF-8"),
+        (VALUE.decode().encode("utf-32"), "UTF-32", "write UTF-8"),
+        (VALUE.decode().encode("utf-32-be"), "UTF-32", "write UTF-8"),
+        (VALUE.decode().encode("utf-32-le"), "UTF-32", "write UTF-8"),
         (VALUE.replace(b"{", b'{"note":"K\xf6ln",', 1), "not UTF-8 at byte 11", "write UTF-8"),
         (b"\x00\x00\x00\x12\x67" + VALUE, "schema id 4711) before JSON", "plain JSON"),
         (b"\x00\x00\x00\x00\x01\x02\x48ab", "schema id 1) before Avro or Protobuf", "plain JSON"),
+        (bytes(7) + b"\x02\x07" + VALUE, "schema id 519) before JSON", "plain JSON"),
+        (b"\x01" + UUID(int=7).bytes + VALUE, "schema registry (17 bytes) before JSON", "plain JSON"),
+        (b"\x03\x00" + UUID(int=7).bytes + VALUE, "schema registry (18 bytes) before JSON", "plain JSON"),
         (compress(VALUE), "gzip", "compression.type"),
         (b"\x28\xb5\x2f\xfd" + VALUE, "zstd", "compression.type"),
         (b"\x04\x22\x4d\x18" + VALUE, "lz4", "compression.type"),
+        (zlib.compress(VALUE), "zlib", "compression.type"),
+        (b"\x82SNAPPY\x00\x00\x00\x00\x01" + VALUE, "snappy", "compression.type"),
         (b"\xac\xed\x00\x05t\x00\x02{}", "Java object", "write JSON"),
         (b"\x80\x04\x95" + VALUE, "Python pickle", "write JSON"),
+        (b"Obj\x01\x04\x14avro.codec\x08null", "Avro file", "write JSON"),
+        (b"H" + VALUE[14:50] + b"\x02(2026", "binary, like Avro", "(it begins with 48"),
+        (b"\x84\xa8order_id\xd9$", "MessagePack (it begins with 84 A8 6F 72)", "write JSON"),
+        (b"d\x00\x00\x00\x02order_id\x00", "is binary", "write JSON"),
+        (b64encode(VALUE), "base64", "send the JSON itself"),
+        (VALUE.hex().encode(), "trailing characters", "as one JSON object"),
+        (b"order_id,user_id\n7,7\n", "expected value", "as one JSON object"),
+        (VALUE.replace(b'"user_id":', b'"user_id": None, "note":'), "expected ident", "as one JSON object"),
         (b"<?xml version='1.0'?><order/>", "XML", "write JSON"),
         (repr(ORDER).encode(), "single quotes", "write JSON"),
         (b" \n", "white space only", "send the order"),
@@ -57,7 +76,10 @@ def test_bytes_that_are_no_json_are_named(value: bytes, says: str, step: str):
     ("document", "path", "says"),
     [
         ([ORDER], "", "send each order as a record of its own"),
+        ([], "", "send each order as a record of its own"),
         (json.dumps(ORDER), "", "serialized twice; send the object itself"),
+        (b64encode(VALUE).decode(), "", "is base64: send the object itself"),
+        ({**ORDER, "items": [[{}]]}, "items.0", "should be an object"),
         ({"specversion": "1.0", "data": ORDER}, "order_id", "structured mode; send it with the header"),
         ({"schema": {}, "payload": ORDER}, "order_id", "value.converter.schemas.enable=false"),
         ({"order": ORDER, "meta": {}}, "order_id", 'the order is inside "order": send it alone'),
@@ -74,6 +96,17 @@ def test_a_document_that_is_no_order_is_named(document: Any, path: str, says: st
     found = refused(json.dumps(document).encode())
     assert (found.code, found.path) == (DeadLetterCode.INVALID_ORDER, path)
     assert says in found.message
+
+
+def test_an_event_of_another_version_of_cloudevents_is_named():
+    event = {"specversion": "0.3", "id": "1", "source": "/shop", "type": "order-placed", "data": ORDER}
+    headers = [("content-type", b"application/cloudevents+json")]
+    found = decode(json.dumps(event).encode(), LIMIT, headers)
+    assert isinstance(found, Invalid)
+    assert (found.path, found.message) == (
+        "specversion",
+        'should be "1.0", the version of CloudEvents that is read',
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,6 +132,8 @@ def test_a_document_that_is_no_order_is_named(document: Any, path: str, says: st
         ("placed_at", "9999-01-01T00:00:00Z", "out of 1970 to 9998"),
         ("placed_at", "2026-11-23", "is only a date"),
         ("placed_at", 1795428000, "is a number: write text in RFC 3339"),
+        ("placed_at", "2026-11-23T10:00:00+01:00[Europe/Berlin]", "end it with Z or an offset like +01:00"),
+        ("placed_at", "2026-11-23T10:00:00 UTC", "end it with Z or an offset like +01:00"),
         ("placed_at", "1795428000", "is a number of seconds"),
         ("user_id", "7", "write the number without quotes; an id is an integer from 1 to"),
         ("user_id", 7.5, "is not a whole number; an id is an integer"),
@@ -132,7 +167,7 @@ def test_a_price_that_is_written_otherwise_is_named(written: object, says: str):
     assert says in found.message
 
 
-def test_every_message_of_a_hostile_value_is_of_one_line_and_no_longer_than_a_header_may_be():
+def test_every_message_of_a_hostile_value_is_one_line_that_fits_a_header():
     for hostile in hostile_values():
         found = decode(hostile.value, LIMIT)
         assert isinstance(found, Invalid)

@@ -1,4 +1,4 @@
-"""Lines over the last hour: within their frame, with gaps where nobody knows, and told in words."""
+"""Lines over the last hour: within their frame, with gaps where nobody knows, and said in words."""
 
 from worker.http.page.chart import HEIGHT, WIDTH, charts, seconds
 from worker.observability.history import Point

@@ -1,4 +1,4 @@
-"""What the overview makes of what the sources tell."""
+"""What the overview makes of what the sources return."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -47,8 +47,8 @@ def tail(*records: ConsumerRecord[Any, Any], cut: tuple[int, ...] = (), read_fro
     return Tail(records, {0: read_from, 1: read_from}, frozenset(cut))
 
 
-def decided(orders: list[tuple[datetime, int]], told: Rejections, at_most: int = 1_000) -> dict[str, Any]:
-    found = outcomes(after(10), Panel(stored_orders(orders, at_most)), Panel(told))
+def decided(orders: list[tuple[datetime, int]], answer: Rejections, at_most: int = 1_000) -> dict[str, Any]:
+    found = outcomes(after(10), Panel(stored_orders(orders, at_most)), Panel(answer))
     return {count.name: count.number for count in (*found.decided, *found.reasons)}
 
 
@@ -105,16 +105,16 @@ def test_what_lies_before_a_gap_says_nothing_about_the_time_between():
 def test_a_partition_of_which_nothing_could_be_read_leaves_the_number_open():
     found = rejections(tail(rejection(after(9), offset=12), cut=(0, 1)))
     assert found.blind
-    told = outcomes(after(10), Panel(StoredOrders(((after(5), 3),), None)), Panel(found))
-    assert told.decided == (Count("confirmed", 3), Count("rejected", None))
-    assert told.troubles == ("the newest rejections are too large, or too strange, to be counted here",)
+    answer = outcomes(after(10), Panel(StoredOrders(((after(5), 3),), None)), Panel(found))
+    assert answer.decided == (Count("confirmed", 3), Count("rejected", None))
+    assert answer.troubles == ("the newest rejections are too large, or too strange, to be counted here",)
 
 
 def test_one_server_away_leaves_the_other_ones_number():
     away: Panel[Any] = Panel(None, "the database: connection refused")
-    told = outcomes(after(10), away, Panel(rejections(tail(rejection(after(1))))))
-    assert told.decided == (Count("confirmed", None), Count("rejected", 1))
-    assert told.troubles == ("the database: connection refused",)
+    answer = outcomes(after(10), away, Panel(rejections(tail(rejection(after(1))))))
+    assert answer.decided == (Count("confirmed", None), Count("rejected", 1))
+    assert answer.troubles == ("the database: connection refused",)
     nobody = outcomes(after(10), away, Panel(None, "Kafka: no answer within 2 s"))
     assert [count.number for count in nobody.decided] == [None, None]
     assert (nobody.since, nobody.cut) == (after(-3_589), False)

@@ -104,8 +104,8 @@ def overview(**fields: Any) -> Overview:
     }
     orders = nothing.pop("orders")
     this_worker = ThisWorker(False, {HOSTILE: HOSTILE}, (1, 3), NOW, ())
-    told = outcomes(NOW, orders, nothing["rejections"])
-    return Overview(time=NOW, group_id=HOSTILE, outcomes=told, this_worker=this_worker, refresh=0, **nothing)
+    nothing["outcomes"] = outcomes(NOW, orders, nothing["rejections"])
+    return Overview(time=NOW, group_id=HOSTILE, this_worker=this_worker, refresh=0, **nothing)
 
 
 def hostile_pages() -> dict[str, str]:
@@ -168,8 +168,8 @@ def test_where_there_is_nothing_it_says_so():
 
 def test_a_broken_part_says_why_and_the_others_are_shown():
     rejection = Rejection(ORDER, NOW, ("unknown_user",), ("there was no such user",), False)
-    told = Panel(Rejections((rejection,), None, 0, False))
-    text = Page(overview_page(overview(lag=AWAY, letters=AWAY, rejections=told))).text
+    answer = Panel(Rejections((rejection,), None, 0, False))
+    text = Page(overview_page(overview(lag=AWAY, letters=AWAY, rejections=answer))).text
     assert text.count("Not shown. Kafka: connection refused") == 2
     assert "there was no such user" in text
     assert "only stock is missing" not in text
@@ -197,11 +197,11 @@ def test_the_page_reloads_itself_only_when_asked_to():
 
 
 def test_a_lag_that_does_not_shrink_is_not_called_endless():
-    def told(decided: float, placed: float, keeps_up: bool = False) -> str:
+    def answer(decided: float, placed: float, keeps_up: bool = False) -> str:
         pace = Pace(decided, placed, 60.0 if decided > placed else None, keeps_up)
         return drained(lag_of(partition(0, 90), pace=pace))
 
-    assert [told(2, 1), told(1, 2), told(1, 1), told(99, 99, True)] == [
+    assert [answer(2, 1), answer(1, 2), answer(1, 1), answer(99, 99, True)] == [
         *("1 min 0 s", "lag grows"),
         *("lag stays", "keeps up"),
     ]
@@ -247,8 +247,8 @@ def test_long_texts_are_cut_and_it_is_said():
 
 
 @pytest.mark.parametrize(
-    ("share", "told"),
+    ("share", "answer"),
     [(None, ""), (0.0, "0 %"), (0.0001, "< 1 %"), (0.5, "50 %"), (0.9999, "99 %"), (1.0, "100 %")],
 )
-def test_a_share_is_never_nothing_of_something_nor_all_of_less(share: float | None, told: str):
-    assert percent(share) == told
+def test_a_share_is_never_nothing_of_something_nor_all_of_less(share: float | None, answer: str):
+    assert percent(share) == answer

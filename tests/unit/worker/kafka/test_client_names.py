@@ -22,7 +22,7 @@ def test_a_worker_of_any_version_is_known_for_one(ours: str):
 
 
 @pytest.mark.parametrize("other", ["console-consumer", "order-workers", "", "rdkafka"])
-def test_whoever_else_is_in_the_group_is_none(other: str):
+def test_other_members_of_the_group_are_no_workers(other: str):
     assert not is_worker(other)
 
 

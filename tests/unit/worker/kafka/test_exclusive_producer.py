@@ -13,7 +13,7 @@ from worker.kafka.producing.exclusive_producer import is_fenced
 
 
 def wrapped(cause: BaseException) -> KafkaError:
-    """As aiokafka's sender tells of an error that it does not expect."""
+    """As aiokafka's sender reports an error that it does not expect."""
     error = KafkaError("Unexpected error during batch delivery")
     error.__cause__ = cause
     return error

@@ -23,7 +23,7 @@ def test_everything_else_was_moved_by_somebody_else(metadata: str):
     assert is_unmarked(metadata)
 
 
-def test_a_replay_is_neither_a_workers_commit_nor_a_strangers():
+def test_a_replay_is_neither_a_workers_commit_nor_a_foreign_one():
     assert not is_workers_mark(MOVED_BY_REPLAY)
     assert not is_unmarked(MOVED_BY_REPLAY)
 

@@ -91,21 +91,21 @@ async def test_a_refusal_that_the_settings_explain_needs_no_guessing():
     assert known.of("out").max_batch_bytes == 200_000
 
 
-@pytest.mark.parametrize("told", [None, TopicLimits(is_read=True)])
-async def test_what_settings_do_not_explain_is_learned_bit_by_bit(told: TopicLimits | None):
-    known = OutputLimits(["out"], Settings(told))
+@pytest.mark.parametrize("answer", [None, TopicLimits(is_read=True)])
+async def test_what_settings_do_not_explain_is_learned_bit_by_bit(answer: TopicLimits | None):
+    known = OutputLimits(["out"], Settings(answer))
     for refused in (512_000, 256_000, 128_000):
         await known.learn("out", RefusalRemedy.SMALLER_BATCHES, refused)
         assert known.of("out").max_batch_bytes == refused // 2
     await known.learn("out", RefusalRemedy.OWN_TIME, 64_000)
-    assert known.of("out") == TopicLimits(max_batch_bytes=64_000, own_time=True, is_read=told is not None)
+    assert known.of("out") == TopicLimits(max_batch_bytes=64_000, own_time=True, is_read=answer is not None)
 
 
-@pytest.mark.parametrize(("told", "left"), [(TopicLimits(is_read=True), 1_048_588), (None, 500)])
+@pytest.mark.parametrize(("answer", "left"), [(TopicLimits(is_read=True), 1_048_588), (None, 500)])
 async def test_what_was_learned_is_forgotten_once_settings_are_read_again(
-    told: TopicLimits | None, left: int
+    answer: TopicLimits | None, left: int
 ):
-    known = OutputLimits(["out"], Settings(told))
+    known = OutputLimits(["out"], Settings(answer))
     await known.learn("out", RefusalRemedy.SMALLER_BATCHES, 1_000)
     await known.read()
     assert known.of("out").max_batch_bytes == left

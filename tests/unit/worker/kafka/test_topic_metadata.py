@@ -1,4 +1,4 @@
-"""Whether every broker knows the topics, by what each tells of them."""
+"""Whether every broker knows the topics, by what each reports of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +17,8 @@ def all_known() -> list[dict[str, Any]]:
     return [topic("orders", 1, 2), topic("outcomes", 1)]
 
 
-def lacking(*told: Sequence[dict[str, Any]] | None) -> str | None:
-    return first_lacking(dict(enumerate(told, 1)), PARTITIONS)
+def lacking(*answer: Sequence[dict[str, Any]] | None) -> str | None:
+    return first_lacking(dict(enumerate(answer, 1)), PARTITIONS)
 
 
 def test_nothing_is_lacking_where_each_broker_names_a_leader_of_every_partition() -> None:

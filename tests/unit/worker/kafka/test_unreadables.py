@@ -17,7 +17,7 @@ def span(first: int, end: int, partition: TopicPartition = PARTITION) -> Unreada
     return UnreadableSpan(partition, first, end, "its batch has a wrong checksum")
 
 
-def told(met: Unreadables) -> list[str]:
+def answer(met: Unreadables) -> list[str]:
     return [str(count) for count in met.counts()]
 
 
@@ -37,7 +37,7 @@ def test_they_are_counted_by_partition_from_the_first_on():
     met.add_span(span(9, 12))
     met.add_records([record(b"{}"), unreadable(7), unreadable(8)])
     met.add_span(span(5, 6, TopicPartition("order-confirmed", 1)))
-    assert told(met) == [
+    assert answer(met) == [
         "1 record of order-confirmed-1 from offset 5 cannot be unpacked (its batch has a wrong checksum)",
         "3 records of order-placed-0 from offset 9 cannot be unpacked (its batch has a wrong checksum)",
         "2 records of order-placed-0 from offset 7 cannot be unpacked (the header name \\xff is not UTF-8)",

@@ -8,6 +8,7 @@ from aiokafka import TopicPartition
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.observability.health import (
+    CHECK_INTERVAL_SECONDS,
     EXIT_REFUSED,
     EXIT_STALLED,
     Health,
@@ -16,16 +17,57 @@ from worker.observability.health import (
     start_watchdog,
 )
 
+PLACED, OTHER = TopicPartition("placed", 0), TopicPartition("placed", 1)
 
-def test_a_worker_is_ready_once_started_and_says_why_it_is_not():
+
+def test_a_worker_is_ready_once_it_has_joined_and_taken_over_and_says_why_it_is_not():
     health = Health()
     assert health.troubles() == {"worker": "starting"}
-    health.started()
+    health.joining()
+    assert health.troubles() == {"worker": "joining its consumer group"}
+    health.assigned([0, 1])
+    health.has_to_take_over([OTHER, PLACED])
+    assert health.troubles() == {"worker": "taking over placed-0, placed-1"}
+    health.has_to_take_over([])
     assert health.describe()["ready"] is True
+    health.assigned([0])
+    health.has_to_take_over([PLACED])
+    assert health.describe()["ready"] is True, "a rebalance makes no worker unready that runs"
     health.failed("database", "connection refused")
     assert health.troubles() == {"database": "connection refused"}
     health.answered("database")
     assert health.describe()["ready"] is True
+
+
+def test_a_worker_that_stands_by_without_partitions_is_ready_once_it_has_joined():
+    health = Health()
+    health.joining()
+    health.has_to_take_over([])
+    assert health.describe()["ready"] is False
+    health.assigned([])
+    assert health.describe()["ready"] is True
+
+
+def test_a_worker_that_is_stopped_while_it_joins_stays_unready():
+    health = Health()
+    health.joining()
+    health.stopping()
+    health.assigned([])
+    assert health.troubles() == {"worker": "stopping"}
+
+
+async def test_the_monitor_looks_again_as_soon_as_the_group_is_joined():
+    health, looks = Health(), asyncio.Queue[None]()
+
+    async def look() -> None:
+        looks.put_nowait(None)
+
+    checking = asyncio.create_task(monitor(health, {"kafka": look}))
+    await looks.get()
+    health.assigned([0])
+    async with asyncio.timeout(CHECK_INTERVAL_SECONDS / 2):
+        await looks.get()
+    checking.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -143,10 +185,7 @@ async def test_an_answer_that_is_late_is_reported_and_then_what_the_driver_says_
     assert health.stalled_seconds() < 10
 
 
-PLACED = TopicPartition("placed", 0)
-
-
-def test_a_partition_that_waits_is_named_with_its_reason_and_since_when_until_it_continues():
+def test_a_partition_that_waits_is_named_with_its_reason_and_since_when():
     health = Health()
     health.started()
     assert health.waits(PLACED, "too large")
@@ -186,7 +225,7 @@ def test_a_partition_that_waits_for_another_reason_has_waited_as_long():
     health = Health()
     health.waits(PLACED, "one")
     since = health.waiting()["placed-0"].since
-    assert not health.waits(PLACED, "one"), "told already"
+    assert not health.waits(PLACED, "one"), "reported already"
     assert health.waits(PLACED, "another")
     assert health.waiting()["placed-0"].since == since
 

@@ -19,7 +19,7 @@ from worker.observability.history import (
 NONE: Buckets = [(0.1, 0), (1.0, 0), (math.inf, 0)]
 
 
-def test_a_rate_is_what_came_between_two_points_and_looks_between_them_count_for_nothing():
+def test_a_rate_is_what_came_between_two_points_whatever_the_looks_between():
     history = History(lambda: NONE)
     for clock in range(31):
         history.saw(float(clock), published=clock * 10, end=clock * 12, lag=clock * 2)

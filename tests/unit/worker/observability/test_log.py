@@ -65,7 +65,7 @@ def test_an_error_is_not_hidden_by_another_one_with_the_same_words(
     assert written(*lines) == [True, is_written]
 
 
-def test_what_is_looked_at_again_and_again_is_said_once_in_a_while_and_a_batch_always() -> None:
+def test_repeated_checks_are_logged_once_in_a_while_and_a_batch_always() -> None:
     ours = KafkaClientFilter()
 
     def say(event: Event) -> bool:

@@ -78,12 +78,12 @@ def stored(status: str) -> StoredOrder:
 
 
 def test_what_became_of_a_confirmed_order_since_comes_first():
-    told = facts(decision=confirmed(), outcomes=(outcome(15),))
+    answer = facts(decision=confirmed(), outcomes=(outcome(15),))
     for status, beginning in (("pending", "Confirmed at "), ("completed", "Confirmed at ")):
-        assert explained(replace(told, order=stored(status))).summary.startswith(beginning)
-    cancelled = explained(replace(told, order=stored("cancelled")))
+        assert explained(replace(answer, order=stored(status))).summary.startswith(beginning)
+    cancelled = explained(replace(answer, order=stored("cancelled")))
     assert (cancelled.state, cancelled.summary[:29]) == (State.CONFIRMED, "Cancelled since. Confirmed at")
-    assert explained(told).summary.startswith("Gone from the table of orders: deleted since")
+    assert explained(answer).summary.startswith("Gone from the table of orders: deleted since")
 
 
 def test_a_pruned_decision_says_so_and_makes_nothing_up():
@@ -102,14 +102,14 @@ def test_a_pruned_decision_says_so_and_makes_nothing_up():
 
 
 def test_an_order_that_was_placed_again_names_the_other_one():
-    told = facts(decision=rejected(Reason(code=ReasonCode.UNKNOWN_USER)))
+    answer = facts(decision=rejected(Reason(code=ReasonCode.UNKNOWN_USER)))
     new, old = LinkedOrder(UUID(int=2), None, "ada", NOW, True), LinkedOrder(UUID(int=1), "rejected")
-    assert explained(replace(told, reopened_as=new)).summary.endswith(
+    assert explained(replace(answer, reopened_as=new)).summary.endswith(
         f" It was placed again as {new.order_id} without the prices that the buyer saw by ada at"
         " 2026-11-23 10:00:00.000Z, which is not decided yet."
     )
     lost = LinkedOrder(UUID(int=2), "confirmed")
-    assert explained(replace(told, reopened_as=lost, supersedes=old)).summary.endswith(
+    assert explained(replace(answer, reopened_as=lost, supersedes=old)).summary.endswith(
         f" It supersedes {old.order_id}, which was rejected."
         f" It was placed again as {lost.order_id}, which was confirmed."
     )
@@ -222,8 +222,8 @@ def test_a_record_is_what_the_ledger_and_the_committed_offset_make_of_it():
     assert standings == {3: RecordStanding.PASSED_OVER, 7: RecordStanding.WAITING, 1: RecordStanding.INVALID}
     headers = [("source.topic", b"order-placed"), ("source.partition", b"0"), ("source.offset", b"3")]
     refused = record(value, topic="order-placed-dlt", headers=(*headers, ("error.code", b"data_error")))
-    told = {r.place.offset: r for r in inputs(records, [refused], None, committed, 10_000)}
-    assert (told[3].standing, told[3].why) == (RecordStanding.INVALID, " (data_error)")
+    answer = {r.place.offset: r for r in inputs(records, [refused], None, committed, 10_000)}
+    assert (answer[3].standing, answer[3].why) == (RecordStanding.INVALID, " (data_error)")
 
 
 def test_a_dead_letter_with_odd_headers_is_reported_all_the_same():
@@ -237,8 +237,8 @@ def test_a_dead_letter_with_odd_headers_is_reported_all_the_same():
             ("error.message", b"\xff"),
         ),
     )
-    (told,) = dead_letters([odd])
-    assert (told.code, told.message, told.source, told.failed_at) == ("", "\ufffd", None, None)
+    (answer,) = dead_letters([odd])
+    assert (answer.code, answer.message, answer.source, answer.failed_at) == ("", "\ufffd", None, None)
 
 
 def test_records_of_an_order_are_distinguished_from_others_that_name_it():
@@ -271,7 +271,7 @@ def test_bounds_are_shared_among_partitions_and_what_is_left_out_is_named():
 
 def test_an_outcome_may_lie_where_it_went_while_its_topic_had_fewer_partitions():
     def numbers(source: int, count: int) -> list[int]:
-        return [p.partition for p in homes([TopicPartition("told", n) for n in range(count)], source)]
+        return [p.partition for p in homes([TopicPartition("asked", n) for n in range(count)], source)]
 
     assert numbers(0, 6) == [0]
     assert numbers(5, 6) == [5, 0, 1, 2]

@@ -1,4 +1,4 @@
-"""What a group takes over of another, by what Kafka and PostgreSQL tell of both."""
+"""What a group takes over of another, by what Kafka and PostgreSQL know of both."""
 
 import pytest
 from aiokafka import TopicPartition

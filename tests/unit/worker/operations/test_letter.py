@@ -128,5 +128,5 @@ def test_a_redriven_record_has_its_own_headers_and_no_others():
     one = dead_letter_headers(
         DeadLetterCode.NOT_JSON, "m", "", Source("t", 0, 0), 0, NOW, [*own, (REDRIVE_HEADER, b"1")]
     )
-    assert (REDRIVE_HEADER, b"1") in one, "a letter that failed again tells which redrive it was"
+    assert (REDRIVE_HEADER, b"1") in one, "a letter that failed again says which redrive it was"
     assert own_headers(one) == own

@@ -68,7 +68,7 @@ def test_an_id_that_comes_again_in_the_file_is_a_duplicate_or_a_conflict():
     assert repeated(Candidate(1, placed, b"", None), {}, frozenset()) is None
 
 
-def test_a_duplicate_of_a_rejected_order_is_none_unless_it_was_placed_again_and_confirmed():
+def test_a_rejected_order_has_no_duplicate_unless_reopened_and_confirmed():
     placed = order(line(1))
     same = Candidate(1, placed, placed.fingerprint(), None)
     rejected = ledger_row(placed, "rejected")

@@ -96,7 +96,7 @@ class TestWindow:
         assert read.spans == {ZERO: (0, 4), ONE: (2, 2)}
         assert read.cut == frozenset()
 
-    def test_deleted_records_belong_to_the_window_where_it_begins_with_the_first_that_is_left(self):
+    def test_deleted_records_belong_to_a_window_that_begins_at_the_first_record_left(self):
         bounds, committed = {ZERO: Bounds(5, 9)}, {ZERO: 9}
         assert input_read(bounds, {ZERO: (5, 9)}, committed, from_first=True).cut == {0}
         assert input_read(bounds, {ZERO: (6, 9)}, committed, from_first=False).cut == frozenset()

@@ -47,7 +47,7 @@ def test_a_time_is_where_its_first_record_is_and_never_ahead_of_the_group():
 
 
 @pytest.mark.parametrize("target", [Target(To.EARLIEST), Target(To.TIME, time=NOON)])
-def test_a_beginning_is_the_first_record_also_where_retention_has_overtaken_the_group(target: Target):
+def test_a_beginning_is_the_first_record_also_if_retention_overtook_the_group(target: Target):
     (move,) = moves(target, BOUNDS, LOG_ENDS, {ONE: 3}, {ONE: 40})
     assert (move.target, move.deleted, move.skipped) == (10, 7, (10, 10)), "no record is skipped"
     assert remark(target, move) == "7 deleted before they were decided, from 3 on"

@@ -1,4 +1,4 @@
-"""What `replay` tells a person and a script."""
+"""What `replay` prints for a person and a script."""
 
 import io
 from collections import Counter

@@ -33,9 +33,9 @@ class TestPublication:
         assert (topic, timestamp_ms) == ("order-rejected", 5)
         assert key == str(ROW.order_id).encode()
         assert value == (ROW.event or "").encode()
-        told = dict(headers)
-        assert told["ce_id"] == str(event_id(ROW.order_id)).encode()
-        assert (told["ce_type"], told["ce_time"]) == (b"order-rejected", time_text(NOON).encode())
+        answer = dict(headers)
+        assert answer["ce_id"] == str(event_id(ROW.order_id)).encode()
+        assert (answer["ce_type"], answer["ce_time"]) == (b"order-rejected", time_text(NOON).encode())
         assert headers[-1] == ("republished", b"true")
 
     def test_has_what_the_ledger_keeps_of_the_orders_headers(self) -> None:

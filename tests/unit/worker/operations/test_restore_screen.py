@@ -1,4 +1,4 @@
-"""What `ledger restore` tells a person and a script."""
+"""What `ledger restore` prints for a person and a script."""
 
 import io
 import json
@@ -102,7 +102,7 @@ def test_what_differs_is_listed_up_to_a_limit():
 
 
 def test_a_script_gets_all_of_it():
-    told = json.loads(to_json(document(found(shortages=SHORTAGES))))
-    assert told["shortages"][1] == {"product_id": 4, "sold": 1, "stock": None, "lacks": 1}
-    assert told["partitions"][1]["first_unaccounted"] == 31
-    assert told["missing"][0]["order_there"] == 30
+    answer = json.loads(to_json(document(found(shortages=SHORTAGES))))
+    assert answer["shortages"][1] == {"product_id": 4, "sold": 1, "stock": None, "lacks": 1}
+    assert answer["partitions"][1]["first_unaccounted"] == 31
+    assert answer["missing"][0]["order_there"] == 30

@@ -104,7 +104,7 @@ def test_what_begins_follows_on_what_is_published():
     assert ownership(None).pending(records(3), None).published_to == 3
 
 
-def test_a_batch_behind_markers_follows_on_the_one_before_them():
+def test_a_batch_behind_markers_follows_on_the_batch_before_them():
     owned = ownership(10)
     owned.decided(12)
     owned.published(12)

@@ -94,10 +94,10 @@ def test_only_what_nobody_decided_counts_as_deleted_before_it(
 
 
 def test_a_database_that_knows_less_than_was_committed_is_named_with_the_command():
-    told = database_lost("placed", {PLACED: commit(120)}, {0: pending(pending_to=100)})
-    assert told is not None
-    assert "placed-0 (100, not 120)" in told
-    assert "order-worker ledger restore" in told
+    answer = database_lost("placed", {PLACED: commit(120)}, {0: pending(pending_to=100)})
+    assert answer is not None
+    assert "placed-0 (100, not 120)" in answer
+    assert "order-worker ledger restore" in answer
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_a_database_without_a_row_has_lost_all_that_was_committed(committed: Off
 
 
 def test_a_new_group_does_not_begin_where_another_one_has_decided():
-    told = decided_by_another_group(PLACED, evidence(), ["old"], "new")
-    assert told is not None
-    assert "replay --from-group old" in told
+    answer = decided_by_another_group(PLACED, evidence(), ["old"], "new")
+    assert answer is not None
+    assert "replay --from-group old" in answer
 
 
 @pytest.mark.parametrize("found", [evidence(commit(0)), evidence(None, pending())])

@@ -4,6 +4,7 @@ import io
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from contracts.events import OrderPlaced
 from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, ProductStock, StoredDecision
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
+from worker.sandbox.demo.program import program_here
 from worker.sandbox.demo.report import latency, print_kept, print_next, print_report
 from worker.sandbox.demo.retailer import Retailer, read_retailer
 from worker.sandbox.demo.watch import SeenLetter, SeenOutcome, TopicTally
@@ -185,3 +187,20 @@ def test_the_page_is_named_at_the_end_and_where_all_stays_up():
     assert "make demo KEEP=1" in end
     assert "operator's page" in end
     assert "The operator's page  http://127.0.0.1:4711/" in [line.strip() for line in kept.splitlines()]
+
+
+def test_what_to_type_next_is_found_from_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    programs = tmp_path / ".venv" / "bin"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(programs / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert program_here() == ".venv/bin/order-worker"
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        print_next(console, program=program_here())
+    assert ".venv/bin/order-worker --help" in captured.get()
+
+    programs.mkdir(parents=True)
+    (programs / "order-worker").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    assert program_here() == "order-worker"

@@ -1,7 +1,7 @@
-"""The blows of a soak: each strikes once, ends by itself, and leaves servers that answer.
+"""The faults of a soak: each strikes once, ends by itself, and leaves servers that answer.
 
-The witness is frozen with the others and cut off with them, but never killed, so that its memory over time
-means something.
+The spared worker is frozen with the others and cut off with them, but never killed, so that its memory over
+time means something.
 """
 
 import signal
@@ -17,24 +17,24 @@ from tests.support.deadline import eventually
 from tests.support.worker_process import ROOT, WorkerProcess
 from worker.sandbox.servers.services import Server
 
-Blow = Callable[[Arena, WorkerProcess], None]
+Fault = Callable[[Arena, WorkerProcess], None]
 
 _PAST_THE_SESSION_SECONDS: Final = 4.0  # a session is 2 s in an arena
 _FROZEN_SECONDS: Final = 6.0  # past every deadline of a request
 
 
-def kill(arena: Arena, witness: WorkerProcess) -> None:
+def kill(arena: Arena, spared: WorkerProcess) -> None:
     """SIGKILL to a worker."""
-    _another(arena, witness).kill()
+    _another(arena, spared).kill()
 
 
-def terminate(arena: Arena, witness: WorkerProcess) -> None:
+def terminate(arena: Arena, spared: WorkerProcess) -> None:
     """SIGTERM to a worker."""
-    _another(arena, witness).signal(signal.SIGTERM)
+    _another(arena, spared).signal(signal.SIGTERM)
 
 
 def stand_still(arena: Arena, _: WorkerProcess) -> None:
-    """A worker, maybe the witness, is stopped past its session and wakes up when others have its work."""
+    """Any worker is stopped past its session, and wakes up when others have its work."""
     worker = arena.any_worker()
     worker.signal(signal.SIGSTOP)
     try:
@@ -51,29 +51,29 @@ def backends(arena: Arena, _: WorkerProcess) -> None:
     )
 
 
-def locks(arena: Arena, witness: WorkerProcess) -> None:
-    """Somebody else holds every product until the witness has run into its lock timeout."""
+def locks(arena: Arena, spared: WorkerProcess) -> None:
+    """Somebody else holds every product until the spared worker has run into its lock timeout."""
     holder = _holder(arena)
     try:
-        before = witness.log.count("will be tried again")
-        eventually(lambda: witness.log.count("will be tried again") > before, 30)
+        before = spared.log.count("will be tried again")
+        eventually(lambda: spared.log.count("will be tried again") > before, 30)
     finally:
         holder.kill()
         holder.communicate()
 
 
-def crash(server_of: Callable[[Arena], Server]) -> Blow:
-    def blow(arena: Arena, _: WorkerProcess) -> None:
+def crash(server_of: Callable[[Arena], Server]) -> Fault:
+    def fault(arena: Arena, _: WorkerProcess) -> None:
         """`kill -9` of a server, which is started again."""
         server = server_of(arena)
         server.crash()
         server.start()
 
-    return blow
+    return fault
 
 
-def freeze(server_of: Callable[[Arena], Server]) -> Blow:
-    def blow(arena: Arena, _: WorkerProcess) -> None:
+def freeze(server_of: Callable[[Arena], Server]) -> Fault:
+    def fault(arena: Arena, _: WorkerProcess) -> None:
         """A server stands still for some seconds."""
         server = server_of(arena)
         server.freeze()
@@ -82,7 +82,7 @@ def freeze(server_of: Callable[[Arena], Server]) -> Blow:
         finally:
             server.thaw()
 
-    return blow
+    return fault
 
 
 def guest(arena: Arena, _: WorkerProcess) -> None:
@@ -94,7 +94,7 @@ def guest(arena: Arena, _: WorkerProcess) -> None:
         worker.signal(signal.SIGTERM)
 
 
-BLOWS: Final[dict[str, Blow]] = {
+FAULTS: Final[dict[str, Fault]] = {
     "kill": kill,
     "terminate": terminate,
     "stand-still": stand_still,
@@ -108,9 +108,9 @@ BLOWS: Final[dict[str, Blow]] = {
 }
 
 
-def _another(arena: Arena, witness: WorkerProcess) -> WorkerProcess:
+def _another(arena: Arena, spared: WorkerProcess) -> WorkerProcess:
     arena.keep()
-    return arena.chance.choice([worker for worker in arena.crew if worker is not witness])
+    return arena.chance.choice([worker for worker in arena.crew if worker is not spared])
 
 
 def _holder(arena: Arena) -> "subprocess.Popen[bytes]":
@@ -125,4 +125,4 @@ def _holder(arena: Arena) -> "subprocess.Popen[bytes]":
         assert holder.stdout
         if holder.stdout.readline():
             return holder
-        holder.communicate()  # whoever locks this much may be the one that PostgreSQL ends in a deadlock
+        holder.communicate()  # PostgreSQL may end a session with so many locks in a deadlock

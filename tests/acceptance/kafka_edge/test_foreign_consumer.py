@@ -1,4 +1,4 @@
-"""A consumer that is no worker joins the group, as who only wants to have a look does, and commits for it."""
+"""A consumer that is no worker joins the group, perhaps to look at the records, and commits for it."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import remember_wrongly, stranger_in
+from tests.support.subscriber import foreign_consumer_in, remember_wrongly
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]
@@ -22,23 +22,23 @@ def load(scene: Scene) -> Load:
     return Load(scene)
 
 
-def test_what_a_stranger_reads_in_our_name_is_told_at_once_and_decided_when_it_leaves(
+def test_what_a_foreign_consumer_reads_is_reported_and_decided_when_it_leaves(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):
     everywhere = range(4)
     load.place(10, *everywhere)
     worker = workers.start()
     scene.wait_until_drained()
-    joins = stranger_in(scene.kafka, scene.group_id, scene.topics.order_placed)
-    with closing(joins) as stranger:
-        eventually(lambda: stranger.poll(0.1) or stranger.assignment(), 30)
-        of_theirs = stranger.assignment()
+    joins = foreign_consumer_in(scene.kafka, scene.group_id, scene.topics.order_placed)
+    with closing(joins) as foreign:
+        eventually(lambda: foreign.poll(0.1) or foreign.assignment(), 30)
+        of_theirs = foreign.assignment()
         theirs = {p.partition for p in of_theirs}
         load.place(25, *everywhere)
-        eventually(lambda: stranger.poll(0.1) is not None, 20)
-        eventually(lambda: stranger.poll(0.1) is None, 20)
+        eventually(lambda: foreign.poll(0.1) is not None, 20)
+        eventually(lambda: foreign.poll(0.1) is None, 20)
         eventually(
-            lambda: _offsets(stranger.committed(of_theirs)) == _offsets(stranger.position(of_theirs)), 20
+            lambda: _offsets(foreign.committed(of_theirs)) == _offsets(foreign.position(of_theirs)), 20
         )
         eventually(
             lambda: "console-consumer" in worker.get("/readyz")[1],
@@ -48,8 +48,8 @@ def test_what_a_stranger_reads_in_our_name_is_told_at_once_and_decided_when_it_l
         assert worker.get("/readyz")[0] == 503
         assert set(worker.metric("order_worker_unowned_partitions").values()) == {len(theirs)}
         lag = order_worker.here("lag", "--json", "--interval", "0.2").done().document
-        told = {p["partition"] for p in lag["partitions"] if "no worker" in " ".join(p["remarks"])}
-        assert told == theirs, json.dumps(lag)
+        reported = {p["partition"] for p in lag["partitions"] if "no worker" in " ".join(p["remarks"])}
+        assert reported == theirs, json.dumps(lag)
         assert len(load.undecided()) == 25 * len(theirs)
     load.place(2, *everywhere)
     load.wait_until_decided()
