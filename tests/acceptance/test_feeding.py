@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,11 +19,7 @@ from tests.support.order_worker import ROOT, OrderWorker, command_names, ended
 from tests.support.shop import Shop
 from tests.support.subscriber import publish, read_topic, set_option
 from tests.support.topic_names import TopicNames
-from worker.core.decode import Decoded, decode
-from worker.operations.place.messages import encode, random_orders, with_twins
 from worker.sandbox.servers.services import Services
-
-PRODUCTS = [(product_id, Decimal("2.50")) for product_id in range(1, 21)]
 
 
 def write_catalog(folder: Path, products: int = 20) -> Path:
@@ -278,33 +273,3 @@ class TestPlace:
         result = ended(process)
         assert result.code == 130
         assert "Traceback" not in result.err
-
-
-class TestRandomOrders:
-    def test_the_same_seed_gives_the_same_orders(self) -> None:
-        first = [encode(order) for order in random_orders(7, [1, 2], PRODUCTS, 50)]
-        time.sleep(0.002)
-        assert first == [encode(order) for order in random_orders(7, [1, 2], PRODUCTS, 50)]
-        assert first != [encode(order) for order in random_orders(8, [1, 2], PRODUCTS, 50)]
-
-    def test_they_are_valid_and_within_what_was_asked_for(self) -> None:
-        for order in random_orders(None, [1, 2], PRODUCTS, 300, max_items=3):
-            decoded = decode(encode(order).value, 10_000)
-            assert isinstance(decoded, Decoded)
-            assert decoded.order == order.plain()
-            assert 1 <= len({item.product_id for item in order.items}) == len(order.items) <= 3
-
-    def test_a_small_catalogue_limits_the_items(self) -> None:
-        orders = random_orders(1, [1], PRODUCTS[:2], 50, max_items=5, with_prices=False)
-        assert {len(order.items) for order in orders} == {1, 2}
-
-    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-    def test_twins_follow_their_original(self, share: float) -> None:
-        messages = [encode(order) for order in random_orders(1, [1], PRODUCTS, 1_000)]
-        sent = list(with_twins(iter(messages), share, seed=1))
-        assert [message for message, is_twin in sent if not is_twin] == messages
-        seen = set()
-        for message, is_twin in sent:
-            assert (message.key in seen) == is_twin
-            seen.add(message.key)
-        assert abs(sum(is_twin for _, is_twin in sent) - 1_000 * share) < 60
