@@ -1,9 +1,13 @@
 """What the demo proves: checks on what was placed, seen and stored, and the tables at the end. Pure."""
 
+import os
 import shlex
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -177,6 +181,13 @@ NEXT: Final = (
     (f"{PROGRAM} --help", "every command, each with an example"),
     ("docs/README.md", "a page for each audience: guarantees, tutorial, running, operating"),
 )
+
+
+def program_here() -> str:
+    """What to type for `order-worker` in this folder: `make demo` has put it where no shell looks."""
+    if shutil.which(PROGRAM):
+        return PROGRAM
+    return shlex.quote(os.path.relpath(Path(sys.executable).with_name(PROGRAM)))
 
 
 def print_next(console: Console, *, program: str = PROGRAM) -> None:

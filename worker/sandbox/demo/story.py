@@ -8,10 +8,6 @@ tell
 """
 
 import asyncio
-import os
-import shlex
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,7 +71,7 @@ class Story:
                 held = await self._with_workers(crew)
                 self.finished(held)
                 if not self.keep:
-                    report.print_next(self.console, program=program_here())
+                    report.print_next(self.console, program=report.program_here())
                 else:
                     self._print_kept(crew, is_given)
                     await asyncio.Event().wait()
@@ -111,7 +107,7 @@ class Story:
             workers={worker.name: worker.url or "" for worker in crew.workers},
             exports=variables(self._differing()),
             is_given=is_given,
-            program=program_here(),
+            program=report.program_here(),
         )
 
     def _differing(self) -> dict[str, str]:
@@ -121,13 +117,6 @@ class Story:
             for name, value in self.choices.items()
             if name not in _OF_ITS_WORKERS_ALONE and getattr(self.given, name) != getattr(self.settings, name)
         }
-
-
-def program_here() -> str:
-    """What to type for `order-worker` in this folder: `make demo` has put it where no shell looks."""
-    if shutil.which(report.PROGRAM):
-        return report.PROGRAM
-    return shlex.quote(os.path.relpath(Path(sys.executable).with_name(report.PROGRAM)))
 
 
 class Performance:

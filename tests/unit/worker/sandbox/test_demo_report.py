@@ -16,9 +16,8 @@ from contracts.events import OrderPlaced
 from worker.sandbox.demo.checks import DemoRun, Kill, checks
 from worker.sandbox.demo.evidence import DemoEvidence, OrderEvidence, ProductStock, StoredDecision
 from worker.sandbox.demo.feed import PlacedRecord, RecordKind, schedule
-from worker.sandbox.demo.report import latency, print_kept, print_next, print_report
+from worker.sandbox.demo.report import latency, print_kept, print_next, print_report, program_here
 from worker.sandbox.demo.retailer import Retailer, read_retailer
-from worker.sandbox.demo.story import program_here
 from worker.sandbox.demo.watch import SeenLetter, SeenOutcome, TopicTally
 
 
