@@ -107,7 +107,10 @@ class ListedOrders:
 
 def _as_object(rows: type[Any], *more: tuple[str, type]) -> Any:
     """Rows that are printed with the names of their fields."""
-    return make_dataclass(rows.__name__, [*get_type_hints(rows).items(), *more])
+    made = make_dataclass(rows.__name__, [*get_type_hints(rows).items(), *more])
+    # It is in the schema's names. From Python 3.12 on it would be the caller's, which may be __main__.
+    made.__module__ = "types"
+    return made
 
 
 _RESTORED: Final = make_dataclass(

@@ -9,12 +9,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from contracts.events import DeadLetterCode
 from worker.core.decode import Decoded, Invalid, decode
 from worker.errors import UsageError
 from worker.failures import reason_of
+
+_OVER_LINES: Final = (
+    "here begins a JSON document of several lines: write each order on a line of its own, as jq -c . does,"
+    " or of an array jq -c '.[]'"
+)
 
 
 class FileLine(NamedTuple):
@@ -97,4 +102,6 @@ def decoded(line: FileLine, max_bytes: int) -> Decoded | Invalid:
     if line.size > max_bytes:
         message = f"{line.size} bytes, at most {max_bytes} are allowed"
         return Invalid(DeadLetterCode.TOO_LARGE, message, "")
+    if line.value.strip() in (b"{", b"["):
+        return Invalid(DeadLetterCode.NOT_JSON, _OVER_LINES, "")
     return decode(line.value, max_bytes)

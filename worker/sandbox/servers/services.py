@@ -19,7 +19,7 @@ from worker.sandbox.servers.postgres import LocalPostgres
 
 NO_DOCKER_VARIABLE = "ORDER_WORKER_NO_DOCKER"
 _GIVE_UP_SECONDS = 5
-_USUAL_PORTS = (9092, 5432)  # of Kafka and of PostgreSQL
+_KAFKA_PORT, _POSTGRES_PORT = 9092, 5432  # the usual ones
 
 Report = Callable[[str], None]
 Kind = Literal["given", "docker", "local"]
@@ -80,20 +80,23 @@ def running_services(
         yield _given(given_kafka, given_database)
         return
     report = _one_at_a_time(report)
-    kafka_port, postgres_port = (free_port(usual if usual_ports else None) for usual in _USUAL_PORTS)
+
+    def port(usual: int) -> int:
+        return free_port(usual if usual_ports else None)
+
     with ExitStack() as stack:
         yield _in_docker(
             stack,
-            lambda: DockerKafka(heap=kafka_heap, settings=kafka_settings, port=kafka_port),
-            lambda: DockerPostgres(settings=postgres_settings, port=postgres_port),
+            lambda: DockerKafka(heap=kafka_heap, settings=kafka_settings, port=port(_KAFKA_PORT)),
+            lambda: DockerPostgres(settings=postgres_settings, port=port(_POSTGRES_PORT)),
             report,
         ) or _local(
             stack,
             report,
             lambda folder: LocalKafka(
-                folder, heap=kafka_heap, settings=kafka_settings, port=kafka_port, report=report
+                folder, heap=kafka_heap, settings=kafka_settings, port=port(_KAFKA_PORT), report=report
             ),
-            lambda folder: LocalPostgres(folder, settings=postgres_settings, port=postgres_port),
+            lambda folder: LocalPostgres(folder, settings=postgres_settings, port=port(_POSTGRES_PORT)),
         )
 
 

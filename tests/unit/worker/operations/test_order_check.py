@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from contracts.plain_order import PlainOrder
 from db.bulk.rows import LedgerRow
 from db.stock import StockLevel
 from tests.support.builders import line, order, order_value
+from worker.core.decode import Invalid
 from worker.operations.check.seen_orders import Earlier, seen_orders
 from worker.operations.check.verdicts import Candidate, ExpectedFate, Verdict, decide, repeated
 from worker.operations.place.order_file import decoded, order_lines
@@ -118,3 +120,11 @@ def test_a_value_of_just_the_allowed_size_is_read_whole_whatever_ends_its_line()
         value = b"y" * 1_024
         (one,) = order_lines(io.BytesIO(value + end), 1_024)
         assert (one.value, one.size) == (value, 1_024)
+
+
+@pytest.mark.parametrize("document", [{"order_id": "x"}, [{"order_id": "x"}]])
+def test_a_document_of_several_lines_is_named_where_it_begins(document: object):
+    file = io.BytesIO(json.dumps(document, indent=2).encode())
+    first = decoded(next(order_lines(file, 1_000)), 1_000)
+    assert isinstance(first, Invalid)
+    assert "write each order on a line of its own, as jq -c . does" in first.message
