@@ -644,14 +644,14 @@ MUTATIONS: Final = (
                 "session.scalar(select(func.now()))",
             ),
         ),
-        (Test("tests/acceptance/test_replay.py", "fills_the_gaps"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "question_of_the_clock"),),
     ),
     Mutation(
         "decisions-after-replay",
         "What is decided in a replay is published, if PostgreSQL's clock was set back.",
         "an order that is decided in a replay is dated by the clock alone",
         (Edit(_SETTLEMENT, "if self._replays and (later :=", "if False and (later :="),),
-        (Test("tests/acceptance/test_replay.py", "fills_the_gaps"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "question_of_the_clock"),),
     ),
     Mutation(
         "silence-is-no-offset",
