@@ -8,7 +8,14 @@ from sqlalchemy import ForeignKeyConstraint, Index, PrimaryKeyConstraint, Unique
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.errors import AlreadyExistsError, InvalidValueError, NotFoundError, ShopError, Value
+from db.errors import (
+    AlreadyExistsError,
+    InvalidValueError,
+    NotFoundError,
+    SequenceBehindError,
+    ShopError,
+    Value,
+)
 from db.models import Base
 
 
@@ -45,6 +52,10 @@ _NAMES: Final = {
 }
 
 
+_TABLES: Final = {what: table for table, what in _NAMES.items()}
+_SEQUENCE_AT_ITS_END: Final = "2200H"  # its message names the sequence
+
+
 def _unique_fields() -> dict[str, tuple[str, str]]:
     """What and field of every key, by the name of its constraint."""
     fields = {}
@@ -78,11 +89,13 @@ def _translation(error: DBAPIError, values: Mapping[str, Value]) -> ShopError | 
     constraint = getattr(error.driver_exception, "constraint_name", None) or ""
     if state == "23505" and constraint in _UNIQUE:
         what, field = _UNIQUE[constraint]
+        if field == "id" and field not in values:
+            return SequenceBehindError(_TABLES[what])
         return AlreadyExistsError(what, field, values.get(field), constraint)
     if state == "23503" and constraint in _REFERENCES:
         what, field = _REFERENCES[constraint]
         return NotFoundError(what, "id", values.get(field))
-    if state[:2] in {"22", "23"}:
+    if state[:2] in {"22", "23"} and state != _SEQUENCE_AT_ITS_END:
         column = getattr(error.driver_exception, "column_name", None) or constraint or ", ".join(values)
         return InvalidValueError(column, values.get(column), f"is refused ({error.driver_exception})")
     return None

@@ -4,6 +4,7 @@
     ├ InvalidValueError          a value no column takes
     ├ NotFoundError              nothing has this id or e-mail
     ├ AlreadyExistsError         a unique value or id is taken
+    ├ SequenceBehindError        the id that PostgreSQL gives a new row is taken
     ├ StillReferencedError       orders or products still need the row
     ├ LockedError                another transaction needs the row at this moment
     ├ IllegalStatusChangeError   an order cannot go from this status to that
@@ -57,6 +58,20 @@ class AlreadyExistsError(ShopError):
         self.field = field
         self.value = value
         self.constraint = constraint
+
+
+class SequenceBehindError(ShopError):
+    """The id that PostgreSQL gave a new row of `table` is taken: rows were copied there with their ids.
+
+    No value of the caller's is at fault.
+    """
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"the next id of {table} is taken: SELECT setval(pg_get_serial_sequence('{table}', 'id'),"  # noqa: S608
+            f" (SELECT max(id) FROM {table}))"
+        )
+        self.table = table
 
 
 class StillReferencedError(ShopError):

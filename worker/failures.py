@@ -123,9 +123,9 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    if state[:2] in _SERVER_CLASSES or _is_of_our_statement(error):
-        return Remedy.WAIT
-    return Remedy.SPLIT
+    if state[:2] not in _SERVER_CLASSES and not _is_of_our_statement(error):
+        return Remedy.SPLIT
+    return Remedy.WAIT
 
 
 def _is_of_our_statement(error: BaseException) -> bool:

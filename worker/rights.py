@@ -61,8 +61,8 @@ _READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     """Raise CommandError, which names what is missing, unless the role may do what a worker does.
 
-    Returns a remark if only parts of the page will be missing, if the server is not durable, or if
-    triggers may change what is written.
+    Returns remarks on what a worker can do without, and on what may be wrong with the server or the tables
+    without an error of PostgreSQL's.
     """
     async with engine.connect() as connection:
         if await connection.scalar(_READ_ONLY):

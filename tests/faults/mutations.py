@@ -635,6 +635,26 @@ MUTATIONS: Final = (
         (Test("tests/integration/worker/pipeline/test_batch.py", "silent_replay"),),
     ),
     Mutation(
+        "replay-after-decisions",
+        "A replay publishes nothing again if PostgreSQL's clock was set back.",
+        "a replay is dated by the clock alone",
+        (
+            Edit(
+                _LEDGER,
+                'session.scalar(_AFTER_DECISIONS, {"last_decided_at": last_decided_at})',
+                "session.scalar(select(func.now()))",
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "question_of_the_clock"),),
+    ),
+    Mutation(
+        "decisions-after-replay",
+        "What is decided in a replay is published, if PostgreSQL's clock was set back.",
+        "an order that is decided in a replay is dated by the clock alone",
+        (Edit(_SETTLEMENT, "if self._replays and (later :=", "if False and (later :="),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "question_of_the_clock"),),
+    ),
+    Mutation(
         "silence-is-no-offset",
         "A group coordinator that does not know the offset yet is asked again.",
         "an answer without the partition is taken for: nothing was ever committed",
@@ -819,6 +839,13 @@ MUTATIONS: Final = (
             ),
         ),
         (Trial("locks"), Trial("locks", 2)),
+    ),
+    Mutation(
+        "missing-tables-wait",
+        "A table that is missing for moments makes no order a dead letter.",
+        "what a statement misses is looked for in the orders",
+        (Edit(_RETRY, "and not _is_of_our_statement(error):", "and True:"),),
+        (Test("tests/integration/worker/pipeline/test_altered_tables.py", "missing_for_moments"),),
     ),
     Mutation(
         "trouble-of-all-waits",

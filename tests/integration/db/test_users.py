@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import catalog
@@ -11,6 +12,7 @@ from db.engine import session_factory
 from db.errors import (
     AlreadyExistsError,
     NotFoundError,
+    SequenceBehindError,
     StillReferencedError,
 )
 from tests.support.little_shop import (
@@ -43,6 +45,18 @@ async def test_a_new_user_is_readable_without_another_query(
     await session.commit()
     assert shown == (user.email, user.full_name) == ("cy@example.org", "Cy")
     assert await catalog.get_user_by_id(session, user.id) is user
+
+
+async def test_a_sequence_behind_the_ids_is_named_with_what_helps(session: AsyncSession):
+    """As after rows were copied with their ids. It was `user with id None exists already`."""
+    await session.execute(text("SELECT setval(pg_get_serial_sequence('users', 'id'), 1, false)"))
+    with pytest.raises(SequenceBehindError, match="the next id of users is taken: ") as behind:
+        await catalog.create_user(session, "cy@example.org", "Cy")
+    await session.execute(text(str(behind.value).partition(": ")[2]))
+    assert await catalog.create_user(session, "cy@example.org", "Cy")
+    await session.execute(text("SELECT setval(pg_get_serial_sequence('users', 'id'), 9223372036854775807)"))
+    with pytest.raises(DBAPIError, match="reached maximum value of sequence"):
+        await catalog.create_user(session, "dee@example.org", "Dee")
 
 
 @pytest.mark.parametrize(

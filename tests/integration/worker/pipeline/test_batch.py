@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from bench.statements import counted
 from contracts.envelope import decode_passed_on, event_id
@@ -533,6 +534,22 @@ async def test_a_silent_replay_publishes_nothing_that_was_decided_before_it(
     assert [s.fate for s in results] == [Fate.REDELIVERED, Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
     earlier = {TopicPartition("order-placed", 0): [SilentReplay(0, 4, datetime.now(UTC) - timedelta(days=1))]}
     assert (await processor().decide(batch[:1], earlier))[0].fate is Fate.REDELIVERED
+
+
+async def test_a_silent_replay_is_no_question_of_the_clock(
+    processor: Processor, stocked: Shop, session: AsyncSession
+):
+    """As if PostgreSQL's clock had been set back since, and nobody had read what the replay reads again."""
+    batch = batch_of(*(order_value(line(1)) for _ in range(3)))
+    await processor().settle(batch[:2], {})
+    an_hour_ahead = "UPDATE order_outcomes SET decided_at = decided_at + interval '1 hour'"
+    await in_thread(stocked.sql, an_hour_ahead)
+    await ledger.add_replays(session, "order-placed", {0: (0, 3)})
+    replays = {TopicPartition("order-placed", 0): await ledger.list_replays(session, "order-placed", 0)}
+    settled = await processor().settle(batch, replays)
+    assert [s.fate for s in settled] == [Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
+    (again,) = await processor().settle(batch[2:], replays)
+    assert again.fate is Fate.REDELIVERED, "what is decided in the replay is published until it was"
 
 
 async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_url: str, stocked: Shop):
