@@ -82,7 +82,7 @@ def test_a_port_that_is_taken_is_one_line_with_the_next_step(run: OrderWorker):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         taken_port = run(ORDER_WORKER_HTTP_PORT=str(port))
-        taken_port.assert_one_line(1, str(port), "ORDER_WORKER_HTTP_PORT")
+        taken_port.assert_one_line(1, f":{port} (address already in use): set ORDER_WORKER_HTTP_PORT")
 
 
 def test_a_consumer_that_cannot_start_ends_the_worker_instead_of_leaving_it_idle(workers: Workers):

@@ -102,6 +102,19 @@ def test_a_signal_ends_a_command_that_waits_for_its_standard_input(number: int, 
     assert b"Traceback" not in process.communicate()[1]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a process waits for")
+def test_a_signal_ends_a_command_that_waits_for_somebody_to_write_into_a_pipe(
+    silent: dict[str, str], tmp_path: Path
+):
+    pipe = tmp_path / "orders"
+    os.mkfifo(pipe)
+    process = started(("check", "--contract-only", str(pipe)), silent)
+    waits_for = Path(f"/proc/{process.pid}/wchan")
+    eventually(lambda: "partner" in waits_for.read_text(), PATIENCE_SECONDS, waits_for.read_text)
+    process.send_signal(signal.SIGTERM)
+    ends_as_documented(process, ("check",), signal.SIGTERM)
+
+
 def test_a_signal_that_nohup_has_set_to_be_ignored_stays_ignored(silent: dict[str, str]):
     process = subprocess.Popen(
         [*PROGRAM, "check", "--contract-only", "-"],

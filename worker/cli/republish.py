@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 commands = group()
 
-_OFFSETS: Final = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_OFFSETS: Final = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 
 
 class SelectionKind(StrEnum):

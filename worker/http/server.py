@@ -10,7 +10,6 @@ from typing import Any, Final
 from faststream.asgi import AsgiFastStream
 from faststream.asgi.types import Receive, Scope, Send
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -19,6 +18,7 @@ from worker.failures import outage_text
 from worker.http.connections import bounded
 from worker.observability.health import Health
 
+_READING: Final = ("GET", "HEAD")
 # FastStream's page for /docs has a script in its text and compiles schemas: the policy allows that and
 # nothing of another host. The page at / has a stricter one (`page.site`).
 _GUARDS: Final = (
@@ -38,7 +38,7 @@ class Application(AsgiFastStream):
     """FastStream's application, which serves `routes` as well."""
 
     def __init__(self, *brokers: Any, routes: Sequence[Route], **options: Any) -> None:
-        self._starlette = Starlette(routes=routes, exception_handlers={404: _refusal, 405: _refusal})
+        self._starlette = Starlette(routes=routes, exception_handlers={404: _unknown_path})
         self._starlette.router.redirect_slashes = False
         super().__init__(*brokers, **options)
 
@@ -61,7 +61,11 @@ class Application(AsgiFastStream):
                 message["headers"] = [*message["headers"], *(h for h in _GUARDS if h[0] not in given)]
             await send(message)
 
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["method"] not in _READING:
+            # Some of the applications below, that of the metrics for one, answer to any method.
+            refused = json_response(405, {"error": "this can only be read"}, {"allow": ", ".join(_READING)})
+            await refused(scope, receive, send_guarded)
+        elif scope["type"] == "http":
             await super().__call__(_at_the_top(scope), receive, send_guarded)
         else:
             await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
@@ -110,14 +114,8 @@ def file_route(path: str, file: Path, media_type: str, headers: Mapping[str, str
     return Route(path, send)
 
 
-async def _refusal(_request: Request, error: Exception) -> Response:
-    """The answer to an unknown path, or to a method that would write."""
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        return json_response(405, {"error": "this can only be read"}, {"allow": "GET, HEAD"})
-    return json_response(
-        error.status_code, {"error": "nothing is served here: the page is at /, the events are at /docs"}
-    )
+async def _unknown_path(_request: Request, _error: Exception) -> Response:
+    return json_response(404, {"error": "nothing is served here: the page is at /, the events are at /docs"})
 
 
 def json_response(status: int, body: object, headers: Mapping[str, str] | None = None) -> Response:

@@ -19,10 +19,10 @@ from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader
 from worker.settings import Settings
 
-_TOPIC: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})(:(?P<numbers>\d{1,9}(,\d{1,9})*))?")
+_TOPIC: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})(:(?P<numbers>[0-9]{1,9}(,[0-9]{1,9})*))?")
 _DURATION: Final = re.compile(
-    r"P(?=.)((?P<days>\d{1,6})D)?(T(?=.)((?P<hours>\d{1,6})H)?((?P<minutes>\d{1,6})M)?"
-    r"((?P<seconds>\d{1,9}(\.\d{1,6})?)S)?)?"
+    r"P(?=.)((?P<days>[0-9]{1,6})D)?(T(?=.)((?P<hours>[0-9]{1,6})H)?((?P<minutes>[0-9]{1,6})M)?"
+    r"((?P<seconds>[0-9]{1,9}(\.[0-9]{1,6})?)S)?)?"
 )
 
 

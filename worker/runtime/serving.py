@@ -83,7 +83,8 @@ def _listen(settings: Settings) -> socket.socket:
             address, family=socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
         )
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        # Python names the address once more.
+        why = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise CommandError(
             f"cannot listen on {settings.http_host}:{settings.http_port} ({why}):"
             " set ORDER_WORKER_HTTP_PORT (0: any free port) or ORDER_WORKER_HTTP_HOST"

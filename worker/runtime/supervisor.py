@@ -118,14 +118,15 @@ class _Supervisor:
             return None
         if code == 1 and not self._was_ever_stable:
             # It has reported on standard error what is missing; the next one would report the same.
+            # Others may have started, on a port that is free: they finish their batch.
+            self._stop_all()
             return 1
         lived_seconds = now - child.started_at
         is_lasting = not self._was_ever_stable or lived_seconds >= self._settings.refused_limit_seconds
         if code == LoginRefusedError.exit_code and is_lasting:
             # As well: they all have the same credentials. Those that still work finish their batch. (One that
             # is started while the credentials are being renewed is started again.)
-            self._signals.append(signal.SIGTERM)
-            self._wait_for_all()
+            self._stop_all()
             return code
         child.restarts = 0 if lived_seconds > STABLE_SECONDS else child.restarts + 1
         pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
@@ -148,6 +149,10 @@ class _Supervisor:
             while child.signals < len(self._signals) and child.process.poll() is None:
                 child.signals += 1
                 child.process.send_signal(self._signals[child.signals - 1])
+
+    def _stop_all(self) -> None:
+        self._signals.append(signal.SIGTERM)
+        self._wait_for_all()
 
     def _wait_for_all(self) -> int:
         deadline = time.monotonic() + self._settings.shutdown_timeout_seconds + GRACE_SECONDS

@@ -57,9 +57,11 @@ def test_the_page_shows_the_group_and_changes_nothing(
     for link in links:
         assert get(urljoin(f"{worker.url}/", link))[0] == 200, link
     lists = ("/orders", "/rejections", "/dead-letters")
-    for path in ("/", *lists, f"/explain/{placed.confirmed}", "/dead-letters/1:0"):
+    pages = ("/", *lists, f"/explain/{placed.confirmed}", "/dead-letters/1:0")
+    for path in (*pages, "/metrics", "/docs", "/readyz", "/nowhere"):
         for method in ("POST", "PUT", "DELETE", "PATCH"):
             assert get(worker.url + path, method)[0] == 405
+    for path in pages:
         assert get(worker.url + path, "HEAD")[2] == ""
     assert everything(scene) == before
 

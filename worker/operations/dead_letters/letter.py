@@ -16,7 +16,7 @@ MAX_GROUPS: Final = 1_000
 OTHER: Final = "(other)"  # the code of what comes beyond
 UNMARKED: Final = "(none)"  # the code of a record that no worker wrote
 
-_PLACE: Final = re.compile(r"(\d{1,9}):(\d{1,18})")
+_PLACE: Final = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
 # The value need not be JSON, and may be cut.
 _ORDER_ID: Final = re.compile(rb'"order_id"\s*:\s*"([0-9a-fA-F-]{36})"')
 _INDEX: Final = re.compile(r"(?<=\.)\d+(?=\.|$)")

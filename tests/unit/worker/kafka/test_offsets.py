@@ -37,8 +37,9 @@ def test_what_is_no_time_is_refused(text: str):
 
 
 def test_a_time_without_zone_is_refused():
-    with pytest.raises(UsageError, match="the time zone is missing"):
-        parse_time("2026-11-23T10:00:00", "--from")
+    for text in ("2026-11-23", "2026-11-23T00:00:00"):
+        with pytest.raises(UsageError, match="the time zone is missing; write 2026-11-23T00:00:00Z"):
+            parse_time(text, "--from")
 
 
 @pytest.mark.parametrize(

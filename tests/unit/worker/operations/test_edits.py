@@ -122,6 +122,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, why: str
         read_edits(tmp_path / name)
 
 
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.operations.redrive.edit_file._MAX_LINE_BYTES", 100)
+    with pytest.raises(UsageError, match="f:2: longer than 100 bytes; nothing was sent"):
+        read_edits(written(tmp_path / "f", "", "\0" * 101))
+
+
 def test_a_file_without_a_line_names_no_letter(tmp_path: Path):
     with pytest.raises(UsageError, match="names no dead letter"):
         read_edits(written(tmp_path / "f", "", "  "))
