@@ -1,9 +1,10 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
 import functools
+import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +21,7 @@ from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import fill_the_stock
+from tests.support.memory_folder import keep_temporary_folders_in_memory
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
@@ -42,8 +44,25 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where several processes share the tests, so that nothing of pytest's own stays in memory afterwards."""
+    if hasattr(config, "workerinput"):
+        keep_temporary_folders_in_memory()
+
+
 def _needs_a_server(item: pytest.Item) -> bool:
     return "unit" not in item.path.parts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays until the end: nobody looks for garbage in it, neither now nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
