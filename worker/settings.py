@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     batch_timeout_seconds: float = Field(
         30.0,
-        gt=0,
+        ge=1,  # below that, not even a connection is made in time
         le=DAY_SECONDS,
         description="a database transaction that takes longer is given up and redone",
     )
@@ -99,15 +99,23 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(15_000, ge=1_000, le=DAY_MS, description="longest request to Kafka")
     statement_timeout_ms: int = Field(20_000, ge=100, le=DAY_MS, description="longest SQL statement")
     lock_timeout_ms: int = Field(5_000, ge=100, le=DAY_MS, description="longest wait for one row or lock")
-    shutdown_timeout_seconds: float = Field(25.0, gt=0, description="after SIGTERM, for the batch in flight")
-    retry_max_seconds: float = Field(15.0, gt=0, description="longest pause between two attempts")
+    shutdown_timeout_seconds: float = Field(
+        25.0, gt=0, le=DAY_SECONDS, description="after SIGTERM, for the batch in flight"
+    )
+    retry_max_seconds: float = Field(
+        15.0, gt=0, le=DAY_SECONDS, description="longest pause between two attempts"
+    )
+    # A worker without orders shows a sign of life every two seconds, after an answer that may take as long.
     stall_limit_seconds: float = Field(
-        300.0, gt=0, description="no sign of life for so long while orders wait: exit 3"
+        300.0, ge=5, le=DAY_SECONDS, description="no sign of life for so long while orders wait: exit 3"
     )
     # Longer than any rotation: until a renewed secret is in all its containers, Kubernetes takes up to two
     # minutes.
     refused_limit_seconds: float = Field(
-        180.0, gt=0, description="a server does nothing but refuse our credentials for so long: exit 4"
+        180.0,
+        gt=0,
+        le=DAY_SECONDS,
+        description="a server does nothing but refuse our credentials for so long: exit 4",
     )
 
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

@@ -212,7 +212,7 @@ def test_a_stall_ends_the_worker_with_3_so_that_it_is_started_again(scene: Scene
     scene.place([order_value(line(1))])
     worker = workers.start(
         *(sys.executable, "-m", "tests.support.worker_at_step", Step.BEFORE_DATABASE_COMMIT.value, "hang"),
-        stall_limit_seconds="2",
+        stall_limit_seconds="5",
     )
     assert worker.wait() == 3
     assert "no progress" in worker.log

@@ -33,6 +33,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from worker.kafka.consuming.buffer import had_room, is_full
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.raw_batch import Fetched
+from worker.kafka.consuming.unpacked_size import leave_out_too_large
 from worker.observability.events import Event, about
 from worker.observability.log import RateLimitFilter
 
@@ -143,6 +144,8 @@ class Answers:
         response = await self._client.send(node_id, request, **options)
         if isinstance(request, FetchRequest):
             asked = {TopicPartition(topic, p): at for topic, ps in request.topics for p, at, _ in ps}
+            for partition in leave_out_too_large(response.topics or ()):
+                self._fetcher._records.setdefault(partition, Reread(asked[partition]))  # which says why
             self._had_room = had_room(self._fetcher._fetch_max_bytes, response.topics or ())
             for topic, partitions in response.topics or ():
                 for number, error_code, *rest in partitions:
@@ -213,14 +216,8 @@ async def fetch_raw(
             if error is not NoError:
                 raise error(partition)
             aborted = rest[3] if response.API_VERSION >= 11 else rest[-2]
-            is_committed_only = fetcher._isolation_level == READ_COMMITTED
-            return Fetched(
-                partition,
-                bytes(rest[-1] or b""),
-                rest[0],
-                _readable_end(fetcher, rest),
-                list(aborted or ()) if is_committed_only else None,
-            )
+            aborted = list(aborted or ()) if fetcher._isolation_level == READ_COMMITTED else None
+            return Fetched(partition, bytes(rest[-1] or b""), rest[0], _readable_end(fetcher, rest), aborted)
     raise KafkaError(f"broker {leader} answered nothing of {partition}")
 
 

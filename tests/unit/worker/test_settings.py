@@ -47,6 +47,12 @@ def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
         ("REQUEST_TIMEOUT_MS", "99999999999999", "ORDER_WORKER_REQUEST_TIMEOUT_MS"),
         ("STATEMENT_TIMEOUT_MS", "99999999999", "ORDER_WORKER_STATEMENT_TIMEOUT_MS"),
         ("LOCK_TIMEOUT_MS", "99999999999", "ORDER_WORKER_LOCK_TIMEOUT_MS"),
+        ("BATCH_TIMEOUT_SECONDS", "0.001", "ORDER_WORKER_BATCH_TIMEOUT_SECONDS"),
+        ("SHUTDOWN_TIMEOUT_SECONDS", "inf", "ORDER_WORKER_SHUTDOWN_TIMEOUT_SECONDS"),
+        ("RETRY_MAX_SECONDS", "inf", "ORDER_WORKER_RETRY_MAX_SECONDS"),
+        ("REFUSED_LIMIT_SECONDS", "inf", "ORDER_WORKER_REFUSED_LIMIT_SECONDS"),
+        # It would end a worker that is well, as soon as it has started.
+        ("STALL_LIMIT_SECONDS", "0.001", "ORDER_WORKER_STALL_LIMIT_SECONDS"),
         # A name with something in it that nobody sees is another name.
         ("GROUP_ID", "order-worker\n", "ORDER_WORKER_GROUP_ID: begins or ends with a line break"),
         ("GROUP_ID", " order-worker", "ORDER_WORKER_GROUP_ID: begins or ends with a space"),

@@ -14,6 +14,7 @@ from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.util import calc_crc32c
 
 from worker.kafka.consuming.raw_records import BrokenError, RawBytes, RawRecord
+from worker.kafka.consuming.unpacked_size import MAX_UNPACKED_BYTES, is_too_large
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 
 # Base offset, length, leader epoch, format, checksum, attributes, last offset delta, first and greatest
@@ -202,6 +203,10 @@ def _unpacked(partition: TopicPartition, header: _Header, body: bytes, offset: i
         if codec not in _CODECS:
             return _cut_off(partition, header, [], first, f"its batch has the unknown codec {codec}")
         name, decompress = _CODECS[codec]
+        if is_too_large(codec, body):
+            most = f"{MAX_UNPACKED_BYTES >> 20} MiB"
+            why = f"its batch of {len(body)} bytes of {name} unpacks to more than {most}"
+            return _cut_off(partition, header, [], first, why)
         try:
             body = decompress(body)
         except Exception as error:  # each library has its own, and some are of no common kind

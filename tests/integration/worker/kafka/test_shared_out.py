@@ -1,6 +1,7 @@
 """How one consumer shares polls, memory and requests out among its partitions, on a real broker."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from tests.support.topic_names import PARTITIONS, TopicNames
-from worker.kafka.consuming import buffer
+from worker.kafka.consuming import buffer, unpacked_size
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.internals import ContainedFetcher
 from worker.sandbox.servers.services import Services
@@ -123,3 +124,38 @@ async def test_nothing_more_is_fetched_while_enough_waits_for_a_poll(
             if len(seen) == PARTITIONS:
                 break
     assert seen == set(range(PARTITIONS))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+async def test_a_small_batch_that_would_fill_the_memory_stops_its_partition_only(
+    services: Services, topic: str, monkeypatch: pytest.MonkeyPatch, codec: str
+):
+    monkeypatch.setattr(unpacked_size, "MAX_UNPACKED_BYTES", 3_000_000)
+    bad = TopicPartition(topic, 0)
+    await publish(services, bad, b"before")
+    await publish(services, bad, *(os.urandom(1_000) * 100 for _ in range(40)), compression_type=codec)
+    await publish(services, bad, b"after")
+    await publish(services, TopicPartition(topic, 1), b"of the other")
+    async with reading(services, topic, 2) as consumer:
+        seen: dict[int, list[bytes]] = {0: [], 1: []}
+        async for found in polls(consumer, 100):
+            for number, values in found.items():
+                seen[number] += values
+            if all(seen.values()):
+                break
+        await until_polled(consumer, lambda: bad in consumer.unreadable)
+        span = consumer.unreadable[bad]
+        assert (span.first, span.end) == (1, 41)
+        assert f"bytes of {codec} unpacks to more than" in str(span)
+        consumer.skip_span(span)
+        async for found in polls(consumer, 100):
+            seen[0] += found[0]
+            break
+    assert seen == {0: [b"before", b"after"], 1: [b"of the other"]}
+
+
+async def until_polled(consumer: RecordConsumer, condition: Callable[[], bool]) -> None:
+    """Polls bring nothing, and move on what is read raw."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            assert not await consumer.getmany(timeout_ms=50)
