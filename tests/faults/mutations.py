@@ -651,7 +651,7 @@ MUTATIONS: Final = (
         "decisions-after-replay",
         "What is decided in a replay is published, if PostgreSQL's clock was set back.",
         "an order that is decided in a replay is dated by the clock alone",
-        (Edit(_SETTLEMENT, "if self._replays and (later :=", "if False and (later :="),),
+        (Edit(_RESULTS, "if self._replays and (later :=", "if False and (later :="),),
         (Test("tests/integration/worker/pipeline/test_batch.py", "question_of_the_clock"),),
     ),
     Mutation(
@@ -834,7 +834,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RETRY,
-                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
+                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
                 "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
             ),
         ),
@@ -874,7 +874,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _RETRY,
-                "        return Remedy.WAIT\n    return Remedy.SPLIT\n",
+                "        return Remedy.SPLIT\n    return Remedy.WAIT\n",
                 "        return Remedy.WAIT\n    return Remedy.WAIT\n",
             ),
         ),

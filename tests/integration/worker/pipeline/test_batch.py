@@ -541,14 +541,14 @@ async def test_a_silent_replay_is_no_question_of_the_clock(
 ):
     """As if PostgreSQL's clock had been set back since, and nobody had read what the replay reads again."""
     batch = batch_of(*(order_value(line(1)) for _ in range(3)))
-    await processor().settle(batch[:2], {})
+    await processor().decide(batch[:2], {})
     an_hour_ahead = "UPDATE order_outcomes SET decided_at = decided_at + interval '1 hour'"
     await in_thread(stocked.sql, an_hour_ahead)
     await ledger.add_replays(session, "order-placed", {0: (0, 3)})
     replays = {TopicPartition("order-placed", 0): await ledger.list_replays(session, "order-placed", 0)}
-    settled = await processor().settle(batch, replays)
-    assert [s.fate for s in settled] == [Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
-    (again,) = await processor().settle(batch[2:], replays)
+    results = await processor().decide(batch, replays)
+    assert [s.fate for s in results] == [Fate.SILENCED, Fate.SILENCED, Fate.CONFIRMED]
+    (again,) = await processor().decide(batch[2:], replays)
     assert again.fate is Fate.REDELIVERED, "what is decided in the replay is published until it was"
 
 
