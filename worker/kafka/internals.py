@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import (
@@ -291,7 +292,7 @@ def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
     return hidden
 
 
-def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-    """Those that no broker leads, by what the brokers said last."""
-    leader_of = consumer._client.cluster.leader_for_partition
-    return {partition for partition in partitions if leader_of(partition) in (None, -1)}
+def copies_of(client: AIOKafkaClient, partition: TopicPartition) -> tuple[int, int] | None:
+    """How many copies of it are in sync, and how many there are, by what the brokers said last."""
+    known = client.cluster._partitions.get(partition.topic, {}).get(partition.partition)
+    return None if known is None else (len(known.isr), len(known.replicas))

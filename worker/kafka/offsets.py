@@ -16,6 +16,7 @@ from worker.errors import CommandError, UsageError
 from worker.failures import reason_of
 from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader
+from worker.kafka.leaders import NoLeaderError
 from worker.settings import Settings
 
 _TOPIC: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})(:(?P<numbers>\d{1,9}(,\d{1,9})*))?")
@@ -107,6 +108,8 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
             raise CommandError(
                 f"records were deleted while they were read (retention): {reason_of(error)}; begin later"
             ) from error
+        except NoLeaderError as error:  # and not aiokafka's last words, which are of a connection
+            raise CommandError(f"Kafka does not let us read: {error}; try again") from error
         except (KafkaError, OSError) as error:
             why = last_words.get("reason") or reason_of(error)
             raise CommandError(f"Kafka does not let us read: {why}; try again") from error

@@ -190,5 +190,5 @@ def _is_sentinel(record: ConsumerRecord, sentinel: Sentinel) -> bool:
 def sentinel_of(lease: Lease, seen: Publication) -> Sentinel:
     """The sentinel to store of a batch that is published next, to find out later whether it was published."""
     place = lease.places.get(seen.topic)
-    where = (place.partition, lease.ends[place]) if place else (None, None)
+    where = (place.partition, lease.ends.get(place)) if place else (None, None)
     return Sentinel(seen.topic, seen.timestamp_ms, digest(seen.key, seen.headers), *where)

@@ -10,7 +10,6 @@ from aiokafka.errors import TopicAuthorizationFailedError
 
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
-from worker.kafka.internals import without_leader
 from worker.observability.events import Event, about
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
@@ -43,7 +42,7 @@ class UnreadPartitions:
         for partition in assigned:
             self.metrics.unreadable.labels(str(partition.partition)).set(0)
         reasons = {p: self._hidden(consumer, p) for p in assigned}
-        reasons |= {p: _leaderless(p) for p in without_leader(consumer, assigned)}
+        reasons |= {p: _leaderless(p) for p in consumer.without_leader(assigned)}
         reasons |= {p: _refused(p, why) for p, why in consumer.refused.items()}
         reasons |= {p: _unreadable(span) for p, span in consumer.unreadable.items()}
         for partition, span in consumer.unreadable.items():

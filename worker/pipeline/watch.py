@@ -21,7 +21,6 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
-from worker.kafka.internals import without_leader
 from worker.kafka.moved_brokers import learn_brokers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
@@ -105,7 +104,7 @@ class Watch:
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
             # One that no broker leads would hold up the answer for all, until it fails.
-            led = [*{*everything} - without_leader(consumer, everything)]
+            led = [*{*everything} - await consumer.leaderless(everything)]
             ends = await consumer.end_offsets(led) if led else {}
             firsts = await self._firsts(consumer, led)
             await self._look_at_owners(admin, everything)

@@ -19,12 +19,15 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
+from worker.kafka.leaders import NotTakenError, has_leader, require_leaders
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
 """Kafka's answer to a record or batch that was sent"""
 
 ABORT_TIMEOUT_SECONDS: Final = 5.0
+# How long Kafka may owe an answer before we look whether its leaders are still there.
+_LEADERS_SECONDS: Final = 1.0
 
 
 class Transaction:
@@ -33,6 +36,7 @@ class Transaction:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self.producer = producer
         self._sent: list[Sent] = []
+        self._places: dict[TopicPartition, Sent] = {}  # each with what was sent there last
 
     async def send(
         self,
@@ -43,45 +47,68 @@ class Transaction:
         headers: Headers,
         timestamp_ms: int,
     ) -> Sent:
-        """Send one record, which has a key or a value."""
-        return self.note(
-            await self.producer.send(
-                place.topic,
-                value,
-                key,
-                partition=place.partition,
-                timestamp_ms=timestamp_ms,
-                headers=headers,
-            )
+        """Send one record, which has a key or a value. Raises NoLeaderError if no broker leads its place."""
+        await self._enter(place)
+        self._places[place] = await self.producer.send(
+            place.topic,
+            value,
+            key,
+            partition=place.partition,
+            timestamp_ms=timestamp_ms,
+            headers=headers,
         )
+        return self.note(self._places[place])
 
     async def send_batch(self, batch: BatchBuilder, place: TopicPartition) -> Sent:
-        """Send a batch; the answer holds the offset of its first record."""
-        return self.note(await self.producer.send_batch(batch, place.topic, partition=place.partition))
+        """Send a batch; the answer holds the offset of its first record. Raises NoLeaderError as `send`."""
+        await self._enter(place)
+        self._places[place] = await self.producer.send_batch(batch, place.topic, partition=place.partition)
+        return self.note(self._places[place])
+
+    async def _enter(self, place: TopicPartition) -> None:
+        """Require a leader before the partition takes part: Kafka ends no transaction without it."""
+        if place not in self._places:
+            await require_leaders(self.producer.client, [place])
 
     def note(self, sent: Sent) -> Sent:
         """Include it in what was sent: if it fails, nothing is committed."""
         self._sent.append(sent)
         return sent
 
-    def join(self, place: TopicPartition) -> None:
-        """Add a partition to the transaction, although nothing was sent there.
+    def join(self, place: TopicPartition) -> bool:
+        """Add a partition to the transaction, although nothing was sent there. False if no broker leads it.
 
-        Its marker is written there. aiokafka itself adds a partition with a record only.
+        Its marker is written there. aiokafka itself adds a partition with a record only. Without a leader,
+        Kafka could not end the transaction, nor begin the next one.
         """
-        self.producer._txn_manager.maybe_add_partition_to_txn(place)
+        if is_led := has_leader(self.producer.client, place):
+            self.producer._txn_manager.maybe_add_partition_to_txn(place)
+        return is_led
 
-    async def acknowledged(self) -> None:
-        """Wait until Kafka has acknowledged everything sent and the offsets; raises its error otherwise.
+    async def acknowledged(self, sent: Iterable[Sent] | None = None) -> None:
+        """Wait until Kafka has acknowledged what was sent, by default all and the offsets; raises its error.
 
-        aiokafka commits a transaction in which a send failed, so this comes before each commit.
+        aiokafka commits a transaction in which a send failed, so this comes before each commit. And it waits
+        for a leader that is lost without a pause, and without an end: raises NoLeaderError.
         """
-        await asyncio.gather(*self._sent)
+        pending = set(self._sent if sent is None else sent)
+        while pending:
+            done, pending = await asyncio.wait(
+                pending, timeout=_LEADERS_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for one in done:
+                one.result()
+            if pending:
+                await require_leaders(self.producer.client, self._places)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
         """Commit a group's offsets with it. Like a record, this is pending until `acknowledged`."""
         offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
         return self.note(asyncio.ensure_future(offsets))
+
+    def not_taken(self) -> list[TopicPartition]:
+        """Where Kafka has not acknowledged yet what was sent."""
+        return [place for place, sent in self._places.items() if not sent.done()]
 
     def ask_no_more(self) -> None:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
@@ -111,9 +138,12 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:
+        not_taken = opened.not_taken()
         opened.ask_no_more()
         if isinstance(error, asyncio.CancelledError) and not is_complete:
             await to_its_end(_abort(producer))
+        if isinstance(error, TimeoutError) and not_taken:
+            raise NotTakenError(producer.client, not_taken, timeout_seconds) from error
         raise
 
 
