@@ -108,11 +108,14 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
             raise CommandError(
                 f"records were deleted while they were read (retention): {reason_of(error)}; begin later"
             ) from error
-        except NoLeaderError as error:  # and not aiokafka's last words, which are of a connection
-            raise CommandError(f"Kafka does not let us read: {error}; try again") from error
         except (KafkaError, OSError) as error:
-            why = last_words.get("reason") or reason_of(error)
+            why = reading_failed_by(error, last_words)
             raise CommandError(f"Kafka does not let us read: {why}; try again") from error
+
+
+def reading_failed_by(error: BaseException, last_words: Mapping[str, str]) -> str:
+    """The reason, for people. `last_words` of aiokafka's log may be those of another connection."""
+    return (not isinstance(error, NoLeaderError) and last_words.get("reason")) or reason_of(error)
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, selected: TopicSelection) -> list[TopicPartition]:
