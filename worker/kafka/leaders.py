@@ -22,14 +22,22 @@ class NoLeaderError(KafkaError):  # type: ignore[misc]
     """No broker leads these partitions, or the one that does cannot be reached."""
 
     def __init__(self, partitions: Collection[TopicPartition]) -> None:
-        names = [f"{p.topic}-{p.partition}" for p in sorted(partitions)[:_MOST_NAMED]]
-        if left := len(partitions) - len(names):
-            names.append(f"{left:,} more")
         copies = "its copies" if len(partitions) == 1 else "their copies"
-        super().__init__(f"no broker leads {', '.join(names)}: start one of those that hold {copies}")
+        super().__init__(f"no broker leads {_names(partitions)}: start one of those that hold {copies}")
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnknownPartitionError(NoLeaderError):
+    """The brokers know no such partitions (any more)."""
+
+    def __init__(self, partitions: Collection[TopicPartition]) -> None:
+        super().__init__(partitions)
+        self.args = (
+            f"Kafka knows no {_names(partitions)}: was the topic deleted, or created again with fewer"
+            " partitions?",
+        )
 
 
 class NotTakenError(KafkaError):  # type: ignore[misc]
@@ -52,8 +60,7 @@ class LeaderReturnedError(KafkaError):  # type: ignore[misc]
     """These partitions had no leader when a lease was taken, so that it does not know their ends."""
 
     def __init__(self, partitions: Collection[TopicPartition]) -> None:
-        names = ", ".join(f"{p.topic}-{p.partition}" for p in sorted(partitions))
-        super().__init__(f"{names} had no leader before")
+        super().__init__(f"{_names(partitions)} had no leader before")
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -79,14 +86,22 @@ async def leaderless(
 
 
 async def require_leaders(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> None:
-    """Raise NoLeaderError if some of the partitions are `leaderless`."""
+    """Raise NoLeaderError, or UnknownPartitionError, if some of the partitions are `leaderless`."""
     if unled := await leaderless(client, partitions):
-        raise NoLeaderError(unled)
+        unknown = {p for p in unled if client.cluster.leader_for_partition(p) is None}
+        raise UnknownPartitionError(unknown) if unknown else NoLeaderError(unled)
 
 
 def has_leader(client: AIOKafkaClient, partition: TopicPartition) -> bool:
     """By what the brokers said last. Sends no request."""
     return client.cluster.leader_for_partition(partition) not in (None, -1)
+
+
+def _names(partitions: Collection[TopicPartition]) -> str:
+    names = [f"{p.topic}-{p.partition}" for p in sorted(partitions)[:_MOST_NAMED]]
+    if left := len(partitions) - len(names):
+        names.append(f"{left:,} more")
+    return ", ".join(names)
 
 
 def _copies(client: AIOKafkaClient, partition: TopicPartition) -> str:

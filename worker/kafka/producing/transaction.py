@@ -88,8 +88,8 @@ class Transaction:
     async def acknowledged(self, sent: Iterable[Sent] | None = None) -> None:
         """Wait until Kafka has acknowledged what was sent, by default all and the offsets; raises its error.
 
-        aiokafka commits a transaction in which a send failed, so this comes before each commit. And it waits
-        for a leader that is lost without a pause, and without an end: raises NoLeaderError.
+        aiokafka commits a transaction in which a send failed, so this comes before each commit. Where a
+        leader is lost, or a topic deleted, it tries without pause and end: this raises NoLeaderError.
         """
         pending = set(self._sent if sent is None else sent)
         while pending:
@@ -99,6 +99,7 @@ class Transaction:
             for one in done:
                 one.result()
             if pending:
+                await self.producer.client.force_metadata_update()
                 await require_leaders(self.producer.client, self._places)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
