@@ -95,11 +95,20 @@ class OurWords(logging.Filter):
             record.msg, fields = in_our_words(str(record.msg), record.args)
             record.args = ()
             vars(record).update(about(Event.KAFKA_CLIENT, **fields))
+        elif is_of_library:
+            record.msg, record.args = " ".join(_said(record).split()), ()
         return True
 
 
+def _said(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # its arguments do not fit; a filter must not raise
+        return str(record.msg)
+
+
 def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
-    what = "polling Kafka failed" if record.name == _POLLS else record.getMessage().partition("\n")[0]
+    what = "polling Kafka failed" if record.name == _POLLS else _said(record).partition("\n")[0]
     record.msg, record.args, record.exc_info = "%s: %s", (what, describe(error)), None
     fields = {"server": "kafka"} if isinstance(error, KafkaError) else {}
     vars(record).update(about(event_of(record), error=type(error).__name__, **fields))

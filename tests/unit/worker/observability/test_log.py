@@ -181,6 +181,12 @@ def test_an_outage_that_a_library_logs_is_one_line(name: str, text: str, said: s
     assert "traceback" not in read
 
 
+def test_what_a_library_says_in_several_lines_is_one_line() -> None:
+    record = line("Task was destroyed but it is %s!\ntask: <Task 1>", "pending", name="asyncio")
+    assert OurWords().filter(record)
+    assert record.getMessage() == "Task was destroyed but it is pending! task: <Task 1>"
+
+
 def test_the_words_of_the_kafka_client_reach_the_line() -> None:
     record = line("Unable connect to node with id %s: %s", 1, REFUSED, name="aiokafka")
     assert OurWords().filter(record)
