@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import ssl
 from collections.abc import Mapping
 from enum import Enum, auto
@@ -43,6 +44,7 @@ _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
     ),
 }
 
+_ADDRESS: Final = re.compile(r"\('([^']*)', (\d+), [^)]*\)")  # as Python has it, in aiokafka's messages
 _TOPIC_RIGHTS: Final = "READ on the input topic, READ and WRITE on the others"
 # What the brokers refuse for want of a right, which may be withdrawn at any time.
 _RIGHTS: Final[Mapping[type[BaseException], str]] = {
@@ -202,6 +204,7 @@ def describe(error: BaseException) -> str:
         return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
+    text = _ADDRESS.sub(r"\1:\2", text)
     return text.split(">: ", 1)[-1]
 
 

@@ -116,16 +116,12 @@ _DECISION: Final = "db/decision.py"
 
 _TAKEN_ALL: Final = "(_TAKE_IN_TURN if in_turn else _TAKE).count(session, parameters) == len(ids)"
 _LETTER_FIRST = """\
-        letters = [
-            p for p in outgoing.publications if any(name == "error.code" for name, _ in p.headers)
-        ]
-        if letters:
-            for p in letters:
+        lease, of_topics = parcel
+        for topic in [t for t, ps in of_topics.items() if any(is_letter(p.headers) for p in ps)]:
+            for p in of_topics.pop(topic):
                 await opened.producer.send_and_wait(p.topic, value=p.value, key=p.key, headers=p.headers)
-                outgoing.publications.remove(p)
             await opened.producer.commit_transaction()
             await opened.producer.begin_transaction()
-        of_topics = _by_topic(outgoing.publications)
 """
 _ON_THE_LEDGER_ALONE = """\
         async with self.sessions.begin() as apart:
@@ -475,8 +471,8 @@ MUTATIONS: Final = (
         "A transaction commits only what Kafka has acknowledged.",
         "sends are not awaited before the commit",
         (
-            Edit(_TRANSACTION, "        await asyncio.gather(*self._sent)\n", ""),
-            Edit(_PUBLISHER, "                await asyncio.gather(*(one.future for one in sent))\n", ""),
+            Edit(_TRANSACTION, "        while pending:\n", "        while False:\n"),
+            Edit(_PUBLISHER, "                await opened.wait_acknowledged(one.future for one in sent)\n", ""),
         ),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),
@@ -509,7 +505,7 @@ MUTATIONS: Final = (
         "letters-in-the-transaction",
         "A dead letter becomes visible together with its offset, once.",
         "dead letters have a transaction of their own",
-        (Edit(_PUBLISHER, "        of_topics = _by_topic(outgoing.publications)\n", _LETTER_FIRST),),
+        (Edit(_PUBLISHER, "        lease, of_topics = parcel\n", _LETTER_FIRST),),
         (Trial("crash-after-sends"), Trial("crash-before-kafka-commit")),
     ),
     Mutation(
@@ -519,8 +515,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _FLOW,
-                "                self.owner.drop_broken()\n",
-                "",
+                "                self.owner.drop_broken()\n                self.owner.drop(together)",
+                "                ",
             ),
             Edit(
                 _LEASE_PRODUCERS,
@@ -606,9 +602,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "                for output in producer.latest_outputs - outputs:\n"
-                "                    opened.join(output)\n",
-                "",
+                "{one for one in producer.latest_outputs - outputs if not opened.join(one)}",
+                "set()",
             ),
         ),
         (Test("tests/integration/worker/pipeline/test_publisher.py", "ends_also"),),

@@ -1,11 +1,12 @@
 """What clients and producers need of private attributes of aiokafka (0.14)."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import NoError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
@@ -24,12 +25,6 @@ def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
     """Those of its topics that the brokers do not let it see."""
     hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
     return hidden
-
-
-def without_leader(consumer: AIOKafkaConsumer, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-    """Those that no broker leads, by what the brokers said last."""
-    leader_of = consumer._client.cluster.leader_for_partition
-    return {partition for partition in partitions if leader_of(partition) in (None, -1)}
 
 
 async def partitions_of_topic(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
@@ -66,6 +61,12 @@ def learn_brokers(consumer: AIOKafkaConsumer, asked: AIOKafkaAdminClient) -> boo
 
 def _addresses(cluster: ClusterMetadata) -> set[tuple[str, int]]:
     return {(broker.host, broker.port) for broker in cluster.brokers()}
+
+
+def copies_of(client: AIOKafkaClient, partition: TopicPartition) -> tuple[int, int] | None:
+    """How many copies of it are in sync, and how many there are, by what the brokers said last."""
+    known = client.cluster._partitions.get(partition.topic, {}).get(partition.partition)
+    return None if known is None else (len(known.isr), len(known.replicas))
 
 
 def join_transaction(producer: AIOKafkaProducer, place: TopicPartition) -> None:

@@ -9,6 +9,8 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import LeaderNotAvailableError, NoError, for_code
 from aiokafka.protocol.offset import OffsetRequest, OffsetResetStrategy
 
+from worker.kafka.leaders import require_leaders
+
 _PAUSE_SECONDS: Final = 0.2
 _ANY_CLIENT: Final = -1
 _READ_UNCOMMITTED: Final = 0
@@ -19,8 +21,10 @@ async def end_offsets(
 ) -> dict[TopicPartition, int]:
     """The offset after the last record of each, also if that belongs to an open transaction.
 
-    Waits for a new leader, within the caller's time limit. Raises KafkaError.
+    Waits for a new leader, within the caller's time limit. Raises KafkaError, and NoLeaderError where none is
+    elected.
     """
+    await require_leaders(producer.client, partitions)
     ends: dict[TopicPartition, int] = {}
     while missing := set(partitions) - ends.keys():
         for node_id, of_node in _by_leader(producer, missing).items():

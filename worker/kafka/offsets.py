@@ -17,6 +17,7 @@ from worker.failures import reason_of
 from worker.kafka.client_internals import partitions_of_topic
 from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader
+from worker.kafka.leaders import NoLeaderError
 from worker.settings import Settings
 
 _TOPIC: Final = re.compile(r"(?P<topic>[a-zA-Z0-9._-]{1,249})(:(?P<numbers>[0-9]{1,9}(,[0-9]{1,9})*))?")
@@ -110,8 +111,13 @@ async def topic_reader(settings: Settings, *topics: str) -> AsyncIterator[TopicR
                 f"records were deleted while they were read (retention): {reason_of(error)}; begin later"
             ) from error
         except (KafkaError, OSError) as error:
-            why = last_error.get("reason") or reason_of(error)
+            why = reading_failed_by(error, last_error)
             raise CommandError(f"Kafka does not let us read: {why}; try again") from error
+
+
+def reading_failed_by(error: BaseException, last_error: Mapping[str, str]) -> str:
+    """The reason, for people. `last_error` of aiokafka's log may be those of another connection."""
+    return (not isinstance(error, NoLeaderError) and last_error.get("reason")) or reason_of(error)
 
 
 async def partitions_of(consumer: AIOKafkaConsumer, selected: TopicSelection) -> list[TopicPartition]:

@@ -5,14 +5,18 @@ import logging
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from aiokafka.errors import KafkaError
+
 from worker import DOCUMENT_VERSION
+from worker.failures import describe, is_outage
 from worker.observability.events import RATE_LIMITED, Event, about
 from worker.observability.kafka_client_words import reworded
 
 SILENCE_SECONDS: Final = 10.0
 _KAFKA_CLIENT: Final = "aiokafka"
+_POLLS: Final = "worker.faststream"  # the logger that `worker.broker` gives to FastStream
 _LIBRARIES: Final = (
-    *(_KAFKA_CLIENT, "asyncio", "uvicorn", "faststream", "opentelemetry", "urllib3", "py.warnings"),
+    *(_KAFKA_CLIENT, _POLLS, "asyncio", "uvicorn", "faststream", "opentelemetry", "urllib3", "py.warnings"),
 )
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -43,7 +47,7 @@ def event_of(record: logging.LogRecord) -> Event:
     event = getattr(record, "event", None)
     if isinstance(event, Event):
         return event
-    return Event.KAFKA_CLIENT if record.name.startswith(_KAFKA_CLIENT) else Event.LIBRARY
+    return Event.KAFKA_CLIENT if record.name.startswith((_KAFKA_CLIENT, _POLLS)) else Event.LIBRARY
 
 
 class RateLimitFilter(logging.Filter):
@@ -69,7 +73,10 @@ class RateLimitFilter(logging.Filter):
 
 
 class KafkaClientFilter(logging.Filter):
-    """Rewords aiokafka's messages, and lets a repeated one through only once in a while."""
+    """Rewords aiokafka's messages, and lets a repeated one through only once in a while.
+
+    A library's traceback is left out where a server is away or refuses: it shows the library only.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,11 +88,30 @@ class KafkaClientFilter(logging.Filter):
             return True
         if not self._rate_limit.filter(record):
             return False
-        if record.name.startswith(_KAFKA_CLIENT):
+        error = record.exc_info[1] if record.exc_info else None
+        if is_of_library and error is not None and is_outage(error):
+            _in_one_line(record, error)
+        elif record.name.startswith(_KAFKA_CLIENT):
             record.msg, fields = reworded(str(record.msg), record.args)
             record.args = ()
             vars(record).update(about(Event.KAFKA_CLIENT, **fields))
+        elif is_of_library:
+            record.msg, record.args = " ".join(_said(record).split()), ()
         return True
+
+
+def _said(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # its arguments do not fit; a filter must not raise
+        return str(record.msg)
+
+
+def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
+    what = "polling Kafka failed" if record.name == _POLLS else _said(record).partition("\n")[0]
+    record.msg, record.args, record.exc_info = "%s: %s", (what, describe(error)), None
+    fields = {"server": "kafka"} if isinstance(error, KafkaError) else {}
+    vars(record).update(about(event_of(record), error=type(error).__name__, **fields))
 
 
 def configure(level: str, form: Form) -> None:
@@ -99,7 +125,7 @@ def configure(level: str, form: Form) -> None:
     for name in ("aiokafka", "alembic", "uvicorn", "urllib3"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     # It warns at each start that topics are not created by themselves, which is what we ask for.
-    logging.getLogger("worker.faststream").setLevel(logging.ERROR)
+    logging.getLogger(_POLLS).setLevel(logging.ERROR)
 
 
 def last_line(error: Exception, exit_code: int, *, with_traceback: bool) -> str:

@@ -231,6 +231,7 @@ class Flow:
                     await self._publish_together(together, ends, results, owned)
             except Exception as error:
                 self.owner.drop_broken()
+                self.owner.drop(together)  # also where nothing was sent, so that the producer is whole
                 self.retries.rewind(firsts({p: left.pop(p) for p in together}), error, "kafka")
                 self.retries.read_again(firsts(left))
                 in_hand.failed(error)

@@ -16,6 +16,7 @@ from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.dead_letter import is_letter
 from worker.core.results import Publication
 from worker.core.steps import Reached, Step
+from worker.kafka.leaders import LeaderReturnedError, require_leaders
 from worker.kafka.limits.adapted import adapted, attempt, order_of, place_of
 from worker.kafka.limits.naming import adapting, raised, refused
 from worker.kafka.limits.output_limits import OutputLimits
@@ -73,6 +74,8 @@ class Publisher:
 
         After any error it is unknown whether the transaction committed, and the producer is broken: take all
         its partitions over again, and continue from the offsets that are committed then.
+        NoLeaderError, LeaderReturnedError: nothing was sent, and the producer may be whole; the partitions
+        have to be taken over again all the same.
         AdaptedError: Kafka refused something, and the next attempt sends it differently; it needs no pause.
         OutcomesRefusedError: Kafka refuses single outcomes for good. RefusedByKafkaError: Kafka refuses
         everything until an operator changes what the error names.
@@ -81,22 +84,25 @@ class Publisher:
         sent: list[_Sent] = []
         began = time.time()
         producer = batch[0].lease.producer
+        to_send = [_Parcel(one.lease, _by_topic(one.publications)) for one in batch]
+        for outgoing in batch:
+            outgoing.publications.clear()
+        await _require_leaders(to_send)
         try:
             async with producer.transaction() as opened:
                 # Concurrently: a partition's second batch follows as soon as its first one is sent.
-                await asyncio.gather(*(self._send(opened, one, sent) for one in batch))
+                await asyncio.gather(*(self._send(opened, parcel, sent) for parcel in to_send))
                 outputs = {one.output for one in sent}
                 # Kafka may have undone the previous transaction and left it open in the partitions where it
                 # wrote. This transaction takes part in those partitions, and so ends it
                 # (docs/kafka-limits.md).
-                for output in producer.latest_outputs - outputs:
-                    opened.join(output)
+                unled = {one for one in producer.latest_outputs - outputs if not opened.join(one)}
                 # While the batches are sent, which saves a round trip: nothing counts before the commit.
                 opened.commit_offsets(
                     self._group_id,
                     {one.lease.partition: OffsetAndMetadata(one.next_offset, one.metadata) for one in batch},
                 )
-                await asyncio.gather(*(one.future for one in sent))
+                await opened.wait_acknowledged(one.future for one in sent)
                 self._compare_clocks(sent, began)
                 self._reached(Step.AFTER_SENDS)
                 await opened.wait_acknowledged()
@@ -104,22 +110,21 @@ class Publisher:
         except Exception:
             await self._raise_refusals(sent)
             raise
-        producer.wrote_to(outputs)
+        producer.wrote_to(outputs | unled)
         for one in sent:
             end = one.future.result().offset + one.records
             one.lease.ends[one.output] = max(one.lease.ends[one.output], end)
         self._reached(Step.AFTER_KAFKA_COMMIT)
 
-    async def _send(self, opened: Transaction, outgoing: Outgoing, sent: list["_Sent"]) -> None:
-        of_topics = _by_topic(outgoing.publications)
-        outgoing.publications.clear()
+    async def _send(self, opened: Transaction, parcel: "_Parcel", sent: list["_Sent"]) -> None:
+        lease, of_topics = parcel
         while of_topics:
             topic, of_topic = of_topics.popitem()
             limits = self.limits.of(topic)
             batches = _batches(of_topic, limits)
             del of_topic  # `batches` alone has it now, and nobody once it is packed
             for batch, first in batches:
-                sent.append(await _send(opened, outgoing.lease, topic, batch, first, limits))
+                sent.append(await _send(opened, lease, topic, batch, first, limits))
                 self._reached(Step.AFTER_SEND)
 
     def _compare_clocks(self, sent: Sequence["_Sent"], began: float) -> None:
@@ -177,6 +182,21 @@ class Publisher:
     def _may_fit(self, one: "_Sent") -> bool:
         limits = self.limits.of(one.topic)
         return limits.is_read and limits.fits(one.size)
+
+
+class _Parcel(NamedTuple):
+    """What is sent for one partition, by topic."""
+
+    lease: Lease
+    of_topics: dict[str, list[Publication]]
+
+
+async def _require_leaders(to_send: Sequence[_Parcel]) -> None:
+    """Raise before the transaction begins: Kafka could not end it, and all partitions would wait for that."""
+    places = {(one.lease, one.lease.places[topic]) for one in to_send for topic in one.of_topics}
+    await require_leaders(to_send[0].lease.producer.client.client, {place for _, place in places})
+    if unknown := {place for lease, place in places if place not in lease.ends}:
+        raise LeaderReturnedError(unknown)
 
 
 def _by_topic(publications: Iterable[Publication]) -> dict[str, list[Publication]]:

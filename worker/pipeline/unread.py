@@ -8,7 +8,6 @@ from typing import Any, Final
 from aiokafka import TopicPartition
 from aiokafka.errors import TopicAuthorizationFailedError
 
-from worker.kafka.client_internals import without_leader
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.observability.events import Event, about
@@ -43,7 +42,7 @@ class UnreadPartitions:
         for partition in assigned:
             self.metrics.unreadable.labels(str(partition.partition)).set(0)
         reasons = {p: self._hidden(consumer, p) for p in assigned}
-        reasons |= {p: _leaderless(p) for p in without_leader(consumer, assigned)}
+        reasons |= {p: _leaderless(p) for p in consumer.without_leader(assigned)}
         reasons |= {p: _refused(p, why) for p, why in consumer.refused.items()}
         reasons |= {p: _unreadable(span) for p, span in consumer.unreadable.items()}
         for partition, span in consumer.unreadable.items():

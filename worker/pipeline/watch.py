@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
 
 from worker.kafka import group
-from worker.kafka.client_internals import learn_brokers, without_leader
+from worker.kafka.client_internals import learn_brokers
 from worker.kafka.client_names import is_worker
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
@@ -106,7 +106,7 @@ class Watch:
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
             # One that no broker leads would hold up the answer for all, until it fails.
-            led = [*{*everything} - without_leader(consumer, everything)]
+            led = [*{*everything} - await consumer.leaderless(everything)]
             ends = await consumer.end_offsets(led) if led else {}
             firsts = await self._firsts(consumer, led)
             await self._look_at_owners(admin, everything)

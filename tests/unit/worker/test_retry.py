@@ -83,6 +83,8 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     error = DBAPIError("SELECT secret", ("parameter",), postgres_error("42P01"))
     assert describe(error) == "said by PostgreSQL"
     assert describe(TimeoutError()) == "TimeoutError"
+    away = KafkaConnectionError("Unable to bootstrap from [('::1', 9092, <AddressFamily.AF_INET6: 10>)]")
+    assert describe(away) == "KafkaConnectionError: Unable to bootstrap from [::1:9092]"
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ async def portions(
     What cannot be unpacked is skipped after all records before it were returned, and reported to
     `on_unreadable` (by default the reader's own). The iteration ends at the ends of the spans, so the reader
     has to be able to reach them: for a reader of committed records, use its own `end_offsets`. Raises
-    OffsetOutOfRangeError if a span begins before the first record that still exists.
+    OffsetOutOfRangeError if a span begins before the first record that still exists, and NoLeaderError.
     """
     waiting = {p: end for p, (start, end) in spans.items() if start < end}
     consumer.assign(list(waiting))
@@ -97,6 +97,8 @@ async def portions(
             report = on_unreadable or consumer.on_unreadable
             _skip(consumer, consumer.unreadable[partition], waiting[partition], report)
         await _end_those_read(consumer, waiting)
+        if not found and waiting:
+            await consumer.require_leaders(waiting)
 
 
 async def _end_those_read(consumer: TopicReader, waiting: dict[TopicPartition, int]) -> None:

@@ -18,11 +18,12 @@ import sys
 import time
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, OffsetResetStrategy
 from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
+from worker.kafka.consuming.led_consumer import LedConsumer
 from worker.kafka.consuming.membership import FetchStoppedError, check_group, has_stopped
 from worker.kafka.consuming.places import Places
 from worker.kafka.consuming.raw_batch import RawBatch
@@ -36,7 +37,7 @@ from worker.observability.events import Event, about
 log = logging.getLogger(__name__)
 
 
-class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+class RecordConsumer(LedConsumer):
     """An AIOKafkaConsumer whose position in each partition is exactly after the records that it handed over.
 
     A broken record or batch affects its own partition only. A record that can be read raw is returned as
@@ -97,9 +98,8 @@ class RecordConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     ) -> Records:
         """Each partition's records in order, up to the first that cannot be read; no record is lost.
 
-        Waits like aiokafka's `getmany`. Errors that aiokafka found (group, authorization; without
-        `report_out_of_range` offsets as well) are raised by a poll of their own, after the drained records
-        were returned. Raises FetchStoppedError if no records can arrive any more.
+        Waits like aiokafka's `getmany`. The errors that it found are raised by a poll of their own, after the
+        drained records were returned. Raises FetchStoppedError if no records can arrive any more.
         """
         if self._closed:
             raise ConsumerStoppedError()

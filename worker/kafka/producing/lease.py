@@ -26,6 +26,7 @@ from worker.core.steps import Reached, Step, nothing_happens
 from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
+from worker.kafka.leaders import leaderless
 from worker.kafka.producing.lease_producers import LeaseProducer, LeaseProducers
 from worker.kafka.producing.producers import place_in
 from worker.observability.events import Event, about
@@ -48,7 +49,8 @@ class Lease:
 
     `epoch`: of the partition's row in `positions`. `places`: by topic, the partition to publish to. `ends`:
     by such a partition, its end when the lease was taken, or after our last record; what we publish next
-    comes after it. Only the publisher changes `ends`.
+    comes after it. Where no broker led such a partition, it is missing, and nothing can be published there.
+    Only the publisher changes `ends`.
     """
 
     partition: TopicPartition
@@ -204,14 +206,16 @@ class Leases:
         self, producer: LeaseProducer, rows: Mapping[TopicPartition, _Row | Exception]
     ) -> dict[TopicPartition, Taken | Exception]:
         places = {p: await self._places(producer, p) for p in rows}
-        ends = await end_offsets(producer.client, {place for of in places.values() for place in of.values()})
+        outputs = {place for of_one in places.values() for place in of_one.values()}
+        outputs -= await leaderless(producer.client.client, outputs)
+        ends = await end_offsets(producer.client, outputs)
         taken: dict[TopicPartition, Taken | Exception] = {}
         for partition, row in rows.items():
             if isinstance(row, Exception):
                 taken[partition] = row
                 continue
             of_one = places[partition]
-            known_ends = {place: ends[place] for place in of_one.values()}
+            known_ends = {place: ends[place] for place in of_one.values() if place in ends}
             lease = Lease(partition, row.epoch.number, producer, of_one, known_ends)
             is_released = row.before.transactional_id in (None, self.producers.own_id)
             is_published = row.before.transactional_id is None

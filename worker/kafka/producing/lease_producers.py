@@ -11,6 +11,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerClosed
 
+from worker.kafka.leaders import NoLeaderError, has_leader
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
 from worker.kafka.producing.transaction import Transaction, end_hanging_transactions, transaction
@@ -72,8 +73,10 @@ class LeaseProducer:
         await self.commit_in(self.latest_outputs or places)
         self._is_complete = True
 
-    async def commit_in(self, places: Iterable[TopicPartition]) -> None:
+    async def commit_in(self, places: Collection[TopicPartition]) -> None:
         """Run an empty transaction: it commits hanging transactions in these partitions."""
+        for topic in {place.topic for place in places}:
+            await self.client.partitions_for(topic)  # a new producer knows no leaders yet
         async with self.transaction() as opened:
             for place in places:
                 opened.join(place)
@@ -202,11 +205,37 @@ class LeaseProducers:
         )
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                await client.start()
+                await self._started(client)
         except BaseException:
             self._close(client)
             raise
         return LeaseProducer(client, self.timeout_seconds, self._close)
+
+    async def _started(self, client: AIOKafkaProducer) -> None:
+        """Start it. Raises NoLeaderError if that takes long and an output has no leader.
+
+        Kafka ends an open transaction of this id first, and cannot do so while one of its partitions has no
+        leader.
+        """
+        starting = asyncio.create_task(client.start())
+        try:
+            while not (await asyncio.wait([starting], timeout=self.timeout_seconds / 3))[0]:
+                await self._require_leaders(client)
+            starting.result()
+        finally:
+            starting.cancel()
+
+    async def _require_leaders(self, client: AIOKafkaProducer) -> None:
+        await client.client.set_topics(self._topics)
+        await client.client.force_metadata_update()
+        cluster = client.client.cluster
+        outputs = {
+            TopicPartition(topic, number)
+            for topic in self._topics
+            for number in cluster.partitions_for_topic(topic) or ()
+        }
+        if unled := {one for one in outputs if not has_leader(client.client, one)}:
+            raise NoLeaderError(unled)
 
     def _close(self, client: AIOKafkaProducer) -> None:
         # In the background, for its broker may be what is away.

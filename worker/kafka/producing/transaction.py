@@ -20,12 +20,15 @@ from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
 from worker.kafka.client_internals import end_of_transaction, join_transaction
+from worker.kafka.leaders import NotTakenError, has_leader, require_leaders
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
 """Kafka's answer to a record or batch that was sent"""
 
 ABORT_TIMEOUT_SECONDS: Final = 5.0
+# How long Kafka may owe an answer before we look whether its leaders are still there.
+_LEADERS_SECONDS: Final = 1.0
 
 
 class Transaction:
@@ -34,6 +37,7 @@ class Transaction:
     def __init__(self, producer: AIOKafkaProducer) -> None:
         self.producer = producer
         self._sent: list[Sent] = []
+        self._places: dict[TopicPartition, Sent] = {}  # each with what was sent there last
 
     async def send(
         self,
@@ -44,42 +48,69 @@ class Transaction:
         headers: Headers,
         timestamp_ms: int,
     ) -> Sent:
-        """Send one record, which has a key or a value."""
-        return self.note(
-            await self.producer.send(
-                place.topic,
-                value,
-                key,
-                partition=place.partition,
-                timestamp_ms=timestamp_ms,
-                headers=headers,
-            )
+        """Send one record, which has a key or a value. Raises NoLeaderError if no broker leads its place."""
+        await self._enter(place)
+        self._places[place] = await self.producer.send(
+            place.topic,
+            value,
+            key,
+            partition=place.partition,
+            timestamp_ms=timestamp_ms,
+            headers=headers,
         )
+        return self.note(self._places[place])
 
     async def send_batch(self, batch: BatchBuilder, place: TopicPartition) -> Sent:
-        """Send a batch; the answer holds the offset of its first record."""
-        return self.note(await self.producer.send_batch(batch, place.topic, partition=place.partition))
+        """Send a batch; the answer holds the offset of its first record. Raises NoLeaderError as `send`."""
+        await self._enter(place)
+        self._places[place] = await self.producer.send_batch(batch, place.topic, partition=place.partition)
+        return self.note(self._places[place])
+
+    async def _enter(self, place: TopicPartition) -> None:
+        """Require a leader before the partition takes part: Kafka ends no transaction without it."""
+        if place not in self._places:
+            await require_leaders(self.producer.client, [place])
 
     def note(self, sent: Sent) -> Sent:
         """Include it in what was sent: if it fails, nothing is committed."""
         self._sent.append(sent)
         return sent
 
-    def join(self, place: TopicPartition) -> None:
-        """Add a partition to the transaction, although nothing was sent there: it gets its marker."""
-        join_transaction(self.producer, place)
+    def join(self, place: TopicPartition) -> bool:
+        """Add a partition to the transaction, although nothing was sent there. False if no broker leads it.
 
-    async def wait_acknowledged(self) -> None:
-        """Wait until Kafka has acknowledged everything sent and the offsets; raises its error otherwise.
-
-        aiokafka commits a transaction in which a send failed, so this comes before each commit.
+        Its marker is written there. aiokafka itself adds a partition with a record only. Without a leader,
+        Kafka could not end the transaction, nor begin the next one.
         """
-        await asyncio.gather(*self._sent)
+        if is_led := has_leader(self.producer.client, place):
+            join_transaction(self.producer, place)
+        return is_led
+
+    async def wait_acknowledged(self, sent: Iterable[Sent] | None = None) -> None:
+        """Wait until Kafka has acknowledged what was sent, by default all and the offsets; raises its error.
+
+        aiokafka commits a transaction in which a send failed, so this comes before each commit. Where a
+        leader is lost, or a topic deleted, it tries without pause and end: this raises NoLeaderError.
+        """
+        pending = set(self._sent if sent is None else sent)
+        while pending:
+            done, pending = await asyncio.wait(
+                pending, timeout=_LEADERS_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+            )
+            for one in done:
+                one.result()
+            if pending:
+                await self.producer.client.force_metadata_update()
+                await require_leaders(self.producer.client, self._places)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
         """Commit a group's offsets with it. Like a record, this is pending until `wait_acknowledged`."""
         offsets = self.producer.send_offsets_to_transaction(dict(to), group_id)
         return self.note(asyncio.ensure_future(offsets))
+
+    def not_taken(self) -> list[TopicPartition]:
+        """Where Kafka has not acknowledged yet what was sent."""
+        return [place for place, sent in self._places.items() if not sent.done()]
 
     def ignore_failures(self) -> None:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
@@ -109,9 +140,12 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:
+        not_taken = opened.not_taken()
         opened.ignore_failures()
         if isinstance(error, asyncio.CancelledError) and not is_complete:
             await to_its_end(_abort(producer))
+        if isinstance(error, TimeoutError) and not_taken:
+            raise NotTakenError(producer.client, not_taken, timeout_seconds) from error
         raise
 
 

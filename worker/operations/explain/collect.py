@@ -34,6 +34,7 @@ from worker.failures import DATABASE_ERRORS, reason_of
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import nothing_more, reader
+from worker.kafka.offsets import reading_failed_by
 from worker.operations import screen
 from worker.operations.explain.explanation import Explanation, explained, explained_by_rows
 from worker.operations.explain.facts import (
@@ -78,7 +79,7 @@ async def explain_order(settings: Settings, order_id: UUID, scan: Scan) -> Expla
                     f"PostgreSQL does not let us read: {reason_of(error)}; try again"
                 ) from error
             except KAFKA_ERRORS as error:
-                why = last_error.get("reason") or reason_of(error)
+                why = reading_failed_by(error, last_error)
                 raise CommandError(f"Kafka does not let us read: {why}; try again") from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import OffsetOutOfRangeError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -32,6 +32,7 @@ from worker.operations.lag.measure import (
     MemberName,
     PartitionSnapshot,
     measure,
+    without_leader,
 )
 from worker.operations.skip.sentences import Skips
 from worker.settings import Settings
@@ -94,7 +95,7 @@ async def _notes(engine: AsyncEngine, topic: str) -> tuple[Skips, Sequence[str]]
 @asynccontextmanager
 async def group_view(
     admin: AIOKafkaAdminClient,
-    consumer: AIOKafkaConsumer,
+    consumer: TopicReader,
     client_options: Mapping[str, Any],
     group_id: str,
     topic: str,
@@ -114,9 +115,9 @@ class GroupView:
     group_id: str
     topic: str
     admin: AIOKafkaAdminClient
-    consumer: AIOKafkaConsumer
+    consumer: TopicReader
     prober: TopicReader
-    uncommitted: AIOKafkaConsumer
+    uncommitted: TopicReader
 
     async def look(self) -> Look:
         """One look. Raises KafkaError, TimeoutError or OSError as Kafka gives them."""
@@ -126,8 +127,9 @@ class GroupView:
         # Before the ends: the other way round, what is decided meanwhile would count as committed past them.
         committed = await group.committed(self.admin, self.group_id, places)
         clock, now = time.monotonic(), datetime.now(UTC)
-        bounds = await bounds_of(self.consumer, places)
-        stored = await self.uncommitted.end_offsets(places)
+        led = sorted({*places} - await self.consumer.leaderless(places))
+        bounds = await bounds_of(self.consumer, led)
+        stored = await self.uncommitted.end_offsets(led)
         coming, unreadable = await _next_records(self.prober, _behind(committed, bounds))
         owners = {p: member.member_id for member in members for p in member.partitions}
         return Look(
@@ -144,6 +146,8 @@ class GroupView:
                     owner=owners.get(p),
                     unreadable=unreadable.get(p, ""),
                 )
+                if p in bounds
+                else without_leader(committed[p], owners.get(p))
                 for p in places
             },
         )

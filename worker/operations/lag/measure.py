@@ -16,6 +16,7 @@ from worker.operations.skip.sentences import Skips, deleted_text, sentences
 
 NO_SKIPS: Final = Skips()
 NOTHING_COMMITTED: Final = "nothing committed yet"
+NO_LEADER: Final = "no broker leads it, so its lag is not known: start one of those that hold its copies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,12 @@ class PartitionSnapshot:
 
     `next_record` is the offset of the first record from `committed` on; `end` where there is none.
     `hidden` records are stored behind `end`, and wait for a transaction that is still open. `owner` is the id
-    of a member. `unreadable`: why the next record cannot be unpacked; empty where it can.
+    of a member. `unreadable`: why the next record cannot be unpacked; empty where it can. `end` is None where
+    no broker leads the partition.
     """
 
     first: int
-    end: int
+    end: int | None
     committed: int | None
     next_record: int
     hidden: int
@@ -72,13 +74,14 @@ class Pace:
 class PartitionLag:
     """One partition's row. `pace` is None as long as there is one look only.
 
-    `lag` is None where nobody can know it: the committed offset lies beyond the end. `hidden` offsets wait
-    behind an open transaction and are no lag. `skips` will never be decided.
+    `lag` is None where nobody can know it: the committed offset lies beyond the end, or no broker leads the
+    partition, which then has no `end` either. `hidden` offsets wait behind an open transaction and are no
+    lag. `skips` will never be decided.
     """
 
     partition: int
     committed: int | None
-    end: int
+    end: int | None
     lag: int | None
     hidden: int
     owner: str | None
@@ -112,10 +115,17 @@ class GroupLag:
 
 
 def lag_of(place: PartitionSnapshot) -> int | None:
-    """Everything there is, where nothing was ever committed. None: committed beyond the end."""
+    """Everything there is, where nothing was ever committed. None: committed beyond the end, or no leader."""
+    if place.end is None:
+        return None
     if place.committed is not None and place.committed > place.end + place.hidden:
         return None
     return max(0, place.end - max(place.first, place.next_record))
+
+
+def without_leader(committed: int | None, owner: str | None) -> PartitionSnapshot:
+    """Of a partition whose ends nobody can say."""
+    return PartitionSnapshot(first=0, end=None, committed=committed, next_record=0, hidden=0, owner=owner)
 
 
 def measure(
@@ -171,7 +181,7 @@ def _row(
     strangers: Mapping[str, str],
 ) -> PartitionLag:
     lag, pace = lag_of(place), None
-    if before is not None and seconds > 0:
+    if before is not None and before.end is not None and place.end is not None and seconds > 0:
         pace = _pace(lag, _decided(before, place) / seconds, (place.end - before.end) / seconds)
     return PartitionLag(
         number,
@@ -208,6 +218,8 @@ def _pace(lag: int | None, decided: float, arriving: float) -> Pace | None:
 
 
 def _remarks(selected: str, place: PartitionSnapshot, skips: Sequence[SkippedSpan]) -> list[str]:
+    if place.end is None:
+        return [NO_LEADER]
     remarks = []
     if place.committed is None and lag_of(place):
         remarks.append(NOTHING_COMMITTED)

@@ -12,6 +12,8 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from tests.support.subscriber import read_topic, set_option
 from tests.support.topic_names import TopicNames
+from worker.kafka.leaders import UnknownPartitionError
+from worker.kafka.producing.producers import close_producer
 from worker.kafka.producing.transaction import Transaction, to_its_end, transaction
 from worker.sandbox.servers.services import Services
 
@@ -41,7 +43,7 @@ class Ground:
         try:
             yield producer
         finally:
-            await producer.stop()
+            await close_producer(producer)
 
     async def send(self, opened: Transaction, value: bytes) -> None:
         await opened.send(self.place, key=b"key", value=value, headers=[("a", None)], timestamp_ms=1_000)
@@ -136,6 +138,38 @@ async def test_what_is_not_committed_in_time_is_an_error(ground: Ground):
         with pytest.raises(TimeoutError):
             async with transaction(producer, 0.2):
                 await asyncio.Event().wait()
+
+
+async def test_a_partition_that_is_not_there_any_more_is_named_soon(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    """As after its topic was created again, with fewer partitions."""
+    monkeypatch.setattr("worker.kafka.producing.producers.CLOSE_TIMEOUT_SECONDS", 0.1)
+
+    async def publish(producer: AIOKafkaProducer) -> None:
+        async with transaction(producer, PATIENCE_SECONDS) as opened:
+            await ground.send(opened, b"1")
+
+    async with ground.producer() as producer:
+        await producer.partitions_for(ground.place.topic)
+        ground.place = TopicPartition(ground.place.topic, 99)
+        known = producer.client.cluster._partitions[ground.place.topic]
+        known[99] = known[0]._replace(partition=99)
+        began = time.monotonic()
+        with pytest.raises(UnknownPartitionError, match=f"Kafka knows no {ground.place.topic}-99: was"):
+            await publish(producer)
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+
+
+async def test_a_partition_without_leader_takes_part_in_no_transaction(ground: Ground):
+    async with ground.producer() as producer, transaction(producer, PATIENCE_SECONDS) as opened:
+        await producer.partitions_for(ground.place.topic)
+        known = producer.client.cluster._partitions[ground.place.topic]
+        known[0] = known[0]._replace(leader=-1)
+        assert not opened.join(ground.place), "Kafka could not end it"
+        await ground.send(opened, b"a leader is elected")
+        assert opened.join(ground.place)
+    await ground.shows(b"a leader is elected")
 
 
 async def test_a_task_asked_to_stop_ends_its_step_first():

@@ -1,8 +1,11 @@
 """Kafka in several local processes: one of three brokers, or one beside a controller, really killed."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from aiokafka import TopicPartition
@@ -10,16 +13,25 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka import TopicPartition as Offset
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from tests.acceptance.kafka_edge.load import Load
 from tests.faults.cluster import GROUPS, LocalKafkaCluster
 from tests.faults.site import broker_apart
+from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
-from tests.support.subscriber import admin_client, create_topics, read_topic
+from tests.support.order_worker import order_worker_in
+from tests.support.promises import Scene
+from tests.support.shop import Shop
+from tests.support.subscriber import admin_client, create_topics, read_topic, wait_until_known
 from tests.support.taking_over import committed_offset, leases_of
+from tests.support.topic_names import TopicNames
+from tests.support.worker_process import workers_in
+from tests.support.worker_template import WorkerTemplate
 from worker.kafka.clients import kafka_admin, largest_record_bytes
 from worker.kafka.topic_metadata import until_all_brokers_know
+from worker.operations.lag.measure import NO_LEADER
 from worker.operations.setup import topics as operation
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
@@ -160,6 +172,60 @@ async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
             await next_offset(0)
     finally:
         await leases.producers.close()
+
+
+def test_what_is_published_where_no_broker_leads_waits_alone_and_is_named(
+    whole: LocalKafkaCluster,
+    shop: Shop,
+    env: dict[str, str],
+    topic_names: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
+) -> None:
+    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
+    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+    create_on(whole, topic_names.order_placed, 1, 2, 3)
+    create_on(whole, topic_names.order_confirmed, 1, 2)
+    create_on(whole, topic_names.order_rejected, 3, 1)
+    create_on(whole, topic_names.dead_letter, 1, 2)
+    load, unled = Load(scene), f"{topic_names.order_rejected}-0"
+    with (
+        workers_in(env, tmp_path, worker_template) as workers,
+        order_worker_in(env, worker_template) as command,
+    ):
+        worker = workers.start().wait_until_ready()
+        load.place(1, 0, 1)
+        scene.wait_until_drained()
+        whole.crash(3)
+        load.ids.append(rejected := uuid4())
+        scene.place([order_value(line(99), order_id=rejected)], partition=0)
+        eventually(lambda: f"no broker leads {unled}: start one" in worker.get("/readyz")[1])
+        load.place(1, 0)
+        began, spent = time.monotonic(), worker.metric("process_cpu_seconds_total")[""]
+        load.place(1, 1)
+        eventually(lambda: len(scene.confirmed()) == 3)
+        eventually(lambda: worker.log.count(f"no broker leads {unled}") > 3)
+        spent = worker.metric("process_cpu_seconds_total")[""] - spent
+        assert spent < 0.1 * (time.monotonic() - began), "it asks for a leader now and then"
+
+        row = command.here("lag", "--json", "--interval", "0.2").done().document["partitions"]
+        assert [(one["end"], one["lag"]) for one in row[1:]] == [(2, 0), (None, None)]
+        assert row[2]["remarks"] == [NO_LEADER]
+        command.here("reconcile").assert_one_line(1, f"no broker leads {topic_names.order_placed}-2: start")
+        command.here("explain", str(rejected)).assert_one_line(1, "no broker leads")
+
+        whole.start(3)
+        scene.wait_until_drained()
+        eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids)
+
+
+def create_on(cluster: LocalKafkaCluster, topic: str, *brokers: int) -> None:
+    """A topic without copies, each partition on one of these brokers."""
+    config, on = {"min.insync.replicas": "1"}, [[broker] for broker in brokers]
+    new = NewTopic(topic, len(on), replica_assignment=on, config=config)
+    admin_client(cluster.bootstrap_servers).create_topics([new])[topic].result(20)
+    wait_until_known(cluster.bootstrap_servers, {topic: len(on)})
 
 
 def publish(cluster: LocalKafkaCluster | LocalKafka, value: bytes) -> None:

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError, RequestTimedOutError
 
 from tests.support.json_schema import faults
+from worker.kafka.leaders import NoLeaderError
 from worker.observability.events import Event, about, places
 from worker.observability.kafka_client_words import reworded
 from worker.observability.log import SILENCE_SECONDS, JsonFormatter, KafkaClientFilter, RateLimitFilter
@@ -149,6 +150,41 @@ def test_what_the_kafka_client_says_is_said_in_our_words(
     text: str, arguments: tuple[object, ...], said: str, fields: dict[str, str]
 ) -> None:
     assert reworded(text, arguments) == (said, {"server": "kafka", **fields})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "worker.faststream",
+            "Kafka error occurred",
+            "polling Kafka failed: no broker leads t-0: start",
+        ),
+        (
+            "aiokafka",
+            "Unexpected error in sender",
+            "Unexpected error in sender: no broker leads t-0: start",
+        ),
+        (
+            "asyncio",
+            "Task failed\n<task 1>",
+            "Task failed: no broker leads t-0: start",
+        ),
+    ],
+)
+def test_an_outage_that_a_library_logs_is_one_line(name: str, text: str, said: str) -> None:
+    record = line(text, name=name, error=NoLeaderError([TopicPartition("t", 0)]))
+    assert KafkaClientFilter().filter(record)
+    read = document(record)
+    assert read["message"].startswith(said)
+    assert (read["error"], read["server"]) == ("NoLeaderError", "kafka")
+    assert "traceback" not in read
+
+
+def test_what_a_library_says_in_several_lines_is_one_line() -> None:
+    record = line("Task was destroyed but it is %s!\ntask: <Task 1>", "pending", name="asyncio")
+    assert KafkaClientFilter().filter(record)
+    assert record.getMessage() == "Task was destroyed but it is pending! task: <Task 1>"
 
 
 def test_the_words_of_the_kafka_client_reach_the_line() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from db.worker.skips import SkippedSpan
 from worker.operations.lag.measure import (
+    NO_LEADER,
     NO_SKIPS,
     GroupLag,
     Look,
@@ -14,6 +15,7 @@ from worker.operations.lag.measure import (
     PartitionSnapshot,
     lag_of,
     measure,
+    without_leader,
 )
 from worker.operations.skip.sentences import Skips, sentence
 
@@ -42,6 +44,16 @@ def test_a_group_that_never_committed_has_everything_before_it():
     assert (found.lag, found.never_committed) == (4, True)
     assert found.partitions[0].remarks == ("nothing committed yet",)
     assert found.partitions[1].remarks == ()
+
+
+def test_a_partition_without_leader_has_no_lag_and_the_others_have_theirs():
+    looks = {0: place(1, 5), 1: without_leader(3, "member")}, {0: place(3, 5), 1: without_leader(3, "member")}
+    found = measured(*looks)
+    assert [(row.end, row.lag, row.remarks) for row in found.partitions] == [
+        (5, 2, ()),
+        (None, None, (NO_LEADER,)),
+    ]
+    assert (found.lag, found.partitions[1].pace) == (None, None)
 
 
 def test_one_look_has_no_rates():

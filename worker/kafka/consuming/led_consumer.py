@@ -1,0 +1,42 @@
+"""A consumer that names the partitions without a leader; aiokafka's waits until its time limit."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from worker.kafka.leaders import has_leader, leaderless, require_leaders
+
+
+class LedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """An AIOKafkaConsumer that raises NoLeaderError where it is asked for offsets that no broker can say."""
+
+    def without_leader(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+        """Those that no broker leads, by what the brokers said last. Sends no request."""
+        return {partition for partition in partitions if not has_leader(self._client, partition)}
+
+    async def leaderless(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Those that no broker leads now. An election is not waited for."""
+        return await leaderless(self._client, partitions, patience_seconds=0.0)
+
+    async def require_leaders(self, partitions: Collection[TopicPartition]) -> None:
+        """Raise NoLeaderError if no broker leads some of them, also after an election had its time."""
+        await require_leaders(self._client, partitions)
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """As aiokafka's."""
+        await self.require_leaders(partitions)
+        found: dict[TopicPartition, int] = await super().beginning_offsets(partitions)
+        return found
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """As aiokafka's."""
+        await self.require_leaders(partitions)
+        found: dict[TopicPartition, int] = await super().end_offsets(partitions)
+        return found
+
+    async def offsets_for_times(self, timestamps: Mapping[TopicPartition, int]) -> dict[TopicPartition, Any]:
+        """As aiokafka's."""
+        await self.require_leaders(timestamps.keys())
+        found: dict[TopicPartition, Any] = await super().offsets_for_times(timestamps)
+        return found

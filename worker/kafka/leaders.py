@@ -1,0 +1,124 @@
+"""Finds partitions without a leader: aiokafka waits for one until its time limit, and does not name them."""
+
+import asyncio
+import time
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from worker.kafka.client_internals import copies_of
+
+# An election takes less, once the brokers have noticed that the leader died.
+PATIENCE_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 5.0  # far away, with TLS and a login, it takes some round trips
+_ASK_AGAIN_SECONDS: Final = 0.25
+_MOST_NAMED: Final = 3
+
+
+class NoLeaderError(KafkaError):  # type: ignore[misc]
+    """No broker leads these partitions, or the one that does cannot be reached."""
+
+    def __init__(self, partitions: Collection[TopicPartition]) -> None:
+        copies = "its copies" if len(partitions) == 1 else "their copies"
+        super().__init__(f"no broker leads {_names(partitions)}: start one of those that hold {copies}")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnknownPartitionError(NoLeaderError):
+    """The brokers know no such partitions (any more)."""
+
+    def __init__(self, partitions: Collection[TopicPartition]) -> None:
+        super().__init__(partitions)
+        self.args = (
+            f"Kafka knows no {_names(partitions)}: was the topic deleted, or created again with fewer"
+            " partitions?",
+        )
+
+
+class NotTakenError(KafkaError):  # type: ignore[misc]
+    """These partitions did not take in time what was sent: too few of their copies are in sync, say."""
+
+    def __init__(
+        self, client: AIOKafkaClient, partitions: Collection[TopicPartition], seconds: float
+    ) -> None:
+        names = [f"{p.topic}-{p.partition}{_copies(client, p)}" for p in sorted(partitions)[:_MOST_NAMED]]
+        super().__init__(
+            f"no answer within {seconds:g} s to what was sent to {', '.join(names)}: look at its brokers, and"
+            " whether fewer copies than min.insync.replicas are in sync"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class LeaderReturnedError(KafkaError):  # type: ignore[misc]
+    """These partitions had no leader when a lease was taken, so that it does not know their ends."""
+
+    def __init__(self, partitions: Collection[TopicPartition]) -> None:
+        super().__init__(f"{_names(partitions)} had no leader before")
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+async def leaderless(
+    client: AIOKafkaClient, partitions: Iterable[TopicPartition], patience_seconds: float = PATIENCE_SECONDS
+) -> set[TopicPartition]:
+    """Those without a leader that can be reached, also after some patience and a look at the brokers."""
+    deadline = time.monotonic() + patience_seconds
+    left = set(partitions)
+    for topic in {p.topic for p in left}:
+        if client.cluster.partitions_for_topic(topic) is None:
+            await client.add_topic(topic)
+    left = await _not_led(client, left)
+    while left:
+        await client.force_metadata_update()
+        left = await _not_led(client, left)
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
+    return left
+
+
+async def require_leaders(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> None:
+    """Raise NoLeaderError, or UnknownPartitionError, if some of the partitions are `leaderless`."""
+    if unled := await leaderless(client, partitions):
+        unknown = {p for p in unled if client.cluster.leader_for_partition(p) is None}
+        raise UnknownPartitionError(unknown) if unknown else NoLeaderError(unled)
+
+
+def has_leader(client: AIOKafkaClient, partition: TopicPartition) -> bool:
+    """By what the brokers said last. Sends no request."""
+    return client.cluster.leader_for_partition(partition) not in (None, -1)
+
+
+def _names(partitions: Collection[TopicPartition]) -> str:
+    names = [f"{p.topic}-{p.partition}" for p in sorted(partitions)[:_MOST_NAMED]]
+    if left := len(partitions) - len(names):
+        names.append(f"{left:,} more")
+    return ", ".join(names)
+
+
+def _copies(client: AIOKafkaClient, partition: TopicPartition) -> str:
+    known = copies_of(client, partition)
+    return "" if known is None else f" ({known[0]} of {known[1]} copies in sync)"
+
+
+async def _not_led(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
+    leaders = {p: client.cluster.leader_for_partition(p) for p in partitions}
+    # The brokers notice a death only when that broker's session ends: until then they name it as the leader.
+    reached = {node: await _is_reached(client, node) for node in {*leaders.values()} - {None, -1}}
+    return {p for p, node in leaders.items() if not reached.get(node)}
+
+
+async def _is_reached(client: AIOKafkaClient, node_id: int) -> bool:
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            return bool(await client.ready(node_id))
+    except TimeoutError:
+        return False
