@@ -68,7 +68,8 @@ class Transaction:
 
     async def _enter(self, place: TopicPartition) -> None:
         """Require a leader before the partition takes part: Kafka ends no transaction without it."""
-        if place not in self._places:
+        # By what the brokers said last, which takes no time; `wait_acknowledged` finds a leader lost since.
+        if place not in self._places and not has_leader(self.producer.client, place):
             await require_leaders(self.producer.client, [place])
 
     def note(self, sent: Sent) -> Sent:
