@@ -6,17 +6,16 @@ apart, as in production: over a crash Kafka does better so (`tests.faults.upstre
 
 import signal
 import threading
-import uuid
 from abc import abstractmethod
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.sandbox.servers.errors import missing_package
 from worker.sandbox.servers.jars import kafka_jars
+from worker.sandbox.servers.kafka_folder import format_folder, is_formatted, kafka_id
 from worker.sandbox.servers.ports import free_port, is_open
-from worker.sandbox.servers.processes import Child, run_to_end
+from worker.sandbox.servers.processes import Child
 from worker.sandbox.servers.server import LocalServer
 from worker.sandbox.servers.threads import run_async
 
@@ -73,7 +72,7 @@ class ClusterMember:
 def new_cluster(size: int) -> list[ClusterMember]:
     """The members of a cluster that nobody is in yet, node ids from 1 on."""
     ports = {node_id: free_port() for node_id in range(1, size + 1)}
-    cluster_id = _cluster_id()
+    cluster_id = kafka_id("order")
     return [ClusterMember(node_id, ports, cluster_id) for node_id in ports]
 
 
@@ -97,7 +96,7 @@ class _Process(LocalServer):
         self.folder = folder
         self._name = name
         self._home = folder / name.lower()
-        self._cluster_id = member.cluster_id
+        self._member = member
         # Below its working folder: it reads the file as Latin-1, and takes a comma for the next folder.
         self._settings = {**SINGLE_BROKER_SETTINGS, **settings, "log.dirs": "data"}
         self._options = [
@@ -114,8 +113,8 @@ class _Process(LocalServer):
     def start(self) -> None:
         """Return when it answers."""
         jars = kafka_jars(self._report, cancelled=self._cancelled)
-        if not (self._home / "data" / "meta.properties").exists():
-            self._format(jars)
+        if not is_formatted(self._home / "data"):
+            self._format()
         command = java_command(
             "kafka.Kafka", [self._properties], jars=jars, heap=self._heap, options=self._options
         )
@@ -134,20 +133,10 @@ class _Process(LocalServer):
     def _properties(self) -> Path:
         return self._home / "server.properties"
 
-    def _format(self, jars: Sequence[Path]) -> None:
+    def _format(self) -> None:
         self._home.mkdir(exist_ok=True)
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
-        arguments: list[str | Path] = [
-            "format",
-            "--cluster-id",
-            self._cluster_id,
-            "--config",
-            self._properties,
-        ]
-        command = java_command(
-            "kafka.tools.StorageTool", arguments, jars=jars, heap="64m", options=self._options
-        )
-        run_to_end(f"{self._name}'s storage tool", command, log_path=self.log_path, folder=self._home)
+        format_folder(self._home / "data", self._member.cluster_id, self._member.node_id)
 
 
 class LocalController(_Process):
@@ -283,8 +272,3 @@ async def answers(bootstrap_servers: str) -> bool:
 
 def _addresses(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
-
-
-def _cluster_id() -> str:
-    # As Kafka writes its own: 16 bytes in URL-safe base 64; a leading dash would be taken for an option.
-    return urlsafe_b64encode(b"order" + uuid.uuid4().bytes[:11]).decode().rstrip("=")

@@ -37,7 +37,7 @@ from worker.sandbox.servers import (
 from worker.sandbox.servers.containers import DockerKafka, DockerPostgres
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.jars import kafka_jars
-from worker.sandbox.servers.kafka import LocalKafka, kafka_tool_command
+from worker.sandbox.servers.kafka import LocalKafka, java_command, kafka_tool_command
 from worker.sandbox.servers.ports import free_port, is_open
 from worker.sandbox.servers.postgres import LocalPostgres
 from worker.sandbox.servers.processes import Child, wait_until
@@ -150,6 +150,33 @@ async def test_kafkas_own_tools_read_committed_records_and_rewind_a_group(local:
 
     assert printed.split() == ["first", "second"]
     assert await committed(local, "auditors", "rewound") == 0
+
+
+def test_a_folder_is_formatted_as_kafkas_own_tool_formats_it() -> None:
+    with data_folder() as folder:
+        kafka = LocalKafka(folder)
+        kafka._format()
+        ours, properties = folder / "kafka", folder / "tool.properties"
+        settings = (ours / "server.properties").read_text()
+        properties.write_text(settings.replace("log.dirs=data", "log.dirs=tool"))
+        cluster = ("--cluster-id", kafka._member.cluster_id, "--config", properties)
+        command = java_command("kafka.tools.StorageTool", ("format", *cluster), jars=kafka_jars(print))
+        subprocess.run(command, cwd=ours, check=True, capture_output=True, timeout=60)
+        assert formatted(ours / "data") == formatted(ours / "tool"), (
+            "of another version: copy the tool's bootstrap.checkpoint to worker/sandbox/servers"
+        )
+
+
+def formatted(folder: Path) -> tuple[list[str], set[str], list[bytes]]:
+    """The files of a folder of Kafka's, and what two of the same cluster and node have in common in them."""
+    meta = (folder / "meta.properties").read_text().splitlines()
+    whole, batches = (folder / "bootstrap.checkpoint").read_bytes(), []
+    while whole:
+        end = 12 + int.from_bytes(whole[8:12])
+        batches.append(whole[:17] + whole[21:27] + whole[43:end])  # without its checksum and its two times
+        whole = whole[end:]
+    said = {line for line in meta if not line.startswith(("#", "directory.id="))}
+    return sorted(path.name for path in folder.iterdir()), said, batches
 
 
 async def test_a_client_through_a_proxy_is_sent_back_to_the_proxy() -> None:
