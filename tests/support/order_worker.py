@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -138,9 +139,20 @@ def order_worker_in(env: Mapping[str, str], template: WorkerTemplate | None = No
         command.close()
 
 
+@cache
+def program() -> Any:
+    """What typer makes of our commands, which takes it a fifteenth of a second."""
+    return get_command(cli.app)
+
+
+def command_named(name: str) -> Any:
+    """The command that is called so."""
+    return reduce(lambda group, word: group.commands[word], name.split(), program())
+
+
 def command_names() -> Iterator[str]:
     """Each command as it is called, groups with their sub-commands."""
-    for name, command in get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in program().commands.items():
         yield from [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
 
 

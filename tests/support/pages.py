@@ -4,14 +4,11 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from typer.main import get_command
-
 from docs.links import PICTURES, absolute, anchors_of, is_elsewhere, links_of
-from worker import cli
+from tests.support.order_worker import program
 from worker.setting_names import unknown_names
 from worker.settings import Settings
 
@@ -113,7 +110,7 @@ def _why_not(call: str) -> str | None:
 
 def _why_no_command(call: str, words: list[str], *, must_be: bool) -> str | None:
     """`must_be`: it is meant as a call. Else only one that names a command and an option is."""
-    command: Any = _program()
+    command: Any = program()
     at = 0
     while commands := getattr(command, "commands", None):
         if at == len(words) or words[at].startswith(("-", "…")):
@@ -127,11 +124,6 @@ def _why_no_command(call: str, words: list[str], *, must_be: bool) -> str | None
     options = (word.partition("=")[0] for word in words[at:] if re.match(r"--?[a-z]", word))
     unknown = [option for option in options if option not in known]
     return f"`{call}`: {command.name} has no option {', '.join(unknown)}" if unknown else None
-
-
-@cache
-def _program() -> Any:
-    return get_command(cli.app)
 
 
 def without_index(page: str) -> list[str]:

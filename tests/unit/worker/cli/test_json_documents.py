@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from tests.support.json_schema import faults
-from tests.support.order_worker import ROOT, command_names
-from worker import cli
+from tests.support.order_worker import ROOT, command_named, command_names
 from worker.cli.documents import FOLDER, ONE_OF, documents
 from worker.cli.failure import document_text, one_line
 from worker.errors import CommandError
@@ -15,10 +13,7 @@ from worker.operations.screen import versioned
 
 
 def options_of(name: str) -> set[str]:
-    command = get_command(cli.app)
-    for word in name.split():
-        command = command.commands[word]  # type: ignore[attr-defined]
-    return {option for parameter in command.params for option in parameter.opts}
+    return {option for parameter in command_named(name).params for option in parameter.opts}
 
 
 def test_the_schemas_checked_in_are_those_of_the_documents():

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from typer.main import get_command
 
-from tests.support.order_worker import OrderWorker, command_names
-from worker import cli
+from tests.support.order_worker import OrderWorker, command_named, command_names
 from worker.cli.options import who
 from worker.errors import UsageError
 
@@ -24,10 +22,7 @@ NEEDED = {
 def options(kind: str) -> Iterator[tuple[str, str]]:
     """Each command with each of its options of that metavar or type."""
     for name in command_names():
-        command = get_command(cli.app)
-        for word in name.split():
-            command = command.commands[word]  # type: ignore[attr-defined]
-        for parameter in command.params:
+        for parameter in command_named(name).params:
             if kind in (parameter.metavar, parameter.type.name):
                 yield name, parameter.opts[0]
 
