@@ -20,6 +20,7 @@ from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
 from tests.support.little_shop import fill_the_stock
+from tests.support.memory_folder import keep_temporary_folders_in_memory
 from tests.support.order_worker import OrderWorker, order_worker_in
 from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
@@ -40,6 +41,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no counterexample.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where several processes share the tests, so that nothing of pytest's own stays in memory afterwards."""
+    if hasattr(config, "workerinput"):
+        keep_temporary_folders_in_memory()
 
 
 def _needs_a_server(item: pytest.Item) -> bool:
