@@ -1,9 +1,10 @@
 """Fixtures only: nothing is imported from here. Servers are real, started once for the whole run."""
 
 import functools
+import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -51,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _needs_a_server(item: pytest.Item) -> bool:
     return "unit" not in item.path.parts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays until the end: nobody looks for garbage in it, neither now nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
