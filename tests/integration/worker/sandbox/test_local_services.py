@@ -156,9 +156,10 @@ def test_a_folder_is_formatted_as_kafkas_own_tool_formats_it() -> None:
     with data_folder() as folder:
         kafka = LocalKafka(folder)
         kafka._format()
-        ours, told = folder / "kafka", folder / "tool.properties"
-        told.write_text((ours / "server.properties").read_text().replace("log.dirs=data", "log.dirs=tool"))
-        cluster = ("--cluster-id", kafka._member.cluster_id, "--config", told)
+        ours, properties = folder / "kafka", folder / "tool.properties"
+        settings = (ours / "server.properties").read_text()
+        properties.write_text(settings.replace("log.dirs=data", "log.dirs=tool"))
+        cluster = ("--cluster-id", kafka._member.cluster_id, "--config", properties)
         command = java_command("kafka.tools.StorageTool", ("format", *cluster), jars=kafka_jars(print))
         subprocess.run(command, cwd=ours, check=True, capture_output=True, timeout=60)
         assert formatted(ours / "data") == formatted(ours / "tool"), (
