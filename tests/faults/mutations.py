@@ -472,7 +472,7 @@ MUTATIONS: Final = (
         "sends are not awaited before the commit",
         (
             Edit(_TRANSACTION, "        while pending:\n", "        while False:\n"),
-            Edit(_PUBLISHER, "                await opened.wait_acknowledged(one.future for one in sent)\n", ""),
+            Edit(_PUBLISHER, "await opened.wait_acknowledged(one.future for one in sent)\n", "pass\n"),
         ),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),

@@ -1,7 +1,7 @@
 """What fetching needs of private attributes of aiokafka (0.14); a test fails when they change.
 
 `worker.kafka.client_internals` has what clients and producers need of them. No other module uses any, but for
-classes that inherit from one of aiokafka's.
+`consuming.buffer` and classes that inherit from one of aiokafka's.
 
 A fetcher keeps what it fetched in `_records`, one entry a partition, and fetches a partition again when its
 entry is gone. A `Hold` in that place keeps a partition from being fetched, without any cost for the others.
