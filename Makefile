@@ -86,7 +86,7 @@ contract-tools: ## Install what the contract is tested with: Node (Debian, Ubunt
 
 # A test waits for servers and rebalances half of the time, so five processes, each with servers of its own, keep
 # two cores busy. They import the same files, also those that the tests start: each is compiled once.
-test: setup $(TOOLS) ## All tests, on real Kafka and PostgreSQL; eleven minutes on two cores
+test: setup $(TOOLS) ## All tests, on real Kafka and PostgreSQL; nine minutes on two cores
 	@sed -n 's/^$@:.*## //p' $(firstword $(MAKEFILE_LIST))
 	@echo "Servers start by themselves. Quicker, without servers: $(BIN)/python -m pytest tests/unit"
 	@echo "One guarantee: $(BIN)/python -m pytest -m guarantee_2; which tests for which change: CONTRIBUTING.md"

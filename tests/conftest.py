@@ -45,9 +45,12 @@ settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where several processes share the tests, so that nothing of pytest's own stays in memory afterwards."""
-    if hasattr(config, "workerinput"):
+    """What holds for the whole run, before the first test is collected."""
+    if hasattr(config, "workerinput"):  # nothing of pytest's own stays there afterwards
         keep_temporary_folders_in_memory()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # By `nohup`. What a test starts would inherit it, and what has a handler is not inherited.
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def _needs_a_server(item: pytest.Item) -> bool:
