@@ -59,7 +59,7 @@ UNION ALL SELECT 'records', count(*) FROM judged
 """
 
 # Published once in the right topic, byte for byte. Publications on purpose are counted apart.
-JUDGE_TOLD: Final = """
+JUDGE_PUBLISHED: Final = """
 WITH decided AS MATERIALIZED (
   SELECT d.*, d.outcome = 'confirmed' AS is_confirmed,
     substr(sha256(convert_to(CAST(d.event AS text), 'UTF8')), 1, 16) AS digest,
@@ -67,7 +67,7 @@ WITH decided AS MATERIALIZED (
       CASE d.outcome WHEN 'confirmed' THEN d.confirmed_since_ms ELSE d.rejected_since_ms END AS may_be_deleted
   FROM reconciled_decided d
   WHERE d.partition = :partition AND d.record_offset >= :start AND d.record_offset < :end
-), told AS MATERIALIZED (
+), publications AS MATERIALIZED (
   SELECT d.*, o.originals, o.exact, o.republished, o.places, w.reason, w.what_to_do
   FROM decided d
   LEFT JOIN withheld_outcomes w ON w.order_id = d.order_id AND w.published_at IS NULL
@@ -88,23 +88,23 @@ WITH decided AS MATERIALIZED (
         CASE WHEN republished > 0 THEN ' but as a republication' ELSE '' END)
       ELSE format('%s, and not published: %s; %s', outcome, reason, what_to_do) END
   -- What is withheld is published from the ledger, however long ago it was decided.
-  FROM told WHERE originals = 0 AND (reason IS NOT NULL OR NOT may_be_deleted)
+  FROM publications WHERE originals = 0 AND (reason IS NOT NULL OR NOT may_be_deleted)
   UNION ALL
   SELECT 'told_twice', topic, partition, record_offset, order_id,
     format('%s, and published %s times: at %s', outcome, exact, array_to_string(places, ', '))
-  FROM told WHERE exact > 1
+  FROM publications WHERE exact > 1
   UNION ALL
   SELECT CASE WHEN o.is_confirmation = d.is_confirmed THEN 'event_differs' ELSE 'wrong_topic' END,
     CASE WHEN o.is_confirmation THEN CAST(:confirmed AS text) ELSE CAST(:rejected AS text) END,
     o.partition, o.record_offset, d.order_id,
     CASE WHEN o.is_confirmation = d.is_confirmed THEN 'published with other bytes than the ledger has'
       ELSE format('%s, and published in this topic', d.outcome) END
-  FROM told d JOIN reconciled_outcomes o ON o.order_id = d.order_id
+  FROM publications d JOIN reconciled_outcomes o ON o.order_id = d.order_id
   WHERE d.exact < d.originals + d.republished
     AND NOT (o.is_confirmation = d.is_confirmed AND o.digest = d.digest)
 )
-SELECT 'republished', sum(republished) FROM told
-UNION ALL SELECT 'outcome_deleted', count(*) FROM told
+SELECT 'republished', sum(republished) FROM publications
+UNION ALL SELECT 'outcome_deleted', count(*) FROM publications
   WHERE originals = 0 AND may_be_deleted AND reason IS NULL
 """
 
@@ -113,9 +113,9 @@ UNION ALL SELECT 'outcome_deleted', count(*) FROM told
 JUDGE_ORDERS: Final = """
 WITH compared AS MATERIALIZED (
   SELECT d.topic, d.partition, d.record_offset, d.order_id, d.outcome = 'confirmed' AS is_confirmed,
-    o.id IS NOT NULL AS is_stored, o.total_amount, d.event->>'total_amount' AS told_total,
-    o.user_id, d.event->>'user_id' AS told_user, stored.lines AS stored_lines, told.lines AS told_lines,
-    EXISTS (SELECT FROM reconciled_unbalanced u WHERE u.product_id = ANY (told.products)) AS is_unbalanced
+    o.id IS NOT NULL AS is_stored, o.total_amount, d.event->>'total_amount' AS event_total,
+    o.user_id, d.event->>'user_id' AS event_user, stored.lines AS stored_lines, in_event.lines AS event_lines,
+    EXISTS (SELECT FROM reconciled_unbalanced u WHERE u.product_id = ANY (in_event.products)) AS is_unbalanced
   FROM reconciled_decided d
   LEFT JOIN orders o ON o.id = d.order_id
   CROSS JOIN LATERAL (
@@ -127,7 +127,7 @@ WITH compared AS MATERIALIZED (
       ORDER BY number) AS lines, array_agg(item->>'product_id') AS products
     FROM json_array_elements(
         CASE WHEN json_typeof(d.event->'items') = 'array' THEN d.event->'items' ELSE '[]' END)
-      WITH ORDINALITY AS items (item, number)) told
+      WITH ORDINALITY AS items (item, number)) in_event
   WHERE d.partition = :partition AND d.record_offset >= :start AND d.record_offset < :end
 ), found AS (
   INSERT INTO reconciled_findings (code, topic, partition, record_offset, order_id, detail)
@@ -141,15 +141,15 @@ WITH compared AS MATERIALIZED (
   UNION ALL
   SELECT 'order_differs', topic, partition, record_offset, order_id,
     format('the order has total %s and user %s, its event %s and %s',
-      total_amount, user_id, told_total, told_user)
+      total_amount, user_id, event_total, event_user)
   FROM compared WHERE is_confirmed AND is_stored
-    AND (CAST(total_amount AS text) IS DISTINCT FROM told_total
-      OR CAST(user_id AS text) IS DISTINCT FROM told_user)
+    AND (CAST(total_amount AS text) IS DISTINCT FROM event_total
+      OR CAST(user_id AS text) IS DISTINCT FROM event_user)
   UNION ALL
   SELECT 'items_differ', topic, partition, record_offset, order_id,
     format('stored %s; published %s', coalesce(left(stored_lines, 300), 'nothing'),
-      coalesce(left(told_lines, 300), 'nothing'))
-  FROM compared WHERE is_confirmed AND is_stored AND stored_lines IS DISTINCT FROM told_lines
+      coalesce(left(event_lines, 300), 'nothing'))
+  FROM compared WHERE is_confirmed AND is_stored AND stored_lines IS DISTINCT FROM event_lines
 )
 SELECT 'order_deleted', count(*) FROM compared WHERE is_confirmed AND NOT is_stored AND NOT is_unbalanced
 """

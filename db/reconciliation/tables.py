@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.reconciliation.rules import (
     JUDGE_LEDGER,
     JUDGE_ORDERS,
+    JUDGE_PUBLISHED,
     JUDGE_RECORDS,
     JUDGE_STRAY_OUTCOMES,
-    JUDGE_TOLD,
     JUDGE_UNREADABLE,
 )
 from db.reports import stock_discrepancies
@@ -192,7 +192,9 @@ async def judge_published(
 
     `topics`: the one of confirmations, the one of rejections.
     """
-    return await _counts(session, JUDGE_TOLD, partition, start, end, confirmed=topics[0], rejected=topics[1])
+    return await _counts(
+        session, JUDGE_PUBLISHED, partition, start, end, confirmed=topics[0], rejected=topics[1]
+    )
 
 
 async def judge_orders(session: AsyncSession, partition: int, start: int, end: int) -> Mapping[str, int]:

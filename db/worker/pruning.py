@@ -44,7 +44,7 @@ class PruneState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PruneBound:
-    """Of one input partition: the offset of its first record, and the one before which all is published."""
+    """Of one input partition: the offset of its first record, and that below which all is published."""
 
     partition: int
     first_offset: int

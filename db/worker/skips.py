@@ -78,7 +78,7 @@ async def add_skip(
 ) -> bool:
     """Record a span, once: whether that changed anything.
 
-    A row of the same kind that begins at the same offset stays as it is, whoever wrote it. Only a "deleted"
+    A row of the same kind that begins at the same offset stays as it is. Only a "deleted"
     span that has grown since it was found is recorded up to its new end.
     """
     statement = insert(Skip).values(

@@ -306,7 +306,7 @@ def test_a_closed_terminal_stops_a_worker_as_sigterm_does_though_it_is_said_twic
 
 
 def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(workers: Workers):
-    """A rolling update would otherwise go on while nobody owns the partitions of the one before."""
+    """A rolling update would otherwise go on while nobody owns the partitions of the previous worker."""
     first = workers.start(session_timeout_ms="30000").wait_until_ready()
     first.signal(signal.SIGSTOP)  # the group waits for it
     second = workers.start()

@@ -168,7 +168,7 @@ def _interrupt_once(*_: object) -> None:
 
 
 def _end_with_the_campaign() -> None:
-    """As by Ctrl-C, so that servers and workers are put away, however the campaign ended."""
+    """As by Ctrl-C, so that servers and workers are stopped, however the campaign ended."""
     campaign = multiprocessing.parent_process()
     assert campaign
     campaign.join()

@@ -47,7 +47,7 @@ def _require_free(out: Path, force: bool) -> None:
 
 
 def write_line(file: IO[bytes], line: bytes, out: Path) -> None:
-    """Write it. Raises CommandError, also where whoever reads standard output has gone."""
+    """Write it. Raises CommandError, also where nobody reads standard output any more."""
     try:
         file.write(line)
     except OSError as error:

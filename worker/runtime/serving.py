@@ -32,7 +32,7 @@ EXIT_AT_ONCE: Final = 130
 
 
 async def serve(settings: Settings, reached: Reached) -> int:
-    """Check that everything is there, then work until told to stop. As `worker.runtime.process.run`."""
+    """Check that everything is there, then work until asked to stop. As `worker.runtime.process.run`."""
     raise_limit()
     worker, app = build(settings, reached)
     _tune_garbage_collector()

@@ -1,7 +1,7 @@
 """a row of the ledger outlives its event
 
-Back to an older version: a pruned event becomes JSON's null, which that version takes for an event that tells
-nothing. The same order again is a duplicate there, too.
+Back to an older version: a pruned event becomes JSON's null, which that version takes for an empty event. The
+same order again is a duplicate there, too.
 """
 
 from collections.abc import Sequence

@@ -53,8 +53,8 @@ class OrderQuery:
         """The link to the next page of the same orders."""
         times = {"from": self.since, "to": self.until}
         key = {"after": f"{after[0].isoformat()},{after[1]}" if after else None}
-        told = {name: time.isoformat() if time else None for name, time in times.items()}
-        return _address("orders", {"user": self.user, "status": self.status, **told, **key})
+        bounds = {name: time.isoformat() if time else None for name, time in times.items()}
+        return _address("orders", {"user": self.user, "status": self.status, **bounds, **key})
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def is_too_large(codec: int, body: bytes | memoryview) -> bool:
     """Whether the records of a batch unpack to more than `MAX_UNPACKED_BYTES`.
 
     `codec`: as the batch names it; of snappy, which makes at most 21 of one byte, none is. Of a body that is
-    broken, what comes before that counts: whoever unpacks it finds out the rest.
+    broken, what comes before that counts: unpacking it finds the rest.
     """
     measure = _MEASURES.get(codec)
     if measure is None:

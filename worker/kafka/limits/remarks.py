@@ -22,7 +22,7 @@ LARGEST_OUTCOME_BYTES: Final = 256 * 1024
 # What our headers add to a record that becomes a dead letter.
 LETTER_HEADER_BYTES: Final = 8 * 1024
 # An input record must outlive the longest time that all workers are away, an outcome that of its subscribers,
-# and a dead letter whoever has to look into it.
+# and a dead letter that of the operators.
 _LEAST_RETENTION_MS: Final = {Use.INPUT: _DAY_MS, Use.OUTCOMES: _DAY_MS, Use.DEAD_LETTERS: 7 * _DAY_MS}
 _COMPACTION: Final = {
     Use.INPUT: "would delete an order before it is decided, if another record has its key",

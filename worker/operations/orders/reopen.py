@@ -122,7 +122,7 @@ async def _claim(session: AsyncSession, inputs: TopicReader, run: ReopeningRun, 
     async for rows in pages(session, choice, run.topic, selection):
         claims = [_claim_of(row, ends) for row in rows]
         added = await reopenings.add_reopenings(session, run, claims)
-        # Whoever claimed the others meanwhile reopens them.
+        # Another run has claimed the others meanwhile, and reopens them.
         selection.unfinished += len(claims) - len(added)
         selection.orders -= len(claims) - len(added)
     return selection

@@ -118,7 +118,7 @@ async def _require_ready(
     engine: AsyncEngine, settings: Settings, asked: PruneRequest, retention_ms: int
 ) -> None:
     await require_database(engine, settings)
-    if asked.execute:  # whoever may read may rehearse
+    if asked.execute:  # to rehearse, a role only has to read
         await require_more_rights(engine, settings, _RIGHTS)
     async with session_factory(engine)() as session:
         now = await ledger.database_time(session)

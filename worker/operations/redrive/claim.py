@@ -156,7 +156,7 @@ class Claimer:
                 mine[letter.source] = letter, prepared
         claims = [prepared.claim for _, prepared in mine.values()]
         added = await redrives.add_redrives(self._session, self._run, claims)
-        # Whoever claimed the others meanwhile redrives them.
+        # Another run has claimed the others meanwhile, and redrives them.
         self._selection.unfinished += len(claims) - len(added)
         claimed = [(letter, prepared) for letter, prepared in mine.values() if prepared.claim.id in added]
         for letter, prepared in claimed:

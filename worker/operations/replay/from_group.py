@@ -194,7 +194,7 @@ async def _end_tries(
 
 
 async def _end(settings: Settings, transactional_id: str) -> None:
-    """Whoever has a producer of this name can commit nothing more, and what it left open has ended."""
+    """Fence the producer of this name: it can commit nothing more, and its open transaction has ended."""
     async with exclusive_producer(settings, transactional_id, settings.transaction_timeout_ms):
         pass
 

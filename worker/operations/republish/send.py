@@ -42,7 +42,7 @@ def publication(row: LedgerRow, topic: str, now_ms: int) -> Publication:
 
 @dataclass(frozen=True, slots=True)
 class Republisher:
-    """Owns the transactional id of a selection: whoever had it before can commit nothing more."""
+    """Owns the transactional id of a selection: its previous owner can commit nothing more."""
 
     producer: AIOKafkaProducer
     settings: Settings

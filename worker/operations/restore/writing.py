@@ -107,7 +107,7 @@ class Writer:
     async def position(self, waits: Behind, last_timestamp_ms: int | None) -> bool:
         """Let workers continue after what is committed; False if the partition has moved since it was read.
 
-        Whoever owns it by then can begin nothing any more, and takes it over again.
+        Its owner at that moment can record nothing any more, and takes it over again.
         """
         place = (self.settings.order_placed_topic, waits.partition)
         epoch = await leases.start_epoch(self.session, self.settings.group_id, *place)

@@ -54,7 +54,7 @@ class Story:
     seconds: float
     keep: bool
     began: float  # monotonic, when the command was called
-    finished: Callable[[bool], None]  # told once whether every check held
+    finished: Callable[[bool], None]  # called once: whether every check held
 
     choices: dict[str, str] = field(init=False)
     settings: Settings = field(init=False)
@@ -179,7 +179,7 @@ class Performance:
 
     async def _kill_and_restart(self) -> None:
         await asyncio.sleep(self._story.seconds / 2)
-        # Whoever has partitions: the kill of an idle worker would show nothing.
+        # The one with most partitions: the kill of an idle worker would show nothing.
         victim = max(self._crew.workers, key=lambda worker: (len(worker.vitals.partitions), worker.number))
         await self._kill_worker(victim)
         await self._restart(victim)
@@ -237,7 +237,7 @@ class Performance:
         return None
 
     async def _until_drained(self) -> int | None:
-        """The lag when all is decided and seen, or at the deadline. Asked for anew: the one shown is old."""
+        """The lag when all is decided and seen, or at the deadline. Asked for again: the one shown is old."""
         deadline = time.monotonic() + DRAIN_SECONDS
         while True:
             lag = await self._subscriber.lag()

@@ -26,7 +26,7 @@ _LISTENING = re.compile(r"health, metrics and docs on (http://\S+)")
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a worker tells about itself. Its counters begin at 0 with each start."""
+    """What a worker reports of itself. Its counters begin at 0 with each start."""
 
     ready: bool = False
     partitions: tuple[int, ...] = ()

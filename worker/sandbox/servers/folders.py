@@ -57,7 +57,7 @@ def _remove_abandoned() -> None:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    # The kernel drops a lock when its owner dies; a pid tells nothing where containers share /tmp.
+    # The kernel drops a lock when its owner dies; a pid means nothing where containers share /tmp.
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR)
     except OSError:

@@ -155,8 +155,8 @@ class LocalKafka(_Process):
     """One broker on 127.0.0.1: records and offsets survive `crash()`, and so does the port.
 
     Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). With
-    `proxy_port` a second listener, `proxied_port`, tells its clients to come back to that port: whoever
-    connects through a proxy stays with it; it speaks `proxied_protocol`, and `settings` that begin with
+    `proxy_port` a second listener, `proxied_port`, sends its clients back to that port, so that those who
+    connect through a proxy stay with it; it speaks `proxied_protocol`, and `settings` that begin with
     `listener.name.proxied.` are its own. A `member` of a larger cluster answers once most members run.
     """
 

@@ -21,8 +21,8 @@ _READY = ("ready", "standby")  # what the server writes into its file once it an
 class LocalPostgres(LocalServer):
     """A durable PostgreSQL on 127.0.0.1: what is committed survives `crash()`, and so does the port.
 
-    Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). Whoever
-    may log in to this machine may connect, as superuser.
+    Data and log live in `folder`, which the caller makes and removes (`folders.data_folder()` does). All
+    users of this machine may connect, as superuser.
     """
 
     stop_signal = signal.SIGINT  # a fast shutdown: open transactions are rolled back
@@ -68,7 +68,7 @@ class LocalPostgres(LocalServer):
         return create_database(self.url, name, template)
 
     def drop_database(self, name: str) -> None:
-        """Remove a database and whoever is connected to it."""
+        """Remove a database, and end its connections."""
         drop_database(self.url, name)
 
     def _initialise(self) -> Account:
@@ -97,7 +97,7 @@ def create_database(server_url: str, name: str, template: str | None = None) -> 
 
 
 def drop_database(server_url: str, name: str) -> None:
-    """Remove a database and whoever is connected to it; fine if there is none."""
+    """Remove a database, and end its connections; fine if there is none."""
     _execute(server_url, f"DROP DATABASE IF EXISTS {_quoted(name)} WITH (FORCE)")
 
 

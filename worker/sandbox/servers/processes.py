@@ -212,7 +212,7 @@ def _signal_each(processes: Sequence[Any], number: int) -> None:
 def _runs(process: Any) -> bool:
     psutil = _psutil()
     try:
-        # A zombie is gone for us; whoever adopted it may take its time to bury it.
+        # A zombie is gone for us; the process that adopted it may reap it late.
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -66,7 +66,7 @@ async def polls(consumer: RecordConsumer, max_records: int) -> AsyncIterator[dic
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 (no event tells of it)
+        while not condition():  # noqa: ASYNC110 (no event for it)
             await asyncio.sleep(0.01)
 
 
