@@ -1164,7 +1164,7 @@ MUTATIONS: Final = (
                 "        self.skip_span(found.span)\n\n    def _look",
             ),
         ),
-        (Trial("broken-batches"),),
+        (Test("tests/acceptance/kafka_edge/test_broken_batches.py", "waits_alone"),),
     ),
     Mutation(
         "partitions-are-found",
