@@ -469,11 +469,8 @@ MUTATIONS: Final = (
     Mutation(
         "sends-awaited",
         "A transaction commits only what Kafka has acknowledged.",
-        "sends are not awaited before the commit",
-        (
-            Edit(_TRANSACTION, "        while pending:\n", "        while False:\n"),
-            Edit(_PUBLISHER, "await opened.wait_acknowledged(one.future for one in sent)\n", "pass\n"),
-        ),
+        "a send that failed is committed with the others",
+        (Edit(_TRANSACTION, "                one.result()\n", "                one.exception()\n"),),
         (Trial("refused-sends"), Trial("refused-sends", 2)),
     ),
     Mutation(
@@ -833,7 +830,7 @@ MUTATIONS: Final = (
                 "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
             ),
         ),
-        (Trial("locks"), Trial("locks", 2)),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "no_longer_than_the_limit"),),
     ),
     Mutation(
         "missing-tables-wait",
