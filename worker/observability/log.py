@@ -72,10 +72,11 @@ class RateLimitFilter(logging.Filter):
         return True
 
 
-class KafkaClientFilter(logging.Filter):
-    """Rewords aiokafka's messages, and lets a repeated one through only once in a while.
+class LibraryFilter(logging.Filter):
+    """Puts what a library logs on one line, and lets a repeated message through only once in a while.
 
-    A library's traceback is left out where a server is away or refuses: it shows the library only.
+    aiokafka's messages are reworded. A traceback is left out where a server is away or refuses: it shows the
+    library only.
     """
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
 def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = logging.StreamHandler()
-    handler.addFilter(KafkaClientFilter())
+    handler.addFilter(LibraryFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)

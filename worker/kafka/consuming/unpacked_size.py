@@ -5,7 +5,7 @@ Formats: RFC 8878 (zstd), RFC 1952 (gzip), lz4_Frame_format.md of the lz4 projec
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from aiokafka import TopicPartition
@@ -19,6 +19,7 @@ _ZSTD_BLOCK_BYTES: Final = 128 * 1024
 _ZSTD_RLE: Final = 1
 _ZSTD_COMPRESSED: Final = 2
 _LZ4_MAGIC: Final = 0x184D2204
+_SKIPPABLE_MAGIC: Final = 0x184D2A50  # and the fifteen after it
 _LZ4_BLOCK_BYTES: Final = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 _GZIP_MOST: Final = 1_032  # bytes of one
 _LZ4_MOST: Final = 255
@@ -65,64 +66,84 @@ def first_too_large(record_set: bytes) -> int | None:
 def is_too_large(codec: int, body: bytes | memoryview) -> bool:
     """Whether the records of a batch unpack to more than `MAX_UNPACKED_BYTES`.
 
-    `codec`: as the batch names it; of snappy, which makes at most 21 of one byte, none is. Of a body that is
-    broken, what comes before that counts: unpacking it finds the rest.
+    `codec`: as the batch names it. Snappy is never too large: it makes at most 21 bytes of one. Of a broken
+    body the parts before the break count, because a codec unpacks them before it finds the break.
     """
-    measure = _MEASURES.get(codec)
-    if measure is None:
-        return False
+    size = 0
     try:
-        return measure(body) > MAX_UNPACKED_BYTES
+        for part_bytes in _PARTS.get(codec, _none)(body):
+            size += part_bytes
+            if size > MAX_UNPACKED_BYTES:
+                return True
     except (struct.error, IndexError, zlib.error):
-        return False
+        pass  # broken
+    return False
 
 
-def _of_gzip(body: bytes | memoryview) -> int:
-    """Unpacks it piece by piece, as far as the limit, if its length alone does not exclude that."""
-    if len(body) * _GZIP_MOST <= MAX_UNPACKED_BYTES:
-        return 0
-    size, left = 0, bytes(body)
-    while left and size <= MAX_UNPACKED_BYTES:  # one after the other: a file may consist of several
+def _none(_body: bytes | memoryview) -> Iterator[int]:
+    return iter(())
+
+
+def _of_gzip(body: bytes | memoryview) -> Iterator[int]:
+    """Unpacks it piece by piece, unless its length alone shows that it is small."""
+    left = bytes(body) if len(body) * _GZIP_MOST > MAX_UNPACKED_BYTES else b""
+    while left:  # a file may consist of several
         stream = zlib.decompressobj(wbits=31)
-        while not stream.eof and left and size <= MAX_UNPACKED_BYTES:
-            size += len(stream.decompress(left, _PIECE_BYTES))
+        while not stream.eof and left:
+            yield len(stream.decompress(left, _PIECE_BYTES))
             left = stream.unconsumed_tail
         left = stream.unused_data
-    return size
 
 
-def _of_zstd(body: bytes | memoryview) -> int:
-    """By the headers of its blocks: each compressed one makes 128 KiB at most, and as a rule but the last."""
-    size = at = 0
-    while at < len(body) and struct.unpack_from("<I", body, at)[0] == _ZSTD_MAGIC:
+def _of_zstd(body: bytes | memoryview) -> Iterator[int]:
+    """By the headers of its blocks: a compressed one makes 128 KiB at most, and nearly always just that."""
+    at = 0
+    while at < len(body):
+        at = _after_skippable(body, at)
+        if struct.unpack_from("<I", body, at)[0] != _ZSTD_MAGIC:
+            return
         flags = body[at + 4]
         is_single = bool(flags & 0x20)
         content_size_bytes = (int(is_single), 2, 4, 8)[flags >> 6]
         at += 5 + (not is_single) + (0, 1, 2, 4)[flags & 3] + content_size_bytes
         is_last = False
         while not is_last:
-            header = int.from_bytes(body[at : at + 3], "little")
             if at + 3 > len(body):
-                return size
+                return
+            header = int.from_bytes(body[at : at + 3], "little")
             is_last, kind, block_bytes = bool(header & 1), header >> 1 & 3, header >> 3
-            size += _ZSTD_BLOCK_BYTES if kind == _ZSTD_COMPRESSED else block_bytes
+            yield _ZSTD_BLOCK_BYTES if kind == _ZSTD_COMPRESSED else block_bytes
             at += 3 + (1 if kind == _ZSTD_RLE else block_bytes)
         at += 4 if flags & 4 else 0
-    return size
 
 
-def _of_lz4(body: bytes | memoryview) -> int:
+def _of_lz4(body: bytes | memoryview) -> Iterator[int]:
     """By the headers of its blocks: none makes more than the size that all have, or 255 of one byte."""
-    magic, flags, sizes = struct.unpack_from("<IBB", body)
-    if magic != _LZ4_MAGIC:
-        return 0
-    most = _LZ4_BLOCK_BYTES.get(sizes >> 4 & 7, 0)
-    size, at = 0, 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
-    while block := struct.unpack_from("<I", body, at)[0]:
-        block_bytes = block & 0x7FFFFFFF
-        size += min(most, block_bytes * _LZ4_MOST)
-        at += 4 + block_bytes + (4 if flags & 16 else 0)
-    return size
+    at = 0
+    while at < len(body):
+        at = _after_skippable(body, at)
+        magic, flags, sizes = struct.unpack_from("<IBB", body, at)
+        if magic != _LZ4_MAGIC:
+            return
+        most = _LZ4_BLOCK_BYTES.get(sizes >> 4 & 7, 0)
+        at += 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+        while block := struct.unpack_from("<I", body, at)[0]:
+            block_bytes = block & 0x7FFFFFFF
+            yield min(most, block_bytes * _LZ4_MOST)
+            at += 4 + block_bytes + (4 if flags & 16 else 0)
+        at += 4 + (4 if flags & 4 else 0)
 
 
-_MEASURES: Final[Mapping[int, Callable[[bytes | memoryview], int]]] = {1: _of_gzip, 3: _of_lz4, 4: _of_zstd}
+def _after_skippable(body: bytes | memoryview, at: int) -> int:
+    """After the frames that both formats let a decoder skip."""
+    while struct.unpack_from("<I", body, at)[0] & 0xFFFFFFF0 == _SKIPPABLE_MAGIC:
+        at += 8 + int(struct.unpack_from("<I", body, at + 4)[0])
+    return at
+
+
+_PARTS: Final[Mapping[int, Callable[[bytes | memoryview], Iterator[int]]]] = {
+    1: _of_gzip,
+    3: _of_lz4,
+    4: _of_zstd,
+}
+"""by codec: the sizes of the parts, in order, each at most"""

@@ -42,6 +42,22 @@ def test_a_body_that_is_cut_off_or_garbage_raises_nothing(name: str, length: int
     assert not is_too_large(CODECS[name], os.urandom(length))
 
 
+@pytest.mark.parametrize("name", PACKERS)
+def test_a_body_that_breaks_after_the_limit_is_too_large(name: str):
+    packed = PACKERS[name](2 * TOO_LARGE)
+    for broken in (packed[:-20], packed + b"x", packed + b"xxxxxxxx"):
+        assert is_too_large(CODECS[name], broken)
+
+
+@pytest.mark.parametrize("name", ["lz4", "zstd"])
+def test_what_a_codec_skips_hides_nothing(name: str):
+    skipped = bytes.fromhex("572a4d18") + (3).to_bytes(4, "little") + b"abc"
+    packed = PACKERS[name](TOO_LARGE)
+    assert is_too_large(CODECS[name], skipped + packed)
+    assert is_too_large(CODECS[name], PACKERS[name](b"small") + skipped + packed)
+    assert not is_too_large(CODECS[name], skipped)
+
+
 def test_the_first_batch_that_is_too_large_is_found_behind_others_and_named():
     small = bytes(batch(base=100))
     head = batch(base=103, codec=CODECS["zstd"])[:61]

@@ -13,7 +13,7 @@ from tests.support.json_schema import faults
 from worker.kafka.leaders import NoLeaderError
 from worker.observability.events import Event, about, places
 from worker.observability.kafka_client_words import reworded
-from worker.observability.log import SILENCE_SECONDS, JsonFormatter, KafkaClientFilter, RateLimitFilter
+from worker.observability.log import SILENCE_SECONDS, JsonFormatter, LibraryFilter, RateLimitFilter
 
 
 def line(
@@ -67,7 +67,7 @@ def test_an_error_is_not_hidden_by_another_one_with_the_same_words(
 
 
 def test_repeated_checks_are_logged_once_in_a_while_and_a_batch_always() -> None:
-    ours = KafkaClientFilter()
+    ours = LibraryFilter()
 
     def say(event: Event) -> bool:
         return ours.filter(line("failed: %s", 1, name="worker.pipeline.maintenance", **about(event)))
@@ -174,7 +174,7 @@ def test_what_the_kafka_client_says_is_said_in_our_words(
 )
 def test_an_outage_that_a_library_logs_is_one_line(name: str, text: str, said: str) -> None:
     record = line(text, name=name, error=NoLeaderError([TopicPartition("t", 0)]))
-    assert KafkaClientFilter().filter(record)
+    assert LibraryFilter().filter(record)
     read = document(record)
     assert read["message"].startswith(said)
     assert (read["error"], read["server"]) == ("NoLeaderError", "kafka")
@@ -183,13 +183,13 @@ def test_an_outage_that_a_library_logs_is_one_line(name: str, text: str, said: s
 
 def test_what_a_library_says_in_several_lines_is_one_line() -> None:
     record = line("Task was destroyed but it is %s!\ntask: <Task 1>", "pending", name="asyncio")
-    assert KafkaClientFilter().filter(record)
+    assert LibraryFilter().filter(record)
     assert record.getMessage() == "Task was destroyed but it is pending! task: <Task 1>"
 
 
 def test_the_words_of_the_kafka_client_reach_the_line() -> None:
     record = line("Unable connect to node with id %s: %s", 1, REFUSED, name="aiokafka")
-    assert KafkaClientFilter().filter(record)
+    assert LibraryFilter().filter(record)
     read = document(record)
     assert read["message"] == "no connection to broker 1: connection refused"
     assert (read["event"], read["server"], read["broker"]) == ("kafka_client", "kafka", "1")
