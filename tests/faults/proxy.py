@@ -102,7 +102,12 @@ class Proxy:
         connection = _Connection(self._line, reader, writer)
         task = asyncio.create_task(connection.serve(self._target))
         self._connections[connection] = task
-        task.add_done_callback(lambda _task: self._connections.pop(connection))
+
+        def ended(_task: asyncio.Task[None]) -> None:
+            del self._connections[connection]
+            connection.reset()  # here, since a task that is cancelled before it starts runs nothing
+
+        task.add_done_callback(ended)
 
     async def _reset(self, connections: list["_Connection"]) -> None:
         tasks = [self._connections[connection] for connection in connections]
@@ -111,8 +116,12 @@ class Proxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _close(self) -> None:
-        self._server.close()
         self._line.change(_Mode(refusing=True))
+        # asyncio loses a connection that it accepts in the very step in which its server is closed.
+        for listener in self._server.sockets:
+            self._loop.remove_reader(listener)
+        await asyncio.sleep(0)
+        self._server.close()
         await self._reset(list(self._connections))
         await self._server.wait_closed()
         # What is left are connections the kernel has accepted and `_accept` has not seen: it refuses them.
@@ -178,7 +187,7 @@ class _Connection:
         self._writers = [writer]
 
     async def serve(self, target: tuple[str, int]) -> None:
-        """Both ends are closed when this ends; by reset, if it is cancelled or either end broke."""
+        """Both ends are closed when this ends by itself; else `reset` has to close them."""
         try:
             await self._carry(target)
             for writer in self._writers:
@@ -186,9 +195,10 @@ class _Connection:
                 await writer.wait_closed()
         except* OSError:
             pass  # how connections end here
-        finally:
-            for writer in self._writers:
-                _reset(writer)
+
+    def reset(self) -> None:
+        for writer in self._writers:
+            _reset(writer)
 
     async def _carry(self, target: tuple[str, int]) -> None:
         await self._line.passes(_now())

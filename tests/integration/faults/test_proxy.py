@@ -1,10 +1,13 @@
 """The proxy does to a connection what its verbs say, and leaves nothing behind."""
 
 import asyncio
+import gc
+import socket
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -272,6 +275,19 @@ async def test_at_the_end_connections_are_reset_and_neither_port_nor_thread_is_l
         await closed(client.writer)
     assert not is_open(proxy.port)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("proxy")]
+
+
+def test_a_connection_that_comes_at_the_very_end_is_closed_as_well() -> None:
+    with (
+        warnings.catch_warnings(record=True, action="always") as of_what_is_left_open,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        for _ in range(40):
+            with ExitStack() as clients, Proxy(server.getsockname()[1]) as proxy:
+                for _ in range(8):
+                    clients.enter_context(socket.create_connection(("127.0.0.1", proxy.port)))
+        gc.collect()
+    assert [str(warning.message) for warning in of_what_is_left_open] == []
 
 
 def test_a_port_that_is_taken_is_an_error_and_leaves_no_thread() -> None:
