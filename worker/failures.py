@@ -45,6 +45,10 @@ _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
 }
 
 _ADDRESS: Final = re.compile(r"\('([^']*)', (\d+), [^)]*\)")  # as Python has it, in aiokafka's messages
+# aiokafka wraps errors as Python writes them.
+_REPR: Final = re.compile(
+    r"^KafkaError: (?:Unexpected error during coordination )?(\w+)\((?:.*?(['\"])(.*)\2)?[^'\"]*\)$"
+)
 _TOPIC_RIGHTS: Final = "READ on the input topic, READ and WRITE on the others"
 # What the brokers refuse for want of a right, which may be withdrawn at any time.
 _RIGHTS: Final[Mapping[type[BaseException], str]] = {
@@ -198,13 +202,14 @@ def describe(error: BaseException) -> str:
     If the server refuses one of our settings: with the setting's name. If Kafka lacks a right: with what to
     grant.
     """
+    error = _unwrapped(error)
     if type(error) in _OUR_SETTINGS:
         return _OUR_SETTINGS[type(error)]
     if type(error) in _RIGHTS:
         return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
-    text = _ADDRESS.sub(r"\1:\2", text)
+    text = _ADDRESS.sub(r"\1:\2", _without_repr(text))
     return text.split(">: ", 1)[-1]
 
 
@@ -226,7 +231,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 def reason_of(error: BaseException) -> str:
     """A short text: the operating system's message, or the first line of the server's."""
-    error = driver_error(error)
+    error = _unwrapped(driver_error(error))
     if type(error) in _OUR_SETTINGS:
         return _OUR_SETTINGS[type(error)]
     if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
@@ -237,7 +242,19 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, gaierror):
         return str(error.strerror).lower()
     text_lines = str(error).strip().splitlines() or [type(error).__name__]
-    return text_lines[0].removeprefix(f"{type(error).__name__}: ")
+    return _without_repr(text_lines[0]).removeprefix(f"{type(error).__name__}: ")
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """The error that aiokafka wrapped in one without a type of its own."""
+    while type(error) is KafkaError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _without_repr(text: str) -> str:
+    """The name and the text of the error that aiokafka wrapped."""
+    return _REPR.sub(lambda match: ": ".join(filter(None, match.group(1, 3))), text)
 
 
 def outage_text(error: BaseException) -> str | None:

@@ -58,6 +58,10 @@ _WORDS: Final[Mapping[str, str]] = {
     "FindCoordinator Request failed: %s": "no broker says who coordinates our transactions: {0}",
     "Cannot send %r to %s: %r": "broker {1} gave no answer to {0}: {2}",
     "Could not send %r: %r": "no broker to send {0} to: {1}",
+    "Unexpected error in sender routine": "the producer has failed",
+    "Unexpected error in fetcher routine": "fetching records has failed",
+    "Unexpected error in coordinator routine": "the membership of the group has failed",
+    "Unexpected exception in AIOKafkaConnection": "a connection to a broker has failed",
     "Got error produce response: %s": "outcomes were not sent: {0}",
     "Got error produce response on topic-partition %s, retrying. Error: %s": (
         "outcomes for {0} were not taken yet: {1}; trying again"

@@ -109,7 +109,12 @@ def _said(record: logging.LogRecord) -> str:
 
 
 def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
-    what = "polling Kafka failed" if record.name == _POLLS else _said(record).partition("\n")[0]
+    if record.name == _POLLS:
+        what = "polling Kafka failed"
+    elif record.name.startswith(_KAFKA_CLIENT):
+        what, _ = reworded(str(record.msg), record.args)
+    else:
+        what = _said(record).partition("\n")[0]
     record.msg, record.args, record.exc_info = "%s: %s", (what, describe(error)), None
     fields = {"server": "kafka"} if isinstance(error, KafkaError) else {}
     vars(record).update(about(event_of(record), error=type(error).__name__, **fields))

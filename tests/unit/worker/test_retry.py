@@ -1,6 +1,13 @@
 import asyncpg
 import pytest
-from aiokafka.errors import InvalidSessionTimeoutError, InvalidTransactionTimeout, KafkaConnectionError
+from aiokafka.errors import (
+    InvalidSessionTimeoutError,
+    InvalidTransactionTimeout,
+    KafkaConnectionError,
+    KafkaError,
+    NoBrokersAvailable,
+    NodeNotReadyError,
+)
 from sqlalchemy.exc import DBAPIError
 
 from worker.failures import (
@@ -85,6 +92,35 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     assert describe(TimeoutError()) == "TimeoutError"
     away = KafkaConnectionError("Unable to bootstrap from [('::1', 9092, <AddressFamily.AF_INET6: 10>)]")
     assert describe(away) == "KafkaConnectionError: Unable to bootstrap from [::1:9092]"
+
+
+def wrapped(error: Exception, **cause: Exception) -> KafkaError:
+    """As aiokafka's sender (with the cause) and its coordinator do."""
+    wrapper = KafkaError(repr(error))
+    wrapper.__cause__ = cause.get("cause")
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "reason"),
+    [
+        (
+            wrapped(KafkaConnectionError("broker:9092 closed")),
+            "KafkaConnectionError: broker:9092 closed",
+            "KafkaConnectionError: broker:9092 closed",
+        ),
+        (wrapped(NoBrokersAvailable()), "NoBrokersAvailable", "NoBrokersAvailable"),
+        (
+            KafkaError(f"Unexpected error during coordination {NodeNotReadyError('it is not')!r}"),
+            "NodeNotReadyError: it is not",
+            "NodeNotReadyError: it is not",
+        ),
+        (wrapped(OSError(), cause=KafkaConnectionError("x")), "KafkaConnectionError: x", "x"),
+        (wrapped(TimeoutError(), cause=TimeoutError()), "TimeoutError", "no answer in time"),
+    ],
+)
+def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, said: str, reason: str):
+    assert (describe(error), reason_of(error)) == (said, reason)
 
 
 @pytest.mark.parametrize(

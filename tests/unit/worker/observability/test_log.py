@@ -162,8 +162,8 @@ def test_what_the_kafka_client_says_is_said_in_our_words(
         ),
         (
             "aiokafka",
-            "Unexpected error in sender",
-            "Unexpected error in sender: no broker leads t-0: start",
+            "Unexpected error in sender routine",
+            "the producer has failed: no broker leads t-0: start",
         ),
         (
             "asyncio",
