@@ -1,4 +1,4 @@
-"""An outside command as one more column: it drains a topic of ours and prints `orders/s=N`.
+"""An outside command as one more row: it drains one of our topics and prints `orders/s=N`.
 
 It knows nothing of our tables and contract, so its result is not checked here.
 """

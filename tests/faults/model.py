@@ -1,4 +1,4 @@
-"""A second opinion on every decision of a run, from the rule in the README and from what lies outside.
+"""Checks every decision of a run against the rule, from what can be seen outside of the worker.
 
 It shares no code with the worker. What it accepts are exactly the results that some one-at-a-time run gives:
 

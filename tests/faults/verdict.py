@@ -1,4 +1,4 @@
-"""What is wrong after a run, in sentences; nothing, if every promise was kept.
+"""The verdict on a run: a sentence for each broken guarantee.
 
 Everything is read from outside: the tables by plain SQL, the topics by librdkafka with read_committed.
 """
@@ -25,7 +25,7 @@ _SHOWN = 3  # of each kind of violation
 
 
 def find_violations(arena: Arena, along: Subscriber) -> list[str]:
-    """Every promise that was not kept; `along` read the outcomes while the run continued."""
+    """Every broken guarantee; `along` read the outcomes during the run."""
     outcomes = arena.scene.outcomes()
     return [
         *_books(arena),
@@ -158,7 +158,7 @@ def _dead_letters(arena: Arena) -> Iterable[str]:
 
 
 def left_open(arena: Arena) -> Iterable[str]:
-    """What is not finished: offsets, database transactions, Kafka transactions."""
+    """Whatever is unfinished: offsets, database transactions, Kafka transactions."""
     if lag := committed_lag(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed):
         yield f"{lag} input records whose offset is not committed"
     open_ones = arena.shop.value(

@@ -1,4 +1,4 @@
-"""Does what a page says, block by block, as a reader would."""
+"""Runs the commands and snippets of a page, block by block, as a reader would."""
 
 import os
 import re

@@ -29,7 +29,7 @@ T = TypeVar("T")
 _SHOWN: Final = 3  # of each kind of violation
 _ROWS: Final = 5_000
 
-# Each reads every table once: what Shop.assert_conserved asks product by product takes hours by now.
+# Each reads every table once. Shop.assert_conserved asks product by product, which would take hours here.
 _BOOKS: Final = {
     "products whose received − sold is not their stock": """
         SELECT p.id FROM products p
@@ -86,7 +86,7 @@ class Outcomes:
             self._published[n] = _hash(outcome, event)
 
     def compare(self) -> None:
-        """Find what is missing and what was published in other bytes than decided."""
+        """Find outcomes that are missing, and those published with other bytes than decided."""
         for n, (decided, published) in enumerate(zip(self._decided, self._published, strict=True)):
             if decided == published != 0:
                 continue
@@ -103,7 +103,7 @@ class Outcomes:
 def find_violations(
     arena: Arena, stream: Stream, placed: int, seen: Callable[[], int], report: Callable[[str], None]
 ) -> list[str]:
-    """Every promise that was not kept; `seen` is how many outcomes a subscriber that read along saw."""
+    """Every broken guarantee. `seen`: how many outcomes the subscriber saw that read during the soak."""
     findings = Findings()
     outcomes = Outcomes(placed, findings)
 
@@ -160,7 +160,7 @@ def _ledger(shop: Shop) -> Iterator[Any]:
     with asyncio.Runner() as runner:
         connection = runner.run(asyncpg.connect(shop.database_url))
         try:
-            # Hash and sort keep to this; the server shares its machine with everybody else.
+            # A limit for hash and sort: other programs use the machine as well.
             runner.run(connection.execute("SET work_mem = '64MB'"))
             transaction = connection.transaction()
             runner.run(transaction.start())
