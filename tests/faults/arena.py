@@ -7,7 +7,7 @@ fault acts on the arena; everything is seen from outside, in the database and in
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
-from confluent_kafka import Producer
 
 from contracts.events import DeadLetterCode
 from tests.faults.placed import Placed
+from tests.faults.publishing import publish
 from tests.faults.site import Site
 from tests.faults.workload import PRICE, Kind, Record, Workload
 from tests.support.builders import line, order_value
@@ -263,34 +263,6 @@ def _environment(scene: Scene, kafka: str, database_url: str) -> Mapping[str, st
 
 def _odd_record(partition: int) -> Record:
     return Record(Kind.POISON, partition, None, ODD_VALUE, (), None, DeadLetterCode.UNREADABLE.value)
-
-
-def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:
-    """Publish each record to its partition, once and in order: its offset is its place there."""
-    # One at a time against the limit of the topic, as a batch of the client counts as one message.
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "message.max.bytes": 9_000_000,
-            "batch.size": 500_000,
-            "linger.ms": 5,
-            "log_level": 0,
-        }
-    )
-    failures: list[Any] = []
-    for record in records:
-        producer.produce(
-            topic,
-            value=record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=list(record.headers),
-            on_delivery=lambda error, _message: failures.append(error) if error else None,
-        )
-        producer.poll(0)
-    assert producer.flush(60) == 0
-    assert not failures, failures[:3]
 
 
 @contextmanager

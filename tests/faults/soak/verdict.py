@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 
-from tests.faults import model
+from tests.faults import decisions, model
 from tests.faults.arena import Arena
 from tests.faults.soak.feed import USERS, Stream, index
 from tests.faults.soak.watch import committed_reader
@@ -136,21 +136,21 @@ def _books(shop: Shop, findings: Findings) -> None:
 def _decisions(arena: Arena, stream: Stream, placed: int, outcomes: Outcomes, findings: Findings) -> None:
     """Every outcome and reason is what deciding one order at a time gives, in the order of the commits."""
 
-    def decided() -> Iterator[model.Decided]:
+    def decided() -> Iterator[decisions.Decided]:
         for order_id, outcome, event, partition, offset, committed_at, turn in _ledger(arena.shop):
             assert committed_at, "the server forgot, or never kept, a commit's time"
             outcomes.decide(index(order_id), outcome, event.encode())
-            one = model.parse_decided(outcome, event, partition, offset, turn)
+            one = decisions.parse_decided(outcome, event, partition, offset, turn)
             if one.order_id != order_id:
                 findings.add("ledger rows with the event of another order", order_id)
             yield one
 
-    def order_of(order_id: UUID) -> model.Placed | None:
+    def order_of(order_id: UUID) -> decisions.Placed | None:
         order = stream.find(order_id) if index(order_id) < placed else None
-        return model.parse_order(order.value or b"") if order else None
+        return decisions.parse_order(order.value or b"") if order else None
 
     stock = arena.workload.products
-    start = model.Start(stock, dict.fromkeys(stock, Decimal(PRICE)), frozenset(range(1, USERS + 1)))
+    start = decisions.Start(stock, dict.fromkeys(stock, Decimal(PRICE)), frozenset(range(1, USERS + 1)))
     for sentence in model.stream_violations(decided(), order_of, start):
         findings.add("decisions that no run of one order at a time comes to", sentence)
 
@@ -172,7 +172,7 @@ def _ledger(shop: Shop) -> Iterator[Any]:
 
 
 async def _opened(connection: Any) -> Any:
-    return await connection.cursor(model.DECIDED)
+    return await connection.cursor(decisions.DECIDED)
 
 
 def _read_published(arena: Arena, stream: Stream, outcomes: Outcomes) -> int:

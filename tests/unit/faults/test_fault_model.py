@@ -16,16 +16,8 @@ from contracts.events import OrderPlaced
 from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, decide_batch
 from db.stock import StockLevel
-from tests.faults.model import (
-    Decided,
-    Line,
-    Placed,
-    Reason,
-    Start,
-    find_violations,
-    parse_decided,
-    parse_order,
-)
+from tests.faults.decisions import Decided, Line, Placed, Reason, Start, parse_decided, parse_order
+from tests.faults.model import find_violations
 from tests.support.builders import line, order, order_value
 from worker.core.outcome import event_json
 
