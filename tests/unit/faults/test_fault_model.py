@@ -132,7 +132,7 @@ def test_whatever_the_rule_decides_is_accepted_however_the_rows_are_read(start, 
     assert story.violations() == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(SHOPS, SHOPS, st.lists(BATCHES, min_size=1, max_size=3))
 def test_decisions_of_one_shop_fit_another_only_if_it_could_have_made_them(here, there, batches):
     story = run(here, batches)
