@@ -40,7 +40,7 @@ _HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisibl
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """One drain's own topics, all with so many partitions."""
+    """One drain's own topics, all with the same number of partitions."""
 
     partitions: int
     placed: str

@@ -60,7 +60,7 @@ def measure(bench: Bench, peer: Peer, workload: Workload) -> Drained:
 
 
 def command_of(peer: Peer, here: Scene, orders: int) -> list[str]:
-    """Its command for so many orders on these servers."""
+    """Its command for this many orders on these servers."""
     return shlex.split(
         peer.command.format(
             orders=orders,

@@ -9,7 +9,8 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import Message, add_partitions, create_topics, delete_topics, publish
+from tests.support.subscriber import Message, create_topics, delete_topics, publish
+from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import Workers
 
 

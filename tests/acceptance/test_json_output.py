@@ -78,4 +78,5 @@ def test_tables_are_whole_at_60_columns_and_cut_no_id(
         assert code == 0, shown
         assert text in shown, shown
         table_lines = [one for one in shown.splitlines() if "─" in one]
+        assert table_lines, shown
         assert all(len(one) <= 60 for one in table_lines), shown

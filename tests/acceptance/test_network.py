@@ -13,14 +13,13 @@ from tests.acceptance.test_faults import placed
 from tests.faults.proxy import Proxy
 from tests.support.deadline import eventually
 from tests.support.log_lines import log_lines
+from tests.support.own_broker import own_broker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import create_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
 from tests.support.worker_template import WorkerTemplate
-from worker.sandbox.servers.errors import LocalServiceError
-from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.ports import free_port
 
@@ -90,15 +89,8 @@ def broker_port() -> int:
 
 @pytest.fixture(scope="module")
 def broker(broker_port: int) -> Iterator[LocalKafka]:
-    with data_folder() as folder:
-        kafka = LocalKafka(folder, proxy_port=broker_port)
-        try:
-            kafka.start()
-        except LocalServiceError as error:
-            kafka.abandon()
-            pytest.skip(f"no Kafka behind a proxy: {error}")
-        yield kafka
-        kafka.stop()
+    with own_broker(proxy_port=broker_port) as broker:
+        yield broker
 
 
 @pytest.fixture

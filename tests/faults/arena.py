@@ -67,7 +67,7 @@ class Arena:
     clocks: Sequence[int] = ()
     """by how many seconds the clock of a new worker is off: one of these; empty: it is right"""
     rewinds: int = 0
-    """how often the run moved the offsets back: outcomes may be published again so many times"""
+    """how often the run moved the offsets back: outcomes may be published again this many times"""
 
     @property
     def shop(self) -> Shop:
@@ -89,7 +89,7 @@ class Arena:
         self.placed.add(records)
 
     def place_extra(self, partition: int, count: int) -> None:
-        """Publish so many orders beside the workload, as one batch if the client does so."""
+        """Publish `count` orders beside the workload, as one batch if the client does so."""
         extra = [self._extra_order(partition) for _ in range(count)]
         publish(self.scene.kafka, self.scene.topics.order_placed, extra)
         self.placed.add(extra, extra=True)
@@ -167,7 +167,7 @@ class Arena:
         self.until(lambda: self.scene.lag() == 0)
 
     def add_at_step(self, step: Step, action: str, passed: int, **settings: str) -> WorkerProcess:
-        """One more worker, which does `action` to itself after it has passed the step so many times."""
+        """One more worker, which does `action` to itself after it has passed the step `passed` times."""
         command = (sys.executable, "-m", "tests.support.worker_at_step", step.value, action, "1", str(passed))
         worker = self.workers.start(*command, **{**self.settings, **settings})
         self.crew.append(worker)

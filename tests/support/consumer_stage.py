@@ -347,7 +347,7 @@ class Stage:
             await self.consumer.handle_order_placed(self.input.poll())
 
     async def decided(self, batches: int) -> None:
-        """Wait until so many more batches are decided."""
+        """Wait until this many more batches are decided."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             for _ in range(batches):
                 await self.processor.committed.get()

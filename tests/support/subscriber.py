@@ -26,7 +26,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewPartitions,
     NewTopic,
 )
 
@@ -306,7 +305,7 @@ def create_topics(
 
 
 def wait_until_known(bootstrap_servers: str, partitions: Mapping[str, int]) -> None:
-    """Wait until each broker knows so many partitions of each topic, and a leader of each of them.
+    """Wait until each broker knows the partitions of each topic (a number), and a leader of each of them.
 
     The answer to a creation comes before that, and any of them may be asked next.
     """
@@ -320,14 +319,6 @@ def wait_until_known(bootstrap_servers: str, partitions: Mapping[str, int]) -> N
             await admin.close()
 
     run_apart(wait())
-
-
-def add_partitions(bootstrap_servers: str, topic: str, partitions: int) -> None:
-    """Let the topic have so many, and wait until that shows."""
-    admin = admin_client(bootstrap_servers)
-    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
-        future.result(20)
-    eventually(lambda: len(partition_numbers(admin, topic)) == partitions, 20)
 
 
 def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:

@@ -117,7 +117,7 @@ class Feeder:
         )
 
     def place(self, orders: int) -> None:
-        """So many orders at once."""
+        """Publish this many orders at once."""
         self._place_until(self.placed + orders)
         self._producer.poll(0)
 
