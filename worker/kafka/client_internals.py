@@ -1,7 +1,7 @@
 """What clients and producers need of private attributes of aiokafka (0.14)."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -44,19 +44,25 @@ async def ask_broker(admin: AIOKafkaAdminClient, broker: int, request: Any) -> A
     return await admin._client.send(broker, request)
 
 
-def learn_brokers(consumer: AIOKafkaConsumer, asked: AIOKafkaAdminClient) -> bool:
-    """Let a consumer know the brokers that a newer client knows, if none is where it knows one.
+def learn_brokers(
+    consumer: AIOKafkaConsumer, producers: Iterable[AIOKafkaProducer], asked: AIOKafkaAdminClient
+) -> bool:
+    """Let each client that knows no broker at its present address know those that a newer client knows.
 
     aiokafka asks the bootstrap servers once. From then on it knows the brokers by what they tell of each
     other, and where all of them have moved it looks for them at their old addresses without end. Returns
-    whether that was so.
+    whether that was so for any client.
     """
-    known, now = consumer._client.cluster, asked._client.cluster
-    if not now._brokers or _addresses(known) & _addresses(now):
-        return False
-    known._brokers = dict(now._brokers)
-    consumer._client.force_metadata_update()
-    return True
+    now = asked._client.cluster
+    lost = [
+        client
+        for client in (consumer._client, *(producer.client for producer in producers))
+        if now._brokers and not _addresses(client.cluster) & _addresses(now)
+    ]
+    for client in lost:
+        client.cluster._brokers = dict(now._brokers)
+        client.force_metadata_update()
+    return bool(lost)
 
 
 def _addresses(cluster: ClusterMetadata) -> set[tuple[str, int]]:
