@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -10,6 +11,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import NoError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
+
+SENDER_SECONDS: Final = 0.1  # for requests that have been answered already
 
 
 async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
@@ -86,8 +89,12 @@ def end_of_transaction(producer: AIOKafkaProducer) -> "asyncio.Future[Any] | Non
     return end
 
 
-def cancel_sender(producer: AIOKafkaProducer) -> None:
-    """Cancel the task that sends: `stop` waits for messages that may never go out."""
-    sender = producer._sender.sender_task
-    if sender is not None:
+async def end_sender(producer: AIOKafkaProducer) -> None:
+    """End the tasks that send: `stop` waits for messages that may never go out."""
+    sender, unsent = producer._sender.sender_task, producer._message_accumulator
+    # Cancelled, it waits for the requests that it has begun; cancelled once more, it ends.
+    while sender is not None and not sender.done():
         sender.cancel()
+        await asyncio.wait([sender], timeout=SENDER_SECONDS)
+    for batch in chain(unsent._pending_batches, *unsent._batches.values()):
+        batch.future.cancel()  # which `stop` still waits for, in a task of its own
