@@ -68,9 +68,14 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that need no server come first: after seconds they show whether it is worth to continue."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Those that need no server come first: after seconds they show whether it is worth to continue.
+
+    Of several processes, one begins with those that take long: begun last, they would be waited for.
+    """
     items.sort(key=_needs_a_server)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("takes_long") is None)
 
 
 @pytest.hookimpl(tryfirst=True)

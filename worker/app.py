@@ -224,6 +224,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         group=group,
         client_options=settings.kafka_client_options(),
         source=source,
+        producers=leases.producers,
         partitions=partitions,
         flow=flow,
         health=health,

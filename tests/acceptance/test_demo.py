@@ -105,6 +105,7 @@ def leaves_nothing(services: Services, shop: Shop, tmp_path: Path) -> Iterator[N
     assert shop.sql("SELECT count(*) AS n FROM orders")[0]["n"] == 0, "what is there is not touched"
 
 
+@pytest.mark.takes_long
 def test_proves_its_point_and_leaves_nothing(environment: dict[str, str], leaves_nothing: None):
     with started(environment) as demo:
         assert demo.wait(90) == 0, demo.text
@@ -140,6 +141,7 @@ def test_ctrl_c_on_the_way_leaves_nothing_running(environment: dict[str, str], l
     assert not [child for child in children if child.is_running()]
 
 
+@pytest.mark.takes_long
 def test_keep_leaves_everything_up_until_ctrl_c(environment: dict[str, str], leaves_nothing: None):
     with started(environment | {"ORDER_WORKER_DEMO_SECONDS": "3"}, "--keep") as demo:
         demo.wait_for("Ctrl-C stops it all")

@@ -58,6 +58,7 @@ def shop(servers: SecuredServers) -> SecuredShop:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.takes_long
 def test_every_command_does_its_work_with_the_rights_of_its_role(
     shop: SecuredShop, tmp_path: Path, worker_template: WorkerTemplate
 ):
@@ -156,6 +157,7 @@ def test_each_right_that_a_worker_lacks_in_kafka_is_named_before_it_starts(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.takes_long
 def test_a_right_withdrawn_from_a_running_worker_is_named_until_it_is_given_back(
     shop: SecuredShop, tmp_path: Path, worker_template: WorkerTemplate
 ):

@@ -47,6 +47,7 @@ def newcomer(
         future.result(10)
 
 
+@pytest.mark.takes_long
 def test_the_readme_leads_from_nothing_to_outcomes(newcomer: PageRunner):
     newcomer.run("README.md")
     scene = newcomer.scene
@@ -58,6 +59,7 @@ def test_the_readme_leads_from_nothing_to_outcomes(newcomer: PageRunner):
     assert scene.shop.value("SELECT count(*) FROM orders") == len(scene.confirmed()) + 1  # the shop's own
 
 
+@pytest.mark.takes_long
 def test_the_tutorial_makes_a_first_shop(newcomer: PageRunner):
     newcomer.run("docs/tutorial.md")
     scene = newcomer.scene

@@ -85,6 +85,7 @@ def test_settings_that_will_hurt_are_said_at_the_start(scene: Scene, workers: Wo
 THOUSAND_ITEMS = [line(number) for number in range(1, 1_001)]
 
 
+@pytest.mark.takes_long
 def test_an_outcome_its_topic_refuses_waits_alone_and_is_published_once_by_itself(
     scene: Scene, workers: Workers, order_worker: OrderWorker
 ):

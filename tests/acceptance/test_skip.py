@@ -158,6 +158,7 @@ def test_what_needs_no_skip_is_refused_and_nothing_is_recorded(scene: Scene, ski
     assert scene.shop.value("SELECT count(*) FROM skips") == 0
 
 
+@pytest.mark.takes_long
 def test_what_the_broker_cannot_serve_needs_an_end_and_something_served_behind_it(
     broker: LocalKafka, scene: Scene, skip: OrderWorker, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,8 +1,9 @@
 """What clients and producers need of private attributes of aiokafka (0.14)."""
 
 import asyncio
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from itertools import chain
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -10,6 +11,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import NoError, UnknownMemberIdError, for_code
 from aiokafka.protocol.group import LeaveGroupRequest
+
+SENDER_SECONDS: Final = 0.1  # for requests that have been answered already
 
 
 async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str) -> None:
@@ -44,19 +47,25 @@ async def ask_broker(admin: AIOKafkaAdminClient, broker: int, request: Any) -> A
     return await admin._client.send(broker, request)
 
 
-def learn_brokers(consumer: AIOKafkaConsumer, asked: AIOKafkaAdminClient) -> bool:
-    """Let a consumer know the brokers that a newer client knows, if none is where it knows one.
+def learn_brokers(
+    consumer: AIOKafkaConsumer, producers: Iterable[AIOKafkaProducer], asked: AIOKafkaAdminClient
+) -> bool:
+    """Let each client that knows no broker at its present address know those that a newer client knows.
 
     aiokafka asks the bootstrap servers once. From then on it knows the brokers by what they tell of each
     other, and where all of them have moved it looks for them at their old addresses without end. Returns
-    whether that was so.
+    whether that was so for any client.
     """
-    known, now = consumer._client.cluster, asked._client.cluster
-    if not now._brokers or _addresses(known) & _addresses(now):
-        return False
-    known._brokers = dict(now._brokers)
-    consumer._client.force_metadata_update()
-    return True
+    now = asked._client.cluster
+    lost = [
+        client
+        for client in (consumer._client, *(producer.client for producer in producers))
+        if now._brokers and not _addresses(client.cluster) & _addresses(now)
+    ]
+    for client in lost:
+        client.cluster._brokers = dict(now._brokers)
+        client.force_metadata_update()
+    return bool(lost)
 
 
 def _addresses(cluster: ClusterMetadata) -> set[tuple[str, int]]:
@@ -80,8 +89,12 @@ def end_of_transaction(producer: AIOKafkaProducer) -> "asyncio.Future[Any] | Non
     return end
 
 
-def cancel_sender(producer: AIOKafkaProducer) -> None:
-    """Cancel the task that sends: `stop` waits for messages that may never go out."""
-    sender = producer._sender.sender_task
-    if sender is not None:
+async def end_sender(producer: AIOKafkaProducer) -> None:
+    """End the tasks that send: `stop` waits for messages that may never go out."""
+    sender, unsent = producer._sender.sender_task, producer._message_accumulator
+    # Cancelled, it waits for the requests that it has begun; cancelled once more, it ends.
+    while sender is not None and not sender.done():
         sender.cancel()
+        await asyncio.wait([sender], timeout=SENDER_SECONDS)
+    for batch in chain(unsent._pending_batches, *unsent._batches.values()):
+        batch.future.cancel()  # which `stop` still waits for, in a task of its own

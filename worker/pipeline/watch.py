@@ -22,6 +22,7 @@ from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.descriptors import descriptor_shortage
 from worker.kafka.group import Member
+from worker.kafka.producing.lease_producers import LeaseProducers
 from worker.kafka_login import forget_errors, login_error
 from worker.observability.events import Event, about
 from worker.observability.health import Health
@@ -68,6 +69,7 @@ class Watch:
         group: ConsumerGroup,
         client_options: Mapping[str, Any],
         source: Input,
+        producers: LeaseProducers,
         partitions: Partitions,
         flow: Flow,
         health: Health,
@@ -77,6 +79,7 @@ class Watch:
         self._group = group
         self._options = client_options
         self._source = source
+        self._producers = producers
         self._partitions = partitions
         self._flow = flow
         self._health = health
@@ -95,7 +98,7 @@ class Watch:
             everything = self._source.partitions_of(self._group.topic)
             self._look_at_surroundings(is_there=bool(everything))
             admin = await self._asking()
-            if learn_brokers(consumer, admin):
+            if learn_brokers(consumer, self._producers.in_use, admin):
                 extra = about(Event.BROKERS_MOVED, server="kafka")
                 log.warning(
                     "no broker is where it was: continuing with those that Kafka names now", extra=extra

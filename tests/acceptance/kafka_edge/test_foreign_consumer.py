@@ -22,6 +22,7 @@ def load(scene: Scene) -> Load:
     return Load(scene)
 
 
+@pytest.mark.takes_long
 def test_what_a_foreign_consumer_reads_is_reported_and_decided_when_it_leaves(
     scene: Scene, workers: Workers, load: Load, order_worker: OrderWorker
 ):

@@ -53,6 +53,7 @@ def far_workers(workers: Workers, kafka_network: Proxy) -> Workers:
     return workers
 
 
+@pytest.mark.takes_long
 def test_many_idle_partitions_far_away_are_ready_in_every_look(
     scene: Scene, far_workers: Workers, load: Load, kafka_network: Proxy
 ):

@@ -38,6 +38,7 @@ def start_with_files(workers: Workers, soft: int, hard: int) -> WorkerProcess:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.takes_long
 def test_five_hundred_partitions_are_taken_over_by_one_worker(scene: Scene, workers: Workers, load: Load):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     add_partitions(scene.kafka, scene.topics.order_placed, PARTITIONS)

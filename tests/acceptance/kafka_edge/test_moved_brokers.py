@@ -60,3 +60,4 @@ def test_a_running_worker_finds_them_by_way_of_the_bootstrap_servers(
         scene.wait_until_drained()
         eventually(lambda: worker.get("/readyz")[0] == 200, 30, lambda: worker.get("/readyz")[1])
         scene.assert_promises(load.ids)
+    assert "TimeoutError" not in worker.log, "its producer was lost as well"

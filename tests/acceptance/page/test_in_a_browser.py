@@ -10,6 +10,8 @@ from html import escape
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.page.visits import Placed, get
 from tests.support.accessibility import complaints
 from tests.support.browser import Browser
@@ -17,6 +19,7 @@ from tests.support.promises import Scene
 from tests.support.worker_process import WorkerProcess
 
 
+@pytest.mark.takes_long
 def test_a_browser_shows_the_page_without_complaint_and_asks_nobody_else(
     worker: WorkerProcess, placed: Placed, scene: Scene, browser: Browser, tmp_path: Path
 ):

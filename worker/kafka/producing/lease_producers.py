@@ -133,6 +133,11 @@ class LeaseProducers:
             self._own = await self._start(self.own_id)
         return self._own
 
+    @property
+    def in_use(self) -> list[AIOKafkaProducer]:
+        """The clients that live as long as this process, or until they are broken."""
+        return [] if self._own is None or self._own.is_broken else [self._own.client]
+
     async def fence(self, transactional_ids: Iterable[str]) -> dict[str, Exception]:
         """End the open transactions of these producers, and have Kafka refuse what they still send.
 

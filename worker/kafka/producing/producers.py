@@ -10,7 +10,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from worker.kafka.client_internals import cancel_sender
+from worker.kafka.client_internals import end_sender
 from worker.kafka.limits.naming import refused
 from worker.kafka.limits.topic_limits import TopicLimits
 
@@ -58,6 +58,6 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await producer.stop()
             return
-    cancel_sender(producer)  # it would try for ever
+    await end_sender(producer)  # it would try for ever
     with suppress(Exception):
         await producer.client.close()

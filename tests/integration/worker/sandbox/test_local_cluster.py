@@ -134,6 +134,7 @@ async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
         await leases.producers.close()
 
 
+@pytest.mark.takes_long
 def test_what_is_published_where_no_broker_leads_waits_alone_and_is_named(
     whole: LocalKafkaCluster,
     shop: Shop,
