@@ -52,7 +52,7 @@ servers: setup ## Kafka and PostgreSQL of your own until Ctrl-C, and the two set
 	@$(BIN)/python examples/servers.py
 
 shop: setup ## Walk through the data layer, step by step, on a PostgreSQL of its own
-	@$(BIN)/python examples/shop.py
+	@$(BIN)/python -m examples.shop
 
 # Any Chromium will do (`tests/support/browser.py` looks for the same names); on a Mac the tests find Google Chrome.
 browser: ## Install the browser that the page is tested in (Debian, Ubuntu: needs root)

@@ -1,4 +1,4 @@
-"""`python -m bench`: how fast the worker is, beside what others reach, in one run on one machine."""
+"""`python -m bench`: how fast the worker is, compared with others in one run on one machine."""
 
 from collections.abc import Callable, Iterator
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The baseline: what a FastStream and SQLAlchemy tutorial gives. One message, one transaction, one publish.
+"""The baseline, as a FastStream and SQLAlchemy tutorial has it: one message, one transaction, one publish.
 
 Run by the benchmark as `faststream run bench.baseline:app`. It shares the tables with the worker, and nothing
 else. Three things are better than in a tutorial, all in its favour: stock is locked (else it would oversell),
@@ -27,7 +27,7 @@ _PREFIX = "ORDER_WORKER_"
 CONFIRMED = os.environ[f"{_PREFIX}ORDER_CONFIRMED_TOPIC"]
 REJECTED = os.environ[f"{_PREFIX}ORDER_REJECTED_TOPIC"]
 
-# More than one message at a time, each with a connection of its own, is what a better tutorial gives.
+# A better tutorial handles several messages at a time, each with its own connection.
 CONCURRENCY = int(os.environ.get("BENCH_BASELINE_CONCURRENCY", "1"))
 
 # Built at import, as tutorials do.

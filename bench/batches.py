@@ -1,8 +1,8 @@
-"""What a batch costs, however small: CPU of all three processes, and what a worker asks of the servers.
+"""What a batch of each size costs: CPU of worker, PostgreSQL and Kafka, and the worker's requests to both.
 
 Batches of one size come evenly, each to one partition and sent as one, far enough apart that none meets the
-next. What the same processes use without orders in as long a time is taken away. Kafka's share includes what
-the producer of the orders asks of it. Nobody reads the outcomes.
+next. What the same processes use in the same time without orders is subtracted. Kafka's share includes the
+requests of the producer of the orders. Nobody reads the outcomes.
 """
 
 import json

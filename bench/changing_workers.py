@@ -1,7 +1,7 @@
 """How long an order waits while workers come and go: a rolling restart, more workers and fewer, a kill.
 
-Orders come steadily to every partition. So the longest that any of them waited is how long its partition was
-silent, and what an order takes anyway.
+Orders come steadily to every partition. So the longest wait is the time for which
+a partition was not processed, plus the usual latency of an order.
 """
 
 import tempfile
@@ -54,7 +54,7 @@ class Workers:
         self._settle()
 
     def kill(self, name: str) -> None:
-        """SIGKILL it; nobody has noticed yet."""
+        """Kill it (SIGKILL), and return at once."""
         for process in self.running.pop(name).processes:
             process.kill()
             process.wait()

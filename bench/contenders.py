@@ -24,7 +24,7 @@ class Contender:
 
 
 def baseline(concurrency: int = 1) -> Contender:
-    """One message, one transaction, one publish: bench/baseline.py; so many messages at a time."""
+    """One message, one transaction, one publish: bench/baseline.py; `concurrency` messages at a time."""
     name = "baseline" if concurrency == 1 else f"baseline, {concurrency} at a time"
     command = (sys.executable, "-m", "faststream", "run", "bench.baseline:app")
     environment = (("BENCH_BASELINE_CONCURRENCY", str(concurrency)),)
@@ -32,7 +32,7 @@ def baseline(concurrency: int = 1) -> Contender:
 
 
 def worker(processes: int, *, plain_role: bool = False) -> Contender:
-    """As an operator starts it, so many times.
+    """As an operator starts it, in this many processes.
 
     As a `plain_role`, which may not set `session_replication_role`: PostgreSQL looks up each foreign key.
     """

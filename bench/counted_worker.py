@@ -1,4 +1,4 @@
-"""`python -m bench.counted_worker FILE`: a worker that counts what it asks of the servers, and its wake-ups.
+"""`python -m bench.counted_worker FILE`: a worker that counts its requests to the servers, and its wake-ups.
 
 On SIGUSR1 it writes the counts so far into the file, as JSON.
 """

@@ -97,9 +97,9 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def machine_cpu_seconds() -> float:
-    """CPU time that anybody used on this machine since it started."""
+    """CPU time of all processes on this machine since it started."""
     times = psutil.cpu_times()
-    # Linux counts guests as users too; what another machine stole is of no use to us either.
+    # Linux counts guest time as user time too. Time stolen by other virtual machines is not ours.
     idle = times.idle + getattr(times, "iowait", 0.0)
     counted_twice = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return float(sum(times) - idle - counted_twice)

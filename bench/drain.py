@@ -84,10 +84,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What one drain showed. `looks`: from the first that counts to the end."""
+    """The measurements of one drain. `looks`: from the first that counts to the end."""
 
     orders_per_second: float
-    cores: Cores | None  # None, like the next: of a command that is none of ours
+    cores: Cores | None  # None for a peer, and so is the next one
     peak_bytes: int | None
     looks: Sequence[Look] = ()
 
@@ -164,7 +164,7 @@ def rate(first: Look, last: Look) -> float:
 def from_where_all_began(looks: Iterable[Look], shares: Sequence[Collection[int]]) -> Iterator[Look]:
     """The looks from the first on that finds something decided in each share of the partitions.
 
-    Beginning earlier would count a batch that another process has as good as finished as done in no time.
+    An earlier begin would count a batch as done in no time, which another process has nearly finished.
     """
     return dropwhile(
         lambda look: not all(any(look.by_partition.get(p) for p in share) for share in shares), looks

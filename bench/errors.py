@@ -10,4 +10,4 @@ class BenchError(Exception):
 
 
 class WrongResultError(BenchError):
-    """Speed does not count: an order is missing, doubled or sold from stock that is not there."""
+    """The result is wrong, so its speed means nothing: an order is missing, doubled or oversold."""

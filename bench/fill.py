@@ -1,6 +1,6 @@
-"""A shop of any size, made up from a seed and written by COPY: the same rows in every run.
+"""A shop of any size, made from a seed and written by COPY: the same rows in every run.
 
-Orders come in portions, each made from a seed of its own: who writes which portion changes nothing.
+Orders come in portions, each made from its own seed, so that it does not matter who writes which portion.
 """
 
 import asyncio
@@ -168,7 +168,7 @@ async def fill(engine: AsyncEngine, size: Size, advance: Callable[[int], None]) 
     await _receive(sessions, written)
     # Never without names: a database that was given has tables of others.
     await _execute_alone(engine, text(f"VACUUM (ANALYZE) {', '.join(t.__tablename__ for t in _COLUMNS)}"))
-    # Not every role may. Without it the server writes to the disk while the listings are timed.
+    # Not every role may. Without a checkpoint the server writes to the disk while listings are timed.
     with suppress(DBAPIError):
         await _execute_alone(engine, text("CHECKPOINT"))
     return written

@@ -29,10 +29,10 @@ from worker.operations.place.messages import Message
 from worker.sandbox.servers.threads import run_async
 
 REQUEST_SECONDS: Final = 30.0
-LOOK_SECONDS: Final = 5.0  # who looks again anyway need not wait for an answer that may never come
-# Its remarks about a server that starts or stops would spoil the table; errors come as exceptions anyway.
+LOOK_SECONDS: Final = 5.0  # the caller polls anyway, and need not wait for an answer that may never come
+# Its log lines about a server that starts or stops would break the table; errors are raised anyway.
 _QUIET: Final[dict[str, str | int | float | bool]] = {"log_level": 0}
-# At once: it is an answer without records, and the broker waits for some before it gives it.
+# At once: the answer has no records, and by default the broker waits for some.
 _TOLD_OF_THE_END: Final[dict[str, int | bool]] = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
 _DEAD_LETTER_MAX_BYTES: Final = 2 * 1024 * 1024
 _HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisible; Kafka's cap is 15 min
@@ -40,7 +40,7 @@ _HELD_AT_MOST_MS: Final = 10 * 60 * 1000  # how long a backlog may stay invisibl
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """One drain's own topics, all with so many partitions."""
+    """One drain's own topics, all with the same number of partitions."""
 
     partitions: int
     placed: str
@@ -144,7 +144,7 @@ class Cluster:
             deleted.result(REQUEST_SECONDS)
 
     def committed(self, group_id: str, topics: Topics) -> dict[int, int]:
-        """How many records of each partition of the input, filled from offset 0, the group is done with.
+        """How many records of each input partition the group has committed; the partitions begin at offset 0.
 
         The marker of the backlog's transaction, at each partition's end, is no record.
         """

@@ -110,7 +110,7 @@ def measure_worker(
 
 def times_from_due(here: Scene, messages: Sequence[Message], due: Sequence[float]) -> list[float]:
     """Produce each when it is due, and wait for its outcome: the seconds between, ascending."""
-    # Our own collector would stop producer and subscriber for as long as it looks through all this.
+    # A run of the garbage collector would stop producer and subscriber for as long as it takes.
     with _no_collector(), _Subscriber(here, {message.key for message in messages}) as subscriber:
         began = time.monotonic() + 0.5
         _produce(here, messages, [began + seconds for seconds in due])
@@ -156,7 +156,7 @@ def _produce(here: Scene, messages: Sequence[Message], due: Sequence[float]) -> 
     )
     rest, number = iter(messages), 0
     while number < len(messages):
-        # A tick's orders together: waking up for each of them took a good part of a core.
+        # The orders of a tick are sent together: waking up for each of them took a large part of a core.
         until = bisect_right(due, time.monotonic(), number)
         for message in islice(rest, until - number):
             producer.produce(here.topics.placed, message.value, message.key)

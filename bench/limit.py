@@ -1,8 +1,8 @@
-"""The limit: how fast PostgreSQL takes exactly the rows that the worker writes, and nothing else.
+"""The limit: how fast PostgreSQL writes exactly the rows that the worker writes, with nothing else to do.
 
 The rows are those that a worker wrote, read back in binary and written again by COPY, batch by batch, into
-the same tables with all their keys, from one, two or four connections, each with its own transactions. As the
-worker does, without the lookup of what each row refers to; and with it, as who may not leave it out.
+the same tables with all their keys, from one, two or four connections, each with its own transactions. Once
+without foreign key lookups, as the worker does, and once with them, for roles that may not leave them out.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Batch:
 
 
 class Limit:
-    """Remembers what one worker wrote, and writes it as fast as it goes."""
+    """Keeps the rows that one worker wrote, and writes them as fast as possible."""
 
     def __init__(self, shops: Shops) -> None:
         self._shops = shops

@@ -145,7 +145,7 @@ def find_differing(pages: Sequence[tuple[str, Sequence[Any]]]) -> list[str]:
 
 
 async def _time(engine: AsyncEngine, listings: Sequence[Listing], rounds: int, title: str) -> list[Timed]:
-    # Connections that saw the tables grow keep the plans they made then.
+    # Connections that were open while the tables grew keep their old plans.
     await engine.dispose()
     timed = await _warm_up(engine, listings)
     turning = deque(zip(listings, timed, strict=True))

@@ -1,4 +1,4 @@
-"""An outside command as one more column: it drains a topic of ours and prints `orders/s=N`.
+"""An outside command as one more row: it drains one of our topics and prints `orders/s=N`.
 
 It knows nothing of our tables and contract, so its result is not checked here.
 """
@@ -60,7 +60,7 @@ def measure(bench: Bench, peer: Peer, workload: Workload) -> Drained:
 
 
 def command_of(peer: Peer, here: Scene, orders: int) -> list[str]:
-    """Its command for so many orders on these servers."""
+    """Its command for this many orders on these servers."""
     return shlex.split(
         peer.command.format(
             orders=orders,

@@ -1,4 +1,4 @@
-"""Plots of what was measured, as SVG: where people would rather look than read."""
+"""Plots of the measurements, as SVG."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

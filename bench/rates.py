@@ -1,4 +1,4 @@
-"""Orders per second of everybody, in rounds."""
+"""Orders per second of each contender, in rounds."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""How soon a worker is at work: from its start, after a kill, and while workers come and go."""
+"""How soon a worker decides orders: after its start, after a kill, and while workers join and leave."""
 
 import tempfile
 import time
@@ -161,7 +161,7 @@ def _filled(bench: Bench, workload: Workload) -> Iterator[tuple[Scene, Path]]:
 
 
 def _looks(here: Scene, total: int, require_alive: Callable[[], None]) -> Iterator[Look]:
-    """A look now and then, also while nothing moves, until all are decided."""
+    """Polls the progress, also while nothing changes, until all are decided."""
     moved_at, seen = time.monotonic(), -1
     while seen < total:
         look = Look(time.monotonic(), decided(here, worker(1)))

@@ -1,4 +1,4 @@
-"""What was measured, as people read it: a table on the terminal and in Markdown, and a plot."""
+"""Shows the measurements: a table on the terminal and in Markdown, and a plot."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ from bench import plot
 from bench.drain import Drained
 from worker.settings import Settings
 
-# Neither where the servers are, which is ours to say, nor anything secret.
+# Neither addresses of servers, which the benchmark sets itself, nor secrets.
 _TUNABLE: Final = [name for name in Settings.model_fields if name.endswith(("_ms", "_seconds", "_records"))]
 _FILE_WIDTH: Final = 140  # a table is not to be folded where there is no terminal to measure
 MIB: Final = 1024 * 1024
@@ -110,7 +110,7 @@ def machine(postgres: str) -> str:
 
 
 def set_by_hand() -> str:
-    """The worker's settings that the environment changed, for a result must not hide them."""
+    """The worker's settings that the environment changes, so that a result shows them."""
     variables = sorted(f"ORDER_WORKER_{field.upper()}" for field in _TUNABLE)
     chosen = [f"{name}={os.environ[name]}" for name in variables if name in os.environ]
     return f"the worker's settings: {', '.join(chosen) or 'defaults'}"
@@ -136,7 +136,7 @@ def mib(size: int) -> str:
 
 
 def _cores() -> int:
-    # Where this process may run, which is less than the machine has in a container or under taskset.
+    # The cores that this process may use; in a container or under taskset it may be fewer than there are.
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 

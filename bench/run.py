@@ -80,7 +80,7 @@ class Bench:
     def interleaved(
         self, entries: Mapping[str, Callable[[], T]], show: Callable[[T], str]
     ) -> dict[str, list[T]]:
-        """What each entry gave, round by round."""
+        """The results of each entry, round by round."""
         results: dict[str, list[T]] = {name: [] for name in entries}
         for number in range(self.rounds):
             for name in turned(list(entries), number):
@@ -91,7 +91,7 @@ class Bench:
 
 
 def turned(names: Sequence[T], number: int) -> Sequence[T]:
-    """Each round begins with another one, so that nobody is always the one who comes after whom."""
+    """Each round begins with another entry, so that no entry always follows the same one."""
     start = number % len(names)
     return [*names[start:], *names[:start]]
 
@@ -106,7 +106,7 @@ def median_rate(drains: Sequence[Drained]) -> float:
 
 @contextmanager
 def running_bench(screen: Screen, rounds: int, scale: float) -> Iterator[Bench]:
-    """Servers of our own as local processes, never in Docker: what they use of the CPU is to be seen."""
+    """Our own servers as local processes, never in Docker, so that their CPU time can be measured."""
     os.environ[NO_DOCKER_VARIABLE] = "1"
     with running_services(report=screen.say, postgres_settings=_server_settings()) as services:
         shops = Shops(services.database_url)

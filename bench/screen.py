@@ -18,7 +18,7 @@ _WITH_RATE: Final = (*_COLUMNS[:-1], TextColumn("{task.fields[rate]}"), _COLUMNS
 
 
 class Screen:
-    """Says what is continuing."""
+    """Says what is being measured."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)

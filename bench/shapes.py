@@ -1,4 +1,4 @@
-"""What the orders look like, and how they are spread: skew, size, duplicates, partitions, processes."""
+"""Shapes of orders (skew, size, duplicates), and numbers of partitions and processes."""
 
 from functools import partial
 from typing import Final

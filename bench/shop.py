@@ -84,7 +84,7 @@ class Shops:
         url = create_database(self._server_url, name, template=template)
         try:
             if after_years:
-                # As they would be on the server that filled them: a copy is made on disk alone.
+                # As on the server that filled them: a copy is only on the disk.
                 _run(url, _warm)
             # Each drain begins with an empty write-ahead log behind it, not with its predecessor's.
             _run(self._server_url, lambda connection: connection.execute("CHECKPOINT"))
@@ -154,7 +154,7 @@ async def _let_plain_role_in(connection: Any) -> None:
 
 
 async def _write_log_files(connection: Any, kept_bytes: int) -> None:
-    """So many as a server has that has run for a while: the log continues in files it is done with.
+    """As many log files as a server has that has run for a while: it reuses old ones.
 
     A new server makes each when it is needed, and the writer who needs it fills its 16 MiB with zeros first,
     40 ms, for which all others wait: every 0.7 s at 13,700 orders a second.

@@ -1,4 +1,4 @@
-"""Counts what a block of code asks the database, so that a listing which asks once a row is seen."""
+"""Counts the statements of a block of code, to find listings that send one for each row."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

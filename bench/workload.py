@@ -1,4 +1,4 @@
-"""The orders, and what must be left behind when each of them was decided once."""
+"""The orders, and the right result if each of them is decided once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def price_of(product_id: int) -> Decimal:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is right after a drain."""
+    """The right result of a drain."""
 
     order_ids: frozenset[bytes]  # as the records' keys
     lines: int
@@ -129,7 +129,7 @@ def _real(count: int) -> Iterator[OrderPlaced]:
             order_id=_some_id(chance),
             user_id=USERS[invoice.user_id % len(USERS)],
             placed_at=FIRST_PLACED_AT + timedelta(milliseconds=number),
-            # The demo's quantities are of a wholesaler: pieces of hundreds would sell out our stock.
+            # The demo's quantities are a wholesaler's: orders of hundreds of pieces would sell out our stock.
             items=tuple(
                 OrderedItem(product_id=line.product_id, quantity=min(line.quantity, 10))
                 for line in invoice.lines

@@ -1,7 +1,7 @@
 """A walk through the shop's data layer, from the first user to books that balance.
 
-    python examples/shop.py                           on a PostgreSQL of its own, gone afterwards
-    python examples/shop.py postgresql://host/name    on yours, in a schema of its own, dropped at the end
+    python -m examples.shop                           on a PostgreSQL of its own, gone afterwards
+    python -m examples.shop postgresql://host/name    on yours, in a schema of its own, dropped at the end
 
 Read it from top to bottom. Each chapter is one function, and one transaction that `walk` commits.
 """
@@ -10,28 +10,25 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.schema import DropSchema
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import catalog, migrate, orders, reports
+from db import catalog, orders, reports
 from db.catalog import ProductOrder
-from db.engine import create_engine, session_factory
 from db.errors import ShopError
-from db.models import Order, Product
+from db.models import Product
 from db.orders import OrderLine
 from db.statuses import OrderStatus
+from examples.shop_database import CannotStartError, empty_shop, postgres_of_its_own
+from examples.shop_output import say, short, show_orders, show_products, show_totals, table
 
 GRACES_ORDER: Final = uuid4()
-INDENT: Final = 30  # of everything that is printed beside the name of an operation
 
 
 async def users(session: AsyncSession) -> None:
@@ -272,130 +269,10 @@ async def refused(attempt: Awaitable[object]) -> None:
         raise AssertionError("this should have been refused")
 
 
-def say(what: str, result: str) -> None:
-    print(f"  {what:<{INDENT - 2}}{result}")
-
-
-def show_products(products: Iterable[Product]) -> None:
-    rows = [(product.id, product.name, product.price, product.stock_quantity) for product in products]
-    table(rows, "id", "product", "price", "stock")
-
-
-def show_totals(some: Iterable[Order]) -> None:
-    rows = [(short(order), order.user.full_name, order.status, order.total_amount) for order in some]
-    table(rows, "order", "user", "status", "total")
-
-
-def show_orders(whole: Iterable[Order]) -> None:
-    """Orders with their items, a line each."""
-    rows = [
-        (short(order), order.status, item.product.name, item.quantity, item.unit_price)
-        for order in whole
-        for item in order.items
-    ]
-    table(rows, "order", "status", "product", "quantity", "unit price")
-
-
-def table(rows: Sequence[Sequence[object]], *headings: str) -> None:
-    """Rows in aligned columns, numbers to the right."""
-    to_the_right = [
-        any(isinstance(value, int | Decimal) for value in column) for column in zip(*rows, strict=True)
-    ]
-    lines = [headings, *([shown(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = zip(line, widths, to_the_right, strict=True)
-        aligned = [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells]
-        print(" " * INDENT + "   ".join(aligned).rstrip())
-
-
-def shown(value: object) -> str:
-    match value:
-        case None:
-            return "none"
-        case Decimal():
-            return f"{value:,.2f}"
-        case int():
-            return f"{value:,}"
-        case _:
-            return str(value)
-
-
-def short(order: Order) -> str:
-    return str(order.id)[:8]
-
-
-class CannotStartError(Exception):
-    """No database to walk on. The message is one line, and says what to do next."""
-
-
-@asynccontextmanager
-async def empty_shop(database_url: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Empty tables in a schema that nobody else has, dropped at the end, whatever the end."""
-    schema = f"shop_example_{uuid4().hex[:12]}"
-    engine = create_engine(database_url, schema=schema, application_name="shop-example")
-    try:
-        await require_database(engine)
-        try:
-            await migrate.upgrade(engine, schema)
-            print(f"A shop in schema {schema}, dropped at the end")
-            yield session_factory(engine)
-        finally:
-            async with engine.begin() as connection:
-                await connection.execute(DropSchema(schema, cascade=True, if_exists=True))
-    finally:
-        await engine.dispose()
-
-
-async def require_database(engine: AsyncEngine) -> None:
-    """The database lets us in and allows a schema, or CannotStartError says why not."""
-    try:
-        async with engine.connect() as connection:
-            allowed = await connection.scalar(
-                text("SELECT has_database_privilege(current_database(), 'CREATE')")
-            )
-    except Exception as error:
-        raise CannotStartError(f"{why_not(error)}; without a URL one is started for you") from None
-    if not allowed:
-        raise CannotStartError(
-            "this user may not create a schema: GRANT CREATE ON DATABASE to it, or give another URL"
-        )
-
-
-def why_not(error: Exception) -> str:
-    """One line, without the URL: it may hold a password."""
-    error = error.driver_exception or error if isinstance(error, DBAPIError) else error
-    if isinstance(error, ValueError):
-        # The driver's own words quote what it could not read, which may be a piece of the password.
-        return "no database URL that can be read: write postgresql://user:password@host:port/name"
-    reason = next(iter(str(error).splitlines()), "no answer in time")
-    return f"no way into PostgreSQL ({reason}): start it, or give another URL"
-
-
-@contextmanager
-def postgres_of_its_own() -> Iterator[str]:
-    """The URL of a PostgreSQL that is stopped at the end, and its data removed."""
-    # Imported here: who gives a URL needs nothing but `db`.
-    from worker.sandbox.servers.errors import LocalServiceError
-    from worker.sandbox.servers.folders import data_folder
-    from worker.sandbox.servers.postgres import LocalPostgres
-
-    print("No database given: starting a PostgreSQL for this walk alone")
-    with data_folder() as folder:
-        server = LocalPostgres(folder, shared_buffers="32MB")
-        try:
-            server.start()
-            yield server.url
-        except LocalServiceError as error:
-            raise CannotStartError(f"{error}; or give the URL of a database") from None
-        finally:
-            server.stop()
-
-
 def given_database() -> str | None:
     parser = argparse.ArgumentParser(
         description="Walk through the shop's data layer, step by step.",
-        epilog="example: python examples/shop.py postgresql://shop:shop@127.0.0.1:5432/shop",
+        epilog="example: python -m examples.shop postgresql://shop:shop@127.0.0.1:5432/shop",
     )
     parser.add_argument(
         "database_url",

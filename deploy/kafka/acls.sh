@@ -1,5 +1,5 @@
 #!/bin/sh
-# The rights in Kafka of workers, of operators and of the services beside them. `acls.sh --help` says how.
+# The rights in Kafka of workers, operators, and the services that publish and subscribe. `acls.sh --help` says how.
 set -eu
 
 usage() {

@@ -37,7 +37,7 @@ FROM (VALUES (:'migrator'), (:'worker'), (:'reader'), (:'operator')) AS wanted (
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
 \gexec
 
--- Who creates a role need not be one of its members, and only a member gives it a schema.
+-- The creator of a role is not always a member of it, and only a member may create a schema for it.
 SELECT format('GRANT %I TO CURRENT_USER', :'migrator')
 WHERE NOT pg_has_role(:'migrator', 'USAGE')
 \gexec
@@ -46,8 +46,8 @@ SELECT format('CREATE SCHEMA %I AUTHORIZATION %I', :'schema', :'migrator')
 WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = :'schema')
 \gexec
 
--- PUBLIC has most of these by default. Named, so that you can take them from it. Who does not own the database or
--- the schema grants what is missing, or fails.
+-- PUBLIC has most of these rights by default. They are granted by name, so that you can revoke them from PUBLIC. If
+-- the current role owns neither database nor schema, it grants only what is missing, or fails.
 SELECT format('GRANT %s ON SCHEMA %I TO %I', kind, nspname, role)
 FROM (VALUES (:'migrator', 'USAGE'), (:'migrator', 'CREATE'), (:'worker', 'USAGE'), (:'reader', 'USAGE'),
              (:'operator', 'USAGE')) AS wanted (role, kind), pg_namespace
@@ -103,7 +103,7 @@ INSERT INTO rights VALUES
   (:'operator', 'settled_letters',      'INSERT', 'dead-letters settle'),
   (:'operator', 'order_reopenings',     'INSERT, UPDATE, DELETE', 'orders reopen: each order once');
 
--- What is there by now: none before the first `db upgrade`.
+-- The tables that exist; before the first `db upgrade` there are none.
 CREATE TEMPORARY TABLE ours ON COMMIT DROP AS
 SELECT DISTINCT rights.name, pg_get_userbyid(relowner) AS owner
 FROM rights JOIN pg_class ON relname = rights.name AND relnamespace = quote_ident(:'schema')::regnamespace;
@@ -120,7 +120,7 @@ SELECT format('GRANT %s ON %I.%I TO %I', kinds, :'schema', name, role)
 FROM rights JOIN ours USING (name)
 \gexec
 
--- catalog import: the ids that PostgreSQL gives come behind those of the files.
+-- catalog import: afterwards, PostgreSQL's own ids have to follow those of the files.
 SELECT format('GRANT USAGE, UPDATE ON SEQUENCE %s TO %I',
               pg_get_serial_sequence(format('%I.%I', :'schema', name), 'id'), :'operator')
 FROM ours WHERE name IN ('users', 'categories', 'products')

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.along import Subscriber, subscriber
-from tests.faults.arena import Arena, arena, publish
+from tests.faults.arena import Arena, arena
+from tests.faults.publishing import publish
 from tests.faults.site import Site, running_site
 from tests.faults.verdict import find_violations
 from tests.faults.workload import Kind, Record, make_workload

@@ -94,7 +94,7 @@ def test_imports_beside_workers_lose_and_make_up_no_stock(
     scene: Scene, workers: Workers, shop: Shop, folder: CatalogFolder
 ):
     run_import(shop, folder.path)
-    ids = [uuid4() for _ in range(6_000)]
+    ids = [uuid4() for _ in range(3_000)]
     scene.place(
         order_value(
             line(1 + n % PRODUCTS, 2), line(1 + n * 7 % PRODUCTS, 3), order_id=each, user_id=1 + n % 10

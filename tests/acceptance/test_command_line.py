@@ -148,7 +148,7 @@ class TestFailures:
         assert (failed.code, failed.out) == (code, "")
         assert (error["code"], error["next"]) == (name, next_step), error
 
-    def test_what_stood_on_standard_output_before_stands_there_still(self, nobody: OrderWorker):
+    def test_earlier_standard_output_is_kept_when_a_command_fails(self, nobody: OrderWorker):
         failed = nobody.here("reconcile", "--json")
         assert error_of(failed.err)["code"] == "database_unreachable"
         assert faults(failed.document, "reconcile") == []
@@ -157,7 +157,7 @@ class TestFailures:
     def test_wrong_usage_is_one_line_that_names_the_help(self, nobody: OrderWorker):
         nobody.here("run", "--workers", "0").assert_refused(2, "--workers", "see `order-worker run --help`")
 
-    def test_what_nobody_foresaw_keeps_its_traceback_and_is_a_document_as_well(
+    def test_an_unforeseen_error_keeps_its_traceback_and_is_a_document_too(
         self, nobody: OrderWorker, monkeypatch: pytest.MonkeyPatch
     ):
         from worker.operations.lag import look
@@ -170,7 +170,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("host", ["a..b", "-", "x" * 70, "127.0.0.1:99999"])
     @pytest.mark.parametrize("call", ["run", "lag", "topics create"])
-    def test_an_address_that_is_none_is_one_line(self, nobody: OrderWorker, call: str, host: str):
+    def test_a_wrong_address_is_one_line(self, nobody: OrderWorker, call: str, host: str):
         address = host if ":" in host else f"{host}:9092"
         url = f"postgresql://shop@{address}/shop"
         failed = nobody.here(

@@ -127,18 +127,15 @@ def test_proves_its_point_and_leaves_nothing(environment: dict[str, str], leaves
     assert "\x1b" not in text, "no colours and no live screen where there is no terminal"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_on_the_way_leaves_nothing_running(
-    environment: dict[str, str], leaves_nothing: None, number: signal.Signals
-):
+def test_ctrl_c_on_the_way_leaves_nothing_running(environment: dict[str, str], leaves_nothing: None):
     with started(environment | {"ORDER_WORKER_DEMO_SECONDS": "60"}) as demo:
         demo.wait_for("s  placed 0 of 1,798 orders")
         children = demo.children()
         assert len(children) == 2
-        demo.process.send_signal(number)
-        # Somebody impatient: the second must not disturb the tidying up.
-        demo.process.send_signal(number)
-        assert demo.wait() == 128 + number
+        demo.process.send_signal(signal.SIGINT)
+        # An impatient user: the second signal must not disturb the clean-up.
+        demo.process.send_signal(signal.SIGTERM)
+        assert demo.wait() == 128 + signal.SIGINT
     assert demo.text.splitlines()[-1].startswith("Stopped: ")
     assert "Traceback" not in demo.text
     assert not [child for child in children if child.is_running()]

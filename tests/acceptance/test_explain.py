@@ -9,7 +9,8 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import Message, add_partitions, create_topics, delete_topics, publish
+from tests.support.subscriber import Message, create_topics, delete_topics, publish
+from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import Workers
 
 
@@ -219,9 +220,7 @@ def test_an_outcome_is_found_where_it_was_before_its_topic_got_more_partitions(
     delete_topics(scene.kafka, [fewer])
 
 
-def test_an_order_that_is_nowhere_may_have_been_where_somebody_skipped(
-    scene: Scene, order_worker: OrderWorker
-):
+def test_an_order_that_is_not_found_may_have_been_skipped(scene: Scene, order_worker: OrderWorker):
     unknown, there = uuid4(), uuid4()
     scene.place([order_value(line(1), order_id=there)], partition=1)
     scene.rewind("--to-latest")

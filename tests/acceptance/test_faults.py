@@ -50,6 +50,14 @@ def stock_for(scene: Scene) -> None:
     scene.shop.stock_up(dict.fromkeys(range(1, 21), 400))
 
 
+def placed(scene: Scene, count: int, seed: int) -> tuple[set[UUID], int]:
+    """Stock up and place a load; the order ids, and how many of its records are dead letters."""
+    stock_for(scene)
+    ids, values, poison = load(count, seed)
+    scene.place(values)
+    return ids, poison
+
+
 def require_own(services: Services, server: str) -> None:
     if getattr(services, server) is None:
         pytest.skip(f"given servers are not ours to restart: unset the URLs to test on {server} of our own")
@@ -90,9 +98,7 @@ def test_workers_killed_at_random_times_lose_and_double_nothing(scene: Scene, wo
 
 @pytest.mark.parametrize("step", [s for s in Step if s is not Step.TAKEOVER_FENCED])
 def test_a_worker_killed_at_a_named_step_is_finished_by_the_next(scene: Scene, workers: Workers, step: Step):
-    stock_for(scene)
-    ids, values, poison = load(300, seed=2)
-    scene.place(values)
+    ids, poison = placed(scene, 300, seed=2)
     victim = workers.start(*AT_STEP, step.value, "SIGKILL", **SHORT_SESSION)
     assert victim.wait() == -signal.SIGKILL
     workers.start(**SHORT_SESSION)
@@ -107,9 +113,7 @@ def test_a_worker_killed_at_a_named_step_is_finished_by_the_next(scene: Scene, w
 def test_a_worker_stopped_past_its_session_wakes_up_as_a_zombie_and_does_no_harm(
     scene: Scene, workers: Workers, step: Step
 ):
-    stock_for(scene)
-    ids, values, poison = load(400, seed=3)
-    scene.place(values)
+    ids, poison = placed(scene, 400, seed=3)
     zombie = workers.start(*AT_STEP, step.value, "SIGSTOP", **SHORT_SESSION)
     zombie.wait_for_log(f"SIGSTOP at {step}")
     workers.start(**SHORT_SESSION)
@@ -130,9 +134,7 @@ def test_a_worker_stopped_past_its_session_wakes_up_as_a_zombie_and_does_no_harm
 
 def test_a_broker_that_crashes_and_returns_costs_nothing(scene: Scene, workers: Workers, services: Services):
     require_own(services, "kafka")
-    stock_for(scene)
-    ids, values, poison = load(3_000, seed=5)
-    scene.place(values)
+    ids, poison = placed(scene, 3_000, seed=5)
     worker = workers.start(batch_max_records="100", retry_max_seconds="2")
     eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
     assert services.kafka is not None
@@ -148,9 +150,7 @@ def test_a_database_that_crashes_and_returns_costs_nothing_and_no_dead_letter(
     scene: Scene, workers: Workers, services: Services
 ):
     require_own(services, "postgres")
-    stock_for(scene)
-    ids, values, poison = load(3_000, seed=6)
-    scene.place(values)
+    ids, poison = placed(scene, 3_000, seed=6)
     worker = workers.start(batch_max_records="100", retry_max_seconds="2")
     eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") > 500, 40)
     assert services.postgres is not None
@@ -166,9 +166,7 @@ def test_a_server_frozen_past_every_deadline_leaves_no_doubt(
     scene: Scene, workers: Workers, services: Services, server: str
 ):
     require_own(services, server)
-    stock_for(scene)
-    ids, values, poison = load(3_000, seed=9)
-    scene.place(values)
+    ids, poison = placed(scene, 3_000, seed=9)
     worker = workers.start(
         batch_max_records="100",
         batch_timeout_seconds="3",
@@ -189,9 +187,7 @@ def test_a_server_frozen_past_every_deadline_leaves_no_doubt(
 
 
 def test_connections_terminated_again_and_again_cost_nothing(scene: Scene, workers: Workers):
-    stock_for(scene)
-    ids, values, poison = load(2_000, seed=7)
-    scene.place(values)
+    ids, poison = placed(scene, 2_000, seed=7)
     workers.start(batch_max_records="50", retry_max_seconds="1")
     for wanted in range(200, 1_800, 200):
         eventually(lambda: scene.shop.value("SELECT count(*) FROM order_outcomes") >= wanted, 40)  # noqa: B023
@@ -219,9 +215,7 @@ def test_a_refused_dead_letter_is_not_lost_and_nothing_is_committed_without_it(
 
 
 def test_a_second_worker_joining_and_leaving_costs_nothing(scene: Scene, workers: Workers):
-    stock_for(scene)
-    ids, values, poison = load(4_000, seed=8)
-    scene.place(values)
+    ids, poison = placed(scene, 4_000, seed=8)
     workers.start(batch_max_records="50")
     for _ in range(3):
         guest: WorkerProcess = workers.start(batch_max_records="50").wait_until_ready()

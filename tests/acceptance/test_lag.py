@@ -16,7 +16,8 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker, ended
 from tests.support.promises import Scene
-from tests.support.subscriber import add_partitions, remember_wrongly
+from tests.support.subscriber import remember_wrongly
+from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import Workers
 
 

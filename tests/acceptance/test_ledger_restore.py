@@ -157,7 +157,7 @@ def test_all_that_was_lost_is_there_again_byte_for_byte_and_nothing_is_decided_t
     assert (again["missing"], again["partitions"], again["complete"]) == ([], [], True)
 
 
-def test_what_stands_against_it_is_named_first_and_killed_half_way_it_continues(restored: Restored):
+def test_obstacles_are_named_first_and_a_restore_killed_half_way_continues(restored: Restored):
     shop = restored.scene.shop
     stock_is_lacking_and_a_user_gone(restored)
     restore_backup(shop)

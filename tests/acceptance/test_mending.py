@@ -80,9 +80,7 @@ def test_letters_with_two_wrong_fields_are_mended_by_options_or_by_a_file(
     dead_letters.here(*from_file, "--execute").assert_one_line(1, "2 redriven before")
 
 
-def test_what_is_settled_or_cannot_succeed_is_not_sent_unless_somebody_asks(
-    scene: Scene, dead_letters: OrderWorker
-):
+def test_what_is_settled_or_cannot_succeed_is_sent_only_on_request(scene: Scene, dead_letters: OrderWorker):
     order_id = uuid4()
     scene.place([order_value(line(1, quantity), order_id=order_id) for quantity in (1, 2)], partition=0)
     scene.place([order_value(line(1, 0), order_id=order_id), b"{"], partition=1)

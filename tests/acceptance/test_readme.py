@@ -19,13 +19,18 @@ from tests.support.shop import Shop
 from tests.support.subscriber import admin_client
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import workers_in
+from tests.support.worker_template import WorkerTemplate
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services
 
 
 @pytest.fixture
 def newcomer(
-    services: Services, env: dict[str, str], topic_names: TopicNames, tmp_path: Path
+    services: Services,
+    env: dict[str, str],
+    topic_names: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
 ) -> Iterator[PageRunner]:
     """Somebody who has servers, and neither tables nor topics."""
     name = f"empty_{uuid4().hex[:12]}"
@@ -35,7 +40,7 @@ def newcomer(
     (tmp_path / "logs").mkdir()
     (tmp_path / "here").mkdir()
     with workers_in(env, tmp_path / "logs") as workers:
-        yield PageRunner(scene, env, tmp_path / "here", workers)
+        yield PageRunner(scene, env, tmp_path / "here", workers, worker_template)
     drop_database(services.database_url, name)
     admin = admin_client(services.kafka_bootstrap_servers)
     for future in admin.delete_topics(list(vars(topic_names).values())).values():

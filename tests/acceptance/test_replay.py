@@ -212,9 +212,7 @@ def test_what_cannot_be_replayed_is_refused_in_one_line(scene: Scene, workers: W
     scene.assert_promises(ids)
 
 
-def test_a_move_forward_never_skips_what_nobody_has_dealt_with(
-    scene: Scene, workers: Workers, replay: OrderWorker
-):
+def test_a_move_forward_never_skips_undecided_records(scene: Scene, workers: Workers, replay: OrderWorker):
     scene.shop.stock_up({PLENTY: 1_000})
     ids = place(scene, 30)
     drained(scene, workers)

@@ -67,7 +67,7 @@ def test_a_group_beyond_the_end_of_the_log_is_moved_back_and_publishes_nothing_t
     scene.assert_promises([*cut, *more])
 
 
-def test_what_nobody_has_decided_is_not_skipped_on_the_way_back(
+def test_undecided_orders_are_not_skipped_on_the_way_back(
     scene: Scene, workers: Workers, replay: OrderWorker, cut: list[UUID]
 ):
     for arguments in (["--to-latest"], ["--to-offset", "11"], ["--shift-by", "-20"]):

@@ -1,6 +1,5 @@
 """Offsets moved back: no second effect; what is published again is the same bytes under the same event id."""
 
-import signal
 from uuid import uuid4
 
 import pytest
@@ -38,34 +37,4 @@ def test_a_rewind_to_the_start_publishes_stored_outcomes_and_changes_nothing(sce
         scene.shop.sql("SELECT * FROM order_outcomes WHERE order_id = ANY($1) ORDER BY order_id", ids) == rows
     )
     assert scene.shop.stock() == {1: 0}
-    scene.shop.assert_conserved()
-
-
-def test_a_silent_replay_publishes_nothing_again_but_decides_what_was_never_decided(
-    scene: Scene, workers: Workers
-):
-    scene.shop.stock_up({1: 100})
-    ids = [uuid4() for _ in range(20)]
-    scene.place([order_value(line(1), order_id=i) for i in ids], partition=0)
-    worker = workers.start()
-    scene.wait_until_drained()
-    assert worker.stop() == 0
-    lost = ids[7]
-    scene.shop.sql("DELETE FROM orders WHERE id = $1", lost)
-    scene.shop.sql("DELETE FROM order_outcomes WHERE order_id = $1", lost)
-    scene.shop.sql("UPDATE products SET stock_quantity = stock_quantity + 1")
-    before = len(scene.outcomes())
-
-    scene.rewind("--to-earliest")
-    scene.shop.sql(
-        "INSERT INTO replays (topic, partition, from_offset, to_offset) VALUES ($1, 0, 0, 20)",
-        scene.topics.order_placed,
-    )
-    worker = workers.start()
-    scene.wait_until_drained()
-    published = scene.outcomes()[before:]
-    assert len(scene.outcomes()) == before + 1, published
-    assert [m.header("ce_subject") for m in scene.confirmed()].count(str(lost)) == 2
-    worker.signal(signal.SIGTERM)
-    assert worker.wait() == 0
     scene.shop.assert_conserved()

@@ -58,7 +58,7 @@ def start(workers: Workers, **settings: str) -> WorkerProcess:
     return workers.start(retry_max_seconds=PAUSE_SECONDS, **settings)
 
 
-@pytest.mark.parametrize("kind", ["password", "url", "passfile"])
+@pytest.mark.parametrize("kind", ["url", "passfile"])
 def test_a_password_that_is_changed_with_its_file_costs_a_pause(
     kind: str, asking_postgres: LocalPostgres, database_scene: Scene, workers: Workers, tmp_path: Path
 ):
@@ -67,14 +67,12 @@ def test_a_password_that_is_changed_with_its_file_costs_a_pause(
     def content(password: str) -> str:
         if kind == "passfile":
             return f"*:*:*:*:{password}\n"
-        whole = guarded_url(asking_postgres, database_scene, f":{password}")
-        return (password if kind == "password" else whole) + "\n"
+        return guarded_url(asking_postgres, database_scene, f":{password}") + "\n"
 
     set_password(asking_postgres, "first-one")
     replace_file(file, content("first-one")).chmod(0o600)
     url = guarded_url(asking_postgres, database_scene)
     settings = {
-        "password": {"database_url": url, "database_password_file": str(file)},
         "url": {"database_url_file": str(file)},
         "passfile": {"database_url": f"{url}?passfile={file}"},
     }[kind]
@@ -109,21 +107,19 @@ def test_a_wrong_password_at_the_start_is_reported_at_once_and_ends_with_4(
     assert_no_secret(worker, "mistaken", "right")
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_password_refused_for_too_long_ends_a_running_worker_with_4(
-    processes: int,
+def test_a_password_refused_for_too_long_ends_running_workers_with_4(
     asking_postgres: LocalPostgres,
     database_scene: Scene,
     workers: Workers,
 ):
     set_password(asking_postgres, "first-one")
     url = guarded_url(asking_postgres, database_scene, ":first-one")
-    command = [sys.executable, "-m", "worker", "run", "--workers", str(processes)]
+    command = [sys.executable, "-m", "worker", "run", "--workers", "2"]
     del workers.environment["ORDER_WORKER_DATABASE_URL"]
     worker = workers.start(
         *command, database_url=url, refused_limit_seconds=SHORT, retry_max_seconds=PAUSE_SECONDS
     )
-    eventually(lambda: worker.log.count("health, metrics and docs on") == processes, 60, lambda: worker.log)
+    eventually(lambda: worker.log.count("health, metrics and docs on") == 2, 60, lambda: worker.log)
     place_some(database_scene)
     database_scene.wait_until_drained()
 

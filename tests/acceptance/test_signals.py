@@ -22,7 +22,6 @@ COMMANDS = (
     ("run",),
     ("run", "--workers", "2"),
     ("lag",),
-    ("explain", "0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f", "--json"),
     ("db", "upgrade"),
 )
 PROGRAM = (sys.executable, "-m", "worker")

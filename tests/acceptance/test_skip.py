@@ -12,13 +12,13 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.json_schema import faults
 from tests.support.order_worker import OrderWorker
+from tests.support.own_broker import own_broker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import create_topics, delete_records
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.operations.skip import skip as operation
-from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
 pytestmark = pytest.mark.guarantee_3
@@ -29,13 +29,8 @@ WHY = ("--by", "ada", "--note", "disk 7 was replaced")
 @pytest.fixture(scope="module")
 def broker() -> Iterator[LocalKafka]:
     """A broker of our own: what is on its disk is ours to break."""
-    with data_folder() as folder:
-        broker = LocalKafka(folder)
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.abandon()
+    with own_broker() as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -10,13 +10,11 @@ from worker.sandbox.servers.services import Services
 
 VARIABLES = ("ORDER_PLACED_TOPIC", "ORDER_CONFIRMED_TOPIC", "ORDER_REJECTED_TOPIC", "DEAD_LETTER_TOPIC")
 KEPT = ("14 days", "14 days", "14 days", "30 days")
-TIMES = 20
+TIMES = 8
 
 
 @pytest.mark.timeout(300)
-def test_what_it_says_of_fresh_topics_is_true_twenty_times_out_of_twenty(
-    services: Services, env: dict[str, str]
-):
+def test_what_it_says_of_fresh_topics_is_true_each_of_eight_times(services: Services, env: dict[str, str]):
     for turn in range(TIMES):
         names = [f"fresh-{turn}-{number}-{uuid4().hex[:8]}" for number in range(len(VARIABLES))]
         fresh = {f"ORDER_WORKER_{v}": name for v, name in zip(VARIABLES, names, strict=True)}

@@ -1,4 +1,4 @@
-"""Somebody who reads the outcomes along with a run, as any subscriber does."""
+"""A subscriber that reads the outcomes during a run."""
 
 import json
 import threading
@@ -15,14 +15,14 @@ from tests.support.subscriber import partition_numbers
 
 @dataclass
 class Subscriber:
-    """What somebody saw of the outcomes, as (topic, partition, offset, value), in the order it came."""
+    """The outcomes that it saw, as (topic, partition, offset, value), in the order of arrival."""
 
     seen: list[tuple[str, int, int, bytes | None]] = field(default_factory=list)
     statistics: str = "{}"
-    """librdkafka's latest"""
+    """librdkafka's latest statistics"""
 
     def fetching(self) -> str:
-        """What librdkafka says of each partition it reads, for when it stands still."""
+        """What librdkafka says of each partition, to explain why it reads nothing."""
         return "; ".join(
             f"{topic} {number} {known['fetch_state']} from {known['broker']}, next {known['next_offset']},"
             f" stable {known['ls_offset']}, end {known['hi_offset']}"
@@ -34,7 +34,7 @@ class Subscriber:
 
 @contextmanager
 def subscriber(scene: Scene) -> Iterator[Subscriber]:
-    """Somebody who reads the outcomes with read_committed while the run continues."""
+    """A subscriber that reads the outcomes with read_committed while the run continues."""
     one = Subscriber()
     ended = threading.Event()
 
@@ -55,8 +55,8 @@ def subscriber(scene: Scene) -> Iterator[Subscriber]:
             }
         )
         try:
-            # Assigned, for as a member of a group it stood still for good after 2 of some 170 restarts of the
-            # broker, which is a matter between librdkafka and Kafka: a reader at the end saw everything.
+            # Assigned: as a member of a group it read no more after 2 of some 170 restarts of the broker.
+            # That is a fault of librdkafka or Kafka: a reader at the end saw everything.
             consumer.assign(
                 [
                     TopicPartition(topic, partition, 0)

@@ -1,4 +1,4 @@
-"""One run's world: its database, topics, group and worker processes, on servers that runs share.
+"""What one run has of its own: database, topics, group and worker processes. Runs share the servers.
 
 The arena keeps the wanted number of workers alive, as a supervisor would: a worker that dies is replaced. A
 fault acts on the arena; everything is seen from outside, in the database and in Kafka.
@@ -7,7 +7,7 @@ fault acts on the arena; everything is seen from outside, in the database and in
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +16,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
-from confluent_kafka import Producer
 
 from contracts.events import DeadLetterCode
 from tests.faults.placed import Placed
+from tests.faults.publishing import publish
 from tests.faults.site import Site
 from tests.faults.workload import PRICE, Kind, Record, Workload
 from tests.support.builders import line, order_value
@@ -33,7 +33,7 @@ from tests.support.topic_names import TopicNames
 from tests.support.worker_process import WorkerProcess, Workers, workers_in
 from worker.core.steps import Step
 
-# Deadlines short enough that a fault of a second or two goes past them.
+# Time limits so short that a fault of a second or two exceeds them.
 SETTINGS: Final = {
     "batch_max_records": "150",
     "session_timeout_ms": "2000",
@@ -67,7 +67,7 @@ class Arena:
     clocks: Sequence[int] = ()
     """by how many seconds the clock of a new worker is off: one of these; empty: it is right"""
     rewinds: int = 0
-    """how often the run moved the offsets back: outcomes may be published again so many times"""
+    """how often the run moved the offsets back: outcomes may be published again this many times"""
 
     @property
     def shop(self) -> Shop:
@@ -81,7 +81,7 @@ class Arena:
             return -1
 
     def feed(self, share: float = 1.0) -> None:
-        """Publish so much of the workload as the next records, so that there is work for what comes."""
+        """Publish the next records: this share of the workload."""
         first = self.published
         self.published = min(first + round(share * len(self.workload.records)), len(self.workload.records))
         records = self.workload.records[first : self.published]
@@ -89,7 +89,7 @@ class Arena:
         self.placed.add(records)
 
     def place_extra(self, partition: int, count: int) -> None:
-        """Publish so many orders beside the workload, as one batch if the client does so."""
+        """Publish `count` orders beside the workload, as one batch if the client does so."""
         extra = [self._extra_order(partition) for _ in range(count)]
         publish(self.scene.kafka, self.scene.topics.order_placed, extra)
         self.placed.add(extra, extra=True)
@@ -126,7 +126,7 @@ class Arena:
         return reasons
 
     def some_progress(self) -> None:
-        """Feed a little, and wait until some of what is there is decided; who died meanwhile is replaced."""
+        """Feed a little, and wait until some orders are decided. Workers that die meanwhile are replaced."""
         before = max(self.decided(), 0)
         self.feed(1 / 16)
         if before < self.orders:
@@ -158,7 +158,7 @@ class Arena:
         return (sys.executable, "-m", "tests.support.worker_off_clock", str(self.chance.choice(self.clocks)))
 
     def kill_all(self) -> None:
-        """Nobody is left until `keep` starts others."""
+        """No worker is left until `keep` starts others."""
         for worker in self.crew:
             worker.kill()
 
@@ -167,14 +167,14 @@ class Arena:
         self.until(lambda: self.scene.lag() == 0)
 
     def add_at_step(self, step: Step, action: str, passed: int, **settings: str) -> WorkerProcess:
-        """One more worker, which does this to itself when it has passed the step so many times."""
+        """One more worker, which does `action` to itself after it has passed the step `passed` times."""
         command = (sys.executable, "-m", "tests.support.worker_at_step", step.value, action, "1", str(passed))
         worker = self.workers.start(*command, **{**self.settings, **settings})
         self.crew.append(worker)
         return worker
 
     def is_over(self) -> bool:
-        """All there is to decide is published and committed: whatever comes now strikes nothing."""
+        """Everything is published and committed, so that a fault would have no effect any more."""
         return self.published == len(self.workload.records) and self.scene.lag() == 0
 
     def retries(self) -> int:
@@ -183,9 +183,9 @@ class Arena:
 
     @contextmanager
     def retrying(self) -> Iterator[None]:
-        """End only when a worker has tried in vain, because of what happens inside.
+        """The block ends when a worker has failed and retries because of it.
 
-        Or when nothing is left to try, which no worker should come to; then the verdict says how.
+        Or when nothing is left to decide, which should not happen; then the verdict shows why.
         """
         before = self.retries()
         yield
@@ -193,12 +193,12 @@ class Arena:
 
     @contextmanager
     def given_up(self) -> Iterator[None]:
-        """End only when a worker at work has said, because of what happens inside, that it is not ready."""
+        """The block ends when a busy worker has become not ready because of it."""
         self.some_progress()
         worker = self.any_worker().wait_until_ready()
         self.feed(1 / 4)
         yield
-        # It says so once every deadline of its own has passed. A worker that dies now could not start again.
+        # It becomes so after all its own time limits. A worker that dies now could not start again.
         eventually(lambda: worker.get("/readyz")[0] == 503, PATIENCE_SECONDS)
 
     def largest_worker_bytes(self) -> int:
@@ -213,7 +213,7 @@ class Arena:
     def dismiss(self) -> list[int]:
         """End all workers as an operator would; their exit codes."""
         for worker in self.crew:
-            # One that is still starting would end by the signal itself, and say nothing of how.
+            # Before it has its handler, the signal itself would end it, with no exit code of its own.
             eventually(lambda: worker.process.poll() is not None or worker.catches(signal.SIGTERM))  # noqa: B023
         codes = [worker.stop() for worker in self.crew]
         self.crew = []
@@ -263,34 +263,6 @@ def _environment(scene: Scene, kafka: str, database_url: str) -> Mapping[str, st
 
 def _odd_record(partition: int) -> Record:
     return Record(Kind.POISON, partition, None, ODD_VALUE, (), None, DeadLetterCode.UNREADABLE.value)
-
-
-def publish(bootstrap_servers: str, topic: str, records: Iterable[Record]) -> None:
-    """Publish each record to its partition, once and in order: its offset is its place there."""
-    # One at a time against the limit of the topic, as a batch of the client counts as one message.
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "message.max.bytes": 9_000_000,
-            "batch.size": 500_000,
-            "linger.ms": 5,
-            "log_level": 0,
-        }
-    )
-    failures: list[Any] = []
-    for record in records:
-        producer.produce(
-            topic,
-            value=record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=list(record.headers),
-            on_delivery=lambda error, _message: failures.append(error) if error else None,
-        )
-        producer.poll(0)
-    assert producer.flush(60) == 0
-    assert not failures, failures[:3]
 
 
 @contextmanager

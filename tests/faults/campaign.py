@@ -1,6 +1,6 @@
-"""Runs faults by name and seed, in lanes of servers of their own, and reports the result of each.
+"""Runs faults by name and seed, in lanes with their own servers, and reports the result of each run.
 
-A run is the same for the same fault and seed, but for what the machine's timing makes of it.
+The same fault and seed give the same run, except for the timing of the machine.
 """
 
 import faulthandler
@@ -45,7 +45,7 @@ Results: TypeAlias = "Queue[Run | Exception]"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one run. `violations` is empty when every promise was kept."""
+    """The result of one run. `violations` is empty if every guarantee held."""
 
     fault: str
     seed: int
@@ -62,7 +62,7 @@ class Run:
 
 
 def run(site: Site, fault: str, seed: int, orders: int) -> Run:
-    """One run, judged. A fault that cannot be carried out to its end is a violation too."""
+    """Run once, and judge the result. A fault that cannot be carried out to its end is a violation too."""
     began = time.monotonic()
     partitions = 4 + seed % 5
     workload = make_workload(seed, orders, partitions)
@@ -83,7 +83,7 @@ def run(site: Site, fault: str, seed: int, orders: int) -> Run:
 
 
 def carry_out(plan: Iterable[tuple[str, int]], orders: int, lanes: int, minutes: float) -> Iterator[Run]:
-    """What came of each (fault, seed), as it comes; runs that would begin after `minutes` are left out.
+    """The result of each (fault, seed), as soon as it is known. After `minutes` no more runs begin.
 
     Each lane is a process with servers of its own. Raises LocalServiceError when one gets no servers, and
     RuntimeError when one dies.
@@ -102,7 +102,7 @@ def carry_out(plan: Iterable[tuple[str, int]], orders: int, lanes: int, minutes:
         for lane in started:
             if lane.is_alive():
                 assert lane.pid
-                os.kill(lane.pid, signal.SIGINT)  # it puts its servers and workers away
+                os.kill(lane.pid, signal.SIGINT)  # it stops its servers and workers
             lane.join()
 
 
@@ -145,7 +145,7 @@ def _lane(waiting: Waiting, orders: int, deadline: float, results: Results) -> N
                     one = _judged(where, fault, seed, orders)
                     results.put(one)
                     if one.violations:
-                        break  # whatever went wrong may have left its mark: the next gets new servers
+                        break  # its servers may be damaged: the next run gets new ones
     except KeyboardInterrupt:
         pass
     except Exception as error:

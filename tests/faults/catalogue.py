@@ -11,7 +11,7 @@ from worker.core.steps import Step
 
 @dataclass(frozen=True)
 class Fault:
-    """How a run is struck, and where it takes place."""
+    """The strike of a run, and the servers that it needs."""
 
     strike: Strike
     networked: bool = False

@@ -77,7 +77,7 @@ _NO_PROGRESS: Final = re.compile(r"AssertionError: not within .* decided [1-9]\d
 
 
 class Result(StrEnum):
-    """What a mutation's runs have shown."""
+    """What the runs of a mutation have shown."""
 
     RED = "red"
     SURVIVED = "SURVIVED"
@@ -86,7 +86,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one mutation; `trial` and `violation` say what noticed, or the last that did not."""
+    """The result of one mutation. `trial` and `violation`: what noticed it, or the last that did not."""
 
     mutation: Mutation
     result: Result
@@ -109,7 +109,7 @@ def main(
     console = Console(stderr=True, highlight=False)
     if control and not _passes(chosen, console):
         raise typer.Exit(1)
-    # Who is started in the background ignores it, and so would the runs, which it is to end.
+    # A process started in the background ignores SIGINT, and so would its runs, which it has to end.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     shown = []
     try:
@@ -128,7 +128,7 @@ def main(
 
 
 def _passes(chosen: Sequence[Mutation], console: Console) -> bool:
-    """Whether the files as they are pass everything that any of the mutations names."""
+    """Whether the unchanged files pass every run that a mutation names."""
     trials = sorted({trial for one in chosen for trial in one.shown_by}, key=str)
     with _copy("control") as folder:
         for trial in trials:

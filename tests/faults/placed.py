@@ -1,4 +1,4 @@
-"""What a run has written to the input, by partition and offset, and what has to become of it.
+"""What a run has written to the input, by partition and offset, and the result that each record must have.
 
 Beside the workload, a fault may place orders of its own, and make some of these unreadable or delete them:
 they are doomed, and may be decided or not. All others have to be.
@@ -49,7 +49,7 @@ class Placed:
             self.ends[record.partition] += 1
 
     def doom(self, partition: int, offsets: range) -> None:
-        """Nobody can read these any more, of which each is an order beside the workload."""
+        """These records are unreadable from now on. Each is an order that is not of the workload."""
         for offset in offsets:
             self.doomed[self._extra[partition, offset]] = partition, offset
 

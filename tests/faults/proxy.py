@@ -20,10 +20,10 @@ _CLOSE_BY_RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Carries bytes between its port and the target's, until a verb says otherwise.
+    """Carries bytes between its port and the target's, until a method changes that.
 
-    A verb may be called from any thread. It holds for open and for new connections from the moment it
-    returns, and replaces the verb before. Outside the `with` nothing is left: no socket, no thread.
+    A method may be called from any thread. From its return on it holds for open and for new connections, and
+    replaces the effect of the previous one. After the `with` block no socket and no thread is left.
     """
 
     def __init__(self, target_port: int, *, port: int | None = None, target_host: str = _HOST) -> None:
@@ -56,7 +56,7 @@ class Proxy:
 
     @property
     def swallowed_bytes(self) -> int:
-        """How much `drop_replies` has kept from clients so far: above zero, a reply was really lost."""
+        """How many bytes `drop_replies` has withheld so far. Above zero, a reply was really lost."""
         return self._line.swallowed_bytes
 
     def cut(self) -> None:
@@ -223,7 +223,7 @@ class _Connection:
             except OSError:
                 if chunk is None or not self._loses_replies:
                     raise
-                # The server is gone, and that is news that travels with the replies.
+                # The server has closed the connection. The client learns that in the same way as a reply.
                 self.holed = True
                 return
 

@@ -1,4 +1,4 @@
-"""The servers that the runs of one lane share: processes of ours, to be killed, frozen and cut off."""
+"""The servers that the runs of one lane share: local processes that faults kill, freeze and cut off."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from worker.sandbox.servers.services import KafkaServer
 
 # The commit times give the sequential model the order of the transactions.
 POSTGRES_SETTINGS: Final = {"track_commit_timestamp": "on", "log_min_messages": "panic"}
-# The broker looks for transactions past their time every 10 s by default, which is long for a run.
+# By default the broker looks for expired transactions every 10 s, which is long for a run.
 _KAFKA_SETTINGS: Final = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "500"}
 
 
@@ -33,7 +33,7 @@ class DatabaseServer(Protocol):
     def drop_database(self, name: str) -> None: ...
 
 
-_ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps the one under way in a global
+_ONE_MIGRATION_AT_A_TIME: Final = threading.Lock()  # alembic keeps its current context in a global variable
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Site:
     """the servers' data and logs"""
     workers: WorkerTemplate
     pooler: Pooler | None = None
-    """what lies before `databases`"""
+    """the pooler in front of `databases`"""
 
     def through_network(self, database_url: str) -> str:
         """The same database, by way of the pooler or of `database_network`."""
@@ -81,7 +81,7 @@ def broker_apart(folder: Path, **options: Any) -> Iterator[LocalKafka]:
 
 @contextmanager
 def running_site(report: Callable[[str], None] = lambda sentence: None) -> Iterator[Site]:
-    """A site that answers, and of which nothing is left at the end. Raises LocalServiceError."""
+    """A site with running servers; nothing of it is left at the end. Raises LocalServiceError."""
     with ExitStack() as stack:
         folder = stack.enter_context(data_folder())
         port = free_port()

@@ -67,7 +67,7 @@ class PostgresPair:
         self._primary.drop_database(name)
 
     def fail_over(self, *, in_order: bool) -> None:
-        """The primary is gone, killed or stopped in order, and its standby takes writes."""
+        """Kill or stop the primary, and promote its standby."""
         assert self._standby
         if in_order:
             self._primary.stop()
@@ -86,7 +86,7 @@ class PostgresPair:
                 server.abandon()
 
     def _add_standby(self, port: int | None) -> None:
-        """A new one, in the place of that which is gone."""
+        """A new standby in place of the lost server."""
         self._standby = Standby(self._next_folder(), self._primary, port)
         self._standby.start()
         primary = Shop(self._primary.url)

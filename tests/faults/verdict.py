@@ -1,4 +1,4 @@
-"""What is wrong after a run, in sentences; nothing, if every promise was kept.
+"""The verdict on a run: a sentence for each broken guarantee.
 
 Everything is read from outside: the tables by plain SQL, the topics by librdkafka with read_committed.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
-from tests.faults import model
+from tests.faults import decisions, model
 from tests.faults.along import Subscriber
 from tests.faults.arena import Arena
 from tests.faults.placed import Letter
@@ -25,7 +25,7 @@ _SHOWN = 3  # of each kind of violation
 
 
 def find_violations(arena: Arena, along: Subscriber) -> list[str]:
-    """Every promise that was not kept; `along` read the outcomes while the run continued."""
+    """Every broken guarantee; `along` read the outcomes during the run."""
     outcomes = arena.scene.outcomes()
     return [
         *_books(arena),
@@ -44,8 +44,8 @@ def _decisions(arena: Arena) -> list[str]:
     """Every outcome and reason is what deciding one order at a time gives, in the order of the commits."""
     workload = arena.workload
     orders = {**workload.orders, **arena.placed.orders}
-    placed = {order_id: model.parse_order(value) for order_id, value in orders.items()}
-    start = model.Start(
+    placed = {order_id: decisions.parse_order(value) for order_id, value in orders.items()}
+    start = decisions.Start(
         workload.products,
         dict.fromkeys(workload.products, Decimal(PRICE)),
         frozenset(range(1, workload.users + 1)),
@@ -53,20 +53,20 @@ def _decisions(arena: Arena) -> list[str]:
     return model.find_violations(_in_turn(arena), placed, start)
 
 
-def _in_turn(arena: Arena) -> list[model.Decided]:
+def _in_turn(arena: Arena) -> list[decisions.Decided]:
     """What is decided; where offsets came again, the turn of its record is in the place of each offset."""
-    decided = model.read_decided(arena.shop)
+    decided = decisions.read_decided(arena.shop)
     return (
         [replace(one, source_offset=_turn(arena, one)) for one in decided] if arena.placed.is_cut else decided
     )
 
 
-def _turn(arena: Arena, one: model.Decided) -> int:
+def _turn(arena: Arena, one: decisions.Decided) -> int:
     return arena.placed.turn(one.source_partition, one.source_offset, one.order_id)
 
 
 def _sources(arena: Arena) -> Iterable[str]:
-    decided = model.read_decided(arena.shop)
+    decided = decisions.read_decided(arena.shop)
     nowhere = {one for one in decided if _turn(arena, one) < 0}
     yield from _differences("decided from a place where it does not lie", nowhere)
 
@@ -158,7 +158,7 @@ def _dead_letters(arena: Arena) -> Iterable[str]:
 
 
 def left_open(arena: Arena) -> Iterable[str]:
-    """What is not finished: offsets, database transactions, Kafka transactions."""
+    """Whatever is unfinished: offsets, database transactions, Kafka transactions."""
     if lag := committed_lag(arena.scene.kafka, arena.scene.group_id, arena.scene.topics.order_placed):
         yield f"{lag} input records whose offset is not committed"
     open_ones = arena.shop.value(

@@ -1,4 +1,4 @@
-"""The same records for the same seed, byte for byte: sound orders with everything that goes wrong upstream.
+"""The records of a run, the same bytes for the same seed: valid orders, and what goes wrong upstream.
 
 Shares are of the sound orders, and exact to one record. There is more demand than stock: decided in about
 this order, a third of the orders are rejected for it. Nothing here knows the worker.
@@ -29,7 +29,7 @@ REPEATED: Final = 0.05  # orders that name one product twice, whose lines count 
 OVER: Final = 0.02  # orders whose two lines of the scarce product fit alone, and together never do
 HOT: Final = 0.3  # orders that name the hot product
 HOT_PRODUCT: Final = 1
-SCARCE_PRODUCT: Final = 26  # behind all others; never sold: every order of it asks for one more than there is
+SCARCE_PRODUCT: Final = 26  # the last product; never sold: every order of it wants one more than there is
 PRICE: Final = "2.50"  # of every product
 
 _PRODUCTS: Final = 25
@@ -191,7 +191,7 @@ def _poison(chance: Random, sound: list[Record], partitions: int) -> Placed:
     kinds = _own_poison(chance.choice(sound).value or b"")
     others = [(h.value, h.code) for h in hostile_values()]
     chance.shuffle(others)
-    # Our own first: every kind the campaign promises is there as soon as there are enough records.
+    # Our own values first, so that a run of enough records has each kind.
     count = range(round(POISON * len(sound)))
     keys = cycle([None, b"", b"poison", _NOT_UTF8])  # and so the first has neither key nor value
     for _, (value, code), key in zip(count, cycle([*kinds, *others]), keys, strict=False):

@@ -1,4 +1,4 @@
-"""What axe finds of pages that somebody could not use who sees, hears or points less well."""
+"""The accessibility faults that axe finds on pages."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.browser import Browser
 
-# Each page in its turn is the whole document: a browser's start costs more than axe does.
+# All pages are checked in one browser, one after the other: its start costs more than axe does.
 _RUN = """
 onload = async () => {
   const found = {};

@@ -45,7 +45,7 @@ async def send_odd_header(
 
 @contextmanager
 def _python_producer() -> Iterator[None]:
-    """aiokafka asks a header name for its bytes in its Python code only."""
+    """Only the Python code of aiokafka calls `encode` on a header name."""
     python = _DefaultRecordBatchBuilderPy
     with (
         patch.object(message_accumulator, "DefaultRecordBatchBuilder", python),
@@ -79,12 +79,12 @@ def flip_a_byte(batch: bytearray) -> None:
 
 
 def unknown_codec(batch: bytearray) -> None:
-    """Its checksum is right."""
+    """The change keeps the checksum right."""
     _set_codec(batch, 7)
 
 
 def broken_compression(batch: bytearray) -> None:
-    """It claims to be gzip, which it is not; its checksum is right."""
+    """It claims to be gzip, and is not; the checksum is right."""
     _set_codec(batch, 1)
 
 
@@ -94,7 +94,7 @@ def absurd_length(batch: bytearray) -> None:
 
 
 def absurd_offset(batch: bytearray) -> None:
-    """It claims to lie beyond the log's end; its checksum does not cover that."""
+    """Its base offset lies beyond the log's end; the checksum does not cover that."""
     struct.pack_into(">q", batch, 0, 5_000)
 
 

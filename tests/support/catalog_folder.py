@@ -54,7 +54,7 @@ def run_import(
 
 
 def refusal(shop: Shop, path: Path, stock: StockMode = StockMode.KEEP, *, execute: bool = True) -> str:
-    """What an import says that must not be done."""
+    """The error of an import that has to be refused."""
     with pytest.raises(CommandError) as caught:
         run_import(shop, path, stock, execute=execute)
     return str(caught.value)
@@ -66,6 +66,6 @@ def stock_and_received(shop: Shop, product_id: int = 10) -> tuple[int, int]:
 
 
 def catalog_rows(shop: Shop) -> list[Any]:
-    """Every row of the catalogue, and by whom it was written."""
+    """Every row of the catalogue, with the transaction that wrote it."""
     tables = ("users", "categories", "products")
     return [[*map(tuple, shop.sql(f"SELECT xmin::text, * FROM {table} ORDER BY id"))] for table in tables]

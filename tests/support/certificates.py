@@ -24,7 +24,7 @@ Issue = Callable[..., Certificate]
 
 
 def issuing_in(folder: Path) -> Issue:
-    """Makes certificates in the folder; skips the test, or fails it in CI, where there is no openssl."""
+    """Makes certificates in the folder. Without openssl it skips the test, and in CI fails it."""
     if shutil.which("openssl") is None:
         if os.environ.get("CI"):
             pytest.fail(NO_OPENSSL, pytrace=False)

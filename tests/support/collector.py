@@ -1,4 +1,4 @@
-"""A collector of traces: takes what is sent to it over HTTP, and keeps it."""
+"""A collector of traces: it receives them over HTTP, and keeps them."""
 
 import threading
 from collections.abc import Iterator

@@ -45,15 +45,15 @@ class FakeConsumer:
         self.position = dict.fromkeys(records, 0)
         self.sought: list[tuple[TopicPartition, int]] = []
         self.fetched_since = False
-        """Whether there is more by the time a batch is begun."""
+        """whether a poll during a batch returns records"""
         self.rebalance: asyncio.Future[None] | None = None
-        """Until it has ended, nothing is handed over (aiokafka waits for the assignment)."""
+        """until it has ended, no record is returned (aiokafka waits for the assignment)"""
         self.accepted = 0
-        """How many polls were taken in good hands."""
+        """how often the consumer accepted what it had polled"""
         self.asked_for: list[int] = []
-        """How many records a worker that was busy asked for."""
+        """how many records each such poll asked for"""
         self.committed: dict[TopicPartition, int] = {}
-        """What was committed without a transaction."""
+        """what was committed outside of a transaction"""
         self._paused: set[TopicPartition] = set()
         self._fetcher = SimpleNamespace(_max_partition_fetch_bytes=0)
 
@@ -113,15 +113,15 @@ class FakeProducer:
 
 
 class HeldPublisher:
-    """Stands in for Publisher and Leases: publishes at once, or, where the test holds it, when it says so."""
+    """Stands in for Publisher and Leases: publishes at once, or, if the test holds it, on release."""
 
     def __init__(self) -> None:
         self.committed: dict[TopicPartition, int | None] = {FIRST: None, OTHER: None}
         self.published: dict[TopicPartition, list[str]] = defaultdict(list)
         self.attempts: dict[TopicPartition, list[int]] = defaultdict(list)
-        """The offset behind each batch whose publication began, whatever came of it."""
+        """the offset after each batch whose publication began, whether or not it succeeded"""
         self.waits: dict[TopicPartition, asyncio.Event] = {}
-        """Set once the transaction that is held for a partition waits."""
+        """set once the held transaction of a partition waits"""
         self.released: list[TopicPartition] = []
         self._producer = FakeProducer()
         self._held: dict[TopicPartition, asyncio.Future[None]] = {}
@@ -250,7 +250,7 @@ class WatchedProcessor:
             self.pending_before_commit = await session.scalar(query)
 
         results = await self._real.decide(records, replays, guard, held_back)
-        # A test that waits for this runs when the consumer has continued up to where it has to wait.
+        # A test that awaits this continues when the consumer has run to the point where it has to wait.
         self.committed.put_nowait(len(results))
         return results
 
@@ -347,7 +347,7 @@ class Stage:
             await self.consumer.handle_order_placed(self.input.poll())
 
     async def decided(self, batches: int) -> None:
-        """Wait until so many more batches are decided."""
+        """Wait until this many more batches are decided."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             for _ in range(batches):
                 await self.processor.committed.get()

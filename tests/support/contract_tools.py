@@ -1,4 +1,4 @@
-"""What others read the contract with, on Node: AsyncAPI's own parser, and ajv."""
+"""Tools that read the contract in JavaScript, on Node: AsyncAPI's own parser, and ajv."""
 
 import json
 import os
@@ -26,12 +26,12 @@ def are_there() -> bool:
 
 
 def of_document(path: Path) -> list[dict[str, Any]]:
-    """What AsyncAPI's parser has against the document. `severity` 0: an error, 1: a warning."""
+    """The faults that AsyncAPI's parser finds in the document. `severity` 0: an error, 1: a warning."""
     return _run("asyncapi", path)
 
 
 def of_values(schema: Path, values: Iterable[bytes]) -> list[dict[str, Any]]:
-    """What ajv has against these values, in its strict mode, with `line` as the number of each."""
+    """The faults that ajv finds in these values, in its strict mode; `line` is the number of the value."""
     # On one line each, however they were written.
     return _run("values", schema, b"\n".join(json.dumps(json.loads(value)).encode() for value in values))
 

@@ -233,7 +233,7 @@ def _beyond_schema(order: dict[str, Any]) -> Iterator[bool]:
 
 
 def is_order_by_model(value: bytes) -> bool:
-    """What the model says to its users in Python."""
+    """The verdict of the model, as Python code gets it."""
     try:
         OrderPlaced.model_validate_json(value)
     except ValueError:  # pydantic's own is one, too

@@ -1,6 +1,6 @@
-"""A database for each test, upgraded and empty: most of them after another test had them.
+"""A database for each test, upgraded and empty. Most are used by one test after the other.
 
-To copy a template and to drop the copy takes a quarter of a second of a busy machine, for PostgreSQL writes
+To copy a template and drop the copy takes a quarter of a second on a busy machine, because PostgreSQL writes
 and removes some 300 files. To empty the few tables that a test has filled takes a tenth of that.
 """
 
@@ -23,8 +23,8 @@ _END_OTHERS = f"""
     WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
 
-# Whatever is done to a row of a catalogue changes its newest xmin there, or the number of rows. Four are
-# asked more closely: pg_class changes by TRUNCATE as well, pg_namespace by the first temporary table,
+# Any change to a row of a system catalogue changes its newest xmin, or its number of rows. Four need a
+# closer look: pg_class changes by TRUNCATE as well, pg_namespace by the first temporary table,
 # pg_statistic by autovacuum in the catalogues, and pg_database is of all databases.
 _CATALOGUES = (
     "pg_attrdef", "pg_attribute", "pg_constraint", "pg_default_acl", "pg_depend", "pg_event_trigger",
@@ -88,7 +88,7 @@ class Databases:
         drop_database(self._server_url, urlsplit(url).path[1:])
 
     async def _emptied(self, url: str) -> bool:
-        """Whether it is as new again; False where a test has changed more than rows, or stands in the way."""
+        """Whether it is empty again; False if a test has changed more than rows, or blocks it."""
         with suppress(asyncpg.PostgresError):
             connection = await asyncpg.connect(url)
             try:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 def eventually(
     condition: Callable[[], T], seconds: float = 30.0, describe: Callable[[], str] = lambda: ""
 ) -> T:
-    """The condition's first true value, polled; AssertionError with what was seen last past the deadline."""
+    """The condition's first true value, polled. After the deadline an AssertionError with the last value."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

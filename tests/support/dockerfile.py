@@ -1,4 +1,4 @@
-"""The Dockerfile of the project, read as far as it goes: its instructions, and what they copy."""
+"""The instructions of the project's Dockerfile, and the files that they copy."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def copies() -> Iterator[tuple[str, str]]:
 
 
 def copy_into(folder: Path) -> None:
-    """What the image's build would copy, .dockerignore heeded."""
+    """What the image's build would copy, without what .dockerignore excludes."""
     for source, target in copies():
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, folder / target, ignore=_left_out)
@@ -61,7 +61,7 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def is_ignored(path: str) -> bool:
-    """Whether .dockerignore leaves out this path; the last line that fits decides."""
+    """Whether .dockerignore excludes this path; the last line that matches decides."""
     ignored = False
     for pattern in (ROOT / ".dockerignore").read_text().split():
         wanted, bare = pattern.startswith("!"), pattern.removeprefix("!").removeprefix("**/")

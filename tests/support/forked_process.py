@@ -38,7 +38,7 @@ class ForkedProcess:
         return code
 
     def communicate(self, given: bytes = b"", timeout: float | None = None) -> tuple[bytes, bytes]:
-        """What it writes until its end, "" of what is no pipe. It is given this to read, and no more."""
+        """What it writes until its end, "" for a stream that is no pipe. It can read `given`, and no more."""
         said = {1: b"", 2: b""}
 
         def read(number: int, stream: IO[bytes]) -> None:
@@ -62,7 +62,7 @@ class ForkedProcess:
         return said[1], said[2]
 
     def send_signal(self, number: int) -> None:
-        """One that has just ended takes it in silence, as one that nobody has waited for yet would."""
+        """A process that has just ended ignores it, as one that nobody has waited for yet would."""
         if self.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)

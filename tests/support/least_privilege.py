@@ -1,4 +1,4 @@
-"""A Kafka and a PostgreSQL that ask for TLS, passwords and rights, and somebody with each role of deploy/."""
+"""A Kafka and a PostgreSQL that require TLS, passwords and rights, and a user with each role of deploy/."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ from worker.sandbox.servers.postgres import LocalPostgres, installed_programs
 ROLES: Final = ROOT / "deploy" / "postgres" / "roles.sql"
 PASSWORD: Final = "p@ss: word"
 _LOGIN: Final = "org.apache.kafka.common.security.plain.PlainLoginModule"
-# By who it is: the role in PostgreSQL, and the user in Kafka.
+# By user: the role in PostgreSQL, and the principal in Kafka.
 WHO: Final = {
     "worker": ("order_worker", "order-worker"),
     "reader": ("order_worker_reader", "order-reader"),
@@ -36,7 +36,7 @@ _KAFKA_USERS: Final = sorted({user for _, user in WHO.values()})
 
 @dataclass(frozen=True)
 class SecuredServers:
-    """Both ask at these ports. `broker` and `postgres` have an open door beside, for the tests."""
+    """Both require a login at these ports; `broker` and `postgres` have ports without one, for the tests."""
 
     kafka_port: int
     postgres_port: int
@@ -74,7 +74,7 @@ class SecuredServers:
 
 @contextmanager
 def secured_servers() -> Iterator[SecuredServers]:
-    """They run, each with a certificate of this machine. Nobody but the tests has a right yet."""
+    """Both run, with certificates for this machine. Only the tests have rights yet."""
     with data_folder() as folder:
         server = issuing_in(folder)("server")
         (store := folder / "server.pem").write_text(server.key.read_text() + server.certificate.read_text())
@@ -91,7 +91,7 @@ def secured_servers() -> Iterator[SecuredServers]:
         }
         of_broker = {
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:ANONYMOUS",  # who comes by the open door
+            "super.users": "User:ANONYMOUS",  # who uses the port without a login
         }
         try:
             postgres.start()
@@ -112,7 +112,7 @@ class SecuredShop:
 
     servers: SecuredServers
     database: str
-    scene: Scene  # by the open doors
+    scene: Scene  # by the ports without a login
 
     @property
     def names(self) -> dict[str, str]:

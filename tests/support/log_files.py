@@ -32,17 +32,17 @@ def folder_of(kafka: LocalKafka, topic: str, partition: int) -> Path:
 
 
 def wrong_checksum(batch: bytearray) -> None:
-    """A bit of the last record has changed."""
+    """Flips a bit of the last record."""
     batch[-1] ^= 0x10
 
 
 def unknown_codec(batch: bytearray) -> None:
-    """Compressed by something that no client has heard of; the checksum is right."""
+    """Marks it as compressed with an unknown codec; the checksum is right."""
     _set_codec(batch, _UNKNOWN_CODEC)
 
 
 def broken_compression(batch: bytearray) -> None:
-    """Said to be gzip, and it is not; the checksum is right."""
+    """Marks it as gzip, which it is not; the checksum is right."""
     _set_codec(batch, _GZIP)
 
 
@@ -61,7 +61,7 @@ def break_batch(folder: Path, offset: int, breaking: Breaking) -> range:
 
 
 def replace_folder(folder: Path, copy: Path) -> None:
-    """Put a copy in the place of the folder, as who restores an older volume does."""
+    """Replace the folder by a copy, as an operator does who restores an older volume."""
     shutil.rmtree(folder)
     shutil.copytree(copy, folder)
 

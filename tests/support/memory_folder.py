@@ -1,8 +1,8 @@
-"""Temporary folders in memory, where there is enough of it: those of the servers are most of them.
+"""Temporary folders in memory, if there is enough. Most of them are the servers'.
 
-A test's topics are some hundred files and its database three hundred, made and removed again: on a disk half
-of what Kafka uses for that, and a third of what PostgreSQL does, is the file system's. No test has less to
-find by this: a crash here is that of a process, which files in memory outlive as others do.
+A test's topics are some hundred files and its database three hundred, created and removed again. On a disk,
+the file system takes half of Kafka's processor time for that, and a third of PostgreSQL's. No test becomes
+weaker: it crashes processes, and files in memory outlive a process as others do.
 """
 
 import os
@@ -17,7 +17,7 @@ _AVAILABLE_BYTES = 14 * 2**30  # the room, and what the processes themselves tak
 
 
 def keep_temporary_folders_in_memory() -> None:
-    """Those that are made from now on, here and by what is started; as before where TMPDIR is chosen."""
+    """For all temporary folders from now on, also of started processes; not if TMPDIR is set."""
     if "TMPDIR" not in os.environ and _is_large_enough():
         tempfile.tempdir = os.environ["TMPDIR"] = str(_FOLDER)
 

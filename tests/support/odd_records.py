@@ -23,7 +23,7 @@ _SECONDS: Final = 30
 
 
 class _OddName(str):
-    """Claims to be two characters, and is encoded to bytes that nobody can decode."""
+    """Has a length of two characters, and is encoded to bytes that are not UTF-8."""
 
     __slots__ = ()
 
@@ -54,7 +54,7 @@ def start_publishing_odd(
     partition: int = 0,
     compression: str = "none",
 ) -> "subprocess.Popen[bytes]":
-    """As `publish_odd`, beside what the caller does meanwhile."""
+    """As `publish_odd`, for callers in an event loop."""
     # aiokafka's compiled part encodes names itself; the choice is made at its import.
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, bootstrap_servers, topic, str(partition), compression],

@@ -1,4 +1,4 @@
-"""What tests of orders have in common: orders to begin with, transactions at once, and books that balance."""
+"""What tests of orders share: first orders, concurrent transactions, and the check that stock adds up."""
 
 import asyncio
 from collections import Counter
@@ -108,7 +108,7 @@ def assert_the_books_balance(shop: Shop) -> None:
 
 
 async def in_a_transaction(engine: AsyncEngine, act: Act) -> Any:
-    """What the act gave; or what it raised, where that is for the caller to handle."""
+    """What the act returned, or the error that it raised if a caller would handle it."""
     try:
         async with session_factory(engine).begin() as session:
             return await act(session)
@@ -117,7 +117,7 @@ async def in_a_transaction(engine: AsyncEngine, act: Act) -> Any:
 
 
 async def at_once(engine: AsyncEngine, *acts: Act) -> list[Any]:
-    """What each act gave or raised, each in its own transaction, none begun before all have a connection."""
+    """What each act returned or raised, each in a transaction that begins when all have connections."""
     start = asyncio.Barrier(len(acts))
 
     def on_the_mark(act: Act) -> Act:
@@ -133,7 +133,7 @@ async def at_once(engine: AsyncEngine, *acts: Act) -> list[Any]:
 
 
 async def in_this_order(engine: AsyncEngine, shop: Shop, first: Act, second: Act) -> tuple[Any, Any]:
-    """What both gave or raised: the second meets what the first holds, and the first commits only then."""
+    """What both returned or raised. The first commits only when the second waits for a lock of it."""
     async with session_factory(engine)() as session:
         of_first = await first(session)
         later = asyncio.create_task(in_a_transaction(engine, second))

@@ -47,7 +47,7 @@ class Result:
         return said
 
     def assert_one_line(self, code: int, *texts: str) -> None:
-        """It failed, and says so in one line that holds these; it may have reported before."""
+        """It failed with one line that contains these; it may have printed other output before."""
         assert (self.code, self.err.count("\n")) == (code, 1), self
         assert self.err.startswith(("error: ", '{"version": 1, "error": ')), self.err
         for text in texts:
@@ -80,7 +80,7 @@ class OrderWorker:
         return replace(self, words=words)
 
     def python(self, *arguments: str) -> "OrderWorker":
-        """A Python of these arguments in its place, with the same words behind them."""
+        """The same call with `python ARGUMENTS` in place of the program."""
         return replace(self, program=(sys.executable, *arguments))
 
     def __call__(self, *arguments: str, stdin: bytes = b"", **env: str) -> Result:
@@ -100,7 +100,7 @@ class OrderWorker:
         return process
 
     def here(self, *arguments: str, **env: str) -> Result:
-        """As a call, without a process of its own, which takes most of a call's time.
+        """The same within this process, because starting a process takes most of a call's time.
 
         Not for what only a process has: signals, a standard input, and what libraries log to standard error.
         """
@@ -141,7 +141,7 @@ def order_worker_in(env: Mapping[str, str], template: WorkerTemplate | None = No
 
 @cache
 def program() -> Any:
-    """What typer makes of our commands, which takes it a fifteenth of a second."""
+    """Our commands as typer builds them; that takes a fifteenth of a second."""
     return get_command(cli.app)
 
 

@@ -75,7 +75,7 @@ def unknown_settings(page: str, text: str) -> list[str]:
 
 
 def unknown_commands(page: str, text: str) -> list[str]:
-    """Calls of order-worker and make, in blocks of a shell and in code spans, that nobody could make."""
+    """Calls of order-worker and make, in shell blocks and code spans, that would fail as wrong usage."""
     faults = []
     for line, call in _calls(text):
         if why := _why_not(call):

@@ -1,4 +1,4 @@
-"""The promises, checked from outside: the ledger, the shop, and what a read_committed subscriber sees."""
+"""The guarantees, checked from outside: in the ledger, the shop, and as a read_committed subscriber."""
 
 import subprocess
 from collections import Counter
@@ -111,7 +111,7 @@ class Scene:
             remember_wrongly(self.kafka, self.group_id, self.topics.order_placed, offsets)
 
     def pretend_the_last_commits_were_acknowledged(self) -> None:
-        """Let PostgreSQL remember so of the batches begun last, whatever became of them in Kafka."""
+        """Change what PostgreSQL has recorded of the latest batches, whether or not Kafka has them."""
         self.shop.sql(
             "UPDATE positions SET announced_to = begun_to, acknowledged_from = announced_to,"
             " acknowledged_topic = witness_topic, acknowledged_timestamp_ms = witness_timestamp_ms,"
@@ -146,7 +146,7 @@ class Scene:
 
 
 def _once_it_shows(read: Callable[[], list[Message]], count: int) -> list[Message]:
-    """What is read, again for a moment while it is less: Kafka acknowledges a commit before it shows."""
+    """Reads again for a moment if too few are there: Kafka acknowledges a commit before it is visible."""
     seen: list[Message] = []
 
     def shows() -> bool:

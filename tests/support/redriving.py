@@ -21,7 +21,7 @@ def killed_at(dead_letters: OrderWorker, step: str) -> OrderWorker:
 
 
 def place_broken(scene: Scene, number: int, partition: int = 1) -> list[UUID]:
-    """So many orders of nothing (`FIX` fixes them); their ids, once they are dead letters."""
+    """Places `number` orders with quantity 0 (`FIX` fixes them); their ids, once they are dead letters."""
     ids = [uuid4() for _ in range(number)]
     scene.place([order_value(line(1, 0), order_id=i) for i in ids], partition=partition)
     texts = {str(i) for i in ids}

@@ -1,4 +1,4 @@
-"""What the tests of PostgreSQL's and of Kafka's credentials do alike."""
+"""What the tests of PostgreSQL's and of Kafka's credentials share."""
 
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -31,7 +31,7 @@ def assert_no_secret(worker: WorkerProcess, *secrets: str) -> None:
 
 
 def replace_file(path: Path, content: str) -> Path:
-    """As one that rotates secrets does: never half written."""
+    """Replace the file as a tool that rotates secrets does: never half written."""
     new = path.with_name(path.name + ".new")
     new.write_text(content)
     return new.replace(path)

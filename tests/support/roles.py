@@ -12,7 +12,7 @@ SUPERUSER = "//postgres@"  # of the tests' servers
 
 @contextmanager
 def role_of_workers(shop: Shop) -> Iterator[str]:
-    """A role that may do what a worker does, in databases that are copied of this one too."""
+    """A role with the rights of a worker, also in databases that are copied from this one."""
     name = f"worker_{uuid4().hex[:8]}"
     shop.sql(f"CREATE ROLE {name} LOGIN")
     try:

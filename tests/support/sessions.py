@@ -1,4 +1,4 @@
-"""Sessions of PostgreSQL that are used again, for who asks a database again and again."""
+"""Sessions of PostgreSQL that are used again, for callers with many short queries."""
 
 import asyncio
 import threading
@@ -9,12 +9,12 @@ import asyncpg
 
 T = TypeVar("T")
 
-# What a statement meets in a session that somebody has ended since it was used last.
+# The errors of a statement in a session that was ended since its last use.
 _ENDED = (asyncpg.ConnectionDoesNotExistError, asyncpg.AdminShutdownError, asyncpg.InterfaceError, OSError)
 
 
 class Sessions:
-    """One statement at a time each, and as many as are asked at once. They live in a thread of their own.
+    """Each runs one statement at a time. They live in a thread of their own.
 
     A session has no settings, locks or transactions that continue: nobody knows who gets it next.
     """
@@ -31,7 +31,7 @@ class Sessions:
         return self._run(self._fetch(statement, arguments))
 
     def end(self) -> None:
-        """End those that nobody uses; what is asked next begins others."""
+        """End idle sessions; the next statement opens another one."""
         self._run(self._end())
 
     def close(self) -> None:
@@ -70,4 +70,4 @@ class Sessions:
 
     async def _end(self) -> None:
         while self._idle:
-            self._idle.pop().terminate()  # waits for nobody: the server may stand still
+            self._idle.pop().terminate()  # does not wait: the server may be frozen

@@ -1,4 +1,4 @@
-"""A client nobody here wrote: librdkafka, read_committed, from the beginning to the end of a topic."""
+"""A subscriber without code of the worker: librdkafka, read_committed, from a topic's start to its end."""
 
 import asyncio
 import json
@@ -26,7 +26,6 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    NewPartitions,
     NewTopic,
 )
 
@@ -75,8 +74,8 @@ def admin_client(bootstrap_servers: str) -> AdminClient:
 def partition_numbers(client: Consumer | AdminClient, topic: str) -> list[int]:
     """Which partitions the topic has.
 
-    Asked until the broker knows the topic, which it need not yet when its creation has been answered: until
-    then it names none, and a client that believes it reads an empty topic.
+    It asks until the broker knows the topic, which may be after the answer to its creation. Until then the
+    broker names no partition, and a client would take the topic for empty.
     """
     return eventually(
         lambda: sorted(client.list_topics(topic, timeout=10).topics[topic].partitions),
@@ -103,7 +102,7 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         open_partitions, messages = set(partitions), []
         while open_partitions:
-            # One by one: who asks for many waits until there are so many, or for all of the time.
+            # One at a time: a call for many waits until there are so many, or until its timeout.
             message = consumer.poll(0.2)
             if message is None:
                 continue
@@ -185,7 +184,7 @@ def committed_lag(bootstrap_servers: str, group_id: str, topic: str) -> int | No
 
 @contextmanager
 def asking_for_lag(bootstrap_servers: str, group_id: str, topic: str) -> Iterator[Callable[[], int | None]]:
-    """`committed_lag`, for who asks again and again."""
+    """`committed_lag`, for callers that poll."""
     # Not the admin client: when it learns that the coordinator has moved, it follows a null pointer
     # (librdkafka 2.16.0, its issue 5040).
     consumer = Consumer(
@@ -225,7 +224,7 @@ def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
 
 
 def foreign_consumer_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
-    """A consumer that is no worker, in a group of workers: it commits by itself what it has read."""
+    """A consumer in the workers' group that is no worker: it commits what it has read, automatically."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -306,7 +305,7 @@ def create_topics(
 
 
 def wait_until_known(bootstrap_servers: str, partitions: Mapping[str, int]) -> None:
-    """Wait until each broker knows so many partitions of each topic, and a leader of each of them.
+    """Wait until each broker knows the partitions of each topic (a number), and a leader of each of them.
 
     The answer to a creation comes before that, and any of them may be asked next.
     """
@@ -322,16 +321,8 @@ def wait_until_known(bootstrap_servers: str, partitions: Mapping[str, int]) -> N
     run_apart(wait())
 
 
-def add_partitions(bootstrap_servers: str, topic: str, partitions: int) -> None:
-    """Let the topic have so many, and wait until that shows."""
-    admin = admin_client(bootstrap_servers)
-    for future in admin.create_partitions([NewPartitions(topic, partitions)]).values():
-        future.result(20)
-    eventually(lambda: len(partition_numbers(admin, topic)) == partitions, 20)
-
-
 def delete_topics(bootstrap_servers: str, names: Iterable[str]) -> None:
-    """Delete the topics, of which nobody needs to take notice yet."""
+    """Delete the topics, without waiting until clients notice."""
     for future in admin_client(bootstrap_servers).delete_topics(list(names)).values():
         future.result(60)  # at load 24, 10 s were too few right behind a restart of the broker
 
@@ -403,7 +394,7 @@ def _set_option(bootstrap_servers: str, kind: Any, resource_name: str, name: str
     resource = ConfigResource(kind, resource_name, incremental_configs=[change])
     admin.incremental_alter_configs([resource])[resource].result(10)
     asked = ConfigResource(kind, resource_name)
-    # What is answered is written down, and not in force yet.
+    # The answer says that it is stored; it is not in effect yet.
     eventually(lambda: admin.describe_configs([asked])[asked].result(10)[name].value == value, 10)
 
 
@@ -418,8 +409,8 @@ def _message(message: Any) -> Message:
     )
 
 
-# By way of C, which looks whether a call has left an error behind. The interpreter's own way to call a method
-# need not, and the error then comes out of whatever is called next.
+# Called from C, which checks whether a call has left an error set. The interpreter's own method call does not
+# check, and the error would be raised by the next call.
 _READ_HEADERS: Final = methodcaller("headers")
 
 

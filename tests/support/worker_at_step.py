@@ -28,7 +28,7 @@ def main() -> int:
             sys.stderr.write(f"{action} at {step}\n")
             sys.stderr.flush()
             if action in {"hang", "stall"}:
-                # The event loop does not turn meanwhile.
+                # The event loop is blocked meanwhile.
                 threading.Event().wait(None if action == "hang" else STALL_SECONDS)
                 sys.stderr.write("continuing\n")
                 return

@@ -1,4 +1,4 @@
-"""Real worker processes, started as a user would and ended as a machine would."""
+"""Real worker processes, started as users start them, and killed, frozen or stopped by signals."""
 
 import os
 import re
@@ -35,7 +35,7 @@ class WorkerProcess:
         """`template`: fork a Python module's process from there instead of executing it."""
         self.log_path = log_path
         whole = {**os.environ, **environment}
-        # It dies with us, however we die: nobody else would end it.
+        # It ends with this process, even after a SIGKILL: nothing else would end it.
         self.process: subprocess.Popen[bytes] | ForkedProcess = (
             _forked(template, command, whole, log_path)
             if template and template.can_start(command, whole)
@@ -73,7 +73,7 @@ class WorkerProcess:
         assert text in self.log, self.log[-3000:]
 
     def wait_until_ready(self) -> "WorkerProcess":
-        # Beside others that start, too, on two cores: importing alone took 20 s where ten did.
+        # Others start at the same time on two cores: with ten of them, the imports alone took 20 s.
         self.wait_for_log("health, metrics and docs on", 60)
         eventually(
             lambda: self.get("/readyz")[0] == 200, 60, lambda: f"{self.get('/readyz')[1]}\n{self.log[-2000:]}"
@@ -136,7 +136,7 @@ class Workers:
 
     @property
     def logs(self) -> str:
-        """What all of them ever wrote."""
+        """All that they have written."""
         return "".join(process.log for process in self._all)
 
     def close(self) -> None:

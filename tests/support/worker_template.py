@@ -49,7 +49,7 @@ class WorkerTemplate:
     """Forks workers and commands. It is started when the first is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is for its log, and for how each process ended."""
+        """`folder` has its log, and a file with the end of each process."""
         self._folder = folder
         self._numbers = count()
         self._one_at_a_time = threading.Lock()
@@ -57,7 +57,7 @@ class WorkerTemplate:
 
     @staticmethod
     def can_start(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-        """Whether it is `python -m` with a module that may be imported beforehand, and Python set as ours."""
+        """Whether it is `python -m` of a module that the template imports, with our settings of Python."""
         return (
             tuple(command[:2]) == (sys.executable, "-m")
             and command[2] in _MODULES
@@ -88,7 +88,7 @@ class WorkerTemplate:
                 answer = connection.recv(64)
                 assert answer, self._log_path.read_text()
             except BaseException:
-                self.close()  # a test that was given up on the way: another one must not get its answer
+                self.close()  # a test timed out here: the next one must not get its answer
                 raise
         return ForkedProcess(int(answer), ended)
 
@@ -150,7 +150,7 @@ def _of_the_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _import_everything() -> None:
-    """All that workers and commands import on their way. Nothing connects or starts a thread by that."""
+    """Import everything that workers and commands import. No import connects or starts a thread."""
     for package in ("contracts", "db", "worker"):
         for module in pkgutil.walk_packages([str(_ROOT / package)], f"{package}."):
             if module.name.rpartition(".")[2] != "__main__" and not module.name.startswith(_LEFT_OUT):
@@ -219,7 +219,7 @@ def _become(request: Mapping[str, Any], streams: Sequence[int], template: int) -
 
 
 def _exit_code_of(module: str) -> int:
-    """As the interpreter has it of a program: what is no number is said, and is a 1."""
+    """As the interpreter does for a program: a code that is no number is printed, and becomes 1."""
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as exited:
@@ -236,7 +236,7 @@ def _exit_code_of(module: str) -> int:
 def _end_with(code: int) -> NoReturn:
     """End as the interpreter does, but for freeing what the template imported.
 
-    To free it means to write into each of its pages, and so to copy them all before.
+    Freeing would write to each of its memory pages, and so copy them all.
     """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()

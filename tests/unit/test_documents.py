@@ -82,13 +82,13 @@ def test_what_a_page_says_of_the_code_is_what_the_code_says(path: Path, text: st
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_stands_on_the_configuration_page_with_its_meaning(name: str):
+def test_every_setting_is_on_the_configuration_page_with_its_meaning(name: str):
     row = re.search(rf"^\| `ORDER_WORKER_{name.upper()}` \|.*$", read("docs/configuration.md"), re.MULTILINE)
     assert row
     assert Settings.model_fields[name].description, f"{name} needs a description in worker/settings.py"
 
 
-def test_every_code_stands_on_the_page_of_those_who_meet_it():
+def test_every_code_is_on_the_page_of_those_who_see_it():
     for code in ReasonCode:
         assert f"`{code.value}`" in read("docs/subscribing.md")
     for letter in DeadLetterCode:
@@ -113,7 +113,7 @@ def test_every_command_has_a_page():
 
 
 @pytest.mark.parametrize("module", [catalog, orders, reports], ids=lambda module: module.__name__)
-def test_every_operation_of_the_data_layer_stands_on_its_page(module: ModuleType):
+def test_every_operation_of_the_data_layer_is_on_its_page(module: ModuleType):
     for name in operations_of(module):
         assert f"`{name}`" in read("docs/data-layer.md"), name
 

@@ -12,7 +12,8 @@ GUARANTEES = (1, 2, 3, 4)
 
 def guarantees_of(path: Path) -> set[int]:
     """Those that a module's `pytestmark` or a decorator in it names."""
-    marks = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))}
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    marks = {ast.unparse(one) for one in nodes if isinstance(one, ast.Attribute) and "guarantee" in one.attr}
     found = (re.fullmatch(r"pytest\.mark\.guarantee_(\d+)", mark) for mark in marks)
     return {int(match[1]) for match in found if match}
 

@@ -9,18 +9,15 @@ from uuid import uuid4
 import pytest
 
 from db import catalog, orders, reports
+from examples.shop_database import CannotStartError, empty_shop
 from tests.support.bulk_operations import operations_of
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from tests.support.worker_process import ROOT
 
 OPERATIONS = sorted(name for module in (catalog, orders, reports) for name in operations_of(module))
-
-
 SCHEMAS = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'shop_example_%'"
-
-
-RUN = "import runpy; runpy.run_path('examples/shop.py', run_name='__main__')"
+RUN = "import runpy; runpy.run_module('examples.shop', run_name='__main__')"
 
 
 def environment_with(database_url: str | None) -> dict[str, str]:
@@ -31,7 +28,7 @@ def environment_with(database_url: str | None) -> dict[str, str]:
 
 def walk(*arguments: str, database_url: str | None = None, code: str = "") -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the walk, or of `code` that runs it."""
-    command = ["-c", code] if code else ["examples/shop.py", *arguments]
+    command = ["-c", code] if code else ["-m", "examples.shop", *arguments]
     ran = subprocess.run(
         [sys.executable, *command],
         cwd=ROOT,
@@ -43,21 +40,13 @@ def walk(*arguments: str, database_url: str | None = None, code: str = "") -> tu
     return ran.returncode, ran.stdout, ran.stderr
 
 
-@pytest.mark.parametrize("given_by", ["argument", "environment"])
-def test_the_walk_shows_every_operation_and_ends_with_balanced_books(shop: Shop, given_by: str):
-    if given_by == "argument":
-        code, output, errors = walk(shop.database_url, database_url="postgresql://ignored.invalid/shop")
-    else:
-        code, output, errors = walk(database_url=shop.database_url)
+def test_the_walk_shows_every_operation_and_touches_nobodys_tables(shop: Shop):
+    shop.stock_up({1: 5})
+    before = everything_in(shop)
+    code, output, errors = walk(shop.database_url, database_url="postgresql://ignored.invalid/shop")
     assert (code, errors) == (0, "")
     assert [name for name in OPERATIONS if f"\n  {name} " not in output] == []
     assert output.endswith("none: received − sold = stock for every product\n")
-
-
-def test_the_walk_leaves_no_schema_behind_and_touches_nobodys_tables(shop: Shop):
-    shop.stock_up({1: 5})
-    before = everything_in(shop)
-    assert walk(shop.database_url)[0] == 0
     assert shop.sql(SCHEMAS) == []
     assert everything_in(shop) == before
 
@@ -88,18 +77,20 @@ def test_without_the_extra_local_the_walk_says_what_to_install():
         "postgresql://shop:secret@nowhere.invalid/shop",
     ],
 )
-def test_a_database_that_cannot_be_had_is_one_line_with_the_next_step(url: str):
-    code, output, errors = walk(url)
+async def test_a_database_that_cannot_be_reached_is_one_line_with_the_next_step(url: str):
+    with pytest.raises(CannotStartError) as refused:
+        async with empty_shop(url):
+            pass
+    message = str(refused.value)
+    assert message.endswith("; without a URL one is started for you")
+    assert "\n" not in message
+    assert "cret" not in message
+
+
+def test_a_database_of_the_environment_that_does_not_exist_is_one_line(database_url: str):
+    code, output, errors = walk(database_url=f"{database_url}_no_such")
     assert (code, output) == (1, "")
     assert errors.startswith("error: ")
-    assert errors.endswith("; without a URL one is started for you\n")
-    assert errors.count("\n") == 1
-    assert "cret" not in errors
-
-
-def test_a_database_that_does_not_exist_is_one_line(database_url: str):
-    code, output, errors = walk(f"{database_url}_no_such")
-    assert (code, output) == (1, "")
     assert "does not exist" in errors
     assert errors.count("\n") == 1
 
@@ -122,7 +113,7 @@ def test_wrong_usage_of_the_walk_is_exit_2_and_help_has_an_example():
     assert walk("postgresql://a/b", "postgresql://c/d")[0] == 2
     code, output, _ = walk("--help")
     assert code == 0
-    assert "example: python examples/shop.py postgresql://" in output
+    assert "example: python -m examples.shop postgresql://" in output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is Linux's to set")
@@ -132,7 +123,7 @@ def test_the_walk_drops_its_schema_when_interrupted(shop: Shop):
     # A pipe that nobody reads: once it is full the walk stands still, half way.
     reader, writer = os.pipe()
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
-    command = [sys.executable, "-u", "examples/shop.py", shop.database_url]
+    command = [sys.executable, "-um", "examples.shop", shop.database_url]
     with os.fdopen(reader) as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
         os.close(writer)

@@ -101,7 +101,7 @@ async def test_a_record_is_acknowledged_only_after_its_commit(
     assert shop.value("SELECT last_value FROM commits") == 3
 
 
-async def test_a_record_that_can_be_no_user_stops_nobody(registration: Registration, shop: Shop):
+async def test_a_record_that_is_no_user_stops_no_other(registration: Registration, shop: Shop):
     json_header = [("content-type", b"application/json")]
     await registration.send(None, b"", b"not json", b"[]", b'{"email": "x"}', b"\xff", headers=json_header)
     await registration.send(b"not json", b'{"email": "\\ud800", "full_name": "x"}', b"[" * 100_000)

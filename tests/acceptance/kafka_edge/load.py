@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from uuid import UUID, uuid4
 
-from tests.faults.arena import publish
+from tests.faults.publishing import publish
 from tests.faults.workload import Kind, Record
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually

@@ -31,7 +31,7 @@ SAMPLE_SECONDS: Final = 5.0
 BYTES_AN_ORDER: Final = 4_096
 
 _LINE_SECONDS: Final = 20.0  # between two lines where there is no terminal
-# Batches as in production take longer than the campaign's small ones.
+# Large batches take longer than the campaign's small ones.
 _SETTINGS: Final = {**SETTINGS, "batch_max_records": "2000", "lock_timeout_ms": "3000"}
 
 HELP = """A long run: a steady stream of orders at half of the peak, a fault now and then, and a verdict.
@@ -116,7 +116,7 @@ def soak(
 
 
 def require_disk(orders: float) -> float:
-    """So many orders, when they fit on the disk of the servers' data and do not outlast the stock."""
+    """The number of orders, if they fit on the servers' disk and the stock lasts for them."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if orders * BYTES_AN_ORDER > free * 0.9:
         raise NotEnoughDiskError(
@@ -146,7 +146,7 @@ def ended_by_ctrl_c() -> Iterator[threading.Event]:
 
 @contextmanager
 def screen(console: Console, run: Soak, seconds: float) -> Iterator[Callable[[], None]]:
-    """What shows how things stand whenever it is called: a bar in a terminal, else a line now and then."""
+    """Shows the progress when it is called: a bar in a terminal, else a line now and then."""
     columns = (BarColumn(20), TimeRemainingColumn(), TextColumn("{task.description}"))
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     due = [0.0]

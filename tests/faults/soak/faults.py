@@ -34,7 +34,7 @@ def terminate(arena: Arena, spared: WorkerProcess) -> None:
 
 
 def stand_still(arena: Arena, _: WorkerProcess) -> None:
-    """Any worker is stopped past its session, and wakes up when others have its work."""
+    """Any worker is frozen (SIGSTOP) past its session, and continues when others have its partitions."""
     worker = arena.any_worker()
     worker.signal(signal.SIGSTOP)
     try:
@@ -74,7 +74,7 @@ def crash(server_of: Callable[[Arena], Server]) -> Fault:
 
 def freeze(server_of: Callable[[Arena], Server]) -> Fault:
     def fault(arena: Arena, _: WorkerProcess) -> None:
-        """A server stands still for some seconds."""
+        """A server is frozen for some seconds."""
         server = server_of(arena)
         server.freeze()
         try:

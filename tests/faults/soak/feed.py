@@ -1,4 +1,4 @@
-"""Orders without end, and a feeder that gets each of them through whatever befalls the broker.
+"""An endless stream of orders, and a feeder that publishes each of them, whatever happens to the broker.
 
 Every order is made from the seed and its index alone, so that none has to be kept. Nothing here knows the
 worker.
@@ -24,8 +24,8 @@ USERS: Final = 50
 DUPLICATES: Final = 0.01
 POISON: Final = 0.005
 CONFLICTS: Final = 0.005
-# Enough of these for every order there is. Each season has a product of its own that most of its orders
-# name and that is sold out half way: so there are both outcomes all along, and no stock is ever refilled.
+# There are enough seasons for all orders. Each has its own product, which most of its orders name, and
+# which is sold out half way. So there are both outcomes all the time, and no stock is ever refilled.
 PRODUCTS: Final = range(1, 26)
 SEASON: Final = 20_000  # orders
 SEASONAL: Final = 0.65  # of them name the season's product
@@ -102,7 +102,7 @@ class Feeder:
         self._stream, self._topic = stream, topic
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        # Idempotent and patient: a broker that is killed or stands still costs time and no record.
+        # Idempotent, with long timeouts: a broker that is killed or frozen costs time and no record.
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -117,7 +117,7 @@ class Feeder:
         )
 
     def place(self, orders: int) -> None:
-        """So many orders at once."""
+        """Publish this many orders at once."""
         self._place_until(self.placed + orders)
         self._producer.poll(0)
 

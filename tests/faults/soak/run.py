@@ -59,12 +59,12 @@ class Soak:
         return peak
 
     def start(self, rate: float) -> None:
-        """From now on time counts, and orders come at this rate."""
+        """Start the clock, and publish orders at this rate."""
         self.began = time.monotonic()
         self.feeder.start(rate)
 
     def line(self) -> str:
-        """How things stand."""
+        """The progress so far."""
         lag = "?" if self.watch.lag is None else f"{self.watch.lag:,}"
         memory = resident_bytes(self.spared.process.pid) / MB
         return (
@@ -119,7 +119,7 @@ class Soak:
             FAULTS[name](self.there, self.spared)
         except Exception as error:
             self.violations.append(f"{name} at {at:.0f} s could not be carried out: {error!r}"[:600])
-        # What was under way before the fault counts for none.
+        # Batches that were in flight before the fault do not count.
         self._wait(lambda: False, self.seconds + 1, report)
         before = self.watch.published
         if (
@@ -131,7 +131,7 @@ class Soak:
             )
 
     def _wait(self, condition: Callable[[], bool], seconds: float, report: Callable[[], Any]) -> bool | None:
-        """Whether the condition came true before the soak is so many seconds old; None when it was ended."""
+        """Whether the condition became true before that second; None if the soak was interrupted."""
         while not condition():
             if self.ended.is_set() or self.feeder.failures:
                 return None

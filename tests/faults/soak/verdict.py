@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 from confluent_kafka import IsolationLevel, KafkaError, TopicPartition
 
-from tests.faults import model
+from tests.faults import decisions, model
 from tests.faults.arena import Arena
 from tests.faults.soak.feed import USERS, Stream, index
 from tests.faults.soak.watch import committed_reader
@@ -29,7 +29,7 @@ T = TypeVar("T")
 _SHOWN: Final = 3  # of each kind of violation
 _ROWS: Final = 5_000
 
-# Each reads every table once: what Shop.assert_conserved asks product by product takes hours by now.
+# Each reads every table once. Shop.assert_conserved asks product by product, which would take hours here.
 _BOOKS: Final = {
     "products whose received − sold is not their stock": """
         SELECT p.id FROM products p
@@ -86,7 +86,7 @@ class Outcomes:
             self._published[n] = _hash(outcome, event)
 
     def compare(self) -> None:
-        """Find what is missing and what was published in other bytes than decided."""
+        """Find outcomes that are missing, and those published with other bytes than decided."""
         for n, (decided, published) in enumerate(zip(self._decided, self._published, strict=True)):
             if decided == published != 0:
                 continue
@@ -103,7 +103,7 @@ class Outcomes:
 def find_violations(
     arena: Arena, stream: Stream, placed: int, seen: Callable[[], int], report: Callable[[str], None]
 ) -> list[str]:
-    """Every promise that was not kept; `seen` is how many outcomes a subscriber that read along saw."""
+    """Every broken guarantee. `seen`: how many outcomes the subscriber saw that read during the soak."""
     findings = Findings()
     outcomes = Outcomes(placed, findings)
 
@@ -136,21 +136,21 @@ def _books(shop: Shop, findings: Findings) -> None:
 def _decisions(arena: Arena, stream: Stream, placed: int, outcomes: Outcomes, findings: Findings) -> None:
     """Every outcome and reason is what deciding one order at a time gives, in the order of the commits."""
 
-    def decided() -> Iterator[model.Decided]:
+    def decided() -> Iterator[decisions.Decided]:
         for order_id, outcome, event, partition, offset, committed_at, turn in _ledger(arena.shop):
             assert committed_at, "the server forgot, or never kept, a commit's time"
             outcomes.decide(index(order_id), outcome, event.encode())
-            one = model.parse_decided(outcome, event, partition, offset, turn)
+            one = decisions.parse_decided(outcome, event, partition, offset, turn)
             if one.order_id != order_id:
                 findings.add("ledger rows with the event of another order", order_id)
             yield one
 
-    def order_of(order_id: UUID) -> model.Placed | None:
+    def order_of(order_id: UUID) -> decisions.Placed | None:
         order = stream.find(order_id) if index(order_id) < placed else None
-        return model.parse_order(order.value or b"") if order else None
+        return decisions.parse_order(order.value or b"") if order else None
 
     stock = arena.workload.products
-    start = model.Start(stock, dict.fromkeys(stock, Decimal(PRICE)), frozenset(range(1, USERS + 1)))
+    start = decisions.Start(stock, dict.fromkeys(stock, Decimal(PRICE)), frozenset(range(1, USERS + 1)))
     for sentence in model.stream_violations(decided(), order_of, start):
         findings.add("decisions that no run of one order at a time comes to", sentence)
 
@@ -160,7 +160,7 @@ def _ledger(shop: Shop) -> Iterator[Any]:
     with asyncio.Runner() as runner:
         connection = runner.run(asyncpg.connect(shop.database_url))
         try:
-            # Hash and sort keep to this; the server shares its machine with everybody else.
+            # A limit for hash and sort: other programs use the machine as well.
             runner.run(connection.execute("SET work_mem = '64MB'"))
             transaction = connection.transaction()
             runner.run(transaction.start())
@@ -172,7 +172,7 @@ def _ledger(shop: Shop) -> Iterator[Any]:
 
 
 async def _opened(connection: Any) -> Any:
-    return await connection.cursor(model.DECIDED)
+    return await connection.cursor(decisions.DECIDED)
 
 
 def _read_published(arena: Arena, stream: Stream, outcomes: Outcomes) -> int:

@@ -1,4 +1,4 @@
-"""What a soak looks like from outside while it runs, and what is kept of it: a table and a picture."""
+"""Observes a soak from outside while it runs, and writes a table and a picture of it."""
 
 import threading
 import time
@@ -80,7 +80,7 @@ class Watch:
 
 
 class Sampler:
-    """Writes a line now and then, whatever everybody else is waiting for."""
+    """Writes a line now and then, in a thread of its own."""
 
     def __init__(self, path: Path, sample: Callable[[Sample | None], Sample], every_seconds: float) -> None:
         self.samples: list[Sample] = []
@@ -110,7 +110,7 @@ class Sampler:
 
 
 def committed_reader(bootstrap_servers: str) -> Consumer:
-    """A subscriber that sees what is committed, and nothing else."""
+    """A subscriber with read_committed."""
     return _consumer(bootstrap_servers, f"soak-{uuid4()}")
 
 
@@ -151,7 +151,7 @@ def picture(samples: Sequence[Sample]) -> str:
     """An SVG of orders decided a second, lag and the spared worker's memory, with a line for each fault."""
     panels = [
         _Panel("decided orders/s", lambda s: s.rate),
-        # An offset that Kafka forgets shows as a lag of millions, beside which no other would be seen.
+        # An offset that Kafka has forgotten shows as a lag of millions, which would hide all other values.
         _Panel(
             "lag as Kafka reports it, records",
             lambda s: s.lag if s.lag >= 0 else None,

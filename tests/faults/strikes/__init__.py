@@ -1,6 +1,6 @@
-"""What strikes a run. Each strike acts on an arena, adds to `injected`, and leaves servers that answer.
+"""The faults. Each strike acts on an arena, adds to `injected`, and leaves servers that answer.
 
-A strike waits for progress between its injections, so that each hits a worker at work, and never for a time.
+Between its injections a strike waits for progress, and never for a fixed time. So each hits a busy worker.
 Its first line of documentation is what `--list` shows.
 """
 

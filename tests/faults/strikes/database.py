@@ -88,7 +88,7 @@ def kill_while_frozen(arena: Arena) -> None:
         with arena.given_up():
             arena.site.postgres.freeze()
         with arena.retrying():
-            pass  # long enough for whatever a client does from time to time
+            pass  # longer than any periodic action of a client
         for worker in arena.crew:
             worker.kill()
     finally:
@@ -227,13 +227,13 @@ def _small_disk() -> Iterator[Path]:
 
 @contextmanager
 def _held(arena: Arena, statement: str) -> Iterator[None]:
-    """A transaction of somebody else's that has run the statement and stays open."""
+    """Another client's transaction, which has run the statement and stays open."""
     held, done = threading.Event(), threading.Event()
 
     async def hold() -> None:
         connection = await asyncpg.connect(arena.shop.database_url)
         while not held.is_set():
-            # Who locks this much may be the one that PostgreSQL ends when a worker comes the other way.
+            # In a deadlock with a worker PostgreSQL may end this transaction, because it holds many locks.
             with suppress(asyncpg.DeadlockDetectedError):
                 async with connection.transaction():
                     await connection.execute(statement)

@@ -1,6 +1,6 @@
 """The network between the workers and their servers: for arenas whose workers go through it.
 
-Nothing but the workers is on it: the campaign itself looks past it.
+Only the workers use it. The campaign itself connects directly.
 """
 
 from collections.abc import Callable

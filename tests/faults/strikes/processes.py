@@ -11,8 +11,8 @@ from tests.support.deadline import eventually
 from tests.support.worker_process import WorkerProcess
 from worker.core.steps import Step
 
-# A worker passes a step fewer times than this before it is struck there. Of four partitions, two workers take
-# two over each, and no more.
+# How many times a worker passes a step, at most, before it is struck there. Two workers of four partitions
+# take over two each, and no more.
 _AT_FIRST: Final = 3
 _PASSES: Final = {Step.TAKEOVER_FENCED: 2}
 
@@ -148,7 +148,7 @@ def rewind_by_time(arena: Arena) -> None:
     """An operator moves the group's offsets to a time at which half of the orders were decided."""
     for _ in range(2):
         arena.some_progress()
-        # Else the backlog is older than that time, and would be skipped: no rewind, and the operator's wish.
+        # Otherwise the backlog would be older than that time, and skipped, as the operator asked: no rewind.
         arena.until(lambda: arena.scene.lag() == 0)
         half = "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY decided_at) FROM order_outcomes"
         moment = arena.shop.value(half)
@@ -165,10 +165,10 @@ def _rewind(arena: Arena, *to: str) -> None:
 
 
 def _struck(arena: Arena, step: Step, action: str, **settings: str) -> WorkerProcess | None:
-    """A worker that has done this to itself at the step, while only one other shared the work with it.
+    """A worker that has done `action` to itself at the step, while only one other worker ran beside it.
 
-    None if it did not come to the step so often: it has ended then, since it would stand still later, when
-    nobody wakes it.
+    None if it did not reach the step so often. Then it was ended, because it would freeze later, when nothing
+    wakes it.
     """
     size, arena.size = arena.size, 1
     while len(arena.crew) > 1:
@@ -192,7 +192,7 @@ def _disarm(victim: WorkerProcess) -> None:
         victim.signal(signal.SIGTERM)
 
     def ended() -> bool:
-        wake(victim)  # on its way out it may come to the step after all
+        wake(victim)  # while it stops, it may reach the step after all
         return victim.process.poll() is not None
 
     eventually(ended, 30)

@@ -1,4 +1,4 @@
-"""What upstream and operators do to topics, group and workers' clocks while the workers run."""
+"""Faults of topics, group and clocks, while workers run."""
 
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The files of Kafka's broker: batches that a disk has broken, and copies of long ago that are put back."""
+"""Faults of the broker's files: batches that a disk has damaged, and old copies that are restored."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +32,7 @@ def broken_batches(arena: Arena) -> None:
             arena.until(lambda: name in arena.reasons())  # noqa: B023
             arena.command("skip", place, "--by", "campaign", "--note", "a bad disk", "--execute").done()
             arena.injected += 1
-        arena.any_worker().kill()  # the next owner finds the same
+        arena.any_worker().kill()  # the next owner of the partition fails there as well
         arena.until(lambda: not any(f"{topic}-{p}" in arena.reasons() for p in broken))  # noqa: B023
 
 

@@ -125,7 +125,7 @@ def test_every_function_that_writes_is_tested_for_hidden_commits():
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-async def test_nobody_else_sees_what_was_written_before_the_commit(
+async def test_other_sessions_see_nothing_before_the_commit(
     session: AsyncSession, engine: AsyncEngine, write: Call
 ):
     async with session_factory(engine)() as other:

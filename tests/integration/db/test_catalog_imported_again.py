@@ -164,7 +164,7 @@ def test_the_totals_are_of_all_and_the_lists_of_the_first(shop: Shop, folder: Ca
     assert isinstance(found.price_changes[0], PriceChange)
 
 
-async def test_a_rehearsal_waits_for_nobody(shop: Shop, folder: CatalogFolder) -> None:
+async def test_a_rehearsal_waits_for_no_lock(shop: Shop, folder: CatalogFolder) -> None:
     path = folder.write("products", [(10, "Lamp", "", "9.00", 1, 1)])
     async with asyncio.timeout(20), an_open_sale(shop, 30) as seller:
         await seller.execute(

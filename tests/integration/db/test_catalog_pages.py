@@ -200,7 +200,7 @@ async def test_a_bad_page_is_refused(
 
 
 @pytest.mark.parametrize("name", ["list_users", "list_categories", "list_products_in_category"])
-async def test_a_last_id_that_is_none_is_refused(
+async def test_a_wrong_last_id_is_refused(
     session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests, name: str
 ):
     for after in (-1, 2**63, 2**80, True, "7", 1.0, (1,), (1, 2)):
@@ -277,7 +277,7 @@ async def test_the_dearest_products_come_first_where_descending(session: AsyncSe
     assert [p.id for p in listed] == [CHAIR, TORCH, LAMP]
 
 
-async def test_a_direction_that_is_none_is_refused(
+async def test_a_wrong_direction_is_refused(
     session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests
 ):
     directions: list[Any] = [1, 0, "yes", "", []]

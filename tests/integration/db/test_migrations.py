@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
 import pytest
 from alembic import command
@@ -20,6 +21,14 @@ from tests.support.shop import Shop, run_apart
 from worker.kafka.published import publishers
 
 TABLES = {*Base.metadata.tables, "alembic_version"}
+
+
+@pytest.fixture
+async def bare_engine(bare_database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on a database without tables."""
+    engine = create_engine(bare_database_url)
+    yield engine
+    await engine.dispose()
 
 
 async def tables(engine: AsyncEngine, schema: str) -> set[str]:
@@ -52,42 +61,35 @@ async def test_two_shops_live_in_two_schemas_of_one_database(bare_database_url: 
         await engine.dispose()
 
 
-async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    try:
-        await migrate.upgrade(engine, "public", "0001")
-        shop = Shop(bare_database_url)
-        shop.stock_up({1: 10})
-        shop.sql(
-            "INSERT INTO orders (id, user_id, total_amount, placed_at)"
-            " VALUES (gen_random_uuid(), 1, 5, now())"
-        )
-        before = {t: dict(shop.sql(f"SELECT * FROM {t}")[0]) for t in ("users", "products", "orders")}
-        await migrate.upgrade(engine, "public")
-        await migrate.downgrade(engine, "0001")
-        await migrate.upgrade(engine, "public")
-        after = {t: dict(shop.sql(f"SELECT * FROM {t} ORDER BY id")[0]) for t in before}
-        assert {t: after[t] | before[t] for t in after} == after
-        assert after["users"] == before["users"]
-    finally:
-        await engine.dispose()
+async def test_a_shop_with_orders_goes_from_revision_to_revision_and_back(
+    bare_database_url: str, bare_engine: AsyncEngine
+):
+    await migrate.upgrade(bare_engine, "public", "0001")
+    shop = Shop(bare_database_url)
+    shop.stock_up({1: 10})
+    shop.sql(
+        "INSERT INTO orders (id, user_id, total_amount, placed_at) VALUES (gen_random_uuid(), 1, 5, now())"
+    )
+    before = {t: dict(shop.sql(f"SELECT * FROM {t}")[0]) for t in ("users", "products", "orders")}
+    await migrate.upgrade(bare_engine, "public")
+    await migrate.downgrade(bare_engine, "0001")
+    await migrate.upgrade(bare_engine, "public")
+    after = {t: dict(shop.sql(f"SELECT * FROM {t} ORDER BY id")[0]) for t in before}
+    assert {t: after[t] | before[t] for t in after} == after
+    assert after["users"] == before["users"]
 
 
-async def test_after_a_downgrade_a_pruned_event_is_empty(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    try:
-        await migrate.upgrade(engine, "public")
-        shop = Shop(bare_database_url)
-        shop.sql(
-            "INSERT INTO order_outcomes SELECT gen_random_uuid(), 'rejected', '', 'placed', 0, n, NULL, now()"
-            " FROM generate_series(1, 2) AS n"
-        )
-        await migrate.downgrade(engine, "0012")
-        events = [row["event"] for row in shop.sql("SELECT event::text FROM order_outcomes")]
-        assert events == ["null", "null"]
-        await migrate.upgrade(engine, "public")
-    finally:
-        await engine.dispose()
+async def test_after_a_downgrade_a_pruned_event_is_empty(bare_database_url: str, bare_engine: AsyncEngine):
+    await migrate.upgrade(bare_engine, "public")
+    shop = Shop(bare_database_url)
+    shop.sql(
+        "INSERT INTO order_outcomes SELECT gen_random_uuid(), 'rejected', '', 'placed', 0, n, NULL, now()"
+        " FROM generate_series(1, 2) AS n"
+    )
+    await migrate.downgrade(bare_engine, "0012")
+    events = [row["event"] for row in shop.sql("SELECT event::text FROM order_outcomes")]
+    assert events == ["null", "null"]
+    await migrate.upgrade(bare_engine, "public")
 
 
 async def test_a_partition_of_workers_before_the_leases_names_the_producer_that_they_had(
@@ -128,90 +130,80 @@ def test_every_constraint_and_index_is_named_by_the_convention(shop: Shop):
         assert re.fullmatch(rf"{prefix[row['kind']]}_{row['table']}(_[a-z_]+)?", row["name"]), row["name"]
 
 
-async def test_upgrading_again_changes_nothing(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    await migrate.upgrade(engine, "public")
-    await migrate.upgrade(engine, "public")
-    assert await tables(engine, "public") == TABLES
-    await engine.dispose()
+async def test_upgrading_again_changes_nothing(bare_engine: AsyncEngine):
+    await migrate.upgrade(bare_engine, "public")
+    await migrate.upgrade(bare_engine, "public")
+    assert await tables(bare_engine, "public") == TABLES
 
 
 # The time of creation, and one user for an e-mail
 
 
-async def test_what_was_there_before_was_created_when_the_tables_were_upgraded(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    try:
-        await migrate.upgrade(engine, "public", "0008")
-        shop = Shop(bare_database_url)
-        shop.stock_up({1: 10, 2: 10})
-        files = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('products', 'categories')"
-        before, began = shop.sql(files), shop.value("SELECT clock_timestamp()")
-        await migrate.upgrade(engine, "public", "0009")
-        ended = shop.value("SELECT clock_timestamp()")
-        assert shop.sql(files) == before, "no table was rewritten"
-        for table in ("products", "categories"):
-            (created,) = shop.sql(f"SELECT DISTINCT created_at FROM {table}")
-            assert began < created["created_at"] < ended
-        shop.sql("INSERT INTO products (id, name, price, category_id) VALUES (3, 'New', 1, 1)")
-        assert shop.value("SELECT created_at FROM products WHERE id = 3") > ended
-    finally:
-        await engine.dispose()
+async def test_what_was_there_before_was_created_when_the_tables_were_upgraded(
+    bare_database_url: str, bare_engine: AsyncEngine
+):
+    await migrate.upgrade(bare_engine, "public", "0008")
+    shop = Shop(bare_database_url)
+    shop.stock_up({1: 10, 2: 10})
+    files = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('products', 'categories')"
+    before, began = shop.sql(files), shop.value("SELECT clock_timestamp()")
+    await migrate.upgrade(bare_engine, "public", "0009")
+    ended = shop.value("SELECT clock_timestamp()")
+    assert shop.sql(files) == before, "no table was rewritten"
+    for table in ("products", "categories"):
+        (created,) = shop.sql(f"SELECT DISTINCT created_at FROM {table}")
+        assert began < created["created_at"] < ended
+    shop.sql("INSERT INTO products (id, name, price, category_id) VALUES (3, 'New', 1, 1)")
+    assert shop.value("SELECT created_at FROM products WHERE id = 3") > ended
 
 
-async def test_users_of_one_email_are_named_until_they_are_one(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    try:
-        await migrate.upgrade(engine, "public", "0008")
-        shop = Shop(bare_database_url)
-        shop.sql(
-            "INSERT INTO users (id, email, full_name) VALUES (3, 'ann@x', ''), (5, 'Ann@X', ''),"
-            " (9, 'ANN@x', ''), (4, 'bob@x', ''), (6, 'BOB@x', ''), (7, 'cy@x', '')"
+async def test_users_of_one_email_are_named_until_they_are_one(
+    bare_database_url: str, bare_engine: AsyncEngine
+):
+    await migrate.upgrade(bare_engine, "public", "0008")
+    shop = Shop(bare_database_url)
+    shop.sql(
+        "INSERT INTO users (id, email, full_name) VALUES (3, 'ann@x', ''), (5, 'Ann@X', ''),"
+        " (9, 'ANN@x', ''), (4, 'bob@x', ''), (6, 'BOB@x', ''), (7, 'cy@x', '')"
+    )
+    with pytest.raises(migrate.UpgradeRefusedError) as caught:
+        await migrate.upgrade(bare_engine, "public")
+    message = str(caught.value)
+    assert message.startswith(
+        "users 3 and 5 and 1 more have one e-mail but for upper and lower case, and so do users of 1"
+        " other e-mails: give all but one of them another e-mail and run it again; this"
+    )
+    assert "\n" not in message
+    assert "@" not in message
+    listed = shop.sql(message.rpartition("this lists them: ")[2])
+    assert sorted(row["ids"] for row in listed) == [[3, 5, 9], [4, 6]]
+    assert await migrate.current_revision(bare_engine) == "0009"
+    assert shop.value("SELECT count(*) FROM pg_indexes WHERE indexname = 'ix_users_email_lower'") == 0
+    shop.sql("UPDATE users SET email = 'ann' || id WHERE id IN (5, 9)")
+    shop.sql("DELETE FROM users WHERE id = 6")
+    await migrate.upgrade(bare_engine, "public")
+    assert await migrate.current_revision(bare_engine) == migrate.head_revision()
+
+
+async def test_a_user_who_is_added_while_the_index_is_built_is_named_too(
+    bare_database_url: str, bare_engine: AsyncEngine
+):
+    await migrate.upgrade(bare_engine, "public", "0009")
+    shop = Shop(bare_database_url)
+    shop.stock_up({1: 10})
+    async with bare_engine.connect() as writer:
+        await writer.execute(
+            text("INSERT INTO users (id, email, full_name) VALUES (99, 'USER1@example.com', '')")
         )
-        with pytest.raises(migrate.UpgradeRefusedError) as caught:
-            await migrate.upgrade(engine, "public")
-        message = str(caught.value)
-        assert message.startswith(
-            "users 3 and 5 and 1 more have one e-mail but for upper and lower case, and so do users of 1"
-            " other e-mails: give all but one of them another e-mail and run it again; this"
-        )
-        assert "\n" not in message
-        assert "@" not in message
-        listed = shop.sql(message.rpartition("this lists them: ")[2])
-        assert sorted(row["ids"] for row in listed) == [[3, 5, 9], [4, 6]]
-        assert await migrate.current_revision(engine) == "0009"
-        assert shop.value("SELECT count(*) FROM pg_indexes WHERE indexname = 'ix_users_email_lower'") == 0
-        shop.sql("UPDATE users SET email = 'ann' || id WHERE id IN (5, 9)")
-        shop.sql("DELETE FROM users WHERE id = 6")
-        await migrate.upgrade(engine, "public")
-        assert await migrate.current_revision(engine) == migrate.head_revision()
-    finally:
-        await engine.dispose()
-
-
-async def test_a_user_who_is_added_while_the_index_is_built_is_named_too(bare_database_url: str):
-    engine = create_engine(bare_database_url)
-    try:
-        await migrate.upgrade(engine, "public", "0009")
-        shop = Shop(bare_database_url)
-        shop.stock_up({1: 10})
-        async with engine.connect() as writer:
-            await writer.execute(
-                text("INSERT INTO users (id, email, full_name) VALUES (99, 'USER1@example.com', '')")
-            )
-            upgrading = asyncio.create_task(migrate.upgrade(engine, "public"))
-            await until_somebody_waits(shop)
-            shop.sql(
-                "INSERT INTO users (id, email, full_name) VALUES (98, 'another', '')"
-            )  # nobody else waits
-            await writer.commit()
-            with pytest.raises(migrate.UpgradeRefusedError, match="have one e-mail"):
-                await upgrading
-        shop.sql("DELETE FROM users WHERE email = 'USER1@example.com'")
-        await migrate.upgrade(engine, "public")
-        assert await migrate.current_revision(engine) == migrate.head_revision()
-    finally:
-        await engine.dispose()
+        upgrading = asyncio.create_task(migrate.upgrade(bare_engine, "public"))
+        await until_somebody_waits(shop)
+        shop.sql("INSERT INTO users (id, email, full_name) VALUES (98, 'another', '')")  # nobody else waits
+        await writer.commit()
+        with pytest.raises(migrate.UpgradeRefusedError, match="have one e-mail"):
+            await upgrading
+    shop.sql("DELETE FROM users WHERE email = 'USER1@example.com'")
+    await migrate.upgrade(bare_engine, "public")
+    assert await migrate.current_revision(bare_engine) == migrate.head_revision()
 
 
 def test_the_command_says_in_one_line_whose_emails_clash(

@@ -24,8 +24,8 @@ from tests.support.contract_values import (
 from worker.core.decode import Decoded, decode
 
 LIMIT = 256 * 1024
-# Some hundred in the suite; CONTRACT_EXAMPLES=10000 before a release.
-EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "300"))
+# A hundred in the suite; CONTRACT_EXAMPLES=10000 before a release.
+EXAMPLES = int(os.environ.get("CONTRACT_EXAMPLES", "100"))
 pytestmark = pytest.mark.timeout(180 + EXAMPLES // 5)  # on a busy machine
 DISAGREEMENTS = [
     json.loads(line)

@@ -125,7 +125,7 @@ def test_it_asks_the_worker_and_no_proxy(port: int, monkeypatch: pytest.MonkeyPa
     assert health(monkeypatch, str(port)) == 0
 
 
-def test_a_port_that_nobody_knows_is_not_asked(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_port_is_not_asked(monkeypatch: pytest.MonkeyPatch):
     assert health(monkeypatch, "0") == 0
 
 

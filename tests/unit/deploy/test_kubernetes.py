@@ -91,7 +91,7 @@ def test_the_example_is_whole(name: str):
                 assert re.search(r":v?\d+\.\d+", container["image"]), container["image"]
 
 
-def test_under_keda_the_number_of_workers_is_nobodys_else():
+def test_under_keda_nothing_else_sets_the_number_of_workers():
     (workers,) = (one for one in built("workers") if one["kind"] == "StatefulSet")
     assert "replicas" not in workers["spec"]
 

@@ -16,16 +16,8 @@ from contracts.events import OrderPlaced
 from contracts.plain_order import PlainOrder
 from db.decision import Confirmed, decide_batch
 from db.stock import StockLevel
-from tests.faults.model import (
-    Decided,
-    Line,
-    Placed,
-    Reason,
-    Start,
-    find_violations,
-    parse_decided,
-    parse_order,
-)
+from tests.faults.decisions import Decided, Line, Placed, Reason, Start, parse_decided, parse_order
+from tests.faults.model import find_violations
 from tests.support.builders import line, order, order_value
 from worker.core.outcome import event_json
 
@@ -140,7 +132,7 @@ def test_whatever_the_rule_decides_is_accepted_however_the_rows_are_read(start, 
     assert story.violations() == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(SHOPS, SHOPS, st.lists(BATCHES, min_size=1, max_size=3))
 def test_decisions_of_one_shop_fit_another_only_if_it_could_have_made_them(here, there, batches):
     story = run(here, batches)

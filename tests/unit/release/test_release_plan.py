@@ -27,7 +27,7 @@ CHANGELOG = """# Changelog
 READY = Checkout("0.2.0", CHANGELOG, [], ["v0.1.0", "other"])
 
 
-def test_nothing_stands_against_a_commit_that_is_ready():
+def test_a_commit_that_is_ready_has_no_obstacle():
     assert obstacles("0.2.0", READY) == []
     assert obstacles("0.2.0", replace(READY, tags=[])) == []
     assert obstacles("0.2.0", replace(READY, changelog=CHANGELOG.replace("## Unreleased\n\n", ""))) == []
@@ -51,12 +51,12 @@ def test_nothing_stands_against_a_commit_that_is_ready():
         (replace(READY, changed=list("abcde")), "not committed: a, b, c and 2 more: commit or remove"),
     ],
 )
-def test_what_stands_against_it_is_named_with_the_next_step(checkout: Checkout, says: str):
+def test_each_obstacle_is_named_with_the_next_step(checkout: Checkout, says: str):
     (line,) = obstacles("0.2.0", checkout)
     assert says in line
 
 
-def test_all_that_stands_against_it_is_named_at_once():
+def test_all_obstacles_are_named_at_once():
     assert len(obstacles("0.0.9", replace(READY, changed=["a"]))) == 4
 
 

@@ -75,7 +75,7 @@ def test_a_file_whose_content_is_no_secret_is_named_and_not_quoted(tmp_path: Pat
     assert "hunter2" not in said
 
 
-def test_a_file_that_is_not_there_or_no_file_is_named_and_nobody_waits(tmp_path: Path):
+def test_a_missing_file_or_a_folder_in_its_place_is_named_at_once(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     assert "no such file" in refusal_of(tmp_path / "absent")
     assert str(tmp_path / "absent") in refusal_of(tmp_path / "absent")

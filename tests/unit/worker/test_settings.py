@@ -159,7 +159,7 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest(
         "ORDER_WORKERS",
     ],
 )
-def test_what_others_set_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch, name: str):
+def test_variables_of_other_programs_are_ignored(monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setenv(name, "tcp://10.0.0.1:8000")
     assert read_settings().http_port == 8000
 

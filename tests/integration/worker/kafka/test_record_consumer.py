@@ -27,6 +27,7 @@ from tests.support.broken_records import (
     send_odd_header,
     unknown_codec,
 )
+from tests.support.own_broker import own_broker
 from tests.support.subscriber import create_topics, delete_records
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.membership import FetchStoppedError
@@ -35,7 +36,6 @@ from worker.kafka.consuming.reading import reader, records
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.consuming.unreadable import UnreadableRecord, UnreadableSpan
 from worker.kafka.published import digest, find_published_to
-from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 
 pytestmark = pytest.mark.guarantee_3
@@ -47,13 +47,8 @@ Read = dict[TopicPartition, list[ConsumerRecord]]
 @pytest.fixture(scope="module")
 def kafka() -> Iterator[LocalKafka]:
     """A broker of our own: what is on its disk is ours to break."""
-    with data_folder() as folder:
-        broker = LocalKafka(folder)
-        try:
-            broker.start()
-            yield broker
-        finally:
-            broker.abandon()
+    with own_broker() as broker:
+        yield broker
 
 
 @pytest.fixture

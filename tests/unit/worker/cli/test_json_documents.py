@@ -54,10 +54,10 @@ def test_a_document_begins_with_its_version_and_a_list_has_it_in_each_entry():
     assert versioned([{"a": 1}]) == [{"version": 1, "a": 1}]
 
 
-def test_a_failure_is_one_line_whatever_stands_in_its_message():
+def test_a_failure_is_one_line_whatever_its_message_holds():
     assert one_line("bad\nname \x1b[31m") == "bad name ·[31m"
     assert "\n" not in document_text(CommandError("two\nlines", "do this"))
 
 
-def test_the_next_step_stands_in_the_line_for_a_person_as_well():
+def test_the_next_step_is_in_the_line_for_people_too():
     assert str(CommandError("it is away", "start it")) == "it is away: start it"

@@ -96,7 +96,7 @@ raw_items = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(
     st.fixed_dictionaries(
         {"order_id": ids, "user_id": numbers, "placed_at": clocks, "items": st.lists(raw_items, max_size=3)},
@@ -313,7 +313,7 @@ def test_no_json_document_makes_it_raise(document: Any) -> None:
     assert isinstance(decode(json.dumps(document).encode(), LIMIT), Invalid)
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(
     value=st.sampled_from(golden_orders()),
     start=st.integers(0, 10_000),

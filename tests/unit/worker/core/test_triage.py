@@ -24,7 +24,7 @@ def decided(first: Arrival) -> dict[str, LedgerRow]:
     return {str(ID): row}
 
 
-def test_an_order_nobody_decided_is_new():
+def test_an_order_without_a_decision_is_new():
     assert triage([arrival(1), arrival(2, order_id=UUID(int=2))], {}) == [Standing.NEW, Standing.NEW]
 
 

@@ -153,6 +153,7 @@ def test_what_comes_from_outside_is_text_and_never_markup(name: str, html: str):
     if name != "bytes":
         assert "<script>alert(1)</script>" in page.text + "".join(v or "" for _, v in page.attributes)
         assert "{{ 7*7 }}" in page.text, "no template either"
+    assert page.links, "the parser finds them"
     assert all(LOCAL.fullmatch(link) for link in page.links), page.links
 
 

@@ -18,7 +18,7 @@ def test_a_worker_knows_what_a_worker_has_committed(metadata: str):
 
 
 @pytest.mark.parametrize("metadata", ["", "by hand", "order-workers", "order-worker-2 5"])
-def test_everything_else_was_moved_by_somebody_else(metadata: str):
+def test_an_offset_without_our_mark_was_moved_by_another_client(metadata: str):
     assert not is_workers_mark(metadata)
     assert is_unmarked(metadata)
 

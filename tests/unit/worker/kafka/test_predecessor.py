@@ -20,6 +20,6 @@ def test_with_any_free_port_it_has_no_name():
 
 
 @pytest.mark.parametrize("name", ["a b", "a@b", "a\nb", "a" * 201], ids=["space", "at", "newline", "long"])
-def test_a_name_that_is_none_is_refused_with_its_variable(name: str):
+def test_a_wrong_name_is_refused_with_its_variable(name: str):
     with pytest.raises(CommandError, match="ORDER_WORKER_INSTANCE_ID"):
         read_settings(instance_id=name)

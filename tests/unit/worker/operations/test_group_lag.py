@@ -72,7 +72,7 @@ def test_time_to_drain_is_the_lag_over_what_is_decided_beyond_what_arrives():
 
 
 @pytest.mark.parametrize("decided", [0, 5, 10, -5])
-def test_a_lag_that_grows_or_stands_never_drains(decided: int):
+def test_a_lag_that_does_not_fall_never_drains(decided: int):
     found = measured({0: place(50, 100)}, {0: place(50 + decided, 110)})
     assert found.pace
     assert found.pace.seconds_to_drain is None

@@ -72,7 +72,7 @@ def test_where_kafka_and_postgresql_differ_it_is_said(old: PartitionStanding, re
     assert handover(old, NOTHING).remark == remark
 
 
-def test_what_stands_against_it_is_named():
+def test_each_obstacle_is_named():
     with pytest.raises(CommandError, match="the group a has committed nothing in orders-0, orders-1"):
         require_possible("a", "b", [handover(NOTHING, NOTHING), handover(NOTHING, OLD, 1)])
     with pytest.raises(CommandError, match=r"orders-1 \(offset 7, a: offset 50, decided to 50\)"):

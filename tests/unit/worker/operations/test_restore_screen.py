@@ -60,7 +60,7 @@ def test_rows_alone_leave_goods_in_stock_that_are_sold_and_it_says_so():
     assert "order-worker ledger restore --ledger-only --execute" in shown
 
 
-def test_what_stands_against_it_is_listed_with_the_way_out():
+def test_each_obstacle_is_listed_with_the_way_out():
     refused = found(shortages=SHORTAGES, users_gone=[9])
     shown = screen_of(refused)
     assert "With --execute it would be refused: product 3 lacks 15: put into stock" in shown

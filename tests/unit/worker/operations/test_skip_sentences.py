@@ -17,7 +17,7 @@ def test_a_skip_names_its_offsets_who_when_and_why():
     )
 
 
-def test_of_deleted_offsets_nobody_knows_what_they_held():
+def test_what_deleted_offsets_held_is_unknown():
     assert sentence(SkippedSpan(0, 100, 150, "shop", "retention", NOW, "deleted")) == (
         "offsets 100 to 149 were deleted before they were decided, up to 50 records"
         " (found 2026-11-23 10:00:00.000Z by group shop)"
