@@ -111,6 +111,7 @@ async def list_products_in_category(
 
 async def list_prices(session: AsyncSession, limit: int) -> Sequence[tuple[int, Decimal]]:
     """Id and price of the first `limit` products by id."""
+    values.integer("limit", limit, 1, values.MAX_ID)
     rows = await session.execute(select(Product.id, Product.price).order_by(Product.id).limit(limit))
     return [(product_id, price) for product_id, price in rows]
 
