@@ -205,9 +205,8 @@ def get_session(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], Asyn
 
 async def require_transaction(session: AsyncSession) -> None:
     """Raise NoTransactionError in AUTOCOMMIT: no lock would outlive its statement there."""
-    connection = (await session.connection()).sync_connection
-    assert connection is not None
-    if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    driver: Any = (await (await session.connection()).get_raw_connection()).dbapi_connection
+    if driver.autocommit:
         raise NoTransactionError
 
 
