@@ -240,7 +240,7 @@ ENDS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 MOMENT = timedelta(microseconds=1)
 
 
-def test_a_time_that_the_driver_stores_as_infinity_is_stored_nowhere_and_may_bound_a_span():
+def test_a_time_that_the_driver_stores_as_infinity_may_only_bound_a_span():
     assert values.span(*ENDS) == ENDS
     for end, beside in zip(ENDS, (ENDS[0] + MOMENT, ENDS[1] - MOMENT), strict=True):
         message = f"quantity must be after datetime.min and before datetime.max: {end}"
