@@ -1,11 +1,11 @@
 """A commit that is acknowledged is durable: on PostgreSQL's disk, and on its synchronous standbys if any.
 
-A transaction of which a statement has failed cannot be committed: PostgreSQL rolls it back, and answers the
-COMMIT without an error. Here it is one.
-
 Once a commit is acknowledged, its outcome is published. So no session commits asynchronously, whatever its
 role or database has set. And if somebody cancels the wait for a standby that is away (`pg_cancel_backend`),
 PostgreSQL warns and acknowledges all the same: a failover would lose what is published by then.
+
+Of a transaction of which a statement has failed, PostgreSQL makes a COMMIT a ROLLBACK, without an error.
+Here it is one.
 """
 
 from typing import Any, Final
