@@ -7,7 +7,8 @@ as JSON Schema has it. Unknown fields are ignored, so that a publisher can add o
 without asking anybody.
 
 The models, the published JSON Schemas and the worker accept the same values. What a
-schema cannot say is in `BEYOND_SCHEMA`, by name.
+schema cannot say is in `BEYOND_SCHEMA`, by name. What pydantic does not see, the worker
+alone refuses: a repeated field, and NaN or Infinity in an unknown one.
 """
 
 from enum import StrEnum

@@ -43,6 +43,7 @@ STATE: Final = "CONTRACT_KIT_STATE"
 _HELD_BACK: Final = 2  # of the records: it comes after the restart
 _TIMESTAMP_MS: Final = 1_795_428_000_042
 _SHOWN: Final = 200  # characters of what a subscriber wrote
+_LONGEST_SECONDS: Final = 86_400
 
 
 class Verdict(NamedTuple):
@@ -138,7 +139,7 @@ def run(command: Sequence[str], sent: Sequence[Outcome], state: str, timeout_sec
 def _effect(line: bytes) -> dict[str, Any]:
     try:
         effect = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         effect = None
     if not isinstance(effect, dict):
         raise SubscriberError(f"wrote what is no JSON object: {line.decode(errors='replace')[:_SHOWN]}")
@@ -168,6 +169,16 @@ def report(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([*shown, "", f"{right} of {len(verdicts)} are right", ""])
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most {_LONGEST_SECONDS:,} seconds: {text}")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m contracts.kit",
@@ -175,7 +186,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds of each run (60)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="S", help="seconds of each run (60)"
+    )
     parser.add_argument("--list", action="store_true", help="show the records and what to do with each")
     parser.add_argument("--records", action="store_true", help="write the records, for tests of your own")
     parser.add_argument("command", nargs="*", metavar="COMMAND", help="the subscriber, after --")

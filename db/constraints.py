@@ -8,6 +8,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, PrimaryKeyConstraint, Unique
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.engine import require_transaction
 from db.errors import (
     AlreadyExistsError,
     InvalidValueError,
@@ -24,7 +25,10 @@ async def translated(session: AsyncSession, **values: Value) -> AsyncIterator[No
     """Raise constraint violations in the block as a ShopError; the caller's transaction stays usable.
 
     `values` are the fields being written, to be named in the message. Flush inside.
+    Raises NoTransactionError.
     """
+    await require_transaction(session)
+    await session.flush()  # what the caller changed before: its errors are no errors of `values`
     try:
         # In a savepoint: without one, PostgreSQL would take no further statement of this transaction.
         async with session.begin_nested():

@@ -3,6 +3,9 @@
 Once a commit is acknowledged, its outcome is published. So no session commits asynchronously, whatever its
 role or database has set. And if somebody cancels the wait for a standby that is away (`pg_cancel_backend`),
 PostgreSQL warns and acknowledges all the same: a failover would lose what is published by then.
+
+Of a transaction of which a statement has failed, PostgreSQL makes a COMMIT a ROLLBACK, without an error.
+Here it is one.
 """
 
 from typing import Any, Final
@@ -26,8 +29,19 @@ class NotReplicatedError(asyncpg.InterfaceError):
         )
 
 
+class RolledBackError(asyncpg.InterfaceError):
+    """It was to be committed, and nothing of it is: one of its statements had failed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "nothing was committed: a statement of this transaction has failed before, and that error was"
+            " caught; let it end the transaction, or run what may fail in session.begin_nested()"
+        )
+
+
 class DurableConnection(asyncpg.Connection):
-    """Raises NotReplicatedError from a COMMIT that no synchronous standby has acknowledged.
+    """Raises RolledBackError from a COMMIT that PostgreSQL made a ROLLBACK, and NotReplicatedError from one
+    that no synchronous standby has acknowledged.
 
     A statement that commits by itself does not end here: `require_replicated` is to be called after it.
     """
@@ -47,6 +61,8 @@ class DurableConnection(asyncpg.Connection):
         """As asyncpg's, by which each transaction of SQLAlchemy's ends."""
         status = await super().execute(query, *args, timeout=timeout)
         self.require_replicated()
+        if status == "ROLLBACK" and query.startswith("COMMIT"):
+            raise RolledBackError
         return status
 
     def require_replicated(self) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.database_url import UnreadableUrlError, read_url
 from db.durable_commits import NEVER_ASYNCHRONOUS, DurableConnection
+from db.errors import NoTransactionError
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0  # where the URL has no `connect_timeout`
 
@@ -200,6 +201,13 @@ def get_session(sessions: async_sessionmaker[AsyncSession]) -> Callable[[], Asyn
             await opened.commit()
 
     return session
+
+
+async def require_transaction(session: AsyncSession) -> None:
+    """Raise NoTransactionError in AUTOCOMMIT: no lock would outlive its statement there."""
+    driver: Any = (await (await session.connection()).get_raw_connection()).dbapi_connection
+    if driver.autocommit:
+        raise NoTransactionError
 
 
 @asynccontextmanager

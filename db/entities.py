@@ -9,7 +9,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from db import values
 from db.constraints import is_restricted
-from db.errors import InvalidValueError, NotFoundError, StillReferencedError
+from db.errors import InvalidValueError, LockedError, NotFoundError, StillReferencedError
 from db.models import Category, Product, User
 from db.stock import lock_alone
 
@@ -69,7 +69,8 @@ async def delete_row(
         if not is_restricted(error):
             raise
         await _require_unreferenced(session, what, row_id, references)
-        raise
+        # By what this transaction does not see, in REPEATABLE READ. Run again, it does.
+        raise LockedError(what, row_id) from error
 
 
 async def _require_unreferenced(

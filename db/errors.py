@@ -9,6 +9,7 @@
     ├ LockedError                another transaction needs the row at this moment
     ├ IllegalStatusChangeError   an order cannot go from this status to that
     ├ UnusableProductError       nothing can be sold at the price that a product has
+    ├ NoTransactionError         the session is in AUTOCOMMIT
     └ RefusedError               the rule of the shop refuses; `refusals` lists everything it found
         ├ UnknownNameError       … an order of an unknown user or product (a NotFoundError as well)
         ├ PriceChangedError      … a price the buyer saw is no longer in force
@@ -121,6 +122,13 @@ class UnusableProductError(ShopError):
         others = f", and {len(products) - 1} more like it" if len(products) > 1 else ""
         super().__init__(f"product {first} has {products[first]}{others}")
         self.products = products
+
+
+class NoTransactionError(ShopError):
+    """The session is in AUTOCOMMIT, where locks end at once and half of an operation could be written."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is in AUTOCOMMIT: use one whose transactions end with a commit")
 
 
 class RefusedError(ShopError):

@@ -132,7 +132,7 @@ async def create_order(
     if order_id is not None:
         values.uuid("order_id", order_id)
     if placed_at is not None:
-        placed_at = values.aware("placed_at", placed_at)
+        placed_at = values.stored_time("placed_at", placed_at)
     await acquire_stock_lock(session)
     # Not the transaction's own time: that is from before the lock, and the same for all its orders.
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()

@@ -95,7 +95,8 @@ async def list_products_in_category(
 ) -> Sequence[Product]:
     """A page of a category's products by id; `after` is the last id of the page before.
 
-    Raises NotFoundError when there is no such category.
+    It may read the products of other categories before the first one: 0.3 s where a category's 5,000 are the
+    newest of 600,000. Raises NotFoundError when there is no such category.
     """
     values.page(skip, limit, after)
     values.row_id("category", category_id)
@@ -111,6 +112,7 @@ async def list_products_in_category(
 
 async def list_prices(session: AsyncSession, limit: int) -> Sequence[tuple[int, Decimal]]:
     """Id and price of the first `limit` products by id."""
+    values.integer("limit", limit, 1, values.MAX_ID)
     rows = await session.execute(select(Product.id, Product.price).order_by(Product.id).limit(limit))
     return [(product_id, price) for product_id, price in rows]
 

@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.decision import Price, cents_of, price_of
 from db.direct import DirectStatement
+from db.engine import require_transaction
 from db.errors import LockedError, UnusableProductError
 from db.models import Category, Product, User
 
@@ -169,8 +170,9 @@ async def acquire_stock_lock(session: AsyncSession) -> None:
 
     For speed, and so that nobody who locks several products meets a deadlock: take it before the rows.
     Waiting once is cheaper than meeting on thousands of rows. Safety comes from the guards of `take_stock`
-    and the row locks alone.
+    and the row locks alone. Raises NoTransactionError.
     """
+    await require_transaction(session)
     await session.execute(_STOCK_LOCK)
 
 
@@ -182,7 +184,9 @@ async def lock_alone(
     Both are held until the transaction ends. While others use the row it looks again and again, for some
     seconds, and leaves the stock lock to them meanwhile. Raises LockedError of a row `what` after that, and
     at once where the transaction has the stock lock from before; nothing is changed then, and it continues.
+    Raises NoTransactionError.
     """
+    await require_transaction(session)
     row = select(model.id).where(model.id == row_id)
     for look in range(_LOOKS):
         async with session.begin_nested() as attempt:

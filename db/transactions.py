@@ -29,8 +29,9 @@ async def run_in_transaction(
 
     After a deadlock, a serialization failure or a LockedError it calls `work` again, after a pause, in a new
     session: `tries` times in all (1 to 100), then the error comes out. Any other error comes out at once,
-    also one of the connection while it commits: nobody knows then whether it did. As it may be called several
-    times, `work` sends nothing to others, and uses no object of an earlier session.
+    also one of the connection while it commits: nobody knows then whether it did, and neither where the task
+    is cancelled meanwhile. As it may be called several times, `work` sends nothing to others, and uses no
+    object of an earlier session.
     """
     values.integer("tries", tries, 1, MAX_TRIES)
     for attempt in range(1, tries):

@@ -75,4 +75,5 @@ async def delete_user(session: AsyncSession, user_id: int) -> None:
 
 async def list_user_ids(session: AsyncSession, limit: int) -> Sequence[int]:
     """The ids of the first `limit` users by id."""
+    values.integer("limit", limit, 1, values.MAX_ID)
     return (await session.scalars(select(User.id).order_by(User.id).limit(limit))).all()

@@ -19,6 +19,7 @@ MAX_TOTAL: Final = Decimal("999999999999.99")  # numeric(14, 2)
 MAX_STOCK: Final = 10**18
 MAX_TEXT_BYTES: Final = 2_000  # of e-mails and names, which stand in indexes: an entry takes 2,704 bytes
 MAX_PAGE: Final = 1_000
+_STORED_AS_INFINITY: Final = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 _CENT: Final = Decimal("0.01")
 _EXACT: Final = Context(prec=12)  # not the caller's context, whatever that is
 
@@ -100,6 +101,14 @@ def aware(field: str, value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise InvalidValueError(field, value, "must be a time that there is in UTC") from None
+
+
+def stored_time(field: str, value: datetime) -> datetime:
+    """As `aware`, but not the first or last datetime there is: the driver would store infinity."""
+    taken = aware(field, value)
+    if taken in _STORED_AS_INFINITY:
+        raise InvalidValueError(field, value, "must be after datetime.min and before datetime.max")
+    return taken
 
 
 def span(since: datetime | None, until: datetime | None) -> tuple[datetime | None, datetime | None]:

@@ -17,8 +17,9 @@ from uuid import UUID
 
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, StrictInt
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from db import catalog, orders
@@ -36,13 +37,13 @@ class NewUser(BaseModel):
 
 
 class NewLine(BaseModel):
-    product_id: int
-    quantity: int
+    product_id: StrictInt  # else `true` would be 1
+    quantity: StrictInt
     unit_price: Decimal | None = None
 
 
 class NewOrder(BaseModel):
-    user_id: int
+    user_id: StrictInt
     items: list[NewLine]
     order_id: UUID | None = None
 
@@ -89,6 +90,7 @@ def create_app(database_url: str) -> FastAPI:
 
     app = FastAPI(title="Shop", lifespan=lifespan)
     app.add_exception_handler(ShopError, answer_error)
+    app.add_exception_handler(RequestValidationError, answer_invalid)
     app.include_router(routes(session_factory(engine)))
     return app
 
@@ -130,6 +132,13 @@ async def answer_error(_request: Request, error: Exception) -> JSONResponse:
     """The error's own sentence. By now the transaction is rolled back."""
     assert isinstance(error, ShopError)
     return JSONResponse({"error": str(error)}, status_of(error))
+
+
+async def answer_invalid(_request: Request, error: Exception) -> JSONResponse:
+    """FastAPI's answer without the input: with it, NaN or half of a surrogate pair there would be a 500."""
+    assert isinstance(error, RequestValidationError)
+    detail = [{name: each[name] for name in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": detail}, 422)
 
 
 def status_of(error: ShopError) -> int:

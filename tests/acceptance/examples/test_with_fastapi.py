@@ -123,6 +123,24 @@ async def test_the_same_order_id_twice_is_one_order_and_a_conflict(http: httpx.A
     assert shop.stock() == {1: 4}
 
 
+async def test_a_body_that_no_json_can_repeat_is_the_client_s_fault(
+    http: httpx.AsyncClient, shop: Shop, subtests: pytest.Subtests
+):
+    """It was a 500: FastAPI answers with the input that is wrong."""
+    shop.stock_up({1: 5})
+    for wrong in ("NaN", "-Infinity", "1e400", '"\\ud800"', "true", "1.5", "9" * 5_000):
+        bodies = {
+            "/users": f'{{"email": {wrong}, "full_name": 1}}',
+            "/orders": f'{{"user_id": 1, "items": [{{"product_id": 1, "quantity": {wrong}}}]}}',
+        }
+        for path, body in bodies.items():
+            with subtests.test(path=path, wrong=wrong[:20]):
+                answer = await http.post(path, content=body, headers={"content-type": "application/json"})
+                assert 400 <= answer.status_code < 500, answer.text
+                assert answer.json()["detail"]
+    assert shop.stock() == {1: 5}
+
+
 def an_order(product_id: int = 1, quantity: int = 1, user_id: int = 1, **line: Any) -> dict[str, Any]:
     return {"user_id": user_id, "items": [{"product_id": product_id, "quantity": quantity, **line}]}
 

@@ -14,7 +14,7 @@ from db import catalog
 from examples import with_faststream
 from tests.acceptance.examples.users import connections_of, soon, users
 from tests.support.shop import Shop
-from tests.support.subscriber import committed_lag, create_topics, delete_topics, publish
+from tests.support.subscriber import committed_lag, create_topics, delete_topics, end_of, publish
 from worker.sandbox.servers.services import Services
 
 
@@ -108,6 +108,24 @@ async def test_a_record_that_is_no_user_stops_no_other(registration: Registratio
     await registration.register("", "nul\0@example.com", "ada@example.com")
     await registration.all_acknowledged()
     assert users(shop) == ["ada@example.com"]
+
+
+async def test_no_header_costs_a_user_or_names_a_topic_to_answer_to(
+    registration: Registration, services: Services, shop: Shop
+):
+    """Of a header that is null or not UTF-8 the user was lost."""
+    odd = {
+        "null": ("a", None),
+        "bytes": ("correlation_id", b"\xff"),
+        "answer": ("reply_to", registration.topic.encode()),
+    }
+    for email, header in odd.items():
+        record = json.dumps({"email": email, "full_name": "Somebody"}).encode()
+        await registration.send(record, headers=[header])
+    await registration.register("last")
+    await registration.all_acknowledged()
+    assert users(shop) == ["null", "bytes", "answer", "last"]
+    assert end_of(services.kafka_bootstrap_servers, registration.topic, 0) == 4, "nobody answered"
 
 
 async def test_the_faststream_example_leaves_no_connection_behind(

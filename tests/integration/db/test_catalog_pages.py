@@ -21,6 +21,7 @@ from tests.support.little_shop import (
     LAMPS,
     TORCH,
     Call,
+    CallWith,
     Counting,
     Listing,
     fill,
@@ -162,6 +163,16 @@ async def test_ids_and_prices_are_listed_in_one_statement_each(
     assert len(sent) == 2
     assert len(prices) == rows + 2
     assert prices[:2] == [(LAMP, Decimal("2.50")), (TORCH, Decimal("4.00"))]
+
+
+@pytest.mark.parametrize("listing", [catalog.list_user_ids, catalog.list_prices])
+async def test_a_number_of_ids_that_there_cannot_be_is_refused(
+    session: AsyncSession, engine: AsyncEngine, subtests: pytest.Subtests, listing: CallWith
+):
+    for limit in (0, -1, 2**63, True, "7", 1.5, None):
+        with subtests.test(limit=limit):
+            error = await refusal(session, engine, with_value(listing, limit), InvalidValueError)
+            assert str(error).startswith("limit must be an integer from 1 to 9,223,372,036,854,775,807: ")
 
 
 async def test_an_empty_page_of_a_category_is_empty(session: AsyncSession):

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db.engine import create_engine, session_factory
+from db.users import create_user
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
 from worker.failures import DATABASE_ERRORS, Remedy, remedy
@@ -26,6 +29,34 @@ async def test_no_session_commits_asynchronously(shop: Shop, set_to: str, used: 
     engine = create_engine(shop.database_url)
     async with engine.connect() as connection:
         assert await connection.scalar(text("SHOW synchronous_commit")) == used
+    await engine.dispose()
+
+
+async def swallow_an_error(session: AsyncSession) -> None:
+    with suppress(DBAPIError):
+        await session.execute(text("SELECT 1 / 0"))
+
+
+async def commit_after_an_error(engine: AsyncEngine) -> None:
+    async with session_factory(engine).begin() as session:
+        await create_user(session, "lost@example.org", "Lost")
+        await swallow_an_error(session)
+
+
+async def test_a_transaction_of_which_a_statement_failed_does_not_pass_for_committed(shop: Shop):
+    """As where a shop catches the time limit of one operation, and goes on."""
+    engine = create_engine(shop.database_url)
+    with pytest.raises(DATABASE_ERRORS, match="nothing was committed: a statement") as failed:
+        await commit_after_an_error(engine)
+    assert remedy(failed.value) is Remedy.WAIT
+    # The session goes on, and what fails in a savepoint costs nothing else.
+    async with session_factory(engine).begin() as session:
+        await create_user(session, "kept@example.org", "Kept")
+        async with session.begin_nested() as savepoint:
+            await swallow_an_error(session)
+            await savepoint.rollback()
+    emails = await asyncio.to_thread(shop.value, "SELECT string_agg(email, ' ') FROM users")
+    assert emails == "kept@example.org"
     await engine.dispose()
 
 

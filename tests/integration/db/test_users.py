@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db import catalog
@@ -15,6 +15,7 @@ from db.errors import (
     SequenceBehindError,
     StillReferencedError,
 )
+from db.models import User
 from tests.support.little_shop import (
     ANN,
     BOB,
@@ -103,6 +104,13 @@ async def test_an_email_or_name_that_is_taken_is_refused_and_the_transaction_con
     assert (error.what, error.field, error.value) == (what, field, value)
     assert error.constraint in {"uq_users_email", "uq_categories_name"}
     assert str(error) == f"{what} with {field} '{value}' exists already ({error.constraint})"
+
+
+async def test_what_the_caller_added_before_fails_in_its_own_name(session: AsyncSession):
+    """It was `user with email 'new@example.org' exists already`, in a session that took nothing any more."""
+    session.add(User(email="ann@example.org", full_name="By hand"))
+    with pytest.raises(IntegrityError, match="uq_users_email"):
+        await new_user(session)
 
 
 async def test_an_email_taken_earlier_in_the_same_transaction_is_refused(

@@ -20,6 +20,7 @@ from contracts.envelope import (
     passed_through,
     reopened_id,
 )
+from tests.support.pages import read
 
 ORDER_ID = UUID("0d9c1f6e-1b7a-4a35-9a55-2f6a7f0c8e11")
 SUBJECT = str(ORDER_ID).encode()
@@ -59,6 +60,11 @@ def test_an_outcome_carries_cloudevents_headers_in_binary_mode() -> None:
         ("ce_subject", str(ORDER_ID).encode()),
         ("content-type", b"application/json"),
     ]
+
+
+def test_the_rules_of_the_contract_list_the_headers_in_this_order() -> None:
+    names = [name for name, _ in outcome_headers(SUBJECT, "order-confirmed", DECIDED_AT)]
+    assert f"| {', '.join(f'`{name}`' for name in names)} |" in read("docs/contract-rules.md")
 
 
 def test_the_time_is_reported_in_utc_also_where_it_first_came_in_another_zone() -> None:

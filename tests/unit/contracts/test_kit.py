@@ -160,9 +160,10 @@ def test_one_that_remembers_only_while_it_runs_fails_after_the_restart(
         (["/nowhere/subscriber"], "cannot be run: /nowhere/subscriber: No such file or directory"),
         ([sys.executable, "-c", "import sys; sys.exit('broken')"], "ended with 1: broken"),
         ([sys.executable, "-c", "print('no JSON')"], "wrote what is no JSON object: no JSON"),
+        ([sys.executable, "-c", "print('[' * 100_000)"], "wrote what is no JSON object: [[["),
         ([sys.executable, "-c", "import time; time.sleep(60)"], "did not end within 1 s of its input's end"),
     ],
-    ids=["not there", "ends with an error", "writes no JSON", "does not end"],
+    ids=["not there", "ends with an error", "writes no JSON", "nests too deep", "does not end"],
 )
 def test_a_subscriber_that_cannot_be_judged_is_one_line(
     command: list[str], said: str, tmp_path: Path
@@ -171,6 +172,17 @@ def test_a_subscriber_that_cannot_be_judged_is_one_line(
         run(command, OUTCOMES[:1], str(tmp_path), timeout_seconds=1.0)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "1e9", "x"])
+def test_a_time_limit_that_is_none_is_wrong_usage(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as usage:
+        main(["--timeout", seconds, "--", "true"])
+    assert usage.value.code == 2
+    assert (
+        f"argument --timeout: must be above 0 and at most 86,400 seconds: {seconds}"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_state_folder_is_the_subscribers_own(tmp_path: Path) -> None:

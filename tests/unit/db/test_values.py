@@ -236,6 +236,20 @@ def test_what_is_no_time_is_refused(value: Any):
     assert refusal(values.aware, value).startswith("quantity must be a datetime with a zone: ")
 
 
+ENDS = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+MOMENT = timedelta(microseconds=1)
+
+
+def test_a_time_that_the_driver_stores_as_infinity_may_only_bound_a_span():
+    assert values.span(*ENDS) == ENDS
+    for end, beside in zip(ENDS, (ENDS[0] + MOMENT, ENDS[1] - MOMENT), strict=True):
+        message = f"quantity must be after datetime.min and before datetime.max: {end}"
+        assert refusal(values.stored_time, end) == message
+        assert values.stored_time("quantity", beside) == beside
+        naive = beside.replace(tzinfo=None)
+        assert refusal(values.stored_time, naive).startswith("quantity must be a datetime with a zone: ")
+
+
 def test_a_span_of_time_has_bounds_that_are_aware_or_none():
     noon = datetime(2026, 11, 23, 12, tzinfo=timezone(timedelta(hours=2)))
     since, until = values.span(noon, None)

@@ -275,6 +275,24 @@ async def test_a_serialization_failure_is_run_again_in_a_new_session(engine: Asy
     assert len(set(map(id, seen))) == 2
 
 
+async def test_a_user_whose_order_the_transaction_does_not_see_is_deleted_by_no_try(engine: AsyncEngine):
+    """It was PostgreSQL's own error, of a foreign key that a count of the user's orders denied."""
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await get_user_by_id(session, 7)  # from here on it sees what is committed by now
+        if tries == 1:
+            await in_a_transaction(engine, lambda other: create_order(other, 7, [line(1)]))
+        await delete_user(session, 7)
+
+    repeatable = session_factory(engine.execution_options(isolation_level="REPEATABLE READ"))
+    with pytest.raises(StillReferencedError, match="user 7 cannot be deleted: 1 order needs it"):
+        await run_in_transaction(repeatable, work)
+    assert tries == 2
+
+
 async def test_what_is_in_use_is_tried_so_many_times_and_then_the_error_comes_out(engine: AsyncEngine):
     tries = 0
 

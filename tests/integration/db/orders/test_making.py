@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +53,8 @@ from tests.support.order_stories import (
     whole,
 )
 from tests.support.shop import Shop
+
+FIRST = datetime.min.replace(tzinfo=UTC)  # would come back as infinity, without a zone
 
 # Making an order
 
@@ -275,7 +277,7 @@ INVALID: dict[str, tuple[str, dict[str, Any]]] = {
         for price in (2.5, "2.50", 2, Decimal("-0.01"), Decimal("2.505"), Decimal("1e8"), Decimal("NaN"))
     },
     **{f"user {user_id!r}": ("user_id", {"user_id": user_id}) for user_id in (0, 2**63, True, "1", None)},
-    **{f"placed at {at!r}": ("placed_at", {"placed_at": at}) for at in (NAIVE, SEEN.isoformat(), 0)},
+    **{f"placed at {at!r}": ("placed_at", {"placed_at": at}) for at in (NAIVE, SEEN.isoformat(), 0, FIRST)},
     **{f"id {order_id!r}": ("order_id", {"order_id": order_id}) for order_id in (str(UUID(int=1)), 1, "")},
 }
 
