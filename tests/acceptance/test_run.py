@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -305,6 +305,27 @@ def test_a_closed_terminal_stops_a_worker_as_sigterm_does_though_it_is_said_twic
     assert "stopped twice" not in worker.log
 
 
+def test_a_log_that_nobody_reads_stops_no_order(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10})
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4_096)
+    os.set_blocking(writer, True)
+    environment = {**os.environ, **workers.environment}
+    with subprocess.Popen(RUN, cwd=ROOT, env=environment, stderr=writer) as worker:
+        try:
+            scene.place([order_value(line(1))])
+            scene.wait_until_drained()
+            worker.terminate()
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+            os.close(reader)
+            os.close(writer)
+
+
 def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(workers: Workers):
     """A rolling update would otherwise go on while nobody owns the partitions of the previous worker."""
     first = workers.start(session_timeout_ms="30000").wait_until_ready()
@@ -322,6 +343,18 @@ def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(worker
 
     eventually(is_joined, 30, lambda: second.get("/readyz")[1])
     assert seen == {200}
+
+
+def test_a_worker_that_is_stopped_while_it_joins_leaves_the_group_at_once(scene: Scene, workers: Workers):
+    """It waited up to 15 s for its turn, and the others then up to 10 s for it, though it was gone."""
+    first = workers.start(session_timeout_ms="30000").wait_until_ready()
+    first.signal(signal.SIGSTOP)  # the group waits for it
+    second = workers.start()
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 2, 60)
+    second.signal(signal.SIGTERM)
+    assert second.wait(10) == 0
+    assert group_members(scene.kafka, scene.group_id) == 1
+    assert "no answer" not in second.log
 
 
 def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Workers):
