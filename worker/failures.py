@@ -238,7 +238,8 @@ def reason_of(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
         # asyncio puts the address in place of the reason.
-        return os.strerror(error.errno).lower()
+        why = os.strerror(error.errno).lower()
+        return f"{why}: {error.filename}" if error.filename else why
     if isinstance(error, gaierror):
         return str(error.strerror).lower()
     text_lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -40,6 +40,13 @@ def _ends_well(text: str) -> str:
     return text
 
 
+def _servers(text: str) -> str:
+    for server in _visible(text).split(","):
+        if not server.strip() or "/" in server:
+            raise ValueError("is not host:port[,host:port…]")
+    return text
+
+
 def _in_secret(check: Callable[[str], str]) -> AfterValidator:
     def checked(secret: SecretStr) -> SecretStr:
         check(secret.get_secret_value())
@@ -49,6 +56,7 @@ def _in_secret(check: Callable[[str], str]) -> AfterValidator:
 
 
 Name = Annotated[str, AfterValidator(_visible)]
+Servers = Annotated[str, AfterValidator(_servers)]
 Address = Annotated[SecretStr, _in_secret(_bare)]
 Password = Annotated[SecretStr, _in_secret(_ends_well)]
 Port = Annotated[int, Field(ge=0, le=MOST_PORT)]

@@ -24,6 +24,7 @@ from worker.setting_values import (
     Name,
     Password,
     Port,
+    Servers,
     TopicName,
 )
 from worker.tls import ClientTls
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    kafka_bootstrap_servers: Name = Field(
+    kafka_bootstrap_servers: Servers = Field(
         "127.0.0.1:9092", min_length=1, description="brokers as host:port, comma separated"
     )
     database_url: Address = Field(

@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -23,7 +24,7 @@ from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import admin_client, group_members
 from tests.support.topic_names import PARTITIONS, TopicNames
-from tests.support.worker_process import ROOT, RUN, Workers, workers_in
+from tests.support.worker_process import ROOT, RUN, WorkerProcess, Workers, workers_in
 from worker.core.steps import Step
 from worker.sandbox.servers.ports import free_port
 
@@ -218,20 +219,58 @@ def test_a_stall_ends_the_worker_with_3_so_that_it_is_started_again(scene: Scene
     assert "no progress" in worker.log
 
 
+def processes_of(supervisor: WorkerProcess) -> list[int]:
+    """Of its workers, by their numbers, as long as none was started again."""
+    found = dict(re.findall(r"worker (\d) is process (\d+)", supervisor.log))
+    return [int(found[number]) for number in sorted(found)]
+
+
 def test_several_workers_share_the_partitions_and_a_killed_one_is_started_again(
     scene: Scene, workers: Workers
 ):
     scene.shop.stock_up({1: 100_000})
     supervisor = workers.start(*RUN, "--workers", "2", session_timeout_ms="2000")
     eventually(lambda: len(re.findall(r"assigned partitions: \d, \d$", supervisor.log, re.MULTILINE)) >= 2)
-    first = next(text for text in supervisor.log.splitlines() if "worker 0 is process" in text)
-    os.kill(int(first.rsplit(" ", 1)[1]), signal.SIGKILL)
+    os.kill(processes_of(supervisor)[0], signal.SIGKILL)
     eventually(lambda: supervisor.log.count("worker 0 is process") == 2)
     ids = [uuid4() for _ in range(500)]
     scene.place([order_value(line(1), order_id=i) for i in ids])
     scene.wait_until_drained()
     assert supervisor.stop() == 0
     scene.assert_promises(ids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
+def test_a_worker_that_cannot_be_started_again_now_does_not_end_the_others(workers: Workers):
+    supervisor = workers.start(*RUN, "--workers", "2")
+    supervisor.wait_for_log("worker 1 is process")
+    files = resource.prlimit(supervisor.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(supervisor.process.pid, resource.RLIMIT_NOFILE, (3, files[1]))
+    os.kill(processes_of(supervisor)[0], signal.SIGKILL)
+    supervisor.wait_for_log("worker 0 cannot be started (too many open files)")
+    resource.prlimit(supervisor.process.pid, resource.RLIMIT_NOFILE, files)
+    eventually(lambda: supervisor.log.count("worker 0 is process") == 2)
+    assert supervisor.stop() == 0
+
+
+def test_workers_that_are_all_stopped_with_their_supervisor_finish_their_batch(
+    scene: Scene, workers: Workers
+):
+    """As systemd does: each process gets the signal, and from the supervisor once more."""
+    scene.shop.stock_up({1: 100})
+    ids = [uuid4() for _ in range(20)]
+    scene.place([order_value(line(1), order_id=i) for i in ids])
+    with products_locked(scene):
+        supervisor = workers.start(*RUN, "--workers", "2", **PATIENT)
+        wait_for_a_waiting_batch(scene)
+        for process in (supervisor.process.pid, *processes_of(supervisor)):
+            os.kill(process, signal.SIGTERM)
+        supervisor.wait_for_log("finishing the batch in flight")
+        with pytest.raises(subprocess.TimeoutExpired):
+            supervisor.wait(1)
+    assert supervisor.wait() == 0
+    assert "stopped twice" not in supervisor.log
+    assert len(scene.confirmed()) == scene.shop.value("SELECT count(*) FROM order_outcomes") > 0
 
 
 def test_workers_that_are_stopped_while_they_start_end_well(scene: Scene, workers: Workers):
@@ -305,6 +344,27 @@ def test_a_closed_terminal_stops_a_worker_as_sigterm_does_though_it_is_said_twic
     assert "stopped twice" not in worker.log
 
 
+def test_a_log_that_nobody_reads_stops_no_order(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 10})
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4_096)
+    os.set_blocking(writer, True)
+    environment = {**os.environ, **workers.environment}
+    with subprocess.Popen(RUN, cwd=ROOT, env=environment, stderr=writer) as worker:
+        try:
+            scene.place([order_value(line(1))])
+            scene.wait_until_drained()
+            worker.terminate()
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+            os.close(reader)
+            os.close(writer)
+
+
 def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(workers: Workers):
     """A rolling update would otherwise go on while nobody owns the partitions of the previous worker."""
     first = workers.start(session_timeout_ms="30000").wait_until_ready()
@@ -322,6 +382,18 @@ def test_a_worker_is_ready_once_it_has_joined_and_stays_so_in_a_rebalance(worker
 
     eventually(is_joined, 30, lambda: second.get("/readyz")[1])
     assert seen == {200}
+
+
+def test_a_worker_that_is_stopped_while_it_joins_leaves_the_group_at_once(scene: Scene, workers: Workers):
+    """It waited up to 15 s for its turn, and the others then up to 10 s for it, though it was gone."""
+    first = workers.start(session_timeout_ms="30000").wait_until_ready()
+    first.signal(signal.SIGSTOP)  # the group waits for it
+    second = workers.start()
+    eventually(lambda: group_members(scene.kafka, scene.group_id) == 2, 60)
+    second.signal(signal.SIGTERM)
+    assert second.wait(10) == 0
+    assert group_members(scene.kafka, scene.group_id) == 1
+    assert "no answer" not in second.log
 
 
 def test_faststreams_own_command_runs_the_worker_too(scene: Scene, workers: Workers):

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 # Above what may come at once and be answered (`queries.MAX_ASKING`, threefold in a test), far below the files
@@ -47,6 +48,15 @@ class BoundedConnection(H11Protocol):
         elif self._deadline is None:
             # A piece of the next head: uvicorn waits for the rest without end.
             self._end_within(HEAD_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's; what answers the request meanwhile has nobody to answer to."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()  # the answer has begun, or is over
 
     def on_response_complete(self) -> None:
         self._end_within(None)

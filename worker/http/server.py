@@ -66,7 +66,7 @@ class Application(AsgiFastStream):
             refused = json_response(405, {"error": "this can only be read"}, {"allow": ", ".join(_READING)})
             await refused(scope, receive, send_guarded)
         elif scope["type"] == "http":
-            await super().__call__(_at_the_top(scope), receive, send_guarded)
+            await super().__call__(_at_the_top(_in_utf8(scope)), receive, send_guarded)
         else:
             await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
 
@@ -81,6 +81,12 @@ class Application(AsgiFastStream):
         if scope["type"] != "http":
             return await super().not_found(scope, receive, send)
         return await self._starlette(scope, receive, send)
+
+
+def _in_utf8(scope: Scope) -> Scope:
+    """With headers that can be decoded; the application of the metrics expects no others."""
+    headers = [(name, value.decode("utf-8", "replace").encode()) for name, value in scope["headers"]]
+    return {**scope, "headers": headers}
 
 
 def _at_the_top(scope: Scope) -> Scope:

@@ -48,6 +48,7 @@ class Event(StrEnum):
     TROUBLE = "trouble"  # the topic is gone, or files run short
     LOOK_FAILED = "look_failed"  # something that is looked at every few seconds gave no answer
     PAGE_FAILED = "page_failed"  # a part of the operator's page
+    LOG_LINES_DROPPED = "log_lines_dropped"  # `count`: standard error did not take them
     KAFKA_CLIENT = "kafka_client"  # what aiokafka says, in our words where it is usual
     LIBRARY = "library"  # what any other library says
 

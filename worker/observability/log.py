@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -11,6 +12,7 @@ from worker import DOCUMENT_VERSION
 from worker.failures import describe, is_outage
 from worker.observability.events import RATE_LIMITED, Event, about
 from worker.observability.kafka_client_words import reworded
+from worker.observability.log_handler import LogHandler
 
 SILENCE_SECONDS: Final = 10.0
 _KAFKA_CLIENT: Final = "aiokafka"
@@ -122,7 +124,7 @@ def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
 
 def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
-    handler = logging.StreamHandler()
+    handler = LogHandler(sys.stderr)
     handler.addFilter(LibraryFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)

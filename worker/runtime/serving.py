@@ -50,8 +50,8 @@ async def serve(settings: Settings, reached: Reached) -> int:
     server = _Server(uvicorn.Config(app, log_config=None, lifespan="on", **bounded()))
     _stop_on_signals(server, worker)
     host, port = listening.getsockname()[:2]
-    extra = about(Event.WORKER_LISTENS, url=f"http://{host}:{port}")
-    logger.info("health, metrics and docs on http://%s:%d", host, port, extra=extra)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    logger.info("health, metrics and docs on %s", url, extra=about(Event.WORKER_LISTENS, url=url))
     with suppress(SystemExit):  # what uvicorn raises where the application does not start: the code is ours
         await server.serve(sockets=[listening])
     if not server.started or server.lifespan.error_occurred:

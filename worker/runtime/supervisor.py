@@ -18,7 +18,7 @@ from typing import Final
 
 from worker import interruption
 from worker.errors import LoginRefusedError
-from worker.failures import backoff_seconds
+from worker.failures import backoff_seconds, reason_of
 from worker.observability import log
 from worker.observability.events import Event, about
 from worker.settings import Settings
@@ -30,7 +30,7 @@ STABLE_SECONDS: Final = 30.0  # a worker that lived this long was well: its next
 GRACE_SECONDS: Final = 5.0  # beyond the workers' own shutdown timeout
 
 _PACKAGES: Final = str(Path(__file__).parent.parent.parent)
-_STOPPED_WHILE_STARTING: Final = frozenset({-signal.SIGTERM, -signal.SIGINT})
+_STOPPED_WHILE_STARTING: Final = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -74,6 +74,7 @@ class _Supervisor:
                     if code is not None:
                         return code
                 time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # `_pass_on` has to come after what systemd sends
             return self._wait_for_all()
         finally:
             self._end_all()
@@ -109,8 +110,7 @@ class _Supervisor:
         now = time.monotonic()
         if child.due_at is not None:
             if now >= child.due_at:
-                fresh = self._start(child.number)
-                child.process, child.started_at, child.due_at, child.signals = fresh.process, now, None, 0
+                self._start_again(child, now)
             return None
         code = child.process.poll()
         if code is None:
@@ -137,6 +137,21 @@ class _Supervisor:
         child.due_at = now + pause_seconds
         return None
 
+    def _start_again(self, child: _Child, now: float) -> None:
+        try:
+            fresh = self._start(child.number)
+        except OSError as error:  # no more processes, files or memory: those that run must not end by that
+            child.restarts += 1
+            pause_seconds = backoff_seconds(child.restarts, self._settings.retry_max_seconds)
+            logger.warning(
+                "worker %d cannot be started (%s); again in %.1f s",
+                *(child.number, reason_of(error), pause_seconds),
+                extra=about(Event.TROUBLE, worker=child.number, seconds=pause_seconds),
+            )
+            child.due_at = now + pause_seconds
+            return
+        child.process, child.started_at, child.due_at, child.signals = fresh.process, now, None, 0
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
             self._signals.append(number)
@@ -144,11 +159,16 @@ class _Supervisor:
             self._signals.append(signal.SIGTERM)
 
     def _pass_on(self) -> None:
-        """Pass each signal on once to each child, because a second one ends it at once."""
+        """Pass each signal on once to each child, because a second one ends it at once.
+
+        The first as SIGHUP: systemd sends SIGTERM to each process of a service, and a worker that is being
+        stopped already does not count a SIGHUP.
+        """
+        first = signal.SIGHUP if signal.SIGHUP in interruption.ask_to_stop() else signal.SIGTERM
         for child in self._children:
             while child.signals < len(self._signals) and child.process.poll() is None:
+                child.process.send_signal(self._signals[child.signals] if child.signals else first)
                 child.signals += 1
-                child.process.send_signal(self._signals[child.signals - 1])
 
     def _stop_all(self) -> None:
         self._signals.append(signal.SIGTERM)

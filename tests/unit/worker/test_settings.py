@@ -66,6 +66,12 @@ def test_the_environment_and_the_env_file_are_read_and_the_environment_wins(
         ),
         ("DATABASE_SCHEMA", "public\r\n", "ORDER_WORKER_DATABASE_SCHEMA: begins or ends with a line break"),
         ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092\n", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS: begins or ends"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092,", "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS: is not host:port"),
+        (
+            "KAFKA_BOOTSTRAP_SERVERS",
+            "kafka://kafka",
+            "ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS: is not host:port",
+        ),
         ("DATABASE_URL", "postgresql://shop@db/shop\n", "ORDER_WORKER_DATABASE_URL: begins or ends"),
         ("HTTP_HOST", "\ufeff127.0.0.1", "U+FEFF"),
         ("KAFKA_SASL_USERNAME", "worker\n", "ORDER_WORKER_KAFKA_SASL_USERNAME: begins or ends"),

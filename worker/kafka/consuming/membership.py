@@ -1,8 +1,14 @@
-"""Keeps a consumer in its group after errors that aiokafka 0.14 would repeat for ever."""
+"""A consumer's place in its group, where aiokafka 0.14 would repeat an error for ever, or wait in vain."""
 
-from typing import Any
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
 
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
+
+LEFT_WITHIN_SECONDS: Final = 2.0
 
 
 class FetchStoppedError(KafkaError):  # type: ignore[misc]
@@ -22,6 +28,22 @@ def check_group(coordinator: Any) -> None:
         if any(task and task.done() and not task.cancelled() and task.exception() for task in tasks):
             coordinator.request_rejoin()
         raise
+
+
+async def leave_while_joining(client: Any, coordinator: Any) -> None:
+    """If Kafka has not let this consumer join its group yet, leave: `close` would wait for Kafka's answer.
+
+    That comes once each member has finished its batch, or was silent for the session timeout. And aiokafka
+    leaves without a word then, so the next join waits for a member that is gone.
+    """
+    if not isinstance(coordinator, GroupCoordinator) or coordinator.coordinator_id is None:
+        return
+    is_joining = coordinator._performed_join_prepare and coordinator._heartbeat_task is None
+    if is_joining and coordinator.member_id:
+        leaving = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+        with suppress(KafkaError, OSError, TimeoutError):
+            # By another connection than the join's: Kafka answers the requests of one in turn.
+            await asyncio.wait_for(client.send(coordinator.coordinator_id, leaving), LEFT_WITHIN_SECONDS)
 
 
 def has_stopped(coordinator: Any, fetcher: Any) -> bool:

@@ -24,7 +24,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError, NoOffsetForPartiti
 
 from worker.kafka.consuming.holds import Hold, Pause, Reread
 from worker.kafka.consuming.led_consumer import LedConsumer
-from worker.kafka.consuming.membership import FetchStoppedError, check_group, has_stopped
+from worker.kafka.consuming.membership import FetchStoppedError, check_group, has_stopped, leave_while_joining
 from worker.kafka.consuming.places import Places
 from worker.kafka.consuming.raw_batch import RawBatch
 from worker.kafka.consuming.raw_reader import RawReader
@@ -146,6 +146,8 @@ class RecordConsumer(LedConsumer):
     async def stop(self) -> None:
         """As aiokafka's."""
         await self._raw.stop()
+        if not self._closed:
+            await leave_while_joining(self._client, self._coordinator)
         # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
         await asyncio.sleep(0)
         await super().stop()

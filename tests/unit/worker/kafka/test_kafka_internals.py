@@ -26,6 +26,7 @@ CONNECTION: Any = next(kind for kind in AIOKafkaConnection.__mro__ if kind.__mod
             GroupCoordinator._GroupCoordinator__coordination_routine,
             "f814463c6b44",
         ),
+        ("membership.leave_while_joining", GroupCoordinator.ensure_active_group, "33c84c1a9301"),
         ("RecordConsumer._poll and _drain", Fetcher.fetched_records, "be4348896b9b"),
         ("RecordConsumer._unpack", FetchResult.getall, "3e717e30de50"),
         ("RecordConsumer._unpack", FetchResult.check_assignment, "b5340df67e3f"),
