@@ -681,8 +681,8 @@ MUTATIONS: Final = (
         (
             Edit(
                 "worker/kafka/client_internals.py",
-                "    if not now._brokers or",
-                "    if now._brokers or",
+                "        if now._brokers and not",
+                "        if not now._brokers and not",
             ),
         ),
         (Test("tests/acceptance/kafka_edge/test_moved_brokers.py", "bootstrap"),),

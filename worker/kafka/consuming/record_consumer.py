@@ -148,8 +148,7 @@ class RecordConsumer(LedConsumer):
         await self._raw.stop()
         if not self._closed:
             await leave_while_joining(self._client, self._coordinator)
-        # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # a task of aiokafka's that is cancelled before it ran at all cancels its stop
         await super().stop()
 
     async def _poll(self, partitions: tuple[TopicPartition, ...], until: float, max_records: int) -> Records:
