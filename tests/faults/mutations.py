@@ -677,12 +677,12 @@ MUTATIONS: Final = (
     Mutation(
         "moved-brokers-are-found",
         "A running worker finds brokers that have all moved.",
-        "its consumer looks for them where they were",
+        "its clients look for them where they were",
         (
             Edit(
                 "worker/kafka/client_internals.py",
-                "    if not now._brokers or",
-                "    if now._brokers or",
+                "        if now._brokers and not",
+                "        if not now._brokers and not",
             ),
         ),
         (Test("tests/acceptance/kafka_edge/test_moved_brokers.py", "bootstrap"),),
