@@ -677,7 +677,7 @@ MUTATIONS: Final = (
     Mutation(
         "moved-brokers-are-found",
         "A running worker finds brokers that have all moved.",
-        "its consumer looks for them where they were",
+        "its clients look for them where they were",
         (
             Edit(
                 "worker/kafka/client_internals.py",

@@ -81,8 +81,7 @@ class RecordConsumer(LedConsumer):
         self._adopted: Any = None
         super().__init__(*topics, **options)
 
-    # aiokafka makes its fetcher in `start()` and waits for the group after that: what is fetched meanwhile
-    # has to be contained as well.
+    # aiokafka makes its fetcher in `start()`, and may fetch before `start()` returns.
     @property
     def _fetcher(self) -> Any:
         return self._adopted
