@@ -34,13 +34,18 @@ def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: An
     """Do what the outcome asks for, unless it is known: effect, identity and position in one transaction."""
     effect = None
     with db:
-        identity = (headers["ce_source"], headers["ce_id"])
+        identity = (headers.get("ce_source", ""), headers.get("ce_id", ""))
         is_new = db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", identity).rowcount
-        if is_new and (effect := effect_of(headers["ce_type"], value)):
+        if is_new and (effect := effect_of(headers.get("ce_type", ""), value)):
             db.execute("INSERT INTO effects VALUES (?)", (json.dumps(effect),))
         db.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, part, offset + 1))
     if effect:  # behind the commit: killed before it, the effect comes again, and its line with it
         print(json.dumps(effect), flush=True)
+
+
+def texts(headers: Any) -> dict[str, str]:
+    """The headers, with the attributes of the event. A record that no worker wrote may have none, and is of no kind then."""
+    return {name: (value or b"").decode(errors="replace") for name, value in headers or ()}
 
 
 def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> None:
@@ -67,8 +72,7 @@ def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> 
         if r := cast("Any", consumer.poll(1.0)):
             if r.error():
                 sys.exit(f"error: {r.error()}")
-            headers = {name: value.decode() for name, value in r.headers() if name.startswith("ce_")}
-            take(db, r.topic(), r.partition(), r.offset(), headers, r.value())
+            take(db, r.topic(), r.partition(), r.offset(), texts(r.headers()), r.value())
 
 
 if __name__ == "__main__":

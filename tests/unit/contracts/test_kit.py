@@ -1,6 +1,7 @@
 """The kit finds what a subscriber does wrong, and the records that it sends are what the contract allows."""
 
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from contracts.envelope import event_id
 from contracts.events import OrderConfirmed, OrderRejected
 from contracts.examples import Outcome, outcomes
 from contracts.kit import STATE, SubscriberError, judge, main, record, run
+from examples import subscriber
 from tests.support.order_worker import ROOT
 
 Effects = list[dict[str, Any]]
@@ -141,6 +143,19 @@ def test_the_python_example_does_it_right(capsys: pytest.CaptureFixture[str]) ->
     said = capsys.readouterr().out
     assert said.endswith("27 of 27 are right\n")
     assert "FAILED" not in said
+
+
+@pytest.mark.parametrize(
+    "headers", [None, [], [("ce_type", None), ("ce_id", b"\xff"), ("x", b"\xff")], [("ce_type", b"x")]]
+)
+def test_the_python_example_passes_over_what_no_worker_wrote(headers: Any) -> None:
+    """It stopped there for good."""
+    db = sqlite3.connect(":memory:")
+    db.executescript(subscriber.TABLES)
+    subscriber.take(db, "order-confirmed", 0, 7, subscriber.texts(headers), b"by hand")
+    assert db.execute("SELECT topic, part, next FROM positions").fetchall() == [("order-confirmed", 0, 8)]
+    assert db.execute("SELECT * FROM effects").fetchall() == []
+    db.close()
 
 
 def test_one_that_remembers_only_while_it_runs_fails_after_the_restart(
