@@ -146,8 +146,7 @@ class RecordConsumer(LedConsumer):
     async def stop(self) -> None:
         """As aiokafka's."""
         await self._raw.stop()
-        if not self._closed:
-            await leave_while_joining(self._client, self._coordinator)
+        await leave_while_joining(self._client, self._coordinator)
         # A task of aiokafka's that is cancelled before it ran at all ends its stop with a CancelledError.
         await asyncio.sleep(0)
         await super().stop()
