@@ -195,10 +195,9 @@ class _Supervisor:
 def supervise(settings: Settings, workers: int) -> int:
     """Run `workers` processes until stopped, restarting those that end; returns the exit code.
 
-    Worker k serves HTTP on the configured port + k. SIGTERM and SIGINT are passed on, SIGHUP as SIGTERM. A
-    worker that ends by itself or is killed is restarted, after a growing pause. If the first ones report a
-    wrong setting or a missing server, this returns 1 instead of restarting for ever; 4 if a server refused
-    our credentials for too long.
+    Worker k serves HTTP on the configured port + k. Signals are passed on. A worker that ends by itself or is
+    killed is restarted, after a growing pause. If the first ones report a wrong setting or a missing server,
+    this returns 1 instead of restarting for ever; 4 if a server refused our credentials for too long.
     """
     log.configure(settings.log_level, settings.log_format)
     return _Supervisor(settings, workers).run()

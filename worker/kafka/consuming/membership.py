@@ -36,10 +36,10 @@ async def leave_while_joining(client: Any, coordinator: Any) -> None:
     That comes once each member has finished its batch, or was silent for the session timeout. And aiokafka
     leaves without a word then, so the next join waits for a member that is gone.
     """
-    if not isinstance(coordinator, GroupCoordinator) or coordinator.coordinator_id is None:
+    if not isinstance(coordinator, GroupCoordinator) or coordinator._closing.done():
         return
     is_joining = coordinator._performed_join_prepare and coordinator._heartbeat_task is None
-    if is_joining and coordinator.member_id:
+    if is_joining and coordinator.member_id and coordinator.coordinator_id is not None:
         leaving = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
         with suppress(KafkaError, OSError, TimeoutError):
             # By another connection than the join's: Kafka answers the requests of one in turn.
