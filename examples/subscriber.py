@@ -44,10 +44,8 @@ def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: An
 
 
 def texts(headers: Any) -> dict[str, str]:
-    """The attributes of the event. A record that no worker wrote may have none, and is of no kind then."""
-    return {
-        name: (value or b"").decode(errors="replace") for name, value in headers or () if name[:3] == "ce_"
-    }
+    """The headers as text. A record that no worker wrote may have none, and is of no kind then."""
+    return {name: (value or b"").decode(errors="replace") for name, value in headers or ()}
 
 
 def read_kafka(db: sqlite3.Connection, bootstrap_servers: str, *topics: str) -> None:
