@@ -44,7 +44,7 @@ def take(db: sqlite3.Connection, topic: str, part: int, offset: int, headers: An
 
 
 def texts(headers: Any) -> dict[str, str]:
-    """The headers, with the attributes of the event. A record that no worker wrote may have none, and is of no kind then."""
+    """The headers as text. A record that no worker wrote may have none, and is of no kind then."""
     return {name: (value or b"").decode(errors="replace") for name, value in headers or ()}
 
 
