@@ -85,13 +85,16 @@ async def _settle_some(
     # One source may have several letters: one row is for all of them.
     open_ones = {key_of(topic, letter): letter for letter, _ in found if not known.settled(letter)}
     plan.settled_before += sum(known.settled(letter) is not None for letter, _ in found)
-    plan.letters += len(open_ones)
+    settled = len(open_ones)
     room = MAX_SHOWN - len(plan.first)
     plan.first += [_line(letter, known) for letter in list(open_ones.values())[:room]]
     if execute:
         assert plan.note is not None
         rows = [ToSettle(key, *letter.place) for key, letter in open_ones.items()]
-        await add_settled(session, topic, rows, requested_by=plan.requested_by, note=plan.note)
+        # Fewer where another settle, which was waited for in vain, is at the same ones.
+        settled = await add_settled(session, topic, rows, requested_by=plan.requested_by, note=plan.note)
+    plan.letters += settled
+    plan.settled_before += len(open_ones) - settled
 
 
 def _line(letter: Letter, known: KnownOfLetters) -> SettledLine:
