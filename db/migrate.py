@@ -7,8 +7,8 @@ makes all later sessions wait too, so it gives up soon, and is tried again.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -25,12 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateSchema
 
 from db import unversioned
+from db.exclusive import exclusive_connection
 from db.upgrade_refused import UpgradeRefusedError as UpgradeRefusedError
 
 _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _LOCK: Final = "order-worker.upgrade"
-_LOOK_SECONDS: Final = 0.2  # whether another upgrade has ended
 
 # The session whose transaction holds a lock on one of our tables for the longest time.
 _HOLDER: Final = text("""
@@ -158,27 +158,16 @@ def downgrade_sql(current: str, revision: str) -> str:
     return made.output_buffer.getvalue()
 
 
-@asynccontextmanager
-async def _exclusive_connection(
+def _exclusive_connection(
     engine: AsyncEngine, report: Report = _report_nothing
-) -> AsyncIterator[AsyncConnection]:
+) -> AbstractAsyncContextManager[AsyncConnection]:
     """A connection with the exclusive right to change the tables, outside of a transaction."""
-    async with engine.connect() as connection:
-        is_reported = False
-        # Not by waiting in PostgreSQL: an index that is built concurrently waits for each statement that
-        # began before it, also for one that waits for its turn.
-        while not await connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(_LOCK)))):
-            if not is_reported:
-                report("another upgrade is running: waiting for it")
-                is_reported = True
-            await connection.commit()
-            await asyncio.sleep(_LOOK_SECONDS)
-        await connection.commit()
-        try:
-            yield connection
-        finally:
-            # The lock is the session's.
-            await connection.invalidate()
+
+    def on_wait(waited_seconds: float) -> None:
+        if not waited_seconds:
+            report("another upgrade is running: waiting for it")
+
+    return exclusive_connection(engine, _LOCK, on_wait)
 
 
 def _current(connection: Connection) -> str | None:

@@ -175,11 +175,13 @@ _AFTER_DECISIONS: Final = select(
 )
 
 
-async def list_replays(session: AsyncSession, topic: str, partition: int) -> list[SilentReplay]:
-    """Every silent replay ever asked for on this partition."""
+async def list_replays(
+    session: AsyncSession, topic: str, partition: int, first_offset: int = 0
+) -> list[SilentReplay]:
+    """The silent replays ever asked for on this partition, but for those that end before `first_offset`."""
     rows = await session.execute(
         select(Replay.from_offset, Replay.to_offset, Replay.requested_at).where(
-            Replay.topic == topic, Replay.partition == partition
+            Replay.topic == topic, Replay.partition == partition, Replay.to_offset > first_offset
         )
     )
     return [SilentReplay(*row) for row in rows]

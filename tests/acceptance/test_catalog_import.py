@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
+from tests.support.terminal import shown_at
 from tests.support.worker_process import Workers
 
 PRODUCTS, STOCK = 20, 2_000
@@ -70,6 +72,19 @@ def test_a_rehearsal_names_the_call_that_does_it(
     failed = order_worker.here("catalog", "import", str(path), "--json")
     assert failed.code == 1
     assert "products.csv, line 2, column price" in json.loads(failed.err)["error"]["message"]
+
+
+def test_an_import_says_that_it_waits_for_another_one(
+    order_worker: OrderWorker, shop: Shop, folder: CatalogFolder
+):
+    lock = "(hashtext('order-worker.catalog'), hashtext('public'))"
+    shop.sql(f"SELECT pg_advisory_lock{lock}")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(shown_at, order_worker, 80, ["catalog", "import", str(folder.path)])
+        eventually(lambda: shop.value("SELECT count(*) FROM pg_locks WHERE NOT granted"), 30)
+        assert shop.value(f"SELECT pg_advisory_unlock{lock}")
+        code, said = waiting.result()
+    assert (code, "waiting for other imports" in said) == (0, True), said
 
 
 def test_the_same_price_list_again_sells_nothing_twice(

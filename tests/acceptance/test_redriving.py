@@ -137,6 +137,25 @@ def test_a_second_redrive_ends_the_first_and_sends_nothing_twice(scene: Scene, d
     assert_promises(scene, ids, 12, [1])
 
 
+@pytest.mark.usefixtures("worker_runs")
+def test_of_commands_that_begin_at_once_one_does_what_all_were_asked_for(
+    scene: Scene, dead_letters: OrderWorker
+):
+    ids = [order_id for partition in range(4) for order_id in place_broken(scene, 50, partition)]
+    redrives = [dead_letters.start("redrive", *FIX, "--execute") for _ in range(3)]
+    results = [ended(process) for process in redrives]
+    assert sorted(result.code for result in results) == [0, 1, 1], results
+    assert statuses(scene) == {"decided": 200}
+    settle = ("settle", "--code", "invalid_order", "--note", "x", "--execute")
+    settles = sorted(
+        [*map(ended, [dead_letters.start(*settle) for _ in range(2)])], key=lambda result: result.code
+    )
+    assert "200 dead letters settled" in settles[0].out, settles
+    settles[1].assert_one_line(1, "nothing to settle: 200 settled already")
+    assert_each_sent_once(scene)
+    assert_promises(scene, ids, 200, range(4))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows that it hangs")
 @pytest.mark.usefixtures("worker_runs")
 def test_a_redrive_that_hangs_frees_nothing_that_a_later_one_has_sent(

@@ -183,6 +183,16 @@ def test_a_second_reopen_ends_the_first_and_places_nothing_twice(scene: Scene, o
 
 
 @pytest.mark.usefixtures("worker_runs")
+def test_of_reopens_that_begin_at_once_one_places_what_all_were_asked_for(scene: Scene, orders: OrderWorker):
+    ids = place_rejected(scene, 30) + place_rejected(scene, 30, partition=2)
+    together = [orders.start("reopen", *PRICES, "--drop-prices", "--execute") for _ in range(3)]
+    results = [ended(process) for process in together]
+    assert sorted(result.code for result in results) == [0, 1, 1], results
+    assert_each_once(scene, ids)
+    assert_promises(scene, ids, [1, 2])
+
+
+@pytest.mark.usefixtures("worker_runs")
 def test_orders_of_a_file_are_reopened_and_those_that_cannot_be_are_named(
     scene: Scene, orders: OrderWorker, tmp_path: Path
 ):

@@ -192,6 +192,19 @@ def test_a_second_run_of_the_same_selection_ends_the_first_and_continues_there(
     assert_each_published_again_once(scene, order_ids)
 
 
+def test_what_is_pruned_meanwhile_is_counted_and_not_passed_over(scene: Scene, republish: OrderWorker):
+    write_ledger(scene)
+    running = republish.start("--all", "--rate", "500", "--execute")
+    eventually(lambda: published_again(scene), 30)
+    scene.shop.sql("UPDATE order_outcomes SET event = NULL")
+    said = ended(running).done().out
+    so_far = len(published_again(scene))
+    assert 0 < so_far < MANY
+    pruned = f"their events were pruned meanwhile (`ledger prune`): {MANY - so_far:,}"
+    assert pruned in said
+    assert pruned in republish.here("--all", "--execute").done().out
+
+
 @pytest.mark.parametrize("flag", [[], ["--execute"]])
 @pytest.mark.parametrize(
     ("variable", "value", "expected"),

@@ -5,7 +5,7 @@ Or `orders reopen …`, which goes through the same steps.
 STEP is `claimed` (the set is written down), `sent` (in an open transaction), `committed` (Kafka knows, and
 PostgreSQL does not) or `marked` (both know); NUMBER says at which time it comes there. At `doubted` it lives
 on: Kafka has committed, and its answer is lost. At `recovered` it stops until SIGCONT: it has looked for what
-an earlier run has sent, and not released the rest.
+an earlier run has sent, and not released the rest. It waits no more than a second for another one's turn.
 """
 
 import os
@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaTimeoutError
 
 from worker import cli
+from worker.operations import turn
 from worker.operations.orders import reopen
 from worker.operations.orders import send as reopening
 from worker.operations.redrive import recover, redrive
@@ -43,6 +44,7 @@ def main() -> None:
     owner, name = STEPS[sys.argv[3]][sys.argv[1]]
     times_left = int(sys.argv[2])
     real = getattr(owner, name)
+    turn.PATIENCE_SECONDS = 1.0  # type: ignore[misc]
 
     async def killed(*arguments: Any) -> Any:
         nonlocal times_left

@@ -62,9 +62,10 @@ def errors_in_json(as_json: bool) -> Iterator[None]:
         yield
     except CommandError as error:
         if as_json:
+            from worker.cli.failure import one_line
             from worker.operations.screen import print_json
 
-            print_json({"error": str(error)})
+            print_json({"error": one_line(str(error))})  # as on standard error
         raise
 
 

@@ -202,16 +202,20 @@ def _sentence(done: "Republished") -> str:
 
     progress, count = done.progress, done.confirmed + done.rejected
     if done.finished_before:
-        return (
+        parts = [
             f"nothing to do: all {progress.done:,}, out of those decided by {shown(progress.frozen_at)}, were"
             f" published again by {shown(progress.finished_at)}; add --again to do it once more"
-        )
-    parts = [
-        f"{count:,} published again in {done.seconds:.2f} s ({count / max(done.seconds, 1e-9):,.0f}/s):"
-        f" {done.confirmed:,} confirmed, {done.rejected:,} rejected"
-    ]
-    if progress.done > count:
-        parts.append(f"with earlier runs {progress.done:,}")
+        ]
+    else:
+        parts = [
+            f"{count:,} published again in {done.seconds:.2f} s ({count / max(done.seconds, 1e-9):,.0f}/s):"
+            f" {done.confirmed:,} confirmed, {done.rejected:,} rejected"
+        ]
+        if progress.done > count:
+            parts.append(f"with earlier runs {progress.done:,}")
+    if progress.done < progress.total:
+        left = progress.total - progress.done
+        parts.append(f"left out, because their events were pruned meanwhile (`ledger prune`): {left:,}")
     if done.undecided:
         parts.append(f"not decided, and left out: {', '.join(map(str, done.undecided))}")
     return "; ".join(parts)

@@ -196,8 +196,8 @@ class Bar:
         self.progress.update(self.task, completed=done)
 
     def describe(self, what: str) -> None:
-        """What is being done from now on."""
-        self.progress.update(self.task, description=what)
+        """What is being done from now on; shown at once."""
+        self.progress.update(self.task, description=what, refresh=True)
 
 
 class _Rate(ProgressColumn):

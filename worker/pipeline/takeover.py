@@ -163,7 +163,10 @@ class Takeover:
             await self._go_back_to_undecided(owned, evidence.pending, is_presumed)
         await self._record_deleted(owned, evidence)
         async with self._group.sessions() as session:
-            owned.replays = await ledger.list_replays(session, partition.topic, partition.partition)
+            # The rows stay for good, and each order is compared with all that are listed.
+            owned.replays = await ledger.list_replays(
+                session, partition.topic, partition.partition, owned.published_to or 0
+            )
             rows = await withheld.list_withheld(session, partition.topic, partition.partition)
         # After an operator has moved the offset back, what was published is published again.
         again = evidence.was_moved and case is not Case.MOVED_ON

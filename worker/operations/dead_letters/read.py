@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -143,6 +144,7 @@ async def show(settings: Settings, place: LetterPlace) -> Shown:
     )
 
 
+LETTERS: Final = "dead letters"  # commands that claim or settle some take turns
 NOTHING = "no dead letter is like that: see `order-worker dead-letters list`"
 
 

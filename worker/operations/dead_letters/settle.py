@@ -1,6 +1,7 @@
 """`dead-letters settle`: marks dead letters as dealt with, on record; they are no longer open."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -13,7 +14,8 @@ from worker.errors import CommandError
 from worker.kafka.offsets import topic_reader
 from worker.operations.dead_letters.known import Found, KnownOfLetters, key_of, look_up
 from worker.operations.dead_letters.letter import Choice, Letter
-from worker.operations.dead_letters.read import NOTHING, chosen, letter_spans, shop_sessions
+from worker.operations.dead_letters.read import LETTERS, NOTHING, chosen, letter_spans, shop_sessions
+from worker.operations.turn import turn_of
 from worker.settings import Settings
 
 MAX_SHOWN: Final = 20
@@ -61,6 +63,7 @@ async def settle(settings: Settings, asked: SettleRequest, *, execute: bool) -> 
     async with (
         topic_reader(settings, settings.dead_letter_topic) as consumer,
         shop_sessions(settings, "settle") as sessions,
+        turn_of(settings, sessions, LETTERS) if execute else nullcontext(),
         sessions() as session,
     ):
         spans = await letter_spans(consumer, settings, asked.choice)
@@ -88,7 +91,7 @@ async def _settle_some(
     if execute:
         assert plan.note is not None
         rows = [ToSettle(key, *letter.place) for key, letter in open_ones.items()]
-        # Fewer where somebody else settles the same at this moment.
+        # Fewer where another settle, which was waited for in vain, is at the same ones.
         settled = await add_settled(session, topic, rows, requested_by=plan.requested_by, note=plan.note)
     plan.letters += settled
     plan.settled_before += len(open_ones) - settled

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -41,6 +41,7 @@ from worker.operations.redrive.redrive import require_worker
 from worker.operations.redrive.send import Parcel, input_producer
 from worker.operations.screen import Bar, progress
 from worker.operations.throttle import Throttle
+from worker.operations.turn import turn_of
 from worker.settings import Settings
 
 COMMAND = "reopen"
@@ -99,14 +100,16 @@ async def reopen(settings: Settings, request: ReopenRequest) -> ReopenReport:
         kafka_admin(settings) as admin,
     ):
         await require_worker(admin, settings)
-        async with sessions() as session:
-            claiming = await reopenings.list_claiming_runs(session, topic)
-        async with input_producer(settings, COMMAND) as producer:
-            found = await recover(settings, sessions, inputs, claiming, request.patience_seconds)
-            earlier = Earlier(*found)
-            run = ReopeningRun(uuid4(), request.by, request.drop_prices, topic)
-            async with sessions.begin() as session:
-                selection = await _claim(session, inputs, run, request.choice)
+        async with AsyncExitStack() as stack:
+            async with turn_of(settings, sessions, "rejected orders"):
+                async with sessions() as session:
+                    claiming = await reopenings.list_claiming_runs(session, topic)
+                producer = await stack.enter_async_context(input_producer(settings, COMMAND))
+                found = await recover(settings, sessions, inputs, claiming, request.patience_seconds)
+                earlier = Earlier(*found)
+                run = ReopeningRun(uuid4(), request.by, request.drop_prices, topic)
+                async with sessions.begin() as session:
+                    selection = await _claim(session, inputs, run, request.choice)
             require_some(selection, other_work=bool(earlier.sent or earlier.released))
             report = ReopenReport(run.run_id, earlier, selection)
             stepped = _SteppedRun(settings, request, sessions, inputs, admin, producer, report)

@@ -82,6 +82,20 @@ class Selection:
         return sum(counts) + self.settled + self.conflicts
 
 
+def left_out_text(selection: Selection) -> str:
+    """What is left out, in words."""
+    counts = {
+        "redriven before": selection.redriven_before,
+        "claimed by a redrive that has not ended": selection.unfinished,
+        "more letters of the same source": selection.written_twice,
+        "from another topic": selection.of_other_topics,
+        "cut, and no longer whole in the input topic": selection.gone,
+        "settled (with --settled, or by place, they are sent too)": selection.settled,
+        "of order_id_conflict, which fail again (with that --code, or by place)": selection.conflicts,
+    }
+    return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count)
+
+
 class Prepared(NamedTuple):
     """A letter that is to be claimed, as it will be sent, and what was changed of it."""
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
@@ -30,9 +30,9 @@ from worker.kafka.consuming.reading import records
 from worker.kafka.group import members
 from worker.kafka.offsets import topic_reader
 from worker.operations.dead_letters.letter import Choice, Group, LetterPlace, LetterTally, read_letter
-from worker.operations.dead_letters.read import NOTHING, shop_sessions
+from worker.operations.dead_letters.read import LETTERS, NOTHING, shop_sessions
 from worker.operations.redrive.canary import failed_too_often, planned, steps
-from worker.operations.redrive.claim import Claimer, Selection, changed, original_record
+from worker.operations.redrive.claim import Claimer, Selection, changed, left_out_text, original_record
 from worker.operations.redrive.edits import Edits, edits_of
 from worker.operations.redrive.forecast import Expected, Forecast
 from worker.operations.redrive.json_edit import Change
@@ -42,6 +42,7 @@ from worker.operations.redrive.send import MAX_BYTES, MAX_LETTERS, Parcel, fence
 from worker.operations.replay.rehearse import RecordReader
 from worker.operations.screen import Bar, progress
 from worker.operations.throttle import Throttle
+from worker.operations.turn import turn_of
 from worker.settings import Settings
 
 
@@ -94,6 +95,7 @@ async def rehearse(settings: Settings, request: RedriveRequest) -> RedriveRehear
         topic_reader(settings, settings.dead_letter_topic) as letters,
         topic_reader(settings, settings.order_placed_topic) as inputs,
         shop_sessions(settings, "dead-letters redrive") as sessions,
+        turn_of(settings, sessions, LETTERS),
         sessions() as session,
     ):
         unfinished = await redrives.count_unfinished(session, settings.group_id)
@@ -120,23 +122,23 @@ async def redrive(settings: Settings, request: RedriveRequest) -> RedriveReport:
         kafka_admin(settings) as admin,
     ):
         await require_worker(admin, settings)
-        async with sessions() as session:
-            claiming = await redrives.list_claiming_runs(
-                session, settings.group_id, settings.order_placed_topic
-            )
-        async with input_producer(settings, "redrive") as producer:
-            results = Results(settings, sessions, letters, inputs, admin, request.patience_seconds)
-            earlier = await recover(results, claiming)
-            run = _run(settings, request)
-            tails = await letter_ends(letters, settings)
-            async with sessions.begin() as session:
-                claimer = Claimer(settings, letters, inputs, session, run, request.edits)
-                selection = await claimer.claim(request.choice, quiet=request.quiet)
+        results = Results(settings, sessions, letters, inputs, admin, request.patience_seconds)
+        async with AsyncExitStack() as stack:
+            async with turn_of(settings, sessions, LETTERS):
+                async with sessions() as session:
+                    claiming = await redrives.list_claiming_runs(
+                        session, settings.group_id, settings.order_placed_topic
+                    )
+                producer = await stack.enter_async_context(input_producer(settings, "redrive"))
+                earlier = await recover(results, claiming)
+                run = _run(settings, request)
+                tails = await letter_ends(letters, settings)
+                async with sessions.begin() as session:
+                    claimer = Claimer(settings, letters, inputs, session, run, request.edits)
+                    selection = await claimer.claim(request.choice, quiet=request.quiet)
             _require_some(selection, bool(earlier.released or earlier.results))
-            stepped = _SteppedRun(
-                results, producer, request, RedriveReport(run.run_id, earlier, selection), tails
-            )
-            return await stepped.run()
+            report = RedriveReport(run.run_id, earlier, selection)
+            return await _SteppedRun(results, producer, request, report, tails).run()
 
 
 def _run(settings: Settings, request: RedriveRequest) -> Run:
@@ -283,17 +285,3 @@ def _require_some(selection: Selection, other_work: bool) -> None:
     if not selection.left_out:
         raise CommandError(f"nothing to redrive: {NOTHING}")
     raise CommandError(f"nothing to redrive: {left_out_text(selection)}")
-
-
-def left_out_text(selection: Selection) -> str:
-    """What is left out, in words."""
-    counts = {
-        "redriven before": selection.redriven_before,
-        "claimed by a redrive that has not ended": selection.unfinished,
-        "more letters of the same source": selection.written_twice,
-        "from another topic": selection.of_other_topics,
-        "cut, and no longer whole in the input topic": selection.gone,
-        "settled (with --settled, or by place, they are sent too)": selection.settled,
-        "of order_id_conflict, which fail again (with that --code, or by place)": selection.conflicts,
-    }
-    return ", ".join(f"{count:,} {why}" for why, count in counts.items() if count)

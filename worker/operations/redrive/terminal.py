@@ -8,9 +8,9 @@ from rich.text import Text
 
 from worker.operations.dead_letters.letter import Group
 from worker.operations.dead_letters.terminal import groups_table
-from worker.operations.redrive.claim import Difference
+from worker.operations.redrive.claim import Difference, left_out_text
 from worker.operations.redrive.forecast import Expected
-from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport, RedriveRequest, left_out_text
+from worker.operations.redrive.redrive import RedriveRehearsal, RedriveReport, RedriveRequest
 from worker.operations.screen import shown, table
 
 

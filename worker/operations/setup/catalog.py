@@ -100,6 +100,7 @@ async def _import(
     session: AsyncSession, files: Sequence[CatalogFile], asked: ImportRequest, bar: Bar
 ) -> CatalogReport:
     staged = [await _stage(session, file, asked.stock, bar) for file in files]
+    bar.describe("waiting for other imports")
     await catalog_import.acquire_import_lock(session)
     acts = asked.execute or not await catalog_import.has_products(session)
     bar.describe("checking and writing" if acts else "checking")

@@ -12,7 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import session_factory
-from db.worker import leases, positions, skips
+from db.worker import leases, ledger, positions, skips
 from db.worker.leases import Holder
 from db.worker.positions import PendingBatch, Sentinel
 from tests.support.deadline import eventually
@@ -250,6 +250,16 @@ async def test_it_continues_in_the_new_log_where_the_owner_before_was_killed(gro
     owned = await ground.owned()
     assert owned.published_to == 4
     assert [(r.from_offset, r.to_offset) for r in owned.replays] == [(0, 1_000)]
+
+
+async def test_an_owner_has_only_those_replays_that_concern_what_it_will_read(ground: Ground):
+    """Each order is compared with all of them, and their rows stay for good."""
+    await ground.decided(4)
+    await ground.committed(4)
+    for end in (3, 4, 5):
+        async with ground.sessions.begin() as session:
+            await ledger.add_replays(session, ground.first.topic, {0: (0, end)})
+    assert [(r.from_offset, r.to_offset) for r in (await ground.owned()).replays] == [(0, 5)]
 
 
 async def test_what_retention_deleted_before_it_was_decided_leaves_a_lasting_note(ground: Ground):

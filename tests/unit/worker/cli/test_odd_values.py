@@ -88,6 +88,12 @@ def test_a_variable_that_is_not_set_chooses_nothing(words: tuple[str, ...]):
     OrderWorker({}).here(*words).assert_refused(2, f"{words[-2]} is empty")
 
 
+def test_bytes_that_are_no_text_end_in_the_same_documents_as_any_other_mistake():
+    result = OrderWorker({}).here("replay", "--to-earliest", "--topic", "\udcff", "--json")
+    result.assert_one_line(2, "--topic ·: write a topic")
+    assert result.document["error"].startswith("--topic ·: write a topic")
+
+
 def test_there_is_something_to_try():
     assert len(list(options("TIME"))) >= 12
     assert len(list(options("float range"))) >= 12
