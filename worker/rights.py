@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.altered_tables import is_unique, require_unaltered, rewriters
+from worker.altered_tables import is_unique, require_tables, require_unaltered, rewriters
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -27,6 +27,8 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("INSERT",),
 }
 """By table: the rights that a worker needs. A grant of some columns counts."""
+WRITTEN: Final = tuple(name for name, rights in RIGHTS.items() if "INSERT" in rights)
+"""the tables to which a worker adds rows"""
 PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("SELECT",),
     "order_reopenings": ("SELECT",),
@@ -70,6 +72,7 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
                 "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
                 " hosts and target_session_attrs=read-write"
             )
+        await require_tables(connection, [*RIGHTS, *PAGE_RIGHTS])
         hidden = (await connection.execute(_HIDDEN, {"names": list(RIGHTS)})).all()
         if hidden:
             raise CommandError(
@@ -78,12 +81,11 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
-        inserted = [name for name, rights in RIGHTS.items() if "INSERT" in rights]
-        await require_unaltered(connection, list(RIGHTS), inserted)
-        return "; ".join(await _remarks(connection, inserted)) or None
+        await require_unaltered(connection, list(RIGHTS), WRITTEN)
+        return "; ".join(await _remarks(connection)) or None
 
 
-async def _remarks(connection: AsyncConnection, inserted: Sequence[str]) -> list[str]:
+async def _remarks(connection: AsyncConnection) -> list[str]:
     """What a worker can do without, and what it cannot see by itself."""
     remarks = []
     if missing := await _missing(connection, PAGE_RIGHTS):
@@ -100,7 +102,7 @@ async def _remarks(connection: AsyncConnection, inserted: Sequence[str]) -> list
             "orders has no unique index on id alone (partitioned by time?): an id that a shop has given to"
             " `create_order` must never be placed through Kafka, or it is ordered twice"
         )
-    if named := await rewriters(connection, inserted):
+    if named := await rewriters(connection, WRITTEN):
         remarks.append(
             f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
             " `order-worker reconcile` shows: let them set columns of the shop's own"
