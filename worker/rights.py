@@ -57,7 +57,16 @@ _OTHER_COLLATION: Final = text("""
       AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
     """)
 _KNOWS_COLLATION: Final = text("SELECT current_setting('server_version_num')::int >= 150000")
-_READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
+_READ_ONLY: Final = text("""
+    SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'set' END
+    WHERE current_setting('transaction_read_only') = 'on'
+    """)
+_HOW_TO_WRITE: Final = {
+    "standby": "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
+    " hosts and target_session_attrs=read-write",
+    "set": "PostgreSQL is read-only, because default_transaction_read_only is on for the server, the database"
+    " or the role: ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE … RESET it",
+}
 
 
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
@@ -67,11 +76,8 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     without an error of PostgreSQL's.
     """
     async with engine.connect() as connection:
-        if await connection.scalar(_READ_ONLY):
-            raise CommandError(
-                "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
-                " hosts and target_session_attrs=read-write"
-            )
+        if why := await connection.scalar(_READ_ONLY):
+            raise CommandError(_HOW_TO_WRITE[why])
         await require_tables(connection, [*RIGHTS, *PAGE_RIGHTS])
         hidden = (await connection.execute(_HIDDEN, {"names": list(RIGHTS)})).all()
         if hidden:

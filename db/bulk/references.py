@@ -23,18 +23,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 # The setting also skips triggers. So it is used only where an insert, also into a partition, fires nothing
 # but the checks of these three keys. 4 is TRIGGER_TYPE_INSERT of PostgreSQL's catalog/pg_trigger.h.
 _PASS_OVER: Final = text("""
-    WITH known (written, referred, name) AS (
-        VALUES ('orders'::regclass, 'users'::regclass, 'user_id'),
-               ('order_items', 'orders', 'order_id'), ('order_items', 'products', 'product_id'))
     SELECT set_config('session_replication_role', 'replica', true)
     WHERE has_parameter_privilege('session_replication_role', 'SET')
       AND NOT EXISTS (
-        SELECT FROM unnest(ARRAY['orders', 'order_items']::regclass[]) AS written
-        CROSS JOIN LATERAL (SELECT written UNION SELECT relid FROM pg_partition_tree(written)) AS part (id)
-        JOIN pg_trigger ON tgrelid = part.id AND tgtype & 4 <> 0
+        SELECT FROM pg_trigger
         LEFT JOIN pg_constraint ON pg_constraint.oid = tgconstraint AND contype = 'f'
-        LEFT JOIN pg_attribute ON attrelid = conrelid AND attnum = ALL (conkey)
-        WHERE ((written, tgconstrrelid, attname::text) IN (SELECT * FROM known)) IS NOT TRUE)
+        WHERE tgtype & 4 <> 0
+          AND tgrelid = ANY (ARRAY['orders', 'order_items']::regclass[] || ARRAY(
+            SELECT relid FROM pg_partition_tree('orders')
+            UNION ALL SELECT relid FROM pg_partition_tree('order_items')))
+          AND (confrelid,
+               (SELECT attname FROM pg_attribute WHERE attrelid = conrelid AND attnum = ALL (conkey)))
+            IN (('users'::regclass, 'user_id'), ('orders'::regclass, 'order_id'),
+                ('products'::regclass, 'product_id')) IS NOT TRUE)
     """)
 _LOOK_AGAIN: Final = text("SET LOCAL session_replication_role TO DEFAULT")
 _PARAMETER_PRIVILEGES_SINCE: Final = (15,)

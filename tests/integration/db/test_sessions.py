@@ -39,6 +39,8 @@ MADE_FOR_OTHERS = {
     "transaction_timeout": "1s",
     "idle_session_timeout": "1s",
     "statement_timeout": "1s",
+    "idle_in_transaction_session_timeout": "1s",
+    "exit_on_error": "on",
 }
 
 Pooled = Callable[[str], str]
@@ -82,7 +84,7 @@ async def test_a_session_has_the_schema_the_limits_and_the_isolation_asked_for(s
     await engine.dispose()
 
 
-async def test_limits_that_are_made_for_other_programs_reach_neither_workers_nor_commands(shop: Shop):
+async def test_what_is_set_for_other_programs_reaches_neither_workers_nor_commands(shop: Shop):
     for name, value in MADE_FOR_OTHERS.items():
         await alter(shop, f"SET {name} = '{value}'")
     settings = Settings(kafka_bootstrap_servers="k:1", database_url=shop.database_url)
@@ -90,7 +92,7 @@ async def test_limits_that_are_made_for_other_programs_reach_neither_workers_nor
     assert set((await settings_of(worker, MADE_FOR_OTHERS)).values()).isdisjoint(MADE_FOR_OTHERS.values())
     await worker.dispose()
     async with database_engine(settings, "test") as command:
-        assert list((await settings_of(command, MADE_FOR_OTHERS)).values()) == ["warning", "0", "0", "0"]
+        assert list((await settings_of(command, MADE_FOR_OTHERS)).values()) == ["warning", *["0"] * 4, "off"]
 
 
 async def test_a_session_without_triggers_and_foreign_keys_is_refused_unless_asked_for(shop: Shop):

@@ -263,7 +263,8 @@ async def test_row_level_security_that_is_turned_on_later_hides_nothing(shop: Sh
 
 async def test_a_server_that_takes_no_writes_is_named(shop: Shop, role: str):
     shop.sql(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-    assert "PostgreSQL is read-only" in await refusal(settings_of(shop, role))
+    said = await refusal(settings_of(shop, role))
+    assert "PostgreSQL is read-only, because default_transaction_read_only is on" in said
 
 
 async def test_the_revision_that_may_not_be_read_is_named_with_its_grant(shop: Shop, role: str):
