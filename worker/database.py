@@ -43,6 +43,12 @@ _NONE_FOR_COMMANDS: Final = _NO_LIMITS | {
 }
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
+# What helps where it is not the address or the login.
+_NEXT_STEPS: Final = {
+    "53300": "let it have more connections: max_connections, or CONNECTION LIMIT of the role or database",
+    "55000": "ALTER DATABASE … ALLOW_CONNECTIONS true",
+    "57P03": "wait until it has started",
+}
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 # Names, addresses and sockets' folders, each perhaps with a port.
@@ -231,7 +237,7 @@ def _server_trouble(
     if isinstance(error, asyncpg.PostgresError):
         return CommandError(
             f"PostgreSQL at {address} does not let us in ({reason})",
-            f"check {variable}",
+            _NEXT_STEPS.get(error.sqlstate or "", f"check {variable}"),
             code="database_refuses",
         )
     return CommandError(

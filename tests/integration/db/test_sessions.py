@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.bulk.copy import copy_rows
 from db.engine import create_engine, session_factory
 from tests.support.pooler import HOW_TO_INSTALL, find_pooler, pooled
+from tests.support.roles import as_role
 from tests.support.shop import Shop
 from worker.database import database_engine, require_reachable_database, session_limits
 from worker.errors import CommandError
@@ -107,6 +109,21 @@ async def test_a_session_without_triggers_and_foreign_keys_is_refused_unless_ask
     loading = create_engine(shop.database_url, server_settings={"session_replication_role": "replica"})
     await write(loading)
     await loading.dispose()
+
+
+async def test_too_few_connections_and_a_closed_database_are_named_with_what_helps(shop: Shop):
+    role = f"few_{uuid4().hex[:8]}"
+    await asyncio.to_thread(shop.sql, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    settings = Settings(kafka_bootstrap_servers="k:1", database_url=as_role(shop.database_url, role))
+    engine = create_engine(as_role(shop.database_url, role))
+    with pytest.raises(CommandError, match=r"too many connections for role .*: let it have more connections"):
+        await require_reachable_database(engine, settings)
+    await engine.dispose()
+    await alter(shop, "ALLOW_CONNECTIONS false")
+    with pytest.raises(CommandError, match="ALTER DATABASE … ALLOW_CONNECTIONS true"):
+        await require_reachable_database(engine, settings)
+    await alter(shop, "ALLOW_CONNECTIONS true")
+    await asyncio.to_thread(shop.sql, f"DROP ROLE {role}")
 
 
 async def test_behind_a_pooler_of_sessions_too_and_one_after_the_other(pooled_by: Pooled):
