@@ -19,6 +19,8 @@ from worker.errors import CommandError
 _ABSENT: Final = text("""
     SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name) WHERE to_regclass(name) IS NULL
     """)
+# The search path is our one schema, in quotes.
+_SCHEMA: Final = text("SELECT current_setting('search_path'), current_schema() IS NOT NULL")
 _UNLOGGED: Final = text("""
     SELECT DISTINCT part.id::regclass::text FROM unnest(CAST(:names AS text[])) AS wanted (name)
     CROSS JOIN LATERAL (SELECT to_regclass(name)
@@ -83,10 +85,12 @@ _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 async def require_tables(connection: AsyncConnection, names: Sequence[str]) -> None:
     """Raise CommandError, which names them, if some of these tables are not found."""
     if absent := (await connection.scalars(_ABSENT, {"names": names})).all():
-        schema = await connection.scalar(text("SELECT current_schema()"))
+        schema, is_usable = (await connection.execute(_SCHEMA)).one()
+        if not is_usable:
+            raise CommandError(f"the role may not use schema {schema}: GRANT USAGE ON SCHEMA {schema} to it")
         raise CommandError(
-            f'schema "{schema}" lacks {", ".join(absent)}: were they moved or renamed? Move them back'
-            f' (ALTER TABLE … SET SCHEMA "{schema}"), or rename them back'
+            f"schema {schema} lacks {', '.join(absent)}: were they moved or renamed? Move them back"
+            f" (ALTER TABLE … SET SCHEMA {schema}), or rename them back"
         )
 
 

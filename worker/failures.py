@@ -59,6 +59,12 @@ _RIGHTS: Final[Mapping[type[BaseException], str]] = {
 }
 
 
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
+_MORE_RIGHTS: Final = (
+    "grant the role its rights, as deploy/postgres/roles.sql does; BYPASSRLS against row-level security"
+)
+
+
 class StaleReadError(Exception):
     """Data that a decision was based on changed before it was written: nothing was committed."""
 
@@ -219,7 +225,9 @@ def describe(error: BaseException) -> str:
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
     text = _ADDRESS.sub(r"\1:\2", _without_repr(text)).split(">: ", 1)[-1]
-    return f"{text}: VACUUM that database" if _needs_vacuum(error) else text
+    if _needs_vacuum(error):
+        return f"{text}: VACUUM that database"
+    return f"{text}: {_MORE_RIGHTS}" if sqlstate(error) == _INSUFFICIENT_PRIVILEGE else text
 
 
 def backoff_seconds(attempt: int, longest_seconds: float) -> float:

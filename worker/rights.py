@@ -108,12 +108,19 @@ async def _remarks(connection: AsyncConnection) -> list[str]:
             "orders has no unique index on id alone (partitioned by time?): an id that a shop has given to"
             " `create_order` must never be placed through Kafka, or it is ordered twice"
         )
-    if named := await rewriters(connection, WRITTEN):
-        remarks.append(
-            f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
-            " `order-worker reconcile` shows: let them set columns of the shop's own"
-        )
+    if remark := await rewriters_remark(connection):
+        remarks.append(remark)
     return remarks
+
+
+async def rewriters_remark(connection: AsyncConnection) -> str | None:
+    """What nobody sees but a comparison of the rows with the ledger; None: nothing changes them."""
+    if not (named := await rewriters(connection, WRITTEN)):
+        return None
+    return (
+        f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
+        " `order-worker reconcile` shows: let them set columns of the shop's own"
+    )
 
 
 def grants(role: str) -> list[str]:

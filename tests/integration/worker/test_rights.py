@@ -200,6 +200,15 @@ async def test_a_table_that_is_gone_is_named(shop: Shop, role: str):
     assert "a view takes no COPY: make tables of orders" in await refusal(settings_of(shop, role))
 
 
+async def test_a_schema_that_may_not_be_used_any_more_is_named(shop: Shop, role: str):
+    """Its tables are not found then."""
+    async with database_engine(settings_of(shop, role), "test") as engine:
+        checks = TableChecks(engine, 20.0)
+        shop.sql("REVOKE USAGE ON SCHEMA public FROM public")
+        with pytest.raises(WaitsForOperatorError, match='GRANT USAGE ON SCHEMA "public"'):
+            await checks.require_unaltered(at_once=True)
+
+
 async def test_what_is_wrong_with_a_partition_is_named(shop: Shop, role: str):
     """As of the one that new rows come into."""
     shop.sql("DROP TABLE order_items")
@@ -233,6 +242,19 @@ async def test_what_is_altered_while_a_worker_runs_is_seen_soon(
             await one.require_unaltered(at_once=at_once)
     shop.sql("ALTER TABLE orders ALTER total_amount TYPE numeric(14,2)")
     await soon.require_unaltered(at_once=False)
+
+
+async def test_a_trigger_that_is_added_while_a_worker_runs_is_a_warning_once(
+    shop: Shop, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+):
+    checks = TableChecks(engine, 20.0)
+    body = "BEGIN NEW.total_amount := round(NEW.total_amount); RETURN NEW; END"
+    shop.sql(f"CREATE FUNCTION rounds() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+    shop.sql("CREATE TRIGGER rounds BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION rounds()")
+    for _ in range(2):
+        await checks.require_unaltered(at_once=True)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "worker.table_checks"]
+    assert "may change what workers write (orders.rounds)" in warning
 
 
 WITHOUT_A_KEY = {

@@ -65,6 +65,12 @@ def test_a_database_that_needs_a_vacuum_before_it_takes_writes_is_waited_for():
         assert describe(raised) == "said by PostgreSQL: VACUUM that database"
 
 
+def test_a_right_that_is_withdrawn_is_described_with_what_to_grant():
+    """And a policy that somebody adds, which has the same code."""
+    for raised in (postgres_error("42501"), DBAPIError("SELECT 1", None, postgres_error("42501"))):
+        assert describe(raised).startswith("said by PostgreSQL: grant the role its rights")
+
+
 def test_a_table_that_a_trigger_misses_may_be_missed_for_one_order_only():
     error = postgres_error("42P01")
     error.context = "PL/pgSQL function own() line 1 at IF"
