@@ -138,8 +138,8 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    is_of_server = state[:2] in _SERVER_CLASSES or _is_of_our_statement(error) or _needs_vacuum(error)
-    if not is_of_server:
+    is_of_server = state[:2] in _SERVER_CLASSES or _needs_vacuum(error)
+    if not is_of_server and not _is_of_our_statement(error):
         return Remedy.SPLIT
     return Remedy.WAIT
 
