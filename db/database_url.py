@@ -86,13 +86,13 @@ def read_url(database_url: str) -> DatabaseUrl:
     if not isinstance(database_url, str):
         raise InvalidUrlError(f"is {type(database_url).__name__}, not text: write {_FORM}")
     scheme, separator, rest = database_url.partition("://")
-    address, is_asked, query = rest.partition("?")
+    address, _, query = rest.partition("?")
     address = address.replace("#", "%23")  # it ends nothing, as in a password
-    kept: list[tuple[str, str]] = []
+    address, kept = _hosts_apart(address)
     settings: dict[str, str] = {}
     without_effect: list[str] = []
     timeout: float | None = None
-    has_host = bool(address.rpartition("@")[2].partition("/")[0])
+    has_host = bool(kept or address.rpartition("@")[2].partition("/")[0])
     # Not as a form of HTML: a "+" is a "+".
     for name, value in (map(unquote, each.partition("=")[::2]) for each in query.split("&") if each):
         _require_possible(name, value)
@@ -101,10 +101,10 @@ def read_url(database_url: str) -> DatabaseUrl:
         elif name == "options":
             settings |= _options(value)
         elif name == "hostaddr" and not has_host:
-            kept.append(("host", value))
+            kept.append(("host", _in_brackets(value)))
         elif name in _OF_THE_DRIVER:
             has_host |= name == "host"
-            kept.append((name, value))
+            kept.append((name, _in_brackets(value) if name == "host" else value))
         elif name in _WITHOUT_EFFECT:
             without_effect.append(name)
         else:
@@ -114,7 +114,7 @@ def read_url(database_url: str) -> DatabaseUrl:
         kept = [(name, value) for name, value in kept if name not in ("sslrootcert", "sslmode")]
     dsn = f"{scheme.partition('+')[0]}{separator}{address}"
     if kept:
-        dsn += is_asked + "&".join(f"{name}={quote(value, safe='/:,')}" for name, value in kept)
+        dsn += "?" + "&".join(f"{name}={quote(value, safe='/:,[]')}" for name, value in kept)
     return DatabaseUrl(dsn, settings, timeout, tuple(without_effect), is_system)
 
 
@@ -144,6 +144,22 @@ def _require_possible(name: str, value: str) -> None:
     if name in _REFUSED_ALWAYS or (name, value.lower()) in _REFUSED:
         instead = _INSTEAD.get(name, "leave it out")
         raise InvalidUrlError(f"{name} cannot be had, for the driver does not know it; {instead}")
+
+
+def _hosts_apart(address: str) -> tuple[str, list[tuple[str, str]]]:
+    """Several hosts, where one is an IPv6 address, as a parameter: urllib takes it as the first one only."""
+    login, is_login, place = address.rpartition("@")
+    hosts, is_named, name = place.partition("/")
+    if "," not in hosts or "[" not in hosts:
+        return address, []
+    return f"{login}{is_login}{is_named}{name}", [("host", hosts)]
+
+
+def _in_brackets(hosts: str) -> str:
+    """IPv6 addresses, which libpq takes without them here: the driver would look for a port."""
+    return ",".join(
+        f"[{host}]" if host.count(":") > 1 and "[" not in host else host for host in hosts.split(",")
+    )
 
 
 def _seconds(name: str, value: str) -> float:

@@ -98,6 +98,7 @@ def create_engine(
             "default_transaction_isolation": "read committed",
             "client_min_messages": "warning",  # `db.durable_commits` needs them
             "standard_conforming_strings": "on",  # a backslash in a pattern of ours is one
+            "exit_on_error": "off",  # else it is not said which order is refused, and why
             **(server_settings or {}),
         }
         timeout_seconds = url.connect_timeout_seconds or CONNECT_TIMEOUT_SECONDS

@@ -16,9 +16,31 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from db.models import Base
 from worker.errors import CommandError
 
+_ABSENT: Final = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name) WHERE to_regclass(name) IS NULL
+    """)
+# The search path is our one schema, in quotes.
+_SCHEMA: Final = text("SELECT current_setting('search_path'), current_schema() IS NOT NULL")
 _UNLOGGED: Final = text("""
+    SELECT DISTINCT part.id::regclass::text FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    CROSS JOIN LATERAL (SELECT to_regclass(name)
+                        UNION SELECT relid FROM pg_partition_tree(to_regclass(name))) AS part (id)
+    JOIN pg_class ON pg_class.oid = part.id WHERE relpersistence = 'u'
+    ORDER BY 1
+    """)
+# Few orders are written by a statement that PostgreSQL refuses where there are rules; COPY heeds none.
+_RULES: Final = text("""
+    SELECT format('DROP RULE %I ON %s', rulename, wanted.name)
+    FROM unnest(CAST(:names AS text[])) AS wanted (name)
+    JOIN pg_rewrite ON ev_class = to_regclass(wanted.name)
+    WHERE ev_enabled IN ('O', 'A') AND ev_type = '3' ORDER BY 1
+    """)
+# COPY writes into a view only where a trigger does it instead: bits 4 (INSERT) and 64 (INSTEAD OF).
+_VIEWS: Final = text("""
     SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name)
-    JOIN pg_class ON pg_class.oid = to_regclass(name) WHERE relpersistence = 'u'
+    JOIN pg_class ON pg_class.oid = to_regclass(name)
+    WHERE relkind = 'v' AND NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgtype & 68 = 68 AND tgenabled IN ('O', 'A'))
     """)
 # A deferrable one counts: it fails the COMMIT.
 _IS_UNIQUE: Final = text("""
@@ -37,20 +59,21 @@ _TYPES: Final = text("""
     JOIN pg_type ON pg_type.oid = atttypid
     """)
 # Triggers that run before a row is written: bits 1 (each row), 2 (before), 4 (INSERT), 16 (UPDATE).
-# If its text gives no column of ours a value, a trigger leaves our rows as they are. And rules, which are for
-# a few orders and not for many, since COPY does not heed them.
+# If its text gives no column of ours a value, a trigger leaves our rows as they are. And rules, where they
+# do not keep orders from being written.
 _REWRITERS: Final = text(r"""
     SELECT wanted.name || '.' || tgname
     FROM unnest(CAST(:names AS text[]), CAST(:columns AS text[])) AS wanted (name, columns)
-    JOIN pg_trigger ON tgrelid = to_regclass(wanted.name) JOIN pg_proc ON pg_proc.oid = tgfoid
+    CROSS JOIN LATERAL (SELECT to_regclass(wanted.name)
+                        UNION SELECT relid FROM pg_partition_tree(to_regclass(wanted.name))) AS part (id)
+    JOIN pg_trigger ON tgrelid = part.id JOIN pg_proc ON pg_proc.oid = tgfoid
     WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 3 = 3
       AND tgtype & CASE wanted.name WHEN 'products' THEN 16 ELSE 4 END > 0
       AND (prosrc ~* ('\mnew(\W+(' || wanted.columns || ')\M)?[^\w<>!=]*=')
            OR prosrc ~* '\minto\s+(strict\s+)?new\M')
-    UNION ALL
-    SELECT wanted.name || '.' || rulename FROM unnest(CAST(:names AS text[])) AS wanted (name)
-    JOIN pg_rewrite ON ev_class = to_regclass(wanted.name)
-    WHERE ev_enabled IN ('O', 'A') AND ev_type = CASE wanted.name WHEN 'products' THEN '2' ELSE '3' END
+    UNION
+    SELECT 'products.' || rulename FROM pg_rewrite
+    WHERE ev_class = to_regclass('products') AND ev_enabled IN ('O', 'A') AND ev_type = '2'
     ORDER BY 1
     """)
 _OF_STOCK: Final = ("price", "stock_quantity", "received_quantity")
@@ -59,11 +82,33 @@ _EXACT_NUMBER: Final = re.compile(r"numeric(\(\d+,(?P<decimals>\d+)\))?")
 _DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
+async def require_tables(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Raise CommandError, which names them, if some of these tables are not found."""
+    if absent := (await connection.scalars(_ABSENT, {"names": names})).all():
+        schema, is_usable = (await connection.execute(_SCHEMA)).one()
+        if not is_usable:
+            raise CommandError(f"the role may not use schema {schema}: GRANT USAGE ON SCHEMA {schema} to it")
+        raise CommandError(
+            f"schema {schema} lacks {', '.join(absent)}: were they moved or renamed? Move them back"
+            f" (ALTER TABLE … SET SCHEMA {schema}), or rename them back"
+        )
+
+
 async def require_unaltered(connection: AsyncConnection, used: Sequence[str], written: Sequence[str]) -> None:
     """Raise CommandError, with the statements that help, unless these tables keep what is written to them.
 
-    `used` must survive a crash. The columns of `written` must have types that keep each value as it is.
+    `used` must be there and survive a crash. `written` must take all rows, and their columns must have types
+    that keep each value as it is.
     """
+    await require_tables(connection, used)
+    if views := (await connection.scalars(_VIEWS, {"names": written})).all():
+        raise CommandError(
+            f"a view takes no COPY: make tables of {', '.join(views)}, or add a trigger INSTEAD OF INSERT"
+        )
+    if rules := (await connection.scalars(_RULES, {"names": written})).all():
+        raise CommandError(
+            f"rules keep orders from being written: {'; '.join(rules)} (a trigger may do the same)"
+        )
     if unlogged := (await connection.scalars(_UNLOGGED, {"names": used})).all():
         raise CommandError(
             "a crash of PostgreSQL would empty tables that are unlogged: "

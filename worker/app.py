@@ -54,6 +54,7 @@ from worker.pipeline.takeover import Takeover
 from worker.pipeline.watch import Watch
 from worker.pipeline.withheld import WithheldOutcomes
 from worker.settings import Settings, read_settings
+from worker.table_checks import TableChecks
 
 # Of the time that a supervisor gives a worker to stop.
 RELEASED_WITHIN_SECONDS: Final = 3.0
@@ -193,6 +194,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
             timeout_seconds=settings.batch_timeout_seconds,
         ),
         publisher=publisher,
+        tables=TableChecks(engine, settings.batch_timeout_seconds),
         health=health,
         metrics=metrics,
         batch_max_bytes=settings.batch_max_bytes,

@@ -34,10 +34,21 @@ LIMIT_SECONDS: Final = 5.0
 # hidden would be an unknown one, and an order that is hidden one that is missing.
 NOTHING_HIDDEN: Final = {"row_security": "off"}
 # Limits that the role or the database has for a shop's programs would end ours in the middle of their work,
-# and the next try as well. Workers have limits of their own (`session_limits`).
+# and the next try as well. Workers have limits of their own (`session_limits`); a command reads Kafka while a
+# transaction waits.
 _NO_LIMITS: Final = {"transaction_timeout": "0", "idle_session_timeout": "0"}
+_NONE_FOR_COMMANDS: Final = _NO_LIMITS | {
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
 
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
+# What helps where it is not the address or the login.
+_NEXT_STEPS: Final = {
+    "53300": "let it have more connections: max_connections, or CONNECTION LIMIT of the role or database",
+    "55000": "ALTER DATABASE … ALLOW_CONNECTIONS true",
+    "57P03": "wait until it has started",
+}
 _DATABASE_VARIABLE: Final = "ORDER_WORKER_DATABASE_URL"
 _SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 # Names, addresses and sockets' folders, each perhaps with a port.
@@ -53,7 +64,7 @@ async def database_engine(settings: Settings, application_name: str) -> AsyncIte
         **database_login(settings),
         schema=settings.database_schema,
         application_name=application_name,
-        server_settings=NOTHING_HIDDEN | _NO_LIMITS | {"statement_timeout": "0"},
+        server_settings=NOTHING_HIDDEN | _NONE_FOR_COMMANDS,
         pool_size=1,
     )
     try:
@@ -226,7 +237,7 @@ def _server_trouble(
     if isinstance(error, asyncpg.PostgresError):
         return CommandError(
             f"PostgreSQL at {address} does not let us in ({reason})",
-            f"check {variable}",
+            _NEXT_STEPS.get(error.sqlstate or "", f"check {variable}"),
             code="database_refuses",
         )
     return CommandError(

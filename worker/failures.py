@@ -59,6 +59,12 @@ _RIGHTS: Final[Mapping[type[BaseException], str]] = {
 }
 
 
+_INSUFFICIENT_PRIVILEGE: Final = "42501"
+_MORE_RIGHTS: Final = (
+    "grant the role its rights, as deploy/postgres/roles.sql does; BYPASSRLS against row-level security"
+)
+
+
 class StaleReadError(Exception):
     """Data that a decision was based on changed before it was written: nothing was committed."""
 
@@ -107,6 +113,9 @@ _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluste
 _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _LOGIN_CLASS: Final = "28"
+# With the code of what a single order may exceed, such as the size of an index row. By the function that
+# refuses it: to everybody, until old rows are vacuumed.
+_OUT_OF_TRANSACTIONS: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 _STATEMENT_CLASS: Final = "42"  # syntax error or access rule violation
 # Of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". Any other
 # class may come of one order: of its data, or of a trigger of the shop, which raises P0001 where it names no
@@ -129,7 +138,8 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    if state[:2] not in _SERVER_CLASSES and not _is_of_our_statement(error):
+    is_of_server = state[:2] in _SERVER_CLASSES or _needs_vacuum(error)
+    if not is_of_server and not _is_of_our_statement(error):
         return Remedy.SPLIT
     return Remedy.WAIT
 
@@ -142,6 +152,11 @@ def _is_of_our_statement(error: BaseException) -> bool:
     return (sqlstate(error) or "").startswith(_STATEMENT_CLASS) and not getattr(
         driver_error(error), "context", None
     )
+
+
+def _needs_vacuum(error: BaseException) -> bool:
+    """Whether PostgreSQL begins no transaction, so that it need not use the number of an old one again."""
+    return getattr(driver_error(error), "server_source_function", None) in _OUT_OF_TRANSACTIONS
 
 
 def may_concern_all(error: BaseException) -> bool:
@@ -209,8 +224,10 @@ def describe(error: BaseException) -> str:
         return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     text = str(inner).strip().partition("\n")[0] or type(inner).__name__
-    text = _ADDRESS.sub(r"\1:\2", _without_repr(text))
-    return text.split(">: ", 1)[-1]
+    text = _ADDRESS.sub(r"\1:\2", _without_repr(text)).split(">: ", 1)[-1]
+    if _needs_vacuum(error):
+        return f"{text}: VACUUM that database"
+    return f"{text}: {_MORE_RIGHTS}" if sqlstate(error) == _INSUFFICIENT_PRIVILEGE else text
 
 
 def backoff_seconds(attempt: int, longest_seconds: float) -> float:

@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.altered_tables import is_unique, require_unaltered, rewriters
+from worker.altered_tables import is_unique, require_tables, require_unaltered, rewriters
 from worker.errors import CommandError
 from worker.settings import Settings
 
@@ -27,6 +27,8 @@ RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("INSERT",),
 }
 """By table: the rights that a worker needs. A grant of some columns counts."""
+WRITTEN: Final = tuple(name for name, rights in RIGHTS.items() if "INSERT" in rights)
+"""the tables to which a worker adds rows"""
 PAGE_RIGHTS: Final[Mapping[str, tuple[str, ...]]] = {
     "order_items": ("SELECT",),
     "order_reopenings": ("SELECT",),
@@ -55,7 +57,16 @@ _OTHER_COLLATION: Final = text("""
       AND datcollversion IS DISTINCT FROM pg_database_collation_actual_version(oid)
     """)
 _KNOWS_COLLATION: Final = text("SELECT current_setting('server_version_num')::int >= 150000")
-_READ_ONLY: Final = text("SELECT current_setting('transaction_read_only') = 'on'")
+_READ_ONLY: Final = text("""
+    SELECT CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'set' END
+    WHERE current_setting('transaction_read_only') = 'on'
+    """)
+_HOW_TO_WRITE: Final = {
+    "standby": "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
+    " hosts and target_session_attrs=read-write",
+    "set": "PostgreSQL is read-only, because default_transaction_read_only is on for the server, the database"
+    " or the role: ALTER ROLE … RESET default_transaction_read_only, or ALTER DATABASE … RESET it",
+}
 
 
 async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
@@ -65,11 +76,9 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
     without an error of PostgreSQL's.
     """
     async with engine.connect() as connection:
-        if await connection.scalar(_READ_ONLY):
-            raise CommandError(
-                "PostgreSQL is read-only (a standby?): name the primary in ORDER_WORKER_DATABASE_URL, or all"
-                " hosts and target_session_attrs=read-write"
-            )
+        if why := await connection.scalar(_READ_ONLY):
+            raise CommandError(_HOW_TO_WRITE[why])
+        await require_tables(connection, [*RIGHTS, *PAGE_RIGHTS])
         hidden = (await connection.execute(_HIDDEN, {"names": list(RIGHTS)})).all()
         if hidden:
             raise CommandError(
@@ -78,12 +87,11 @@ async def require_rights(engine: AsyncEngine, settings: Settings) -> str | None:
             )
         if missing := await _missing(connection, RIGHTS):
             raise CommandError(f'in schema "{settings.database_schema}", {missing}')
-        inserted = [name for name, rights in RIGHTS.items() if "INSERT" in rights]
-        await require_unaltered(connection, list(RIGHTS), inserted)
-        return "; ".join(await _remarks(connection, inserted)) or None
+        await require_unaltered(connection, list(RIGHTS), WRITTEN)
+        return "; ".join(await _remarks(connection)) or None
 
 
-async def _remarks(connection: AsyncConnection, inserted: Sequence[str]) -> list[str]:
+async def _remarks(connection: AsyncConnection) -> list[str]:
     """What a worker can do without, and what it cannot see by itself."""
     remarks = []
     if missing := await _missing(connection, PAGE_RIGHTS):
@@ -100,12 +108,19 @@ async def _remarks(connection: AsyncConnection, inserted: Sequence[str]) -> list
             "orders has no unique index on id alone (partitioned by time?): an id that a shop has given to"
             " `create_order` must never be placed through Kafka, or it is ordered twice"
         )
-    if named := await rewriters(connection, inserted):
-        remarks.append(
-            f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
-            " `order-worker reconcile` shows: let them set columns of the shop's own"
-        )
+    if remark := await rewriters_remark(connection):
+        remarks.append(remark)
     return remarks
+
+
+async def rewriters_remark(connection: AsyncConnection) -> str | None:
+    """What nobody sees but a comparison of the rows with the ledger; None: nothing changes them."""
+    if not (named := await rewriters(connection, WRITTEN)):
+        return None
+    return (
+        f"the shop's triggers or rules may change what workers write ({', '.join(named)}), which only"
+        " `order-worker reconcile` shows: let them set columns of the shop's own"
+    )
 
 
 def grants(role: str) -> list[str]:

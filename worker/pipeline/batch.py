@@ -205,9 +205,10 @@ class BatchProcessor:
         try:
             async with asyncio.timeout(self.timeout_seconds), self.sessions() as session:
                 (result,) = await self._decide_all(session, Arrivals([arrival]), batch, locked=True)
+                await decided.check_deferred(session)
+                return result.fate is Fate.CONFIRMED
         except Exception:
             return False
-        return result.fate is Fate.CONFIRMED
 
     async def _decide_in_one_transaction(
         self, arrivals: Arrivals, batch: _Batch, locked: bool

@@ -39,6 +39,7 @@ from worker.pipeline.partition import Ownership, Partitions
 from worker.pipeline.publisher import Outgoing, Publisher
 from worker.pipeline.retries import DatabaseReplacedError, Retries
 from worker.pipeline.set_aside import publish_or_set_aside, without_withheld
+from worker.table_checks import TableChecks
 
 MAX_REFUSED: Final = 5
 """so many partitions of a poll wait behind refused orders before all wait"""
@@ -64,6 +65,7 @@ class Flow:
     retries: Retries
     processor: BatchProcessor
     publisher: Publisher
+    tables: TableChecks
     health: Health
     metrics: Metrics
     batch_max_bytes: int
@@ -170,6 +172,8 @@ class Flow:
                     session, batch, self._by_partition(batch, results, owned), owned
                 )
 
+        # After a failure at once: it names a missing table, say, with what helps.
+        await self.tables.require_unaltered(at_once=self.retries.database_failures > 0)
         replays = {p: owned[p].replays for p in batch if owned[p].replays}
         records = [r for of_one in batch.values() for r in of_one]
         results = await self.processor.decide(records, replays, self._require_same_database, record_too)

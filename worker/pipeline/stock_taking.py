@@ -14,7 +14,8 @@ from worker.failures import StaleReadError
 FEW_PRODUCTS: Final = 150
 
 _NOT_TAKEN: Final = (
-    "PostgreSQL does not let stock be taken of a product that has it: look at the triggers of products"
+    "PostgreSQL does not let stock be taken of a product that has it: look at the triggers and rules of"
+    " products"
 )
 
 

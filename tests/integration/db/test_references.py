@@ -74,7 +74,8 @@ async def test_those_of_a_caller_that_takes_no_stock_are_and_so_are_those_of_few
 @pytest.mark.parametrize(
     ("of_the_shop", "checked"),
     [
-        ("ALTER TABLE orders ADD taken_by bigint DEFAULT 1 REFERENCES users", False),
+        ("ALTER TABLE orders ADD taken_by bigint DEFAULT 1 REFERENCES users", True),
+        ("ALTER TABLE order_items ADD FOREIGN KEY (product_id) REFERENCES products", False),
         ("ALTER TABLE orders ADD shipped_by bigint REFERENCES categories", True),
         ("CREATE TRIGGER own BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION own()", True),
         ("CREATE TRIGGER own AFTER INSERT OR DELETE ON order_items EXECUTE FUNCTION own()", True),
@@ -95,6 +96,26 @@ async def test_what_a_shop_adds_to_its_tables_is_never_skipped(
     await asyncio.to_thread(shop.sql, of_the_shop)
     async with sessions() as session:
         assert await are_checked(session, many(NOBODYS_PRODUCT)) == checked
+
+
+async def test_a_trigger_of_a_single_partition_is_never_skipped(sessions: Sessions, shop: Shop):
+    """As of the one that new rows come into."""
+    for statement in (
+        "DROP TABLE order_items",
+        "CREATE TABLE order_items (order_id uuid REFERENCES orders, line_number int, product_id bigint"
+        " REFERENCES products, quantity int, unit_price numeric(10, 2)) PARTITION BY HASH (order_id)",
+        "CREATE TABLE items_0 PARTITION OF order_items FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+    ):
+        await asyncio.to_thread(shop.sql, statement)
+    async with sessions() as session:
+        assert not await are_checked(session, many(NOBODYS_PRODUCT))
+    own = "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+    await asyncio.to_thread(shop.sql, own)
+    await asyncio.to_thread(
+        shop.sql, "CREATE TRIGGER own BEFORE INSERT ON items_0 FOR EACH ROW EXECUTE FUNCTION own()"
+    )
+    async with sessions() as session:
+        assert await are_checked(session, many(NOBODYS_PRODUCT))
 
 
 async def test_a_role_that_may_not_leave_checks_out_has_them_made(sessions: Sessions, shop: Shop):

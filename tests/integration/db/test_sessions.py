@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.bulk.copy import copy_rows
 from db.engine import create_engine, session_factory
 from tests.support.pooler import HOW_TO_INSTALL, find_pooler, pooled
+from tests.support.roles import as_role
 from tests.support.shop import Shop
 from worker.database import database_engine, require_reachable_database, session_limits
 from worker.errors import CommandError
@@ -39,6 +41,8 @@ MADE_FOR_OTHERS = {
     "transaction_timeout": "1s",
     "idle_session_timeout": "1s",
     "statement_timeout": "1s",
+    "idle_in_transaction_session_timeout": "1s",
+    "exit_on_error": "on",
 }
 
 Pooled = Callable[[str], str]
@@ -82,7 +86,7 @@ async def test_a_session_has_the_schema_the_limits_and_the_isolation_asked_for(s
     await engine.dispose()
 
 
-async def test_limits_that_are_made_for_other_programs_reach_neither_workers_nor_commands(shop: Shop):
+async def test_what_is_set_for_other_programs_reaches_neither_workers_nor_commands(shop: Shop):
     for name, value in MADE_FOR_OTHERS.items():
         await alter(shop, f"SET {name} = '{value}'")
     settings = Settings(kafka_bootstrap_servers="k:1", database_url=shop.database_url)
@@ -90,7 +94,7 @@ async def test_limits_that_are_made_for_other_programs_reach_neither_workers_nor
     assert set((await settings_of(worker, MADE_FOR_OTHERS)).values()).isdisjoint(MADE_FOR_OTHERS.values())
     await worker.dispose()
     async with database_engine(settings, "test") as command:
-        assert list((await settings_of(command, MADE_FOR_OTHERS)).values()) == ["warning", "0", "0", "0"]
+        assert list((await settings_of(command, MADE_FOR_OTHERS)).values()) == ["warning", *["0"] * 4, "off"]
 
 
 async def test_a_session_without_triggers_and_foreign_keys_is_refused_unless_asked_for(shop: Shop):
@@ -105,6 +109,21 @@ async def test_a_session_without_triggers_and_foreign_keys_is_refused_unless_ask
     loading = create_engine(shop.database_url, server_settings={"session_replication_role": "replica"})
     await write(loading)
     await loading.dispose()
+
+
+async def test_too_few_connections_and_a_closed_database_are_named_with_what_helps(shop: Shop):
+    role = f"few_{uuid4().hex[:8]}"
+    await asyncio.to_thread(shop.sql, f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")
+    settings = Settings(kafka_bootstrap_servers="k:1", database_url=as_role(shop.database_url, role))
+    engine = create_engine(as_role(shop.database_url, role))
+    with pytest.raises(CommandError, match=r"too many connections for role .*: let it have more connections"):
+        await require_reachable_database(engine, settings)
+    await engine.dispose()
+    await alter(shop, "ALLOW_CONNECTIONS false")
+    with pytest.raises(CommandError, match="ALTER DATABASE … ALLOW_CONNECTIONS true"):
+        await require_reachable_database(engine, settings)
+    await alter(shop, "ALLOW_CONNECTIONS true")
+    await asyncio.to_thread(shop.sql, f"DROP ROLE {role}")
 
 
 async def test_behind_a_pooler_of_sessions_too_and_one_after_the_other(pooled_by: Pooled):

@@ -6,13 +6,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.roles import as_role, role_of_workers
 from tests.support.shop import Shop
 from worker.database import database_engine, require_database
 from worker.errors import CommandError
+from worker.failures import WaitsForOperatorError
 from worker.rights import RIGHTS, require_rights
 from worker.settings import Settings
+from worker.table_checks import TableChecks
 
 NEEDED = [(table, right) for table, rights in RIGHTS.items() for right in rights]
 
@@ -167,14 +170,91 @@ async def test_triggers_and_rules_that_may_change_what_is_written_are_a_remark(s
         shop.sql(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $${function}$$")
         shop.sql(f"CREATE TRIGGER {name} BEFORE {on} ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()")
     shop.sql(f"ALTER ROLE {role} SET standard_conforming_strings = off")
-    shop.sql("CREATE RULE also AS ON INSERT TO order_items DO ALSO NOTIFY items")
+    shop.sql("CREATE RULE also AS ON UPDATE TO products DO ALSO NOTIFY products")
     said = await remark(settings_of(shop, role))
     assert said is not None
-    assert "(order_items.also, order_outcomes.replaces, orders.rounds, products.keeps_ten)" in said
-    shop.sql("DROP RULE also ON order_items")
+    assert "(order_outcomes.replaces, orders.rounds, products.also, products.keeps_ten)" in said
+    shop.sql("DROP RULE also ON products")
     for name, (table, _, _) in TRIGGERS.items():
         shop.sql(f"ALTER TABLE {table} DISABLE TRIGGER {name}")
     assert await remark(settings_of(shop, role)) is None
+
+
+async def test_rules_that_keep_orders_from_being_written_are_named(shop: Shop, role: str):
+    """Few orders waited for ever, with an error of PostgreSQL's that names no table. COPY heeds no rule."""
+    shop.sql("CREATE RULE also AS ON INSERT TO order_items DO ALSO NOTIFY items")
+    shop.sql('CREATE RULE "Own" AS ON INSERT TO orders DO INSTEAD NOTHING')
+    said = await refusal(settings_of(shop, role))
+    assert said.startswith("rules keep orders from being written: ")
+    for statement in said.partition(": ")[2].partition(" (")[0].split("; "):
+        shop.sql(statement)
+    assert await remark(settings_of(shop, role)) is None
+
+
+async def test_a_table_that_is_gone_is_named(shop: Shop, role: str):
+    """At the start it was a traceback."""
+    shop.sql("ALTER TABLE orders RENAME TO away")
+    assert 'schema "public" lacks orders' in await refusal(settings_of(shop, role))
+    shop.sql("CREATE VIEW orders AS SELECT * FROM away")
+    shop.sql(f"GRANT SELECT, INSERT ON orders TO {role}")
+    assert "a view takes no COPY: make tables of orders" in await refusal(settings_of(shop, role))
+
+
+async def test_a_schema_that_may_not_be_used_any_more_is_named(shop: Shop, role: str):
+    """Its tables are not found then."""
+    async with database_engine(settings_of(shop, role), "test") as engine:
+        checks = TableChecks(engine, 20.0)
+        shop.sql("REVOKE USAGE ON SCHEMA public FROM public")
+        with pytest.raises(WaitsForOperatorError, match='GRANT USAGE ON SCHEMA "public"'):
+            await checks.require_unaltered(at_once=True)
+
+
+async def test_what_is_wrong_with_a_partition_is_named(shop: Shop, role: str):
+    """As of the one that new rows come into."""
+    shop.sql("DROP TABLE order_items")
+    shop.sql(
+        "CREATE TABLE order_items (order_id uuid, line_number int, product_id bigint, quantity int,"
+        " unit_price numeric(10, 2)) PARTITION BY HASH (order_id)"
+    )
+    shop.sql(
+        "CREATE UNLOGGED TABLE items_0 PARTITION OF order_items FOR VALUES WITH (MODULUS 1, REMAINDER 0)"
+    )
+    shop.sql(f"GRANT SELECT, INSERT ON order_items TO {role}")
+    assert "ALTER TABLE items_0 SET LOGGED" in await refusal(settings_of(shop, role))
+    shop.sql("ALTER TABLE items_0 SET LOGGED")
+    halves = "BEGIN NEW.quantity := NEW.quantity / 2; RETURN NEW; END"
+    shop.sql(f"CREATE FUNCTION halves() RETURNS trigger LANGUAGE plpgsql AS '{halves}'")
+    shop.sql("CREATE TRIGGER halves BEFORE INSERT ON items_0 FOR EACH ROW EXECUTE FUNCTION halves()")
+    assert "(order_items.halves)" in str(await remark(settings_of(shop, role)))
+
+
+@pytest.mark.guarantee_1
+async def test_what_is_altered_while_a_worker_runs_is_seen_soon(
+    shop: Shop, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+):
+    checks = TableChecks(engine, 20.0)
+    shop.sql("ALTER TABLE orders ALTER total_amount TYPE numeric(14,0)")
+    await checks.require_unaltered(at_once=False)  # checked before the start
+    monkeypatch.setattr("worker.table_checks.INTERVAL_SECONDS", 0.0)
+    soon = TableChecks(engine, 20.0)
+    for one, at_once in ((soon, False), (soon, False), (checks, True)):
+        with pytest.raises(WaitsForOperatorError, match=r"ALTER total_amount TYPE numeric\(14,2\)"):
+            await one.require_unaltered(at_once=at_once)
+    shop.sql("ALTER TABLE orders ALTER total_amount TYPE numeric(14,2)")
+    await soon.require_unaltered(at_once=False)
+
+
+async def test_a_trigger_that_is_added_while_a_worker_runs_is_a_warning_once(
+    shop: Shop, engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+):
+    checks = TableChecks(engine, 20.0)
+    body = "BEGIN NEW.total_amount := round(NEW.total_amount); RETURN NEW; END"
+    shop.sql(f"CREATE FUNCTION rounds() RETURNS trigger LANGUAGE plpgsql AS '{body}'")
+    shop.sql("CREATE TRIGGER rounds BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION rounds()")
+    for _ in range(2):
+        await checks.require_unaltered(at_once=True)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "worker.table_checks"]
+    assert "may change what workers write (orders.rounds)" in warning
 
 
 WITHOUT_A_KEY = {
@@ -205,7 +285,8 @@ async def test_row_level_security_that_is_turned_on_later_hides_nothing(shop: Sh
 
 async def test_a_server_that_takes_no_writes_is_named(shop: Shop, role: str):
     shop.sql(f"ALTER ROLE {role} SET default_transaction_read_only = on")
-    assert "PostgreSQL is read-only" in await refusal(settings_of(shop, role))
+    said = await refusal(settings_of(shop, role))
+    assert "PostgreSQL is read-only, because default_transaction_read_only is on" in said
 
 
 async def test_the_revision_that_may_not_be_read_is_named_with_its_grant(shop: Shop, role: str):

@@ -48,7 +48,7 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
         ("XX001", Remedy.WAIT),  # data corrupted
         ("42P01", Remedy.WAIT),  # a table of the worker's is missing
         # These wait as well, where no other order of the batch would be confirmed.
-        ("54000", Remedy.SPLIT),  # no more transaction ids, or a row too long for an index of the shop
+        ("54000", Remedy.SPLIT),  # a row too long for an index of the shop
         ("P0001", Remedy.SPLIT),  # what a trigger raises by default
         ("45000", Remedy.SPLIT),  # a code that the shop has made up
     ],
@@ -56,6 +56,21 @@ def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
 def test_each_kind_of_database_error_has_its_remedy(sqlstate: str, expected: Remedy):
     assert remedy(postgres_error(sqlstate)) is expected
     assert remedy(DBAPIError("SELECT 1", None, postgres_error(sqlstate))) is expected
+
+
+def test_a_database_that_needs_a_vacuum_before_it_takes_writes_is_waited_for():
+    """It was said of an order, which was suspected to be the only one that is refused."""
+    error = postgres_error("54000")
+    error.server_source_function = "GetNewTransactionId"
+    for raised in (error, DBAPIError("SELECT 1", None, error)):
+        assert remedy(raised) is Remedy.WAIT
+        assert describe(raised) == "said by PostgreSQL: VACUUM that database"
+
+
+def test_a_right_that_is_withdrawn_is_described_with_what_to_grant():
+    """And a policy that somebody adds, which has the same code."""
+    for raised in (postgres_error("42501"), DBAPIError("SELECT 1", None, postgres_error("42501"))):
+        assert describe(raised).startswith("said by PostgreSQL: grant the role its rights")
 
 
 def test_a_table_that_a_trigger_misses_may_be_missed_for_one_order_only():

@@ -130,8 +130,25 @@ async def test_a_refused_order_that_came_alone_waits_by_name_until_another_is_co
     assert (result.fate, result.codes) == (Fate.DEAD_LETTER, ("data_error",))
 
 
+def at_commit(body: str) -> str:
+    return (
+        f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$;;"
+        "CREATE CONSTRAINT TRIGGER own AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION own()"
+    )
+
+
+async def test_an_order_that_is_refused_at_the_commit_holds_up_no_other(decide: Decide, shop: Shop):
+    refuse = "IF NEW.total_amount = 7.50 THEN RAISE 'not this one'; END IF;"
+    results = await decide(batch_of(FEW), at_commit(refuse))
+    await assert_only_the_odd_one_is_refused(shop, results, b"not this one")
+
+
 ALL_REFUSED = {
     "trigger": trigger("RAISE 'closed today';", "orders"),
+    "deferred-trigger": at_commit("RAISE 'closed today';"),
+    "deferred-foreign-key": "CREATE TABLE channels (id int PRIMARY KEY);;"
+    "ALTER TABLE orders ADD COLUMN channel int DEFAULT 1 REFERENCES channels DEFERRABLE INITIALLY DEFERRED",
     "generated-column": "ALTER TABLE orders ADD COLUMN short smallint"
     " GENERATED ALWAYS AS ((total_amount * 100000)::smallint) STORED",
     "own-foreign-key": "CREATE TABLE channels (id int PRIMARY KEY);;"
@@ -186,7 +203,7 @@ async def test_a_product_whose_stock_a_trigger_keeps_holds_up_no_other(decide: D
 
 
 async def test_a_trigger_that_keeps_all_stock_makes_all_wait(decide: Decide, shop: Shop):
-    with pytest.raises(RefusedOrderError, match="triggers of products"):
+    with pytest.raises(RefusedOrderError, match="triggers and rules of products"):
         await decide(batch_of(FEW), trigger("RETURN NULL;", "products", "UPDATE"))
     await assert_nothing_stays(shop)
 
