@@ -46,10 +46,40 @@ class NotTakenError(KafkaError):  # type: ignore[misc]
     def __init__(
         self, client: AIOKafkaClient, partitions: Collection[TopicPartition], seconds: float
     ) -> None:
-        names = [f"{p.topic}-{p.partition}{_copies(client, p)}" for p in sorted(partitions)[:_MOST_NAMED]]
+        names = ", ".join(_with_copies(client, partitions))
         super().__init__(
-            f"no answer within {seconds:g} s to what was sent to {', '.join(names)}: look at its brokers, and"
+            f"no answer within {seconds:g} s to what was sent to {names}: look at its brokers, and"
             " whether fewer copies than min.insync.replicas are in sync"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoCoordinatorError(KafkaError):  # type: ignore[misc]
+    """A coordinator has not answered in time: it cannot write to its topic, say."""
+
+    def __init__(self, topic: str, seconds: float) -> None:
+        """`topic`: where the coordinator keeps its state."""
+        super().__init__(
+            f"no answer within {seconds:g} s from the coordinator that writes to {topic}: look at its"
+            " brokers, and whether fewer copies than min.insync.replicas are in sync"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotStartedError(KafkaError):  # type: ignore[misc]
+    """No producer could start in time: Kafka has to write down its id, and to end its open transaction."""
+
+    def __init__(self, client: AIOKafkaClient, outputs: Collection[TopicPartition], seconds: float) -> None:
+        """`outputs`: the partitions where the open transaction may have written."""
+        behind = [p for p in sorted(outputs) if _is_behind(client, p)]
+        names = ["__transaction_state", "__consumer_offsets", *_with_copies(client, behind)]
+        super().__init__(
+            f"Kafka has not ended the last transaction within {seconds:g} s, or begun no other: look at the"
+            f" brokers of {', '.join(names)}, and whether fewer copies than min.insync.replicas are in sync"
         )
 
     def __str__(self) -> str:
@@ -102,6 +132,15 @@ def _names(partitions: Collection[TopicPartition]) -> str:
     if left := len(partitions) - len(names):
         names.append(f"{left:,} more")
     return ", ".join(names)
+
+
+def _with_copies(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> list[str]:
+    return [f"{p.topic}-{p.partition}{_copies(client, p)}" for p in sorted(partitions)[:_MOST_NAMED]]
+
+
+def _is_behind(client: AIOKafkaClient, partition: TopicPartition) -> bool:
+    known = copies_of(client, partition)
+    return known is not None and known[0] < known[1]
 
 
 def _copies(client: AIOKafkaClient, partition: TopicPartition) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerClosed
 
-from worker.kafka.leaders import NoLeaderError, has_leader
+from worker.kafka.leaders import NoLeaderError, NotStartedError, has_leader
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
 from worker.kafka.producing.transaction import Transaction, end_hanging_transactions, transaction
@@ -24,6 +24,8 @@ _FENCED_AT_ONCE: Final = 16
 # Remember the outputs of so many transactions. One would do if Kafka never undid two in a row. All of them
 # would write a marker to the dead-letter topic with every batch, and people watch that topic's end.
 OUTPUTS_KEPT: Final = 3
+# While a start takes long: how often in its time to look for the reason.
+_LOOKS: Final = 3
 
 
 class LeaseProducer:
@@ -212,30 +214,35 @@ class LeaseProducers:
         return LeaseProducer(client, self.timeout_seconds, self._close)
 
     async def _started(self, client: AIOKafkaProducer) -> None:
-        """Start it. Raises NoLeaderError if that takes long and an output has no leader.
+        """Start it. Raises NoLeaderError or NotStartedError if that takes long.
 
         Kafka ends an open transaction of this id first, and cannot do so while one of its partitions has no
-        leader.
+        leader, or too few copies in sync.
         """
-        starting = asyncio.create_task(client.start())
+        starting, seconds = asyncio.create_task(client.start()), self.timeout_seconds / _LOOKS
+        outputs: set[TopicPartition] = set()
         try:
-            while not (await asyncio.wait([starting], timeout=self.timeout_seconds / 3))[0]:
-                await self._require_leaders(client)
-            starting.result()
+            for _ in range(_LOOKS - 1):  # given up before the caller does, which could not say why
+                if (await asyncio.wait([starting], timeout=seconds))[0]:
+                    starting.result()
+                    return
+                outputs = await self._outputs(client)
+                if unled := {one for one in outputs if not has_leader(client.client, one)}:
+                    raise NoLeaderError(unled)
+            raise NotStartedError(client.client, outputs, (_LOOKS - 1) * seconds)
         finally:
             starting.cancel()
 
-    async def _require_leaders(self, client: AIOKafkaProducer) -> None:
+    async def _outputs(self, client: AIOKafkaProducer) -> set[TopicPartition]:
+        """The partitions that may be published to, as the brokers know them now."""
         await client.client.set_topics(self._topics)
         await client.client.force_metadata_update()
         cluster = client.client.cluster
-        outputs = {
+        return {
             TopicPartition(topic, number)
             for topic in self._topics
             for number in cluster.partitions_for_topic(topic) or ()
         }
-        if unled := {one for one in outputs if not has_leader(client.client, one)}:
-            raise NoLeaderError(unled)
 
     def _close(self, client: AIOKafkaProducer) -> None:
         # In the background, for its broker may be what is away.

@@ -19,8 +19,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
-from worker.kafka.client_internals import end_of_transaction, join_transaction
-from worker.kafka.leaders import NotTakenError, has_leader, require_leaders
+from worker.kafka.client_internals import coordinator_awaited, end_of_transaction, join_transaction
+from worker.kafka.leaders import NoCoordinatorError, NotTakenError, has_leader, require_leaders
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
@@ -141,10 +141,13 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:
-        not_taken = opened.not_taken()
+        not_taken, awaited = opened.not_taken(), coordinator_awaited(producer)
         opened.ignore_failures()
         if isinstance(error, asyncio.CancelledError) and not is_complete:
             await to_its_end(_abort(producer))
+        # First: nothing is sent to a partition that the coordinator has not added yet.
+        if isinstance(error, TimeoutError) and awaited:
+            raise NoCoordinatorError(awaited, timeout_seconds) from error
         if isinstance(error, TimeoutError) and not_taken:
             raise NotTakenError(producer.client, not_taken, timeout_seconds) from error
         raise
