@@ -10,9 +10,11 @@ from socket import gaierror
 from typing import Final
 
 import asyncpg
-from aiokafka import TopicPartition
+from aiokafka import TopicPartition, errors
 from aiokafka.errors import (
+    BrokerResponseError,
     GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaError,
@@ -33,10 +35,14 @@ from worker.errors import RefusedCredentialsError
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """errors of PostgreSQL or its driver; SQLAlchemy does not wrap all of them"""
 
-# What the brokers refuse because of a setting of ours, and would refuse for ever.
+# What the brokers refuse because of a setting, ours or another member's, and would refuse for ever.
 _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
     InvalidTransactionTimeout: (
         "ORDER_WORKER_TRANSACTION_TIMEOUT_MS is above transaction.max.timeout.ms of the brokers"
+    ),
+    InconsistentGroupProtocolError: (
+        "the group has a member with another partition.assignment.strategy, which is no worker: stop it, or"
+        " give it a group id of its own (`order-worker lag` names it)"
     ),
     InvalidSessionTimeoutError: (
         "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"
@@ -57,6 +63,20 @@ _RIGHTS: Final[Mapping[type[BaseException], str]] = {
     GroupAuthorizationFailedError: "READ on the group",
     TransactionalIdAuthorizationFailed: "WRITE on transactional ids that begin with the name of the group",
 }
+
+
+class GroupMaxSizeReachedError(BrokerResponseError):  # type: ignore[misc]
+    """The group has as many members as the brokers allow."""
+
+    errno = 81
+    message = "GROUP_MAX_SIZE_REACHED"
+
+    def __init__(self) -> None:
+        super().__init__("the group has as many members as group.max.size of the brokers allows")
+
+
+# aiokafka 0.14 does not know the code and would make "unknown error" of it.
+errors.kafka_errors.setdefault(GroupMaxSizeReachedError.errno, GroupMaxSizeReachedError)
 
 
 class StaleReadError(Exception):

@@ -1,12 +1,14 @@
 import asyncpg
 import pytest
 from aiokafka.errors import (
+    InconsistentGroupProtocolError,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaConnectionError,
     KafkaError,
     NoBrokersAvailable,
     NodeNotReadyError,
+    for_code,
 )
 from sqlalchemy.exc import DBAPIError
 
@@ -94,6 +96,11 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     assert describe(away) == "KafkaConnectionError: Unable to bootstrap from [::1:9092]"
 
 
+TOO_MANY_MEMBERS = (
+    "GroupMaxSizeReachedError: the group has as many members as group.max.size of the brokers allows"
+)
+
+
 def wrapped(error: Exception, **cause: Exception) -> KafkaError:
     """As aiokafka's sender (with the cause) and its coordinator do."""
     wrapper = KafkaError(repr(error))
@@ -117,6 +124,7 @@ def wrapped(error: Exception, **cause: Exception) -> KafkaError:
         ),
         (wrapped(OSError(), cause=KafkaConnectionError("x")), "KafkaConnectionError: x", "x"),
         (wrapped(TimeoutError(), cause=TimeoutError()), "TimeoutError", "no answer in time"),
+        (wrapped(for_code(81)()), TOO_MANY_MEMBERS, TOO_MANY_MEMBERS),
     ],
 )
 def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, said: str, reason: str):
@@ -128,8 +136,9 @@ def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, 
     [
         (InvalidTransactionTimeout(), "ORDER_WORKER_TRANSACTION_TIMEOUT_MS", "transaction.max.timeout.ms"),
         (InvalidSessionTimeoutError(), "ORDER_WORKER_SESSION_TIMEOUT_MS", "group.max.session.timeout.ms"),
+        (InconsistentGroupProtocolError(), "order-worker lag", "partition.assignment.strategy"),
     ],
-    ids=["transaction", "session"],
+    ids=["transaction", "session", "strategy"],
 )
 def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str
