@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -38,6 +38,19 @@ class UnknownPartitionError(NoLeaderError):
             f"Kafka knows no {_names(partitions)}: was the topic deleted, or created again with fewer"
             " partitions?",
         )
+
+
+class TooFewInSyncError(KafkaError):  # type: ignore[misc]
+    """These partitions take nothing before more of their copies are in sync."""
+
+    def __init__(self, client: AIOKafkaClient, partitions: Collection[TopicPartition]) -> None:
+        names = ", ".join(_with_copies(client, partitions))
+        super().__init__(
+            f"fewer copies than min.insync.replicas are in sync of {names}: start a broker that holds one"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NotTakenError(KafkaError):  # type: ignore[misc]
@@ -120,6 +133,13 @@ async def require_leaders(client: AIOKafkaClient, partitions: Iterable[TopicPart
     if unled := await leaderless(client, partitions):
         unknown = {p for p in unled if client.cluster.leader_for_partition(p) is None}
         raise UnknownPartitionError(unknown) if unknown else NoLeaderError(unled)
+
+
+def too_few_in_sync(client: AIOKafkaClient, least: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+    """Those with fewer copies in sync than that, by what the brokers said last. Sends no request."""
+    known = {p: copies for p in least if (copies := copies_of(client, p))}
+    # Kafka asks for no more copies than there are.
+    return {p for p, (in_sync, copies) in known.items() if in_sync < min(least[p], copies)}
 
 
 def has_leader(client: AIOKafkaClient, partition: TopicPartition) -> bool:

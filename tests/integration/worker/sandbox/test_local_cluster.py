@@ -257,6 +257,40 @@ def test_a_coordinator_whose_topic_has_too_few_copies_in_sync_is_named_by_that_t
     set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "2")
 
 
+def test_what_is_published_where_too_few_copies_are_in_sync_waits_alone_and_is_named(
+    whole: LocalKafkaCluster,
+    shop: Shop,
+    env: dict[str, str],
+    topic_names: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
+) -> None:
+    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
+    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+    create_topics(whole.bootstrap_servers, dict.fromkeys(astuple(topic_names)), 2, replicas=-1)
+    set_option(whole.bootstrap_servers, topic_names.dead_letter, "min.insync.replicas", "3")
+    load, short = Load(scene), f"in sync of {topic_names.dead_letter}-0 (2 of 3 copies in sync): start"
+    with workers_in(env, tmp_path, worker_template) as workers:
+        whole.crash(3)
+        eventually(lambda: len(in_sync(whole, topic_names.dead_letter)) == 2)
+        worker = workers.start().wait_until_ready()
+        scene.place([b"poison"], partition=0)
+        eventually(lambda: short in worker.get("/readyz")[1], 10)
+        load.place(1, 0, 1)
+        load.wait_until_decided()
+        eventually(lambda: len(scene.confirmed()) == 1)
+        whole.start(3)
+        scene.wait_until_drained()
+        eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids, dead_letters=1)
+
+
+def in_sync(cluster: LocalKafkaCluster, topic: str) -> list[int]:
+    """The brokers whose copies of partition 0 are in sync."""
+    described = admin_client(cluster.bootstrap_servers).list_topics(topic, timeout=10)
+    return list(described.topics[topic].partitions[0].isrs)
+
+
 def create_on(cluster: LocalKafkaCluster, topic: str, *brokers: int) -> None:
     """A topic without copies, each partition on one of these brokers."""
     config, on = {"min.insync.replicas": "1"}, [[broker] for broker in brokers]
