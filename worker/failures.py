@@ -15,6 +15,7 @@ from aiokafka.errors import (
     BrokerResponseError,
     GroupAuthorizationFailedError,
     InconsistentGroupProtocolError,
+    InvalidProducerIdMapping,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaError,
@@ -35,7 +36,7 @@ from worker.errors import RefusedCredentialsError
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """errors of PostgreSQL or its driver; SQLAlchemy does not wrap all of them"""
 
-# What the brokers refuse because of a setting, ours or another member's, and would refuse for ever.
+# What the brokers refuse because of a setting: ours, theirs, or another member's.
 _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
     InvalidTransactionTimeout: (
         "ORDER_WORKER_TRANSACTION_TIMEOUT_MS is above transaction.max.timeout.ms of the brokers"
@@ -43,6 +44,9 @@ _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
     InconsistentGroupProtocolError: (
         "the group has a member with another partition.assignment.strategy, which is no worker: stop it, or"
         " give it a group id of its own (`order-worker lag` names it)"
+    ),
+    InvalidProducerIdMapping: (
+        "Kafka has forgotten the id of this idle producer (transactional.id.expiration.ms of the brokers)"
     ),
     InvalidSessionTimeoutError: (
         "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"

@@ -2,6 +2,7 @@ import asyncpg
 import pytest
 from aiokafka.errors import (
     InconsistentGroupProtocolError,
+    InvalidProducerIdMapping,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaConnectionError,
@@ -137,8 +138,9 @@ def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, 
         (InvalidTransactionTimeout(), "ORDER_WORKER_TRANSACTION_TIMEOUT_MS", "transaction.max.timeout.ms"),
         (InvalidSessionTimeoutError(), "ORDER_WORKER_SESSION_TIMEOUT_MS", "group.max.session.timeout.ms"),
         (InconsistentGroupProtocolError(), "order-worker lag", "partition.assignment.strategy"),
+        (InvalidProducerIdMapping(), "idle producer", "transactional.id.expiration.ms"),
     ],
-    ids=["transaction", "session", "strategy"],
+    ids=["transaction", "session", "strategy", "idle"],
 )
 def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str
