@@ -151,14 +151,15 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
     sessions = session_factory(engine)
     topics = settings.topics
     group = ConsumerGroup(settings.group_id, settings.order_placed_topic, sessions)
+    limits = OutputLimits(topics.outputs, partial(read_topic_limits, settings))
     leases = Leases(
         group,
         client_options=settings.kafka_client_options(),
         topics=topics.outputs,
         transaction_timeout_ms=settings.transaction_timeout_ms,
+        least_in_sync=limits.least_in_sync,
         reached=reached,
     )
-    limits = OutputLimits(topics.outputs, partial(read_topic_limits, settings))
     publisher = Publisher(settings.group_id, limits, reached)
     source = Input(settings.batch_max_records, settings.batch_max_bytes)
     partitions, pauses = Partitions(), Pauses(lambda: source.consumer)

@@ -13,6 +13,8 @@ import asyncpg
 from aiokafka import TopicPartition
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
+    InconsistentGroupProtocolError,
+    InvalidProducerIdMapping,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaError,
@@ -33,10 +35,17 @@ from worker.errors import RefusedCredentialsError
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """errors of PostgreSQL or its driver; SQLAlchemy does not wrap all of them"""
 
-# What the brokers refuse because of a setting of ours, and would refuse for ever.
+# What the brokers refuse because of a setting: ours, theirs, or another member's.
 _OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
     InvalidTransactionTimeout: (
         "ORDER_WORKER_TRANSACTION_TIMEOUT_MS is above transaction.max.timeout.ms of the brokers"
+    ),
+    InconsistentGroupProtocolError: (
+        "the group has a member with another partition.assignment.strategy, which is no worker: stop it, or"
+        " give it a group id of its own (`order-worker lag` names it)"
+    ),
+    InvalidProducerIdMapping: (
+        "Kafka has forgotten the id of this idle producer (transactional.id.expiration.ms of the brokers)"
     ),
     InvalidSessionTimeoutError: (
         "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"
@@ -57,8 +66,6 @@ _RIGHTS: Final[Mapping[type[BaseException], str]] = {
     GroupAuthorizationFailedError: "READ on the group",
     TransactionalIdAuthorizationFailed: "WRITE on transactional ids that begin with the name of the group",
 }
-
-
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _MORE_RIGHTS: Final = (
     "grant the role its rights, as deploy/postgres/roles.sql does; BYPASSRLS against row-level security"

@@ -599,7 +599,7 @@ MUTATIONS: Final = (
         (
             Edit(
                 _PUBLISHER,
-                "{one for one in producer.latest_outputs - outputs if not opened.join(one)}",
+                "{one for one in producer.latest_outputs - outputs if not producer.join(opened, one)}",
                 "set()",
             ),
         ),

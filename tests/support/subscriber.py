@@ -223,14 +223,18 @@ def end_of(bootstrap_servers: str, topic: str, partition: int) -> int:
         consumer.close()
 
 
-def foreign_consumer_in(bootstrap_servers: str, group_id: str, topic: str) -> Consumer:
+def foreign_consumer_in(
+    bootstrap_servers: str, group_id: str, topic: str, protocol: str = "classic"
+) -> Consumer:
     """A consumer in the workers' group that is no worker: it commits what it has read, automatically."""
+    timeout = {"session.timeout.ms": 6_000} if protocol == "classic" else {}
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
             "group.id": group_id,
+            "group.protocol": protocol,
             "client.id": "console-consumer",
-            "session.timeout.ms": 6_000,
+            **timeout,
             "auto.commit.interval.ms": 200,
             "log_level": 0,
         }

@@ -89,6 +89,15 @@ def end_of_transaction(producer: AIOKafkaProducer) -> "asyncio.Future[Any] | Non
     return end
 
 
+def coordinator_awaited(producer: AIOKafkaProducer) -> str | None:
+    """The topic of the coordinator that owes the open transaction an answer; None: none does."""
+    open_one = producer._txn_manager
+    is_joining = open_one.partitions_to_add() or open_one.consumer_group_to_add() is not None
+    if is_joining or open_one.needs_transaction_commit() is not None:
+        return "__transaction_state"
+    return "__consumer_offsets" if open_one.offsets_to_commit() is not None else None
+
+
 async def end_sender(producer: AIOKafkaProducer) -> None:
     """End the tasks that send: `stop` waits for messages that may never go out."""
     sender, unsent = producer._sender.sender_task, producer._message_accumulator

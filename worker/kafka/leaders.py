@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -40,16 +40,59 @@ class UnknownPartitionError(NoLeaderError):
         )
 
 
+class TooFewInSyncError(KafkaError):  # type: ignore[misc]
+    """These partitions take nothing before more of their copies are in sync."""
+
+    def __init__(self, client: AIOKafkaClient, partitions: Collection[TopicPartition]) -> None:
+        names = ", ".join(_with_copies(client, partitions))
+        super().__init__(
+            f"fewer copies than min.insync.replicas are in sync of {names}: start a broker that holds one"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NotTakenError(KafkaError):  # type: ignore[misc]
     """These partitions did not take in time what was sent: too few of their copies are in sync, say."""
 
     def __init__(
         self, client: AIOKafkaClient, partitions: Collection[TopicPartition], seconds: float
     ) -> None:
-        names = [f"{p.topic}-{p.partition}{_copies(client, p)}" for p in sorted(partitions)[:_MOST_NAMED]]
+        names = ", ".join(_with_copies(client, partitions))
         super().__init__(
-            f"no answer within {seconds:g} s to what was sent to {', '.join(names)}: look at its brokers, and"
+            f"no answer within {seconds:g} s to what was sent to {names}: look at its brokers, and"
             " whether fewer copies than min.insync.replicas are in sync"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoCoordinatorError(KafkaError):  # type: ignore[misc]
+    """A coordinator has not answered in time: it cannot write to its topic, say."""
+
+    def __init__(self, topic: str, seconds: float) -> None:
+        """`topic`: where the coordinator keeps its state."""
+        super().__init__(
+            f"no answer within {seconds:g} s from the coordinator that writes to {topic}: look at its"
+            " brokers, and whether fewer copies than min.insync.replicas are in sync"
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotStartedError(KafkaError):  # type: ignore[misc]
+    """No producer could start in time: Kafka has to write down its id, and to end its open transaction."""
+
+    def __init__(self, client: AIOKafkaClient, outputs: Collection[TopicPartition], seconds: float) -> None:
+        """`outputs`: the partitions where the open transaction may have written."""
+        behind = [p for p in sorted(outputs) if _is_behind(client, p)]
+        names = ["__transaction_state", "__consumer_offsets", *_with_copies(client, behind)]
+        super().__init__(
+            f"Kafka has not ended the last transaction within {seconds:g} s, or begun no other: look at the"
+            f" brokers of {', '.join(names)}, and whether fewer copies than min.insync.replicas are in sync"
         )
 
     def __str__(self) -> str:
@@ -92,6 +135,13 @@ async def require_leaders(client: AIOKafkaClient, partitions: Iterable[TopicPart
         raise UnknownPartitionError(unknown) if unknown else NoLeaderError(unled)
 
 
+def too_few_in_sync(client: AIOKafkaClient, least: Mapping[TopicPartition, int]) -> set[TopicPartition]:
+    """Those with fewer copies in sync than that, by what the brokers said last. Sends no request."""
+    known = {p: copies for p in least if (copies := copies_of(client, p))}
+    # Kafka asks for no more copies than there are.
+    return {p for p, (in_sync, copies) in known.items() if in_sync < min(least[p], copies)}
+
+
 def has_leader(client: AIOKafkaClient, partition: TopicPartition) -> bool:
     """By what the brokers said last. Sends no request."""
     return client.cluster.leader_for_partition(partition) not in (None, -1)
@@ -102,6 +152,15 @@ def _names(partitions: Collection[TopicPartition]) -> str:
     if left := len(partitions) - len(names):
         names.append(f"{left:,} more")
     return ", ".join(names)
+
+
+def _with_copies(client: AIOKafkaClient, partitions: Iterable[TopicPartition]) -> list[str]:
+    return [f"{p.topic}-{p.partition}{_copies(client, p)}" for p in sorted(partitions)[:_MOST_NAMED]]
+
+
+def _is_behind(client: AIOKafkaClient, partition: TopicPartition) -> bool:
+    known = copies_of(client, partition)
+    return known is not None and known[0] < known[1]
 
 
 def _copies(client: AIOKafkaClient, partition: TopicPartition) -> str:

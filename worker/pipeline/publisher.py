@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
@@ -16,7 +17,7 @@ from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.dead_letter import is_letter
 from worker.core.results import Publication
 from worker.core.steps import Reached, Step
-from worker.kafka.leaders import LeaderReturnedError, require_leaders
+from worker.kafka.leaders import LeaderReturnedError, TooFewInSyncError, require_leaders, too_few_in_sync
 from worker.kafka.limits.adapted import adapted, attempt, order_of, place_of
 from worker.kafka.limits.naming import adapting, raised, refused
 from worker.kafka.limits.output_limits import OutputLimits
@@ -74,8 +75,8 @@ class Publisher:
 
         After any error it is unknown whether the transaction committed, and the producer is broken: take all
         its partitions over again, and continue from the offsets that are committed then.
-        NoLeaderError, LeaderReturnedError: nothing was sent, and the producer may be whole; the partitions
-        have to be taken over again all the same.
+        NoLeaderError, TooFewInSyncError, LeaderReturnedError: nothing was sent, and the producer may be
+        whole; the partitions have to be taken over again all the same.
         AdaptedError: Kafka refused something, and the next attempt sends it differently; it needs no pause.
         OutcomesRefusedError: Kafka refuses single outcomes for good. RefusedByKafkaError: Kafka refuses
         everything until an operator changes what the error names.
@@ -88,6 +89,7 @@ class Publisher:
         for outgoing in batch:
             outgoing.publications.clear()
         await _require_leaders(to_send)
+        await self._require_in_sync(producer.client.client, to_send)
         try:
             async with producer.transaction() as opened:
                 # Concurrently: a partition's second batch follows as soon as its first one is sent.
@@ -96,7 +98,7 @@ class Publisher:
                 # Kafka may have undone the previous transaction and left it open in the partitions where it
                 # wrote. This transaction takes part in those partitions, and so ends it
                 # (docs/kafka-limits.md).
-                unled = {one for one in producer.latest_outputs - outputs if not opened.join(one)}
+                unled = {one for one in producer.latest_outputs - outputs if not producer.join(opened, one)}
                 # While the batches are sent, which saves a round trip: nothing counts before the commit.
                 opened.commit_offsets(
                     self._group_id,
@@ -115,6 +117,21 @@ class Publisher:
             end = one.future.result().offset + one.records
             one.lease.ends[one.output] = max(one.lease.ends[one.output], end)
         self._reached(Step.AFTER_KAFKA_COMMIT)
+
+    async def _require_in_sync(self, client: AIOKafkaClient, to_send: Sequence["_Parcel"]) -> None:
+        """Raise before the transaction begins: Kafka could not end it either before enough are in sync."""
+        if too_few_in_sync(client, self._least_in_sync(to_send)):
+            await client.force_metadata_update()
+            await self.limits.read()
+            if short := too_few_in_sync(client, self._least_in_sync(to_send)):
+                raise TooFewInSyncError(client, short)
+
+    def _least_in_sync(self, to_send: Iterable["_Parcel"]) -> dict[TopicPartition, int]:
+        return {
+            one.lease.places[topic]: self.limits.least_in_sync(topic)
+            for one in to_send
+            for topic in one.of_topics
+        }
 
     async def _send(self, opened: Transaction, parcel: "_Parcel", sent: list["_Sent"]) -> None:
         lease, of_topics = parcel
@@ -249,7 +266,7 @@ async def _send(
         future.set_exception(MessageSizeTooLargeError())
         opened.note(future)
     else:
-        future = await opened.send_batch(batch, lease.places[topic])
+        future = await opened.send_batch(batch, lease.places[topic], limits.min_in_sync)
     sole = first if records == 1 else None
     return _Sent(future, lease, topic, size, records, sole, is_letter(first.headers))
 

@@ -294,4 +294,4 @@ def _log_differs(partition: TopicPartition, evidence: Evidence) -> str:
     name = f"{partition.topic}-{partition.partition}"
     if evidence.offset is not None and evidence.offset > evidence.end:
         return f"the group's offset {evidence.offset} of {name} lies beyond the log's end, {evidence.end}"
-    return f"{name} holds other records than those that were decided: it was cut or recreated"
+    return f"{name} holds other records than those that were decided: it was cut, recreated or compacted"

@@ -42,6 +42,10 @@ GROUP_INTERVAL_SECONDS: Final = 10.0
 UNOWNED_FOR_SECONDS: Final = 10.0
 # A partition without progress for a shorter time may only be waiting for its turn.
 STILL_FOR_SECONDS: Final = 60.0
+_OF_HIDDEN: Final = (
+    ": Kafka names no member of this group, although this worker is one: a consumer with"
+    " group.protocol=consumer has joined it; stop that one, or give it a group id of its own"
+)
 Offsets = Mapping[TopicPartition, int]
 Commits = dict[TopicPartition, OffsetAndMetadata | None]
 
@@ -151,6 +155,9 @@ class Watch:
             return
         members = await group.members(admin, self._group.id)
         owned = {p for one in members if is_worker(one.client_id) for p in one.partitions}
+        is_hidden = not members and bool(mine := self._source.assignment())
+        if is_hidden:
+            owned = {*mine}
         strangers = [
             one for one in members if not is_worker(one.client_id) and {*one.partitions} & {*everything}
         ]
@@ -160,8 +167,8 @@ class Watch:
         seen.unowned = frozenset(long)
         self._metrics.unowned.set(len(long))
         if long:
-            why = f"no worker owns {_names(long)}{_said_of(strangers)}"
-            if self._health.failed("group", why, alive=True) and strangers:
+            why = f"no worker owns {_names(long)}{_OF_HIDDEN if is_hidden else _said_of(strangers)}"
+            if self._health.failed("group", why, alive=True) and (strangers or is_hidden):
                 log.error("%s", why, extra=about(Event.TROUBLE))
         else:
             self._health.answered("group")

@@ -59,6 +59,26 @@ def test_what_a_foreign_consumer_reads_is_reported_and_decided_when_it_leaves(
     scene.assert_promises(load.ids)
 
 
+def test_one_of_the_newer_protocol_hides_all_members_and_is_reported_all_the_same(
+    scene: Scene, workers: Workers, load: Load
+):
+    worker = workers.start().wait_until_ready()
+    joins = foreign_consumer_in(scene.kafka, scene.group_id, scene.topics.order_placed, "consumer")
+    with closing(joins) as foreign:
+        eventually(lambda: foreign.poll(0.1) or foreign.assignment(), 30)
+        theirs = sorted(p.partition for p in foreign.assignment())
+        names = ", ".join(f"{scene.topics.order_placed}-{number}" for number in theirs)
+        eventually(
+            lambda: f"no worker owns {names}: Kafka names no member" in worker.get("/readyz")[1],
+            30,
+            lambda: f"{names} {worker.get('/readyz')}",
+        )
+    load.place(2, *range(4))
+    load.wait_until_decided()
+    scene.wait_until_drained()
+    scene.assert_promises(load.ids)
+
+
 def _offsets(partitions: Sequence[TopicPartition]) -> dict[int, int]:
     return {one.partition: one.offset for one in partitions}
 

@@ -6,7 +6,8 @@ from tests.acceptance.reconcile.reports import drain, found, judged
 from tests.support.builders import line, order_value
 from tests.support.order_worker import OrderWorker, Result
 from tests.support.promises import Scene
-from tests.support.subscriber import delete_records
+from tests.support.subscriber import delete_records, set_option
+from tests.support.topic_names import TopicNames
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_3
@@ -41,6 +42,21 @@ def test_what_retention_has_deleted_is_not_missing(scene: Scene, workers: Worker
     assert answer.document["remarks"] == {"input_deleted": 5, "outcome_deleted": 3, "letter_deleted": 1}
     delete_records(scene.kafka, scene.topics.order_confirmed, {0: -1})
     assert judged(reconcile, "--from", "2026-01-01T00:00:00Z").document["remarks"]["outcome_deleted"] == 15
+
+
+def test_what_compaction_may_have_removed_is_neither_missing_nor_published_again(
+    scene: Scene, workers: Workers, reconcile: OrderWorker, aside: TopicNames
+):
+    scene.shop.stock_up({1: 1_000})
+    scene.place([order_value(line(1)), order_value(line(1)), order_value(line(99))], partition=0)
+    drain(scene, workers, order_confirmed_topic=aside.order_confirmed)
+    assert judged(reconcile).document["discrepancies"] == {"not_told": 2}
+    # Of an order that it has removed, by a record without a value, nothing is left after a day.
+    set_option(scene.kafka, scene.topics.order_confirmed, "cleanup.policy", "compact,delete")
+    answer = judged(reconcile, "--repair", "--execute")
+    assert (answer.code, found(answer)) == (0, set())
+    assert answer.document["remarks"] == {"outcome_deleted": 2}
+    assert scene.confirmed() == []
 
 
 def test_what_an_operator_skipped_is_counted_as_that_and_named(scene: Scene, reconcile: OrderWorker):

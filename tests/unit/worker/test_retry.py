@@ -3,12 +3,15 @@ import errno
 import asyncpg
 import pytest
 from aiokafka.errors import (
+    InconsistentGroupProtocolError,
+    InvalidProducerIdMapping,
     InvalidSessionTimeoutError,
     InvalidTransactionTimeout,
     KafkaConnectionError,
     KafkaError,
     NoBrokersAvailable,
     NodeNotReadyError,
+    for_code,
 )
 from sqlalchemy.exc import DBAPIError
 
@@ -22,6 +25,7 @@ from worker.failures import (
     reason_of,
     remedy,
 )
+from worker.kafka.consuming.membership import GroupMaxSizeReachedError
 
 
 def postgres_error(sqlstate: str) -> asyncpg.PostgresError:
@@ -111,6 +115,11 @@ def test_an_error_is_reported_in_one_line_without_the_statement():
     assert describe(away) == "KafkaConnectionError: Unable to bootstrap from [::1:9092]"
 
 
+TOO_MANY_MEMBERS = (
+    "GroupMaxSizeReachedError: the group has as many members as group.max.size of the brokers allows"
+)
+
+
 def wrapped(error: Exception, **cause: Exception) -> KafkaError:
     """As aiokafka's sender (with the cause) and its coordinator do."""
     wrapper = KafkaError(repr(error))
@@ -134,6 +143,7 @@ def wrapped(error: Exception, **cause: Exception) -> KafkaError:
         ),
         (wrapped(OSError(), cause=KafkaConnectionError("x")), "KafkaConnectionError: x", "x"),
         (wrapped(TimeoutError(), cause=TimeoutError()), "TimeoutError", "no answer in time"),
+        (wrapped(for_code(GroupMaxSizeReachedError.errno)()), TOO_MANY_MEMBERS, TOO_MANY_MEMBERS),
     ],
 )
 def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, said: str, reason: str):
@@ -151,8 +161,10 @@ def test_a_file_that_a_driver_may_not_read_is_named():
     [
         (InvalidTransactionTimeout(), "ORDER_WORKER_TRANSACTION_TIMEOUT_MS", "transaction.max.timeout.ms"),
         (InvalidSessionTimeoutError(), "ORDER_WORKER_SESSION_TIMEOUT_MS", "group.max.session.timeout.ms"),
+        (InconsistentGroupProtocolError(), "order-worker lag", "partition.assignment.strategy"),
+        (InvalidProducerIdMapping(), "idle producer", "transactional.id.expiration.ms"),
     ],
-    ids=["transaction", "session"],
+    ids=["transaction", "session", "strategy", "idle"],
 )
 def test_what_the_brokers_refuse_for_our_setting_is_reported_with_its_name(
     error: Exception, ours: str, theirs: str

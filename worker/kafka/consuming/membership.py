@@ -4,11 +4,26 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
+from aiokafka import errors
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 
 LEFT_WITHIN_SECONDS: Final = 2.0
+
+
+class GroupMaxSizeReachedError(BrokerResponseError):  # type: ignore[misc]
+    """The group has as many members as the brokers allow."""
+
+    errno = 81
+    message = "GROUP_MAX_SIZE_REACHED"
+
+    def __init__(self) -> None:
+        super().__init__("the group has as many members as group.max.size of the brokers allows")
+
+
+# aiokafka 0.14 does not know the code and would make "unknown error" of it.
+errors.kafka_errors.setdefault(GroupMaxSizeReachedError.errno, GroupMaxSizeReachedError)
 
 
 class FetchStoppedError(KafkaError):  # type: ignore[misc]

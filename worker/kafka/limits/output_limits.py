@@ -41,6 +41,10 @@ class OutputLimits:
     def of(self, topic: str) -> TopicLimits:
         return self._known.get(topic) or TopicLimits()
 
+    def least_in_sync(self, topic: str) -> int:
+        """How many copies of a partition have to be in sync before it takes anything."""
+        return self.of(topic).min_in_sync
+
     async def read(self) -> None:
         """Read the topics' settings; limits that refusals have shown are kept only if that fails."""
         for topic in await self._ask():

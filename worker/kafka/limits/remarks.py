@@ -26,8 +26,11 @@ LETTER_HEADER_BYTES: Final = 8 * 1024
 _LEAST_RETENTION_MS: Final = {Use.INPUT: _DAY_MS, Use.OUTCOMES: _DAY_MS, Use.DEAD_LETTERS: 7 * _DAY_MS}
 _COMPACTION: Final = {
     Use.INPUT: "would delete an order before it is decided, if another record has its key",
-    Use.OUTCOMES: "keeps the last record of each key only, so that what is published again hides the first",
-    Use.DEAD_LETTERS: "takes no record without a key, and keeps the last one of each",
+    Use.OUTCOMES: (
+        "keeps the last record of each key only, so that what is published again hides the first, and"
+        " `reconcile` cannot say what is missing"
+    ),
+    Use.DEAD_LETTERS: "takes no record without a key, and keeps the last dead letter of each key only",
 }
 
 

@@ -13,7 +13,8 @@ _BEFORE: Final = "message.timestamp.before.max.ms"
 _AFTER: Final = "message.timestamp.after.max.ms"
 _CLEANUP: Final = "cleanup.policy"
 _RETENTION: Final = "retention.ms"
-SETTINGS: Final = (_MAX_BYTES, _SEGMENT, _STAMP, _BEFORE, _AFTER, _CLEANUP, _RETENTION)
+_IN_SYNC: Final = "min.insync.replicas"
+SETTINGS: Final = (_MAX_BYTES, _SEGMENT, _STAMP, _BEFORE, _AFTER, _CLEANUP, _RETENTION, _IN_SYNC)
 
 NEVER: Final = 2**63 - 1
 _HOUR_MS: Final = 60 * 60 * 1_000
@@ -38,6 +39,7 @@ class TopicLimits:
     after_max_ms: int = NEVER
     compacted: bool = False
     retention_ms: int = -1
+    min_in_sync: int = 1
     is_read: bool = False
     own_time: bool = False
     needs_key: bool = False
@@ -65,6 +67,7 @@ def parse_limits(settings: Mapping[str, str]) -> TopicLimits:
         after_max_ms=_number(settings.get(_AFTER), NEVER),
         compacted="compact" in settings.get(_CLEANUP, ""),
         retention_ms=_number(settings.get(_RETENTION), -1),
+        min_in_sync=_number(settings.get(_IN_SYNC), 1),
         is_read=True,
         needs_key="compact" in settings.get(_CLEANUP, ""),
     )

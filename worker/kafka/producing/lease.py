@@ -27,7 +27,7 @@ from worker.failures import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
 from worker.kafka.leaders import leaderless
-from worker.kafka.producing.lease_producers import LeaseProducer, LeaseProducers
+from worker.kafka.producing.lease_producers import LeaseProducer, LeaseProducers, LeastInSync, not_known
 from worker.kafka.producing.producers import place_in
 from worker.observability.events import Event, about
 
@@ -91,6 +91,7 @@ class Leases:
         client_options: dict[str, Any],
         topics: Sequence[str],
         transaction_timeout_ms: int,
+        least_in_sync: LeastInSync = not_known,
         reached: Reached = nothing_happens,
     ) -> None:
         """`topics`: those that are published to."""
@@ -100,6 +101,7 @@ class Leases:
             client_options=client_options,
             topics=topics,
             transaction_timeout_ms=transaction_timeout_ms,
+            least_in_sync=least_in_sync,
         )
         self._group = group
         self._topics = topics

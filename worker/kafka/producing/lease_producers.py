@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerClosed
 
-from worker.kafka.leaders import NoLeaderError, has_leader
+from worker.kafka.leaders import NoLeaderError, NotStartedError, has_leader, too_few_in_sync
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer
 from worker.kafka.producing.transaction import Transaction, end_hanging_transactions, transaction
@@ -24,6 +24,18 @@ _FENCED_AT_ONCE: Final = 16
 # Remember the outputs of so many transactions. One would do if Kafka never undid two in a row. All of them
 # would write a marker to the dead-letter topic with every batch, and people watch that topic's end.
 OUTPUTS_KEPT: Final = 3
+# How old what is known of leaders and copies in sync may be before a transaction begins.
+_METADATA_MS: Final = 5_000
+# While a start takes long: how often in its time to look for the reason.
+_LOOKS: Final = 3
+
+LeastInSync = Callable[[str], int]
+"""a topic's `min.insync.replicas`, by what is known of it"""
+
+
+def not_known(_topic: str) -> int:
+    """One, as where a topic's settings may not be read: its leader is enough."""
+    return 1
 
 
 class LeaseProducer:
@@ -34,10 +46,15 @@ class LeaseProducer:
     """
 
     def __init__(
-        self, client: AIOKafkaProducer, timeout_seconds: float, close: Callable[[AIOKafkaProducer], None]
+        self,
+        client: AIOKafkaProducer,
+        timeout_seconds: float,
+        close: Callable[[AIOKafkaProducer], None],
+        least_in_sync: LeastInSync = not_known,
     ) -> None:
         """`timeout_seconds`: of one transaction, before the broker ends it."""
         self.client = client
+        self._least_in_sync = least_in_sync
         self.is_broken = False
         self._timeout_seconds = timeout_seconds
         self._close = close
@@ -79,12 +96,19 @@ class LeaseProducer:
             await self.client.partitions_for(topic)  # a new producer knows no leaders yet
         async with self.transaction() as opened:
             for place in places:
-                opened.join(place)
+                self.join(opened, place)
+
+    def join(self, opened: Transaction, place: TopicPartition) -> bool:
+        """Add a partition to the transaction, to end there what hangs. False if it could take no marker."""
+        return self._takes_markers(place) and opened.join(place)
+
+    def _takes_markers(self, place: TopicPartition) -> bool:
+        return not too_few_in_sync(self.client.client, {place: self._least_in_sync(place.topic)})
 
     async def abort_in(self, places: Iterable[TopicPartition]) -> None:
         """As `end_hanging_transactions`; if it raises, the producer is broken."""
         async with self._whole_or_broken(), asyncio.timeout(self._timeout_seconds):
-            await end_hanging_transactions(self.client, places)
+            await end_hanging_transactions(self.client, filter(self._takes_markers, places))
         self._is_complete = True
 
     def close(self) -> None:
@@ -115,9 +139,11 @@ class LeaseProducers:
         client_options: dict[str, Any],
         topics: Sequence[str],
         transaction_timeout_ms: int,
+        least_in_sync: LeastInSync = not_known,
     ) -> None:
         """`own_id`: a transactional id that no other process has. `topics`: those that are published to."""
         self.own_id = own_id
+        self._least_in_sync = least_in_sync
         # The broker ends a transaction at its timeout; give up before, and find out what happened.
         self.timeout_seconds = transaction_timeout_ms / 2_000
         self._client_options = client_options
@@ -207,6 +233,7 @@ class LeaseProducers:
             max_request_size=MAX_REQUEST_BYTES,
             max_batch_size=MAX_BATCH_BYTES,
             acks="all",
+            metadata_max_age_ms=_METADATA_MS,
         )
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -214,33 +241,38 @@ class LeaseProducers:
         except BaseException:
             self._close(client)
             raise
-        return LeaseProducer(client, self.timeout_seconds, self._close)
+        return LeaseProducer(client, self.timeout_seconds, self._close, self._least_in_sync)
 
     async def _started(self, client: AIOKafkaProducer) -> None:
-        """Start it. Raises NoLeaderError if that takes long and an output has no leader.
+        """Start it. Raises NoLeaderError or NotStartedError if that takes long.
 
         Kafka ends an open transaction of this id first, and cannot do so while one of its partitions has no
-        leader.
+        leader, or too few copies in sync.
         """
-        starting = asyncio.create_task(client.start())
+        starting, seconds = asyncio.create_task(client.start()), self.timeout_seconds / _LOOKS
+        outputs: set[TopicPartition] = set()
         try:
-            while not (await asyncio.wait([starting], timeout=self.timeout_seconds / 3))[0]:
-                await self._require_leaders(client)
-            starting.result()
+            for _ in range(_LOOKS - 1):  # given up before the caller does, which could not say why
+                if (await asyncio.wait([starting], timeout=seconds))[0]:
+                    starting.result()
+                    return
+                outputs = await self._outputs(client)
+                if unled := {one for one in outputs if not has_leader(client.client, one)}:
+                    raise NoLeaderError(unled)
+            raise NotStartedError(client.client, outputs, (_LOOKS - 1) * seconds)
         finally:
             starting.cancel()
 
-    async def _require_leaders(self, client: AIOKafkaProducer) -> None:
+    async def _outputs(self, client: AIOKafkaProducer) -> set[TopicPartition]:
+        """The partitions that may be published to, as the brokers know them now."""
         await client.client.set_topics(self._topics)
         await client.client.force_metadata_update()
         cluster = client.client.cluster
-        outputs = {
+        return {
             TopicPartition(topic, number)
             for topic in self._topics
             for number in cluster.partitions_for_topic(topic) or ()
         }
-        if unled := {one for one in outputs if not has_leader(client.client, one)}:
-            raise NoLeaderError(unled)
 
     def _close(self, client: AIOKafkaProducer) -> None:
         # In the background, for its broker may be what is away.

@@ -19,8 +19,15 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
-from worker.kafka.client_internals import end_of_transaction, join_transaction
-from worker.kafka.leaders import NotTakenError, has_leader, require_leaders
+from worker.kafka.client_internals import coordinator_awaited, end_of_transaction, join_transaction
+from worker.kafka.leaders import (
+    NoCoordinatorError,
+    NotTakenError,
+    TooFewInSyncError,
+    has_leader,
+    require_leaders,
+    too_few_in_sync,
+)
 
 T = TypeVar("T")
 Sent = asyncio.Future[Any]
@@ -38,6 +45,7 @@ class Transaction:
         self.producer = producer
         self._sent: list[Sent] = []
         self._places: dict[TopicPartition, Sent] = {}  # each with what was sent there last
+        self._least_in_sync: dict[TopicPartition, int] = {}
 
     async def send(
         self,
@@ -60,9 +68,13 @@ class Transaction:
         )
         return self.note(self._places[place])
 
-    async def send_batch(self, batch: BatchBuilder, place: TopicPartition) -> Sent:
-        """Send a batch; the answer holds the offset of its first record. Raises NoLeaderError as `send`."""
+    async def send_batch(self, batch: BatchBuilder, place: TopicPartition, least_in_sync: int = 1) -> Sent:
+        """Send a batch; the answer holds the offset of its first record. Raises NoLeaderError as `send`.
+
+        `least_in_sync`: the topic's `min.insync.replicas`, if known.
+        """
         await self._enter(place)
+        self._least_in_sync[place] = least_in_sync
         self._places[place] = await self.producer.send_batch(batch, place.topic, partition=place.partition)
         return self.note(self._places[place])
 
@@ -91,7 +103,8 @@ class Transaction:
         """Wait until Kafka has acknowledged what was sent, by default all and the offsets; raises its error.
 
         aiokafka commits a transaction in which a send failed, so this comes before each commit. Where a
-        leader is lost, or a topic deleted, it tries without pause and end: this raises NoLeaderError.
+        leader is lost, or a topic deleted, it tries without pause and end: this raises NoLeaderError. Where
+        too few copies are in sync, it does as well: TooFewInSyncError.
         """
         pending = set(self._sent if sent is None else sent)
         while pending:
@@ -103,6 +116,8 @@ class Transaction:
             if pending:
                 await self.producer.client.force_metadata_update()
                 await require_leaders(self.producer.client, self._places)
+                if short := too_few_in_sync(self.producer.client, self._least_in_sync):
+                    raise TooFewInSyncError(self.producer.client, short)
 
     def commit_offsets(self, group_id: str, to: Mapping[TopicPartition, OffsetAndMetadata]) -> Sent:
         """Commit a group's offsets with it. Like a record, this is pending until `wait_acknowledged`."""
@@ -141,10 +156,13 @@ async def transaction(producer: AIOKafkaProducer, timeout_seconds: float) -> Asy
         is_complete = True
         await to_its_end(_commit(producer, deadline))
     except BaseException as error:
-        not_taken = opened.not_taken()
+        not_taken, awaited = opened.not_taken(), coordinator_awaited(producer)
         opened.ignore_failures()
         if isinstance(error, asyncio.CancelledError) and not is_complete:
             await to_its_end(_abort(producer))
+        # First: nothing is sent to a partition that the coordinator has not added yet.
+        if isinstance(error, TimeoutError) and awaited:
+            raise NoCoordinatorError(awaited, timeout_seconds) from error
         if isinstance(error, TimeoutError) and not_taken:
             raise NotTakenError(producer.client, not_taken, timeout_seconds) from error
         raise

@@ -46,6 +46,7 @@ from worker.operations.reconcile.spans import (
 )
 from worker.operations.reconcile.topic_copies import (
     Outputs,
+    compacted_topics,
     find_blocks,
     output_spans,
     read_inputs,
@@ -221,16 +222,20 @@ async def _read_outputs(
     first_decision = await tables.find_first_decision(session) if asked.start else None
     await session.commit()
     since = outcomes_since(first_decision, asked.start)
+    compacted = await compacted_topics(settings)
     read: list[OutputRead] = []
     for topic in (settings.order_confirmed_topic, settings.order_rejected_topic):
-        outcomes = OutputRead(*await output_spans(consumer, settings, topic, since, say))
+        spans = await output_spans(consumer, settings, topic, since, say)
+        outcomes = OutputRead(*spans, is_compacted=topic in compacted)
         is_confirmation = topic == settings.order_confirmed_topic
         await read_outcomes(
             consumer, session, topic, outcomes, is_confirmation=is_confirmation, quiet=asked.quiet
         )
         read.append(outcomes)
     since = letters_since(inputs, asked.start, datetime.now(UTC))
-    letters = LettersRead(*await output_spans(consumer, settings, settings.dead_letter_topic, since, say))
+    topic = settings.dead_letter_topic
+    spans = await output_spans(consumer, settings, topic, since, say)
+    letters = LettersRead(*spans, is_compacted=topic in compacted)
     await read_letters(consumer, session, settings, letters, quiet=asked.quiet)
     return Outputs(read[0], read[1], letters)
 

@@ -73,12 +73,16 @@ class InputRead:
 
 @dataclass(slots=True)
 class OutputRead:
-    """An output topic as it was read: how far, and what its first records say of those deleted."""
+    """An output topic as it was read: how far, and what its first records say of those deleted.
+
+    `is_compacted`: any of its records may be gone, by a later one of the same key or one without a value.
+    """
 
     spans: dict[TopicPartition, tuple[int, int]]
     cut: frozenset[TopicPartition]  # deleted records may belong to the window
     first_ms: dict[TopicPartition, int] = field(default_factory=dict)
     unreadable: list[UnreadableSpan] = field(default_factory=list)
+    is_compacted: bool = False
 
     def home_of(self, source: int) -> TopicPartition | None:
         """Where workers write what comes of an input partition."""
@@ -91,15 +95,15 @@ class OutputRead:
         Those of a partition of which not all can be unpacked may lie there, whenever they were decided.
         """
         home = self.home_of(source)
-        if self._is_unreadable(home):
+        if self._has_gaps(home):
             return _FOR_EVER
         if home is None or home not in self.cut:
             return 0
         first = self.first_ms.get(home)
         return _FOR_EVER if first is None else first + int(CLOCKS_APART.total_seconds() * 1_000)
 
-    def _is_unreadable(self, home: TopicPartition | None) -> bool:
-        return any(span.partition == home for span in self.unreadable)
+    def _has_gaps(self, home: TopicPartition | None) -> bool:
+        return self.is_compacted or any(span.partition == home for span in self.unreadable)
 
 
 @dataclass(slots=True)
@@ -115,7 +119,7 @@ class LettersRead(OutputRead):
         Those of higher offsets came later: a rewind writes them again in order, too.
         """
         home = self.home_of(source)
-        if self._is_unreadable(home):
+        if self._has_gaps(home):
             return _FOR_EVER
         return self.first_source.get(source, _FOR_EVER) if home in self.cut else 0
 

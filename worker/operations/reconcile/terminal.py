@@ -31,8 +31,12 @@ _REMARKS: Final = {
     "order_deleted": "confirmed orders that the shop has deleted since (the books of their products add up)",
     "earlier_topic": "ledger rows of an earlier topic of this name",
     "input_deleted": "not judged: decided from records that are deleted by now",
-    "outcome_deleted": "not judged: the outcome may be deleted by now, or lie where nobody can unpack it",
-    "letter_deleted": "not judged: the dead letter may be deleted by now, or lie where nobody can unpack it",
+    "outcome_deleted": (
+        "not judged: the outcome may be deleted or compacted by now, or lie where nobody can unpack it"
+    ),
+    "letter_deleted": (
+        "not judged: the dead letter may be deleted or compacted by now, or lie where nobody can unpack it"
+    ),
     "input_unreadable": "not judged: decided from records that nobody can unpack by now",
     "skipped": "skipped by an operator, while nobody could unpack them",
 }

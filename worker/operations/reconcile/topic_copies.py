@@ -8,6 +8,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.reconciliation import copied
+from worker.kafka.clients import read_topic_limits
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableSpan
 from worker.kafka.offsets import (
@@ -107,6 +108,15 @@ async def output_spans(
     starts = await offsets_at(consumer, bounds, since) if since else {p: b.first for p, b in bounds.items()}
     cut = frozenset(p for p, b in bounds.items() if 0 < b.first == starts[p])
     return {p: (starts[p], bounds[p].end) for p in bounds}, cut
+
+
+async def compacted_topics(settings: Settings) -> frozenset[str]:
+    """The topics that workers write to and that Kafka compacts, without those whose settings we may not read.
+
+    Raises KafkaError, OSError or TimeoutError.
+    """
+    limits = await read_topic_limits(settings, settings.topics.outputs)
+    return frozenset(topic for topic, one in limits.items() if one.compacted)
 
 
 async def find_blocks(consumer: TopicReader, inputs: InputRead) -> list[UnreadableSpan]:

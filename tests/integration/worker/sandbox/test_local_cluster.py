@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,13 +18,18 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.acceptance.kafka_edge.load import Load
-from tests.faults.cluster import GROUPS, LocalKafkaCluster
+from tests.faults.cluster import GROUPS, TRANSACTIONS, LocalKafkaCluster
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import order_worker_in
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import admin_client, create_topics, wait_until_known
+from tests.support.subscriber import (
+    admin_client,
+    create_topics,
+    set_option,
+    wait_until_known,
+)
 from tests.support.taking_over import committed_offset, leases_of
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import workers_in
@@ -179,6 +185,70 @@ def test_what_is_published_where_no_broker_leads_waits_alone_and_is_named(
         scene.wait_until_drained()
         eventually(lambda: worker.get("/readyz")[0] == 200)
     scene.assert_promises(load.ids)
+
+
+@pytest.mark.parametrize("kept_in", [TRANSACTIONS, GROUPS])
+def test_a_coordinator_whose_topic_has_too_few_copies_in_sync_is_named_by_that_topic(
+    whole: LocalKafkaCluster,
+    shop: Shop,
+    env: dict[str, str],
+    topic_names: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
+    kept_in: str,
+) -> None:
+    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
+    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+    create_topics(whole.bootstrap_servers, dict.fromkeys(astuple(topic_names)), 1, replicas=-1)
+    load = Load(scene)
+    with workers_in(env, tmp_path, worker_template) as workers:
+        worker = workers.start(transaction_timeout_ms="8000").wait_until_ready()
+        load.place(1, 0)
+        scene.wait_until_drained()
+        set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "3")
+        whole.crash(3)
+        load.place(1, 0)
+        worker.wait_for_log(f"from the coordinator that writes to {kept_in}: look at", 60)
+        eventually(lambda: kept_in in worker.get("/readyz")[1])
+        assert "TimeoutError" not in worker.log
+        whole.start(3)
+        scene.wait_until_drained()
+    scene.assert_promises(load.ids)
+    set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "2")
+
+
+def test_what_is_published_where_too_few_copies_are_in_sync_waits_alone_and_is_named(
+    whole: LocalKafkaCluster,
+    shop: Shop,
+    env: dict[str, str],
+    topic_names: TopicNames,
+    tmp_path: Path,
+    worker_template: WorkerTemplate,
+) -> None:
+    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
+    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
+    create_topics(whole.bootstrap_servers, dict.fromkeys(astuple(topic_names)), 2, replicas=-1)
+    set_option(whole.bootstrap_servers, topic_names.dead_letter, "min.insync.replicas", "3")
+    load, short = Load(scene), f"in sync of {topic_names.dead_letter}-0 (2 of 3 copies in sync): start"
+    with workers_in(env, tmp_path, worker_template) as workers:
+        whole.crash(3)
+        eventually(lambda: len(in_sync(whole, topic_names.dead_letter)) == 2)
+        worker = workers.start().wait_until_ready()
+        scene.place([b"poison"], partition=0)
+        eventually(lambda: short in worker.get("/readyz")[1], 10)
+        load.place(1, 0, 1)
+        load.wait_until_decided()
+        eventually(lambda: len(scene.confirmed()) == 1)
+        whole.start(3)
+        scene.wait_until_drained()
+        eventually(lambda: worker.get("/readyz")[0] == 200)
+    scene.assert_promises(load.ids, dead_letters=1)
+
+
+def in_sync(cluster: LocalKafkaCluster, topic: str) -> list[int]:
+    """The brokers whose copies of partition 0 are in sync."""
+    described = admin_client(cluster.bootstrap_servers).list_topics(topic, timeout=10)
+    return list(described.topics[topic].partitions[0].isrs)
 
 
 def create_on(cluster: LocalKafkaCluster, topic: str, *brokers: int) -> None:

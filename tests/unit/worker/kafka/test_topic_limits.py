@@ -22,6 +22,7 @@ def test_settings_become_limits():
             "message.timestamp.after.max.ms": "3600000",
             "cleanup.policy": "compact,delete",
             "retention.ms": "60000",
+            "min.insync.replicas": "2",
         }
     )
     assert limits == TopicLimits(
@@ -31,6 +32,7 @@ def test_settings_become_limits():
         compacted=True,
         needs_key=True,
         retention_ms=60_000,
+        min_in_sync=2,
         is_read=True,
     )
 

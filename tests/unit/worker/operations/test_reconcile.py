@@ -80,6 +80,10 @@ class TestWhatMayBeGone:
         assert OutputRead({ZERO: (5, 5)}, frozenset({ZERO})).complete_since_ms(0) > 10**15
         assert LettersRead({ZERO: (5, 5)}, frozenset({ZERO})).complete_from(0) > 10**15
 
+    def test_of_a_compacted_topic_nothing_can_be_said(self):
+        assert OutputRead({ZERO: (0, 9)}, frozenset(), is_compacted=True).complete_since_ms(0) > 10**15
+        assert LettersRead({ZERO: (0, 9)}, frozenset(), is_compacted=True).complete_from(0) > 10**15
+
     def test_dead_letters_of_later_offsets_than_the_first_that_is_left_must_be_there(self):
         read = LettersRead({ZERO: (5, 9)}, frozenset({ZERO}), first_source={0: 40})
         assert read.complete_from(0) == 40
