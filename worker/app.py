@@ -4,25 +4,20 @@ Nothing is built and nothing connects at import. `faststream run worker.app:app`
 `app` is built when it is first asked for.
 """
 
-import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from faststream.asgi import AsgiFastStream
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.version import __version__
 from db.engine import create_engine, session_factory
 from worker.broker import make_broker, subscribe
 from worker.core.steps import Reached, nothing_happens
-from worker.database import ask_database, database_login, reading_engine, session_limits
+from worker.database import database_login, reading_engine, session_limits
 from worker.http import events_page, server
 from worker.http.events_page import EventsDocument, EventsPage
 from worker.http.outcomes import OutcomeEndpoint
@@ -34,8 +29,9 @@ from worker.kafka.clients import read_topic_limits
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.output_limits import OutputLimits
 from worker.kafka.producing.lease import Leases
+from worker.lifespan import Worker
 from worker.observability import log
-from worker.observability.health import Health, monitor, start_watchdog
+from worker.observability.health import Health
 from worker.observability.history import History, buckets_of
 from worker.observability.metrics import Metrics
 from worker.observability.partition_states import PartitionStates
@@ -56,9 +52,6 @@ from worker.pipeline.withheld import WithheldOutcomes
 from worker.settings import Settings, read_settings
 from worker.table_checks import TableChecks
 
-# Of the time that a supervisor gives a worker to stop.
-RELEASED_WITHIN_SECONDS: Final = 3.0
-
 
 def __getattr__(name: str) -> Any:
     if name == "app":
@@ -66,69 +59,6 @@ def __getattr__(name: str) -> Any:
         log.configure(settings.log_level, settings.log_format)
         return build(settings)[1]
     raise AttributeError(name)
-
-
-@dataclass(slots=True)
-class Worker:
-    """The objects of a running worker."""
-
-    settings: Settings
-    engine: AsyncEngine
-    inquiries: Inquiries
-    site: Site
-    outcomes: OutcomeEndpoint
-    health: Health
-    metrics: Metrics
-    limits: OutputLimits
-    leases: Leases
-    consumer: OrderConsumer
-    watch: Watch
-    maintenance: Maintenance
-    withheld: WithheldOutcomes
-    open_letters: OpenLetters
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Starts and stops the worker's own tasks around FastStream's start and stop."""
-        await self.limits.read()
-        start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
-        try:
-            # One that ends by itself takes the worker with it: exit code 1, to be started again.
-            async with asyncio.TaskGroup() as background:
-                tasks = [
-                    background.create_task(task)
-                    for task in (
-                        monitor(self.health, {"kafka": self.watch.look, "database": self._ping}),
-                        self.maintenance.run(),
-                        self.withheld.run(),
-                        self.open_letters.run(),
-                    )
-                ]
-                self.health.joining()
-                yield
-                for task in tasks:
-                    task.cancel()
-        finally:
-            # FastStream has stopped the consumer by now: the batch in flight is decided, the group is left.
-            await self.watch.close()
-            await self.site.close()
-            await self.outcomes.close()
-            await self.consumer.close()
-            await self.limits.close()
-            await self.leases.producers.close()
-            await self.engine.dispose()
-            await self.inquiries.engine.dispose()
-            self.metrics.tracing.close()
-
-    async def leaving(self) -> None:
-        """Commit offsets and release leases before leaving the group, so that the next owners find them."""
-        await self.maintenance.look_back()
-        with suppress(TimeoutError):  # a batch may wait for a server: then the next owners find out
-            async with asyncio.timeout(RELEASED_WITHIN_SECONDS):
-                await self.consumer.close()
-
-    async def _ping(self) -> None:
-        self.metrics.clock_offset.set(await ask_database(self.engine, self.settings))
 
 
 def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worker, AsgiFastStream]:

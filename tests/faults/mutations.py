@@ -109,7 +109,7 @@ _WITHHELD: Final = "worker/pipeline/withheld.py"
 _LATE_PUBLICATION: Final = "worker/pipeline/late_publication.py"
 _ADAPTED: Final = "worker/kafka/limits/adapted.py"
 _DECODE: Final = "worker/core/decode.py"
-_APP: Final = "worker/app.py"
+_LIFESPAN: Final = "worker/lifespan.py"
 _LEDGER: Final = "db/worker/ledger.py"
 _STOCK: Final = "db/stock.py"
 _DECISION: Final = "db/decision.py"
@@ -960,7 +960,7 @@ MUTATIONS: Final = (
         "nobody watches",
         (
             Edit(
-                _APP,
+                _LIFESPAN,
                 "        start_watchdog(self.health, self.settings.stall_limit_seconds,"
                 " self.settings.refused_limit_seconds)\n",
                 "",

@@ -13,7 +13,7 @@ from typing import Final
 import uvicorn
 
 from worker import database, interruption
-from worker.app import Worker, build
+from worker.app import build
 from worker.core.clocks import CLOCKS_APART_SECONDS
 from worker.core.steps import Reached
 from worker.errors import CommandError, LoginRefusedError, RefusedCredentialsError
@@ -22,6 +22,7 @@ from worker.http.connections import bounded
 from worker.kafka import clients
 from worker.kafka.descriptors import raise_limit
 from worker.kafka.rights import require_kafka_rights
+from worker.lifespan import Worker
 from worker.observability.events import Event, about
 from worker.rights import require_rights
 from worker.settings import Settings

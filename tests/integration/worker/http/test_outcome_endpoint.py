@@ -19,12 +19,13 @@ from tests.support.shop import Shop
 from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker import app
-from worker.app import Worker, build
+from worker.app import build
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.triage import Source
 from worker.http import outcomes as limits
 from worker.http import queries
 from worker.http.queries import NoAnswerError
+from worker.lifespan import Worker
 from worker.settings import read_settings
 
 NOWHERE = "127.0.0.1:1"
