@@ -227,7 +227,9 @@ def _server_trouble(
         )
     if isinstance(error, SharedSessionError | TriggersOffError):
         return CommandError(f"PostgreSQL at {address}: {error}")
-    reason = reason_of(error) + (f"; {old_file}" if old_file else "")
+    # The driver looks for files by itself, for example in a home folder that is somebody else's.
+    file = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
+    reason = f"{reason_of(error)}{file}" + (f"; {old_file}" if old_file else "")
     if is_refused_login(error):
         return RefusedCredentialsError(
             f"PostgreSQL at {address} does not let us in ({reason})",

@@ -262,8 +262,7 @@ def reason_of(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
         # asyncio puts the address in place of the reason.
-        why = os.strerror(error.errno).lower()
-        return f"{why}: {error.filename}" if error.filename else why
+        return os.strerror(error.errno).lower()
     if isinstance(error, gaierror):
         return str(error.strerror).lower()
     text_lines = str(error).strip().splitlines() or [type(error).__name__]

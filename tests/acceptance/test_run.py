@@ -273,6 +273,17 @@ def test_workers_that_are_all_stopped_with_their_supervisor_finish_their_batch(
     assert len(scene.confirmed()) == scene.shop.value("SELECT count(*) FROM order_outcomes") > 0
 
 
+def test_workers_whose_supervisor_is_stopped_twice_leave_at_once(scene: Scene, workers: Workers):
+    scene.shop.stock_up({1: 100})
+    scene.place([order_value(line(1))])
+    with products_locked(scene):
+        supervisor = workers.start(*RUN, "--workers", "2", **PATIENT)
+        wait_for_a_waiting_batch(scene)
+        supervisor.signal(signal.SIGTERM)
+        supervisor.signal(signal.SIGINT)
+        assert supervisor.wait(15) == 130
+
+
 def test_workers_that_are_stopped_while_they_start_end_well(scene: Scene, workers: Workers):
     supervisor = workers.start(*RUN, "--workers", "2")
     supervisor.wait_for_log("worker 1 is process")

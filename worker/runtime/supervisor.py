@@ -166,7 +166,8 @@ class _Supervisor:
         """
         first = signal.SIGHUP if signal.SIGHUP in interruption.ask_to_stop() else signal.SIGTERM
         for child in self._children:
-            while child.signals < len(self._signals) and child.process.poll() is None:
+            # One in each round: two that arrive at once would count as one.
+            if child.signals < len(self._signals) and child.process.poll() is None:
                 child.process.send_signal(self._signals[child.signals] if child.signals else first)
                 child.signals += 1
 

@@ -1,8 +1,11 @@
 """Of a database URL a message shows host, port and name, and never a piece of a password."""
 
+import errno
+
 import pytest
 
-from worker.database import database_address
+from worker.database import database_address, database_trouble
+from worker.settings import Settings
 
 HIDDEN = "the address in ORDER_WORKER_DATABASE_URL"
 
@@ -38,3 +41,9 @@ def test_nor_where_the_host_was_forgotten(mark: str):
 
 def test_what_cannot_be_an_address_is_hidden():
     assert database_address("postgresql://shop:secret") == HIDDEN
+
+
+async def test_a_file_of_a_home_folder_that_is_somebody_elses_is_named():
+    file = "/root/.postgresql/postgresql.key"
+    trouble = await database_trouble(Settings(), PermissionError(errno.EACCES, "Permission denied", file))
+    assert f"(permission denied: {file})" in str(trouble)

@@ -1,5 +1,3 @@
-import errno
-
 import asyncpg
 import pytest
 from aiokafka.errors import (
@@ -148,12 +146,6 @@ def wrapped(error: Exception, **cause: Exception) -> KafkaError:
 )
 def test_what_aiokafka_wraps_is_reported_without_its_wrapper(error: KafkaError, said: str, reason: str):
     assert (describe(error), reason_of(error)) == (said, reason)
-
-
-def test_a_file_that_a_driver_may_not_read_is_named():
-    """Of a home folder that is somebody else's, say, where PostgreSQL's drivers look for certificates."""
-    error = PermissionError(errno.EACCES, "Permission denied", "/root/.postgresql/postgresql.key")
-    assert reason_of(error) == "permission denied: /root/.postgresql/postgresql.key"
 
 
 @pytest.mark.parametrize(
