@@ -4,7 +4,7 @@ import os
 import random
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from socket import gaierror
 from typing import Final
@@ -84,6 +84,16 @@ class RefusedOrderError(Exception):
             " another order is confirmed"
         )
         self.partition = partition
+
+
+class LockedRowsError(Exception):
+    """Another session keeps rows locked that orders of these partitions need: they wait."""
+
+    def __init__(self, rows: str, partitions: Collection[TopicPartition]) -> None:
+        super().__init__(
+            f"another session keeps {rows} locked, which orders need: end its transaction (pg_stat_activity)"
+        )
+        self.partitions = partitions
 
 
 _OF_SOME_ORDERS: Final = (OverTotalError, UnusableProductError, RowsNotWrittenError)
@@ -179,6 +189,7 @@ def is_outage(error: BaseException) -> bool:
         | UnusableProductError
         | RowsNotWrittenError
         | RefusedOrderError
+        | LockedRowsError
         | RefusedCredentialsError,
     )
 

@@ -44,6 +44,7 @@ from worker.failures import (
 from worker.observability.metrics import Metrics
 from worker.pipeline.decoding import decode_all
 from worker.pipeline.former_orders import decided_before
+from worker.pipeline.locked_rows import LockedRows
 from worker.pipeline.refused_orders import RefusedOrders, letter_of
 from worker.pipeline.stock_taking import take
 
@@ -67,13 +68,9 @@ class _Batch:
 
     arrivals: Sequence[Arrival]
     replays: Replays
-    require_same_database: Guard
+    require_same_database: Guard | None
     before_commit: BeforeCommit | None = None  # of a transaction that decides the whole batch
     failed_at: datetime | None = None
-
-
-async def _any_database(_session: AsyncSession) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +84,13 @@ class BatchProcessor:
     message_max_bytes: int
     timeout_seconds: float
     refused: RefusedOrders = field(default_factory=RefusedOrders)
+    locked: LockedRows = field(default_factory=LockedRows)
 
     async def decide(
         self,
         records: Sequence[ConsumerRecord],
         replays: Replays,
-        require_same_database: Guard = _any_database,
+        require_same_database: Guard | None = None,
         before_commit: BeforeCommit | None = None,
     ) -> list[RecordResult]:
         """One result per record, in their order. Safe to call again with the same records at any time.
@@ -100,14 +98,16 @@ class BatchProcessor:
         `require_same_database` is asked on each new connection, in the transaction that is to decide.
         `before_commit` is called where one transaction decides all the records, and may be called again.
 
-        Raises the error of PostgreSQL or the connection when the whole batch has to wait, and TimeoutError
-        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided by then;
-        the next call finds them in the ledger.
+        Raises the error of PostgreSQL or the connection when the whole batch has to wait, LockedRowsError or
+        RefusedOrderError when partitions of it have to, and TimeoutError when one transaction takes longer
+        than `timeout_seconds`. Some of its orders may be decided by then; the next call finds them in the
+        ledger.
         """
         with self.metrics.phase("decode"):
             arrivals, invalid, unknown_fields = decode_all(records, self.message_max_bytes)
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
-        results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
+        async with self.locked.waited_for(self.sessions, arrivals, self.timeout_seconds):
+            results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
         letters = {place: await self._invalid(batch, records[place], why) for place, why in invalid.items()}
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
@@ -228,7 +228,8 @@ class BatchProcessor:
     async def _decide_all(
         self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
     ) -> list[RecordResult]:
-        await _verify(session, batch.require_same_database)
+        if batch.require_same_database:
+            await _verify(session, batch.require_same_database)
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         found = await look_up(session, arrivals.keys, arrivals.user_ids, arrivals.product_ids)
         # By the database's clock, as the decision: no outcome is stamped before it was decided, and every
