@@ -86,6 +86,15 @@ class RefusedOrderError(Exception):
         self.partition = partition
 
 
+class ManyRefusedError(Exception):
+    """PostgreSQL refuses many orders of a batch: what comes from this one on is left to another batch."""
+
+    def __init__(self, partition: TopicPartition, offset: int) -> None:
+        super().__init__(f"many orders before {partition.topic}-{partition.partition}@{offset} are refused")
+        self.partition = partition
+        self.offset = offset
+
+
 class LockedRowsError(Exception):
     """Another session keeps rows locked that orders of these partitions need: they wait."""
 

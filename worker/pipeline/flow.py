@@ -25,10 +25,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
 from worker.core.results import Fate, RecordResult
-from worker.failures import LockedRowsError, RefusedOrderError
+from worker.failures import LockedRowsError, ManyRefusedError, RefusedOrderError
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
-from worker.kafka.records import Records, cut, firsts, joined
+from worker.kafka.records import Records, before, cut, firsts, joined
 from worker.observability.batch import BatchInHand
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
@@ -103,6 +103,10 @@ class Flow:
             if isinstance(error, DatabaseReplacedError):
                 self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
             failed, others = joined(part, rest), {}
+            if isinstance(error, ManyRefusedError):
+                self.retries.leave_for_later(error.partition, error.offset)
+                in_hand.given_up()
+                return before(failed, error.partition, error.offset)
             if alone := self._wait_alone(error):
                 others = {p: records for p, records in failed.items() if p not in alone}
                 failed = {p: failed[p] for p in alone}

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 # What Kafka refused and is sent differently next needs no pause. Halving a batch down to a single record
 # takes ten attempts.
 ADAPTED_AT_ONCE: Final = 20
+# About what it takes to make dead letters of 50 orders that PostgreSQL refuses.
+LATER_SECONDS: Final = 1.0
 
 Offsets = Mapping[TopicPartition, int | None]
 """the offset to read again from, by partition; None: not known yet, the take-over finds it out"""
@@ -128,6 +130,11 @@ class Retries:
         self.metrics.retries.labels(server).inc()
         self.metrics.retry_causes.labels(cause_of(error)).inc()
         self._report(firsts, error, server, of_all=of_all)
+
+    def leave_for_later(self, partition: TopicPartition, offset: int) -> None:
+        """Read it again from that offset after a pause, in which the others are decided. Nothing failed."""
+        self.read_again({partition: offset})
+        self.pauses.pause([partition], LATER_SECONDS)
 
     def read_from(self, partition: TopicPartition, offset: int) -> None:
         """Seek to that offset. Later records that were polled before, and not handled yet, are read again."""

@@ -15,7 +15,15 @@ from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
 from tests.support.builders import line, order_value, record
-from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, PATIENCE_SECONDS, POLLED, Stage
+from tests.support.consumer_stage import (
+    BATCH_MAX_RECORDS,
+    FIRST,
+    OTHER,
+    PATIENCE_SECONDS,
+    POLLED,
+    RECORDS,
+    Stage,
+)
 from tests.support.shop import Shop
 from worker.core.results import RecordResult
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
@@ -437,4 +445,24 @@ async def test_behind_a_locked_product_only_the_partitions_that_need_it_wait(sta
     await other.close()
     await stage.publish_the_rest()
     assert stage.publisher.published[FIRST][1:] == stage.placed[FIRST][1:]
+    assert not stage.health.troubles()
+
+
+@pytest.mark.parametrize("letters_a_batch", [1, 50])
+async def test_refused_orders_alone_in_their_partition_are_dead_letters_if_others_were_confirmed(
+    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch, letters_a_batch: int
+):
+    """Found with 4,000 in a row: nothing of their own batch showed that the tables take orders."""
+    monkeypatch.setattr("worker.pipeline.batch.MAX_LETTERS", letters_a_batch)
+    monkeypatch.setattr("worker.pipeline.retries.LATER_SECONDS", 0.01)
+    await asyncio.to_thread(shop.stock_up, {2: 100})
+    for statement in REFUSE_ALL_OF_PRODUCT_2:
+        await asyncio.to_thread(shop.sql, statement)
+    for offset in range(RECORDS):
+        stage.input.records[FIRST][offset] = record(order_value(line(2)), offset=offset)
+    stage.input.pause(FIRST)
+    await stage.publish_the_rest(OTHER)
+    stage.input.resume(FIRST)
+    await stage.publish_the_rest()
+    assert len(stage.publisher.published[FIRST]) == RECORDS
     assert not stage.health.troubles()
