@@ -1,6 +1,7 @@
 """Rewinds failed partitions after a pause that grows with each failure; health, metrics and log say why."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Pauses:
 
     def resume_due(self) -> None:
         """Resume the partitions whose pause is over."""
+        # SQLAlchemy's errors are cycles that hold a whole failed batch, and the collector is spared.
+        gc.collect()
         now, consumer = self._clock(), self._consumer()
         due = [p for p, until in self._until.items() if until <= now]
         self.forget(due)
