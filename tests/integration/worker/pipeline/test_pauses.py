@@ -79,8 +79,8 @@ async def test_the_timer_resumes_by_itself():
 
 
 async def test_what_a_failed_batch_left_in_cycles_is_gone_when_its_pause_is_over(paused: Any):
-    batch = SimpleNamespace()
-    batch.itself, left = batch, weakref.ref(batch)
+    batch = Consumer()
+    vars(batch)["itself"], left = batch, weakref.ref(batch)
     del batch
     paused.pauses.resume_due()
     assert left() is None
