@@ -449,7 +449,7 @@ async def test_behind_a_locked_product_only_the_partitions_that_need_it_wait(sta
 
 
 @pytest.mark.parametrize("letters_a_batch", [1, 50])
-async def test_refused_orders_alone_in_their_partition_are_dead_letters_if_others_were_confirmed(
+async def test_refused_orders_alone_in_a_partition_are_letters_if_others_were_confirmed(
     stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch, letters_a_batch: int
 ):
     """Found with 4,000 in a row: nothing of their own batch showed that the tables take orders."""
