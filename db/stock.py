@@ -82,6 +82,7 @@ LEVELS: Final = _as_arrays(_levels)
 """For `levels_of`: of the products with these `product_ids`, which are text (`array_of`)."""
 # NO KEY: a plain FOR UPDATE would block the foreign-key checks of every order item inserted beside us.
 _LOCKED_LEVELS: Final = _as_arrays(_levels.with_for_update(key_share=True))
+_UNLOCKED: Final = _levels.with_for_update(key_share=True, skip_locked=True)
 
 _LOCKED_PRODUCTS: Final = (
     select(Product).where(Product.id == any_(_IDS)).order_by(Product.id).with_for_update(key_share=True)
@@ -145,10 +146,7 @@ async def list_stock(session: AsyncSession, product_ids: Collection[int]) -> dic
 
 
 async def lock_stock(session: AsyncSession, product_ids: Collection[int]) -> dict[int, StockLevel]:
-    """As `list_stock`, and locks these rows until the transaction ends.
-
-    Rows are locked in the order of their ids, so that two callers never wait for each other.
-    """
+    """As `list_stock`, and locks these rows until the transaction ends, by id: no two callers deadlock."""
     return await _read_levels(session, _LOCKED_LEVELS, product_ids)
 
 
@@ -157,12 +155,16 @@ async def lock_products(session: AsyncSession, product_ids: Collection[int]) -> 
 
     What the session had loaded of them before is brought up to date.
     """
-    rows = await session.scalars(
-        _LOCKED_PRODUCTS,
-        {"product_ids": array_of(sorted(product_ids))},
-        execution_options={"populate_existing": True},
-    )
+    ids = {"product_ids": array_of(sorted(product_ids))}
+    rows = await session.scalars(_LOCKED_PRODUCTS, ids, execution_options={"populate_existing": True})
     return {product.id: product for product in rows}
+
+
+async def find_locked(session: AsyncSession, product_ids: Collection[int]) -> set[int]:
+    """Those that somebody else has locked; locks the others. With the stock lock, that is no worker."""
+    ids = {"product_ids": array_of(sorted(product_ids))}
+    are_there = set(await session.scalars(_levels, ids))  # the id is the first column
+    return are_there - set(await session.scalars(_UNLOCKED, ids))
 
 
 async def acquire_stock_lock(session: AsyncSession) -> None:

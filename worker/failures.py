@@ -4,7 +4,7 @@ import os
 import random
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import Enum, auto
 from socket import gaierror
 from typing import Final
@@ -97,6 +97,25 @@ class RefusedOrderError(Exception):
             " another order is confirmed"
         )
         self.partition = partition
+
+
+class ManyRefusedError(Exception):
+    """PostgreSQL refuses many orders of a batch: what comes from this one on is left to another batch."""
+
+    def __init__(self, partition: TopicPartition, offset: int) -> None:
+        super().__init__(f"many orders before {partition.topic}-{partition.partition}@{offset} are refused")
+        self.partition = partition
+        self.offset = offset
+
+
+class LockedRowsError(Exception):
+    """Another session keeps rows locked that orders of these partitions need: they wait."""
+
+    def __init__(self, rows: str, partitions: Collection[TopicPartition]) -> None:
+        super().__init__(
+            f"another session keeps {rows} locked, which orders need: end its transaction (pg_stat_activity)"
+        )
+        self.partitions = partitions
 
 
 _OF_SOME_ORDERS: Final = (OverTotalError, UnusableProductError, RowsNotWrittenError)
@@ -201,6 +220,7 @@ def is_outage(error: BaseException) -> bool:
         | UnusableProductError
         | RowsNotWrittenError
         | RefusedOrderError
+        | LockedRowsError
         | RefusedCredentialsError,
     )
 

@@ -25,6 +25,7 @@ def _as_array(ids: Select[int]) -> Select[Any]:
 _USERS: Final = _as_array(_users)
 KEPT_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True))
 """Those of the `user_ids` that name a user, as one array, locked as `lock_user_ids` says."""
+_UNLOCKED_USERS: Final = _as_array(_users.with_for_update(read=True, key_share=True, skip_locked=True))
 _ORDER_IDS: Final = select(Order.id).where(Order.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 _WITHOUT_OUTCOME: Final = _ORDER_IDS.where(~exists().where(OrderOutcome.order_id == Order.id))
 
@@ -41,6 +42,12 @@ async def lock_user_ids(session: AsyncSession, user_ids: Collection[int]) -> set
     UPDATE on `users` for it.
     """
     return set(await session.scalar(KEPT_USERS, {"user_ids": sorted(user_ids)}) or ())
+
+
+async def find_locked_users(session: AsyncSession, user_ids: Collection[int]) -> set[int]:
+    """Those that somebody else has locked, so that `lock_user_ids` would wait; locks the others."""
+    unlocked = await session.scalar(_UNLOCKED_USERS, {"user_ids": sorted(user_ids)})
+    return await find_user_ids(session, user_ids) - set(unlocked or ())
 
 
 async def find_order_ids(session: AsyncSession, order_ids: Collection[UUID]) -> set[UUID]:

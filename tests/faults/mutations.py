@@ -830,7 +830,7 @@ MUTATIONS: Final = (
                 "        return Remedy.SPLIT\n    return Remedy.SPLIT\n",
             ),
         ),
-        (Test("tests/integration/worker/pipeline/test_batch.py", "no_longer_than_the_limit"),),
+        (Test("tests/integration/worker/pipeline/test_batch.py", "on_no_row_of_the_orders"),),
     ),
     Mutation(
         "missing-tables-wait",

@@ -51,6 +51,13 @@ def joined(first: Records, rest: Records) -> Records:
     return {p: first.get(p, []) + rest.get(p, []) for p in [*first, *(p for p in rest if p not in first)]}
 
 
+def before(batch: Records, partition: TopicPartition, offset: int) -> Records:
+    """The records without those of that partition from the offset on."""
+    left = [record for record in batch[partition] if record.offset < offset]
+    others = {p: records for p, records in batch.items() if p != partition}
+    return {**others, partition: left} if left else others
+
+
 def firsts(batch: Records) -> dict[TopicPartition, int | None]:
     """The offset of each partition's first record."""
     return {p: records[0].offset for p, records in batch.items()}

@@ -25,7 +25,7 @@ class Event(StrEnum):
     MEMBER_REPLACED = "member_replaced"  # this worker takes the place of one that was killed
     PARTITIONS_ASSIGNED = "partitions_assigned"
     PARTITION_TAKEN_OVER = "partition_taken_over"  # continues at `offset`
-    PARTITIONS_WAIT = "partitions_wait"  # until an operator has repaired what the message names
+    PARTITIONS_WAIT = "partitions_wait"  # until what the message names is repaired or unlocked
     LEASES_NOT_RELEASED = "leases_not_released"
     BATCH_REWOUND = "batch_set_back"  # read again from `partitions` after a pause; `server`
     BATCH_ADAPTED = "batch_adapted"  # Kafka refused it, and is sent something else at once

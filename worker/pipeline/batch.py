@@ -10,7 +10,6 @@ do not, the transaction is rolled back, and the batch runs again with its produc
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from worker.core.results import ID_TAKEN, Fate, RecordResult, Replays, ResultBui
 from worker.core.steps import Reached, Step
 from worker.core.triage import Arrival, Arrivals, Record, Standing, triage
 from worker.failures import (
+    ManyRefusedError,
     OverTotalError,
     RefusedOrderError,
     Remedy,
@@ -44,15 +44,13 @@ from worker.failures import (
 from worker.observability.metrics import Metrics
 from worker.pipeline.decoding import decode_all
 from worker.pipeline.former_orders import decided_before
-from worker.pipeline.refused_orders import RefusedOrders, letter_of
+from worker.pipeline.locked_rows import LockedRows
+from worker.pipeline.refused_orders import MAX_LETTERS, RefusedOrders, letter_of
 from worker.pipeline.stock_taking import take
 
 # A rerun helps when somebody else changed a row meanwhile. Locked reruns meet that at most once per
 # competing commit; more than a few means the cause is in the batch itself, or a server's.
 MAX_RERUNS: Final = 4
-# How many other orders of the batch, picked at random, are tried to see whether the database refuses every
-# order. One that would be confirmed is enough; if these are refused too, the next attempt tries others.
-MAX_SENTINELS: Final = 5
 
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
@@ -63,17 +61,14 @@ _VERIFIED: Final = "order_worker_verified"
 
 @dataclass(slots=True)
 class _Batch:
-    """What all transactions of a batch share. `failed_at`: of its dead letters, once there is one."""
+    """What all transactions of a batch share. `letters`: how many of its orders PostgreSQL refuses."""
 
     arrivals: Sequence[Arrival]
     replays: Replays
-    require_same_database: Guard
+    require_same_database: Guard | None
     before_commit: BeforeCommit | None = None  # of a transaction that decides the whole batch
-    failed_at: datetime | None = None
-
-
-async def _any_database(_session: AsyncSession) -> None:
-    pass
+    failed_at: datetime | None = None  # of its dead letters, once there is one
+    letters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +82,13 @@ class BatchProcessor:
     message_max_bytes: int
     timeout_seconds: float
     refused: RefusedOrders = field(default_factory=RefusedOrders)
+    locked: LockedRows = field(default_factory=LockedRows)
 
     async def decide(
         self,
         records: Sequence[ConsumerRecord],
         replays: Replays,
-        require_same_database: Guard = _any_database,
+        require_same_database: Guard | None = None,
         before_commit: BeforeCommit | None = None,
     ) -> list[RecordResult]:
         """One result per record, in their order. Safe to call again with the same records at any time.
@@ -100,14 +96,16 @@ class BatchProcessor:
         `require_same_database` is asked on each new connection, in the transaction that is to decide.
         `before_commit` is called where one transaction decides all the records, and may be called again.
 
-        Raises the error of PostgreSQL or the connection when the whole batch has to wait, and TimeoutError
-        when one transaction takes longer than `timeout_seconds`. Some of its orders may be decided by then;
-        the next call finds them in the ledger.
+        Raises the error of PostgreSQL or the connection when the whole batch has to wait, LockedRowsError or
+        RefusedOrderError when partitions of it have to, and TimeoutError when one transaction takes longer
+        than `timeout_seconds`. Some of its orders may be decided by then; the next call finds them in the
+        ledger.
         """
         with self.metrics.phase("decode"):
             arrivals, invalid, unknown_fields = decode_all(records, self.message_max_bytes)
         batch = _Batch(arrivals.all, replays, require_same_database, None if invalid else before_commit)
-        results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
+        async with self.locked.waited_for(self.sessions, arrivals, self.timeout_seconds):
+            results = await self._decide_or_split(arrivals, MAX_RERUNS, batch)
         letters = {place: await self._invalid(batch, records[place], why) for place, why in invalid.items()}
         self.reached(Step.AFTER_DATABASE_COMMIT)
         self.metrics.unknown_fields.inc(unknown_fields)
@@ -172,17 +170,19 @@ class BatchProcessor:
     async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> RecordResult:
         """The dead letter of an order that PostgreSQL refuses; raises if the database may be at fault.
 
-        The order is at fault if another order of the batch would be confirmed now, or another one was since
-        it was refused, and this one is refused again. Raises RefusedOrderError where no other shows that.
+        The order is at fault if another order would be confirmed now, or was since it was refused, and this
+        one is refused again. Raises RefusedOrderError where no other shows that.
         """
         (arrival,) = alone.all
         if is_duplicate_key(failure) and await self._single_keys(alone, failure):
             return await self._dead_letter(batch, arrival.record, ID_TAKEN)
         if not may_concern_all(failure):
             return await self._dead_letter(batch, arrival.record, letter_of(arrival, failure))
-        if not self.refused.has_refuted(arrival.record) and not await self._confirms_another(arrival, batch):
-            self.refused.add(arrival.record)
-            record, place = arrival.record, TopicPartition(arrival.record.topic, arrival.record.partition)
+        record, place = arrival.record, TopicPartition(arrival.record.topic, arrival.record.partition)
+        if batch.letters == MAX_LETTERS:
+            raise ManyRefusedError(place, record.offset)
+        if not self.refused.has_refuted(record) and not await self._confirms_another(arrival, batch):
+            self.refused.add(record)
             raise RefusedOrderError(arrival.order.key, place, record.offset, failure) from failure
         try:
             async with asyncio.timeout(self.timeout_seconds):
@@ -190,12 +190,12 @@ class BatchProcessor:
         except Exception as error:
             if remedy(error) in (Remedy.WAIT, Remedy.RERUN):
                 raise
-            return await self._dead_letter(batch, arrival.record, letter_of(arrival, error))
+            batch.letters += 1
+            return await self._dead_letter(batch, record, letter_of(arrival, error))
         return result
 
     async def _confirms_another(self, arrival: Arrival, batch: _Batch) -> bool:
-        others = [a for a in batch.arrivals if a is not arrival]
-        for other in random.sample(others, min(len(others), MAX_SENTINELS)):
+        for other in self.refused.sentinels(arrival, batch.arrivals):
             if await self._would_be_confirmed(other, batch):
                 return True
         return False
@@ -222,14 +222,14 @@ class BatchProcessor:
             if batch.before_commit and len(results) == len(batch.arrivals):
                 await batch.before_commit(session, results)
             self.reached(Step.BEFORE_DATABASE_COMMIT)
-        if any(one.fate is Fate.CONFIRMED for one in results):
-            self.refused.another_is_confirmed()
+        self.refused.saw(arrivals.all, results)
         return results
 
     async def _decide_all(
         self, session: AsyncSession, arrivals: Arrivals, batch: _Batch, locked: bool
     ) -> list[RecordResult]:
-        await _verify(session, batch.require_same_database)
+        if batch.require_same_database:
+            await _verify(session, batch.require_same_database)
         # The first statement also sends BEGIN, without which the COPYs would commit by themselves.
         found = await look_up(session, arrivals.keys, arrivals.user_ids, arrivals.product_ids)
         # By the database's clock, as the decision: no outcome is stamped before it was decided, and every

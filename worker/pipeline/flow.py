@@ -25,10 +25,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.worker import positions
 from worker.core.results import Fate, RecordResult
-from worker.failures import RefusedOrderError
+from worker.failures import LockedRowsError, ManyRefusedError, RefusedOrderError
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.published import sentinel_of
-from worker.kafka.records import Records, cut, firsts, joined
+from worker.kafka.records import Records, before, cut, firsts, joined
 from worker.observability.batch import BatchInHand
 from worker.observability.health import Health
 from worker.observability.metrics import Metrics
@@ -105,10 +105,14 @@ class Flow:
             if isinstance(error, DatabaseReplacedError):
                 self.owner.drop(self.partitions.owned())  # each take-over finds out what is lost
             failed, others = joined(part, rest), {}
-            if alone := self._waits_alone(error):
-                others = {p: records for p, records in failed.items() if p != alone}
-                failed = {alone: failed[alone]}
-            self.retries.rewind(firsts(failed), error, "database", of_all=alone is None)
+            if isinstance(error, ManyRefusedError):
+                self.retries.leave_for_later(error.partition, error.offset)
+                in_hand.given_up()
+                return before(failed, error.partition, error.offset)
+            if alone := self._wait_alone(error):
+                others = {p: records for p, records in failed.items() if p not in alone}
+                failed = {p: failed[p] for p in alone}
+            self.retries.rewind(firsts(failed), error, "database", of_all=not alone)
             in_hand.failed(error)
             in_hand.given_up()
             return others
@@ -128,15 +132,17 @@ class Flow:
         self._publishing = asyncio.create_task(self._publish(ends, times, results, owned, in_hand))
         return rest
 
-    def _waits_alone(self, error: Exception) -> TopicPartition | None:
-        """Behind a refused order that has to wait, only its own partition waits: this one.
+    def _wait_alone(self, error: Exception) -> Collection[TopicPartition]:
+        """Behind an order that is refused, or needs a locked row, only its own partition waits: these.
 
         If many are refused, every order may be, and each attempt takes time: then all wait.
         """
+        if isinstance(error, LockedRowsError):
+            return error.partitions
         if not isinstance(error, RefusedOrderError) or self._refused == MAX_REFUSED:
-            return None
+            return ()
         self._refused += 1
-        return error.partition
+        return (error.partition,)
 
     async def wait_published(self) -> None:
         """Wait until nothing is being published. Partitions that failed are rewound, without their lease."""

@@ -1,6 +1,7 @@
 """Rewinds failed partitions after a pause that grows with each failure; health, metrics and log say why."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from worker.failures import WaitsForOperatorError, backoff_seconds, describe, is_outage
+from worker.failures import LockedRowsError, WaitsForOperatorError, backoff_seconds, describe, is_outage
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.records import names
 from worker.observability.events import Event, about, places
@@ -23,6 +24,11 @@ log = logging.getLogger(__name__)
 # What Kafka refused and is sent differently next needs no pause. Halving a batch down to a single record
 # takes ten attempts.
 ADAPTED_AT_ONCE: Final = 20
+# About what it takes to make dead letters of 50 orders that PostgreSQL refuses.
+LATER_SECONDS: Final = 1.0
+# To look whether rows are still locked costs some milliseconds. A product that a shop keeps locking may be
+# free for moments only.
+LOCKED_SECONDS: Final = 0.5
 
 Offsets = Mapping[TopicPartition, int | None]
 """the offset to read again from, by partition; None: not known yet, the take-over finds it out"""
@@ -70,6 +76,8 @@ class Pauses:
 
     def resume_due(self) -> None:
         """Resume the partitions whose pause is over."""
+        # SQLAlchemy's errors are cycles that hold a whole failed batch, and the collector is spared.
+        gc.collect()
         now, consumer = self._clock(), self._consumer()
         due = [p for p, until in self._until.items() if until <= now]
         self.forget(due)
@@ -124,10 +132,17 @@ class Retries:
             attempt, waiting = self.partitions.failed(firsts), set(firsts)
         if isinstance(error, AdaptedError):
             attempt = max(0, attempt - ADAPTED_AT_ONCE)
-        self.pauses.pause(waiting, backoff_seconds(attempt, self.max_seconds))
+        is_locked = isinstance(error, LockedRowsError)
+        longest_seconds = min(LOCKED_SECONDS, self.max_seconds) if is_locked else self.max_seconds
+        self.pauses.pause(waiting, backoff_seconds(attempt, longest_seconds))
         self.metrics.retries.labels(server).inc()
         self.metrics.retry_causes.labels(cause_of(error)).inc()
         self._report(firsts, error, server, of_all=of_all)
+
+    def leave_for_later(self, partition: TopicPartition, offset: int) -> None:
+        """Read it again from that offset after a pause, in which the others are decided. Nothing failed."""
+        self.read_again({partition: offset})
+        self.pauses.pause([partition], LATER_SECONDS)
 
     def read_from(self, partition: TopicPartition, offset: int) -> None:
         """Seek to that offset. Later records that were polled before, and not handled yet, are read again."""
@@ -144,11 +159,12 @@ class Retries:
                 self.read_from(partition, one.rewind(first))
 
     def _report(self, firsts: Offsets, error: BaseException, server: Server, *, of_all: bool) -> None:
-        if isinstance(error, WaitsForOperatorError):
+        if isinstance(error, WaitsForOperatorError | LockedRowsError):
             new = [self.health.waits(p, str(error)) for p in firsts]
             if any(new):
                 extra = about(Event.PARTITIONS_WAIT, partitions=places(firsts), error=type(error).__name__)
-                log.error("%s wait: %s", names(firsts), error, extra=extra)
+                level = logging.ERROR if isinstance(error, WaitsForOperatorError) else logging.WARNING
+                log.log(level, "%s wait: %s", names(firsts), error, extra=extra)
             self.health.tried(alive=True)
             return
         if isinstance(error, AdaptedError):

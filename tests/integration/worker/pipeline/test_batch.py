@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from aiokafka import TopicPartition
-from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from bench.statements import counted
@@ -31,7 +31,7 @@ from tests.support.shop import Shop
 from worker.core.results import Fate
 from worker.core.steps import Step, nothing_happens
 from worker.core.triage import Arrival
-from worker.failures import RefusedOrderError
+from worker.failures import LockedRowsError, RefusedOrderError
 from worker.observability.metrics import Metrics
 from worker.pipeline.batch import MAX_RERUNS, BatchProcessor
 
@@ -48,11 +48,15 @@ async def processor(database_url: str) -> AsyncIterator[Processor]:
 
     def build(reached: Callable[[Step], None] = nothing_happens, **settings: Any) -> BatchProcessor:
         return BatchProcessor(
-            sessions=session_factory(engine),
             topics=Topics("placed", "confirmed", "rejected", "dead"),
             metrics=Metrics(),
             reached=reached,
-            **{"message_max_bytes": 256 * 1024, "timeout_seconds": 20.0, **settings},
+            **{
+                "sessions": session_factory(engine),
+                "message_max_bytes": 256 * 1024,
+                "timeout_seconds": 20.0,
+                **settings,
+            },
         )
 
     yield build
@@ -552,24 +556,46 @@ async def test_a_silent_replay_is_no_question_of_the_clock(
     assert again.fate is Fate.REDELIVERED, "what is decided in the replay is published until it was"
 
 
-async def test_a_locked_product_is_waited_for_no_longer_than_the_limit(database_url: str, stocked: Shop):
+@pytest.fixture
+async def impatient(database_url: str, processor: Processor) -> AsyncIterator[BatchProcessor]:
+    """Waits for no lock longer than 0.2 s."""
     engine = create_engine(database_url, server_settings={"lock_timeout": "200"})
-    other = create_engine(database_url)
-    processor = BatchProcessor(
-        session_factory(engine), Topics("p", "c", "r", "d"), Metrics(), nothing_happens, 256 * 1024, 20.0
-    )
-    # The second one could be decided: the first one is no dead letter for that.
-    batch = batch_of(order_value(line(1)), order_value(line(2)))
-    try:
-        async with other.begin() as connection:
-            await connection.execute(text("SELECT 1 FROM products WHERE id = 1 FOR UPDATE"))
-            with pytest.raises(Exception, match="lock timeout"):
-                await processor.decide(batch, {})
-        assert await in_thread(stocked.value, "SELECT count(*) FROM order_outcomes") == 0
-        assert {one.fate for one in await processor.decide(batch, {})} == {Fate.CONFIRMED}
-    finally:
-        await engine.dispose()
-        await other.dispose()
+    yield processor(sessions=session_factory(engine))
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("table", ["products", "users"])
+async def test_a_locked_row_is_waited_for_once_and_then_only_by_those_who_need_it(
+    processor: Processor, impatient: BatchProcessor, stocked: Shop, table: str
+):
+    needs_it = batch_of(order_value(line(1), user_id=1))
+    needs_it_not = batch_of(order_value(line(2), user_id=2), partition=1)
+    # Without the first one's experience, it would wait for the lock until its time is up.
+    patient = processor(locked=impatient.locked)
+    other = await asyncpg.connect(stocked.database_url)
+    async with other.transaction():
+        await other.execute(f"SELECT 1 FROM {table} WHERE id = 1 FOR UPDATE")
+        for one in (impatient, patient):
+            with pytest.raises(LockedRowsError, match=f"keeps {table[:-1]} 1 locked") as locked:
+                await one.decide([*needs_it, *needs_it_not], {})
+            assert locked.value.partitions == {TopicPartition("order-placed", 0)}
+        assert [one.fate for one in await impatient.decide(needs_it_not, {})] == [Fate.CONFIRMED]
+    await other.close()
+    # No dead letter, although another one was confirmed meanwhile.
+    assert [one.fate for one in await impatient.decide(needs_it, {})] == [Fate.CONFIRMED]
+
+
+async def test_a_lock_that_is_on_no_row_of_the_orders_makes_all_of_them_wait(
+    impatient: BatchProcessor, stocked: Shop
+):
+    batch = batch_of(order_value(line(1)))
+    other = await asyncpg.connect(stocked.database_url)
+    async with other.transaction():
+        await other.execute("LOCK TABLE order_outcomes")
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await impatient.decide(batch, {})
+    await other.close()
+    assert [one.fate for one in await impatient.decide(batch, {})] == [Fate.CONFIRMED]
 
 
 async def test_a_batch_of_poison_alone_is_all_dead_letters_with_the_databases_time(

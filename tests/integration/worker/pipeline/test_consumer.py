@@ -8,13 +8,22 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Sequence
 
+import asyncpg
 import pytest
 from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaConnectionError
 
 from db.engine import create_engine, session_factory
 from tests.support.builders import line, order_value, record
-from tests.support.consumer_stage import BATCH_MAX_RECORDS, FIRST, OTHER, PATIENCE_SECONDS, POLLED, Stage
+from tests.support.consumer_stage import (
+    BATCH_MAX_RECORDS,
+    FIRST,
+    OTHER,
+    PATIENCE_SECONDS,
+    POLLED,
+    RECORDS,
+    Stage,
+)
 from tests.support.shop import Shop
 from worker.core.results import RecordResult
 from worker.pipeline.input import FETCHED_AHEAD_BYTES
@@ -26,6 +35,11 @@ REFUSE_ALL_OF_PRODUCT_2 = (
     "CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.product_id = 2"
     " THEN RAISE 'not this one'; END IF; RETURN NEW; END $$",
     "CREATE TRIGGER own BEFORE INSERT ON order_items FOR EACH ROW EXECUTE FUNCTION own()",
+)
+
+# Of connections that are made from then on.
+IMPATIENT = (
+    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 200', current_database()); END $$"
 )
 
 
@@ -412,4 +426,43 @@ async def test_a_refused_order_holds_up_no_other_partition_although_none_is_conf
     await asyncio.to_thread(shop.sql, "UPDATE products SET stock_quantity = 100, received_quantity = 100")
     await stage.publish_the_rest()
     assert stage.publisher.published[FIRST][1:] == stage.placed[FIRST][1:]
+    assert not stage.health.troubles()
+
+
+async def test_behind_a_locked_product_only_the_partitions_that_need_it_wait(stage: Stage, shop: Shop):
+    """Found with a shop whose session kept one product locked: no order of any product was decided."""
+    await asyncio.to_thread(shop.stock_up, {2: 100})
+    await asyncio.to_thread(shop.sql, IMPATIENT)
+    stage.input.records[FIRST][0] = record(order_value(line(2)))
+    other = await asyncpg.connect(shop.database_url)
+    async with other.transaction():
+        await other.execute("SELECT 1 FROM products WHERE id = 2 FOR UPDATE")
+        await stage.publish_the_rest(OTHER)
+        assert stage.publisher.published == {OTHER: stage.placed[OTHER]}
+        (waiting,) = stage.health.troubles().items()
+        assert waiting[0] == "order-placed-0"
+        assert "another session keeps product 2 locked" in waiting[1]
+    await other.close()
+    await stage.publish_the_rest()
+    assert stage.publisher.published[FIRST][1:] == stage.placed[FIRST][1:]
+    assert not stage.health.troubles()
+
+
+@pytest.mark.parametrize("letters_a_batch", [1, 50])
+async def test_refused_orders_alone_in_a_partition_are_letters_if_others_were_confirmed(
+    stage: Stage, shop: Shop, monkeypatch: pytest.MonkeyPatch, letters_a_batch: int
+):
+    """Found with 4,000 in a row: nothing of their own batch showed that the tables take orders."""
+    monkeypatch.setattr("worker.pipeline.batch.MAX_LETTERS", letters_a_batch)
+    monkeypatch.setattr("worker.pipeline.retries.LATER_SECONDS", 0.01)
+    await asyncio.to_thread(shop.stock_up, {2: 100})
+    for statement in REFUSE_ALL_OF_PRODUCT_2:
+        await asyncio.to_thread(shop.sql, statement)
+    for offset in range(RECORDS):
+        stage.input.records[FIRST][offset] = record(order_value(line(2)), offset=offset)
+    stage.input.pause(FIRST)
+    await stage.publish_the_rest(OTHER)
+    stage.input.resume(FIRST)
+    await stage.publish_the_rest()
+    assert len(stage.publisher.published[FIRST]) == RECORDS
     assert not stage.health.troubles()

@@ -1,6 +1,7 @@
 """Each partition has a time of its own, and the later one counts."""
 
 import asyncio
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,3 +76,11 @@ async def test_the_timer_resumes_by_itself():
     async with asyncio.timeout(10):
         while consumer.paused:  # noqa: ASYNC110 (what is waited for is the loop's own timer)
             await asyncio.sleep(0)
+
+
+async def test_what_a_failed_batch_left_in_cycles_is_gone_when_its_pause_is_over(paused: Any):
+    batch = Consumer()
+    vars(batch)["itself"], left = batch, weakref.ref(batch)
+    del batch
+    paused.pauses.resume_due()
+    assert left() is None
