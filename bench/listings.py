@@ -37,7 +37,7 @@ from db.database_url import read_url
 from db.engine import CONNECT_TIMEOUT_SECONDS, session_factory
 from db.models import Category
 from worker.database import database_address
-from worker.failures import reason_of
+from worker.error_texts import reason_of
 from worker.sandbox.servers import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.postgres import LocalPostgres

@@ -23,8 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.database_url import InvalidUrlError, UnreadableUrlError, has_password, read_url, tls_files
 from db.engine import SharedSessionError, TriggersOffError, create_engine
+from worker.error_texts import driver_error, reason_of, sqlstate
 from worker.errors import CommandError, RefusedCredentialsError
-from worker.failures import DATABASE_ERRORS, driver_error, is_refused_login, reason_of, sqlstate
+from worker.failures import DATABASE_ERRORS, is_refused_login
 from worker.secret_files import CredentialError
 from worker.settings import Settings
 from worker.tls import expired, is_of_time, reason_of_tls, served_dates, unreadable

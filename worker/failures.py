@@ -1,28 +1,14 @@
 """What to do about a failed batch. Decides only; `batch` and `consumer` of `worker.pipeline` act on it."""
 
-import os
 import random
-import re
-import ssl
 from collections.abc import Collection, Mapping
 from enum import Enum, auto
-from socket import gaierror
 from typing import Final
 
 import asyncpg
 from aiokafka import TopicPartition
 from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    InconsistentGroupProtocolError,
-    InvalidProducerIdMapping,
-    InvalidSessionTimeoutError,
-    InvalidTransactionTimeout,
     KafkaError,
-    KafkaTimeoutError,
-    NoError,
-    RequestTimedOutError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -30,46 +16,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from db.bulk.rows import RowsNotWrittenError
 from db.database_url import InvalidUrlError
 from db.errors import UnusableProductError
+from worker.error_texts import describe, driver_error, needs_vacuum, reason_of, sqlstate
 from worker.errors import RefusedCredentialsError
 
 DATABASE_ERRORS: Final = (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """errors of PostgreSQL or its driver; SQLAlchemy does not wrap all of them"""
-
-# What the brokers refuse because of a setting: ours, theirs, or another member's.
-_OUR_SETTINGS: Final[Mapping[type[BaseException], str]] = {
-    InvalidTransactionTimeout: (
-        "ORDER_WORKER_TRANSACTION_TIMEOUT_MS is above transaction.max.timeout.ms of the brokers"
-    ),
-    InconsistentGroupProtocolError: (
-        "the group has a member with another partition.assignment.strategy, which is no worker: stop it, or"
-        " give it a group id of its own (`order-worker lag` names it)"
-    ),
-    InvalidProducerIdMapping: (
-        "Kafka has forgotten the id of this idle producer (transactional.id.expiration.ms of the brokers)"
-    ),
-    InvalidSessionTimeoutError: (
-        "ORDER_WORKER_SESSION_TIMEOUT_MS is not from group.min.session.timeout.ms to"
-        " group.max.session.timeout.ms of the brokers"
-    ),
-}
-
-_ADDRESS: Final = re.compile(r"\('([^']*)', (\d+), [^)]*\)")  # as Python has it, in aiokafka's messages
-# aiokafka wraps errors as Python writes them.
-_REPR: Final = re.compile(
-    r"^KafkaError: (?:Unexpected error during coordination )?(\w+)\((?:.*?(['\"])(.*)\2)?[^'\"]*\)$"
-)
-_TOPIC_RIGHTS: Final = "READ on the input topic, READ and WRITE on the others"
-# What the brokers refuse for want of a right, which may be withdrawn at any time.
-_RIGHTS: Final[Mapping[type[BaseException], str]] = {
-    TopicAuthorizationFailedError: _TOPIC_RIGHTS,
-    NoError: _TOPIC_RIGHTS,  # so aiokafka's admin client calls the refusal to name a topic's offsets
-    GroupAuthorizationFailedError: "READ on the group",
-    TransactionalIdAuthorizationFailed: "WRITE on transactional ids that begin with the name of the group",
-}
-_INSUFFICIENT_PRIVILEGE: Final = "42501"
-_MORE_RIGHTS: Final = (
-    "grant the role its rights, as deploy/postgres/roles.sql does; BYPASSRLS against row-level security"
-)
 
 
 class StaleReadError(Exception):
@@ -139,9 +90,6 @@ _INTEGRITY_CLASS: Final = "23"  # gone or decided meanwhile; on a sharded cluste
 _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _LOGIN_CLASS: Final = "28"
-# With the code of what a single order may exceed, such as the size of an index row. By the function that
-# refuses it: to everybody, until old rows are vacuumed.
-_OUT_OF_TRANSACTIONS: Final = frozenset({"GetNewTransactionId", "GetNewMultiXactId"})
 _STATEMENT_CLASS: Final = "42"  # syntax error or access rule violation
 # Of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". Any other
 # class may come of one order: of its data, or of a trigger of the shop, which raises P0001 where it names no
@@ -164,7 +112,7 @@ def remedy(error: BaseException) -> Remedy:
         return Remedy.RERUN
     if state[:2] == _INTEGRITY_CLASS or state == _INTERNAL:
         return Remedy.RERUN_THEN_SPLIT
-    is_of_server = state[:2] in _SERVER_CLASSES or _needs_vacuum(error)
+    is_of_server = state[:2] in _SERVER_CLASSES or needs_vacuum(error)
     if not is_of_server and not _is_of_our_statement(error):
         return Remedy.SPLIT
     return Remedy.WAIT
@@ -180,11 +128,6 @@ def _is_of_our_statement(error: BaseException) -> bool:
     )
 
 
-def _needs_vacuum(error: BaseException) -> bool:
-    """Whether PostgreSQL begins no transaction, so that it need not use the number of an old one again."""
-    return getattr(driver_error(error), "server_source_function", None) in _OUT_OF_TRANSACTIONS
-
-
 def may_concern_all(error: BaseException) -> bool:
     """Whether an error of a single order may have another cause than that order.
 
@@ -196,12 +139,6 @@ def may_concern_all(error: BaseException) -> bool:
 def is_duplicate_key(error: BaseException) -> bool:
     """Whether a row with this key exists already."""
     return sqlstate(error) == _DUPLICATE_KEY
-
-
-def sqlstate(error: BaseException) -> str | None:
-    """PostgreSQL's code of an error, raw (from COPY) or wrapped by SQLAlchemy."""
-    inner = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(inner, "sqlstate", None)
 
 
 def is_refused_login(error: BaseException) -> bool:
@@ -238,25 +175,6 @@ def is_of_database(error: BaseException) -> bool:
     )
 
 
-def describe(error: BaseException) -> str:
-    """One line with PostgreSQL's or Kafka's own message, without SQL and parameters.
-
-    If the server refuses one of our settings: with the setting's name. If Kafka lacks a right: with what to
-    grant.
-    """
-    error = _unwrapped(error)
-    if type(error) in _OUR_SETTINGS:
-        return _OUR_SETTINGS[type(error)]
-    if type(error) in _RIGHTS:
-        return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
-    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = str(inner).strip().partition("\n")[0] or type(inner).__name__
-    text = _ADDRESS.sub(r"\1:\2", _without_repr(text)).split(">: ", 1)[-1]
-    if _needs_vacuum(error):
-        return f"{text}: VACUUM that database"
-    return f"{text}: {_MORE_RIGHTS}" if sqlstate(error) == _INSUFFICIENT_PRIVILEGE else text
-
-
 def backoff_seconds(attempt: int, longest_seconds: float) -> float:
     """A jittered, doubling pause: attempt 0 about 0.1 s, never more than `longest_seconds`.
 
@@ -264,41 +182,6 @@ def backoff_seconds(attempt: int, longest_seconds: float) -> float:
     """
     pause = min(longest_seconds, 0.1 * 2.0 ** min(attempt, 20))
     return pause * random.uniform(0.5, 1.0)
-
-
-def driver_error(error: BaseException) -> BaseException:
-    """asyncpg's own error, where SQLAlchemy wrapped it."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
-    return error
-
-
-def reason_of(error: BaseException) -> str:
-    """A short text: the operating system's message, or the first line of the server's."""
-    error = _unwrapped(driver_error(error))
-    if type(error) in _OUR_SETTINGS:
-        return _OUR_SETTINGS[type(error)]
-    if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
-        # asyncio puts the address in place of the reason.
-        return os.strerror(error.errno).lower()
-    if isinstance(error, gaierror):
-        return str(error.strerror).lower()
-    text_lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _without_repr(text_lines[0]).removeprefix(f"{type(error).__name__}: ")
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    """The error that aiokafka wrapped in one without a type of its own."""
-    while type(error) is KafkaError and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _without_repr(text: str) -> str:
-    """The name and the text of the error that aiokafka wrapped."""
-    return _REPR.sub(lambda match: ": ".join(filter(None, match.group(1, 3))), text)
 
 
 def outage_text(error: BaseException) -> str | None:

@@ -13,7 +13,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from db.engine import session_factory
-from worker.failures import is_outage, reason_of
+from worker.error_texts import reason_of
+from worker.failures import is_outage
 
 MAX_CONNECTIONS: Final = 2
 ANSWER_SECONDS: Final = 2.0  # with the wait for a connection

@@ -11,8 +11,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NodeNotReadyError, TopicAuthorizationFailedError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.limits.remarks import LETTER_HEADER_BYTES, Use, remarks
 from worker.kafka.limits.topic_limits import SETTINGS, TopicLimits, parse_limits, settings_of
 from worker.kafka_login import refused_login

@@ -12,8 +12,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from contracts.fields import parse_order_id
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import reason_of
 from worker.kafka.client_internals import partitions_of_topic
 from worker.kafka.clients import quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import TopicReader, nothing_more, reader

@@ -16,8 +16,8 @@ from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.client_internals import leave_group
 from worker.kafka.client_names import name_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin

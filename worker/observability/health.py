@@ -23,8 +23,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy.exc import DBAPIError
 
+from worker.error_texts import describe
 from worker.errors import CommandError, LoginRefusedError, RefusedCredentialsError
-from worker.failures import describe
 from worker.observability.events import Event, about
 
 log = logging.getLogger(__name__)

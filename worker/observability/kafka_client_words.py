@@ -5,7 +5,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from worker.failures import reason_of
+from worker.error_texts import reason_of
 
 # By the text that aiokafka formats. "{0}" is its first argument; an error is its reason, a class its name.
 _WORDS: Final[Mapping[str, str]] = {

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 from aiokafka.errors import KafkaError
 
 from worker import DOCUMENT_VERSION
-from worker.failures import describe, is_outage
+from worker.error_texts import describe
+from worker.failures import is_outage
 from worker.observability.events import RATE_LIMITED, Event, about
 from worker.observability.kafka_client_words import reworded
 from worker.observability.log_handler import LogHandler

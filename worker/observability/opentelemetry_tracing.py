@@ -13,7 +13,7 @@ from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from worker import __version__
-from worker.failures import reason_of
+from worker.error_texts import reason_of
 
 MOST_LINKS: Final = 32
 """of a batch: what most backends show of a span"""

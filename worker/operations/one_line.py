@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka.clients import KAFKA_ERRORS
 
 

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.settings import Settings
 
 

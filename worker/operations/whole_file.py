@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import reason_of
 
 
 @contextmanager

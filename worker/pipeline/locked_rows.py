@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from db import stock
 from db.bulk import orders
 from worker.core.triage import Arrivals
-from worker.failures import LockedRowsError, sqlstate
+from worker.error_texts import sqlstate
+from worker.failures import LockedRowsError
 
 _LOCK_TIMEOUT: Final = "55P03"
 _NAMED: Final = 3

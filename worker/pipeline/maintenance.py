@@ -12,7 +12,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from db.worker import positions, silent_sessions, skips
 from db.worker.skips import SkippedSpan
-from worker.failures import describe
+from worker.error_texts import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.consuming.record_consumer import RecordConsumer
 from worker.kafka.offset_mark import idle_mark, is_unmarked

@@ -10,7 +10,8 @@ from contracts.fields import over_total_text
 from worker.core.decode import Invalid
 from worker.core.results import Fate, RecordResult
 from worker.core.triage import Arrival, Record
-from worker.failures import OverTotalError, describe
+from worker.error_texts import describe
+from worker.failures import OverTotalError
 
 # How many other orders of the batch, picked at random, are tried to see whether the database refuses every
 # order. One that would be confirmed is enough; if these are refused too, the next attempt tries others.

@@ -10,7 +10,8 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
-from worker.failures import LockedRowsError, WaitsForOperatorError, backoff_seconds, describe, is_outage
+from worker.error_texts import describe
+from worker.failures import LockedRowsError, WaitsForOperatorError, backoff_seconds, is_outage
 from worker.kafka.limits.refusals import AdaptedError, RefusedByKafkaError
 from worker.kafka.records import names
 from worker.observability.events import Event, about, places

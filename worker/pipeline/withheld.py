@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from db.worker import positions, withheld
 from db.worker.withheld import Withheld
-from worker.failures import describe
+from worker.error_texts import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.limits.naming import withheld_sentences
 from worker.kafka.limits.output_limits import OutputLimits

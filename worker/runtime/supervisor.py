@@ -17,8 +17,9 @@ from types import FrameType
 from typing import Final
 
 from worker import interruption
+from worker.error_texts import reason_of
 from worker.errors import LoginRefusedError
-from worker.failures import backoff_seconds, reason_of
+from worker.failures import backoff_seconds
 from worker.observability import log
 from worker.observability.events import Event, about
 from worker.settings import Settings

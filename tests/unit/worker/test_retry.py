@@ -13,16 +13,8 @@ from aiokafka.errors import (
 )
 from sqlalchemy.exc import DBAPIError
 
-from worker.failures import (
-    Remedy,
-    StaleReadError,
-    backoff_seconds,
-    describe,
-    is_outage,
-    outage_text,
-    reason_of,
-    remedy,
-)
+from worker.error_texts import describe, reason_of
+from worker.failures import Remedy, StaleReadError, backoff_seconds, is_outage, outage_text, remedy
 from worker.kafka.consuming.membership import GroupMaxSizeReachedError
 
 

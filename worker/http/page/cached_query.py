@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from worker.failures import is_outage, reason_of
+from worker.error_texts import reason_of
+from worker.failures import is_outage
 from worker.http.queries import NoAnswerError
 from worker.observability.events import Event, about
 

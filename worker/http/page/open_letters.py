@@ -10,7 +10,8 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from contracts.events import DeadLetterCode
-from worker.failures import describe, is_outage
+from worker.error_texts import describe
+from worker.failures import is_outage
 from worker.http.page.sources import Sources
 from worker.http.queries import NoAnswerError
 from worker.observability.events import Event, about

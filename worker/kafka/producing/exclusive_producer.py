@@ -8,8 +8,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, InvalidTxnState, KafkaError, ProducerFenced
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka
 from worker.kafka.limits.adapted import MAX_REQUEST_BYTES
 from worker.kafka.producing.producers import RETRY_BACKOFF_MS, close_producer

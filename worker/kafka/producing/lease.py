@@ -23,7 +23,7 @@ from db.worker import leases as lease_rows
 from db.worker.leases import Epoch, Holder
 from db.worker.positions import PendingBatch
 from worker.core.steps import Reached, Step, nothing_happens
-from worker.failures import describe
+from worker.error_texts import describe
 from worker.kafka.consumer_group import ConsumerGroup
 from worker.kafka.ends import end_offsets
 from worker.kafka.leaders import leaderless

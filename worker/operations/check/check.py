@@ -15,8 +15,9 @@ from db.engine import session_factory
 from db.worker import ledger
 from worker.core.decode import Invalid
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.operations import screen
 from worker.operations.check.seen_orders import SeenOrders, seen_orders
 from worker.operations.check.verdicts import (

@@ -17,8 +17,9 @@ from db.worker.redrive_records import Redrive
 from db.worker.settled_letters import LetterSettlement
 from worker.core.triage import Source
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka.consuming.reading import Spans, TopicReader, portions
 from worker.kafka.consuming.unreadable import UnreadableCount, UnreadableSpan
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader

@@ -29,8 +29,9 @@ from db.worker import ledger, sales
 from db.worker.skips import list_skips
 from db.worker.withheld import find_unpublished
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.kafka.consuming.reading import nothing_more, reader

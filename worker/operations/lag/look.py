@@ -18,8 +18,9 @@ from db.engine import session_factory
 from db.worker.skips import list_skips
 from db.worker.withheld import list_withheld
 from worker.database import database_engine
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.consuming.reading import TopicReader, reader

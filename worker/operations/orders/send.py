@@ -11,8 +11,8 @@ from contracts.envelope import SUPERSEDES
 from contracts.fields import parse_order_id
 from db.worker import reopenings
 from db.worker.reopenings import ClaimedOrder
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS
 from worker.kafka.consuming.reading import TopicReader
 from worker.kafka.producing.exclusive_producer import is_fenced

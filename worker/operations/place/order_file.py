@@ -13,8 +13,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 from contracts.events import DeadLetterCode
 from worker.core.decode import Decoded, Invalid, decode
+from worker.error_texts import reason_of
 from worker.errors import UsageError
-from worker.failures import reason_of
 
 _OVER_LINES: Final = (
     "here begins a JSON document of several lines: write each order on a line of its own, as jq -c . does,"

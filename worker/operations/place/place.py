@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import catalog
 from db.engine import session_factory
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, quiet_aiokafka, require_topics
 from worker.operations.place.messages import Message, encode, random_orders, read_messages, with_twins
 from worker.operations.place.order_file import file_name, readable_twice

@@ -24,8 +24,9 @@ from db.worker.positions import PendingBatch
 from db.worker.pruning import PrunableRow, PruneBound, PruneRule, PruneState, StateCount, TableSize
 from worker.core.same_order import sorted_fingerprint_of
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin
 from worker.kafka.offsets import TopicSelection, bounds_of, partitions_of, topic_reader

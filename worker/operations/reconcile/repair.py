@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contracts.envelope import outcome_headers
 from db.reconciliation import tables
 from db.reconciliation.tables import Unpublished
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin
 from worker.kafka.group import committed
 from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced

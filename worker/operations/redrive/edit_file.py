@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from worker.error_texts import reason_of
 from worker.errors import UsageError
-from worker.failures import reason_of
 from worker.operations.dead_letters.letter import LetterPlace, parse_place
 from worker.operations.redrive.edits import Edits, FileLine
 from worker.operations.redrive.json_edit import Change, ChangeError, raw_members

@@ -10,8 +10,8 @@ from uuid import UUID
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, largest_record_bytes
 from worker.kafka.producing.exclusive_producer import exclusive_producer, is_fenced
 from worker.kafka.producing.transaction import Sent, Transaction, transaction

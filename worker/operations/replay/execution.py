@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from db.engine import session_factory
 from db.worker import leases, ledger, positions, skips
 from db.worker.positions import PendingBatch
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS
 from worker.kafka.group import Commits, require_stopped, until_shown
 from worker.kafka.offset_mark import MOVED_BY_REPLAY

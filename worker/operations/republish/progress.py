@@ -15,8 +15,8 @@ from aiokafka.structs import OffsetAndMetadata
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS
 

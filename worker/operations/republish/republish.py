@@ -27,8 +27,9 @@ from db.statuses import Outcome
 from db.worker import ledger
 from db.worker.ledger import OutcomeFilter
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.producing.exclusive_producer import is_fenced
 from worker.operations import screen

@@ -19,8 +19,8 @@ from db.reconciliation import restoration
 from db.reconciliation.restoration import Restorable
 from db.worker import decided, leases, positions, withheld
 from db.worker.positions import PendingBatch
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.operations.restore.lost_outcomes import Behind, LostRows, read_event
 from worker.operations.screen import Bar
 from worker.settings import Settings

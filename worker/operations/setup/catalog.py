@@ -16,8 +16,9 @@ from db.bulk.catalog_staging import PRODUCTS, Part, Staged
 from db.engine import session_factory
 from db.values import MAX_STOCK
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.operations.screen import Bar, progress
 from worker.operations.setup import catalog_csv
 from worker.operations.setup.catalog_csv import Layout, at

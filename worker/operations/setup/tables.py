@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import migrate
 from db.migrate import Applied, LockedOutError, LockWaits, UpgradeRefusedError
 from worker import database
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.settings import Settings
 
 

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.text import Text
 
 from contracts.topics import HEADER_ROOM_BYTES, TOPICS, USUAL_MAX_BYTES
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.kafka.clients import KAFKA_ERRORS, describe_limits, kafka_admin, topic_uses
 from worker.kafka.limits.remarks import remarks
 from worker.kafka.limits.topic_limits import TopicLimits, settings_of

@@ -20,8 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import session_factory
 from db.worker.skips import add_skip, list_skips
 from worker.database import database_engine, require_database
+from worker.error_texts import reason_of
 from worker.errors import CommandError, UsageError
-from worker.failures import DATABASE_ERRORS, reason_of
+from worker.failures import DATABASE_ERRORS
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS, kafka_admin, require_topics
 from worker.kafka.consuming.record_consumer import RecordConsumer

@@ -19,8 +19,8 @@ from aiokafka.partitioner import DefaultPartitioner
 
 from contracts.events import DeadLetterCode, OrderedItem, OrderPlaced
 from contracts.examples import Hostile, hostile_values
+from worker.error_texts import reason_of
 from worker.errors import CommandError
-from worker.failures import reason_of
 from worker.sandbox.demo.retailer import PRICES_SEEN_EVERY, Invoice
 from worker.settings import Settings
 
