@@ -13,7 +13,7 @@ from worker.error_texts import describe
 from worker.failures import is_outage
 from worker.observability.events import RATE_LIMITED, Event, about
 from worker.observability.kafka_client_words import reworded
-from worker.observability.log_handler import LogHandler
+from worker.observability.log_handler import handler_of
 
 SILENCE_SECONDS: Final = 10.0
 _KAFKA_CLIENT: Final = "aiokafka"
@@ -125,7 +125,7 @@ def _in_one_line(record: logging.LogRecord, error: BaseException) -> None:
 
 def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
-    handler = LogHandler(sys.stderr)
+    handler = handler_of(sys.stderr)
     handler.addFilter(LibraryFilter())
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,5 +1,6 @@
 """Writes the log to standard error; a reader that has stopped reading must not stop the orders."""
 
+import io
 import logging
 import os
 import select
@@ -21,7 +22,7 @@ class LogHandler(logging.Handler):
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        """`stream`: None where it was closed from the start."""
+        """`stream`: has a file descriptor; None where it was closed from the start."""
         super().__init__()
         self._descriptor = stream.fileno() if stream else os.open(os.devnull, os.O_WRONLY)
         self._encoding = stream.encoding if stream else "utf-8"
@@ -57,6 +58,14 @@ class LogHandler(logging.Handler):
     def _takes_more(self) -> bool:
         patience_seconds = 0.0 if self._dropped else PATIENCE_SECONDS
         return bool(select.select([], [self._descriptor], [], patience_seconds)[1])
+
+
+def handler_of(stream: TextIO | None) -> logging.Handler:
+    """A LogHandler; the usual one for a stream that is no file, which somebody has put in its place."""
+    try:
+        return LogHandler(stream)
+    except io.UnsupportedOperation:
+        return logging.StreamHandler(stream)
 
 
 def _missing(count: int) -> logging.LogRecord:

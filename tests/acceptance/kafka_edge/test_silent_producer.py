@@ -27,6 +27,7 @@ async def test_each_of_its_tasks_ends(
     )
     await producer.start()
     await producer.begin_transaction()
+    await producer.partitions_for(topics.order_confirmed)
     kafka_network.stall()
     await producer.send(topics.order_confirmed, b"", partition=0)
     await producers.close_producer(producer)

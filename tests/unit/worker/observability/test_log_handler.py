@@ -1,5 +1,6 @@
 """A log that nobody reads, or that no disk takes."""
 
+import io
 import logging
 import os
 import time
@@ -10,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from worker.observability.log_handler import PATIENCE_SECONDS, LogHandler
+from worker.observability.log_handler import PATIENCE_SECONDS, LogHandler, handler_of
 
 MISSING = "lines of the log that are missing here, because standard error did not take them: "
 
@@ -23,7 +24,7 @@ def pipe() -> Iterator[tuple[int, TextIO]]:
     os.close(reader)
 
 
-def said(handler: LogHandler, text: str) -> None:
+def said(handler: logging.Handler, text: str) -> None:
     handler.emit(logging.LogRecord("worker", logging.INFO, "", 0, text, (), None))
 
 
@@ -76,3 +77,9 @@ def test_a_full_disk_costs_lines_and_no_more(capfd: pytest.CaptureFixture[str]):
 def test_without_standard_error_nothing_is_written(capfd: pytest.CaptureFixture[str]):
     said(LogHandler(None), "one")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_stream_that_is_no_file_is_written_as_well() -> None:
+    stream = io.StringIO()
+    said(handler_of(stream), "one")
+    assert stream.getvalue() == "one\n"
