@@ -50,7 +50,7 @@ SINGLE_BROKER_SETTINGS = {
     "group.min.session.timeout.ms": "1000",
     # After a crash the controller waits for the old session to end: 4 s with these, 12 s without.
     "broker.session.timeout.ms": "1500",
-    "broker.heartbeat.interval.ms": "250",
+    "broker.heartbeat.interval.ms": "500",
     # An idle controller writes a record that says so, each half second by default, which all have to take in:
     # a third of what a broker uses that nobody asks anything.
     "metadata.max.idle.interval.ms": "5000",
