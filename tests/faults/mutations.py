@@ -256,6 +256,13 @@ MUTATIONS: Final = (
         (Test("tests/integration/db/test_durable_commits.py", "commit"), Trial("asynchronous-commits")),
     ),
     Mutation(
+        "rolled-back-is-not-committed",
+        "A transaction of which a statement has failed does not pass for committed.",
+        "a COMMIT that PostgreSQL made a ROLLBACK is taken for one",
+        (Edit("db/durable_commits.py", 'if status == "ROLLBACK" and', "if False and"),),
+        (Test("tests/integration/db/test_durable_commits.py", "statement_failed"),),
+    ),
+    Mutation(
         "rows-are-counted",
         "An order of which PostgreSQL has left out a row is not decided.",
         "nobody compares how many rows were written",
@@ -838,6 +845,39 @@ MUTATIONS: Final = (
         "what a statement misses is looked for in the orders",
         (Edit(_RETRY, "and not _is_of_our_statement(error):", "and True:"),),
         (Test("tests/integration/worker/pipeline/test_altered_tables.py", "missing_for_moments"),),
+    ),
+    Mutation(
+        "locked-rows-wait-alone",
+        "A row that somebody keeps locked holds up only the partitions whose orders need it.",
+        "all partitions of the batch wait for it",
+        (
+            Edit(
+                _FLOW,
+                "        if isinstance(error, LockedRowsError):\n            return error.partitions\n",
+                "",
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "locked_product"),),
+    ),
+    Mutation(
+        "tables-are-checked-again",
+        "Tables that are altered beside a running worker do not lose its orders in silence.",
+        "they are checked at the start only",
+        (
+            Edit(
+                _FLOW,
+                "        await self.tables.require_unaltered(at_once=self.retries.database_failures > 0)\n",
+                "",
+            ),
+        ),
+        (Test("tests/acceptance/test_altered_while_running.py", "altered_under_a_worker"),),
+    ),
+    Mutation(
+        "too-few-in-sync-waits-alone",
+        "A partition whose output has too few copies in sync holds up no other.",
+        "nobody looks before a transaction begins",
+        (Edit(_PUBLISHER, "        await self._require_in_sync(producer.client.client, to_send)\n", ""),),
+        (Test("tests/integration/worker/sandbox/test_local_cluster.py", "in_sync_waits_alone"),),
     ),
     Mutation(
         "trouble-of-all-waits",
