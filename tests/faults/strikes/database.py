@@ -97,12 +97,18 @@ def kill_while_frozen(arena: Arena) -> None:
 
 
 def locked_products(arena: Arena) -> None:
-    """Somebody else holds every product until the workers have run into their lock timeout."""
+    """Somebody else holds every product until the workers have run into their lock timeout, and say so."""
     for _ in range(2):
         arena.some_progress()
-        with _held(arena, "SELECT 1 FROM products FOR UPDATE"), arena.retrying():
+        before = _waits_for_rows(arena)
+        with _held(arena, "SELECT 1 FROM products FOR UPDATE"):
             arena.feed(1 / 8)
+            arena.until(lambda: _waits_for_rows(arena) > before)  # noqa: B023
         arena.injected += 1
+
+
+def _waits_for_rows(arena: Arena) -> int:
+    return arena.workers.logs.count("locked, which orders need")
 
 
 def reverse_lockers(arena: Arena) -> None:
