@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from tests.faults.arena import Arena, wake
+from tests.faults.strikes.database import WAITS_FOR_ROWS
 from tests.support.deadline import eventually
 from tests.support.worker_process import ROOT, WorkerProcess
 from worker.sandbox.servers.services import Server
@@ -55,8 +56,8 @@ def locks(arena: Arena, spared: WorkerProcess) -> None:
     """Somebody else holds every product until the spared worker has run into its lock timeout."""
     holder = _holder(arena)
     try:
-        before = spared.log.count("will be tried again")
-        eventually(lambda: spared.log.count("will be tried again") > before, 30)
+        before = spared.log.count(WAITS_FOR_ROWS)
+        eventually(lambda: spared.log.count(WAITS_FOR_ROWS) > before, 30)
     finally:
         holder.kill()
         holder.communicate()

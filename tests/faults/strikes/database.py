@@ -18,6 +18,8 @@ from tests.faults.standby import PostgresPair
 from tests.faults.strikes import INJECTIONS
 
 _TABLES: Final = ("products", "orders", "order_outcomes")
+WAITS_FOR_ROWS: Final = "locked, which orders need"
+"""in the log of a worker whose partitions wait for a row"""
 _SMALL_DISK_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -108,7 +110,7 @@ def locked_products(arena: Arena) -> None:
 
 
 def _waits_for_rows(arena: Arena) -> int:
-    return arena.workers.logs.count("locked, which orders need")
+    return arena.workers.logs.count(WAITS_FOR_ROWS)
 
 
 def reverse_lockers(arena: Arena) -> None:
