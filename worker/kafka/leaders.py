@@ -18,15 +18,19 @@ _ASK_AGAIN_SECONDS: Final = 0.25
 _MOST_NAMED: Final = 3
 
 
-class NoLeaderError(KafkaError):  # type: ignore[misc]
+class _SentenceError(KafkaError):  # type: ignore[misc]
+    """Its text is a sentence for people, without the name of the error before it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoLeaderError(_SentenceError):
     """No broker leads these partitions, or the one that does cannot be reached."""
 
     def __init__(self, partitions: Collection[TopicPartition]) -> None:
         copies = "its copies" if len(partitions) == 1 else "their copies"
         super().__init__(f"no broker leads {_names(partitions)}: start one of those that hold {copies}")
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class UnknownPartitionError(NoLeaderError):
@@ -40,7 +44,7 @@ class UnknownPartitionError(NoLeaderError):
         )
 
 
-class TooFewInSyncError(KafkaError):  # type: ignore[misc]
+class TooFewInSyncError(_SentenceError):
     """These partitions take nothing before more of their copies are in sync."""
 
     def __init__(self, client: AIOKafkaClient, partitions: Collection[TopicPartition]) -> None:
@@ -49,11 +53,8 @@ class TooFewInSyncError(KafkaError):  # type: ignore[misc]
             f"fewer copies than min.insync.replicas are in sync of {names}: start a broker that holds one"
         )
 
-    def __str__(self) -> str:
-        return str(self.args[0])
 
-
-class NotTakenError(KafkaError):  # type: ignore[misc]
+class NotTakenError(_SentenceError):
     """These partitions did not take in time what was sent: too few of their copies are in sync, say."""
 
     def __init__(
@@ -65,11 +66,8 @@ class NotTakenError(KafkaError):  # type: ignore[misc]
             " whether fewer copies than min.insync.replicas are in sync"
         )
 
-    def __str__(self) -> str:
-        return str(self.args[0])
 
-
-class NoCoordinatorError(KafkaError):  # type: ignore[misc]
+class NoCoordinatorError(_SentenceError):
     """A coordinator has not answered in time: it cannot write to its topic, say."""
 
     def __init__(self, topic: str, seconds: float) -> None:
@@ -79,11 +77,8 @@ class NoCoordinatorError(KafkaError):  # type: ignore[misc]
             " brokers, and whether fewer copies than min.insync.replicas are in sync"
         )
 
-    def __str__(self) -> str:
-        return str(self.args[0])
 
-
-class NotStartedError(KafkaError):  # type: ignore[misc]
+class NotStartedError(_SentenceError):
     """No producer could start in time: Kafka has to write down its id, and to end its open transaction."""
 
     def __init__(self, client: AIOKafkaClient, outputs: Collection[TopicPartition], seconds: float) -> None:
@@ -95,18 +90,12 @@ class NotStartedError(KafkaError):  # type: ignore[misc]
             f" brokers of {', '.join(names)}, and whether fewer copies than min.insync.replicas are in sync"
         )
 
-    def __str__(self) -> str:
-        return str(self.args[0])
 
-
-class LeaderReturnedError(KafkaError):  # type: ignore[misc]
+class LeaderReturnedError(_SentenceError):
     """These partitions had no leader when a lease was taken, so that it does not know their ends."""
 
     def __init__(self, partitions: Collection[TopicPartition]) -> None:
         super().__init__(f"{_names(partitions)} had no leader before")
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 async def leaderless(

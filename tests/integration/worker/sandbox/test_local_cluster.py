@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import astuple
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -21,7 +20,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.faults.cluster import GROUPS, TRANSACTIONS, LocalKafkaCluster
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
-from tests.support.order_worker import order_worker_in
+from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
 from tests.support.subscriber import (
@@ -32,8 +31,7 @@ from tests.support.subscriber import (
 )
 from tests.support.taking_over import committed_offset, leases_of
 from tests.support.topic_names import TopicNames
-from tests.support.worker_process import workers_in
-from tests.support.worker_template import WorkerTemplate
+from tests.support.worker_process import Workers
 from worker.kafka.clients import kafka_admin, largest_record_bytes
 from worker.kafka.topic_metadata import until_all_brokers_know
 from worker.operations.lag.measure import NO_LEADER
@@ -140,108 +138,100 @@ async def test_an_offset_that_the_coordinator_does_not_return_is_not_none(
         await leases.producers.close()
 
 
+@pytest.fixture
+def env(env: dict[str, str], whole: LocalKafkaCluster) -> dict[str, str]:
+    return env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
+
+
+@pytest.fixture
+def topics(topic_names: TopicNames) -> TopicNames:
+    """Each test makes them as it needs them."""
+    return topic_names
+
+
+@pytest.fixture
+def scene(whole: LocalKafkaCluster, shop: Shop, topics: TopicNames, env: dict[str, str]) -> Scene:
+    return Scene(whole.bootstrap_servers, shop, topics, env["ORDER_WORKER_GROUP_ID"])
+
+
 @pytest.mark.takes_long
 def test_what_is_published_where_no_broker_leads_waits_alone_and_is_named(
     whole: LocalKafkaCluster,
-    shop: Shop,
-    env: dict[str, str],
+    scene: Scene,
+    workers: Workers,
+    order_worker: OrderWorker,
     topic_names: TopicNames,
-    tmp_path: Path,
-    worker_template: WorkerTemplate,
 ) -> None:
-    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
-    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
     create_on(whole, topic_names.order_placed, 1, 2, 3)
     create_on(whole, topic_names.order_confirmed, 1, 2)
     create_on(whole, topic_names.order_rejected, 3, 1)
     create_on(whole, topic_names.dead_letter, 1, 2)
     load, unled = Load(scene), f"{topic_names.order_rejected}-0"
-    with (
-        workers_in(env, tmp_path, worker_template) as workers,
-        order_worker_in(env, worker_template) as command,
-    ):
-        worker = workers.start().wait_until_ready()
-        load.place(1, 0, 1)
-        scene.wait_until_drained()
-        whole.crash(3)
-        load.ids.append(rejected := uuid4())
-        scene.place([order_value(line(99), order_id=rejected)], partition=0)
-        eventually(lambda: f"no broker leads {unled}: start one" in worker.get("/readyz")[1])
-        load.place(1, 0)
-        began, spent = time.monotonic(), worker.metric("process_cpu_seconds_total")[""]
-        load.place(1, 1)
-        eventually(lambda: len(scene.confirmed()) == 3)
-        eventually(lambda: worker.log.count(f"no broker leads {unled}") > 3)
-        spent = worker.metric("process_cpu_seconds_total")[""] - spent
-        assert spent < 0.1 * (time.monotonic() - began), "it asks for a leader now and then"
+    worker = workers.start().wait_until_ready()
+    load.place(1, 0, 1)
+    scene.wait_until_drained()
+    whole.crash(3)
+    load.ids.append(rejected := uuid4())
+    scene.place([order_value(line(99), order_id=rejected)], partition=0)
+    eventually(lambda: f"no broker leads {unled}: start one" in worker.get("/readyz")[1])
+    load.place(1, 0)
+    began, spent = time.monotonic(), worker.metric("process_cpu_seconds_total")[""]
+    load.place(1, 1)
+    eventually(lambda: len(scene.confirmed()) == 3)
+    eventually(lambda: worker.log.count(f"no broker leads {unled}") > 3)
+    spent = worker.metric("process_cpu_seconds_total")[""] - spent
+    assert spent < 0.1 * (time.monotonic() - began), "it asks for a leader now and then"
 
-        row = command.here("lag", "--json", "--interval", "0.2").done().document["partitions"]
-        assert [(one["end"], one["lag"]) for one in row[1:]] == [(2, 0), (None, None)]
-        assert row[2]["remarks"] == [NO_LEADER]
-        command.here("reconcile").assert_one_line(1, f"no broker leads {topic_names.order_placed}-2: start")
-        command.here("explain", str(rejected)).assert_one_line(1, "no broker leads")
+    row = order_worker.here("lag", "--json", "--interval", "0.2").done().document["partitions"]
+    assert [(one["end"], one["lag"]) for one in row[1:]] == [(2, 0), (None, None)]
+    assert row[2]["remarks"] == [NO_LEADER]
+    order_worker.here("reconcile").assert_one_line(1, f"no broker leads {topic_names.order_placed}-2: start")
+    order_worker.here("explain", str(rejected)).assert_one_line(1, "no broker leads")
 
-        whole.start(3)
-        scene.wait_until_drained()
-        eventually(lambda: worker.get("/readyz")[0] == 200)
+    whole.start(3)
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200)
     scene.assert_promises(load.ids)
 
 
 @pytest.mark.parametrize("kept_in", [TRANSACTIONS, GROUPS])
 def test_a_coordinator_whose_topic_has_too_few_copies_in_sync_is_named_by_that_topic(
-    whole: LocalKafkaCluster,
-    shop: Shop,
-    env: dict[str, str],
-    topic_names: TopicNames,
-    tmp_path: Path,
-    worker_template: WorkerTemplate,
-    kept_in: str,
+    whole: LocalKafkaCluster, scene: Scene, workers: Workers, topic_names: TopicNames, kept_in: str
 ) -> None:
-    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
-    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
     create_topics(whole.bootstrap_servers, dict.fromkeys(astuple(topic_names)), 1, replicas=-1)
     load = Load(scene)
-    with workers_in(env, tmp_path, worker_template) as workers:
-        worker = workers.start(transaction_timeout_ms="8000").wait_until_ready()
-        load.place(1, 0)
-        scene.wait_until_drained()
-        set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "3")
-        whole.crash(3)
-        load.place(1, 0)
-        worker.wait_for_log(f"from the coordinator that writes to {kept_in}: look at", 60)
-        eventually(lambda: kept_in in worker.get("/readyz")[1])
-        assert "TimeoutError" not in worker.log
-        whole.start(3)
-        scene.wait_until_drained()
+    worker = workers.start(transaction_timeout_ms="8000").wait_until_ready()
+    load.place(1, 0)
+    scene.wait_until_drained()
+    set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "3")
+    whole.crash(3)
+    load.place(1, 0)
+    worker.wait_for_log(f"from the coordinator that writes to {kept_in}: look at", 60)
+    eventually(lambda: kept_in in worker.get("/readyz")[1])
+    assert "TimeoutError" not in worker.log
+    whole.start(3)
+    scene.wait_until_drained()
     scene.assert_promises(load.ids)
     set_option(whole.bootstrap_servers, kept_in, "min.insync.replicas", "2")
 
 
 def test_what_is_published_where_too_few_copies_are_in_sync_waits_alone_and_is_named(
-    whole: LocalKafkaCluster,
-    shop: Shop,
-    env: dict[str, str],
-    topic_names: TopicNames,
-    tmp_path: Path,
-    worker_template: WorkerTemplate,
+    whole: LocalKafkaCluster, scene: Scene, workers: Workers, topic_names: TopicNames
 ) -> None:
-    env = env | {"ORDER_WORKER_KAFKA_BOOTSTRAP_SERVERS": whole.bootstrap_servers}
-    scene = Scene(whole.bootstrap_servers, shop, topic_names, env["ORDER_WORKER_GROUP_ID"])
     create_topics(whole.bootstrap_servers, dict.fromkeys(astuple(topic_names)), 2, replicas=-1)
     set_option(whole.bootstrap_servers, topic_names.dead_letter, "min.insync.replicas", "3")
     load, short = Load(scene), f"in sync of {topic_names.dead_letter}-0 (2 of 3 copies in sync): start"
-    with workers_in(env, tmp_path, worker_template) as workers:
-        whole.crash(3)
-        eventually(lambda: len(in_sync(whole, topic_names.dead_letter)) == 2)
-        worker = workers.start().wait_until_ready()
-        scene.place([b"poison"], partition=0)
-        eventually(lambda: short in worker.get("/readyz")[1], 10)
-        load.place(1, 0, 1)
-        load.wait_until_decided()
-        eventually(lambda: len(scene.confirmed()) == 1)
-        whole.start(3)
-        scene.wait_until_drained()
-        eventually(lambda: worker.get("/readyz")[0] == 200)
+    whole.crash(3)
+    eventually(lambda: len(in_sync(whole, topic_names.dead_letter)) == 2)
+    worker = workers.start().wait_until_ready()
+    scene.place([b"poison"], partition=0)
+    eventually(lambda: short in worker.get("/readyz")[1], 10)
+    load.place(1, 0, 1)
+    load.wait_until_decided()
+    eventually(lambda: len(scene.confirmed()) == 1)
+    whole.start(3)
+    scene.wait_until_drained()
+    eventually(lambda: worker.get("/readyz")[0] == 200)
     scene.assert_promises(load.ids, dead_letters=1)
 
 

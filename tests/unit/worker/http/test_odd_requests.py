@@ -29,7 +29,7 @@ async def port() -> AsyncIterator[int]:
 
 
 async def answer(port: int, *pieces: bytes) -> bytes:
-    """All that comes; a piece is sent when the one before is answered."""
+    """The whole answer. A piece is sent once the previous one is answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     for piece in pieces:
