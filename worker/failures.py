@@ -45,7 +45,7 @@ class RefusedOrderError(Exception):
         super().__init__(
             f"order {order_id} ({partition.topic}-{partition.partition}@{offset}) is refused:"
             f" {describe(failure)}; if every order is, repair the tables; else it becomes a dead letter once"
-            " another order is confirmed"
+            " other orders are confirmed"
         )
         self.partition = partition
 

@@ -170,8 +170,8 @@ class BatchProcessor:
     async def _refused(self, alone: Arrivals, failure: Exception, batch: _Batch) -> RecordResult:
         """The dead letter of an order that PostgreSQL refuses; raises if the database may be at fault.
 
-        The order is at fault if another order would be confirmed now, or was since it was refused, and this
-        one is refused again. Raises RefusedOrderError where no other shows that.
+        The order is at fault if another order would be confirmed now, or if others were confirmed between its
+        refusals, and it is refused again. Raises RefusedOrderError where no other shows that.
         """
         (arrival,) = alone.all
         if is_duplicate_key(failure) and await self._single_keys(alone, failure):
@@ -181,7 +181,7 @@ class BatchProcessor:
         record, place = arrival.record, TopicPartition(arrival.record.topic, arrival.record.partition)
         if batch.letters == MAX_LETTERS:
             raise ManyRefusedError(place, record.offset)
-        if not self.refused.has_refuted(record) and not await self._confirms_another(arrival, batch):
+        if not self.refused.is_at_fault(record) and not await self._confirms_another(arrival, batch):
             self.refused.add(record)
             raise RefusedOrderError(arrival.order.key, place, record.offset, failure) from failure
         try:

@@ -19,6 +19,9 @@ MAX_SENTINELS: Final = 5
 # So many of a batch become dead letters; the next ones of their partition come again later. Each takes four
 # transactions or more, for which the other partitions wait: 8,000 of them would outlast a rebalance.
 MAX_LETTERS: Final = 50
+# An order that is refused so often, with others confirmed in between, is at fault. Twice would be too few: a
+# constraint that is added, dropped and added again may refuse it both times.
+MIN_REFUSALS: Final = 3
 _REMEMBERED: Final = 1_000
 
 
@@ -28,8 +31,8 @@ class RefusedOrders:
     def __init__(self) -> None:
         self._confirmations = 0
         self._confirmed_last: Arrival | None = None
-        self._refused: dict[tuple[str, int, int], int] = {}
-        """by topic, partition and offset, how many confirmations there were before"""
+        self._refused: dict[tuple[str, int, int], tuple[int, int]] = {}
+        """by topic, partition and offset: how often, and how many confirmations there were last time"""
 
     def saw(self, arrivals: Iterable[Arrival], results: Iterable[RecordResult]) -> None:
         """These are committed."""
@@ -39,16 +42,17 @@ class RefusedOrders:
                 self._confirmed_last = arrival
                 return
 
-    def has_refuted(self, record: Record) -> bool:
-        """Whether an order was confirmed after this one had been refused: the tables do take orders."""
-        place = record.topic, record.partition, record.offset
-        return self._refused.get(place, self._confirmations) < self._confirmations
+    def is_at_fault(self, record: Record) -> bool:
+        """Whether this refusal is its third, and orders were confirmed between each two of them."""
+        times, before = self._refused.get(_place(record), (0, 0))
+        return times >= MIN_REFUSALS - 1 and before < self._confirmations
 
     def add(self, record: Record) -> None:
         """This order is refused, and will come again."""
+        times, before = self._refused.pop(_place(record), (0, -1))
         if len(self._refused) == _REMEMBERED:
             del self._refused[next(iter(self._refused))]
-        self._refused.setdefault((record.topic, record.partition, record.offset), self._confirmations)
+        self._refused[_place(record)] = times + (before < self._confirmations), self._confirmations
 
     def sentinels(self, refused: Arrival, batch: Sequence[Arrival]) -> list[Arrival]:
         """Other orders to try: the last one that was confirmed, under another id, and some of the batch."""
@@ -57,6 +61,10 @@ class RefusedOrders:
         if last := self._confirmed_last:
             some.insert(0, last._replace(order=last.order._replace(key=str(uuid4()))))
         return some
+
+
+def _place(record: Record) -> tuple[str, int, int]:
+    return record.topic, record.partition, record.offset
 
 
 def letter_of(arrival: Arrival, failure: Exception) -> Invalid:

@@ -130,6 +130,33 @@ async def test_a_refused_order_that_came_alone_waits_by_name_until_another_is_co
     assert (result.fate, result.codes) == (Fate.DEAD_LETTER, ("data_error",))
 
 
+async def test_a_constraint_that_comes_back_between_two_attempts_costs_no_dead_letter(
+    decide: Decide, shop: Shop
+):
+    """Found by the campaign: others were confirmed in between, but none would be at the second attempt."""
+    odd, other = batch_of(FEW)[ODD], record(order_value(line(9)), partition=1)
+    refuse_all = "ALTER TABLE orders ADD CONSTRAINT mistake CHECK (false) NOT VALID"
+    accept = "ALTER TABLE orders DROP CONSTRAINT mistake"
+    for batch in ([other], [odd]):
+        with pytest.raises(RefusedOrderError):
+            await decide([odd], refuse_all)
+        (result,) = await decide(batch, accept)
+        assert result.fate is Fate.CONFIRMED
+
+
+async def test_an_order_refused_between_others_that_sell_out_is_a_dead_letter(decide: Decide, shop: Shop):
+    """The last confirmed order would be rejected now, so trying it again shows nothing."""
+    refuse, odd = "IF NEW.total_amount = 7.50 THEN RAISE 'not this one'; END IF;", batch_of(FEW)[ODD]
+    await decide([], trigger(refuse, "orders"))
+    for product in (2, 3):
+        with pytest.raises(RefusedOrderError):
+            await decide([odd])
+        await asyncio.to_thread(shop.stock_up, {product: 1})
+        await decide([record(order_value(line(product)), partition=product)])
+    (result,) = await decide([odd])
+    assert (result.fate, result.codes) == (Fate.DEAD_LETTER, ("data_error",))
+
+
 def at_commit(body: str) -> str:
     return (
         f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$;;"
