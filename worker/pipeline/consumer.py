@@ -88,6 +88,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self.metrics.rebalance_begins()
         async with self.between_batches():
             revoked = list(revoked)
+            self.source.is_revoked = True
             await self.owner.release(revoked)
             self.pauses.forget(revoked)
             for partition in revoked:
@@ -98,6 +99,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Only set what to fetch: a partition is taken over when its first records have arrived."""
         numbers = sorted(p.partition for p in assigned)
+        self.source.is_revoked = False
         self.source.share_out(len(numbers))
         self.health.assigned(numbers)
         self.metrics.rebalance_ends()
@@ -114,7 +116,7 @@ class OrderConsumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _admit(self, records: Records) -> Records:
         """The records of assigned partitions that are not decided yet; takes new ones over."""
-        assigned = self.source.assignment()
+        assigned = self.source.assignment_to_own()
         mine: Records = {}
         for partition, of_one in records.items():
             if partition not in assigned:

@@ -49,7 +49,7 @@ class IdlePartitions:
     async def take_over(self, partitions: Iterable[TopicPartition]) -> None:
         """Own partitions that get no records: their offset may lie outside of the log."""
         async with self.orders.between_batches():
-            mine = self.source.assignment()
+            mine = self.source.assignment_to_own()
             due = [p for p in partitions if p in mine and not self.pauses.is_paused(p)]
             self.owner.drop(due)
             await self.owner.take_over(dict.fromkeys(due[:TAKEN_OVER_AT_ONCE]))
@@ -133,7 +133,8 @@ class IdlePartitions:
         read again.
         """
         consumer = self.source.consumer
-        if consumer is None or partition not in consumer.assignment() or self.pauses.is_paused(partition):
+        mine = self.source.assignment_to_own()
+        if consumer is None or partition not in mine or self.pauses.is_paused(partition):
             return None
         return None if partition in self.flow.in_hand() else consumer.accepted_position(partition)
 

@@ -40,6 +40,8 @@ class Input:
         self._find: Callable[[], RecordConsumer | None] = lambda: None
         self.in_hand: set[TopicPartition] = set()
         """whose records were polled and are not decided yet"""
+        self.is_revoked = False
+        """between the end of one assignment and the next one"""
 
     def attach(self, find: Callable[[], RecordConsumer | None]) -> None:
         """Where to find the running consumer: FastStream builds it when the application starts."""
@@ -52,6 +54,14 @@ class Input:
     def assignment(self) -> set[TopicPartition]:
         consumer = self._find()
         return set(consumer.assignment()) if consumer else set()
+
+    def assignment_to_own(self) -> set[TopicPartition]:
+        """The assigned partitions; none while they are revoked, although the consumer still names them.
+
+        Nobody would release what is taken over then, and the worker would continue from there when the
+        partition comes back, wherever the group's offset is by that time.
+        """
+        return set() if self.is_revoked else self.assignment()
 
     def partitions_of(self, topic: str) -> list[TopicPartition]:
         """All partitions of the topic, also those of other workers."""
