@@ -1270,6 +1270,26 @@ MUTATIONS: Final = (
         (Test("tests/integration/worker/pipeline/test_consumer.py", "polled_before_a_take_over"),),
     ),
     Mutation(
+        "owned-between-assignments",
+        "Between two assignments no partition is taken over.",
+        "those of the former one are",
+        (
+            Edit(
+                "worker/pipeline/input.py",
+                "set() if self.is_revoked else self.assignment()",
+                "self.assignment()",
+            ),
+        ),
+        (Test("tests/integration/worker/pipeline/test_consumer.py", "polled_before_a_rebalance"),),
+    ),
+    Mutation(
+        "refused-twice",
+        "An order that is refused twice is not at fault because others were confirmed in between.",
+        "it becomes a dead letter",
+        (Edit("worker/pipeline/refused_orders.py", "MIN_REFUSALS: Final = 3", "MIN_REFUSALS: Final = 2"),),
+        (Test("tests/integration/worker/pipeline/test_altered_tables.py", "comes_back_between"),),
+    ),
+    Mutation(
         "no-lag-of-an-absent-kafka",
         "While Kafka does not answer, no lag is reported.",
         "the last one stays",
