@@ -100,10 +100,21 @@ def coordinator_awaited(producer: AIOKafkaProducer) -> str | None:
 
 async def end_sender(producer: AIOKafkaProducer) -> None:
     """End the tasks that send: `stop` waits for messages that may never go out."""
-    sender, unsent = producer._sender.sender_task, producer._message_accumulator
+    sender = producer._sender.sender_task
     # Cancelled, it waits for the requests that it has begun; cancelled once more, it ends.
     while sender is not None and not sender.done():
         sender.cancel()
         await asyncio.wait([sender], timeout=SENDER_SECONDS)
-    for batch in chain(unsent._pending_batches, *unsent._batches.values()):
+    for batch in _unsent(producer):
         batch.future.cancel()  # which `stop` still waits for, in a task of its own
+
+
+def never_awaited(producer: AIOKafkaProducer) -> "list[asyncio.Future[Any]]":
+    """What fails with the producer, and nobody waits for: of each batch, that it is on its way."""
+    return [batch._drain_waiter for batch in _unsent(producer)]
+
+
+def _unsent(producer: AIOKafkaProducer) -> Iterable[Any]:
+    """The batches that are not acknowledged."""
+    unsent = producer._message_accumulator
+    return chain(unsent._pending_batches, *unsent._batches.values())

@@ -132,10 +132,12 @@ class Maintenance:
 
     async def _commit_past_markers(self, consumer: RecordConsumer) -> None:
         """Commit the log's end if only transaction markers are left: other tools would report them as lag."""
+        # Once, and not for each: it takes time in proportion to them. Each commit looks again.
+        published_to = self.partitions.published_to()
         for partition in consumer.assignment() - self.flow.in_hand():
             position = consumer.accepted_position(partition)
             commit = self.watch.seen.commits.get(partition)
-            published = self.partitions.published_to().get(partition, commit.offset if commit else None)
+            published = published_to.get(partition, commit.offset if commit else None)
             if position is None or partition not in self.watch.seen.commits:
                 continue
             if published is None:

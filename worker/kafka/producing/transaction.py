@@ -19,7 +19,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import OffsetAndMetadata
 
 from contracts.envelope import Headers
-from worker.kafka.client_internals import coordinator_awaited, end_of_transaction, join_transaction
+from worker.kafka.client_internals import (
+    coordinator_awaited,
+    end_of_transaction,
+    join_transaction,
+    never_awaited,
+)
 from worker.kafka.leaders import (
     NoCoordinatorError,
     NotTakenError,
@@ -132,7 +137,7 @@ class Transaction:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
         # A right that is missing fails the end as well.
         end = end_of_transaction(self.producer)
-        for future in (*self._sent, *([end] if end else ())):
+        for future in (*self._sent, *never_awaited(self.producer), *([end] if end else ())):
             if isinstance(future, asyncio.Task):
                 future.cancel()  # an offset, whose result aiokafka never reports once the producer is closed
             future.add_done_callback(lambda late: late.cancelled() or late.exception())
