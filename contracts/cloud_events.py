@@ -35,7 +35,7 @@ def is_structured_type(content_type: bytes) -> bool:
 def is_event(value: bytes, headers: Iterable[tuple[str, bytes | None]]) -> bool:
     """Whether a record's value is a whole event, and not an order that is only labelled as one."""
     labels = [content for name, content in headers if name == CONTENT_TYPE and content]
-    return any(map(is_structured_type, labels)) and b'"specversion"' in value
+    return any(map(is_structured_type, labels)) and _event(value) is not None
 
 
 def attributes(value: bytes | None) -> list[tuple[str, bytes]]:
@@ -43,11 +43,14 @@ def attributes(value: bytes | None) -> list[tuple[str, bytes]]:
 
     Empty where the value is no event.
     """
-    try:
-        event: Any = from_json(value or b"")
-    except ValueError:
-        return []
-    if not isinstance(event, dict) or "specversion" not in event:
-        return []
+    event = _event(value or b"") or {}
     texts = {name: text for name, text in event.items() if isinstance(text, str) and name != "data"}
     return [(f"ce_{name}", text.encode()) for name, text in texts.items()]
+
+
+def _event(value: bytes) -> dict[str, Any] | None:
+    try:
+        event: Any = from_json(value)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "specversion" in event else None

@@ -39,8 +39,9 @@ BEYOND_SCHEMA: Final = {
     "one JSON document": "UTF-8 without a byte order mark, nothing behind it, no NaN and no Infinity",
     "repeated members": "every field is given once, also with equal values; unknown fields may be repeated",
     "surrogates": "no text, also in an unknown field, holds half of a surrogate pair",
-    "nesting": "arrays and objects, also in unknown fields, are nested at most 200 deep",
-    "long numbers": "an integer, also in an unknown field, has at most 4300 digits",
+    "nesting": "a value, also in an unknown field, lies inside at most 200 arrays and objects",
+    "long numbers": "a number, also in an unknown field, has at most 4300 digits before its point or"
+    " exponent",
     "numbers with a point": "7.0 and 7e0 are integers up to 9007199254740991; above that write digits only,"
     " because readers disagree which integer it is",
 }

@@ -61,7 +61,14 @@ def order_headers() -> Schema:
         "OrderHeaders",
         "All optional. A header that is null, not UTF-8 or too long is as good as not there. CloudEvents"
         " attributes (`ce_…`) may be there.",
-        {**_PASSED_THROUGH, "content-type": _said({"type": "string"}, "Not looked at: a value is JSON.")},
+        {
+            **_PASSED_THROUGH,
+            "content-type": _said(
+                {"type": "string"},
+                "With `application/cloudevents+json` the value may be a whole event of CloudEvents, with the"
+                " order in `data`; with any other, or none, it is the order.",
+            ),
+        },
         [],
     )
 

@@ -44,6 +44,7 @@ _HELD_BACK: Final = 2  # of the records: it comes after the restart
 _TIMESTAMP_MS: Final = 1_795_428_000_042
 _SHOWN: Final = 200  # characters of what a subscriber wrote
 _LONGEST_SECONDS: Final = 86_400
+_EXIT_CLOSED_PIPE: Final = 141  # as a shell shows it for other programs
 
 
 class Verdict(NamedTuple):
@@ -124,16 +125,27 @@ def run(command: Sequence[str], sent: Sequence[Outcome], state: str, timeout_sec
         )
     except OSError as error:
         raise SubscriberError(f"cannot be run: {command[0]}: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         raise SubscriberError(
             f"did not end within {timeout_seconds:g} s of its input's end (--timeout)"
+            f"{_last_effect(sent, error.stdout or b'')}"
         ) from None
     if ran.returncode:
         said = ran.stderr.decode(errors="replace").strip().splitlines()
         raise SubscriberError(
             f"ended with {ran.returncode}: {said[-1][:_SHOWN] if said else 'and said nothing'}"
+            f"{_last_effect(sent, ran.stdout)}"
         )
     return judge(sent, map(_effect, ran.stdout.splitlines()))
+
+
+def _last_effect(sent: Sequence[Outcome], written: bytes) -> str:
+    """The last record that took effect, as far as it wrote that, and the record behind it."""
+    took = (number for number, one in enumerate(sent) if one.effect and one.key.encode() in written)
+    last = max(took, default=None)
+    if last is None:
+        return "; no record took effect"
+    return "; the last effect is of " + ", then comes ".join(f'"{one.name}"' for one in sent[last : last + 2])
 
 
 def _effect(line: bytes) -> dict[str, Any]:
@@ -146,13 +158,20 @@ def _effect(line: bytes) -> dict[str, Any]:
     return effect
 
 
+def _behind_all(one: Outcome, others: Iterable[Outcome]) -> Outcome:
+    """At the end of its partition: what lies before a position that it has stored, a subscriber may skip."""
+    place = (one.topic, one.partition)
+    offsets = [other.offset for other in others if (other.topic, other.partition) == place]
+    return replace(one, offset=max(offsets) + 1)
+
+
 def both_runs(command: Sequence[str], timeout_seconds: float) -> list[Verdict]:
     """All records but one, and then, in a second process, some of them again and that one.
 
     Raises SubscriberError.
     """
     before = outcomes()
-    new = before.pop(_HELD_BACK)
+    new = _behind_all(before.pop(_HELD_BACK), before)
     known = [replace(one, effect=None, rule="It is known since the run before.") for one in before[:2]]
     with tempfile.TemporaryDirectory(prefix="contract-kit-") as state:
         verdicts = run(command, before, state, timeout_seconds)
@@ -217,5 +236,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_as_program() -> int:
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as by `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        return _EXIT_CLOSED_PIPE
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_run_as_program())

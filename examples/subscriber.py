@@ -1,6 +1,6 @@
 """A subscriber in which each outcome takes effect once, whatever is killed, republished or read again.
 
-python examples/subscriber.py 127.0.0.1:9092 order-confirmed order-rejected
+python examples/subscriber.py 127.0.0.1:9092 order-confirmed order-rejected    # pip install confluent-kafka
 python -m contracts.kit -- python examples/subscriber.py     # the contract's own test
 """
 

@@ -25,8 +25,8 @@ _NEXT_STEPS: Final = {  # by what the parser says
     "trailing comma": ": leave it out",
     "hex escape": ": an escaped surrogate needs its other half",
     "control character": ": escape it",
-    "recursion limit": ": nest at most 200 deep",
-    "out of range": ": an integer has at most 4300 digits",
+    "recursion limit": ": a value lies inside at most 200 arrays and objects",
+    "out of range": ": a number has at most 4300 digits before its point or exponent",
     "EOF": ": the value is cut off, send it whole",
 }
 _AS_JSON: Final = ": write the order as one JSON object (RFC 8259)"

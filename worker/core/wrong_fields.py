@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 _MAX_WITH_POINT: Final = 2**53 - 1
+# Nothing that is known is longer. On a long text, some forms take time by the square of its length: minutes.
+_LONGEST: Final = 200
 _DATE: Final = r"\d{4}-\d\d-\d\d"
 _CLOCK: Final = r"\d\d:\d\d:\d\d(\.\d{1,9})?"
 _ZONE: Final = r"([Zz]|[+-]\d\d:\d\d)"
@@ -61,7 +63,7 @@ def remark(name: str, found: object, general: str) -> str:
 
 def _said_of_text(forms: Sequence[Form]) -> Callable[[object], str | None]:
     def said(found: object) -> str | None:
-        if not isinstance(found, str):
+        if not isinstance(found, str) or len(found) > _LONGEST:
             return None
         return next((text for form, text in forms if form.fullmatch(found)), None)
 

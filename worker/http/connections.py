@@ -18,8 +18,8 @@ class BoundedConnection(H11Protocol):
     """A uvicorn connection with limits on the number of connections and on the time of each.
 
     A connection is closed if it has not sent the head of a request within `HEAD_SECONDS`, or has not read the
-    answer within `ANSWER_SECONDS`. If there are too many, the one that has waited longest for a request is
-    closed, so that a probe, which sends its request at once, is always answered.
+    answer within `ANSWER_SECONDS`. If there are too many, the one that has waited longest for its client is
+    closed, so that a probe, which sends its request and reads its answer at once, is always answered.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -30,7 +30,7 @@ class BoundedConnection(H11Protocol):
         self._end_within(HEAD_SECONDS)
         if len(self.connections) > MOST_CONNECTIONS:
             ours = (one for one in self.connections if isinstance(one, BoundedConnection))
-            waiting = (one for one in ours if not one._is_answering())  # this one at least
+            waiting = (one for one in ours if one._waits_for_client())  # this one at least
             longest = min(waiting, key=lambda one: one._waiting_since)
             self.connections.discard(longest)  # it is lost a moment later only, and others come meanwhile
             longest.transport.abort()
@@ -63,6 +63,10 @@ class BoundedConnection(H11Protocol):
         super().on_response_complete()  # which may begin with a request that is here already
         if self._is_answering():
             self._end_within(ANSWER_SECONDS)
+
+    def _waits_for_client(self) -> bool:
+        """To send a request, or to read what has been written."""
+        return not self._is_answering() or self.flow.write_paused
 
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -94,7 +94,7 @@ class OutcomeEndpoint:
         try:
             row = (await self._find([order_id])).get(order_id)
             if row is None and seconds:
-                row = await self._within(seconds, order_id)
+                row = await self._within(seconds, order_id, request)
         except NoAnswerError as error:
             return json_response(503, {"order_id": text, "error": str(error)}, {"retry-after": "1"})
         if row is not None:
@@ -106,8 +106,8 @@ class OutcomeEndpoint:
         async with self._inquiries.session() as session:
             return await ledger.find_outcomes(session, order_ids)
 
-    async def _within(self, seconds: float, order_id: UUID) -> LedgerRow | None:
-        """The outcome, as soon as it is there; None: the order was not decided in that time.
+    async def _within(self, seconds: float, order_id: UUID, request: Request) -> LedgerRow | None:
+        """The outcome, as soon as it is there; None: the order was not decided in that time, or nobody waits.
 
         Raises NoAnswerError if too many requests wait already, or the last query got no answer.
         """
@@ -115,6 +115,8 @@ class OutcomeEndpoint:
             raise NoAnswerError("too many are waiting")
         answer: asyncio.Future[LedgerRow | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(order_id, []).append(answer)
+        leaving = asyncio.create_task(_until_gone(request))
+        leaving.add_done_callback(lambda _: _answer([answer], None))
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         row = None
@@ -123,6 +125,7 @@ class OutcomeEndpoint:
                 async with asyncio.timeout(seconds):
                     row = await answer
         finally:
+            leaving.cancel()
             self._forget(order_id, answer)
         if row is None and self._trouble:
             raise NoAnswerError(self._trouble)  # it may well be decided
@@ -168,6 +171,12 @@ class OutcomeEndpoint:
             return {"dead_letters": None, "trouble": known.trouble}
         letters = known.value.by_order.get(order_id, ())
         return {"dead_letters": [_letter(one) for one in letters], "older_dead_letters": known.value.older}
+
+
+async def _until_gone(request: Request) -> None:
+    """Until the client has closed its connection: it takes no place of those who wait then."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _answer(answers: Collection["asyncio.Future[LedgerRow | None]"], row: LedgerRow | None) -> None:

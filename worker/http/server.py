@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from worker.http.connections import bounded
 from worker.observability.health import Health
 
 _READING: Final = ("GET", "HEAD")
+_HOST: Final = re.compile("https?://[^/]*", re.IGNORECASE)
 # FastStream's page for /docs has a script in its text and compiles schemas: the policy allows that and
 # nothing of another host. The page at / has a stricter one (`page.site`).
 _GUARDS: Final = (
@@ -66,7 +68,7 @@ class Application(AsgiFastStream):
             refused = json_response(405, {"error": "this can only be read"}, {"allow": ", ".join(_READING)})
             await refused(scope, receive, send_guarded)
         elif scope["type"] == "http":
-            await super().__call__(_at_the_top(_in_utf8(scope)), receive, send_guarded)
+            await super().__call__(_at_the_top(_without_host(_in_utf8(scope))), receive, send_guarded)
         else:
             await super().__call__(scope, receive, send_in_one_line if scope["type"] == "lifespan" else send)
 
@@ -87,6 +89,12 @@ def _in_utf8(scope: Scope) -> Scope:
     """With headers that can be decoded; the application of the metrics expects no others."""
     headers = [(name, value.decode("utf-8", "replace").encode()) for name, value in scope["headers"]]
     return {**scope, "headers": headers}
+
+
+def _without_host(scope: Scope) -> Scope:
+    """With the path alone, where a client sends a whole URL: HTTP allows that, and uvicorn leaves it so."""
+    host = _HOST.match(scope["path"])
+    return {**scope, "path": scope["path"][host.end() :] or "/"} if host else scope
 
 
 def _at_the_top(scope: Scope) -> Scope:

@@ -117,7 +117,10 @@ def test_an_event_that_no_header_labels_is_named_with_what_to_do(label: bytes | 
     assert "content-type: application/cloudevents+json" in found.message
 
 
-@pytest.mark.parametrize("value", golden_orders())
+NAMES_A_VERSION = golden_orders()[0].replace(b"{", b'{"note":{"specversion":"1.0"},', 1)
+
+
+@pytest.mark.parametrize("value", [*golden_orders(), NAMES_A_VERSION])
 def test_an_order_that_is_only_labelled_as_an_event_is_an_order_all_the_same(value: bytes):
     assert decode(value, LIMIT, [LABEL]) == decode(value, LIMIT)
     assert passed_through([LABEL], value) == []

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,7 +41,8 @@ def of(name: str) -> Outcome:
 def test_a_record_is_as_a_worker_would_send_it(one: Outcome) -> None:
     headers, event = dict(one.headers), json.loads(one.value)
     assert one.key == event["order_id"] == headers["ce_subject"]
-    assert headers["ce_id"] == str(event_id(UUID(one.key)))
+    if one.name != "the same ce_id from another source":
+        assert headers["ce_id"] == str(event_id(UUID(one.key)))
     assert one.topic == headers["ce_type"] or one.name == "a kind of event of tomorrow"
     assert one.rule.endswith(".")
     if one.effect and one.effect["outcome"] == "confirmed":
@@ -124,18 +126,19 @@ def test_what_is_wrong_is_named(mistake: str) -> None:
 
 # --- the command ---
 
-FORGETFUL = """
-import json, sys
-seen = set()
-for line in sys.stdin:
-    r = json.loads(line); h = dict(r["headers"]); e = json.loads(r["value"])
-    if (h["ce_source"], h["ce_id"]) in seen or h["ce_type"] == "order-reserved": continue
-    seen.add((h["ce_source"], h["ce_id"]))
+WRITES = """
     codes = [x["code"] for x in e.get("reasons", [])]
     print(json.dumps({"order_id": e["order_id"], "outcome": h["ce_type"][6:], "user_id": e["user_id"],
         "total_amount": e.get("total_amount"), "items": len(e.get("items", [])), "codes": codes,
         "retryable": e.get("retryable")}))
 """
+FORGETFUL = f"""
+import json, sys
+seen = set()
+for line in sys.stdin:
+    r = json.loads(line); h = dict(r["headers"]); e = json.loads(r["value"])
+    if (h["ce_source"], h["ce_id"]) in seen or h["ce_type"] == "order-reserved": continue
+    seen.add((h["ce_source"], h["ce_id"])){WRITES}"""
 
 
 def test_the_python_example_does_it_right(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +190,51 @@ def test_a_subscriber_that_cannot_be_judged_is_one_line(
         run(command, OUTCOMES[:1], str(tmp_path), timeout_seconds=1.0)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+# What keeps a subscriber from doing anything twice, beside the identity of events.
+KNOWN_BY = {
+    "its position": "key, known = (r['topic'], r['partition']), lambda: done.get(key, -1) >= r['offset']",
+    "its order id": "key, known = e['order_id'], lambda: key in done",
+}
+REMEMBERING = f"""
+import json, os, pickle, sys
+state = os.path.join(os.environ["CONTRACT_KIT_STATE"], "done")
+done = pickle.load(open(state, "rb")) if os.path.exists(state) else dict()
+for line in sys.stdin:
+    r = json.loads(line); h = dict(r["headers"]); e = json.loads(r["value"])
+    %s
+    identity = h["ce_source"], h["ce_id"]
+    if h["ce_type"] == "order-reserved" or known() or identity in done: continue
+    done[key] = r["offset"]; done[identity] = 0{WRITES}pickle.dump(done, open(state, "wb"))
+"""
+
+
+@pytest.mark.parametrize("by", KNOWN_BY)
+def test_one_that_also_knows_a_record_otherwise_does_it_right(
+    by: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kit sent a new record before the stored position, and two records of one order id."""
+    assert main(["--", sys.executable, "-c", REMEMBERING % KNOWN_BY[by]]) == 0, capsys.readouterr().out
+
+
+def test_where_a_subscriber_stopped_is_named(tmp_path: Path) -> None:
+    stops = "import sys; sys.exit(print(sys.stdin.readline()) or 'broken')"
+    with pytest.raises(SubscriberError) as error:
+        run([sys.executable, "-c", stops], OUTCOMES[:3], str(tmp_path), 30)
+    assert str(error.value) == (
+        'ended with 1: broken; the last effect is of "a confirmed order", then comes "a rejected order"'
+    )
+
+
+@pytest.mark.parametrize("shown", ["--list", "--records"])
+def test_a_reader_that_has_read_enough_is_no_traceback(shown: str) -> None:
+    kit = [sys.executable, "-m", "contracts.kit", shown]
+    with subprocess.Popen(kit, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout
+        assert running.stderr
+        running.stdout.close()
+        assert (running.stderr.read(), running.wait(30)) == (b"", 141)
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "1e9", "x"])

@@ -98,15 +98,22 @@ def test_the_schema_lists_by_name_what_it_cannot_say():
         assert f"{name}: {rule}." in SCHEMA["$comment"]
 
 
-@pytest.mark.parametrize("depth", [150, 250])
-def test_unknown_fields_are_nested_to_the_depth_that_is_named(depth: int):
-    value = written({"note": "[" * depth + "]" * depth})
-    assert is_order(value) == (depth <= 200)
+@pytest.mark.parametrize(("around", "allowed"), [(200, True), (201, False)])
+@pytest.mark.parametrize("innermost", ["1", "[]", "{}"])
+def test_a_value_lies_inside_as_many_arrays_and_objects_as_are_named(
+    innermost: str, around: int, allowed: bool
+):
+    for begin, end in (("[", "]"), ('{"a":', "}")):
+        # The order is the outermost object; an item lies inside the order and the array of items.
+        for name, outer in (("note", 1), ("items.0.note", 3)):
+            inner = around - outer
+            assert_all_say(written({name: begin * inner + innermost + end * inner}), allowed)
 
 
-@pytest.mark.parametrize("digits", [4_300, 4_301])
-def test_unknown_fields_hold_integers_of_the_length_that_is_named(digits: int):
-    assert is_order(written({"note": "9" * digits})) == (digits <= 4_300)
+@pytest.mark.parametrize("rest", ["", ".0", "e0", "." + "0" * 5_000])
+def test_numbers_in_unknown_fields_have_as_many_digits_as_are_named(rest: str):
+    assert_all_say(written({"note": "9" * 4_300 + rest}), True)
+    assert_all_say(written({"note": "9" * 4_301 + rest}), False)
 
 
 @pytest.mark.parametrize("code", ReasonCode)

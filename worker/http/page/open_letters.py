@@ -12,10 +12,12 @@ from aiokafka import TopicPartition
 from contracts.events import DeadLetterCode
 from worker.error_texts import describe
 from worker.failures import is_outage
+from worker.http.page.parameters import LETTER_CODES
 from worker.http.page.sources import Sources
 from worker.http.queries import NoAnswerError
 from worker.observability.events import Event, about
 from worker.observability.metrics import Metrics
+from worker.operations.dead_letters.letter import OTHER
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,14 @@ class OpenLetters:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def counted(self) -> Counter[str]:
-        """The number of open dead letters, by code."""
-        return await self._sources.open_letters()
+        """The number of open dead letters, by code: one of ours, `(none)`, or `(other)` for all others.
+
+        Anybody may write any code into the topic, and each would be a time series.
+        """
+        counted = Counter[str]()
+        for code, number in (await self._sources.open_letters()).items():
+            counted[code if code in LETTER_CODES else OTHER] += number
+        return counted
 
     async def look(self) -> None:
         """Count them for the metrics; a failure is only logged."""

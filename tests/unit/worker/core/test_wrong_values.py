@@ -4,6 +4,7 @@ import json
 import zlib
 from base64 import b64encode
 from gzip import compress
+from time import process_time
 from typing import Any
 from uuid import UUID
 
@@ -165,6 +166,29 @@ def test_a_price_that_is_written_otherwise_is_named(written: object, says: str):
     found = refused(json.dumps({**ORDER, "items": [item]}).encode())
     assert found.path == "items.0.unit_price"
     assert says in found.message
+
+
+@pytest.mark.parametrize("name", ["order_id", "placed_at", "unit_price", "user_id"])
+def test_a_long_text_is_refused_at_once(name: str):
+    """A price of 100,000 commas kept a worker busy until it had lost its partitions, again and again."""
+    for piece in (",", "1,", "1.", "1", " ", "2026-11-23T10:00:00,1"):
+        text = (piece * 60_000)[:60_000] + "x"
+        item = {"product_id": 1, "quantity": 1, "unit_price": text}
+        changed = {"items": [item]} if name == "unit_price" else {name: text}
+        value = json.dumps({**ORDER, **changed}).encode()
+        began = process_time()
+        assert refused(value).path.endswith(name)
+        assert process_time() - began < 1, piece
+
+
+def test_a_hundred_thousand_errors_are_not_listed():
+    """It took half a second a record, and all records of a batch together longer than a session."""
+    items = "{}," * 80_000
+    order = f'{{"order_id": 7, "items": [{items}{{}}]}}'
+    event = f'{{"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "data": {order}}}'
+    for value, path in ((order, "items"), (event, "data.items")):
+        found = decode(value.encode(), LIMIT, [("content-type", b"application/cloudevents+json")])
+        assert found == Invalid(DeadLetterCode.INVALID_ORDER, "should have at most 1000 items", path)
 
 
 def test_every_message_of_a_hostile_value_is_one_line_that_fits_a_header():
