@@ -174,7 +174,7 @@ def _narrower(mine: Schema, theirs: Schema) -> Iterator[str]:
             yield keyword
     known = _ANNOTATIONS | _STRUCTURE | {*_LOWER, *_UPPER}
     for keyword in sorted(mine.keys() - known):
-        # Of a pattern, a format and what else there is, nobody can say which one allows more.
+        # Of two patterns, formats and the like it cannot be said which one allows more.
         is_width = keyword == "format" and mine[keyword] in _NUMBERS
         if not is_width and mine[keyword] != theirs.get(keyword):
             yield keyword

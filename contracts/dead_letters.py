@@ -58,7 +58,7 @@ class LetterHeaders:
 
 def read_letter_headers(headers: Headers) -> LetterHeaders:
     """Never raises, for any headers."""
-    # Of several with one name the last counts: a worker writes its own behind those that the record had.
+    # Of several headers with one name the last counts: a worker appends its own to those of the record.
     last = {name: value for name, value in headers if value is not None}
     return LetterHeaders(
         code=_text(last, ERROR_CODE),

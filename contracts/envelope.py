@@ -94,7 +94,7 @@ def _type_headers(event_type: str) -> tuple[tuple[str, bytes], tuple[str, bytes]
 
 @lru_cache(16)  # the same for a whole batch
 def _time_header(time: datetime) -> tuple[str, bytes]:
-    # In UTC, for the cache takes equal times of two zones for one.
+    # In UTC: to the cache, equal times in two zones are one key.
     return ("ce_time", time_text(time.astimezone(UTC)).encode())
 
 

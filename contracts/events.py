@@ -144,7 +144,7 @@ AnyReasonCode = Annotated[
 ]
 
 
-# What comes with each code. A code of tomorrow is in none of these, and may come with anything.
+# The fields of each code. A code that a later version adds is not in here, and may have any of them.
 _WITH_CODE: Final = {
     ReasonCode.UNKNOWN_PRODUCT: ("product_id",),
     ReasonCode.INSUFFICIENT_STOCK: ("product_id", "requested", "available"),

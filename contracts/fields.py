@@ -22,7 +22,7 @@ _ORDER_ID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{1
 _PRICE: Final = r"^[0-9]{1,8}(\.[0-9]{1,2})?$"  # Numeric(10, 2), never negative
 PLAIN_PRICE_PATTERN: Final = r"^(0|[1-9][0-9]{0,7})\.[0-9]{2}$"  # as events write it
 _TOTAL: Final = r"^(0|[1-9][0-9]{0,11})\.[0-9]{2}$"  # Numeric(14, 2)
-# RFC 3339, and every day exists: a validator that asserts no format must come to the same as one that does.
+# RFC 3339, with days that exist: validators that ignore `format` have to agree with those that assert it.
 # Written from 1970 to 9998, so that no change of zone leaves what a datetime holds.
 _YEAR: Final = "(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-8])"
 _DAY_OF_ANY_YEAR: Final = (
@@ -88,7 +88,7 @@ _ID_FROM_JSON: Final = schema.chain_schema(
 _ID_AS_TYPED: Final = SchemaValidator(
     schema.chain_schema([schema.str_schema(min_length=36, max_length=36), schema.uuid_schema(strict=False)])
 )
-# pydantic alone takes 2.55 (a float by then), "1e3", " 2.5" and "٣" for a Decimal.
+# pydantic alone accepts 2.55 (a float by then), "1e3", " 2.5" and "٣" as a Decimal.
 _PRICE_FROM_JSON: Final = schema.union_schema(
     [
         schema.chain_schema(
@@ -107,7 +107,7 @@ _PRICE_FROM_JSON: Final = schema.union_schema(
     custom_error_type="form",
     custom_error_message='a price is a string of digits with at most two decimals, like "2.55"',
 )
-# pydantic alone takes "1700000000" for a time.
+# pydantic alone accepts "1700000000" as a time.
 _TIME_FROM_JSON: Final = schema.chain_schema(
     [
         _text("a time is RFC 3339 with its offset, like 2026-11-23T10:00:00+00:00", pattern=_TIME),

@@ -126,7 +126,7 @@ def read_usual_order(json: bytes) -> tuple[PlainOrder, int] | None:
         return None
     if not _USUAL_FROM <= time < _USUAL_TO:
         return None
-    # Every name brings two quotes, and no valid text holds an escaped one: of the order 4 names and 2 texts.
+    # Each name and text has two quotes, and no valid text holds an escaped one: here 4 names and 2 texts.
     quotes = 12
     quantities = 0
     items = []

@@ -15,7 +15,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 _MIB: Final = 1024 * 1024
 # Kafka's default, which holds a batch of the largest records that the contract allows.
 USUAL_MAX_BYTES: Final = _MIB + 12
-# A dead letter is a record as large as the input takes, and our headers that say why.
+# A dead letter is a record of any size that the input takes, with our headers.
 HEADER_ROOM_BYTES: Final = _MIB - 12
 
 
@@ -47,8 +47,7 @@ TOPICS: Final = (
     # Time for a subscriber to come back and read on. Older outcomes are in the ledger (`republish`).
     Topic(ORDER_CONFIRMED, OrderConfirmed, "orders whose stock is taken", 14),
     Topic(ORDER_REJECTED, OrderRejected, "orders that were refused, with every reason", 14),
-    # Somebody has to look, repair and redrive: longer than the input is kept, because after that the dead
-    # letter is the only copy.
+    # Time to look, repair and redrive. Longer than the input is kept: then the dead letter is the only copy.
     Topic(
         DEAD_LETTER,
         None,

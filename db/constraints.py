@@ -42,7 +42,7 @@ async def translated(session: AsyncSession, **values: Value) -> AsyncIterator[No
 
 def is_restricted(error: DBAPIError) -> bool:
     """Whether a row could not be deleted because others refer to it."""
-    # From PostgreSQL 18 on ON DELETE RESTRICT has a code of its own; before, it shared that of a missing row.
+    # ON DELETE RESTRICT has a code of its own since PostgreSQL 18; before, it had that of a missing row.
     return sqlstate(error) in {"23001", "23503"}
 
 

@@ -23,7 +23,7 @@ async def exclusive_connection(
     async with engine.connect() as connection:
         waited_seconds = 0.0
         # Not by waiting in PostgreSQL: an index that is built concurrently waits for each statement that
-        # began before it, also for one that waits for its turn.
+        # began before it, and so for one that waits for this lock.
         while not await connection.scalar(select(func.pg_try_advisory_lock(func.hashtext(lock)))):
             await connection.commit()
             on_wait(waited_seconds)

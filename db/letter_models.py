@@ -47,7 +47,7 @@ class DeadLetterRedrive(Base):
     old_value: Mapped[str | None]
     new_value: Mapped[str | None]
     changes: Mapped[str | None]
-    # Where it goes, and the end of that partition before anything was sent: it lies after, if anywhere.
+    # Its input partition, and the end of that before anything was sent: if it was sent, it lies after that.
     input_partition: Mapped[int] = mapped_column(Integer)
     input_from: Mapped[int]
     status: Mapped[str] = mapped_column(String(16), server_default=RedriveStatus.CLAIMED.value)

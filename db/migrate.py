@@ -197,7 +197,7 @@ async def _apply_revision(
 ) -> tuple[int, float]:
     """Go up or down one revision. Returns the tries, and for how many seconds others may have waited."""
     is_concurrent = _is_concurrent(step)
-    # A lock that keeps nobody from reading or writing may wait as long as it likes.
+    # A lock that blocks neither reads nor writes may wait without a limit.
     timeout_ms = 0 if is_concurrent else round(waits.lock_timeout_seconds * 1000)
     await connection.execute(select(func.set_config("lock_timeout", f"{timeout_ms}ms", False)))
     await connection.commit()

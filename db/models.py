@@ -188,7 +188,11 @@ class Replay(Base):
 
 
 class Position(Base):
-    """How far a consumer group has published a partition, and what it began to publish last."""
+    """How far a consumer group has published a partition, and what it began to publish last.
+
+    The columns have older names than `db.worker.positions.PendingBatch`: `announced_to` is its
+    `published_to`, `begun_to` its `pending_to`, and `witness_…` its sentinel.
+    """
 
     __tablename__ = "positions"
 

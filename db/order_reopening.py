@@ -33,7 +33,7 @@ class OrderReopening(Base):
     topic: Mapped[str]  # of the input
     source_partition: Mapped[int] = mapped_column(Integer)
     source_offset: Mapped[int]
-    # Where it goes, and the end of that partition before anything was sent: it lies after, if anywhere.
+    # Its input partition, and the end of that before anything was sent: if it was sent, it lies after that.
     input_partition: Mapped[int] = mapped_column(Integer)
     input_from: Mapped[int]
     input_offset: Mapped[int | None]

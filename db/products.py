@@ -124,7 +124,7 @@ async def update_product_price(session: AsyncSession, product_id: int, price: De
     """
     values.row_id("product", product_id)
     changes = {"price": values.price("price", price)}
-    # Before the row, as everybody who locks products: else this and a following create_order could deadlock.
+    # Before the row, as in all code that locks products: else this and a later create_order could deadlock.
     await acquire_stock_lock(session)
     statement = update(Product).where(Product.id == product_id).values(changes).returning(Product)
     return await updated_row(session, statement, "product", product_id)
@@ -214,8 +214,8 @@ def _product(name: str, price: Decimal, stock_quantity: int, description: str) -
 async def _adjust(session: AsyncSession, which: ColumnElement[bool], change: int) -> int:
     """Add `change` to the stock of these products, or of none; how many they are."""
     values.integer("change", change, -values.MAX_STOCK, values.MAX_STOCK)
-    # Beside workers the rows would be locked in another order than theirs, which could be a deadlock. And
-    # PostgreSQL checks a row as it was before it waits for the one who has just put something into stock.
+    # Without it, rows would be locked in another order than workers lock them, which could deadlock. And
+    # PostgreSQL would check a row as it was before it waited for a transaction that adds stock.
     await acquire_stock_lock(session)
     statement = (
         update(Product)

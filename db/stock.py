@@ -1,10 +1,10 @@
 """The only queries that lock products, all in one order (by id), and the only ones that take stock.
 
-**Nobody who has the stock lock waits for a row.** Workers lock the users of their orders, as a foreign key
-does, and the products too where they write few orders; then they wait for the stock lock. Who has it, and
-waits for one of these rows, waits for a worker that waits for him. PostgreSQL ends such a deadlock after a
-second, and ends anybody who queues behind the two as well. So what needs a row for itself alone takes it with
-`lock_alone`. Everybody else locks rows in ways that do not disturb each other.
+**The holder of the stock lock never waits for a row.** Workers lock the users of their orders, as a foreign
+key does, and the products too if they write few orders; then they wait for the stock lock. If its holder
+waited for one of these rows, that would be a deadlock. PostgreSQL ends one after a second, and may end others
+who queue behind the two. So an exclusive lock on a row is taken with `lock_alone`, which does not wait for
+it while it holds the stock lock. All other row locks here are compatible with each other.
 """
 
 import asyncio
@@ -109,12 +109,12 @@ _take = (
 )
 _TAKE: Final = DirectStatement(_take)
 
-# One key a schema. On a cluster it holds for one node only, which is why no correctness rests on it.
+# One key a schema. On a cluster it holds for one node only, so correctness does not depend on it.
 _stock_lock = func.pg_advisory_xact_lock(
     func.hashtext("order-worker.stock"), func.hashtext(func.current_schema())
 )
 _STOCK_LOCK: Final = select(_stock_lock)
-# A key is shown as the oid of its number's bits.
+# pg_locks shows both halves of the key as oids: the same 32 bits, unsigned.
 _HAS_STOCK_LOCK: Final = text(
     "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted"
     " AND classid = (CAST(hashtext('order-worker.stock') AS bigint) & 4294967295)::oid"
@@ -122,7 +122,7 @@ _HAS_STOCK_LOCK: Final = text(
 )
 _LOOKS: Final = 20  # within about three seconds
 _LONGEST_PAUSE_SECONDS: Final = 0.25
-# The condition rests on nothing of a row, so that it is asked once, before the first one is taken.
+# The condition depends on no row, so PostgreSQL evaluates it once, before it updates the first one.
 _TAKE_IN_TURN: Final = DirectStatement(
     _take.where(exists(select(literal_column("1")).select_from(_stock_lock.alias("lock"))))
 )
@@ -161,7 +161,7 @@ async def lock_products(session: AsyncSession, product_ids: Collection[int]) -> 
 
 
 async def find_locked(session: AsyncSession, product_ids: Collection[int]) -> set[int]:
-    """Those that somebody else has locked; locks the others. With the stock lock, that is no worker."""
+    """Those that somebody else has locked; locks the others. Hold the stock lock: then it is no worker."""
     ids = {"product_ids": array_of(sorted(product_ids))}
     are_there = set(await session.scalars(_levels, ids))  # the id is the first column
     return are_there - set(await session.scalars(_UNLOCKED, ids))
@@ -181,12 +181,12 @@ async def acquire_stock_lock(session: AsyncSession) -> None:
 async def lock_alone(
     session: AsyncSession, model: type[User] | type[Category] | type[Product], what: str, row_id: int
 ) -> bool:
-    """Lock a row against everybody who refers to it, with the stock lock; False: there is no such row.
+    """Lock a row exclusively, and take the stock lock; False: there is no such row.
 
-    Both are held until the transaction ends. While others use the row it looks again and again, for some
-    seconds, and leaves the stock lock to them meanwhile. Raises LockedError of a row `what` after that, and
-    at once where the transaction has the stock lock from before; nothing is changed then, and it continues.
-    Raises NoTransactionError.
+    Both are held until the transaction ends. While others use the row, it tries again for some seconds, and
+    releases the stock lock between the tries. After that it raises LockedError, which names the row `what`;
+    at once if the transaction had the stock lock before. Nothing is changed then, and the transaction goes
+    on. Raises NoTransactionError.
     """
     await require_transaction(session)
     row = select(model.id).where(model.id == row_id)
@@ -196,12 +196,12 @@ async def lock_alone(
             if await session.scalar(row.with_for_update(skip_locked=True)) is not None:
                 return True
             is_there = await session.scalar(row) is not None
-            await attempt.rollback()  # lets go of the stock lock, unless the transaction has it from before
+            await attempt.rollback()  # releases the stock lock, unless the transaction had it before
         if not is_there:
             return False
         if await session.scalar(_HAS_STOCK_LOCK):
             break
-        # Not in PostgreSQL's queue for the row: those who refer to it may have to queue behind us there.
+        # Not by waiting in PostgreSQL's queue for the row: its users would have to queue behind us.
         await asyncio.sleep(min(_LONGEST_PAUSE_SECONDS, 0.01 * 1.5**look) * random.uniform(0.5, 1.0))
     raise LockedError(what, row_id)
 

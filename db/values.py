@@ -15,7 +15,7 @@ MAX_QUANTITY: Final = 1_000_000  # of one line, as in the contract of order-plac
 MAX_LINES: Final = 1_000  # of one order, likewise
 MAX_PRICE: Final = Decimal("99999999.99")  # numeric(10, 2)
 MAX_TOTAL: Final = Decimal("999999999999.99")  # numeric(14, 2)
-# Far from the end of bigint, because received_quantity holds what was sold beside what is left.
+# Far below the end of bigint, because received_quantity holds what was sold and what is left.
 MAX_STOCK: Final = 10**18
 MAX_TEXT_BYTES: Final = 2_000  # of e-mails and names, which stand in indexes: an entry takes 2,704 bytes
 MAX_PAGE: Final = 1_000

@@ -20,6 +20,7 @@ from db.engine import create_engine, session_factory
 from tests.support.browser import HOW_TO_INSTALL, Browser, find_browser
 from tests.support.databases import Databases
 from tests.support.java_cache import use_java_cache
+from tests.support.kafka_topics import create_topics, delete_topics
 from tests.support.little_shop import fill_the_stock
 from tests.support.memory_folder import keep_temporary_folders_in_memory
 from tests.support.order_worker import OrderWorker, order_worker_in
@@ -27,7 +28,6 @@ from tests.support.promises import Scene
 from tests.support.roles import as_role, role_of_workers
 from tests.support.sessions import Sessions
 from tests.support.shop import Shop, run_apart
-from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
 from tests.support.worker_template import WorkerTemplate

@@ -28,7 +28,7 @@ _UNLOGGED: Final = text("""
     JOIN pg_class ON pg_class.oid = part.id WHERE relpersistence = 'u'
     ORDER BY 1
     """)
-# Few orders are written by a statement that PostgreSQL refuses where there are rules; COPY heeds none.
+# Few orders are written by a statement that PostgreSQL refuses where there are rules; COPY ignores rules.
 _RULES: Final = text("""
     SELECT format('DROP RULE %I ON %s', rulename, wanted.name)
     FROM unnest(CAST(:names AS text[])) AS wanted (name)

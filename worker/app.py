@@ -75,7 +75,7 @@ def build(settings: Settings, reached: Reached = nothing_happens) -> tuple[Worke
         schema=settings.database_schema,
         command_timeout_seconds=settings.batch_timeout_seconds,
         server_settings=session_limits(settings),
-        # A batch that meets a server which is restarted comes again anyway, and each ping takes 1 ms.
+        # A batch whose connection breaks is read again anyway, and each ping takes 1 ms.
         pool_pre_ping=False,
     )
     sessions = session_factory(engine)

@@ -37,7 +37,7 @@ METADATA_MAX_AGE_MS: Final = 10_000
 # knows. With 500 ms the longest wait of an order in a rolling restart of three workers is 0.8 s; with a third
 # of the session timeout it is 3.3 s and more. A heartbeat costs some 0.2 ms.
 HEARTBEAT_MS: Final = 500
-# As long as nobody knows how large they are.
+# Of the first poll, while the size of the records is unknown.
 FIRST_POLL_RECORDS: Final = 500
 
 
@@ -63,7 +63,7 @@ class _Broker(KafkaBroker):
         self._connection_kwargs.update(self.client_options)
         connection = await super().connect(*args, **kwargs)
         config = self.config.broker_config
-        # FastStream names aiokafka's class itself, and takes another one nowhere.
+        # FastStream uses aiokafka's class, and has no option for another one.
         options = cast("partial[Any]", config.builder).keywords
         options = {**options, "accepting": True, "report_out_of_range": True}
         config.builder = partial(_PatientConsumer, **options, max_poll_bytes=self.max_poll_bytes)
@@ -122,7 +122,7 @@ def subscribe(broker: KafkaBroker, settings: Settings, consumer: OrderConsumer) 
     async def handle_order_placed(order: OrderPlaced) -> None:
         # The annotation is what /docs shows of each message; what arrives is a tuple of raw records.
         records = cast("Sequence[ConsumerRecord]", order)
-        # What is fetched ahead is limited as it came, compressed; this is what a poll unpacks of it.
+        # The limits of fetching count compressed bytes; this limits what a poll unpacks.
         subscriber.max_records = estimate_fit(records, settings.batch_max_records, settings.batch_max_bytes)
         await _apart(consumer.handle_order_placed(records))
 

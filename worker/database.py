@@ -31,11 +31,11 @@ from worker.settings import Settings
 from worker.tls import expired, is_of_time, reason_of_tls, served_dates, unreadable
 
 LIMIT_SECONDS: Final = 5.0
-# Row-level security that somebody turns on makes every query fail then, and hides no row: a user that is
-# hidden would be an unknown one, and an order that is hidden one that is missing.
+# If somebody turns row-level security on, queries then fail instead of leaving out rows: a hidden user would
+# count as unknown, and a hidden order as missing.
 NOTHING_HIDDEN: Final = {"row_security": "off"}
-# Limits that the role or the database has for a shop's programs would end ours in the middle of their work,
-# and the next try as well. Workers have limits of their own (`session_limits`); a command reads Kafka while a
+# Limits that the role or the database sets for a shop's programs would end ours in the middle of their work,
+# at every try. Workers have limits of their own (`session_limits`); a command reads Kafka while its
 # transaction waits.
 _NO_LIMITS: Final = {"transaction_timeout": "0", "idle_session_timeout": "0"}
 _NONE_FOR_COMMANDS: Final = _NO_LIMITS | {
@@ -98,7 +98,7 @@ def database_login(settings: Settings) -> dict[str, Any]:
 async def require_reachable_database(engine: AsyncEngine, settings: Settings) -> None:
     """Raise CommandError, with the reason, unless PostgreSQL accepts our login within 5 seconds."""
     try:
-        # Two at once: behind a pooler that shares its sessions, the second one gets that of the first.
+        # Two connections: a pooler that shares sessions gives the second one the session of the first.
         async with asyncio.timeout(LIMIT_SECONDS), engine.connect() as connection, engine.connect():
             await connection.execute(text("SELECT 1"))
     except (OSError, TimeoutError, ValueError, OverflowError, *DATABASE_ERRORS) as error:

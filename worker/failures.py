@@ -51,7 +51,7 @@ class RefusedOrderError(Exception):
 
 
 class ManyRefusedError(Exception):
-    """PostgreSQL refuses many orders of a batch: what comes from this one on is left to another batch."""
+    """PostgreSQL refuses many orders of a batch: the records from this one on are left to a later batch."""
 
     def __init__(self, partition: TopicPartition, offset: int) -> None:
         super().__init__(f"many orders before {partition.topic}-{partition.partition}@{offset} are refused")
@@ -91,9 +91,9 @@ _DUPLICATE_KEY: Final = "23505"
 _INTERNAL: Final = "XX000"
 _LOGIN_CLASS: Final = "28"
 _STATEMENT_CLASS: Final = "42"  # syntax error or access rule violation
-# Of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". Any other
-# class may come of one order: of its data, or of a trigger of the shop, which raises P0001 where it names no
-# code, names one of its own, or fails in a branch that few orders reach (42703).
+# Errors of the connection, the session, the server or its disks, by the appendix "PostgreSQL Error Codes". An
+# error of another class may be caused by one order: by its data, or by a trigger of the shop. A trigger
+# raises P0001 or a code of its own, or fails in a branch that few orders reach (42703).
 _SERVER_CLASSES: Final = frozenset(
     {"08", "0A", "25", "26", "28", "3D", "3F", "40", "53", "55", "57", "58", "F0", "XX"}
 )

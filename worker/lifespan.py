@@ -23,7 +23,7 @@ from worker.pipeline.watch import Watch
 from worker.pipeline.withheld import WithheldOutcomes
 from worker.settings import Settings
 
-# Of the time that a supervisor gives a worker to stop.
+# A part of the time that a supervisor gives a worker to stop.
 RELEASED_WITHIN_SECONDS: Final = 3.0
 
 
@@ -52,7 +52,7 @@ class Worker:
         await self.limits.read()
         start_watchdog(self.health, self.settings.stall_limit_seconds, self.settings.refused_limit_seconds)
         try:
-            # One that ends by itself takes the worker with it: exit code 1, to be started again.
+            # A task that ends by itself ends the worker with exit code 1, so that it is started again.
             async with asyncio.TaskGroup() as background:
                 tasks = [
                     background.create_task(task)

@@ -71,9 +71,9 @@ class Settings(BaseSettings):
     order_rejected_topic: TopicName = Field(ORDER_REJECTED, description="outcomes: rejected")
     dead_letter_topic: TopicName = Field(DEAD_LETTER, description="records that could not be decided")
 
-    # The more orders, the fewer reads and updates of one product, and the less of what any batch costs. With
-    # 4,400 an order took 53 to 56 µs of CPU time of worker, PostgreSQL and Kafka, with 8,000 46 to 50, with
-    # 12,000 as much and 13 MiB more (three rounds, two processes, 5,000 products).
+    # More orders in a batch share its fixed cost, and the reads and updates of a product. With 4,400 an order
+    # took 53 to 56 µs of CPU time of worker, PostgreSQL and Kafka, with 8,000 46 to 50, with 12,000 as much
+    # and 13 MiB more (three rounds, two processes, 5,000 products).
     batch_max_records: int = Field(8_000, ge=1, le=20_000, description="records decided in one batch")
     batch_max_bytes: int = Field(
         3 * 1024 * 1024,
@@ -288,7 +288,7 @@ def read_settings(**overrides: Any) -> Settings:
     """The settings; raises CommandError, which names each wrong and each unknown variable."""
     if wrong := wrong_names(Path(_ENV_FILE), Settings.model_fields):
         raise CommandError("wrong settings: " + "; ".join(wrong), code="settings")
-    # What is given in a secret's place goes before its file.
+    # A secret that is given itself has precedence over its file.
     files = {f"{name}_file": None for name in SECRETS if name in overrides}
     try:
         return Settings(**{**files, **overrides})

@@ -49,7 +49,7 @@ def _hold(descriptor: int, mode: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        # The lowest one that is free is given out, so it is this one.
+        # The system assigns the lowest free descriptor, which is this one.
         os.set_inheritable(os.open(os.devnull, mode), True)
 
 

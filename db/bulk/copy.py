@@ -40,7 +40,7 @@ async def _chunks(rows: Iterable[bytes]) -> AsyncIterator[bytes]:
     before and behind them.
 
     And not as a file, which asyncpg reads in another thread and through a class made for each COPY, which is
-    a cycle. The collector, which `worker.runtime.serving` spares, came by so seldom that the rows of every
+    a cycle. The garbage collector runs rarely in a worker (`worker.runtime.serving`), so the rows of every
     batch were kept: 43 MiB after 30 batches.
     """
     rest = chain((_HEADER,), rows, (_TRAILER,))

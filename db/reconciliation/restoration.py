@@ -167,7 +167,7 @@ _COUNT_MISSING: Final = text(
     " count(*) FILTER (WHERE EXISTS (SELECT FROM orders WHERE orders.id = o.order_id))"
     " FROM restored_outcomes o GROUP BY o.outcome ORDER BY o.outcome"
 )
-# At home where there is one; else where it was placed first.
+# The record in the outcome's own partition, if there is one; else the one that was placed first.
 _LIST_RESTORABLE: Final = text(
     "SELECT o.order_id, o.outcome, o.decided_at, o.partition, o.event,"
     " s.partition, s.record_offset, s.fingerprint, s.sorted_fingerprint, o.passed_on FROM restored_outcomes o"

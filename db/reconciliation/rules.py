@@ -5,9 +5,9 @@ Each judges a portion, adds a finding for each discrepancy, and returns counts b
 
 from typing import Final
 
-# Each record has one result. A dead letter comes before a duplicate: a record that was redriven, and then
-# decided as a new one, is the duplicate of that one, and yet a dead letter. What was not found is not missing
-# where dead letters are deleted already.
+# Each record has one result. A dead letter comes before a duplicate: a record that was redriven and then
+# decided is a duplicate of the redriven one, and still a dead letter. A record without a result is not lost
+# if its dead letter may have been deleted by now.
 JUDGE_RECORDS: Final = """
 WITH judged AS MATERIALIZED (
   SELECT r.partition, r.record_offset, r.order_id, r.code, l.outcome, l.source_partition, l.source_offset,
@@ -171,7 +171,7 @@ WITH stray AS MATERIALIZED (
 SELECT 'stray', count(*) FROM stray
 """
 
-# A row that names a source holds the order of that record. Rows older than all records there are of an
+# A row that names a source holds the order of that record. A row that is older than all records belongs to an
 # earlier topic of this name, whose offsets began at 0 as well.
 JUDGE_LEDGER: Final = """
 WITH named AS MATERIALIZED (
@@ -198,7 +198,7 @@ UNION ALL SELECT 'earlier_topic', count(*) FROM named
   WHERE NOT is_before AND NOT is_unreadable AND is_of_earlier_topic
 """
 
-# What nobody can unpack has its results all the same where it was decided before it broke. An operator's skip
+# Records that nobody can unpack have results if they were decided before they broke. An operator's skip
 # accounts for the rest.
 JUDGE_UNREADABLE: Final = """
 WITH judged AS MATERIALIZED (

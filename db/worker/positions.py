@@ -109,7 +109,7 @@ _RECORD_PENDING: Final = DirectStatement(
         Position.partition == _new.c.partition,
         # A worker that took the partition over since then has begun another epoch.
         Position.epoch == _new.c.epoch,
-        # A row that holds anything else than its owner wrote is that of a backup.
+        # If the row holds anything but what its owner wrote, PostgreSQL was restored from a backup.
         or_(_new.c.follows == _FOLLOWS_ANYTHING, Position.begun_to.is_not_distinct_from(_new.c.follows)),
     )
     .values(

@@ -131,7 +131,7 @@ _PRUNE: Final = text("""
 """).bindparams(
     bindparam("order_ids", type_=ARRAY(Uuid)), bindparam("sorted_fingerprints", type_=ARRAY(LargeBinary))
 )
-# Nobody waits until it is on disk: what a crash takes back is pruned by the next run.
+# Not waited for until it is on disk: the next run prunes again what a crash has undone.
 _NO_WAIT: Final = text("SELECT set_config('synchronous_commit', 'off', true)")
 _BLOCKS: Final = text("""
     SELECT pg_relation_size('order_outcomes') / CAST(current_setting('block_size') AS bigint)

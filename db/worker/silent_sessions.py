@@ -1,8 +1,8 @@
 """Sessions of workers that froze in the middle of a statement, whose locks nothing else would end.
 
 PostgreSQL ends a session that is idle in its transaction. It is not idle in the middle of a statement: while
-it waits for the rows of a COPY, or for the order to run what it has prepared (asyncpg prepares a statement
-without a Sync). There it heeds no timeout, only an order to end (`ProcessClientReadInterrupt` in its
+it waits for the rows of a COPY, or for the message that runs a prepared statement (asyncpg prepares one
+without a Sync). There no timeout applies, only `pg_terminate_backend` (`ProcessClientReadInterrupt` in its
 `postgres.c`, 15 to 18). So a worker that is frozen there holds the rows of its batch, or the stock lock, as
 long as it is frozen.
 """
@@ -12,9 +12,9 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-# `active` and waiting for its client. A COPY only into these tables: a shop may have our name and role, and
-# fill others for as long as it likes. Any other statement takes no time there, so that it has to wait itself
-# for so long: a program of the shop's with a long transaction is between two of its messages now and then.
+# `active` and waiting for its client. A COPY counts only into these tables: a program of the shop may have
+# our name and role, and fill other tables for long. Any other statement waits there for a moment only, so it
+# has to wait there for the whole time: a shop's long transaction is between two messages now and then.
 _END: Final = text(r"""
     WITH silent AS MATERIALIZED (  -- before any is ended: a condition may be asked in any order
         SELECT pid FROM pg_stat_activity

@@ -16,7 +16,7 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import ROOT, OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import publish
+from tests.support.publishing import publish
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import Workers
 from worker.operations.dead_letters.letter import general

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import admin_client
 from tests.support.shop import Shop
-from tests.support.subscriber import admin_client
 from worker.sandbox.servers.services import Services
 
 ROOT = Path(__file__).parents[2]

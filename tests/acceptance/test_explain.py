@@ -7,9 +7,11 @@ from confluent_kafka import Producer
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import create_topics, delete_topics
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import Message, create_topics, delete_topics, publish
+from tests.support.publishing import publish
+from tests.support.subscriber import Message
 from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import Workers
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members
 from tests.support.promises import Scene
-from tests.support.subscriber import group_members, set_largest_record
+from tests.support.topic_changes import set_largest_record
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.core.steps import Step
 from worker.sandbox.servers.services import Server, Services

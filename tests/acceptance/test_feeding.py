@@ -16,8 +16,10 @@ from contracts.events import OrderPlaced
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import ROOT, OrderWorker, command_names, ended
+from tests.support.publishing import publish
 from tests.support.shop import Shop
-from tests.support.subscriber import publish, read_topic, set_option
+from tests.support.subscriber import read_topic
+from tests.support.topic_changes import set_option
 from tests.support.topic_names import TopicNames
 from worker.sandbox.servers.services import Services
 

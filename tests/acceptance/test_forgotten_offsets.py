@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.support.builders import line, order_value
+from tests.support.group_offsets import remember_wrongly_while_in_use
 from tests.support.promises import Scene
-from tests.support.subscriber import remember_wrongly_while_in_use
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
 

@@ -10,10 +10,10 @@ from confluent_kafka import KafkaException, Producer
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members, remember_wrongly
 from tests.support.json_schema import faults
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import group_members, remember_wrongly
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.core.steps import Step
 

@@ -20,6 +20,7 @@ from tests.support.guarded import (
     set_stores,
     unsecured_token,
 )
+from tests.support.kafka_topics import create_topics
 from tests.support.promises import Scene
 from tests.support.renewing import (
     EXIT_REFUSED,
@@ -29,7 +30,6 @@ from tests.support.renewing import (
     check_more_orders,
     replace_file,
 )
-from tests.support.subscriber import create_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import WorkerProcess, Workers
 

@@ -14,9 +14,9 @@ from confluent_kafka import Producer
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import remember_wrongly
 from tests.support.order_worker import OrderWorker, ended
 from tests.support.promises import Scene
-from tests.support.subscriber import remember_wrongly
 from tests.support.topic_changes import add_partitions
 from tests.support.worker_process import Workers
 

@@ -15,7 +15,7 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker, ended
 from tests.support.promises import Scene
 from tests.support.roles import as_role
-from tests.support.subscriber import delete_records, set_option
+from tests.support.topic_changes import delete_records, set_option
 from tests.support.worker_process import WorkerProcess, Workers
 
 HOUR_MS = 60 * 60 * 1_000

@@ -13,8 +13,9 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
+from tests.support.publishing import publish
 from tests.support.shop import Shop
-from tests.support.subscriber import delete_records, publish, set_option
+from tests.support.topic_changes import delete_records, set_option
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_2]

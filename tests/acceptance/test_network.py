@@ -12,11 +12,11 @@ import pytest
 from tests.acceptance.test_faults import placed
 from tests.faults.proxy import Proxy
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import create_topics
 from tests.support.log_lines import log_lines
 from tests.support.own_broker import own_broker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import create_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers, workers_in
 from tests.support.worker_template import WorkerTemplate

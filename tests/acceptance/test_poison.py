@@ -7,7 +7,7 @@ import pytest
 from contracts.examples import hostile_values
 from tests.support.builders import line, order_value
 from tests.support.promises import Scene
-from tests.support.subscriber import set_largest_record
+from tests.support.topic_changes import set_largest_record
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_3

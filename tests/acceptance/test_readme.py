@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.kafka_topics import admin_client
 from tests.support.page_runner import PageRunner
 from tests.support.pages import ROOT, blocks_of, read
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import admin_client
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import workers_in
 from tests.support.worker_template import WorkerTemplate

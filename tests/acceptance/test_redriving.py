@@ -10,8 +10,11 @@ from confluent_kafka import TopicPartition
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members
+from tests.support.kafka_topics import admin_client
 from tests.support.order_worker import OrderWorker, ended
 from tests.support.promises import Scene
+from tests.support.publishing import publish
 from tests.support.redriving import (
     FIX,
     PATH,
@@ -23,7 +26,7 @@ from tests.support.redriving import (
     redriven,
     statuses,
 )
-from tests.support.subscriber import admin_client, group_members, publish, set_largest_record
+from tests.support.topic_changes import set_largest_record
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_1

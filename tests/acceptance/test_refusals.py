@@ -9,7 +9,8 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import publish, set_option
+from tests.support.publishing import publish
+from tests.support.topic_changes import set_option
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]

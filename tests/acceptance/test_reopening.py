@@ -15,7 +15,8 @@ from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker, ended
 from tests.support.promises import Scene
 from tests.support.redriving import killed_at
-from tests.support.subscriber import Message, delete_records, read_topic
+from tests.support.subscriber import Message, read_topic
+from tests.support.topic_changes import delete_records
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_1

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members
 from tests.support.promises import Scene
-from tests.support.subscriber import group_members
 from tests.support.worker_process import RUN, Workers
 
 # Longer than any deadline here: what waits for it fails.

@@ -10,9 +10,10 @@ from confluent_kafka import TopicPartition
 from contracts.version import __version__
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members, remember_wrongly
+from tests.support.kafka_topics import admin_client
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import admin_client, group_members, remember_wrongly
 from tests.support.worker_process import Workers
 from worker.core.steps import Step
 

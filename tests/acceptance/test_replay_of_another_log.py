@@ -5,9 +5,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from tests.support.builders import line, order_value
+from tests.support.group_offsets import remember_wrongly
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import delete_records, remember_wrongly
+from tests.support.topic_changes import delete_records
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]

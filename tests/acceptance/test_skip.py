@@ -11,11 +11,12 @@ from tests.support.broken_records import Change, break_batch, broken_compression
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.json_schema import faults
+from tests.support.kafka_topics import create_topics
 from tests.support.order_worker import OrderWorker
 from tests.support.own_broker import own_broker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import create_topics, delete_records
+from tests.support.topic_changes import delete_records
 from tests.support.topic_names import PARTITIONS, TopicNames
 from tests.support.worker_process import Workers
 from worker.operations.skip import skip as operation

@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.support.kafka_topics import admin_client, delete_topics
 from tests.support.order_worker import OrderWorker, order_worker_in
-from tests.support.subscriber import admin_client, delete_topics
 from worker.sandbox.servers.services import Services
 
 VARIABLES = ("ORDER_PLACED_TOPIC", "ORDER_CONFIRMED_TOPIC", "ORDER_REJECTED_TOPIC", "DEAD_LETTER_TOPIC")

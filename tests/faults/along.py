@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, TopicPartition
 
+from tests.support.kafka_topics import partition_numbers
 from tests.support.promises import Scene
-from tests.support.subscriber import partition_numbers
 
 
 @dataclass

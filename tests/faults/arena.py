@@ -24,11 +24,11 @@ from tests.faults.site import Site
 from tests.faults.workload import PRICE, Kind, Record, Workload
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import create_topics, delete_topics
 from tests.support.odd_records import ODD_VALUE, publish_odd
 from tests.support.order_worker import OrderWorker, Result
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import WorkerProcess, Workers, workers_in
 from worker.core.steps import Step

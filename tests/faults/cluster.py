@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import ClusterMetadata
 
 from tests.faults.site import Site
-from tests.support.subscriber import admin_client
+from tests.support.kafka_topics import admin_client
 from worker.sandbox.servers import LocalServiceError
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import ClusterMember, LocalKafka, new_cluster

@@ -1006,7 +1006,7 @@ MUTATIONS: Final = (
                 "",
             ),
         ),
-        (Test("tests/acceptance/test_run.py", "stall_ends"),),
+        (Test("tests/acceptance/run/test_stop.py", "stall_ends"),),
     ),
     # What comes in ----------------------------------------------------------------------------------------
     Mutation(

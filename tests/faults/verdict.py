@@ -18,8 +18,10 @@ from tests.faults.arena import Arena
 from tests.faults.placed import Letter
 from tests.faults.workload import PRICE, Kind
 from tests.support.deadline import eventually
+from tests.support.group_offsets import committed_lag
+from tests.support.kafka_topics import admin_client, partition_numbers
 from tests.support.promises import Scene
-from tests.support.subscriber import Message, admin_client, committed_lag, partition_numbers
+from tests.support.subscriber import Message
 
 _SHOWN = 3  # of each kind of violation
 

@@ -9,10 +9,11 @@ from contracts.envelope import reopened_id
 from tests.support.broken_records import break_batch, flip_a_byte
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.group_offsets import group_members
 from tests.support.least_privilege import SecuredShop
 from tests.support.order_worker import Result
 from tests.support.promises import Scene
-from tests.support.subscriber import end_of, group_members
+from tests.support.subscriber import end_of
 from tests.support.worker_process import WorkerProcess, Workers
 
 LAMP, PRICE = 10, "2.50"  # of the folder that is imported

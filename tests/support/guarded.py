@@ -26,8 +26,8 @@ from db.engine import create_engine
 from tests.faults.proxy import Proxy
 from tests.support.certificates import Certificate
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import admin_client
 from tests.support.shop import Shop, run_apart
-from tests.support.subscriber import admin_client
 from worker.sandbox.servers.folders import data_folder
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.ports import free_port

@@ -16,7 +16,8 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from tests.support.deadline import eventually
-from tests.support.subscriber import create_topics, read_topic
+from tests.support.kafka_topics import create_topics
+from tests.support.subscriber import read_topic
 from worker.sandbox.servers.errors import LocalServiceError
 from worker.sandbox.servers.folders import cache_folder, data_folder
 from worker.sandbox.servers.jars import kafka_jars

@@ -15,8 +15,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from tests.support.kafka_topics import admin_client
 from tests.support.order_worker import ROOT
-from tests.support.subscriber import admin_client
 
 SCRIPT: Final = ROOT / "deploy" / "kafka" / "acls.sh"
 _RESOURCES: Final = {

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from bench.statements import Statements
+from contracts.topics import Topics
 from db.engine import session_factory
 from db.errors import ShopError
 from db.models import Order
@@ -19,6 +20,9 @@ from db.orders import OrderLine, cancel_order, complete_order, create_order
 from db.statuses import OrderStatus
 from tests.support.deadline import eventually
 from tests.support.shop import Shop
+from worker.core.steps import nothing_happens
+from worker.observability.metrics import Metrics
+from worker.pipeline.batch import BatchProcessor
 
 PENDING, COMPLETED, CANCELLED = OrderStatus
 SEEN = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -154,3 +158,9 @@ def kinds(results: Sequence[Any]) -> dict[type, int]:
 
 def by_key(order: Order) -> tuple[datetime, UUID]:
     return order.created_at, order.id
+
+
+def a_worker(engine: AsyncEngine) -> BatchProcessor:
+    """What decides a worker's batches, on the same tables."""
+    topics = Topics("placed", "confirmed", "rejected", "dead")
+    return BatchProcessor(session_factory(engine), topics, Metrics(), nothing_happens, 256 * 1024, 60.0)

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from tests.support.deadline import eventually
-from tests.support.shop import Shop
-from tests.support.subscriber import (
-    Message,
+from tests.support.group_offsets import (
     asking_for_lag,
     committed_lag,
     forget_offsets,
     group_members,
-    publish,
-    read_topic,
-    recreate_topic,
     remember_wrongly,
 )
+from tests.support.publishing import publish
+from tests.support.shop import Shop
+from tests.support.subscriber import Message, read_topic
+from tests.support.topic_changes import recreate_topic
 from tests.support.topic_names import TopicNames
 from worker.sandbox.servers.kafka import kafka_tool_command
 

@@ -2,7 +2,7 @@
 
 A worker needs a second of a processor for its imports, and a command most of one: that was a third of what
 the whole suite took. What is forked is a process like any other: it has streams, a session and signals of its
-own, it is killed and frozen for real, and it dies with its parent. `test_run.py`, `test_signals.py`
+own, it is killed and frozen for real, and it dies with its parent. The tests of `run`, `test_signals.py`
 and `test_command_line.py` start them by the command, as users do.
 
 Run as a program, this is the template: it has one thread, forks for each request on its socket, and answers

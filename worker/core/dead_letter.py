@@ -9,10 +9,10 @@ from contracts.events import DeadLetterCode
 from contracts.fields import time_text
 from worker.core.triage import Source
 
-# A batch has a header of 61 bytes; a record some numbers beside its key, value and headers.
+# A batch has a header of 61 bytes, and a record some numbers besides its key, value and headers.
 _FRAMING_BYTES: Final = 61 + 35
 _LENGTH_BYTES: Final = 4  # of a text of up to 128 MiB
-# In place of a key where the topic is compacted, and takes none without: the record had none.
+# Says that the worker made the key: the record had none, and a compacted topic takes none without.
 MADE_UP_KEY_HEADER: Final = "key.made_up"
 _OUR_HEADERS: Final = frozenset(
     [

@@ -50,7 +50,7 @@ def _confirmed_json(order: PlainOrder, decision: Confirmed, decided_at: datetime
 
 @lru_cache(16)  # a whole batch is decided at one time
 def _utc_text(time: datetime) -> str:
-    # In UTC, for the cache takes equal times of two zones for one.
+    # In UTC: to the cache, equal times in two zones are one key.
     return time_text(time.astimezone(UTC))
 
 

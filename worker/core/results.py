@@ -44,8 +44,8 @@ class Fate(Enum):
 class Publication(NamedTuple):
     """One record to publish.
 
-    `timestamp_ms` and `headers` together differ from those of every other publication of the same: an
-    outcome has the time of this one, a dead letter says when its record failed.
+    No two publications of one outcome or dead letter have the same `timestamp_ms` and `headers`: an outcome
+    is stamped when it is published, and a dead letter's headers say when its record failed.
     """
 
     topic: str
@@ -88,7 +88,7 @@ class ResultBuilder:
         self._replays = replays
         self._decided_at = decided_at
         self._published_ms = published_ms
-        # Of orders that come to more than the contract allows; by their keys, in cents. None may be written.
+        # Totals above the contract's limit, in cents, by the order's key. Then nothing may be written.
         self.over_total: dict[str, int] = {}
 
     def add(self, arrival: Arrival, decision: Decision) -> RecordResult:
@@ -97,14 +97,14 @@ class ResultBuilder:
         key, user_id, placed_at, _, lines = order
         decided_at, published_ms = self._decided_at, self._published_ms
         if self._replays and (later := self._not_before_replays(record)) > decided_at:
-            # Stamped with it as well: `explain` does not look for an outcome from before its decision.
+            # Stamped with it as well: `explain` looks for an outcome only after its decision.
             decided_at, published_ms = later, int(later.timestamp() * 1_000)
         order_id = bytes.fromhex(key.replace("-", ""))
         event = event_json(order, decision, decided_at).encode()
         if isinstance(decision, Rejected):
             fate, outcome, codes = Fate.REJECTED, _REJECTED, reason_codes(decision)
             stored = items = b""
-            # Its event has no lines: this recognises the order when its lines come in another order.
+            # A rejection has no lines: by this a repeat is recognised whose lines are in another order.
             sorted_fingerprint = order.sorted_fingerprint()
         else:
             fate, outcome, codes = Fate.CONFIRMED, _CONFIRMED, ()
@@ -136,7 +136,7 @@ class ResultBuilder:
 
     def rows(self) -> Rows:
         """The rows of all decided orders, sorted by order id."""
-        # By the first, which begins with the id. Sorted again where they are written, they take no time.
+        # By the outcome's row, which begins with the id. Sorting them again before they are written is cheap.
         ordered = sorted(self._rows, key=itemgetter(0))
         return Rows(
             [outcome for outcome, _, _ in ordered],
@@ -162,8 +162,7 @@ class ResultBuilder:
         if is_silenced(record.offset, first.decided_at, replays):
             return RecordResult(Fate.SILENCED)
         if first.event is None:
-            # It was published before it was pruned. Its record was deleted, and is back: a volume was
-            # restored.
+            # It was published before it was pruned. Its record is there again because a volume was restored.
             return RecordResult(Fate.SILENCED)
         key, event = arrival.order.key, first.event.encode()
         passed_on = passed_through(record.headers, record.value)

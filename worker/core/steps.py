@@ -10,7 +10,7 @@ class Step(StrEnum):
     TAKEOVER_FENCED = "takeover_fenced"  # the partition is leased, its offset not yet read
     BEFORE_DATABASE_COMMIT = "before_database_commit"
     AFTER_DATABASE_COMMIT = "after_database_commit"
-    AFTER_SEND = "after_send"  # one more part of the outcomes is handed to the producer: those of a topic
+    AFTER_SEND = "after_send"  # one more batch of a topic's outcomes is handed to the producer
     AFTER_SENDS = "after_sends"  # every outcome is acknowledged inside the open Kafka transaction
     BEFORE_KAFKA_COMMIT = "before_kafka_commit"  # the offset is part of it too
     AFTER_KAFKA_COMMIT = "after_kafka_commit"

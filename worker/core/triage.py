@@ -68,7 +68,7 @@ class Arrivals:
 
 
 class Standing(Enum):
-    """How an arrived order relates to what was decided before it."""
+    """What an arrived order is, compared with what was decided before it."""
 
     NEW = auto()  # to be decided now
     REDELIVERY = auto()  # this very record was decided: publish the stored outcome
@@ -77,7 +77,7 @@ class Standing(Enum):
 
 
 def triage(arrivals: Sequence[Arrival], known: Mapping[str, Known]) -> list[Standing]:
-    """One standing per arrival, in their order. Of one id in a batch, the first arrival counts.
+    """One result per arrival, in their order. Of one id in a batch, the first arrival counts.
 
     `known`: what is decided, by the order's key.
     """

@@ -19,7 +19,7 @@ def _forms(*forms: tuple[str, str]) -> Sequence[Form]:
 
 
 _AROUND: Final = ((r"\s.*|.*\s", "has white space at its beginning or end: send it without"),)
-# The first that matches is what is said.
+# The first pattern that matches gives the hint.
 _IDS: Final = _forms(
     *_AROUND,
     (r"urn:uuid:.*", "begins with urn:uuid: write the UUID alone"),

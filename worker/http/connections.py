@@ -6,8 +6,8 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-# Above what may come at once and be answered (`queries.MAX_ASKING`, threefold in a test), far below the files
-# that a process may open. Probes, a scraper and some people take a few; a browser opens six.
+# More than may be answered at once (`queries.MAX_ASKING`; a test has three times as many), and far fewer than
+# the files that a process may open. Probes, a scraper and some people take a few; a browser opens six.
 MOST_CONNECTIONS: Final = 400
 BACKLOG: Final = 128  # connections that the kernel keeps until we accept them
 HEAD_SECONDS: Final = 5.0  # uvicorn's own limit for an idle connection that had a request

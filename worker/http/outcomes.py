@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 # Below the time that a worker has to stop (`faststream run` does not announce that it stops).
 MAX_WAIT_SECONDS: Final = 20
-# Far below what may be connected (`connections.MOST_CONNECTIONS`): a probe is answered beside all of them.
+# Far below `connections.MOST_CONNECTIONS`, so that probes are answered while this many requests wait.
 MAX_WAITING: Final = 200
 LOOK_SECONDS: Final = 0.1
 _FORM: Final = f"wait is a duration of at most {MAX_WAIT_SECONDS} seconds, given once, like wait=PT10S"

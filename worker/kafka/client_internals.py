@@ -25,7 +25,7 @@ async def leave_group(admin: AIOKafkaAdminClient, group_id: str, member_id: str)
 
 
 def hidden_topics(consumer: AIOKafkaConsumer) -> Collection[str]:
-    """Those of its topics that the brokers do not let it see."""
+    """The consumer's topics that its user may not see."""
     hidden: Collection[str] = consumer._client.cluster.unauthorized_topics
     return hidden
 
@@ -50,11 +50,11 @@ async def ask_broker(admin: AIOKafkaAdminClient, broker: int, request: Any) -> A
 def learn_brokers(
     consumer: AIOKafkaConsumer, producers: Iterable[AIOKafkaProducer], asked: AIOKafkaAdminClient
 ) -> bool:
-    """Let each client that knows no broker at its present address know those that a newer client knows.
+    """Give the brokers' addresses of a new client to each client that knows none of them.
 
-    aiokafka asks the bootstrap servers once. From then on it knows the brokers by what they tell of each
-    other, and where all of them have moved it looks for them at their old addresses without end. Returns
-    whether that was so for any client.
+    aiokafka asks the bootstrap servers once. From then on it learns addresses from the brokers that it knows.
+    If all of them have moved, it tries their old addresses without end. Returns whether that was so for any
+    client.
     """
     now = asked._client.cluster
     lost = [
@@ -73,7 +73,7 @@ def _addresses(cluster: ClusterMetadata) -> set[tuple[str, int]]:
 
 
 def copies_of(client: AIOKafkaClient, partition: TopicPartition) -> tuple[int, int] | None:
-    """How many copies of it are in sync, and how many there are, by what the brokers said last."""
+    """How many copies of the partition are in sync, and how many there are, by the known metadata."""
     known = client.cluster._partitions.get(partition.topic, {}).get(partition.partition)
     return None if known is None else (len(known.isr), len(known.replicas))
 

@@ -50,7 +50,7 @@ async def kafka_admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
 
 
 async def require_topics(settings: Settings, *names: str) -> None:
-    """The topics, without names all four, exist, or a CommandError names those that do not."""
+    """Raise CommandError, which names them, if some of these topics, by default all four, do not exist."""
     wanted = names or settings.topics.all
     async with kafka_admin(settings) as client:
         for tries in range(_TOPIC_TRIES):
@@ -76,7 +76,7 @@ async def require_topics(settings: Settings, *names: str) -> None:
 
 
 async def _hidden(client: AIOKafkaAdminClient, names: list[str]) -> list[str]:
-    """Which of them Kafka does not list because we may not see them, whether they are there or not."""
+    """The topics that our user may not see; Kafka does not say whether they exist."""
     question = MetadataRequest(names, allow_auto_topic_creation=False)
     topics = (await of_some_node(lambda: client._send_request(question))).to_object()["topics"]
     return [one["topic"] for one in topics if one["error_code"] == TopicAuthorizationFailedError.errno]

@@ -42,10 +42,10 @@ log.addFilter(RateLimitFilter())  # a garbled answer is repeated with each reque
 
 # aiokafka asks again at once where a broker cannot read what it is asked for: some hundred times a second.
 REFUSED_SECONDS: Final = 1.0
-# A broker whose log has a batch with a wrong length finds nothing after it, and answers without an error.
-# One that is full says nothing: of 500 partitions it has room for twelve.
+# After a batch with a wrong length a broker finds nothing, and answers without records and without an error.
+# An answer that is full proves nothing: of 500 partitions it has room for twelve.
 NOTHING_SECONDS: Final = 3.0
-# The requested batch comes whole, however large; what follows it shows where a broken one ends.
+# The requested batch arrives whole, however large; the bytes after it show where a broken batch ends.
 RAW_BYTES: Final = 2 * 1024 * 1024
 # How often to check whether the pause of a held partition is over.
 _LOOK_SECONDS: Final = 0.1

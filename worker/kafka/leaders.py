@@ -45,7 +45,7 @@ class UnknownPartitionError(NoLeaderError):
 
 
 class TooFewInSyncError(_SentenceError):
-    """These partitions take nothing before more of their copies are in sync."""
+    """Too few copies of these partitions are in sync, so they accept no records."""
 
     def __init__(self, client: AIOKafkaClient, partitions: Collection[TopicPartition]) -> None:
         names = ", ".join(_with_copies(client, partitions))
@@ -55,7 +55,7 @@ class TooFewInSyncError(_SentenceError):
 
 
 class NotTakenError(_SentenceError):
-    """These partitions did not take in time what was sent: too few of their copies are in sync, say."""
+    """These partitions have not acknowledged in time what was sent: perhaps too few copies are in sync."""
 
     def __init__(
         self, client: AIOKafkaClient, partitions: Collection[TopicPartition], seconds: float
@@ -68,7 +68,7 @@ class NotTakenError(_SentenceError):
 
 
 class NoCoordinatorError(_SentenceError):
-    """A coordinator has not answered in time: it cannot write to its topic, say."""
+    """A coordinator has not answered in time, for example because it cannot write to its topic."""
 
     def __init__(self, topic: str, seconds: float) -> None:
         """`topic`: where the coordinator keeps its state."""
@@ -79,7 +79,7 @@ class NoCoordinatorError(_SentenceError):
 
 
 class NotStartedError(_SentenceError):
-    """No producer could start in time: Kafka has to write down its id, and to end its open transaction."""
+    """A producer could not start in time: Kafka has to store its id, and to end its open transaction."""
 
     def __init__(self, client: AIOKafkaClient, outputs: Collection[TopicPartition], seconds: float) -> None:
         """`outputs`: the partitions where the open transaction may have written."""
@@ -92,7 +92,7 @@ class NotStartedError(_SentenceError):
 
 
 class LeaderReturnedError(_SentenceError):
-    """These partitions had no leader when a lease was taken, so that it does not know their ends."""
+    """These partitions had no leader when the lease was taken, so it lacks their ends."""
 
     def __init__(self, partitions: Collection[TopicPartition]) -> None:
         super().__init__(f"{_names(partitions)} had no leader before")
@@ -125,14 +125,14 @@ async def require_leaders(client: AIOKafkaClient, partitions: Iterable[TopicPart
 
 
 def too_few_in_sync(client: AIOKafkaClient, least: Mapping[TopicPartition, int]) -> set[TopicPartition]:
-    """Those with fewer copies in sync than that, by what the brokers said last. Sends no request."""
+    """The partitions with fewer copies in sync than `least`, by the known metadata. Sends no request."""
     known = {p: copies for p in least if (copies := copies_of(client, p))}
     # Kafka asks for no more copies than there are.
     return {p for p, (in_sync, copies) in known.items() if in_sync < min(least[p], copies)}
 
 
 def has_leader(client: AIOKafkaClient, partition: TopicPartition) -> bool:
-    """By what the brokers said last. Sends no request."""
+    """By the known metadata. Sends no request."""
     return client.cluster.leader_for_partition(partition) not in (None, -1)
 
 

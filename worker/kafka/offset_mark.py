@@ -6,7 +6,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 MARK: Final = "order-worker"
 MOVED_BY_REPLAY: Final = "order-worker-replay"
-"""where `order-worker replay` moved the group: forward only past what is done with"""
+"""where `order-worker replay` moved the group: forward only past records that are decided and published"""
 
 
 def idle_mark(pending_to: int | None) -> str:

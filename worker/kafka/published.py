@@ -31,7 +31,7 @@ _FIND_SECONDS: Final = 300.0
 
 
 class SentinelDeletedError(WaitsForOperatorError):
-    """Retention has deleted where the sentinel would lie: nobody can tell whether it was there."""
+    """Retention has deleted the records among which the sentinel would be: nobody can say if it was there."""
 
 
 def is_offset_lost(committed: int | None, pending: PendingBatch) -> bool:
@@ -76,7 +76,7 @@ async def find_published_to(
     if the sentinel may be among records that cannot be unpacked, or that were deleted.
     """
     before = pending.acknowledged
-    # If it had been undone, its offset would be too.
+    # If Kafka had undone that batch, it would also have undone its offset.
     may_be_undone = before is not None and (committed is None or committed <= before.from_offset)
     if before and may_be_undone:
         try:
@@ -108,10 +108,10 @@ async def _is_published(
     places = [TopicPartition(sentinel.topic, number) for number in numbers]
     own = [place for place in places if place.partition == sentinel.partition]
     async with reader(client_options, "read_uncommitted") as consumer:
-        # Both ends uncommitted: records that another transaction hides have to be waited for, not missed.
+        # The uncommitted ends: the search waits for records that an open transaction of others hides.
         ends = await consumer.end_offsets(own)
         if sentinel.from_offset is None or sentinel.from_offset > max(ends.values(), default=-1):
-            # It may be in any. Asked for only then: one without leader would hold up the sources of others.
+            # It may be in any partition. Asked only then: one without a leader would delay other partitions.
             ends = await consumer.end_offsets(places)
         starts = await _starts(consumer, sentinel, ends)
     spans = {place: (start, ends[place]) for place, start in starts.items()}
@@ -181,8 +181,8 @@ async def _starts_by_time(
 def _is_sentinel(record: ConsumerRecord, sentinel: Sentinel) -> bool:
     if digest(record.key, record.headers) != sentinel.digest:
         return False
-    # From that offset on there is no other publication of the same outcome. If none is known, another one,
-    # before or after a replay, differs in its time only.
+    # From that offset on there is no other publication of the outcome. Without that offset only the time
+    # tells it from another one, from before or after a replay.
     has_place = sentinel.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
     return has_place or is_stamped or bool(record.timestamp == sentinel.timestamp_ms)

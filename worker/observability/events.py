@@ -54,7 +54,7 @@ class Event(StrEnum):
 
 
 RATE_LIMITED = frozenset({Event.LOOK_FAILED, Event.KAFKA_CLIENT, Event.LIBRARY})
-"""Said once in a while, as they come again and again."""
+"""Logged once in a while, because they are repeated many times a second."""
 
 
 def about(event: Event, place: TopicPartition | None = None, **fields: Any) -> dict[str, Any]:

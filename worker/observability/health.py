@@ -63,7 +63,7 @@ class Health:
         self._refused: dict[str, tuple[str, float]] = {}
 
     def joining(self) -> None:
-        """Its tasks run. It is ready once it has joined its group, and taken over what it got there."""
+        """The worker's tasks run. It is ready once it has joined its group and taken over its partitions."""
         self._troubles["worker"] = _JOINING
 
     def started(self) -> None:
@@ -78,7 +78,7 @@ class Health:
         return self._troubles.get("worker") == "stopping"
 
     def assigned(self, partitions: list[int]) -> None:
-        """The group is joined; a worker that gets no partitions stands by, and is as ready as the others."""
+        """The group is joined. A worker without partitions is on standby, and as ready as the others."""
         self._partitions = partitions
         self.joined.set()
         if self._troubles.get("worker") == _JOINING:
@@ -87,7 +87,7 @@ class Health:
                 self.started()
 
     def has_to_take_over(self, partitions: Sequence[TopicPartition]) -> None:
-        """These were assigned, have orders, and are not taken over yet. With none left the start is over."""
+        """The assigned partitions that have orders and are not taken over yet; none: the start is over."""
         if not self._troubles.get("worker", "").startswith(_TAKING_OVER):
             return
         if partitions:
@@ -108,7 +108,7 @@ class Health:
         self._refused[server] = why, self._refused.get(server, ("", time.monotonic()))[1]
 
     def no_refusal(self, server: str) -> None:
-        """Something else is wrong with `server`."""
+        """If anything is wrong with `server`, it is not that it refuses our credentials."""
         self._refused.pop(server, None)
 
     def failed(self, server: str, why: str, alive: bool = True) -> bool:
@@ -136,15 +136,15 @@ class Health:
         return _note(self._waiting, partition, why)
 
     def resumed(self, partition: TopicPartition) -> None:
-        """The partition is processed again; what cannot be read of it stays a reason to wait."""
+        """The partition is processed again. Records of it that cannot be read stay a reason."""
         self._waiting.pop(_name(partition), None)
 
     def unread(self, partition: TopicPartition, why: str) -> bool:
-        """Records of it cannot be read, whatever else succeeds. Returns True as `waits` does."""
+        """Records of the partition cannot be read. Returns True as `waits` does."""
         return _note(self._unread, partition, why)
 
     def is_read(self, partition: TopicPartition) -> None:
-        """Its records can be read again; another reason to wait stays."""
+        """The partition's records can be read again. Another reason to wait stays."""
         self._unread.pop(_name(partition), None)
 
     def forget(self, partition: TopicPartition) -> None:

@@ -32,7 +32,7 @@ from rich.text import Text
 
 from worker import DOCUMENT_VERSION
 
-# Where nobody looks (a pipe, a file), nothing is cut or folded: rich would take such a thing for 80 columns.
+# Output into a pipe or a file is neither cut nor folded; rich would assume 80 columns.
 _PIPE_COLUMNS: Final = 1_000
 
 

@@ -1,4 +1,4 @@
-"""Commands that claim the same rows take turns: beside each other, both would end for the other's sake."""
+"""Commands that claim the same rows run one after the other: side by side, each would end the other."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -23,7 +23,7 @@ async def turn_of(
 ) -> AsyncIterator[None]:
     """While the block runs, other commands that choose `what` ("dead letters") in this schema wait.
 
-    For order only: after `PATIENCE_SECONDS` they run beside it, and still no row is claimed twice.
+    Nothing relies on it: after `PATIENCE_SECONDS` they run beside it, and still no row is claimed twice.
     """
 
     def on_wait(waited_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What happens to a batch of records: decode, one database transaction, and what is to be published.
+"""Decides a batch of records: decodes it, runs one database transaction, and returns what to publish.
 
     decide
      ├ decode              each record by itself; never raises
@@ -55,7 +55,7 @@ MAX_RERUNS: Final = 4
 Guard = Callable[[AsyncSession], Awaitable[None]]
 """Raises where the database is not the one that the worker knows."""
 BeforeCommit = Callable[[AsyncSession, list[RecordResult]], Awaitable[None]]
-"""what else becomes true with the decisions of a whole batch"""
+"""runs in the transaction that decides a whole batch, just before its commit"""
 _VERIFIED: Final = "order_worker_verified"
 
 
@@ -115,7 +115,7 @@ class BatchProcessor:
         return [letters.get(place) or next(rest) for place in range(len(records))]
 
     async def _decide_or_split(self, arrivals: Arrivals, reruns: int, batch: _Batch) -> list[RecordResult]:
-        """As one transaction if PostgreSQL takes it; else in halves, until the order it refuses is alone."""
+        """Decide them in one transaction; if PostgreSQL refuses it, in halves, down to the refused order."""
         if not arrivals.all:
             return []
         attempt = 0
@@ -124,8 +124,8 @@ class BatchProcessor:
                 async with asyncio.timeout(self.timeout_seconds):
                     return await self._decide_in_one_transaction(arrivals, batch, locked=attempt > 0)
             except Exception as error:
-                # Not kept beyond this block: an error in a variable of a frame that its traceback names is a
-                # cycle, which would hold the whole batch until the collector, which is spared, comes by.
+                # Not kept beyond this block: a variable of this frame and the error's traceback would form a
+                # cycle, which holds the whole batch until the garbage collector runs, and that is rare.
                 what = remedy(error)
                 if what is Remedy.WAIT or (what is Remedy.RERUN and attempt == reruns):
                     raise
@@ -140,8 +140,8 @@ class BatchProcessor:
         if len(arrivals.all) == 1:
             return [await self._refused(arrivals, failure, batch)]
         if single := await self._single_keys(arrivals, failure):
-            # Each by itself, and not found by halving, which takes twice as long: should the ledger be purged
-            # and everything come again, a batch would outlast a rebalance. In their order, as below.
+            # Each by itself. Halving takes twice as long: if all orders came again after rows of the ledger
+            # were deleted, a batch would outlast a rebalance. In offset order, as below.
             results: list[RecordResult] = []
             for is_single, run in groupby(arrivals.all, lambda a: a.order.key in single):
                 for part in ([a] for a in run) if is_single else [list(run)]:
@@ -154,8 +154,8 @@ class BatchProcessor:
         return first + await self._decide_or_split(Arrivals(arrivals.all[half:]), 1, batch)
 
     async def _single_keys(self, arrivals: Arrivals, failure: Exception) -> AbstractSet[str]:
-        """Those to be decided each by itself: that the failure names, or whose id an order has that is not in
-        the ledger (if confirmed, PostgreSQL refuses them)."""
+        """The keys of orders to decide each by itself: those that the failure names, or whose id belongs to
+        an order that is not in the ledger (PostgreSQL would refuse to confirm them)."""
         if isinstance(failure, OverTotalError):
             return failure.total_cents.keys()
         if isinstance(failure, UnusableProductError):
@@ -241,7 +241,7 @@ class BatchProcessor:
         rows = await ledger.find_outcomes(session, arrivals.keys) if found.decided else {}
         known = {str(order_id): row for order_id, row in rows.items()}
         standings = triage(arrivals.all, known)
-        # Of one id in a batch the first one was new, where the ledger does not know it.
+        # If the ledger does not know an id, its first arrival in the batch is new.
         first = {a.order.key: a.order for a in reversed(arrivals.all)}
         of_each = list(zip(arrivals.all, standings, strict=True))
         new = Arrivals(a for a, standing in of_each if standing is Standing.NEW)
@@ -265,7 +265,7 @@ class BatchProcessor:
             await stock.acquire_stock_lock(session)
             levels = await stock.lock_stock(session, new.product_ids)
         decider = Decider(found.user_ids, levels)
-        # One order after the other, and all of it: what an order is made of is in the processor's cache then.
+        # Each order completely before the next one, while it is in the processor's cache.
         results = [builder.add(a, decider.decide(a.order)) for a in new.all]
         if builder.over_total:
             raise OverTotalError(builder.over_total)

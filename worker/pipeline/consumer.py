@@ -32,8 +32,8 @@ from worker.pipeline.retries import Pauses, Retries
 
 log = logging.getLogger(__name__)
 
-# One batch takes over so many partitions at most; the records of further ones come again with the next poll.
-# A round of 32 takes about a second on two cores, and the group waits for it in a rebalance.
+# A batch takes over at most this many partitions; the records of others are polled again. To take 32 over
+# takes about a second on two cores, and the group waits for it in a rebalance.
 TAKEN_OVER_AT_ONCE: Final = 32
 
 

@@ -1,4 +1,4 @@
-"""The records of a batch, decoded each by itself. Pure."""
+"""Decodes the records of a batch, one by one. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

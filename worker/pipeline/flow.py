@@ -256,7 +256,7 @@ class Flow:
         self.metrics.latency.observe(chain.from_iterable(times), int(time.time() * 1_000))
 
     def _transactions(self, partitions: Iterable[TopicPartition]) -> list[list[TopicPartition]]:
-        """All in one transaction; but what has failed before goes alone and last, to hold up no other."""
+        """All in one transaction; but partitions that failed before go alone and last, to delay no other."""
         failures = {p: self.partitions[p].failures for p in partitions}
         together = [p for p, count in failures.items() if not count]
         alone = sorted((p for p in failures if failures[p]), key=failures.__getitem__)

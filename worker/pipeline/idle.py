@@ -88,7 +88,7 @@ class IdlePartitions:
             if is_decided or self.partitions[partition].ownership:
                 return None
             if (await self.leases.committed_offsets([partition]))[partition] is not None:
-                return None  # PostgreSQL knows nothing of it: it is that of a backup
+                return None  # PostgreSQL has no row of it: it was restored from a backup
             consumer, position = self.source.consumer, self._position(partition)
             if consumer is None or position is None:
                 return None

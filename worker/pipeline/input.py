@@ -19,8 +19,8 @@ from worker.kafka.records import Records, estimate_fit
 # of them gave 4,400, for which worker, PostgreSQL and Kafka took 53 to 56 µs an order; this takes 46 to 50
 # (three rounds, two processes), and 4 MiB no less.
 FETCHED_AHEAD_BYTES: Final = 3 * 1024 * 1024
-# Not less for any partition: an answer of the broker has whole batches of producers, and of at most one
-# partition one that is larger than this. 16 partitions have 4 MiB then, and the process 181 to 188 MiB.
+# The least for each partition: a broker's answer holds whole batches, and only one batch that is larger than
+# this. 16 partitions have 4 MiB then, and the process 181 to 188 MiB.
 PARTITION_LEAST_BYTES: Final = 256 * 1024
 # A poll that answers sooner after a batch has not waited for its records: they were fetched before.
 AT_ONCE_SECONDS: Final = 0.002
@@ -70,7 +70,7 @@ class Input:
         return [TopicPartition(topic, number) for number in numbers or ()]
 
     def is_hidden(self, topic: str) -> bool:
-        """Whether Kafka does not let this worker see the topic, be it there or not."""
+        """Whether the worker's user may not see the topic. Kafka does not say whether it exists then."""
         consumer = self._find()
         return consumer is not None and topic in hidden_topics(consumer)
 
@@ -102,10 +102,10 @@ class Input:
     async def top_up(
         self, records: Sequence[ConsumerRecord], last_batch_at: float
     ) -> Sequence[ConsumerRecord]:
-        """These records and those that came while the previous batch was decided, up to a whole batch.
+        """The records, and those that arrived while the previous batch was decided, up to a whole batch.
 
-        aiokafka fetches ahead: a busy worker gets what was fetched when the previous batch was handed over,
-        and records that came since would wait for one more batch. `last_batch_at`: monotonic seconds.
+        aiokafka fetches ahead: a busy worker polls what was fetched when the previous batch began. Records
+        that have arrived since would wait for one more batch. `last_batch_at`: monotonic seconds.
         """
         consumer = self._find()
         room = estimate_fit(records, self._batch_max_records, self._batch_max_bytes) - len(records)
@@ -114,7 +114,7 @@ class Input:
             return records
         since: Records = {}
         # Within a limit of our own: while the group rebalances, aiokafka would wait here for the assignment,
-        # which waits for this batch. An error of Kafka is raised by the next poll as well.
+        # which waits for this batch. An error of Kafka is raised again by the next poll.
         with suppress(TimeoutError, KafkaError, ConsumerStoppedError):
             async with asyncio.timeout(2 * SINCE_TIMEOUT_MS / 1_000):
                 since = await consumer.getmany(timeout_ms=SINCE_TIMEOUT_MS, max_records=room)

@@ -97,7 +97,7 @@ class LatePublication:
                 await end_hanging_transactions(self.producer, places)
 
     async def _mark_published(self, rows: Sequence[Withheld]) -> set[UUID]:
-        """Those that a subscriber sees, from any attempt; PostgreSQL records them as published."""
+        """Mark in PostgreSQL the outcomes that any attempt has published, and return their ids."""
         places: dict[TopicPartition, list[Withheld]] = defaultdict(list)
         for row in rows:
             if place := _place_of(row):

@@ -1,8 +1,8 @@
 """Rows that another session keeps locked: only the partitions whose orders need them wait.
 
-A batch waits for a row as long as PostgreSQL lets it (`lock_timeout`), and every partition waits with it, for
-they share the batch. Only then is it looked which rows are locked. As long as they are, no batch waits for
-them again: their orders are left out of it.
+The first batch waits for a row until `lock_timeout`, and all its partitions wait with it. Then the rows that
+are locked are found and remembered. Until they are free, no batch waits for them again: the partitions whose
+orders need them are left out.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _NAMED: Final = 3
 
 @dataclass(slots=True)
 class LockedRows:
-    """Users and products that a batch has waited for in vain, until nobody has them locked any more."""
+    """Users and products for which a batch has waited until the timeout, as long as they are locked."""
 
     user_ids: set[int] = field(default_factory=set)
     product_ids: set[int] = field(default_factory=set)
@@ -36,7 +36,8 @@ class LockedRows:
     async def waited_for(
         self, sessions: async_sessionmaker[AsyncSession], arrivals: Arrivals, timeout_seconds: float
     ) -> AsyncIterator[None]:
-        """Raise LockedRowsError at once for rows that are still locked; later in place of a wait in vain."""
+        """Raise LockedRowsError at once for rows that are known and still locked, without running the block;
+        or after the block, if it has waited for a lock until the timeout."""
         users, products = self.user_ids & arrivals.user_ids, self.product_ids & arrivals.product_ids
         if users or products:
             async with asyncio.timeout(timeout_seconds), sessions() as session:

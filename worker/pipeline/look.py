@@ -61,7 +61,10 @@ async def look_at(
 async def _look_at_logs(
     leases: Leases, partitions: Sequence[TopicPartition], known: Mapping[TopicPartition, PendingBatch]
 ) -> tuple[Offsets, Offsets, dict[TopicPartition, bool]]:
-    """The ends of each log; and, where it can be read, whether it is the log that was decided."""
+    """The first offset and the end of each log, and whether it still has the last decided record.
+
+    The last is missing where that record cannot be read: it was deleted, or the log ends before it.
+    """
     async with reader(leases.client_options, "read_uncommitted") as consumer:
         firsts = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)

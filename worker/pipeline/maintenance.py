@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS: Final = 0.5
 # Asked less often: whether PostgreSQL still knows all that was committed, and whether a worker is frozen.
 DATABASE_INTERVAL_SECONDS: Final = 10.0
-# Of the time that a supervisor gives a worker to stop.
+# A part of the time that a supervisor gives a worker to stop.
 LOOK_BACK_SECONDS: Final = 2.0
 
 
@@ -86,7 +86,8 @@ class Maintenance:
         await self._end_silent_workers()
 
     def _moved_by_others(self, consumer: RecordConsumer) -> set[TopicPartition]:
-        """Where somebody else has committed: perhaps past orders, so that no record makes us take it over."""
+        """Partitions where another client has committed. If it was past all orders, no record would arrive
+        that makes this worker take the partition over."""
         return {
             partition
             for partition in consumer.assignment() - self.flow.in_hand()

@@ -50,7 +50,7 @@ class Owner:
                 # costs one more fetch.)
                 self.retries.read_from(partition, result.published_to)
             if first is None or (result.published_to or 0) > first:
-                # Nothing failed, or what failed here succeeded in Kafka. Reset now: no later record may come.
+                # Nothing failed, or what failed here succeeded in Kafka. Reset now: no record may follow.
                 self.partitions[partition].failures = 0
                 self.health.resumed(partition)
 

@@ -75,7 +75,7 @@ class Ownership:
 
 @dataclass(slots=True)
 class Partition:
-    """An assigned partition. `failures`: in a row, of it alone."""
+    """An assigned partition. `failures`: how many it had in a row, without failures of all partitions."""
 
     ownership: Ownership | None = None
     failures: int = 0
@@ -118,7 +118,7 @@ class Partition:
         return ownership
 
     def rewind(self, offset: int) -> int:
-        """Where to read again after a failure: not past an earlier one, whose records have yet to arrive."""
+        """Where to read again after a failure: not past an earlier rewind whose records are yet to come."""
         return offset if self.rewound_to is None else min(offset, self.rewound_to)
 
     def missing_before(self, first: int) -> int | None:
@@ -140,7 +140,7 @@ class Partition:
 
 
 class Partitions:
-    """The partitions of one worker; one that was never seen is new."""
+    """The partitions of one worker, each created when it is first asked for."""
 
     def __init__(self) -> None:
         self._all: dict[TopicPartition, Partition] = {}

@@ -162,7 +162,7 @@ class Publisher:
             )
 
     async def _raise_refusals(self, sent: Sequence["_Sent"]) -> None:
-        """If Kafka refuses for good what was sent, raise that, and prepare the next attempt."""
+        """Raise the refusal if Kafka refused for good what was sent, and prepare the next attempt."""
         stays: list[tuple[_Sent, BaseException]] = []
         for one in sent:
             refusal, limits = one.refusal(), self.limits.of(one.topic)
@@ -224,7 +224,7 @@ def _by_topic(publications: Iterable[Publication]) -> dict[str, list[Publication
 
 
 class _Sent(NamedTuple):
-    """A batch that was handed to the producer. `sole`: its record, where it has only one."""
+    """A batch that was handed to the producer. `sole`: its record, if it has only one."""
 
     future: "asyncio.Future[Any]"
     lease: Lease
@@ -239,7 +239,7 @@ class _Sent(NamedTuple):
         return self.lease.places[self.topic]
 
     def refusal(self) -> BaseException | None:
-        """What Kafka said against it, if that is known."""
+        """Kafka's error, if it has refused the batch."""
         if not self.future.done() or self.future.cancelled():
             return None
         return self.future.exception()
@@ -261,7 +261,8 @@ async def _send(
 ) -> _Sent:
     size, records = batch.size(), batch.record_count()
     if limits.is_read and not limits.fits(size):
-        # One record, for batches are made to fit. Sent, it would be the only one that is found out about.
+        # A single record, because batches are made to fit. Not sent: its refusal would be the only one that
+        # Kafka reports, and the other batches would have to be tried again to learn theirs.
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_exception(MessageSizeTooLargeError())
         opened.note(future)
@@ -283,7 +284,7 @@ def _batches(
     batch, first = _new_batch(max_bytes), publications[0]
     for publication in publications:
         _, key, value, headers, timestamp_ms = publication
-        # None: it is full. An empty one takes any record.
+        # `append` returns None if the batch is full; an empty batch takes any record.
         if batch.append(key=key, value=value, headers=headers, timestamp=timestamp_ms) is None:
             yield batch, first
             batch, first = _new_batch(max_bytes), publication

@@ -16,8 +16,8 @@ from worker.failures import OverTotalError
 # How many other orders of the batch, picked at random, are tried to see whether the database refuses every
 # order. One that would be confirmed is enough; if these are refused too, the next attempt tries others.
 MAX_SENTINELS: Final = 5
-# So many of a batch become dead letters; the next ones of their partition come again later. Each takes four
-# transactions or more, for which the other partitions wait: 8,000 of them would outlast a rebalance.
+# At most so many orders of a batch become dead letters; the next ones of their partition are read again. Each
+# takes four transactions or more, for which the other partitions wait: 8,000 would outlast a rebalance.
 MAX_LETTERS: Final = 50
 # An order that is refused so often, with others confirmed in between, is at fault. Twice would be too few: a
 # constraint that is added, dropped and added again may refuse it both times.
@@ -26,7 +26,7 @@ _REMEMBERED: Final = 1_000
 
 
 class RefusedOrders:
-    """What shows that the tables take other orders than those refused: what was confirmed since, or last."""
+    """Remembers which orders PostgreSQL refused, and what was confirmed: proof that it takes other orders."""
 
     def __init__(self) -> None:
         self._confirmations = 0

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 ADAPTED_AT_ONCE: Final = 20
 # About what it takes to make dead letters of 50 orders that PostgreSQL refuses.
 LATER_SECONDS: Final = 1.0
-# To look whether rows are still locked costs some milliseconds. A product that a shop keeps locking may be
-# free for moments only.
+# Short: a product that a shop locks again and again may be free for moments only, and checking takes some
+# milliseconds.
 LOCKED_SECONDS: Final = 0.5
 
 Offsets = Mapping[TopicPartition, int | None]
@@ -77,7 +77,7 @@ class Pauses:
 
     def resume_due(self) -> None:
         """Resume the partitions whose pause is over."""
-        # SQLAlchemy's errors are cycles that hold a whole failed batch, and the collector is spared.
+        # SQLAlchemy's errors are cycles that hold a whole failed batch, and the collector runs rarely.
         gc.collect()
         now, consumer = self._clock(), self._consumer()
         due = [p for p, until in self._until.items() if until <= now]
@@ -91,7 +91,7 @@ class Pauses:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         first = min(self._until.values(), default=None)
-        # A timer of the loop may come a moment early by its own clock.
+        # The event loop may run a timer a moment early.
         self._timer = (
             None if first is None else loop.call_later(max(0.001, first - self._clock()), self.resume_due)
         )

@@ -21,8 +21,8 @@ from worker.pipeline.publisher import OutcomesRefusedError, Outgoing, Publisher,
 
 log = logging.getLogger(__name__)
 
-# A topic that refuses more outcomes than this of one partition refuses its orders, and not a few of them:
-# then the partition waits.
+# If a topic refuses more outcomes of one partition than this, single orders are not the cause: then the
+# partition waits.
 MOST_OF_A_PARTITION: Final = 100
 
 

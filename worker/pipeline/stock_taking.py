@@ -27,7 +27,7 @@ async def take(
     Raises StaleReadError if a product has changed since it was read: then nothing may be committed.
     """
     takings = {i: stock.Taking(quantity, levels[i].price) for i, quantity in decider.taken.items()}
-    # As late as possible: everything before runs beside the other workers.
+    # As late as possible: everything before the lock runs in parallel with other workers.
     in_turn = not locked and not decider.relied_on and len(takings) <= FEW_PRODUCTS
     if not locked and not in_turn:
         await stock.acquire_stock_lock(session)

@@ -17,8 +17,8 @@ from worker.observability.metrics import Metrics
 log = logging.getLogger(__name__)
 
 RIGHT_TO_READ: Final = "grant the worker's user READ on it, as deploy/kafka/acls.sh does"
-# Transactions of publishers that take turns move the end that can be read; one that is open for longer is
-# forgotten, or its publisher is in trouble.
+# While publishers commit, the last stable offset moves. A transaction that holds it for longer is forgotten,
+# or its publisher is in trouble.
 HIDDEN_FOR_SECONDS: Final = 60.0
 
 Reason = tuple[str, dict[str, Any]]

@@ -108,11 +108,10 @@ class Watch:
                     "no broker is where it was: continuing with those that Kafka names now", extra=extra
                 )
             published = self._partitions.published_to()
-            # Before the ends, and each in one request: an offset that is committed meanwhile does not exceed
-            # them.
+            # Commits are read before the ends, so that none of them exceeds its end.
             self.seen.commits = await group.commits(admin, self._group.id, everything)
             self._look_for_lost_commits(published)
-            # One that no broker leads would hold up the answer for all, until it fails.
+            # Without a leader, one partition would delay the answer for all until it fails.
             led = [*{*everything} - await consumer.leaderless(everything)]
             ends = await consumer.end_offsets(led) if led else {}
             firsts = await self._firsts(consumer, led)
@@ -200,7 +199,7 @@ class Watch:
         self.remember(ends, published)
 
     def remember(self, ends: Offsets, published: Offsets) -> None:
-        """For the page, which shows the whole group: all partitions, including those of other workers."""
+        """Add a point to the page's charts, which show the whole group, other workers' partitions too."""
         come_to = {p: min(end, published.get(p, 0)) for p, end in ends.items()}
         done, end = sum(come_to.values()), sum(ends.values())
         self._history.saw(time.monotonic(), published=done, end=end, lag=end - done)

@@ -125,8 +125,8 @@ class _Supervisor:
         lived_seconds = now - child.started_at
         is_lasting = not self._was_ever_stable or lived_seconds >= self._settings.refused_limit_seconds
         if code == LoginRefusedError.exit_code and is_lasting:
-            # As well: they all have the same credentials. Those that still work finish their batch. (One that
-            # is started while the credentials are being renewed is started again.)
+            # The others have the same credentials. They stop too, and those that still work finish their
+            # batch. (A worker that starts while the credentials are being renewed is started again.)
             self._stop_all()
             return code
         child.restarts = 0 if lived_seconds > STABLE_SECONDS else child.restarts + 1

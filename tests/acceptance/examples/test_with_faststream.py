@@ -13,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import catalog
 from examples import with_faststream
 from tests.acceptance.examples.users import connections_of, soon, users
+from tests.support.group_offsets import committed_lag
+from tests.support.kafka_topics import create_topics, delete_topics
+from tests.support.publishing import publish
 from tests.support.shop import Shop
-from tests.support.subscriber import committed_lag, create_topics, delete_topics, end_of, publish
+from tests.support.subscriber import end_of
 from worker.sandbox.servers.services import Services
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.promises import Scene
-from tests.support.subscriber import set_option
+from tests.support.topic_changes import set_option
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_2

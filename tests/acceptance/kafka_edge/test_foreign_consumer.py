@@ -9,9 +9,9 @@ from confluent_kafka import TopicPartition
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
+from tests.support.group_offsets import foreign_consumer_in, remember_wrongly
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import foreign_consumer_in, remember_wrongly
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_1, pytest.mark.guarantee_3]

@@ -1,7 +1,5 @@
 """What a worker says of itself: its lag is what is not published, and ready means that all continues."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +11,11 @@ from confluent_kafka import Producer
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
+from tests.support.locked_products import locked_products
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import delete_records
-from tests.support.worker_process import ROOT, Workers
+from tests.support.topic_changes import delete_records
+from tests.support.worker_process import Workers
 
 LAG: Final = "order_worker_consumer_lag_records"
 HIDDEN: Final = "order_worker_hidden_records"
@@ -44,19 +43,6 @@ def place_in(producer: Producer, scene: Scene, values: list[bytes], partition: i
     for value in values:
         producer.produce(scene.topics.order_placed, value=value, partition=partition)
     assert producer.flush(20) == 0
-
-
-@contextmanager
-def locked_products(scene: Scene) -> Iterator[None]:
-    """No batch can be decided meanwhile."""
-    command = [sys.executable, "-m", "tests.support.lock_holder", scene.shop.database_url]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as holder:
-        try:
-            assert holder.stdout
-            assert holder.stdout.readline() == b"locked\n"
-            yield
-        finally:
-            holder.kill()
 
 
 def test_the_lag_counts_what_is_in_hand(

@@ -7,16 +7,11 @@ import pytest
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
+from tests.support.group_offsets import remember_wrongly
+from tests.support.kafka_topics import create_topics, delete_topics
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import (
-    create_topics,
-    delete_records,
-    delete_topics,
-    recreate_topic,
-    remember_wrongly,
-)
-from tests.support.topic_changes import add_partitions
+from tests.support.topic_changes import add_partitions, delete_records, recreate_topic
 from tests.support.topic_names import PARTITIONS
 from tests.support.worker_process import WorkerProcess, Workers
 

@@ -6,9 +6,10 @@ import pytest
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
+from tests.support.group_offsets import remember_wrongly
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import delete_records, remember_wrongly
+from tests.support.topic_changes import delete_records
 from tests.support.topic_names import PARTITIONS
 from tests.support.worker_process import WorkerProcess, Workers
 

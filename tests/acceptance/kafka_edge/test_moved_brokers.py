@@ -9,7 +9,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.faults.proxy import Proxy
 from tests.support.deadline import eventually
 from tests.support.promises import Scene
-from tests.support.subscriber import forget_producers
+from tests.support.publishing import forget_producers
 from tests.support.worker_process import Workers
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.ports import free_port

@@ -7,9 +7,9 @@ import pytest
 
 from tests.acceptance.kafka_edge.load import Load
 from tests.support.deadline import eventually
+from tests.support.group_offsets import remember_wrongly
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import remember_wrongly
 from tests.support.worker_process import WorkerProcess, Workers
 from worker.sandbox.servers.postgres import create_database, drop_database
 from worker.sandbox.servers.services import Services

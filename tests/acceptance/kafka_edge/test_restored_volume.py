@@ -9,7 +9,7 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.support.log_files import folder_of, replace_folder
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import forget_producers
+from tests.support.publishing import forget_producers
 from tests.support.worker_process import Workers
 from worker.sandbox.servers.kafka import LocalKafka
 from worker.sandbox.servers.services import Services

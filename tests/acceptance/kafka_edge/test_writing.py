@@ -11,7 +11,9 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import Message, publish, set_largest_record, set_option
+from tests.support.publishing import publish
+from tests.support.subscriber import Message
+from tests.support.topic_changes import set_largest_record, set_option
 from tests.support.worker_process import Workers
 
 pytestmark = [pytest.mark.guarantee_2, pytest.mark.guarantee_3]

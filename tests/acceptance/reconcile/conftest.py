@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.kafka_topics import create_topics, delete_topics
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import create_topics, delete_topics
 from tests.support.topic_names import PARTITIONS, TopicNames
 
 

@@ -11,7 +11,8 @@ from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
-from tests.support.subscriber import end_of, publish
+from tests.support.publishing import publish
+from tests.support.subscriber import end_of
 from tests.support.worker_process import Workers
 
 pytestmark = pytest.mark.guarantee_3

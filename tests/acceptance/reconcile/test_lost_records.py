@@ -6,7 +6,7 @@ from tests.acceptance.reconcile.reports import drain, found, judged
 from tests.support.builders import line, order_value
 from tests.support.order_worker import OrderWorker, Result
 from tests.support.promises import Scene
-from tests.support.subscriber import delete_records, set_option
+from tests.support.topic_changes import delete_records, set_option
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import Workers
 

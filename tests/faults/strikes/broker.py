@@ -2,7 +2,7 @@
 
 from tests.faults.arena import LARGEST_BYTES, Arena
 from tests.faults.strikes import INJECTIONS
-from tests.support.subscriber import set_largest_record
+from tests.support.topic_changes import set_largest_record
 
 
 def crash(arena: Arena) -> None:

@@ -9,8 +9,8 @@ from confluent_kafka import Consumer
 
 from tests.faults.arena import LARGEST_BYTES, Arena
 from tests.faults.strikes import INJECTIONS
-from tests.support.subscriber import delete_records, foreign_consumer_in, set_option
-from tests.support.topic_changes import add_partitions
+from tests.support.group_offsets import foreign_consumer_in
+from tests.support.topic_changes import add_partitions, delete_records, set_option
 
 _BEFORE: Final = "message.timestamp.before.max.ms"
 _AFTER: Final = "message.timestamp.after.max.ms"

@@ -53,7 +53,7 @@ from worker.operations.lag.measure import GroupLag, Look, measure
 from worker.operations.skip.sentences import Skips
 from worker.settings import Settings
 
-# The loop is that of the batch: so much is parsed at most for one view, some 30 ms of it.
+# The event loop also decides batches: one view may parse at most this much, which takes some 30 ms.
 MOST_REJECTIONS: Final = 1_000
 MOST_REJECTIONS_BYTES: Final = 1024 * 1024
 MOST_LETTERS: Final = 400

@@ -19,7 +19,7 @@ def is_full(entries: Iterable[Any]) -> bool:
 
 
 def _size(entry: Any) -> int:
-    """As it came, until all of it was polled: what is decompressed of it is not known."""
+    """The compressed bytes of an answer until all of it was polled; the decompressed size is not known."""
     fetched = entry._partition_records if type(entry) is FetchResult else None
     return int(fetched._records.size_in_bytes()) if fetched else 0
 

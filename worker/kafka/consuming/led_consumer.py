@@ -9,18 +9,18 @@ from worker.kafka.leaders import has_leader, leaderless, require_leaders
 
 
 class LedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """An AIOKafkaConsumer that raises NoLeaderError where it is asked for offsets that no broker can say."""
+    """An AIOKafkaConsumer that raises NoLeaderError when it is asked for offsets and no broker has them."""
 
     def without_leader(self, partitions: Iterable[TopicPartition]) -> set[TopicPartition]:
-        """Those that no broker leads, by what the brokers said last. Sends no request."""
+        """The partitions without a leader, by the known metadata. Sends no request."""
         return {partition for partition in partitions if not has_leader(self._client, partition)}
 
     async def leaderless(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Those that no broker leads now. An election is not waited for."""
+        """The partitions without a leader now. Does not wait for an election."""
         return await leaderless(self._client, partitions, patience_seconds=0.0)
 
     async def require_leaders(self, partitions: Collection[TopicPartition]) -> None:
-        """Raise NoLeaderError if no broker leads some of them, also after an election had its time."""
+        """Raise NoLeaderError if some of them have no leader, even after the time that an election takes."""
         await require_leaders(self._client, partitions)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:

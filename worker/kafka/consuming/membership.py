@@ -57,7 +57,7 @@ async def leave_while_joining(client: Any, coordinator: Any) -> None:
     if is_joining and coordinator.member_id and coordinator.coordinator_id is not None:
         leaving = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
         with suppress(KafkaError, OSError, TimeoutError):
-            # By another connection than the join's: Kafka answers the requests of one in turn.
+            # By another connection than the join's: Kafka answers the requests of a connection in order.
             await asyncio.wait_for(client.send(coordinator.coordinator_id, leaving), LEFT_WITHIN_SECONDS)
 
 

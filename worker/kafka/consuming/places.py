@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class Places:
-    """Of the partitions of one assignment."""
+    """The positions of all partitions of one assignment, and what is wrong with some."""
 
     def __init__(self, accepting: bool) -> None:
         """`accepting`: the records of a poll count as handed over when `accept` is called, not before."""
@@ -37,7 +37,7 @@ class Places:
         return accepted
 
     def not_accepted(self) -> dict[TopicPartition, int]:
-        """Where the records begin that a poll returned and nobody accepted."""
+        """By partition, the first offset of the records that a poll returned and nobody accepted."""
         if self.offered:
             said = about(Event.POSITION_RESTORED, partitions=places(self.offered))
             at = names(self.offered)
@@ -45,7 +45,7 @@ class Places:
         return dict(self.offered)
 
     def moved_from(self, partition: TopicPartition, position: int | None) -> int | None:
-        """The offset where the last poll or seek left a partition that was moved since; else None."""
+        """If something has moved the partition since the last poll or seek, the offset where that left it."""
         left_at = self._left_at.get(partition)
         if left_at is None or position is None or position == left_at:
             return None

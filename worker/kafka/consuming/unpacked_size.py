@@ -26,7 +26,7 @@ _LZ4_MOST: Final = 255
 _PIECE_BYTES: Final = 1024 * 1024
 _SMALL_BYTES: Final = 2_048  # of zstd, which packs best: four bytes are 128 KiB
 
-# Of a batch of format 2: where its length stands, what that counts from, format, attributes, first record.
+# Positions in a batch of format 2: its length, from where that counts, its format, attributes, first record.
 _LENGTH_AT: Final = 8
 _LENGTH_ENDS: Final = 12
 _FORMAT_AT: Final = 16

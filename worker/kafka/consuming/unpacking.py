@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 _OFFSET: Final = attrgetter("offset")
 MAX_POLL_BYTES: Final = 3 * 1024 * 1024
-# Records are unpacked so many at a time until a poll has its bytes, so that it exceeds them by no more than
-# these. To count 8,000 records takes half a millisecond, and to decide them some 400.
+# Records are unpacked so many at a time, so that a poll exceeds its limit of bytes by no more than these. To
+# count 8,000 records takes half a millisecond, and to decide them some 400.
 _PORTION: Final = 16
 
 

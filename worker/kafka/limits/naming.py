@@ -28,19 +28,19 @@ _ADAPTED: Final = {
 
 
 def adapting(error: BaseException, topic: str, remedy: RefusalRemedy) -> AdaptedError:
-    """What was refused and will be sent differently."""
+    """The error for a refusal after which the next attempt sends something else."""
     return AdaptedError(topic, name_of(error), setting="", what_to_do=_ADAPTED[remedy])
 
 
 def now_set_aside(refused: RefusedByKafkaError) -> AdaptedError:
-    """An outcome that stays refused, and that the orders after it do not wait for any more."""
+    """The error for an outcome that was just set aside; the next attempt goes without it."""
     return AdaptedError(
         refused.topic, refused.reason, setting="", what_to_do=_ADAPTED[RefusalRemedy.SET_ASIDE]
     )
 
 
 def raised(topic: str) -> AdaptedError:
-    """What was refused by a limit that has changed since."""
+    """The error for a refusal by a limit that was raised since; the next attempt may succeed."""
     return AdaptedError(topic, "MESSAGE_TOO_LARGE", setting="", what_to_do="its limit was raised meanwhile")
 
 
@@ -53,7 +53,7 @@ def refused(
     place: str | None = None,
     order_id: str | None = None,
 ) -> RefusedByKafkaError:
-    """What stays refused, `size` bytes as a batch of its own."""
+    """The error for a refusal that stays. `size`: bytes of what was refused, as a batch of its own."""
     reason, setting, what_to_do = _explained(error, topic, limits, size)
     return RefusedByKafkaError(
         topic, reason, setting=setting, what_to_do=what_to_do, place=place, order_id=order_id
@@ -83,7 +83,7 @@ def _explained(error: BaseException, topic: str, limits: TopicLimits, size: int)
 
 
 def withheld_sentences(rows: Sequence[Withheld]) -> list[str]:
-    """What is withheld, the first ones, each with what to do, and how many more there are."""
+    """A sentence for each of the first withheld outcomes, with what to do; then how many more there are."""
     sentences = [
         f"{row.topic} refuses the outcome of order {row.order_id}, from"
         f" {row.source_topic}-{row.source_partition}@{row.source_offset} ({row.reason}): {row.what_to_do}"

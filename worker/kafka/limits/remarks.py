@@ -21,8 +21,8 @@ _DAY_MS: Final = 24 * _HOUR_MS
 LARGEST_OUTCOME_BYTES: Final = 256 * 1024
 # What our headers add to a record that becomes a dead letter.
 LETTER_HEADER_BYTES: Final = 8 * 1024
-# An input record must outlive the longest time that all workers are away, an outcome that of its subscribers,
-# and a dead letter that of the operators.
+# An input record must outlive the longest time that all workers are down, an outcome the longest time that
+# its subscribers are, and a dead letter the time until an operator looks.
 _LEAST_RETENTION_MS: Final = {Use.INPUT: _DAY_MS, Use.OUTCOMES: _DAY_MS, Use.DEAD_LETTERS: 7 * _DAY_MS}
 _COMPACTION: Final = {
     Use.INPUT: "would delete an order before it is decided, if another record has its key",

@@ -26,15 +26,15 @@ _FENCED_AT_ONCE: Final = 16
 OUTPUTS_KEPT: Final = 3
 # How old what is known of leaders and copies in sync may be before a transaction begins.
 _METADATA_MS: Final = 5_000
-# While a start takes long: how often in its time to look for the reason.
+# Into so many parts the time of a start is divided. After each part but the last the reason is looked for.
 _LOOKS: Final = 3
 
 LeastInSync = Callable[[str], int]
-"""a topic's `min.insync.replicas`, by what is known of it"""
+"""a topic's `min.insync.replicas`, as far as it is known"""
 
 
 def not_known(_topic: str) -> int:
-    """One, as where a topic's settings may not be read: its leader is enough."""
+    """One, as for a topic whose settings may not be read: its leader is enough."""
     return 1
 
 
@@ -275,7 +275,7 @@ class LeaseProducers:
         }
 
     def _close(self, client: AIOKafkaProducer) -> None:
-        # In the background, for its broker may be what is away.
+        # In the background: its broker may be away, and then closing takes long.
         task = asyncio.create_task(close_producer(client))
         self._closing.add(task)
         task.add_done_callback(self._closed)
@@ -283,6 +283,6 @@ class LeaseProducers:
     def _closed(self, task: asyncio.Task[None]) -> None:
         self._closing.discard(task)
         if not self._closing:
-            # An outage leaves cycles behind. The collector, which `worker.runtime.serving` spares, came by
-            # so seldom that memory grew with each outage.
+            # An outage leaves cycles behind. The garbage collector, which `worker.runtime.serving` makes
+            # run rarely, let memory grow with each outage.
             gc.collect()

@@ -53,7 +53,7 @@ async def place_in(producer: AIOKafkaProducer, topic: str, source: TopicPartitio
 
 
 async def close_producer(producer: AIOKafkaProducer) -> None:
-    # What it did counts by what is committed, so nothing that goes wrong here matters.
+    # Only what is committed counts, so an error does not matter here.
     with suppress(Exception):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
             await producer.stop()

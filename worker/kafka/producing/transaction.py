@@ -85,12 +85,12 @@ class Transaction:
 
     async def _enter(self, place: TopicPartition) -> None:
         """Require a leader before the partition takes part: Kafka ends no transaction without it."""
-        # By what the brokers said last, which takes no time; `wait_acknowledged` finds a leader lost since.
+        # By the known metadata, which takes no time; `wait_acknowledged` notices a leader lost since.
         if place not in self._places and not has_leader(self.producer.client, place):
             await require_leaders(self.producer.client, [place])
 
     def note(self, sent: Sent) -> Sent:
-        """Include it in what was sent: if it fails, nothing is committed."""
+        """Make it a part of the transaction: if it fails, nothing is committed."""
         self._sent.append(sent)
         return sent
 
@@ -135,7 +135,7 @@ class Transaction:
 
     def ignore_failures(self) -> None:
         """Ignore later failures of what was sent, which asyncio would log as errors."""
-        # A right that is missing fails the end as well.
+        # A missing right makes the end of the transaction fail as well.
         end = end_of_transaction(self.producer)
         for future in (*self._sent, *never_awaited(self.producer), *([end] if end else ())):
             if isinstance(future, asyncio.Task):

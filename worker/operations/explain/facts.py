@@ -33,7 +33,7 @@ from worker.operations.input_records import decode_kept
 
 _CONFLICT: Final = RecordStanding.CONFLICT
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Anybody may give a record any time, up to 2^63 milliseconds; Python's end in the year 9999.
+# A producer may stamp a record with any time up to 2^63 milliseconds; Python's times end in the year 9999.
 _LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -128,7 +128,7 @@ def _input(
     standing = _standing(place, decoded, row, is_handled=offset is not None and record.offset < offset)
     why = difference_from_row(decoded.order, row).message if row and standing is _CONFLICT else ""
     if letter is not None and letter.code == DeadLetterCode.ORDER_ID_CONFLICT:
-        # As its worker saw it: one of an older version takes lines in another order for another order.
+        # As the worker saw it that wrote this: to an older version, other order of lines is another order.
         standing, why = _CONFLICT, letter.message
     elif letter is not None and standing is not _CONFLICT:
         standing, why = RecordStanding.INVALID, f"{letter.message} ({letter.code})"

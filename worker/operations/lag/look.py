@@ -38,7 +38,7 @@ from worker.operations.lag.measure import (
 from worker.operations.skip.sentences import Skips
 from worker.settings import Settings
 
-# Rates come from these: one batch is taken from one partition first, so a single second says little of each.
+# Rates are measured over this many looks: a batch may come from one partition, so one second says little.
 LOOKS_KEPT: Final = 10
 _SKIPS_SECONDS: Final = 2.0
 _PROBE_SECONDS: Final = 2.0  # for finding the next record; usually the first answer has it

@@ -90,7 +90,7 @@ async def _to_reopen(
     session: AsyncSession, rows: Sequence[LedgerRow], topic: str, selection: Selection
 ) -> list[LedgerRow]:
     known = await reopenings.find_reopenings(session, [row.order_id for row in rows])
-    # A new id in the ledger shows it as well: a backup may have lost the row of its reopening.
+    # The new id in the ledger shows a reopening too: a backup may lack its row.
     decided = await ledger.find_outcomes(session, [reopened_id(row.order_id) for row in rows])
     chosen = []
     for row in rows:

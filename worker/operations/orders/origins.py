@@ -17,7 +17,7 @@ from worker.operations.input_records import decode_kept
 
 PORTION: Final = 500  # orders that are read together
 
-# Records of others between two that are wanted: to read over them takes less time than to begin once more.
+# So many unwanted records between two wanted ones are read, which takes less time than another seek.
 _NEAR: Final = 2_000
 
 

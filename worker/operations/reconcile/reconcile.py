@@ -56,7 +56,7 @@ from worker.operations.reconcile.topic_copies import (
 from worker.operations.screen import progress
 from worker.settings import Settings
 
-# Judged by one statement: long enough to be fast, and short for a database that others use as well.
+# Records that one statement judges: enough to be fast, and few enough for a database that others use.
 _PORTION: Final = 10_000
 RESULTS: Final = ("confirmed", "rejected", "duplicate", "dead_letter")
 REMARKS: Final = (
@@ -186,14 +186,14 @@ async def _window(
     """What is judged, and how many records of the window are not committed yet."""
     partitions = await partitions_of(consumer, TopicSelection(settings.order_placed_topic))
     async with kafka_admin(settings) as admin:
-        # Before anything is read: what is committed now has all that comes of it in the other topics.
+        # Before the topics are read: what is committed now has its outcomes in them.
         offsets = await group.committed(admin, settings.group_id, partitions)
         members = await group.members(admin, settings.group_id)
     bounds = await bounds_of(consumer, partitions)
     spans = await window(consumer, partitions, asked.start, asked.end)
     inputs = input_read(bounds, spans, offsets, from_first=asked.start is None)
     waiting = sum(end - inputs.spans[p][1] for p, (_, end) in spans.items())
-    # Where somebody is in it, it is the right group, and has only just begun.
+    # If the group has members, it is the right one, and has only just begun.
     if waiting and not members and all(offset is None for offset in offsets.values()):
         raise CommandError(
             f"the group {settings.group_id} has committed nothing of {settings.order_placed_topic}, so there"

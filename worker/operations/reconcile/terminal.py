@@ -83,7 +83,7 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
 async def write_json(found: Reconciled) -> None:
     """One document, whole or not at all, however many discrepancies there are."""
     head = to_json(versioned({**asdict(found.summary), "left": found.summary.left}), indent=2).decode()
-    # Aside first: where PostgreSQL fails on the way, nobody gets half a document.
+    # Into a temporary file first, so that no half document is printed if PostgreSQL fails.
     with SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8") as document:
         document.write(head.removesuffix("\n}") + ',\n  "found": [')
         separator = "\n    "

@@ -11,7 +11,7 @@ from worker.operations.dead_letters.letter import LetterPlace, parse_place
 from worker.operations.redrive.edits import Edits, FileLine
 from worker.operations.redrive.json_edit import Change, ChangeError, raw_members
 
-# Beside ours, what `export` writes: a line of it may be edited and given back.
+# Fields that `export` writes: one of its lines may be edited and used here.
 _EXPORTED: Final = frozenset(
     ["source", "error", "failed_at", "cut_from_bytes", "headers", "key", "key_base64", "value_base64"]
 )

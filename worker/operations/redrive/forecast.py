@@ -14,7 +14,7 @@ from worker.operations.replay.rehearsal import Rehearsal, Rehearsed
 from worker.operations.replay.rehearse import RecordReader
 
 _MAX_SAMPLES: Final = 5
-# No record lies there: none of them is taken for the one that was decided.
+# No record has such an offset, so none counts as the record that was decided.
 _FIRST_OFFSET: Final = 2**62
 
 

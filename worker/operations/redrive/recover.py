@@ -106,7 +106,7 @@ async def look_behind(
 
 
 async def _ends(settings: Settings, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-    # Uncommitted: what an open transaction of somebody else hides is waited for, not overlooked.
+    # The uncommitted end: the search waits for records that an open transaction of others hides.
     async with reader(settings.kafka_client_options(), "read_uncommitted") as consumer:
         ends: dict[TopicPartition, int] = await consumer.end_offsets(list(partitions))
         return ends

@@ -115,7 +115,7 @@ async def _send_to(
     batch, ids = opened.producer.create_batch(), list[UUID]()
     for parcel in parcels:
         content = {"key": parcel.key, "value": parcel.value, "headers": parcel.headers, "timestamp": now_ms}
-        # None: it is full. An empty one takes any record.
+        # `append` returns None if the batch is full; an empty batch takes any record.
         if batch.append(**content) is None:
             sent.append((await opened.send_batch(batch, place), ids))
             batch, ids = opened.producer.create_batch(), []

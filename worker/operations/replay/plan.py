@@ -71,7 +71,7 @@ class Move:
     @property
     def skipped(self) -> tuple[int, int]:
         """The offsets that never come, of those that are still there."""
-        # Beyond the end nobody knows which of the records there were read: new ones may lie anywhere.
+        # Beyond the log's end: it is unknown which of its records were read.
         start = self.bounds.first if self.beyond else max(self.committed, self.bounds.first)
         return start, max(start, self.target)
 

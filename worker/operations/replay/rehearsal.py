@@ -100,7 +100,7 @@ class Rehearsal:
         if any(refused):
             if len(arrivals) == 1:
                 return [Rehearsed(Fate.DEAD_LETTER, refused[0])]
-            # As the worker finds it: what is refused takes nothing, and may leave stock to those behind it.
+            # By halving, as a worker does: a refused order takes no stock, so a later one may get it.
             half = len(arrivals) // 2
             return self.decide(arrivals[:half], found) + self.decide(arrivals[half:], found)
         self._remember(new, decided, found.levels)

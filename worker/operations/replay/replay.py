@@ -41,7 +41,7 @@ from worker.settings import Settings
 Sessions = async_sessionmaker[AsyncSession]
 
 _FOR_EVER: Final = datetime.max.replace(tzinfo=UTC)
-# What a worker skips without a word: records that may be skipped without anybody missing them.
+# Records for which a worker publishes nothing: skipping them loses no outcome.
 _NOTHING_TO_TELL: Final = frozenset({Fate.SILENCED, Fate.DUPLICATE})
 
 
@@ -111,7 +111,7 @@ async def _rehearse(
         partitions = await partitions_of(consumer, selected)
         members = await group.members(admin, settings.group_id)
         commits = await group.commits(admin, settings.group_id, partitions)
-        # After the offsets: no log ends before an offset because somebody was quicker than we.
+        # Read after the committed offsets, so that none of them lies beyond its log's end.
         log_ends = await _log_ends(settings, partitions)
         committed = await _committed(settings, sessions, commits, log_ends)
         bounds = await bounds_of(consumer, list(committed))

@@ -20,7 +20,7 @@ from worker.errors import CommandError
 from worker.kafka import group
 from worker.kafka.clients import KAFKA_ERRORS
 
-# After a crash a coordinator loads for a moment. The group of a selection may be new to it as well.
+# After a crash a coordinator loads for a moment, and so it does for the new group of a selection.
 _PATIENCE_SECONDS: Final = 15.0
 
 

@@ -18,8 +18,7 @@ from worker.kafka.producing.transaction import Transaction, transaction
 from worker.operations.republish.progress import Progress
 from worker.settings import Settings
 
-# A run that was killed leaves a transaction open, which hides from subscribers what comes after it: so long,
-# or until the next run.
+# For so long, or until the next run, the open transaction of a killed run hides later records.
 _TRANSACTION_TIMEOUT_MS: Final = 20_000
 _PUBLISH_TIMEOUT_SECONDS: Final = _TRANSACTION_TIMEOUT_MS / 2_000
 

@@ -67,8 +67,8 @@ async def import_catalog(settings: Settings, asked: ImportRequest) -> CatalogRep
                 async with session_factory(engine)() as session, session.begin():
                     return await _import(session, files, asked, bar)
         except (*DATABASE_ERRORS, OSError) as error:
-            # Everything that is wrong with the files was found before: this is the server, or somebody
-            # who changed the same rows at this moment.
+            # The files were checked before, so the cause is the server, or a transaction that has just
+            # changed the same rows.
             raise CommandError(f"the import failed and can be run again: {_first_reason(error)}") from error
 
 

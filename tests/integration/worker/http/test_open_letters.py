@@ -10,7 +10,7 @@ from contracts.events import DeadLetterCode
 from db.worker import redrives, settled_letters
 from db.worker.redrive_records import Claim, Run
 from db.worker.settled_letters import LetterKey, ToSettle
-from tests.support.subscriber import publish
+from tests.support.publishing import publish
 from tests.support.topic_names import TopicNames
 from worker.app import build
 from worker.core.dead_letter import dead_letter_headers

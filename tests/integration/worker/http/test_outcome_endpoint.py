@@ -15,8 +15,8 @@ import pytest
 from contracts.events import DeadLetterCode
 from tests.support.builders import order_value
 from tests.support.deadline import eventually
+from tests.support.publishing import publish
 from tests.support.shop import Shop
-from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker import app
 from worker.app import build

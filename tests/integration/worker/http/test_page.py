@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 
 from contracts.events import OrderRejected, Reason, ReasonCode
 from db.worker import sales
+from tests.support.publishing import publish
 from tests.support.shop import Shop
-from tests.support.subscriber import publish
 from tests.support.topic_names import TopicNames
 from worker.app import build
 from worker.http.page import site, tail

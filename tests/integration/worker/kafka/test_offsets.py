@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiokafka import TopicPartition
 
-from tests.support.subscriber import publish
+from tests.support.publishing import publish
 from tests.support.topic_names import TopicNames
 from worker.errors import CommandError, UsageError
 from worker.kafka.consuming.reading import portions, records

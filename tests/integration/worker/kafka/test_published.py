@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import REPUBLISHED
 from db.worker.positions import Acknowledged, PendingBatch, Sentinel
-from tests.support.subscriber import admin_client, publish, read_topic, set_option, unverified_transactions
+from tests.support.kafka_topics import admin_client
+from tests.support.publishing import publish
+from tests.support.subscriber import read_topic
 from tests.support.taking_over import leases_of, take_lease
+from tests.support.topic_changes import set_option, unverified_transactions
 from tests.support.topic_names import TopicNames
 from worker.kafka.ends import end_offsets
 from worker.kafka.published import digest, find_published_to, is_offset_lost, published_to

@@ -27,8 +27,9 @@ from tests.support.broken_records import (
     send_odd_header,
     unknown_codec,
 )
+from tests.support.kafka_topics import create_topics
 from tests.support.own_broker import own_broker
-from tests.support.subscriber import create_topics, delete_records
+from tests.support.topic_changes import delete_records
 from worker.failures import WaitsForOperatorError
 from worker.kafka.consuming.membership import FetchStoppedError
 from worker.kafka.consuming.raw_reader import RawReader

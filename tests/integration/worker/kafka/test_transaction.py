@@ -10,7 +10,8 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import MessageSizeTooLargeError
 
-from tests.support.subscriber import read_topic, set_option
+from tests.support.subscriber import read_topic
+from tests.support.topic_changes import set_option
 from tests.support.topic_names import TopicNames
 from worker.kafka.leaders import UnknownPartitionError
 from worker.kafka.producing.producers import close_producer

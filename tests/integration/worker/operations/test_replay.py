@@ -9,8 +9,9 @@ from confluent_kafka import Producer
 from sqlalchemy import text
 
 from tests.support.builders import line, order_value
+from tests.support.group_offsets import committed_lag, remember_wrongly
 from tests.support.promises import Scene
-from tests.support.subscriber import committed_lag, publish, remember_wrongly
+from tests.support.publishing import publish
 from worker.errors import CommandError
 from worker.kafka.offsets import TopicSelection
 from worker.operations.replay import replay as operation

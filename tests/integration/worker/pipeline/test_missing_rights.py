@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.subscriber import admin_client, create_topics
+from tests.support.kafka_topics import admin_client, create_topics
 from tests.support.taking_over import leases_of, take_lease
 from worker.core.results import Publication
 from worker.core.steps import nothing_happens

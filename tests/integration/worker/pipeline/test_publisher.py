@@ -16,15 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.events import DeadLetterCode
 from tests.support.deadline import eventually
-from tests.support.subscriber import (
-    Message,
-    admin_client,
-    read_topic,
-    set_option,
-    unverified_transactions,
-    wait_until_known,
-)
+from tests.support.kafka_topics import admin_client, wait_until_known
+from tests.support.subscriber import Message, read_topic
 from tests.support.taking_over import leases_of, take_lease
+from tests.support.topic_changes import set_option, unverified_transactions
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.dead_letter import dead_letter_headers
 from worker.core.results import Publication

@@ -16,14 +16,10 @@ from db.worker import leases, ledger, positions, skips
 from db.worker.leases import Holder
 from db.worker.positions import PendingBatch, Sentinel
 from tests.support.deadline import eventually
-from tests.support.subscriber import (
-    delete_records,
-    publish,
-    read_topic,
-    recreate_topic,
-    remember_wrongly,
-    unverified_transactions,
-)
+from tests.support.group_offsets import remember_wrongly
+from tests.support.publishing import publish
+from tests.support.subscriber import read_topic
+from tests.support.topic_changes import delete_records, recreate_topic, unverified_transactions
 from tests.support.topic_names import PARTITIONS, TopicNames
 from worker.core.results import Publication
 from worker.core.steps import nothing_happens

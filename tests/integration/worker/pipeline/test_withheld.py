@@ -17,8 +17,9 @@ from db.engine import session_factory
 from db.worker import ledger, positions
 from db.worker.withheld import Withheld, list_withheld
 from tests.support.builders import line, order_value, record
-from tests.support.subscriber import Message, read_topic, recreate_topic, set_option
+from tests.support.subscriber import Message, read_topic
 from tests.support.taking_over import take_lease
+from tests.support.topic_changes import recreate_topic, set_option
 from tests.support.topic_names import TopicNames
 from worker.core.results import Publication
 from worker.core.steps import nothing_happens

@@ -20,16 +20,12 @@ from tests.acceptance.kafka_edge.load import Load
 from tests.faults.cluster import GROUPS, TRANSACTIONS, LocalKafkaCluster
 from tests.support.builders import line, order_value
 from tests.support.deadline import eventually
+from tests.support.kafka_topics import admin_client, create_topics, wait_until_known
 from tests.support.order_worker import OrderWorker
 from tests.support.promises import Scene
 from tests.support.shop import Shop
-from tests.support.subscriber import (
-    admin_client,
-    create_topics,
-    set_option,
-    wait_until_known,
-)
 from tests.support.taking_over import committed_offset, leases_of
+from tests.support.topic_changes import set_option
 from tests.support.topic_names import TopicNames
 from tests.support.worker_process import Workers
 from worker.kafka.clients import kafka_admin, largest_record_bytes
