@@ -32,14 +32,24 @@ _SCRIPTS: Final = Path(__file__).parent / "migrations"
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 _LOCK: Final = "order-worker.upgrade"
 
-# The session whose transaction holds a lock on one of our tables for the longest time.
+# Whose transaction has held a lock on one of our tables for the longest time. A prepared one has no session,
+# and stays, also over a restart, until somebody ends it.
 _HOLDER: Final = text("""
-    SELECT pid, application_name, extract(epoch FROM clock_timestamp() - xact_start)::float AS seconds
-    FROM pg_stat_activity
-    WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND pid IN (
-        SELECT pid FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WITH held AS (
+        SELECT pid, virtualtransaction FROM pg_locks JOIN pg_class ON pg_class.oid = relation
         WHERE granted AND relnamespace = current_schema()::regnamespace)
-    ORDER BY xact_start LIMIT 1
+    SELECT who, extract(epoch FROM clock_timestamp() - since)::float AS seconds FROM (
+        SELECT format('session %s (%s)', pid, coalesce(nullif(application_name, ''), backend_type)),
+               xact_start
+        FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND xact_start IS NOT NULL AND pid IN (SELECT pid FROM held)
+        UNION ALL
+        SELECT format('prepared transaction %L (COMMIT or ROLLBACK PREPARED ends it)', gid), prepared
+        -- By the lock on its own number: of its virtual one nothing is said but in pg_locks.
+        FROM pg_prepared_xacts JOIN pg_locks ON granted AND transactionid = transaction
+        WHERE virtualtransaction IN (SELECT virtualtransaction FROM held)
+    ) AS holders (who, since)
+    ORDER BY since LIMIT 1
     """)
 
 Report = Callable[[str], None]
@@ -230,4 +240,4 @@ async def _holder(connection: AsyncConnection) -> str:
     await connection.rollback()
     if row is None:
         return "its lock was taken each time"
-    return f"session {row.pid} ({row.application_name or 'no name'}) holds one for {row.seconds:.0f} s"
+    return f"{row.who} holds one for {row.seconds:.0f} s"

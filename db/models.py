@@ -72,6 +72,8 @@ class Product(Base):
     __table_args__ = (
         CheckConstraint("price >= 0", name="price_not_negative"),
         CheckConstraint("stock_quantity >= 0", name="stock_not_negative"),
+        # With the id, or the first of a category would be looked for among the products of all others.
+        Index(None, "category_id", "id"),
         # With the id, since many share a time: those of one import, and all from before revision 0009.
         Index(None, "created_at", "id"),
         # Room on each page, so that a stock update stays on it and touches no index (HOT).
@@ -86,7 +88,7 @@ class Product(Base):
     stock_quantity: Mapped[int] = mapped_column(server_default="0")
     # All that was ever put into stock: received − sold in orders not cancelled = stock_quantity.
     received_quantity: Mapped[int] = mapped_column(server_default="0")
-    category_id: Mapped[int] = mapped_column(ForeignKey("categories.id", ondelete="RESTRICT"), index=True)
+    category_id: Mapped[int] = mapped_column(ForeignKey("categories.id", ondelete="RESTRICT"))
     # Of those from before revision 0009: the time of that upgrade.
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

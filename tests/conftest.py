@@ -100,7 +100,7 @@ def services() -> Iterator[Services]:
             given_database=os.environ.get("ORDER_WORKER_DATABASE_URL"),
             report=lambda sentence: print(sentence, flush=True),
             # The order of the commits, for the sequential model of tests.faults.
-            postgres_settings={"track_commit_timestamp": "on"},
+            postgres_settings={"track_commit_timestamp": "on", "max_prepared_transactions": "2"},
         ) as running:
             yield running
     except LocalServiceError as error:

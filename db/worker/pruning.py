@@ -133,14 +133,24 @@ _PRUNE: Final = text("""
 )
 # Not waited for until it is on disk: the next run prunes again what a crash has undone.
 _NO_WAIT: Final = text("SELECT set_config('synchronous_commit', 'off', true)")
-_BLOCKS: Final = text("""
-    SELECT pg_relation_size('order_outcomes') / CAST(current_setting('block_size') AS bigint)
-""")
-_SIZE: Final = text("SELECT pg_table_size('order_outcomes'), pg_indexes_size('order_outcomes')")
+# The ledger itself, or its partitions: a table that is partitioned has no blocks of its own.
+_PARTS: Final = """
+    (SELECT CAST('order_outcomes' AS regclass) UNION SELECT relid FROM pg_partition_tree('order_outcomes'))
+    AS part (id)
+"""
+_BLOCKS: Final = text(f"""
+    SELECT max(pg_relation_size(id)) / CAST(current_setting('block_size') AS bigint) FROM {_PARTS}
+""")  # noqa: S608 (constant)
+_SIZE: Final = text(f"""
+    SELECT CAST(sum(pg_table_size(id)) AS bigint), CAST(sum(pg_indexes_size(id)) AS bigint) FROM {_PARTS}
+""")  # noqa: S608 (constant)
 
 
 async def count_blocks(session: AsyncSession) -> int:
-    """How many blocks the ledger has now. What is written later lies after them, or in free places."""
+    """How many blocks the ledger has now, or its largest partition; spans hold rows of all its partitions.
+
+    What is written later lies after them, or in free places.
+    """
     return int((await session.execute(_BLOCKS)).scalar_one())
 
 

@@ -297,3 +297,26 @@ async def test_a_wrong_direction_is_refused(
             call: Call = partial(catalog.list_products, descending=descending)
             error = await refusal(session, engine, call, InvalidValueError)
             assert str(error) == f"descending must be True or False: {descending!r}"
+
+
+async def products_read(session: AsyncSession) -> int:
+    """By the statements of this transaction, whether they were shown or not."""
+    read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'products'"
+    return (await session.execute(text(read))).scalar_one()
+
+
+@pytest.mark.parametrize("newest", [100, 3_000])
+async def test_a_page_of_a_category_reads_no_product_of_another(session: AsyncSession, newest: int):
+    for category_id, rows in ((LAMPS, 3_000), (EMPTY, newest)):
+        await session.execute(
+            text(
+                "INSERT INTO products (name, price, category_id)"
+                " SELECT 'New', 1, :category_id FROM generate_series(1, :rows)"
+            ),
+            {"category_id": category_id, "rows": rows},
+        )
+    await session.execute(text("ANALYZE products"))
+    for after in (None, 3_010):
+        before = await products_read(session)
+        assert len(await catalog.list_products_in_category(session, EMPTY, limit=50, after=after)) == 50
+        assert await products_read(session) - before <= 100

@@ -110,3 +110,26 @@ async def test_the_key_refuses_to_decide_a_pruned_order_again(session: AsyncSess
     assert row == LedgerRow(order_id, "confirmed", b"\x01" * 16, "placed", 0, 1, None, OLD, None)
     with pytest.raises(UniqueViolationError):
         a_row(shop, 2, order_id=order_id)
+
+
+async def test_a_ledger_in_partitions_is_pruned_in_all_of_them(session: AsyncSession, shop: Shop):
+    """They were taken for an empty ledger: a table in partitions has no blocks of its own."""
+    for statement in (
+        "ALTER TABLE order_outcomes RENAME TO whole",
+        "ALTER INDEX pk_order_outcomes RENAME TO pk_whole",
+        "CREATE TABLE order_outcomes (LIKE whole INCLUDING CONSTRAINTS, PRIMARY KEY (order_id))"
+        " PARTITION BY HASH (order_id)",
+        *(
+            f"CREATE TABLE part{n} PARTITION OF order_outcomes FOR VALUES WITH (MODULUS 2, REMAINDER {n})"
+            for n in (0, 1)
+        ),
+    ):
+        shop.sql(statement)
+    order_ids = {a_row(shop, offset) for offset in range(20)}
+    assert await states(session) == {PruneState.PRUNABLE: 20}
+    size = await pruning.ledger_size(session)
+    assert size.table_bytes > 0 < size.index_bytes
+    rows = await pruning.list_prunable(session, RULE, 0, await pruning.count_blocks(session))
+    assert {row.order_id for row in rows} == order_ids
+    assert await pruning.prune(session, dict.fromkeys(order_ids)) == 20
+    assert await states(session) == {PruneState.PRUNED: 20}

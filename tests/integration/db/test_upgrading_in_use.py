@@ -79,6 +79,22 @@ async def test_a_revision_that_gets_no_lock_gives_up_and_names_the_session(
     assert await revision(engine) == migrate.head_revision()
 
 
+async def test_a_prepared_transaction_that_holds_the_lock_is_named_with_what_ends_it(
+    engine: AsyncEngine, reader: asyncpg.Connection
+):
+    """It has no session: the lock was said to be taken each time by somebody else."""
+    if await reader.fetchval("SHOW max_prepared_transactions") == "0":
+        pytest.skip("this server takes no prepared transactions")
+    await migrate.upgrade(engine, "public", "0003")
+    for statement in ("BEGIN", "SELECT FROM positions", "PREPARE TRANSACTION 'of days ago'"):
+        await reader.execute(statement)
+    try:
+        with pytest.raises(LockedOutError, match=r"transaction 'of days ago' \(COMMIT or ROLLBACK PREPARED"):
+            await migrate.upgrade(engine, "public", waits=LockWaits(lock_timeout_seconds=0.1, tries=1))
+    finally:
+        await reader.execute("ROLLBACK PREPARED 'of days ago'")
+
+
 async def test_a_revision_is_tried_again_until_its_lock_is_free(
     engine: AsyncEngine, reader: asyncpg.Connection
 ):
