@@ -35,6 +35,8 @@ def prepare() -> None:
 
     A closed one is replaced by a file that cannot be written, or output would go to the next file opened.
     """
+    if not os.environ.get("COLUMNS", "1").strip("0"):
+        del os.environ["COLUMNS"]  # on so many columns rich would show nothing
     _hold(0, os.O_WRONLY)
     _hold(1, os.O_RDONLY)
     _hold(2, os.O_WRONLY)
@@ -51,6 +53,11 @@ def _hold(descriptor: int, mode: int) -> None:
     except OSError:
         # The system assigns the lowest free descriptor, which is this one.
         os.set_inheritable(os.open(os.devnull, mode), True)
+
+
+def visible(text: str, but: str = "") -> str:
+    """With a dot for what a terminal would obey, or nobody can see; `but`: characters that stay."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c in but else "·" for c in text)
 
 
 def give_up() -> None:

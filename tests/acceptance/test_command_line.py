@@ -236,6 +236,9 @@ class TestOutput:
         shown = nobody("--help", PYTHONIOENCODING="ascii").done()
         assert "?" in shown.out
 
+    def test_a_terminal_of_no_columns_is_one_of_unknown_width(self, nobody: OrderWorker):
+        assert "Usage: order-worker lag" in nobody("lag", "--help", COLUMNS="0").done().out
+
 
 def written_to(descriptor: int, call: str) -> tuple[int, str]:
     ended = subprocess.run(

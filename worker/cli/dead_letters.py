@@ -56,7 +56,7 @@ def list_(
     """
     from worker.operations.dead_letters.read import list_groups
     from worker.operations.dead_letters.terminal import groups_table
-    from worker.operations.screen import output, print_json
+    from worker.operations.screen import output, print_json, shown
     from worker.settings import read_settings
 
     choice = choice_of(code, path, start, end)
@@ -72,7 +72,7 @@ def list_(
     if listed.settled and not settled:
         typer.echo(f"{listed.settled:,} settled, and left out: --settled shows them too.", err=as_json)
     for count in listed.unreadable:
-        typer.echo(f"{count}.", err=as_json)
+        typer.echo(shown(f"{count}."), err=as_json)
 
 
 @commands.command(epilog=example("order-worker dead-letters show 2:17"))
@@ -112,6 +112,7 @@ def export(
     What is not UTF-8 is base64, under key_base64 or value_base64. The file appears when it is complete.
     """
     from worker.operations.dead_letters.export import export as write
+    from worker.operations.screen import shown
     from worker.settings import read_settings
 
     choice = choice_of(code, path, start, end)
@@ -119,7 +120,7 @@ def export(
     where = "" if str(out) == "-" else f" to {out}"
     typer.echo(f"{count:,} dead letter{'' if count == 1 else 's'} written{where}", err=True)
     for met in unreadable:
-        typer.echo(f"{met}.", err=True)
+        typer.echo(shown(f"{met}."), err=True)
 
 
 @commands.command(

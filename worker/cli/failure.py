@@ -9,7 +9,7 @@ import typer
 
 from worker import DOCUMENT_VERSION
 from worker.errors import CommandError, UsageError
-from worker.standard_streams import EXIT_CLOSED_PIPE, OutputError, give_up, write_error
+from worker.standard_streams import EXIT_CLOSED_PIPE, OutputError, give_up, visible, write_error
 
 # typer keeps the errors of its parser in a private place: their base class is reached through a public one.
 _ParserError: Final[Any] = typer.BadParameter.__mro__[2]
@@ -40,7 +40,7 @@ def document_text(error: CommandError, **more: str) -> str:
 
 def one_line(text: str) -> str:
     """No line ends, and nothing that a terminal would obey."""
-    return "".join(c if c.isprintable() else "·" for c in " ".join(text.split()))
+    return visible(" ".join(text.split()))
 
 
 def first_of(error: Exception) -> Exception:

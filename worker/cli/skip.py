@@ -67,4 +67,4 @@ def skip(
     else:
         console = screen.output()
         for line in report(plan, screen.repeated_command_line(*missing)):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -67,10 +67,12 @@ def parse_time(text: str, option: str) -> datetime:
             f"{option} {text}: the time zone is missing; write {time.isoformat()}Z for UTC, or +01:00 and the"
             " like"
         )
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise UsageError(f"{option} {text}: write a time between the years 2 and 9998") from None
+    utc: datetime | None = None
+    with suppress(OverflowError):
+        utc = time.astimezone(UTC)
+    if utc is None or utc.year < 2:  # what is read begins a little before the time
+        raise UsageError(f"{option} {text}: write a time between the years 2 and 9998")
+    return utc
 
 
 def parse_duration(text: str, option: str) -> timedelta:

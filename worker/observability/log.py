@@ -14,6 +14,7 @@ from worker.failures import is_outage
 from worker.observability.events import RATE_LIMITED, Event, about
 from worker.observability.kafka_client_words import reworded
 from worker.observability.log_handler import handler_of
+from worker.standard_streams import visible
 
 SILENCE_SECONDS: Final = 10.0
 _KAFKA_CLIENT: Final = "aiokafka"
@@ -24,6 +25,13 @@ _LIBRARIES: Final = (
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 Form = Literal["text", "json"]
+
+
+class TextFormatter(logging.Formatter):
+    """A line that nothing in it breaks, and nothing in it makes a terminal obey; a traceback as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (of the base class)
+        return visible(super().formatMessage(record))
 
 
 class JsonFormatter(logging.Formatter):
@@ -127,7 +135,7 @@ def configure(level: str, form: Form) -> None:
     """Set up logging for the process. Keys and values of records are never logged, at any level."""
     handler = handler_of(sys.stderr)
     handler.addFilter(LibraryFilter())
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(_TEXT))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     # aiokafka writes keys and values at DEBUG. What the libraries say at INFO, the worker says itself.

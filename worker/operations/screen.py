@@ -4,6 +4,7 @@ Results go to standard output, everything else to standard error, so that a scri
 person the other.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,29 +28,50 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from worker import DOCUMENT_VERSION
+from worker.standard_streams import visible
 
 # Output into a pipe or a file is neither cut nor folded; rich would assume 80 columns.
 _PIPE_COLUMNS: Final = 1_000
 
 
+class _Output(Console):
+    """Nothing in a text is markup, or something that a terminal would obey."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(highlight=False, emoji=False, markup=False, width=width)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text, but="\n"))
+
+
 def output() -> Console:
     """Standard output: as wide as the terminal, or as wide as it takes."""
-    console = Console(highlight=False, emoji=False)
-    return console if console.is_terminal else Console(highlight=False, emoji=False, width=_PIPE_COLUMNS)
+    console = _Output()
+    return console if console.is_terminal else _Output(_PIPE_COLUMNS)
 
 
 def print_json(value: object) -> None:
     """One JSON document of dataclasses, times (RFC 3339), UUIDs and money (strings), for scripts."""
-    print(to_json(versioned(value), indent=2).decode())  # noqa: T201 (this is the one place that prints)
+    print(json_text(versioned(value), indent=2))  # noqa: T201 (this is the one place that prints)
 
 
 def print_json_line(value: object) -> None:
     """As `print_json`, on one line and at once: a script reads such lines while they come."""
-    print(to_json(versioned(value)).decode(), flush=True)  # noqa: T201
+    print(json_text(versioned(value)), flush=True)  # noqa: T201
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """As JSON. What cannot be seen, or what a terminal would obey, is escaped in it."""
+    text = to_json(value, indent=indent, by_alias=True).decode()
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def versioned(value: object) -> object:
@@ -71,13 +93,13 @@ class JsonStream:
         self._pending = False
 
     def add(self, item: object) -> None:
-        print(self._before + to_json(item, by_alias=True).decode(), end="")  # noqa: T201
+        print(self._before + json_text(item), end="")  # noqa: T201
         self._before, self._pending = ",\n", True
 
     def end(self, name: str, value: object) -> None:
         """Close the list, and the document with one field more."""
         before = "\n" if self._pending else self._before
-        print(f'{before}], "{name}": {to_json(value, by_alias=True).decode()}}}')  # noqa: T201
+        print(f'{before}], "{name}": {json_text(value)}}}')  # noqa: T201
 
 
 class FittingTable:
@@ -169,7 +191,7 @@ def shown(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds").replace("+00:00", "Z")
-    return "".join(c if c.isprintable() else "·" for c in str(value))
+    return visible(str(value))
 
 
 def command_line(*words: str) -> str:

@@ -302,7 +302,7 @@ async def test_a_wrong_direction_is_refused(
 async def products_read(session: AsyncSession) -> int:
     """By the statements of this transaction, whether they were shown or not."""
     read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'products'"
-    return (await session.execute(text(read))).scalar_one()
+    return int((await session.execute(text(read))).scalar_one())
 
 
 @pytest.mark.parametrize("newest", [100, 3_000])

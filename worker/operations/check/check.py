@@ -146,7 +146,7 @@ async def snapshot(settings: Settings, command: str) -> AsyncIterator[AsyncSessi
 def finding_text(name: str, finding: CheckFinding) -> str:
     """file:line: field: what is wrong (code)"""
     where = f"{name}:{finding.line}" + (f": {finding.path}" if finding.path else "")
-    return f"{where}: {screen.shown(finding.message)} ({finding.code})"
+    return screen.shown(f"{where}: {finding.message} ({finding.code})")
 
 
 def summary_text(summary: Summary) -> str:

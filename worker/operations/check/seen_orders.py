@@ -6,6 +6,8 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 from uuid import UUID
 
+from worker.operations.temporary_files import temporary_files
+
 
 class Earlier(NamedTuple):
     """The first line that named an order id, and the fingerprint of its order with its lines sorted."""
@@ -33,7 +35,7 @@ class SeenOrders:
 def seen_orders() -> Iterator[SeenOrders]:
     """Empty; gone at the end of the block."""
     # The empty name: a temporary file that SQLite removes. Past this cache of 16 MiB it is written there.
-    with closing(sqlite3.connect("", isolation_level=None)) as database:
+    with temporary_files(), closing(sqlite3.connect("", isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA cache_size = -16384")
         database.execute("CREATE TABLE seen (id BLOB PRIMARY KEY, line INT, fingerprint BLOB) WITHOUT ROWID")

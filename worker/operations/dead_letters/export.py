@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import ConsumerRecord
-from pydantic_core import to_json
 
 from worker.core.triage import Source
 from worker.errors import CommandError
@@ -12,7 +11,7 @@ from worker.kafka.consuming.unreadable import UnreadableCount
 from worker.kafka.offsets import topic_reader
 from worker.operations.dead_letters.letter import Choice, Letter
 from worker.operations.dead_letters.read import NOTHING, chosen, letter_spans, plain_record
-from worker.operations.screen import versioned
+from worker.operations.screen import json_text, versioned
 from worker.operations.whole_file import write_line, written
 from worker.settings import Settings
 
@@ -30,7 +29,7 @@ async def export(
             spans = await letter_spans(consumer, settings, choice)
             async for found in chosen(consumer, spans, choice, "exporting"):
                 for letter, record in found:
-                    write_line(file, to_json(versioned(_line(letter, record))) + b"\n", out)
+                    write_line(file, json_text(versioned(_line(letter, record))).encode() + b"\n", out)
                     count += 1
             unreadable = consumer.met.counts()
         if not count:

@@ -92,13 +92,19 @@ def _rejected(facts: Facts, published: str = "") -> str:
 
 def _published(facts: Facts) -> str:
     assert facts.decision is not None
-    if not facts.outcomes:
-        return _not_published(facts, facts.decision.source)
-    first, *again = facts.outcomes
+    if not facts.publications:
+        return f"{_not_published(facts, facts.decision.source)}{_tombstone(facts)}"
+    first, *again = facts.publications
     if not again:
-        return f"published once at {first.place}"
-    places = ", ".join(f"{o.place}{' (republished)' * o.republished}" for o in facts.outcomes[:4])
-    return f"published {len(facts.outcomes)} times: at {places}{', …' * (len(facts.outcomes) > 4)}"
+        return f"published once at {first.place}{_tombstone(facts)}"
+    places = ", ".join(f"{o.place}{' (republished)' * o.republished}" for o in facts.publications[:4])
+    more = ", …" * (len(again) > 3)
+    return f"published {len(facts.publications)} times: at {places}{more}{_tombstone(facts)}"
+
+
+def _tombstone(facts: Facts) -> str:
+    last = next((o for o in reversed(facts.outcomes) if o.tombstone), None)
+    return f"; a tombstone is at {last.place}, which no worker writes" if last else ""
 
 
 def _not_published(facts: Facts, source: Place) -> str:
@@ -137,9 +143,9 @@ def _dead_letter(facts: Facts) -> str:
 
 def _passed_over(facts: Facts) -> str:
     place = next(r.place for r in facts.inputs if r.standing is RecordStanding.PASSED_OVER)
-    if facts.outcomes:
+    if facts.publications:
         return (
-            f"Not in the ledger, although its outcome was published at {facts.outcomes[0].place}:"
+            f"Not in the ledger, although its outcome was published at {facts.publications[0].place}:"
             f" the ledger has lost it. Its record is at {place}."
         )
     if skip := _skip_of(facts, place):

@@ -153,7 +153,7 @@ def _standing(place: Place, read: Decoded, row: LedgerRow | None, *, is_handled:
 def outcomes(
     records: Sequence[ConsumerRecord], confirmed_topic: str, row: LedgerRow | None
 ) -> tuple[OutcomeRecord, ...]:
-    """The publications, in the order in which they were made."""
+    """The records in the outcome topics, in the order in which they were published."""
     return tuple(
         OutcomeRecord(
             place_of(record),
@@ -163,6 +163,7 @@ def outcomes(
             _header(record, "republished") == "true",
             # What was pruned has no event to compare with.
             row is not None and (row.event is None or record.value == row.event.encode()),
+            tombstone=record.value is None,
         )
         for record in sorted(records, key=lambda record: (record.timestamp, record.offset))
     )

@@ -69,7 +69,10 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRecord:
-    """A publication. `as_stored`: its value is the ledger's event, byte for byte."""
+    """A record in an outcome topic. `as_stored`: its value is the ledger's event, byte for byte.
+
+    `tombstone`: it has no value, and is no publication: in a compacted topic it deletes those before it.
+    """
 
     place: Place
     time: datetime
@@ -77,6 +80,7 @@ class OutcomeRecord:
     event_id: str
     republished: bool
     as_stored: bool
+    tombstone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +190,8 @@ class Facts:
     withheld: str = ""
     reopened_as: LinkedOrder | None = None
     supersedes: LinkedOrder | None = None
+
+    @property
+    def publications(self) -> tuple[OutcomeRecord, ...]:
+        """The outcomes without tombstones."""
+        return tuple(record for record in self.outcomes if not record.tombstone)

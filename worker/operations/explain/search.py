@@ -141,7 +141,7 @@ class OrderSearch:
         spans = first_of(since_then, self.reach.records)
         found = found + await self._read(spans)
         elsewhere: Spans = {}
-        if all(REPUBLISHED in record.headers for record in found.outcomes):
+        if all(REPUBLISHED in record.headers or record.value is None for record in found.outcomes):
             bounds = await bounds_of(self.consumer, other_homes)
             elsewhere = await self._from(bounds, row.decided_at - _CLOCKS)
         more = first_of(elsewhere, self.reach.records)

@@ -53,8 +53,9 @@ def sections(facts: Facts) -> Iterator[Section]:
     if facts.order:
         yield _stored(facts)
     if facts.outcomes:
+        first = next(iter(facts.publications), None)
         outcomes = [
-            (o.place, o.time, _description(n, o, facts.decision)) for n, o in enumerate(facts.outcomes)
+            (o.place, o.time, _description(o, o is not first, facts.decision)) for o in facts.outcomes
         ]
         yield Section("Outcome records", head=("record", "published", "is"), rows=outcomes)
     if facts.dead_letters:
@@ -81,11 +82,13 @@ def _because(letter: DeadLetterRecord) -> str:
     return f"{letter.path}{': ' if letter.path else ''}{letter.message} ({letter.code})"
 
 
-def _description(number: int, record: OutcomeRecord, decision: Decision | None) -> str:
+def _description(record: OutcomeRecord, is_repeated: bool, decision: Decision | None) -> str:
+    if record.tombstone:
+        return "no outcome but a tombstone: it has no value, and compaction deletes what is before it"
     what = f"order-{record.outcome}"
     if record.republished:
         what += ", republished"
-    elif number:
+    elif is_repeated:
         what += ", published again"
     if decision is None:
         return f"{what}, and not in the ledger"

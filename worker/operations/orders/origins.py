@@ -14,6 +14,7 @@ from worker.core.decode import Decoded
 from worker.kafka.consuming.reading import Spans, TopicReader, records
 from worker.kafka.offsets import Bounds, TopicSelection, bounds_of, partitions_of
 from worker.operations.input_records import decode_kept
+from worker.operations.temporary_files import temporary_files
 
 PORTION: Final = 500  # orders that are read together
 
@@ -52,7 +53,7 @@ class Origins:
 def origins() -> Iterator[Origins]:
     """None yet; they are on disk, and gone at the end of the block."""
     # The empty name: a temporary file that SQLite removes.
-    with closing(sqlite3.connect("", isolation_level=None)) as database:
+    with temporary_files(), closing(sqlite3.connect("", isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("CREATE TABLE origin (partition INT, offset INT, id BLOB, fingerprint BLOB)")
         database.execute("BEGIN")

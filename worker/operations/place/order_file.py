@@ -7,7 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -15,6 +15,7 @@ from contracts.events import DeadLetterCode
 from worker.core.decode import Decoded, Invalid, decode
 from worker.error_texts import reason_of
 from worker.errors import UsageError
+from worker.operations.temporary_files import temporary_files
 
 _OVER_LINES: Final = (
     "here begins a JSON document of several lines: write each order on a line of its own, as jq -c . does,"
@@ -59,10 +60,12 @@ def readable_twice(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _spooled(source: BinaryIO) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as copy:
-        with _interruptible():
-            shutil.copyfileobj(source, copy)
-        copy.seek(0)
+    with ExitStack() as stack:
+        with temporary_files():
+            copy = stack.enter_context(tempfile.TemporaryFile())
+            with _interruptible():
+                shutil.copyfileobj(source, copy)
+            copy.seek(0)
         yield copy
 
 

@@ -7,15 +7,15 @@ from shutil import copyfileobj
 from tempfile import SpooledTemporaryFile
 from typing import Final
 
-from pydantic_core import to_json
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
 from worker.operations.reconcile.discrepancies import KINDS, REPAIRED, Discrepancy
 from worker.operations.reconcile.reconcile import Reconciled, Reconciliation
-from worker.operations.screen import output, shown, table, versioned
+from worker.operations.screen import json_text, output, shown, table, versioned
 from worker.operations.skip.sentences import deleted_text, sentence
+from worker.operations.temporary_files import temporary_files
 
 _IN_MEMORY_BYTES: Final = 4 * 1024 * 1024
 _RESULT_NAMES: Final = {
@@ -82,13 +82,16 @@ def last_words(summary: Reconciliation, *, asked_to_repair: bool) -> str:
 
 async def write_json(found: Reconciled) -> None:
     """One document, whole or not at all, however many discrepancies there are."""
-    head = to_json(versioned({**asdict(found.summary), "left": found.summary.left}), indent=2).decode()
+    head = json_text(versioned({**asdict(found.summary), "left": found.summary.left}), indent=2)
     # Into a temporary file first, so that no half document is printed if PostgreSQL fails.
-    with SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8") as document:
+    with (
+        temporary_files(),
+        SpooledTemporaryFile(_IN_MEMORY_BYTES, "w+", encoding="utf-8") as document,
+    ):
         document.write(head.removesuffix("\n}") + ',\n  "found": [')
         separator = "\n    "
         async for one in found.discrepancies():
-            document.write(separator + to_json(one).decode())
+            document.write(separator + json_text(one))
             separator = ",\n    "
         document.write("\n  ]\n}\n")
         document.seek(0)

@@ -67,11 +67,16 @@ def new_key(changes: Sequence[Change]) -> bytes | None:
     """Of a new order id, which is the record's key; None: the key stays."""
     for change in reversed(changes):
         if _is_order_id(change):
-            return str(json.loads(change.new_value)).encode()
+            return _key(json.loads(change.new_value))
         if not change.field and isinstance(value := json.loads(change.new_value), dict):
             order = value if "order_id" in value else value.get("data")
-            return str(order.get("order_id", "") if isinstance(order, dict) else "").encode()
+            return _key(order.get("order_id", "") if isinstance(order, dict) else "")
     return None
+
+
+def _key(order_id: object) -> bytes:
+    # JSON may escape half a character, which makes it no order id: the check of the new value says so.
+    return str(order_id).encode(errors="replace")
 
 
 def changes_order_id(changes: Sequence[Change]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_INDEX: Final = re.compile(r"[0-9]{1,9}")
 _SCAN: Final = json.JSONDecoder()
 
 
@@ -82,6 +83,7 @@ def parse_change(text: str) -> Change:
     if not equals or not field or not all(field.split(".")):
         raise ChangeError("write FIELD=JSON, like items.0.quantity=3")
     try:
+        new_value.encode()  # bytes of the command line that are no text
         json.loads(new_value, parse_constant=_refused)
     except (ValueError, RecursionError):
         quoted = json.dumps(new_value, ensure_ascii=False)
@@ -129,7 +131,7 @@ def _member(text: str, at: int, name: str) -> tuple[int, int] | None:
     """
     if text[at] == "{":
         return {key: span for key, *span in _members(text, at)}.get(name)  # type: ignore[return-value]
-    if text[at] == "[" and name.isascii() and name.isdigit():
+    if text[at] == "[" and _INDEX.fullmatch(name):
         spans = _elements(text, at)
         return spans[int(name)] if int(name) < len(spans) else None
     return None

@@ -83,9 +83,9 @@ def document(report: CatalogReport) -> dict[str, Any]:
 
 
 def _say(console: Console, *lines: str) -> None:
-    """Lines that a script may copy: never folded, nothing in them is markup."""
+    """Lines that a script may copy: never folded."""
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _show_products(console: Console, found: ProductChanges, would_be: str) -> None:

@@ -30,7 +30,10 @@ def test_a_time_becomes_utc():
     assert parse_time("2026-11-23T11:00:00+01:00", "--from") == datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+12:00"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+12:00", "0001-01-01T00:00:00Z"],
+)
 def test_what_is_no_time_is_refused(text: str):
     with pytest.raises(UsageError, match="--from"):
         parse_time(text, "--from")

@@ -13,7 +13,13 @@ from tests.support.json_schema import faults
 from worker.kafka.leaders import NoLeaderError
 from worker.observability.events import Event, about, places
 from worker.observability.kafka_client_words import reworded
-from worker.observability.log import SILENCE_SECONDS, JsonFormatter, LibraryFilter, RateLimitFilter
+from worker.observability.log import (
+    SILENCE_SECONDS,
+    JsonFormatter,
+    LibraryFilter,
+    RateLimitFilter,
+    TextFormatter,
+)
 
 
 def line(
@@ -46,6 +52,11 @@ def document(record: logging.LogRecord) -> dict[str, Any]:
     read: dict[str, Any] = json.loads(JsonFormatter().format(record))
     assert faults(read, "log-line") == []
     return read
+
+
+def test_nothing_in_a_line_of_text_breaks_it_or_makes_a_terminal_obey() -> None:
+    text = TextFormatter("%(message)s").format(line("%s", "odd\n\x1b[2J\u202e", error=ValueError("x")))
+    assert text.startswith("odd··[2J·\nTraceback")
 
 
 def test_a_message_is_written_once_in_a_while_whatever_its_arguments() -> None:

@@ -42,6 +42,16 @@ def test_every_other_byte_stays(text: str, old: str | None, expected: bytes):
     assert parse_change(text).apply(VALUE) == (expected, old)
 
 
+def test_bytes_that_are_no_text_are_refused_with_the_form():
+    with pytest.raises(ChangeError, match="is not JSON; text needs its quotes"):
+        parse_change('a="\udcff"')
+
+
+def test_an_index_that_no_list_has_is_named_however_long_it_is():
+    with pytest.raises(ChangeError, match=r"has no items\.9"):
+        parse_change(f"items.{'9' * 5_000}.quantity=1").apply(VALUE)
+
+
 def test_a_field_is_added_to_an_empty_object():
     assert parse_change("a=1").apply(b"{ }") == (b'{"a": 1 }', None)
 

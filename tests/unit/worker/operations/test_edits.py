@@ -42,6 +42,7 @@ def test_the_whole_value_is_an_edit_and_brings_its_key():
     assert new_key([Change("", new)]) == str(OTHER).encode()
     assert new_key([Change("order_id", f'"{OTHER}"'), Change("user_id", "7")]) == str(OTHER).encode()
     assert new_key([Change("user_id", "7")]) is None
+    assert new_key([Change("order_id", r'"\ud800"')]) == b"?", "it is refused as no order"
     # Inside a CloudEvents event as well.
     assert new_key([Change("data.order_id", f'"{OTHER}"')]) == str(OTHER).encode()
     assert new_key([Change("", f'{{"id": "1", "data": {{"order_id": "{OTHER}"}}}}')]) == str(OTHER).encode()

@@ -17,7 +17,7 @@ from db.worker.skips import SkipKind, SkippedSpan
 from tests.support.builders import line, order_value, record
 from worker.kafka.offsets import Bounds
 from worker.operations.explain.explanation import explained
-from worker.operations.explain.facts import dead_letters, inputs, superseded, time_of
+from worker.operations.explain.facts import dead_letters, inputs, outcomes, superseded, time_of
 from worker.operations.explain.order_facts import (
     DeadLetterRecord,
     Decision,
@@ -33,6 +33,7 @@ from worker.operations.explain.order_facts import (
     Unread,
 )
 from worker.operations.explain.order_records import OrderRecords, first_of, homes, last_of, places, unread
+from worker.operations.explain.sections import sections
 from worker.operations.explain.terminal import MOST_ROWS, explanation_screen
 
 ORDER = UUID("0b6f5c1e-5d0e-4c1e-9d0c-6a4a0c1d2e3f")
@@ -54,8 +55,9 @@ def rejected(*reasons: Reason) -> Decision:
     return Decision("rejected", NOW, SOURCE, 1, NOW, None, (), reasons, False)
 
 
-def outcome(offset: int, *, republished: bool = False) -> OutcomeRecord:
-    return OutcomeRecord(Place("order-confirmed", 2, offset), NOW, "confirmed", "", republished, True)
+def outcome(offset: int, *, republished: bool = False, tombstone: bool = False) -> OutcomeRecord:
+    place = Place("order-confirmed", 2, offset)
+    return OutcomeRecord(place, NOW, "confirmed", "", republished, not tombstone, tombstone)
 
 
 def input_record(standing: RecordStanding, offset: int = 20) -> InputRecord:
@@ -136,6 +138,16 @@ def test_a_header_links_an_order_with_that_whose_id_makes_its_own():
             facts(decision=confirmed(), outcomes=(outcome(15), outcome(90, republished=True))),
             State.CONFIRMED,
             "published 2 times: at order-confirmed-2@15, order-confirmed-2@90 (republished).",
+        ),
+        (
+            facts(decision=confirmed(), outcomes=(outcome(15), outcome(16, tombstone=True))),
+            State.CONFIRMED,
+            "published once at order-confirmed-2@15; a tombstone is at order-confirmed-2@16, which no worker",
+        ),
+        (
+            facts(decision=confirmed(), outcomes=(outcome(16, tombstone=True),), committed={2: 18}),
+            State.CONFIRMED,
+            "or never published; a tombstone is at order-confirmed-2@16, which no worker writes.",
         ),
         (
             facts(decision=confirmed(), committed={2: 17}),
@@ -253,6 +265,17 @@ def test_records_of_an_order_are_distinguished_from_others_that_name_it():
     assert one.is_one(record(b"{}", topic="order-confirmed", key=key))
     assert one.is_one(record(b"{}", topic="order-confirmed", headers=(("ce_subject", key),)))
     assert not one.is_one(record(key, topic="order-confirmed"))
+
+
+def test_a_record_without_a_value_is_a_tombstone_and_never_called_a_publication():
+    topic = "order-confirmed"
+    read = outcomes([record(b"{}", topic=topic), record(None, offset=1, topic=topic)], topic, None)
+    assert [one.tombstone for one in read] == [False, True]
+    (section,) = sections(facts(decision=None, outcomes=read))
+    assert [row[2] for row in section.rows] == [
+        "order-confirmed, and not in the ledger",
+        "no outcome but a tombstone: it has no value, and compaction deletes what is before it",
+    ]
 
 
 def test_bounds_are_shared_among_partitions_and_what_is_left_out_is_named():
