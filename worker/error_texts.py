@@ -54,6 +54,7 @@ _RIGHTS: Final[Mapping[type[BaseException], str]] = {
     TransactionalIdAuthorizationFailed: "WRITE on transactional ids that begin with the name of the group",
 }
 
+_NO_ANSWER: Final = "no answer in time"
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 _MORE_RIGHTS: Final = (
     "grant the role its rights, as deploy/postgres/roles.sql does; BYPASSRLS against row-level security"
@@ -76,7 +77,7 @@ def describe(error: BaseException) -> str:
     if type(error) in _RIGHTS:
         return f"{error}: grant the worker's user {_RIGHTS[type(error)]}, as deploy/kafka/acls.sh does"
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    text = str(inner).strip().partition("\n")[0] or type(inner).__name__
+    text = str(inner).strip().partition("\n")[0] or _without_words(inner)
     text = _ADDRESS.sub(r"\1:\2", _without_repr(text)).split(">: ", 1)[-1]
     if needs_vacuum(error):
         return f"{text}: VACUUM that database"
@@ -89,7 +90,7 @@ def reason_of(error: BaseException) -> str:
     if type(error) in _SETTINGS:
         return _SETTINGS[type(error)]
     if isinstance(error, (TimeoutError, KafkaTimeoutError, RequestTimedOutError)):
-        return "no answer in time"
+        return _NO_ANSWER
     if isinstance(error, OSError) and error.errno and not isinstance(error, (ssl.SSLError, gaierror)):
         # asyncio puts the address in place of the reason.
         return os.strerror(error.errno).lower()
@@ -122,6 +123,10 @@ def _unwrapped(error: BaseException) -> BaseException:
     while type(error) is KafkaError and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _without_words(error: BaseException) -> str:
+    return _NO_ANSWER if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _without_repr(text: str) -> str:

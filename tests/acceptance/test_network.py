@@ -73,7 +73,7 @@ def test_commits_whose_replies_are_lost_are_found_and_published_once(
         database_network.drop_replies(after=b"COMMIT")
         eventually(lambda: database_network.swallowed_bytes > swallowed)  # noqa: B023
         if decided == 1_000:  # once the worker gives up by itself, twice its connection is reset
-            worker.wait_for_log("TimeoutError")
+            worker.wait_for_log(": no answer in time")
         database_network.heal()
     scene.wait_until_drained()
     # Each lost reply was met, by a batch or by what looks after the group beside it.
