@@ -1,6 +1,7 @@
 """A subscriber without code of the worker: librdkafka, read_committed, from a topic's start to its end."""
 
 import json
+import time
 from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, Final
@@ -9,6 +10,8 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tests.support.kafka_topics import partition_numbers
+
+OPEN_SECONDS: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,11 @@ class Message:
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
-    """All committed messages that are in the topic now."""
+    """All committed messages that are in the topic now. An open transaction is waited for, for a moment.
+
+    Kafka shows the offsets that a transaction commits before all its records: it writes a marker for each
+    partition.
+    """
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -46,8 +53,9 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
     try:
         partitions = partition_numbers(consumer, topic)
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        open_partitions, messages = set(partitions), []
-        while open_partitions:
+        open_partitions, hidden, messages = set(partitions), set[int](), []
+        until = time.monotonic() + OPEN_SECONDS
+        while open_partitions - hidden or (hidden and time.monotonic() < until):
             # One at a time: a call for many waits until there are so many, or until its timeout.
             message = consumer.poll(0.2)
             if message is None:
@@ -55,8 +63,17 @@ def read_topic(bootstrap_servers: str, topic: str) -> list[Message]:
             error = message.error()
             if error is None:
                 messages.append(_message(message))
+                hidden.discard(message.partition())
             elif error.code() == KafkaError._PARTITION_EOF:
-                open_partitions.discard(message.partition())
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+                if offset < end:
+                    hidden.add(partition)
+                else:
+                    open_partitions.discard(partition)
+                    hidden.discard(partition)
             else:
                 raise AssertionError(error)
         return messages
