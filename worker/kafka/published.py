@@ -182,7 +182,7 @@ def _is_sentinel(record: ConsumerRecord, sentinel: Sentinel) -> bool:
     if digest(record.key, record.headers) != sentinel.digest:
         return False
     # From that offset on there is no other publication of the outcome. Without that offset only the time
-    # tells it from another one, from before or after a replay.
+    # distinguishes it from another one, from before or after a replay.
     has_place = sentinel.from_offset is not None
     is_stamped = record.timestamp_type == _STAMPED_BY_BROKER
     return has_place or is_stamped or bool(record.timestamp == sentinel.timestamp_ms)
